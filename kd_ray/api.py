@@ -1,0 +1,59 @@
+"""The Python API: the verbs of the command line over a `Results` object."""
+
+import os
+from typing import TYPE_CHECKING, Literal
+
+from kd_ray.results.query import Results
+from kd_ray.results.status import Plan
+from kd_ray.results.status import plan as _plan
+from kd_ray.results.store import open_store as _open_store
+from kd_ray.sweep.load import SweepFile
+
+if TYPE_CHECKING:
+    from kd_ray.cluster.launch import LaunchReport
+
+
+def open_store(url: str | os.PathLike[str]) -> Results:
+    """Open a store: a local path, `s3://…`, `gs://…` or `az://…`.
+
+    Raises:
+        InvalidInputError: the URL has an unknown scheme.
+        StoreError: a local folder cannot be made.
+    """
+    return Results(_open_store(url))
+
+
+def plan(sweep: SweepFile, results: Results, *, retry_failed: bool = False) -> Plan:
+    """What a launch would run, what is done, and why; touches nothing.
+
+    Raises:
+        SweepError: given weights cannot be read, or a cell of the grid is not valid.
+    """
+    return _plan(sweep, results.store, retry_failed=retry_failed)
+
+
+def launch(
+    sweep: SweepFile,
+    results: Results,
+    *,
+    runner: Literal["ray", "local"] = "ray",
+    address: str | None = None,
+    retry_failed: bool = False,
+    only: str | None = None,
+    progress: bool = True,
+) -> "LaunchReport":
+    """Run every trial that is not complete, and bring the tables up to date.
+
+    Raises:
+        InvalidInputError: something given cannot be used; nothing has been written then.
+        StoreError: the store cannot be read or written.
+    """
+    from rich.console import Console
+
+    from kd_ray.cluster.display import QuietDisplay, TextDisplay
+    from kd_ray.cluster.launch import launch as run
+
+    display = TextDisplay(Console()) if progress else QuietDisplay()
+    return run(
+        sweep, results.store, runner=runner, address=address, retry_failed=retry_failed, only=only, display=display
+    )

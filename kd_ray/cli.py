@@ -1,0 +1,270 @@
+"""The command line: arguments in, text out; no logic.
+
+Heavy imports (torch, ray, duckdb) happen inside the commands that need them, so that `--help`, `plan` and `status` start at once.
+Exit codes: 0 done, 1 some trials failed, 2 bad input, 130 interrupted.
+"""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from kd_ray.errors import InvalidInputError, KdRayError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from kd_ray.results.store import Store
+    from kd_ray.sweep.load import SweepFile
+
+DEFAULT_STORE = "./kd_ray_store"
+
+
+class Command(click.Command):
+    """A command whose `--help` ends with its example as written."""
+
+    def __init__(self, *args: Any, example: str = "", **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.example = example
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        if self.example:
+            with formatter.section("Example"):
+                for line in self.example.splitlines():
+                    formatter.write(f"  {line}\n")
+
+
+def _store_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    return click.option(
+        "--store",
+        "store_url",
+        metavar="URL",
+        default=lambda: os.environ.get("KD_RAY_STORE", DEFAULT_STORE),
+        help=f"Local folder, s3://…, gs://… or az://…  [default: $KD_RAY_STORE or {DEFAULT_STORE}]",
+    )(function)
+
+
+_SET = click.option(
+    "--set", "overrides", metavar="KEY=VALUE", multiple=True, help="Override a field: --set grid.temperature='[1,2,4]'; null removes it."
+)
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def _launch_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    for option in (
+        click.option("--only", metavar="TRIAL_ID", help="Only this trial (and the teacher it needs); the beginning of an id is enough."),
+        click.option("--retry-failed", is_flag=True, help="Run failed trials again."),
+        click.option("--address", metavar="ADDR", help="A running Ray cluster; left out, Ray is started on this machine."),
+        click.option("--runner", type=click.Choice(["ray", "local"]), default="ray", show_default=True, help="local: in this process."),
+        click.option("--verbose", is_flag=True, help="Show Ray's own output too."),
+    ):
+        function = option(function)
+    return _store_option(function)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.version_option(package_name="kd_ray", prog_name="kd-ray")
+def cli() -> None:
+    """Distributed hyperparameter sweeps for knowledge distillation.
+
+    A sweep file goes in; teachers, non-distilled (scratch) and distilled students are trained over a grid of temperatures and seeds;
+    per-class and fairness metrics come out as Parquet tables.
+    """
+
+
+@cli.command("plan", cls=Command, example="kd-ray plan sweeps/trifeature-quick.yaml --set grid.temperature='[1,2,4]'")
+@click.argument("sweep_file", metavar="SWEEP.yaml", type=click.Path(path_type=Path))
+@_SET
+@_store_option
+@_JSON
+def plan_command(sweep_file: Path, overrides: tuple[str, ...], store_url: str, as_json: bool) -> None:
+    """Show what would run, what is done already, and why; touch nothing."""
+    from kd_ray import text
+    from kd_ray.results.status import plan
+
+    plan_ = plan(_load(sweep_file, overrides), _existing_store(store_url))
+    click.echo(json.dumps(plan_.to_dict(), indent=1) if as_json else text.plan(plan_))
+
+
+@cli.command("launch", cls=Command, example="kd-ray launch sweeps/trifeature-quick.yaml --store ./kd_ray_store")
+@click.argument("sweep_file", metavar="SWEEP.yaml", type=click.Path(path_type=Path))
+@_SET
+@_launch_options
+def launch_command(sweep_file: Path, overrides: tuple[str, ...], **options: Any) -> None:
+    """Run everything that is not complete. The same command again is resume."""
+    _launch(_load(sweep_file, overrides), None, **options)
+
+
+@cli.command("resume", cls=Command, example="kd-ray resume trifeature-quick --set grid.seed='[0,1,2]'")
+@click.argument("sweep_name", metavar="SWEEP_NAME")
+@_SET
+@_launch_options
+def resume_command(sweep_name: str, overrides: tuple[str, ...], **options: Any) -> None:
+    """Launch a sweep from its manifest in the store; the sweep file is not needed."""
+    from kd_ray.cluster.launch import resume_file
+
+    file, weights = resume_file(_open(options["store_url"]), sweep_name, overrides)
+    _launch(file, weights, **options)
+
+
+@cli.command("status", cls=Command, example="kd-ray status trifeature-quick --watch")
+@click.argument("sweep_name", metavar="SWEEP_NAME")
+@_store_option
+@_JSON
+@click.option("--watch", is_flag=True, help="Show again every two seconds until nothing runs.")
+@click.option("--failed", is_flag=True, help="Show the traceback of each failed trial.")
+def status_command(sweep_name: str, store_url: str, as_json: bool, watch: bool, failed: bool) -> None:
+    """Show how far a sweep is, from the store alone."""
+    from kd_ray import text
+    from kd_ray.results.status import sweep_status
+    from kd_ray.sweep.spec import TrialState
+
+    store = _open(store_url)
+    while True:
+        status = sweep_status(store, sweep_name)
+        if watch and sys.stdout.isatty():
+            click.clear()
+        click.echo(json.dumps(status.to_dict(), indent=1) if as_json else text.status(status, tracebacks=failed))
+        if not watch or not any(trial.state == TrialState.RUNNING for trial in status.trials):
+            return
+        time.sleep(2)
+
+
+@cli.command(
+    "query",
+    cls=Command,
+    example="kd-ray query \"SELECT temperature, avg(accuracy) FROM trials WHERE role = 'distilled' GROUP BY 1 ORDER BY 1\"",
+)
+@click.argument("sql", metavar="SQL")
+@_store_option
+@click.option("--format", "format_", type=click.Choice(["table", "csv", "json", "parquet"]), default="table", show_default=True)
+@click.option("-o", "--output", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False), help="Write to a file.")
+def query_command(sql: str, store_url: str, format_: str, output: Path | None) -> None:
+    """Ask DuckDB about the tables, by their names; `kd-ray schema` lists them."""
+    from kd_ray import text
+    from kd_ray.results.query import Results
+
+    if format_ == "parquet" and output is None and sys.stdout.isatty():
+        raise InvalidInputError("--format parquet writes bytes; give -o FILE or send the output to a file")
+    answer = Results(_open(store_url)).query(sql)
+    _write(text.encode(answer, format_), output)
+
+
+@cli.command("schema", cls=Command, example="kd-ray schema fairness_metrics")
+@click.argument("table", required=False)
+@click.option("--sweep-file", is_flag=True, help="Print the JSON Schema of a sweep file instead, for editors.")
+def schema_command(table: str | None, sweep_file: bool) -> None:
+    """Show the columns of the tables: types, units, meaning."""
+    if sweep_file:
+        from kd_ray.sweep.config import json_schema
+
+        click.echo(json.dumps(json_schema(), indent=1))
+        return
+    from kd_ray import text
+
+    click.echo(text.schema(table))
+
+
+@cli.group("data")
+def data_group() -> None:
+    """Look at data sets."""
+
+
+@data_group.command("show", cls=Command, example="kd-ray data show trifeature --set size=64 -o sheet.png")
+@click.argument("name")
+@click.option("--set", "overrides", metavar="KEY=VALUE", multiple=True, help="A field of the sweep file's dataset section.")
+@click.option("--data-root", type=click.Path(path_type=Path, file_okay=False), default=Path("./data"), show_default=True)
+@click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), required=True, help="PNG file to write.")
+def data_show_command(name: str, overrides: tuple[str, ...], data_root: Path, output: Path) -> None:
+    """Draw a contact sheet: a row for each class, captions with the groups of the sensitive features."""
+    from kd_ray.cluster.display import TextDisplay
+    from kd_ray.data.images import contact_sheet
+    from kd_ray.data.load import load_dataset
+    from kd_ray.sweep.load import parse_dataset
+
+    display = TextDisplay(_console())
+    dataset = parse_dataset(name, overrides)
+    data = load_dataset(dataset, data_root, processes=os.cpu_count() or 1, on_progress=display.preparing(name))
+    contact_sheet(data.test, data.class_names).save(output, format="PNG")
+    click.echo(f"{len(data.test):,} test images in {len(data.class_names)} classes; sheet written to {output}")
+
+
+def _load(path: Path, overrides: tuple[str, ...]) -> "SweepFile":
+    from kd_ray.sweep.load import load_sweep
+
+    return load_sweep(path, overrides)
+
+
+def _open(url: str) -> "Store":
+    """A store that must exist."""
+    from kd_ray.results.store import open_store
+
+    return open_store(url, create=False)
+
+
+def _existing_store(url: str) -> "Store | None":
+    """The store, or None where a local folder does not exist yet."""
+    from kd_ray.results.store import open_store
+
+    return open_store(url, create=False) if "://" in url or Path(url).expanduser().is_dir() else None
+
+
+def _launch(file: "SweepFile", weights: dict[str, str] | None, *, store_url: str, verbose: bool, **options: Any) -> None:
+    from kd_ray import text
+    from kd_ray.cluster.display import TextDisplay
+    from kd_ray.cluster.launch import launch
+    from kd_ray.results.query import Results
+    from kd_ray.results.store import open_store
+
+    store = open_store(store_url)
+    report = launch(file, store, display=TextDisplay(_console()), verbose=verbose, weights=weights, **options)
+    click.echo(text.launch_report(report, Results(store)))
+    sys.exit(report.exit_code)
+
+
+def _console() -> Any:
+    from rich.console import Console
+
+    return Console(stderr=True)
+
+
+def _write(data: bytes, output: Path | None) -> None:
+    if output is None:
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+        return
+    try:
+        temporary = output.with_name(f".{output.name}.part")
+        temporary.write_bytes(data)
+        temporary.replace(output)
+    except OSError as error:
+        raise InvalidInputError(f"-o {output}: cannot write: {error.strerror}") from error
+
+
+def main() -> None:
+    """Entry point: errors become one message and an exit code."""
+    try:
+        cli.main(standalone_mode=False)
+    except click.exceptions.Abort:
+        sys.exit(130)
+    except KeyboardInterrupt:
+        click.echo("stopped at once; the same command again goes on", err=True)
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except InvalidInputError as error:
+        click.echo(str(error), err=True)
+        sys.exit(2)
+    except KdRayError as error:
+        click.echo(str(error), err=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

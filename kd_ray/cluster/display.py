@@ -1,0 +1,263 @@
+"""Progress for people: one live display on a terminal, plain lines elsewhere, nothing in a notebook unless asked for."""
+
+import time
+from collections.abc import Callable, Collection
+from types import TracebackType
+from typing import Protocol, Self
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from kd_ray.cluster.runner import Observer
+from kd_ray.distill.pack import PackProgress
+from kd_ray.results.status import Plan
+from kd_ray.sweep.plan import Pack, PlannedTrial
+from kd_ray.sweep.spec import TrialState
+
+LINE_EVERY_S = 10.0
+"""Least time between two plain lines."""
+
+
+class Display(Observer, Protocol):
+    """What a launch shows while it runs."""
+
+    def __enter__(self) -> Self:
+        """Begin to show."""
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Stop showing, and leave the terminal as it was."""
+
+    def preparing(self, dataset: str) -> Callable[[int, int], None]:
+        """A data set is being made; the result is called with (done, total)."""
+
+    def begin(self, plan: Plan, todo: Collection[PlannedTrial]) -> None:
+        """What is there, and what is to do."""
+
+    def waiting(self, num_held: int) -> None:
+        """Only trials that another launch holds are left."""
+
+
+class SweepProgress:
+    """The numbers behind a display."""
+
+    def __init__(self) -> None:
+        self.total = 0
+        self.complete = 0
+        self.failed = 0
+        self.running: dict[str, tuple[Pack, PackProgress | None]] = {}
+        self._epochs_left: dict[str, int] = {}
+        self._rates: dict[str, tuple[float, int]] = {}
+        self._marks: dict[str, tuple[float, int]] = {}
+
+    def begin(self, plan: Plan, todo: Collection[PlannedTrial]) -> None:
+        """Start counting."""
+        self.total = len(plan.trials)
+        self.complete = plan.counts()[TrialState.COMPLETE]
+        self.failed = plan.counts()[TrialState.FAILED] - sum(
+            view.state == TrialState.FAILED and view.trial_id in {trial.trial_id for trial in todo} for view in plan.trials
+        )
+        for trial in todo:
+            self._epochs_left[trial.trial_id] = trial.spec.epochs
+
+    def started(self, pack: Pack) -> None:
+        """A pack runs."""
+        self.running[pack.pack_id] = (pack, None)
+        self._marks[pack.pack_id] = (time.monotonic(), -1)
+
+    def progressed(self, progress: PackProgress) -> None:
+        """A pack is further."""
+        if progress.pack_id not in self.running:
+            return
+        pack, _ = self.running[progress.pack_id]
+        self.running[progress.pack_id] = (pack, progress)
+        mark, epoch = self._marks[progress.pack_id]
+        if progress.epoch > epoch:
+            now = time.monotonic()
+            if epoch >= 0:
+                model = pack.trials[0].spec.model
+                seconds, count = self._rates.get(model, (0.0, 0))
+                self._rates[model] = (seconds + now - mark, count + (progress.epoch - epoch) * len(pack.trials))
+            self._marks[progress.pack_id] = (now, progress.epoch)
+            for trial in pack.trials:
+                self._epochs_left[trial.trial_id] = trial.spec.epochs - progress.epoch
+
+    def ended(self, pack: Pack, committed: int, failed: int) -> None:
+        """A pack has ended."""
+        self.running.pop(pack.pack_id, None)
+        self.complete += committed
+        self.failed += failed
+        for trial in pack.trials:
+            self._epochs_left.pop(trial.trial_id, None)
+
+    @property
+    def pending(self) -> int:
+        """Trials that neither run nor are settled."""
+        return max(0, self.total - self.complete - self.failed - self.num_running)
+
+    @property
+    def num_running(self) -> int:
+        """Trials in running packs."""
+        return sum(len(pack.trials) for pack, _ in self.running.values())
+
+    @property
+    def images_per_s(self) -> float:
+        """Over all running packs."""
+        return sum(progress.images_per_s for _, progress in self.running.values() if progress)
+
+    def seconds_left(self, models: Callable[[str], str | None]) -> float | None:
+        """An estimate from the time of one epoch of each model so far; None before the first epoch."""
+        if not self._rates:
+            return None
+        rates = {model: seconds / count for model, (seconds, count) in self._rates.items() if count}
+        typical = sum(rates.values()) / len(rates) if rates else 0.0
+        work = sum(left * rates.get(models(trial_id) or "", typical) for trial_id, left in self._epochs_left.items())
+        return work / max(1, len(self.running))
+
+
+def clock(seconds: float | None) -> str:
+    """`1:02:03`, `2:03`, or `–`."""
+    if seconds is None:
+        return "–"
+    minutes, secs = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{secs:02d}" if hours else f"{minutes}:{secs:02d}"
+
+
+class QuietDisplay:
+    """Shows nothing."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        return
+
+    def preparing(self, dataset: str) -> Callable[[int, int], None]:
+        return lambda done, total: None
+
+    def begin(self, plan: Plan, todo: Collection[PlannedTrial]) -> None:
+        return
+
+    def waiting(self, num_held: int) -> None:
+        return
+
+    def started(self, pack: Pack) -> None:
+        return
+
+    def progressed(self, progress: PackProgress) -> None:
+        return
+
+    def ended(self, pack: Pack, committed: int, failed: int) -> None:
+        return
+
+
+class TextDisplay:
+    """A live display on a terminal; on anything else a plain line now and then."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._state = SweepProgress()
+        self._models: dict[str, str] = {}
+        self._started = time.monotonic()
+        self._last_line = 0.0
+        self._note = ""
+        self._sweep = ""
+        self._live = Live(console=console, get_renderable=self._render, refresh_per_second=4, transient=True)
+
+    def __enter__(self) -> Self:
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._live.stop()
+
+    def preparing(self, dataset: str) -> Callable[[int, int], None]:
+        bar = Progress(
+            TextColumn(f"preparing {dataset}"), BarColumn(), TextColumn("{task.completed:,.0f} / {task.total:,.0f}"),
+            TimeElapsedColumn(), console=self._console,
+        )
+        task = bar.add_task("", total=None)
+
+        def update(done: int, total: int) -> None:
+            if self._console.is_terminal:
+                if done < total:
+                    bar.start()
+                bar.update(task, completed=done, total=total)
+                bar.refresh()
+            elif done >= total or time.monotonic() - self._last_line >= LINE_EVERY_S:
+                self._last_line = time.monotonic()
+                self._console.print(f"preparing {dataset}: {done:,} / {total:,}")
+            if done >= total:
+                bar.stop()
+
+        return update
+
+    def begin(self, plan: Plan, todo: Collection[PlannedTrial]) -> None:
+        self._sweep = plan.sweep
+        self._state.begin(plan, todo)
+        self._models = {trial.trial_id: trial.spec.model for trial in todo}
+        self._started = time.monotonic()
+        done = self._state.complete
+        if todo:
+            self._console.print(f"sweep {plan.sweep}: {len(plan.trials)} trials, {done} complete, {len(todo)} to run → {plan.store}")
+
+    def waiting(self, num_held: int) -> None:
+        self._note = f"waiting for {num_held} trials that another launch holds"
+        self._line()
+
+    def started(self, pack: Pack) -> None:
+        self._note = ""
+        self._state.started(pack)
+
+    def progressed(self, progress: PackProgress) -> None:
+        self._state.progressed(progress)
+        self._line()
+
+    def ended(self, pack: Pack, committed: int, failed: int) -> None:
+        self._state.ended(pack, committed, failed)
+        self._line(force=bool(failed))
+
+    def _line(self, *, force: bool = False) -> None:
+        now = time.monotonic()
+        if not self._console.is_terminal and (force or now - self._last_line >= LINE_EVERY_S):
+            self._last_line = now
+            packs = "; ".join(_describe(pack, progress) for pack, progress in self._state.running.values())
+            self._console.print(f"[{clock(now - self._started)}] {self._counts()} | {packs or self._note}", soft_wrap=True, markup=False)
+
+    def _counts(self) -> str:
+        state = self._state
+        left = clock(state.seconds_left(self._models.get))
+        return (
+            f"{state.complete}/{state.total} complete, {state.num_running} running, {state.pending} pending, "
+            f"{state.failed} failed, {state.images_per_s:,.0f} images/s, {left} left"
+        )
+
+    def _render(self) -> Group:
+        table = Table(box=None, pad_edge=False, show_header=bool(self._state.running))
+        for name in ("running", "epoch", "accuracy", "images/s"):
+            table.add_column(name, justify="left" if name == "running" else "right")
+        for pack, progress in list(self._state.running.values()):
+            epoch = f"{progress.epoch}/{progress.epochs}" if progress else f"0/{pack.trials[0].spec.epochs}"
+            accuracy = f"{progress.accuracy:.1%}" if progress and progress.accuracy is not None else "–"
+            speed = f"{progress.images_per_s:,.0f}" if progress else "–"
+            table.add_row(_pack_name(pack), epoch, accuracy, speed)
+        head = f"{self._sweep} {clock(time.monotonic() - self._started)} · {self._counts()}"
+        return Group(head, *([self._note] if self._note else []), table)
+
+
+def _pack_name(pack: Pack) -> str:
+    spec = pack.trials[0].spec
+    if len(pack.trials) == 1:
+        return spec.describe()
+    temperatures = [f"{trial.spec.distillation.temperature:g}" for trial in pack.trials if trial.spec.distillation]
+    return f"{spec.role.value} {spec.model} T={','.join(dict.fromkeys(temperatures))} seed={spec.seed}"
+
+
+def _describe(pack: Pack, progress: PackProgress | None) -> str:
+    if progress is None:
+        return f"{_pack_name(pack)} starting"
+    accuracy = f" {progress.accuracy:.1%}" if progress.accuracy is not None else ""
+    return f"{_pack_name(pack)} epoch {progress.epoch}/{progress.epochs}{accuracy}"

@@ -1,0 +1,264 @@
+"""Runs packs through Ray Tune: the only module that imports ray.
+
+Tune schedules and places; it is not the ledger. One Tune trial is one pack. A small search algorithm hands packs out as their teachers are
+committed and queues again what a dead worker left. Actors are reused, so data and teachers stay warm from pack to pack. Tune's own files,
+loggers and checkpoints are off or in a temporary folder that is deleted: truth is in the store.
+"""
+
+import logging
+import os
+import tempfile
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+_ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",  # nothing leaves the cluster
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # relative paths keep their meaning
+    "RAY_AIR_NEW_OUTPUT": "0",  # 3 lines instead of hundreds at verbosity 0
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # Ray's coming default: packs without GPUs keep CUDA_VISIBLE_DEVICES
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # no CSV, JSON, TensorBoard files
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # `Interrupts` handles signals
+    "TUNE_GLOBAL_CHECKPOINT_S": "86400",  # Tune's state is never read
+    "TUNE_RESULT_BUFFER_LENGTH": "0",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+}
+for _name, _value in _ENVIRONMENT.items():
+    os.environ.setdefault(_name, _value)
+
+import ray  # noqa: E402 (reads its settings when it is imported)
+from ray import tune  # noqa: E402
+from ray.tune.search import Searcher  # noqa: E402
+
+from kd_ray.cluster.queue import PackQueue  # noqa: E402
+from kd_ray.cluster.runner import Interrupts, Job, Observer, cpu_count  # noqa: E402
+from kd_ray.distill.pack import PackProgress, run_pack  # noqa: E402
+from kd_ray.distill.worker import Worker  # noqa: E402
+from kd_ray.errors import InvalidInputError  # noqa: E402
+from kd_ray.results import ledger  # noqa: E402
+from kd_ray.results.store import Store, error_key, record_key  # noqa: E402
+from kd_ray.sweep.config import Placement  # noqa: E402
+from kd_ray.sweep.plan import Pack, PlannedTrial  # noqa: E402
+
+_MAX_PENDING = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class RayRunner:
+    """See the module."""
+
+    address: str | None = None
+    """Address of a running cluster; None starts Ray on this machine and stops it afterwards."""
+    verbose: bool = False
+    """Show Ray's own output."""
+
+    def run(self, queue: PackQueue, job: Job, observer: Observer, interrupts: Interrupts) -> None:
+        """Run the packs as one Tune experiment.
+
+        Raises:
+            InvalidInputError: there is no cluster at `address`, or it can never hold one pack.
+        """
+        self._connect()
+        try:
+            slots = _check_capacity(job.placement)
+            os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(min(slots, _MAX_PENDING) + 1)
+            with tempfile.TemporaryDirectory(prefix="kd_ray_tune_") as folder:
+                self._fit(queue, job, observer, interrupts, folder)
+        finally:
+            ray.shutdown()
+
+    def _connect(self) -> None:
+        level = logging.INFO if self.verbose else logging.ERROR
+        for name in ("ray", "ray.tune", "ray.tune.analysis.experiment_analysis", "ray.tune.tune"):
+            logging.getLogger(name).setLevel(level)
+        try:
+            with warnings.catch_warnings():
+                # Ray announces changes of its own defaults here; users of kd_ray can do nothing about them.
+                warnings.simplefilter("ignore")
+                ray.init(
+                    address=self.address or "local",
+                    num_cpus=None if self.address else cpu_count(),
+                    include_dashboard=None if self.address else False,
+                    log_to_driver=self.verbose,
+                    logging_level=level,
+                )
+        except (ConnectionError, TimeoutError, ValueError, RuntimeError) as error:
+            raise InvalidInputError(f"--address {self.address}: cannot reach a Ray cluster there: {error}") from error
+
+    def _fit(self, queue: PackQueue, job: Job, observer: Observer, interrupts: Interrupts, folder: str) -> None:
+        trials = {trial.trial_id: trial for pack in queue.waiting for trial in pack.trials}
+        trainable = tune.with_resources(
+            tune.with_parameters(PackTrainable, job=job, trials=trials),
+            {"cpu": job.placement.cpus_per_pack, "gpu": job.placement.gpus_per_pack},
+        )
+        handout = _Handout(queue, job.store, observer, interrupts)
+        tuner = tune.Tuner(
+            trainable,
+            tune_config=tune.TuneConfig(
+                search_alg=handout,
+                num_samples=-1,
+                reuse_actors=True,
+                trial_name_creator=_name_of,
+                trial_dirname_creator=_name_of,
+            ),
+            run_config=tune.RunConfig(
+                name="packs",
+                storage_path=folder,
+                verbose=0,
+                failure_config=tune.FailureConfig(max_failures=0),
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+                stop=_StopOnInterrupt(interrupts),
+                callbacks=[_Relay(observer)],
+            ),
+        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            tuner.fit()
+
+
+def _name_of(trial: Any) -> str:
+    return str(trial.trial_id)
+
+
+def _check_capacity(placement: Placement) -> int:
+    """How many packs fit on the cluster at once; refuses what can never be placed on one node."""
+    cpus, gpus = placement.cpus_per_pack, placement.gpus_per_pack
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    fits = [
+        int(min(node.get("CPU", 0) / cpus, node.get("GPU", 0) / gpus if gpus else float("inf"))) for node in nodes
+    ]
+    if not any(fits):
+        have = "; ".join(f"{node.get('CPU', 0):g} CPUs, {node.get('GPU', 0):g} GPUs" for node in nodes) or "none"
+        raise InvalidInputError(
+            f"placement: a pack asks for cpus_per_pack = {cpus} and gpus_per_pack = {gpus:g}, which no node has; nodes: {have}"
+        )
+    return sum(fits)
+
+
+class PackTrainable(tune.Trainable):
+    """One Ray actor: trains pack after pack."""
+
+    def setup(self, config: dict[str, Any], job: Job, trials: Mapping[str, PlannedTrial]) -> None:
+        """Called once per actor."""
+        self._trials = trials
+        self._worker = Worker(job.store, job.placement, launch_id=job.launch_id)
+        self._begin(config)
+
+    def _begin(self, config: dict[str, Any]) -> None:
+        pack = Pack(trials=tuple(self._trials[trial_id] for trial_id in config["trials"].split()))
+        self._steps = run_pack(pack, self._worker)
+
+    def step(self) -> dict[str, Any]:
+        """About a second of training, or an epoch."""
+        progress = next(self._steps)
+        return {
+            "done": progress.done,
+            "pack_id": progress.pack_id,
+            "epoch": progress.epoch,
+            "epochs": progress.epochs,
+            "accuracy": progress.accuracy,
+            "images_per_s": progress.images_per_s,
+            "committed": " ".join(progress.committed),
+            "failed": " ".join(progress.failed),
+        }
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """The next pack for the same actor."""
+        self._steps.close()
+        self._begin(new_config)
+        return True
+
+    def cleanup(self) -> None:
+        """Stopped early: checkpoints are written and leases given back."""
+        self._steps.close()
+
+
+def _progress(result: Mapping[str, Any]) -> PackProgress:
+    return PackProgress(
+        pack_id=result["pack_id"],
+        epoch=result["epoch"],
+        epochs=result["epochs"],
+        accuracy=result["accuracy"],
+        images_per_s=result["images_per_s"],
+        done=result["done"],
+        committed=tuple(result["committed"].split()),
+        failed=tuple(result["failed"].split()),
+    )
+
+
+class _Handout(Searcher):
+    """Gives Tune the next pack that may start."""
+
+    def __init__(self, queue: PackQueue, store: Store, observer: Observer, interrupts: Interrupts) -> None:
+        super().__init__(metric=None, mode=None)
+        self._queue = queue
+        self._store = store
+        self._observer = observer
+        self._interrupts = interrupts
+        self._packs: dict[str, Pack] = {}
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        if self._interrupts.requested or self._queue.is_exhausted():
+            return str(Searcher.FINISHED)
+        pack = self._queue.take()
+        if pack is None:
+            return None
+        self._packs[trial_id] = pack
+        self._observer.started(pack)
+        return {"trials": " ".join(trial.trial_id for trial in pack.trials)}
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        pack = self._packs.pop(trial_id)
+        if result and result.get("done") and not error:
+            progress = _progress(result)
+            committed, failed = progress.committed, progress.failed
+        else:
+            # The worker died, or was told to stop: what it achieved stands in the store.
+            committed = tuple(trial.trial_id for trial in pack.trials if self._store.exists(record_key(trial.trial_id)))
+            failed = tuple(trial.trial_id for trial in pack.trials if self._store.exists(error_key(trial.trial_id)))
+        self._queue.end(pack, committed=committed, failed=failed, crashed=error)
+        for given_up in self._queue.given_up & {trial.trial_id for trial in pack.trials}:
+            self._give_up(given_up)
+            failed = (*failed, given_up)
+        self._observer.ended(pack, len(committed), len(failed))
+
+    def _give_up(self, trial_id: str) -> None:
+        ledger.write_error(
+            self._store,
+            trial_id,
+            cause=f"WorkerDied: its worker died {self._queue.retries[trial_id]} times (killed, or out of memory)",
+            traceback="",
+            host="unknown",
+            launch_id="unknown",
+        )
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing to keep: the store is the ledger."""
+
+    def save_to_dir(self, checkpoint_dir: str, session_str: str = "default") -> None:
+        """Nothing to keep: the store is the ledger."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing was kept: the store is the ledger."""
+
+
+class _StopOnInterrupt(tune.Stopper):
+    def __init__(self, interrupts: Interrupts) -> None:
+        self._interrupts = interrupts
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return self._interrupts.requested
+
+    def stop_all(self) -> bool:
+        return self._interrupts.requested
+
+
+class _Relay(tune.Callback):
+    """Passes results on to the observer."""
+
+    def __init__(self, observer: Observer) -> None:
+        self._observer = observer
+
+    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any) -> None:
+        self._observer.progressed(_progress(result))

@@ -1,0 +1,162 @@
+"""A student's whole training state as bytes, and back: safetensors, never pickle.
+
+A checkpoint holds all that the next step depends on: weights, buffers, optimiser, position, history and the sums of the unfinished epoch. No
+generator state is among it, because every random stream is rebuilt from (seed, epoch); see `seeding.py`.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor
+
+from kd_ray.results.record import Epoch, sha256
+from kd_ray.results.store import Store, checkpoint_folder, checkpoint_key
+
+_NAME = re.compile(r"(?P<generation>\d{6})-(?P<step>\d{9})-(?P<digest>[0-9a-f]{16})\.safetensors$")
+_META = "kd_ray"
+KEEP = 2
+"""Newest checkpoints of a trial that stay when a new one is written."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TrainingState:
+    """All that the next optimiser step of a student depends on, and all that its record needs of the past."""
+
+    step: int
+    """Optimiser steps taken."""
+    model: Mapping[str, Tensor]
+    """Weights and buffers by name."""
+    optimizer: Mapping[str, Any]
+    """`state_dict()` of the optimiser."""
+    sums: Tensor
+    """Float64 sums of the unfinished epoch."""
+    history: tuple[Epoch, ...]
+    elapsed_s: float
+    restarts: int
+
+
+def encode(state: TrainingState) -> bytes:
+    """The state as safetensors bytes."""
+    tensors = {f"model.{name}": tensor for name, tensor in state.model.items()} | {"sums": state.sums}
+    plain: dict[str, dict[str, Any]] = {}
+    for index, slots in state.optimizer["state"].items():
+        for name, value in slots.items():
+            if isinstance(value, Tensor):
+                tensors[f"optimizer.{index}.{name}"] = value
+            else:
+                plain.setdefault(str(index), {})[name] = value
+    meta = {
+        "step": state.step,
+        "optimizer_plain": plain,
+        "param_groups": state.optimizer["param_groups"],
+        "history": [asdict(epoch) for epoch in state.history],
+        "elapsed_s": state.elapsed_s,
+        "restarts": state.restarts,
+    }
+    dense = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    return save_tensors(dense, metadata={_META: json.dumps(meta)})
+
+
+def decode(data: bytes) -> TrainingState:
+    """Read a state; raises SafetensorError, ValueError, KeyError or TypeError when it is not a whole one."""
+    tensors = load_tensors(data)
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    meta = json.loads(header["__metadata__"][_META])
+    optimizer: dict[int, dict[str, Any]] = {int(index): dict(slots) for index, slots in meta["optimizer_plain"].items()}
+    for key, tensor in tensors.items():
+        if key.startswith("optimizer."):
+            _, index, name = key.split(".", 2)
+            optimizer.setdefault(int(index), {})[name] = tensor
+    return TrainingState(
+        step=meta["step"],
+        model={key.removeprefix("model."): tensor for key, tensor in tensors.items() if key.startswith("model.")},
+        optimizer={"state": optimizer, "param_groups": meta["param_groups"]},
+        sums=tensors["sums"],
+        history=tuple(Epoch(**epoch) for epoch in meta["history"]),
+        elapsed_s=meta["elapsed_s"],
+        restarts=meta["restarts"],
+    )
+
+
+def save(store: Store, trial_id: str, generation: int, state: TrainingState) -> None:
+    """Write a checkpoint, then drop all but the newest of this and of earlier generations."""
+    data = encode(state)
+    store.put(checkpoint_key(trial_id, generation, state.step, sha256(data)), data)
+    mine = [found for found in _list(store, trial_id) if found.generation <= generation]
+    for old in mine[KEEP:]:
+        store.delete(old.key)
+
+
+def load_latest(store: Store, trial_id: str) -> TrainingState | None:
+    """The most advanced whole checkpoint of a trial; damaged ones are passed over."""
+    for found in _list(store, trial_id):
+        data = store.get(found.key)
+        if data is None or sha256(data)[:16] != found.digest:
+            continue
+        try:
+            return decode(data)
+        except (SafetensorError, ValueError, KeyError, TypeError):
+            continue
+    return None
+
+
+def delete_all(store: Store, trial_id: str) -> None:
+    """Drop the checkpoints of a committed trial."""
+    for found in _list(store, trial_id):
+        store.delete(found.key)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Found:
+    key: str
+    generation: int
+    step: int
+    digest: str
+
+
+def _list(store: Store, trial_id: str) -> list[_Found]:
+    """Checkpoints of a trial, the most advanced first."""
+    matches = [(item.key, _NAME.search(item.key)) for item in store.entries(checkpoint_folder(trial_id))]
+    found = [
+        _Found(key=key, generation=int(match["generation"]), step=int(match["step"]), digest=match["digest"])
+        for key, match in matches
+        if match
+    ]
+    return sorted(found, key=lambda item: (item.step, item.generation), reverse=True)
+
+
+def to_weights(model: Mapping[str, Tensor]) -> bytes:
+    """Weights and buffers as safetensors bytes."""
+    return save_tensors({name: tensor.detach().cpu().contiguous() for name, tensor in model.items()})
+
+
+def from_weights(data: bytes, *, source: str) -> dict[str, Tensor]:
+    """Weights of a `.safetensors` file or of a PyTorch checkpoint, read without executing anything in it.
+
+    A PyTorch checkpoint may hold the weights under `state_dict`, and their names may start with `module.`.
+
+    Raises:
+        ValueError: the bytes are neither; the message names `source`.
+    """
+    try:
+        return dict(load_tensors(data))
+    except SafetensorError:
+        pass
+    import io
+    import pickle
+
+    try:
+        content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError) as error:
+        raise ValueError(f"{source}: neither safetensors nor a PyTorch checkpoint of plain tensors: {error}") from error
+    content = content.get("state_dict", content) if isinstance(content, Mapping) else content
+    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise ValueError(f"{source}: holds no mapping of names to tensors")
+    return {name.removeprefix("module."): tensor for name, tensor in content.items()}

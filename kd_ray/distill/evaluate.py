@@ -1,0 +1,83 @@
+"""From a trained network to what its record says about the test split."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from kd_ray.data.images import ImageData
+from kd_ray.distill.stream import ResidentSplit, plain_batches
+from kd_ray.metrics.individual import Pairs, choose_pairs, individual_fairness
+from kd_ray.metrics.per_class import expected_calibration_error
+
+EVALUATION_BATCH = 500
+"""Samples per forward pass of an evaluation; fixed, because the last bits of logits may depend on it."""
+PAIR_IMAGE_SIZE = 32
+"""Images are averaged to at most this side before distances between them are taken."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Evaluation:
+    """Test predictions and the scalars that need more than them."""
+
+    predictions_N: npt.NDArray[np.int32]
+    confidences_N: npt.NDArray[np.float32]
+    true_probabilities_N: npt.NDArray[np.float32]
+    scalars: dict[str, float]
+
+
+@torch.no_grad()
+def predict(model: nn.Module, split: ResidentSplit) -> Tensor:
+    """Logits (N, classes) of a whole split on the CPU, in order, float32; the network is left in training mode if it was."""
+    was_training = model.training
+    model.eval()
+    try:
+        return torch.cat([model(images_BCHW).cpu() for images_BCHW, _ in plain_batches(split, EVALUATION_BATCH)])
+    finally:
+        model.train(was_training)
+
+
+def accuracy(model: nn.Module, split: ResidentSplit) -> float:
+    """Share of the split that the network classifies correctly."""
+    return float((predict(model, split).argmax(1) == split.labels_N.cpu()).double().mean())
+
+
+def evaluate(model: nn.Module, split: ResidentSplit, pairs: Pairs) -> Evaluation:
+    """Everything a record says about the test split. Probabilities are softmax at T = 1, in float64."""
+    logits_NC = predict(model, split).double()
+    labels_N = split.labels_N.cpu()
+    log_probabilities_NC = torch.log_softmax(logits_NC, dim=1)
+    probabilities_NC = log_probabilities_NC.exp().numpy()
+    predictions_N = logits_NC.argmax(1)
+    confidences_N = probabilities_NC.max(1)
+    fairness = individual_fairness(probabilities_NC, pairs)
+    scalars = {
+        "loss": float(-log_probabilities_NC.gather(1, labels_N[:, None]).mean()),
+        "expected_calibration_error": expected_calibration_error(confidences_N, (predictions_N == labels_N).numpy()),
+        "individual_fairness": fairness.mean,
+        "individual_fairness_hard": fairness.hard_mean,
+        "individual_fairness_p95": fairness.p95,
+        "individual_fairness_max": fairness.maximum,
+    }
+    return Evaluation(
+        predictions_N=predictions_N.numpy().astype(np.int32),
+        confidences_N=confidences_N.astype(np.float32),
+        true_probabilities_N=probabilities_NC[np.arange(len(labels_N)), labels_N.numpy()].astype(np.float32),
+        scalars=scalars,
+    )
+
+
+def fairness_pairs(data: ImageData) -> Pairs:
+    """Pairs of test images for individual fairness: standardised pixels, averaged to at most 32 × 32, Euclidean distance.
+
+    The choice is ours: the paper's distance and pairs are not known to us (see `metrics/individual.py`).
+    """
+    images_NHWC = torch.as_tensor(data.test.images_NHWC).float()
+    images_NCHW = images_NHWC.permute(0, 3, 1, 2)
+    if images_NCHW.shape[-1] > PAIR_IMAGE_SIZE:
+        images_NCHW = torch.nn.functional.adaptive_avg_pool2d(images_NCHW, PAIR_IMAGE_SIZE)
+    features = images_NCHW / 255 - torch.tensor(data.mean).view(1, 3, 1, 1)
+    features = features / torch.tensor(data.std).view(1, 3, 1, 1)
+    return choose_pairs(features.flatten(1).numpy())

@@ -1,0 +1,251 @@
+"""The training loop: students of one pack, side by side on one stream of batches.
+
+A plain loop over the students keeps each one's arithmetic what it is alone, so a trial's result is the same to the last bit whatever it is
+packed with. The teacher's forward pass is shared by all students that learn from it.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from kd_ray.distill.checkpoint import TrainingState
+from kd_ray.distill.evaluate import accuracy
+from kd_ray.distill.objectives import student_loss, term_names
+from kd_ray.distill.stream import ResidentData, epoch_batches, steps_per_epoch
+from kd_ray.errors import NonFiniteLossError
+from kd_ray.models import build_model
+from kd_ray.results.record import Epoch
+from kd_ray.seeding import stream_seed
+from kd_ray.sweep.config import ConstantSchedule, StepSchedule, Training
+from kd_ray.sweep.spec import TrialSpec
+
+OnFailure = Callable[["Student", Exception], None]
+"""Called with a student that cannot go on; the others do."""
+
+
+@dataclass(kw_only=True, eq=False)
+class Student:
+    """A network in training, whatever its role."""
+
+    spec: TrialSpec
+    training: Training
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    sums: Tensor
+    """Float64 sums over the unfinished epoch: loss, correct predictions, then each term of the loss."""
+    step: int = 0
+    history: list[Epoch] = field(default_factory=list)
+    elapsed_s: float = 0.0
+    """Seconds of training; in a pack, this student's share."""
+    epoch_started_s: float = 0.0
+    """`elapsed_s` at the beginning of the unfinished epoch."""
+    restarts: int = 0
+
+    def state(self) -> TrainingState:
+        """Everything the next step depends on."""
+        return TrainingState(
+            step=self.step,
+            model=self.model.state_dict(),
+            optimizer=self.optimizer.state_dict(),
+            sums=self.sums,
+            history=tuple(self.history),
+            elapsed_s=self.elapsed_s,
+            restarts=self.restarts,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitProgress:
+    """A moment of a pack's training."""
+
+    epoch: int
+    """Epochs finished by the student that is furthest behind."""
+    epochs: int
+    accuracy: float | None
+    """Training accuracy of the last finished epoch, mean over the students; on the validation split where there is one."""
+    images_per_s: float
+    """Samples that went through a student per second, summed over the students."""
+    end_of_epoch: bool
+
+
+def new_student(spec: TrialSpec, training: Training, data: ResidentData, device: torch.device, saved: TrainingState | None) -> Student:
+    """A student with weights from the stream "init" of its seed, or as it was saved."""
+    assert spec.seed is not None
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(stream_seed(spec.seed, "init"))
+        model = build_model(spec.model, num_classes=data.num_classes, image_size=data.train.image_size)
+    model = model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    settings = training.optimizer
+    optimizer = torch.optim.SGD(
+        model.parameters(),
+        lr=settings.lr,
+        momentum=settings.momentum,
+        weight_decay=settings.weight_decay,
+        nesterov=settings.nesterov,
+    )
+    sums = torch.zeros(2 + len(term_names(spec.distillation)), dtype=torch.float64, device=device)
+    student = Student(spec=spec, training=training, model=model.train(), optimizer=optimizer, sums=sums)
+    if saved is not None:
+        model.load_state_dict(saved.model)
+        optimizer.load_state_dict(dict(saved.optimizer))
+        student.sums.copy_(saved.sums)
+        student.step = saved.step
+        student.history = list(saved.history)
+        student.elapsed_s = saved.elapsed_s
+        student.epoch_started_s = sum(epoch.elapsed_s for epoch in saved.history)
+        student.restarts = saved.restarts + 1
+    return student
+
+
+def learning_rate(training: Training, step: int, steps: int) -> float:
+    """Learning rate of optimiser step `step` (from 0) when an epoch has `steps` of them."""
+    schedule = training.schedule
+    peak = training.optimizer.lr
+    warmup = schedule.warmup_epochs * steps
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    if isinstance(schedule, ConstantSchedule):
+        return peak
+    if isinstance(schedule, StepSchedule):
+        return float(peak * schedule.gamma ** sum(step // steps >= milestone for milestone in schedule.milestones))
+    done = (step - warmup) / max(1, training.epochs * steps - warmup)
+    return schedule.final_lr + (peak - schedule.final_lr) * (1 + math.cos(math.pi * done)) / 2
+
+
+def fit(
+    students: list[Student], teachers: Mapping[str, nn.Module], data: ResidentData, *, on_failure: OnFailure, report_every_s: float = 1.0
+) -> Iterator[FitProgress]:
+    """Train the students to their last epoch; a student that fails leaves the list.
+
+    Yields at the end of every epoch and at least every `report_every_s` seconds in between, always between two steps, where `state()` is
+    consistent. Students that are further than others (after a restart) wait until the stream reaches them.
+    """
+    if not students:
+        return
+    training, seed = students[0].training, students[0].spec.seed
+    assert seed is not None
+    steps = steps_per_epoch(len(data.train), training.batch_size)
+    meter = _Meter(report_every_s)
+    while students and (position := min(student.step for student in students)) < training.epochs * steps:
+        epoch, start = divmod(position, steps)
+        for images_BCHW, labels_B in epoch_batches(data.train, training, seed=seed, epoch=epoch, start=start):
+            active = [student for student in students if student.step == position]
+            if not active:
+                break
+            _step_all(active, teachers, images_BCHW, labels_B, steps)
+            position += 1
+            meter.add(len(labels_B) * len(active), active)
+            if position % steps and meter.is_due():
+                yield meter.progress(students, end_of_epoch=False)
+        if position % steps == 0:
+            meter.settle()
+            for student in [student for student in students if student.step == position]:
+                try:
+                    _finish_epoch(student, data, steps)
+                except Exception as error:  # noqa: BLE001 (whatever stops one student must not stop the pack)
+                    students.remove(student)
+                    on_failure(student, error)
+            yield meter.progress(students, end_of_epoch=True)
+
+
+def _step_all(
+    active: Sequence[Student], teachers: Mapping[str, nn.Module], images_BCHW: Tensor, labels_B: Tensor, steps: int
+) -> None:
+    """One optimiser step of each active student on the same batch."""
+    teacher_BC: dict[str, Tensor] = {}
+    for student in active:
+        teacher = student.spec.teacher
+        if teacher and teacher.trial_id not in teacher_BC:
+            with torch.no_grad():
+                teacher_BC[teacher.trial_id] = teachers[teacher.trial_id](images_BCHW)
+        _step(student, images_BCHW, labels_B, teacher_BC[teacher.trial_id] if teacher else None, steps)
+
+
+def _step(student: Student, images_BCHW: Tensor, labels_B: Tensor, teacher_BC: Tensor | None, steps: int) -> None:
+    for group in student.optimizer.param_groups:
+        group["lr"] = learning_rate(student.training, student.step, steps)
+    logits_BC = student.model(images_BCHW)
+    loss = student_loss(logits_BC, teacher_BC, labels_B, student.spec.distillation)
+    student.optimizer.zero_grad(set_to_none=True)
+    loss.total.backward()
+    student.optimizer.step()
+    student.step += 1
+    with torch.no_grad():
+        means = torch.stack([loss.total, *loss.terms.values()]).double() * len(labels_B)
+        student.sums[0] += means[0]
+        student.sums[1] += (logits_BC.argmax(1) == labels_B).sum()
+        student.sums[2:] += means[1:]
+
+
+def _finish_epoch(student: Student, data: ResidentData, steps: int) -> None:
+    """Turn the sums into a line of the history.
+
+    Raises:
+        NonFiniteLossError: the mean loss of the epoch is NaN or infinite.
+    """
+    loss, correct, *terms = (student.sums / len(data.train)).tolist()
+    epoch = student.step // steps
+    if not math.isfinite(loss):
+        raise NonFiniteLossError(
+            f"trial {student.spec.trial_id} ({student.spec.describe()}): the training loss became {loss} in epoch {epoch}; "
+            f"a smaller learning rate than {student.training.optimizer.lr} may help"
+        )
+    student.history.append(
+        Epoch(
+            epoch=epoch,
+            loss=loss,
+            terms=dict(zip(term_names(student.spec.distillation), terms, strict=True)),
+            train_accuracy=correct,
+            validation_accuracy=accuracy(student.model, data.validation) if data.validation is not None else None,
+            lr=learning_rate(student.training, student.step - 1, steps),
+            elapsed_s=student.elapsed_s - student.epoch_started_s,
+        )
+    )
+    student.epoch_started_s = student.elapsed_s
+    student.sums.zero_()
+
+
+class _Meter:
+    """Shares the time out among the students that used it, and says when a report is due."""
+
+    def __init__(self, report_every_s: float) -> None:
+        self._every_s = report_every_s
+        self._mark = time.perf_counter()
+        self._report_mark = self._mark
+        self._images = 0
+        self._active: Sequence[Student] = ()
+
+    def add(self, images: int, active: Sequence[Student]) -> None:
+        if len(active) != len(self._active):
+            self.settle()
+        self._active = list(active)
+        self._images += images
+
+    def settle(self) -> None:
+        """Book the time since the last call to the students that were active."""
+        now = time.perf_counter()
+        for student in self._active:
+            student.elapsed_s += (now - self._mark) / len(self._active)
+        self._mark = now
+
+    def is_due(self) -> bool:
+        return time.perf_counter() - self._report_mark >= self._every_s
+
+    def progress(self, students: Sequence[Student], *, end_of_epoch: bool) -> FitProgress:
+        self.settle()
+        now = time.perf_counter()
+        images_per_s = self._images / max(now - self._report_mark, 1e-9)
+        self._images, self._report_mark = 0, now
+        last = [student.history[-1] for student in students if student.history]
+        accuracies = [epoch.train_accuracy if epoch.validation_accuracy is None else epoch.validation_accuracy for epoch in last]
+        return FitProgress(
+            epoch=min((len(student.history) for student in students), default=0),
+            epochs=students[0].training.epochs if students else 0,
+            accuracy=sum(accuracies) / len(accuracies) if accuracies else None,
+            images_per_s=images_per_s,
+            end_of_epoch=end_of_epoch,
+        )

@@ -1,0 +1,125 @@
+"""Batches of a pack: which samples, in which order, seen how.
+
+Everything is drawn anew for (seed, epoch), so any step of any epoch can be produced without those before it. Data stay resident on the device
+as uint8; augmentation works on the whole batch.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from kd_ray.data.images import ImageData, Split
+from kd_ray.seeding import stream
+from kd_ray.sweep.config import Training
+
+PADDING = 4
+"""Pixels of zeros around the image before a random crop."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ResidentSplit:
+    """A split on the training device."""
+
+    images_NHWC: Tensor
+    """uint8, with `PADDING` zeros on every side."""
+    labels_N: Tensor
+    """int64."""
+    scale_C: Tensor
+    """Standardisation: pixel · scale + shift."""
+    shift_C: Tensor
+
+    def __len__(self) -> int:
+        """Number of samples."""
+        return self.labels_N.shape[0]
+
+    @property
+    def image_size(self) -> int:
+        """Side of the images in pixels, without the padding."""
+        return self.images_NHWC.shape[1] - 2 * PADDING
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ResidentData:
+    """A data set on the training device."""
+
+    train: ResidentSplit
+    test: ResidentSplit
+    validation: ResidentSplit | None
+    num_classes: int
+
+
+def to_device(data: ImageData, device: torch.device) -> ResidentData:
+    """Copy a data set to the training device, once per worker."""
+
+    def resident(split: Split) -> ResidentSplit:
+        images = torch.as_tensor(split.images_NHWC, device=device)
+        std_C = torch.tensor(data.std, dtype=torch.float64)
+        mean_C = torch.tensor(data.mean, dtype=torch.float64)
+        return ResidentSplit(
+            images_NHWC=torch.nn.functional.pad(images, (0, 0, PADDING, PADDING, PADDING, PADDING)),
+            labels_N=torch.as_tensor(split.labels_N, device=device),
+            scale_C=(1 / (255 * std_C)).float().to(device),
+            shift_C=(-mean_C / std_C).float().to(device),
+        )
+
+    return ResidentData(
+        train=resident(data.train),
+        test=resident(data.test),
+        validation=resident(data.validation) if data.validation is not None else None,
+        num_classes=len(data.class_names),
+    )
+
+
+def steps_per_epoch(num_samples: int, batch_size: int) -> int:
+    """Optimiser steps of one epoch, the last smaller batch included."""
+    return -(-num_samples // batch_size)
+
+
+def epoch_batches(split: ResidentSplit, training: Training, *, seed: int, epoch: int, start: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Batches of one epoch (from 0) from step `start` of it on: standardised images (B, 3, H, W), channels last, and labels (B).
+
+    Order and views come from the streams "order" and "views" of (seed, epoch).
+    """
+    device = split.labels_N.device
+    order_N = torch.from_numpy(stream(seed, "order", epoch).permutation(len(split))).to(device)
+    views_N3 = _views(len(split), training.augmentation, seed=seed, epoch=epoch).to(device)
+    for first in range(start * training.batch_size, len(split), training.batch_size):
+        chosen_B = order_N[first : first + training.batch_size]
+        yield augmented(split, chosen_B, views_N3[first : first + training.batch_size]), split.labels_N[chosen_B]
+
+
+def _views(num_samples: int, augmentation: str, *, seed: int, epoch: int) -> Tensor:
+    """Row offset, column offset (0 … 2 · PADDING, PADDING is centred) and flip (0 or 1) for each place of the order."""
+    random = stream(seed, "views", epoch)
+    views_N3 = torch.full((num_samples, 3), PADDING)
+    views_N3[:, 2] = 0
+    if augmentation == "crop_flip":
+        views_N3[:, :2] = torch.from_numpy(random.integers(0, 2 * PADDING + 1, size=(num_samples, 2)))
+    if augmentation in ("crop_flip", "flip"):
+        views_N3[:, 2] = torch.from_numpy(random.integers(0, 2, size=num_samples))
+    return views_N3
+
+
+def augmented(split: ResidentSplit, chosen_B: Tensor, views_B3: Tensor) -> Tensor:
+    """The chosen samples, cropped, flipped and standardised: float32 (B, 3, H, W) in channels-last layout."""
+    size = split.image_size
+    steps = torch.arange(size, device=chosen_B.device)
+    rows_BH = views_B3[:, :1] + steps
+    columns_BW = torch.where(views_B3[:, 2:] == 1, steps.flip(0), steps) + views_B3[:, 1:2]
+    images_BHWC = split.images_NHWC[chosen_B[:, None, None], rows_BH[:, :, None], columns_BW[:, None, :]]
+    return standardised(split, images_BHWC)
+
+
+def plain_batches(split: ResidentSplit, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """The whole split in order, without augmentation: images as in `epoch_batches`, and labels."""
+    inner = slice(PADDING, PADDING + split.image_size)
+    for first in range(0, len(split), batch_size):
+        images_BHWC = split.images_NHWC[first : first + batch_size, inner, inner]
+        yield standardised(split, images_BHWC), split.labels_N[first : first + batch_size]
+
+
+def standardised(split: ResidentSplit, images_BHWC: Tensor) -> Tensor:
+    """uint8 (B, H, W, 3) → float32 (B, 3, H, W), channels last in memory."""
+    return (images_BHWC.float() * split.scale_C + split.shift_C).permute(0, 3, 1, 2)

@@ -1,0 +1,51 @@
+"""The one exception tree.
+
+    KdRayError
+    ├── InvalidInputError        bad sweep file, --set, data set, store URL or SQL: the user must change something (exit code 2)
+    │   ├── SweepError           a field of a sweep file
+    │   ├── DataError            a data set that is missing, damaged or not the one named
+    │   └── QueryError           SQL that DuckDB refuses, or a table that does not exist
+    ├── StoreError               the store answered with something it should not (unreachable, read-only, full)
+    │   └── CorruptObjectError   an object whose content does not match its checksum or its schema
+    └── TrialError               a trial that cannot go on
+        └── NonFiniteLossError   its loss became NaN or infinite
+
+Messages say what was wrong, the value, where it stood, and the valid choices. Library code neither prints nor exits; `cli.py` turns these
+into exit codes.
+"""
+
+
+class KdRayError(Exception):
+    """Anything kd_ray raises on purpose."""
+
+
+class InvalidInputError(KdRayError):
+    """Something the user gave cannot be used as it is."""
+
+
+class SweepError(InvalidInputError):
+    """A sweep file, or a `--set` of it, is not valid."""
+
+
+class DataError(InvalidInputError):
+    """A data set is missing, damaged, or not the one the sweep names."""
+
+
+class QueryError(InvalidInputError):
+    """A query or a table name cannot be answered."""
+
+
+class StoreError(KdRayError):
+    """The store cannot be reached, read or written."""
+
+
+class CorruptObjectError(StoreError):
+    """An object in the store is not what was written."""
+
+
+class TrialError(KdRayError):
+    """A trial cannot go on; the others can."""
+
+
+class NonFiniteLossError(TrialError):
+    """The training loss became NaN or infinite."""

@@ -1,0 +1,67 @@
+"""Groups of samples: the one noun that data sets provide, the store keeps and the fairness metrics measure.
+
+Membership is many-to-many: a post can target two communities, or none. A feature with one group per sample is the common special case.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Groups:
+    """The groups of one sensitive feature over N samples.
+
+    Raises ValueError when the shapes do not match or a group is named twice.
+    """
+
+    names: tuple[str, ...]
+    """Names of the G groups, in a fixed order."""
+    membership_NG: npt.NDArray[np.bool_]
+    """True where sample n belongs to group g."""
+
+    def __post_init__(self) -> None:
+        if self.membership_NG.ndim != 2 or self.membership_NG.shape[1] != len(self.names):
+            raise ValueError(f"membership has shape {self.membership_NG.shape}, expected (N, {len(self.names)})")
+        if self.membership_NG.dtype != np.bool_:
+            raise ValueError(f"membership has dtype {self.membership_NG.dtype}, expected bool")
+        if len(set(self.names)) != len(self.names):
+            raise ValueError(f"group names repeat: {self.names}")
+
+    @classmethod
+    def from_codes(cls, codes_N: npt.NDArray[np.integer], names: Sequence[str]) -> "Groups":
+        """One group per sample, given as an index into `names`; a negative index means no group."""
+        return cls(names=tuple(names), membership_NG=codes_N[:, None] == np.arange(len(names))[None, :])
+
+    @classmethod
+    def from_lists(cls, groups_N: Sequence[Sequence[str]], names: Sequence[str]) -> "Groups":
+        """Each sample's list of group names, as the samples table keeps them."""
+        index = {name: g for g, name in enumerate(names)}
+        membership_NG = np.zeros((len(groups_N), len(names)), dtype=np.bool_)
+        for n, groups in enumerate(groups_N):
+            for group in groups:
+                membership_NG[n, index[group]] = True
+        return cls(names=tuple(names), membership_NG=membership_NG)
+
+    def to_lists(self) -> list[list[str]]:
+        """Each sample's group names, in the order of `names`."""
+        return [[self.names[g] for g in np.flatnonzero(row_G)] for row_G in self.membership_NG]
+
+    def __len__(self) -> int:
+        """Number of samples N."""
+        return int(self.membership_NG.shape[0])
+
+
+def intersect(features: Sequence[Groups]) -> Groups:
+    """Groups of samples that share one group in every feature: "red & dots". Empty intersections are kept, with no members."""
+    if not features:
+        raise ValueError("intersect needs at least one feature")
+    names = features[0].names
+    membership_NG = features[0].membership_NG
+    for other in features[1:]:
+        names = tuple(f"{a} & {b}" for a in names for b in other.names)
+        product_NGH = membership_NG[:, :, None] & other.membership_NG[:, None, :]
+        membership_NG = product_NGH.reshape(len(other), -1)
+    return Groups(names=names, membership_NG=membership_NG)

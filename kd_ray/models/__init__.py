@@ -1,0 +1,31 @@
+"""Networks, by name."""
+
+from collections.abc import Callable
+
+from torch import nn
+
+from kd_ray.models.lenet import lenet5
+from kd_ray.models.resnet_cifar import resnet_cifar
+
+MODELS: dict[str, Callable[[int, int], nn.Module]] = {
+    "lenet5": lenet5,
+    "resnet20": lambda num_classes, image_size: resnet_cifar(20, num_classes, image_size),
+    "resnet32": lambda num_classes, image_size: resnet_cifar(32, num_classes, image_size),
+    "resnet44": lambda num_classes, image_size: resnet_cifar(44, num_classes, image_size),
+    "resnet56": lambda num_classes, image_size: resnet_cifar(56, num_classes, image_size),
+}
+"""Constructors: (number of classes, side of the RGB images in pixels) → network whose output is logits (batch × classes)."""
+
+
+def build_model(name: str, *, num_classes: int, image_size: int) -> nn.Module:
+    """A network with fresh weights drawn from torch's current generator.
+
+    Raises:
+        KeyError: `name` is not in `MODELS`; sweep files are checked against the same names earlier.
+    """
+    return MODELS[name](num_classes, image_size)
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Trainable weights and biases."""
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)

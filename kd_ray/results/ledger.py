@@ -1,0 +1,232 @@
+"""What is done, what runs, what failed: derived from what lies in the store, never stored itself.
+
+Also the leases. A lease is a numbered object created only if absent; its number (the generation) is the fencing token that checkpoints and
+weights carry in their names. A holder renews its own lease by overwriting it and gives it back by marking it released; nobody else ever
+writes to it. A lease is over when it is released, when its process is known to be gone, or when it has not been renewed for `ttl_s` plus
+`CLOCK_SKEW_S`.
+"""
+
+import json
+import os
+import platform
+import uuid
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from kd_ray.results.store import (
+    TRIALS,
+    Store,
+    StoredObject,
+    checkpoint_folder,
+    error_key,
+    lease_folder,
+    lease_key,
+    record_key,
+    trial_of,
+)
+from kd_ray.sweep.spec import TrialState
+
+LEASE_TTL_S = 30.0
+"""A lease not renewed for this long (plus the clock skew, on another host) is over."""
+CLOCK_SKEW_S = 60.0
+"""How far the clocks of two hosts may differ."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lease:
+    """The right to train one trial."""
+
+    trial_id: str
+    generation: int
+    """Fencing token: a later holder has a higher one."""
+    launch_id: str
+    """Which launch holds it."""
+    host: str
+    boot_id: str
+    pid: int
+    process_started: str
+    """Kernel's start time of the process, so that a recycled pid is not mistaken for it."""
+    renewed_at: datetime
+    ttl_s: float = LEASE_TTL_S
+    released: bool = False
+    progress: Mapping[str, Any] | None = None
+    """How far the trial is: epoch, epochs, accuracy, images_per_s."""
+
+    def to_json(self) -> bytes:
+        """As it stands in the store."""
+        return json.dumps(asdict(self) | {"renewed_at": self.renewed_at.isoformat()}).encode()
+
+    @classmethod
+    def from_json(cls, data: bytes) -> "Lease":
+        """Read a lease; raises ValueError, KeyError or TypeError when it is not one."""
+        fields = json.loads(data)
+        return cls(**{**fields, "renewed_at": datetime.fromisoformat(fields["renewed_at"])})
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialStatus:
+    """State of one trial, with what belongs to it."""
+
+    state: TrialState
+    lease: Lease | None = None
+    """The newest lease, when it was read (running trials)."""
+    error: Mapping[str, Any] | None = None
+    """Content of `error.json`, for failed trials."""
+
+
+def scan(store: Store, trial_ids: Collection[str]) -> dict[str, TrialStatus]:
+    """The state of each trial, from one listing of the store.
+
+    First match wins: record → complete; live lease → running; error → failed; checkpoint → interrupted; else pending.
+    """
+    wanted = set(trial_ids)
+    names: dict[str, list[StoredObject]] = {trial_id: [] for trial_id in trial_ids}
+    for item in store.entries(TRIALS):
+        trial_id, _ = trial_of(item.key)
+        if trial_id in wanted:
+            names[trial_id].append(item)
+    return {trial_id: _status(store, trial_id, items) for trial_id, items in names.items()}
+
+
+def _status(store: Store, trial_id: str, items: list[StoredObject]) -> TrialStatus:
+    keys = {item.key for item in items}
+    if record_key(trial_id) in keys:
+        return TrialStatus(state=TrialState.COMPLETE)
+    lease = _newest_lease(store, trial_id, items)
+    if lease is not None and is_live(lease):
+        return TrialStatus(state=TrialState.RUNNING, lease=lease)
+    if error_key(trial_id) in keys:
+        return TrialStatus(state=TrialState.FAILED, error=read_error(store, trial_id))
+    if any(key.startswith(checkpoint_folder(trial_id) + "/") for key in keys):
+        return TrialStatus(state=TrialState.INTERRUPTED)
+    return TrialStatus(state=TrialState.PENDING)
+
+
+# --- leases ---------------------------------------------------------------------------------------------------------------------------
+
+
+def _newest_lease(store: Store, trial_id: str, items: Iterable[StoredObject]) -> Lease | None:
+    """The lease with the highest generation. One whose content cannot be read counts from the store's time stamp."""
+    leases = [item for item in items if item.key.startswith(lease_folder(trial_id) + "/")]
+    if not leases:
+        return None
+    newest = max(leases, key=lambda item: item.key)
+    data = store.get(newest.key)
+    generation = int(Path(newest.key).stem)
+    try:
+        return replace(Lease.from_json(data or b""), trial_id=trial_id, generation=generation)
+    except (ValueError, KeyError, TypeError):
+        return Lease(
+            trial_id=trial_id,
+            generation=generation,
+            launch_id="unreadable",
+            host="unknown",
+            boot_id="unknown",
+            pid=0,
+            process_started="unknown",
+            renewed_at=newest.modified_at,
+        )
+
+
+def is_live(lease: Lease) -> bool:
+    """Whether the holder may still be at work."""
+    if lease.released:
+        return False
+    age = datetime.now(UTC) - lease.renewed_at
+    if lease.boot_id == boot_id():
+        return process_started(lease.pid) == lease.process_started and age < timedelta(seconds=lease.ttl_s)
+    return age < timedelta(seconds=lease.ttl_s + CLOCK_SKEW_S)
+
+
+def acquire(store: Store, trial_id: str, *, launch_id: str) -> Lease | None:
+    """Take the lease of a trial; None when another holder may be at work, or was quicker.
+
+    A launch may always replace its own leases: it never runs a trial twice at a time, so such a holder is known to be gone.
+    """
+    newest = _newest_lease(store, trial_id, store.entries(lease_folder(trial_id)))
+    if newest is not None and is_live(newest) and newest.launch_id != launch_id:
+        return None
+    lease = Lease(
+        trial_id=trial_id,
+        generation=newest.generation + 1 if newest else 1,
+        launch_id=launch_id,
+        host=platform.node(),
+        boot_id=boot_id(),
+        pid=os.getpid(),
+        process_started=process_started(os.getpid()),
+        renewed_at=datetime.now(UTC),
+    )
+    return lease if store.put_new(lease_key(trial_id, lease.generation), lease.to_json()) else None
+
+
+def renew(store: Store, lease: Lease, progress: Mapping[str, Any] | None = None) -> None:
+    """Show that the holder is alive, and how far it is."""
+    _overwrite(store, replace(lease, renewed_at=datetime.now(UTC), progress=progress))
+
+
+def release(store: Store, lease: Lease) -> None:
+    """Give the trial back."""
+    _overwrite(store, replace(lease, renewed_at=datetime.now(UTC), released=True))
+
+
+def _overwrite(store: Store, lease: Lease) -> None:
+    store.put(lease_key(lease.trial_id, lease.generation), lease.to_json())
+
+
+def is_superseded(store: Store, lease: Lease) -> bool:
+    """Whether a later holder has taken the trial over; a holder asks before it commits."""
+    return any(int(Path(item.key).stem) > lease.generation for item in store.entries(lease_folder(lease.trial_id)))
+
+
+def new_launch_id() -> str:
+    """A name for one launch that no other launch has."""
+    return f"{platform.node()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+
+
+def boot_id() -> str:
+    """Names this host since its last start, with the process-id namespace: pids of two containers on one host are not comparable."""
+    path = Path("/proc/sys/kernel/random/boot_id")
+    if not path.exists():
+        return f"node-{uuid.getnode():x}"
+    return f"{path.read_text().strip()} {os.readlink('/proc/self/ns/pid')}"
+
+
+def process_started(pid: int) -> str:
+    """Kernel's start time of a process of this host; empty when there is none, "unknown" where the kernel does not tell."""
+    if not Path("/proc/self/stat").exists():
+        return "unknown"
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return ""
+    fields = stat.rsplit(")", 1)[1].split()
+    # A zombie has ended; only its parent has not asked for it yet.
+    return "" if fields[0] == "Z" else fields[19]
+
+
+# --- failures -------------------------------------------------------------------------------------------------------------------------
+
+
+def write_error(store: Store, trial_id: str, *, cause: str, traceback: str, host: str, launch_id: str) -> None:
+    """Say why a trial failed; `status` shows it, and only a launch with `retry_failed` runs the trial again."""
+    failed_at = datetime.now(UTC).isoformat(timespec="seconds")
+    content = {"cause": cause, "traceback": traceback, "host": host, "launch_id": launch_id, "failed_at": failed_at}
+    store.put(error_key(trial_id), json.dumps(content).encode())
+
+
+def read_error(store: Store, trial_id: str) -> dict[str, Any]:
+    """Why a trial failed."""
+    data = store.get(error_key(trial_id))
+    try:
+        content = json.loads(data or b"")
+    except ValueError:
+        content = None
+    return content if isinstance(content, dict) else {"cause": f"{error_key(trial_id)} cannot be read", "traceback": ""}
+
+
+def clear_error(store: Store, trial_id: str) -> None:
+    """Forget a failure, so that the trial is pending again."""
+    store.delete(error_key(trial_id))

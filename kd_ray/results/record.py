@@ -1,0 +1,317 @@
+"""The record: what a finished trial commits, as one Parquet object with one row.
+
+It holds the spec, the provenance, the epoch history, scalars, and the test predictions, so that a new metric or grouping never needs
+retraining. Labels and sensitive features of the test samples are stored once per data set (`Samples`).
+"""
+
+import hashlib
+import io
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from kd_ray.errors import CorruptObjectError
+from kd_ray.groups import Groups
+from kd_ray.results.store import Store, record_key, samples_key
+from kd_ray.sweep.spec import TrialSpec
+
+RECORD_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Epoch:
+    """One line of the history."""
+
+    epoch: int
+    """From 1."""
+    loss: float
+    """Mean training loss over the epoch's samples."""
+    terms: Mapping[str, float]
+    """Mean of each term of the loss before weighting: `cross_entropy`, `distillation`."""
+    train_accuracy: float
+    validation_accuracy: float | None
+    lr: float
+    """Learning rate of the last step."""
+    elapsed_s: float
+    """Seconds this trial took in the epoch; in a pack, its share."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """How the record came about. Nothing here is part of the result."""
+
+    launch_id: str
+    generation: int
+    """Lease generation that committed; above 1 the trial was taken over at least once."""
+    restarts: int
+    """How often training went on from a checkpoint."""
+    host: str
+    device: str
+    threads: int
+    pack_size: int
+    """Students that shared the stream with this one, itself included."""
+    started_at: datetime
+    finished_at: datetime
+    elapsed_s: float
+    """Training seconds over all restarts."""
+    images_per_s: float
+    """Training samples per second of this trial's own time."""
+    git_commit: str | None
+    """Commit of the kd_ray checkout, where there is one; `+` marks local changes."""
+    versions: Mapping[str, str]
+    """Versions of Python and the packages that matter."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Record:
+    """A committed trial."""
+
+    spec: TrialSpec
+    epochs: tuple[Epoch, ...]
+    scalars: Mapping[str, float]
+    """Test metrics that need more than predictions: `loss`, `expected_calibration_error`, `individual_fairness`, …; NaN if undefined."""
+    predictions_N: npt.NDArray[np.int32]
+    """Predicted class of each test sample, in the order of the data set's samples."""
+    confidences_N: npt.NDArray[np.float32]
+    """Probability of the predicted class, T = 1."""
+    true_probabilities_N: npt.NDArray[np.float32]
+    """Probability of the true class, T = 1."""
+    weights_key: str
+    weights_sha256: str
+    num_parameters: int
+    provenance: Provenance
+
+    @property
+    def trial_id(self) -> str:
+        """Identity of the trial."""
+        return self.spec.trial_id
+
+
+_EPOCH = pa.struct(
+    [
+        ("epoch", pa.int32()),
+        ("loss", pa.float64()),
+        ("terms", pa.map_(pa.string(), pa.float64())),
+        ("train_accuracy", pa.float64()),
+        ("validation_accuracy", pa.float64()),
+        ("lr", pa.float64()),
+        ("elapsed_s", pa.float64()),
+    ]
+)
+_TIME = pa.timestamp("us", tz="UTC")
+_PROVENANCE = pa.struct(
+    [
+        ("launch_id", pa.string()),
+        ("generation", pa.int32()),
+        ("restarts", pa.int32()),
+        ("host", pa.string()),
+        ("device", pa.string()),
+        ("threads", pa.int32()),
+        ("pack_size", pa.int32()),
+        ("started_at", _TIME),
+        ("finished_at", _TIME),
+        ("elapsed_s", pa.float64()),
+        ("images_per_s", pa.float64()),
+        ("git_commit", pa.string()),
+        ("versions", pa.map_(pa.string(), pa.string())),
+    ]
+)
+_RECORD = pa.schema(
+    [
+        ("record_version", pa.int32()),
+        ("trial_id", pa.string()),
+        ("dataset_id", pa.string()),
+        ("spec", pa.string()),
+        ("epochs", pa.list_(_EPOCH)),
+        ("scalars", pa.map_(pa.string(), pa.float64())),
+        ("predictions", pa.list_(pa.int32())),
+        ("confidences", pa.list_(pa.float32())),
+        ("true_probabilities", pa.list_(pa.float32())),
+        ("weights_key", pa.string()),
+        ("weights_sha256", pa.string()),
+        ("num_parameters", pa.int64()),
+        ("provenance", _PROVENANCE),
+    ]
+)
+
+
+def commit_record(store: Store, record: Record) -> bool:
+    """Write the record unless the trial is committed already; True when this one is now the trial's record."""
+    return store.put_new(record_key(record.trial_id), encode_record(record))
+
+
+def read_record(store: Store, trial_id: str) -> Record | None:
+    """The committed record, or None.
+
+    Raises:
+        CorruptObjectError: there is an object, but it is not a whole record of this trial.
+    """
+    key = record_key(trial_id)
+    data = store.get(key)
+    if data is None:
+        return None
+    try:
+        record = decode_record(data)
+    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
+        raise CorruptObjectError(f"store {store.url}: {key!r} is not a whole record: {error}") from error
+    if record.trial_id != trial_id:
+        raise CorruptObjectError(f"store {store.url}: {key!r} holds the record of trial {record.trial_id}")
+    return record
+
+
+def encode_record(record: Record) -> bytes:
+    """The record as Parquet with page checksums."""
+    row = {
+        "record_version": RECORD_VERSION,
+        "trial_id": record.trial_id,
+        "dataset_id": record.spec.dataset_id,
+        "spec": record.spec.model_dump_json(),
+        "epochs": [asdict(epoch) | {"terms": sorted(epoch.terms.items())} for epoch in record.epochs],
+        "scalars": sorted(record.scalars.items()),
+        "predictions": record.predictions_N.astype(np.int32).tolist(),
+        "confidences": record.confidences_N.astype(np.float32).tolist(),
+        "true_probabilities": record.true_probabilities_N.astype(np.float32).tolist(),
+        "weights_key": record.weights_key,
+        "weights_sha256": record.weights_sha256,
+        "num_parameters": record.num_parameters,
+        "provenance": asdict(record.provenance) | {"versions": sorted(record.provenance.versions.items())},
+    }
+    return encode_table(pa.Table.from_pylist([row], schema=_RECORD))
+
+
+def decode_record(data: bytes) -> Record:
+    """Read a record; raises ArrowException, OSError, ValueError, KeyError or TypeError when it is not a whole one."""
+    table = decode_table(data)
+    if table.num_rows != 1:
+        raise ValueError(f"{table.num_rows} rows, expected 1")
+    if not table.schema.equals(_RECORD):
+        raise ValueError("its columns are not those of a record")
+    lists = {name: table[name].combine_chunks().flatten().to_numpy() for name in ("predictions", "confidences", "true_probabilities")}
+    row = table.drop_columns(list(lists)).to_pylist()[0]
+    if row["record_version"] != RECORD_VERSION:
+        raise ValueError(f"record_version {row['record_version']}, this kd_ray reads {RECORD_VERSION}")
+    provenance = row["provenance"] | {"versions": dict(row["provenance"]["versions"])}
+    return Record(
+        spec=TrialSpec.model_validate_json(row["spec"]),
+        epochs=tuple(Epoch(**epoch | {"terms": dict(epoch["terms"])}) for epoch in row["epochs"]),
+        scalars=dict(row["scalars"]),
+        predictions_N=lists["predictions"],
+        confidences_N=lists["confidences"],
+        true_probabilities_N=lists["true_probabilities"],
+        weights_key=row["weights_key"],
+        weights_sha256=row["weights_sha256"],
+        num_parameters=row["num_parameters"],
+        provenance=Provenance(**provenance),
+    )
+
+
+# --- samples --------------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Samples:
+    """What is known of a data set's test samples."""
+
+    dataset: str
+    """Name of the data set."""
+    target: str
+    class_names: tuple[str, ...]
+    labels_N: npt.NDArray[np.int64]
+    sensitive_features: Mapping[str, Groups] = field(default_factory=dict)
+
+
+def write_samples(store: Store, dataset_id: str, samples: Samples) -> None:
+    """Store the samples of a data set, once.
+
+    Raises:
+        CorruptObjectError: other samples are stored under this id already.
+    """
+    data = _encode_samples(dataset_id, samples)
+    if not store.put_new(samples_key(dataset_id), data):
+        there = read_samples(store, dataset_id)
+        if there is None or not _same_samples(there, samples):
+            message = "holds other test samples than this node's data; the data set changed under its name"
+            raise CorruptObjectError(f"store {store.url}: {samples_key(dataset_id)!r} {message}")
+
+
+def read_samples(store: Store, dataset_id: str) -> Samples | None:
+    """The samples of a data set, or None when no trial has stored them yet.
+
+    Raises:
+        CorruptObjectError: there is an object, but it does not hold samples.
+    """
+    key = samples_key(dataset_id)
+    data = store.get(key)
+    if data is None:
+        return None
+    try:
+        table = decode_table(data)
+        meta = {name.decode(): value.decode() for name, value in (table.schema.metadata or {}).items()}
+        features = dict(zip(table.schema.names, table.columns, strict=True))
+        return Samples(
+            dataset=meta["dataset"],
+            target=meta["target"],
+            class_names=tuple(meta["class_names"].split("\x1f")),
+            labels_N=features.pop("label").to_numpy(),
+            sensitive_features={
+                name: Groups.from_lists(column.to_pylist(), meta[f"groups:{name}"].split("\x1f"))
+                for name, column in features.items()
+            },
+        )
+    except (pa.ArrowException, OSError, ValueError, KeyError) as error:
+        raise CorruptObjectError(f"store {store.url}: {key!r} does not hold samples: {error}") from error
+
+
+def _encode_samples(dataset_id: str, samples: Samples) -> bytes:
+    columns: dict[str, Any] = {"label": pa.array(samples.labels_N, type=pa.int64())}
+    meta = {
+        "dataset_id": dataset_id,
+        "dataset": samples.dataset,
+        "target": samples.target,
+        "class_names": "\x1f".join(samples.class_names),
+    }
+    for name, groups in samples.sensitive_features.items():
+        columns[name] = pa.array(groups.to_lists(), type=pa.list_(pa.string()))
+        meta[f"groups:{name}"] = "\x1f".join(groups.names)
+    return encode_table(pa.table(columns).replace_schema_metadata(meta))
+
+
+def _same_samples(a: Samples, b: Samples) -> bool:
+    return (
+        a.class_names == b.class_names
+        and np.array_equal(a.labels_N, b.labels_N)
+        and list(a.sensitive_features) == list(b.sensitive_features)
+        and all(
+            a.sensitive_features[name].names == groups.names
+            and np.array_equal(a.sensitive_features[name].membership_NG, groups.membership_NG)
+            for name, groups in b.sensitive_features.items()
+        )
+    )
+
+
+# --- Parquet --------------------------------------------------------------------------------------------------------------------------
+
+
+def encode_table(table: pa.Table) -> bytes:
+    """Parquet bytes with page checksums; the same table gives the same bytes."""
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression="zstd", write_page_checksum=True, store_schema=True)
+    return buffer.getvalue()
+
+
+def decode_table(data: bytes) -> pa.Table:
+    """Read Parquet bytes and verify the page checksums."""
+    return pq.read_table(pa.BufferReader(data), page_checksum_verification=True)
+
+
+def sha256(data: bytes) -> str:
+    """Hex digest of the content."""
+    return hashlib.sha256(data).hexdigest()
+
+

@@ -1,0 +1,246 @@
+"""From one record to its rows in every table. Pure: the same record and samples give the same rows."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from kd_ray.groups import Groups, intersect
+from kd_ray.metrics.fairness import fairness_metrics, group_rates, one_vs_rest
+from kd_ray.metrics.per_class import class_metrics
+from kd_ray.results.record import Record, Samples
+from kd_ray.results.schema import TABLES
+
+Columns = Mapping[str, Any]
+"""Column name → one value for all rows, or a sequence with one value for each row."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoldSettings:
+    """What a sweep adds to its trials' records when they become rows."""
+
+    sweep: str
+    sensitive_features: tuple[str, ...] = ()
+    intersections: tuple[tuple[str, ...], ...] = ()
+
+
+def trial_rows(
+    record: Record, samples: Samples, settings: FoldSettings, axes: Mapping[str, str]
+) -> dict[str, pa.Table]:
+    """The rows of one trial, by table; `axes` are the values of grid axes that have no column of their own."""
+    keys = _keys(record, settings.sweep)
+    return {
+        "trials": _table("trials", 1, keys | _trial(record, samples, axes)),
+        "class_metrics": _class_rows(keys, record, samples),
+        **_group_tables(keys, record, samples, settings),
+        "epochs": _epoch_rows(keys, record),
+        "predictions": _table(
+            "predictions",
+            1,
+            keys
+            | {
+                "dataset_id": record.spec.dataset_id,
+                "predictions": [record.predictions_N],
+                "confidences": [record.confidences_N],
+                "true_probabilities": [record.true_probabilities_N],
+            },
+        ),
+    }
+
+
+def sample_rows(dataset_id: str, samples: Samples, sweep: str) -> pa.Table:
+    """The rows of the `samples` table for one data set."""
+    n = len(samples.labels_N)
+    lists = {name: groups.to_lists() for name, groups in samples.sensitive_features.items()}
+    columns = {
+        "sweep": sweep,
+        "dataset": samples.dataset,
+        "target": samples.target,
+        "dataset_id": dataset_id,
+        "sample_index": np.arange(n),
+        "label": samples.labels_N,
+        "label_name": [samples.class_names[label] for label in samples.labels_N],
+        "sensitive_features": [[(name, lists[name][i]) for name in lists] for i in range(n)],
+    }
+    return _table("samples", n, columns)
+
+
+def _keys(record: Record, sweep: str) -> dict[str, Any]:
+    spec = record.spec
+    loss = spec.distillation
+    return {
+        "sweep": sweep,
+        "trial_id": record.trial_id,
+        "role": spec.role.value,
+        "dataset": spec.dataset.name,
+        "target": spec.dataset.target,
+        "model": spec.model,
+        "teacher": spec.teacher.model if spec.teacher else None,
+        "teacher_seed": spec.teacher.seed if spec.teacher else None,
+        "objective": spec.objective,
+        "temperature": loss.temperature if loss else None,
+        "alpha": loss.alpha if loss else None,
+        "t_squared": loss.t_squared if loss else None,
+        "seed": spec.seed,
+    }
+
+
+def _trial(record: Record, samples: Samples, axes: Mapping[str, str]) -> dict[str, Any]:
+    per_class = class_metrics(samples.labels_N, record.predictions_N, num_classes=len(samples.class_names))
+    provenance = record.provenance
+    return {
+        "settings": [sorted(axes.items())],
+        "teacher_trial_id": record.spec.teacher.trial_id if record.spec.teacher else None,
+        "dataset_id": record.spec.dataset_id,
+        "num_parameters": record.num_parameters,
+        "epochs": record.spec.epochs,
+        "num_test": len(samples.labels_N),
+        "accuracy": per_class.accuracy,
+        "worst_class_accuracy": per_class.worst_class_accuracy,
+        **{name: _null(value) for name, value in record.scalars.items()},
+        "started_at": provenance.started_at,
+        "finished_at": provenance.finished_at,
+        "elapsed_s": provenance.elapsed_s,
+        "images_per_s": provenance.images_per_s,
+        "restarts": provenance.restarts,
+        "generation": provenance.generation,
+        "pack_size": provenance.pack_size,
+        "threads": provenance.threads,
+        "device": provenance.device,
+        "host": provenance.host,
+        "launch_id": provenance.launch_id,
+        "git_commit": provenance.git_commit,
+        "versions": [sorted(provenance.versions.items())],
+        "weights": record.weights_key,
+    }
+
+
+def _class_rows(keys: Columns, record: Record, samples: Samples) -> pa.Table:
+    num_classes = len(samples.class_names)
+    metrics = class_metrics(samples.labels_N, record.predictions_N, num_classes=num_classes)
+    return _table(
+        "class_metrics",
+        num_classes,
+        keys
+        | {
+            "class_index": np.arange(num_classes),
+            "class_name": list(samples.class_names),
+            "n": metrics.n_C,
+            "num_correct": metrics.num_correct_C,
+            "num_predicted": metrics.num_predicted_C,
+            "accuracy": metrics.accuracy_C,
+            "relative_accuracy": metrics.relative_accuracy_C,
+            "precision": metrics.precision_C,
+        },
+    )
+
+
+def _group_tables(keys: Columns, record: Record, samples: Samples, settings: FoldSettings) -> dict[str, pa.Table]:
+    """Rows of `group_metrics` and `fairness_metrics` for every feature and intersection."""
+    group_tables, fairness_tables = [], []
+    for feature, groups in _features(samples, settings):
+        rates = group_rates(samples.labels_N, record.predictions_N, groups, num_classes=len(samples.class_names))
+        fairness = fairness_metrics(rates)
+        macro = one_vs_rest(fairness)
+        g, c = len(groups.names), len(samples.class_names)
+        group_tables.append(
+            _table(
+                "group_metrics",
+                g * c,
+                keys
+                | {
+                    "feature": feature,
+                    "group": [name for name in groups.names for _ in range(c)],
+                    "positive_class": list(samples.class_names) * g,
+                    "n": np.repeat(rates.n_G, c),
+                    "num_positives": rates.num_positive_GC.ravel(),
+                    "accuracy": np.repeat(rates.accuracy_G, c),
+                    "selection_rate": rates.selection_rate_GC.ravel(),
+                    "true_positive_rate": rates.true_positive_rate_GC.ravel(),
+                    "false_positive_rate": rates.false_positive_rate_GC.ravel(),
+                },
+            )
+        )
+        names = (
+            "demographic_parity_difference",
+            "demographic_parity_ratio",
+            "equalized_odds_difference",
+            "equalized_odds_ratio",
+            "label_demographic_parity_difference",
+        )
+        fairness_tables.append(
+            _table(
+                "fairness_metrics",
+                c + 1,
+                keys
+                | {
+                    "feature": feature,
+                    "positive_class": [*samples.class_names, "macro"],
+                    "num_groups": fairness.num_groups,
+                    "worst_group_accuracy": _null(fairness.worst_group_accuracy),
+                    **{name: np.append(getattr(fairness, f"{name}_C"), getattr(macro, name)) for name in names},
+                },
+            )
+        )
+    return {
+        "group_metrics": _concat("group_metrics", group_tables),
+        "fairness_metrics": _concat("fairness_metrics", fairness_tables),
+    }
+
+
+def _features(samples: Samples, settings: FoldSettings) -> Iterable[tuple[str, Groups]]:
+    for feature in settings.sensitive_features:
+        yield feature, samples.sensitive_features[feature]
+    for features in settings.intersections:
+        yield " & ".join(features), intersect([samples.sensitive_features[feature] for feature in features])
+
+
+def _epoch_rows(keys: Columns, record: Record) -> pa.Table:
+    epochs = record.epochs
+    return _table(
+        "epochs",
+        len(epochs),
+        keys
+        | {
+            "epoch": [epoch.epoch for epoch in epochs],
+            "loss": [epoch.loss for epoch in epochs],
+            "cross_entropy": [epoch.terms.get("cross_entropy") for epoch in epochs],
+            "distillation": [epoch.terms.get("distillation") for epoch in epochs],
+            "train_accuracy": [epoch.train_accuracy for epoch in epochs],
+            "validation_accuracy": [epoch.validation_accuracy for epoch in epochs],
+            "lr": [epoch.lr for epoch in epochs],
+            "elapsed_s": [epoch.elapsed_s for epoch in epochs],
+        },
+    )
+
+
+def _table(name: str, num_rows: int, columns: Columns) -> pa.Table:
+    """A table of `num_rows` rows with exactly the columns of the schema; scalars are repeated, NaN becomes null."""
+    schema = TABLES[name].arrow_schema
+    if set(columns) != set(schema.names):
+        raise ValueError(f"{name}: columns {sorted(set(columns) ^ set(schema.names))} are missing or unknown")
+    return pa.table([_array(columns[item.name], item.type, num_rows) for item in schema], schema=schema)
+
+
+def _array(value: Any, type_: pa.DataType, num_rows: int) -> pa.Array:
+    if isinstance(value, np.ndarray):
+        return _from_numpy(value, type_)
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return pa.array(value, type=type_)
+    return pa.repeat(pa.scalar(value, type=type_), num_rows)
+
+
+def _from_numpy(values: npt.NDArray[Any], type_: pa.DataType) -> pa.Array:
+    mask = np.isnan(values) if np.issubdtype(values.dtype, np.floating) else None
+    return pa.array(values, type=type_, mask=mask)
+
+
+def _concat(name: str, tables: Sequence[pa.Table]) -> pa.Table:
+    return pa.concat_tables([TABLES[name].arrow_schema.empty_table(), *tables])
+
+
+def _null(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)

@@ -1,0 +1,220 @@
+"""The columns of every table: name, type, unit and meaning, in one place.
+
+`kd-ray schema` prints this, the fold writes exactly these columns, and a test holds the two together.
+"""
+
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """One column of a table."""
+
+    name: str
+    type: pa.DataType
+    unit: str
+    """`1` for a rate or probability in [0, 1], `s` for seconds, empty for names and counts."""
+    meaning: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """One table."""
+
+    name: str
+    one_row_per: str
+    columns: tuple[Column, ...]
+
+    @property
+    def arrow_schema(self) -> pa.Schema:
+        """The Arrow schema of the parts."""
+        return pa.schema([(column.name, column.type) for column in self.columns])
+
+
+def _column(name: str, type_: pa.DataType, meaning: str, unit: str = "") -> Column:
+    return Column(name=name, type=type_, unit=unit, meaning=meaning)
+
+
+def _rate(name: str, meaning: str) -> Column:
+    return Column(name=name, type=pa.float64(), unit="1", meaning=meaning)
+
+
+def _count(name: str, meaning: str) -> Column:
+    return Column(name=name, type=pa.int64(), unit="", meaning=meaning)
+
+
+_TEXT = pa.string()
+_TEXTS = pa.map_(pa.string(), pa.string())
+_TIME = pa.timestamp("us", tz="UTC")
+
+KEYS = (
+    _column("sweep", _TEXT, "name of the sweep"),
+    _column("trial_id", _TEXT, "identity of the trial: hash of its complete spec"),
+    _column("role", _TEXT, "teacher, scratch (non-distilled student) or distilled"),
+    _column("dataset", _TEXT, "name of the data set"),
+    _column("target", _TEXT, "what is classified"),
+    _column("model", _TEXT, "architecture of this trial"),
+    _column("teacher", _TEXT, "architecture of its teacher; null without one"),
+    _column("teacher_seed", pa.int64(), "seed of its teacher; null without one or with given weights"),
+    _column("objective", _TEXT, "training loss: cross_entropy, kd"),
+    _column("temperature", pa.float64(), "T of the distillation term; null without one"),
+    _column("alpha", pa.float64(), "weight of the distillation term (1 - alpha weighs the cross-entropy); null without one", "1"),
+    _column("t_squared", pa.bool_(), "whether the distillation term is multiplied by T²; null without one"),
+    _column("seed", pa.int64(), "seed of initialisation, data order and augmentation; null for given weights"),
+)
+"""The first columns of every row."""
+
+PROVENANCE = (
+    _column("started_at", _TIME, "when this trial's training started for the last time"),
+    _column("finished_at", _TIME, "when the record was made"),
+    _column("elapsed_s", pa.float64(), "training time of this trial over all restarts; in a pack, its share", "s"),
+    _column("images_per_s", pa.float64(), "training samples per second of the trial's own time", "1/s"),
+    _column("restarts", pa.int64(), "how often training went on from a checkpoint"),
+    _column("generation", pa.int64(), "lease generation that committed; above 1 the trial was taken over"),
+    _column("pack_size", pa.int64(), "students that shared its stream of batches, itself included"),
+    _column("threads", pa.int64(), "CPU threads"),
+    _column("device", _TEXT, "device that trained it"),
+    _column("host", _TEXT, "host that trained it"),
+    _column("launch_id", _TEXT, "launch that trained it"),
+    _column("git_commit", _TEXT, "commit of the kd_ray checkout; null for an installed package"),
+    _column("versions", _TEXTS, "versions of Python and packages"),
+    _column("weights", _TEXT, "key of the weights in the store"),
+)
+"""How a row came about. These columns, and only these, may differ between two runs of the same sweep on one device type."""
+
+PROVENANCE_NAMES = frozenset(column.name for column in PROVENANCE)
+
+_POSITIVE = _column("positive_class", _TEXT, "class taken as positive, all others being negative")
+
+TABLES: dict[str, Table] = {
+    table.name: table
+    for table in (
+        Table(
+            name="trials",
+            one_row_per="complete trial",
+            columns=(
+                *KEYS,
+                _column("settings", _TEXTS, "values of the other grid axes, as settings['training.optimizer.lr']"),
+                _column("teacher_trial_id", _TEXT, "trial_id of its teacher; null without one"),
+                _column("dataset_id", _TEXT, "identity of the data set with its version, target and splits"),
+                _count("num_parameters", "weights and biases of the model"),
+                _count("epochs", "epochs trained; 0 for given weights"),
+                _count("num_test", "test samples"),
+                _rate("accuracy", "test accuracy"),
+                _column("loss", pa.float64(), "mean test cross-entropy, natural logarithm", "nat"),
+                _rate("expected_calibration_error", "ECE over 15 equal-width bins (Guo et al. 2017)"),
+                _rate("worst_class_accuracy", "lowest accuracy of a class that has test samples"),
+                _column("individual_fairness", pa.float64(), "mean total variation of probabilities per unit distance; 0 is fair"),
+                _column("individual_fairness_hard", pa.float64(), "the same on predicted labels"),
+                _column("individual_fairness_p95", pa.float64(), "95 % quantile over pairs, on probabilities"),
+                _column("individual_fairness_max", pa.float64(), "largest value over pairs, on probabilities"),
+                *PROVENANCE,
+            ),
+        ),
+        Table(
+            name="class_metrics",
+            one_row_per="trial × class",
+            columns=(
+                *KEYS,
+                _count("class_index", "index of the class"),
+                _column("class_name", _TEXT, "name of the class"),
+                _count("n", "test samples of the class"),
+                _count("num_correct", "of these, predicted correctly"),
+                _count("num_predicted", "test samples predicted as the class"),
+                _rate("accuracy", "num_correct / n (recall); null when n = 0"),
+                _column("relative_accuracy", pa.float64(), "class accuracy / accuracy of the trial: the quantity tested for class bias"),
+                _rate("precision", "num_correct / num_predicted; null when the class is never predicted"),
+            ),
+        ),
+        Table(
+            name="group_metrics",
+            one_row_per="trial × sensitive feature × group × positive class",
+            columns=(
+                *KEYS,
+                _column("feature", _TEXT, "sensitive feature; `a & b` for an intersection"),
+                _column("group", _TEXT, "group of the feature"),
+                _POSITIVE,
+                _count("n", "test samples of the group"),
+                _count("num_positives", "of these, with the positive class as label"),
+                _rate("accuracy", "accuracy within the group, all classes; null when n = 0"),
+                _rate("selection_rate", "share predicted positive; null when n = 0"),
+                _rate("true_positive_rate", "share of positives predicted positive; null without positives"),
+                _rate("false_positive_rate", "share of negatives predicted positive; null without negatives"),
+            ),
+        ),
+        Table(
+            name="fairness_metrics",
+            one_row_per="trial × sensitive feature × positive class, plus `macro` (one-vs-rest mean)",
+            columns=(
+                *KEYS,
+                _column("feature", _TEXT, "sensitive feature; `a & b` for an intersection"),
+                _column("positive_class", _TEXT, "class taken as positive; `macro` is the mean over all classes"),
+                _count("num_groups", "groups that have test samples"),
+                _rate("demographic_parity_difference", "largest minus smallest selection rate between groups; 0 is parity"),
+                _rate("demographic_parity_ratio", "smallest / largest selection rate; 1 is parity"),
+                _rate("equalized_odds_difference", "larger of the differences in true and false positive rate; 0 is parity"),
+                _rate("equalized_odds_ratio", "smaller of the ratios of true and false positive rate; 1 is parity"),
+                _rate("worst_group_accuracy", "lowest accuracy of a group that has test samples"),
+                _rate("label_demographic_parity_difference", "the difference of the true labels: what a perfect model shows"),
+            ),
+        ),
+        Table(
+            name="epochs",
+            one_row_per="trial × epoch",
+            columns=(
+                *KEYS,
+                _count("epoch", "epoch, from 1"),
+                _column("loss", pa.float64(), "mean training loss", "nat"),
+                _column("cross_entropy", pa.float64(), "mean cross-entropy term, before weighting", "nat"),
+                _column("distillation", pa.float64(), "mean distillation term, before weighting; null without a teacher", "nat"),
+                _rate("train_accuracy", "accuracy on the augmented training samples, as they were trained on"),
+                _rate("validation_accuracy", "accuracy on the validation split; null without one"),
+                _column("lr", pa.float64(), "learning rate of the last step"),
+                _column("elapsed_s", pa.float64(), "time of this trial in the epoch; in a pack, its share", "s"),
+            ),
+        ),
+        Table(
+            name="predictions",
+            one_row_per="trial",
+            columns=(
+                *KEYS,
+                _column("dataset_id", _TEXT, "identity of the data set; `samples` has its labels"),
+                _column("predictions", pa.list_(pa.int32()), "predicted class index of each test sample, in the order of `samples`"),
+                _column("confidences", pa.list_(pa.float32()), "probability of the predicted class", "1"),
+                _column("true_probabilities", pa.list_(pa.float32()), "probability of the true class", "1"),
+            ),
+        ),
+        Table(
+            name="samples",
+            one_row_per="data set × test sample",
+            columns=(
+                _column("sweep", _TEXT, "name of the sweep"),
+                _column("dataset", _TEXT, "name of the data set"),
+                _column("target", _TEXT, "what is classified"),
+                _column("dataset_id", _TEXT, "identity of the data set with its version, target and splits"),
+                _count("sample_index", "place of the sample in `predictions`, from 0"),
+                _count("label", "true class index"),
+                _column("label_name", _TEXT, "true class"),
+                _column(
+                    "sensitive_features",
+                    pa.map_(pa.string(), pa.list_(pa.string())),
+                    "groups by feature, as list_contains(sensitive_features['color'], 'red')",
+                ),
+            ),
+        ),
+    )
+}
+"""All tables by name."""
+
+VIEWS: dict[str, str] = {
+    "teacher_disagreement": "every student beside its teacher: share of test samples on which they differ (CMP), all and per true class",
+    "disagreement(a, b)": "table function: the same for any two trials, given by trial_id",
+    "disagreement_matrix(a, b)": "table function: counts of (class predicted by a, class predicted by b) where they differ",
+}
+"""What `query` offers besides the tables."""
+
+# Timing of an epoch is the one measured column outside `trials`.
+TIMING_NAMES = PROVENANCE_NAMES | {"elapsed_s"}
+"""Columns that may differ between two runs of the same sweep on one device type, over all tables."""

@@ -1,0 +1,197 @@
+"""What would run, what is done, and why: `plan` for a sweep file, `status` for a sweep in the store. Both only read."""
+
+import hashlib
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from kd_ray.errors import SweepError
+from kd_ray.results.ledger import TrialStatus, scan
+from kd_ray.results.manifest import read_manifest
+from kd_ray.results.store import Store
+from kd_ray.sweep.load import SweepFile
+from kd_ray.sweep.plan import Pack, PlannedTrial, expand, make_packs
+from kd_ray.sweep.spec import TrialState
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialView:
+    """One trial, as people see it."""
+
+    trial_id: str
+    role: str
+    description: str
+    state: str
+    why: str
+    epoch: int | None = None
+    """Finished epochs of a running trial."""
+    epochs: int = 0
+    accuracy: float | None = None
+    """Training (or validation) accuracy of a running trial's last epoch."""
+    images_per_s: float | None = None
+    traceback: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a launch of a sweep would do now."""
+
+    sweep: str
+    store: str
+    trials: tuple[TrialView, ...]
+    planned: tuple[PlannedTrial, ...]
+    packs: tuple[Pack, ...]
+    """What would be scheduled, in order."""
+
+    def counts(self) -> dict[str, int]:
+        """Trials by state."""
+        return count_states(self.trials)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For `--json`."""
+        return {
+            "sweep": self.sweep,
+            "store": self.store,
+            "counts": self.counts(),
+            "trials": [asdict(trial) for trial in self.trials],
+            "packs": [[trial.trial_id for trial in pack.trials] for pack in self.packs],
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepStatus:
+    """How far a sweep in the store is."""
+
+    sweep: str
+    store: str
+    trials: tuple[TrialView, ...]
+    taken_at_s: float
+    """Unix time."""
+
+    def counts(self) -> dict[str, int]:
+        """Trials by state."""
+        return count_states(self.trials)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For `--json`."""
+        return {
+            "sweep": self.sweep,
+            "store": self.store,
+            "counts": self.counts(),
+            "trials": [asdict(trial) for trial in self.trials],
+        }
+
+
+def count_states(trials: Sequence[TrialView]) -> dict[str, int]:
+    """Trials by state; every state is there, also with 0."""
+    counts = Counter(trial.state for trial in trials)
+    return {state.value: counts[state.value] for state in TrialState}
+
+
+def plan(file: SweepFile, store: Store | None, *, retry_failed: bool = False, weights: Mapping[str, str] | None = None) -> Plan:
+    """What would run and what is done already; touches nothing. Without a store, everything is pending.
+
+    `weights` are known SHA-256 digests by path, for given weights whose file may be gone.
+
+    Raises:
+        SweepError: given weights cannot be read, or a cell of the grid is not valid.
+    """
+    planned = expand(file, lambda path: (weights or {}).get(path) or file_digest(path, file.source))
+    ids = [trial.trial_id for trial in planned]
+    statuses = scan(store, ids) if store else {trial_id: TrialStatus(state=TrialState.PENDING) for trial_id in ids}
+    views = tuple(_planned_view(trial, statuses, retry_failed=retry_failed) for trial in planned)
+    settled = {view.trial_id for view in views if view.state == TrialState.COMPLETE}
+    if not retry_failed:
+        settled |= {view.trial_id for view in views if view.state == TrialState.FAILED}
+        blocked = {view.trial_id for view in views if view.why.startswith("blocked")}
+        settled |= blocked
+    return Plan(
+        sweep=file.sweep.name,
+        store=store.url if store else "",
+        trials=views,
+        planned=planned,
+        packs=make_packs(planned, pack_size=file.sweep.placement.pack_size, done=settled),
+    )
+
+
+def file_digest(path: str, source: str) -> str:
+    """SHA-256 of a given weights file.
+
+    Raises:
+        SweepError: the file cannot be read.
+    """
+    try:
+        with Path(path).open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise SweepError(f"{source}: teacher.weights: cannot read {path!r}: {error.strerror}") from error
+
+
+def sweep_status(store: Store, sweep: str) -> SweepStatus:
+    """The state of every trial that a sweep in the store asks for.
+
+    Raises:
+        InvalidInputError: the store has no such sweep.
+    """
+    manifest = read_manifest(store, sweep)
+    statuses = scan(store, [trial.trial_id for trial in manifest.active])
+    views = tuple(
+        _view(line.trial_id, line.role, line.description, line.epochs, line.teacher, statuses) for line in manifest.active
+    )
+    return SweepStatus(sweep=sweep, store=store.url, trials=views, taken_at_s=time.time())
+
+
+def _planned_view(trial: PlannedTrial, statuses: Mapping[str, TrialStatus], *, retry_failed: bool) -> TrialView:
+    spec = trial.spec
+    teacher = spec.teacher.trial_id if spec.teacher else None
+    return _view(
+        trial.trial_id, spec.role.value, spec.describe(), spec.epochs, teacher, statuses, retry_failed=retry_failed
+    )
+
+
+def _view(
+    trial_id: str,
+    role: str,
+    description: str,
+    epochs: int,
+    teacher: str | None,
+    statuses: Mapping[str, TrialStatus],
+    *,
+    retry_failed: bool = False,
+) -> TrialView:
+    status = statuses[trial_id]
+    error = status.error or {}
+    lease = status.lease
+    progress = (lease.progress or {}) if lease else {}
+    teacher_state = statuses[teacher].state if teacher in statuses else None
+    match status.state:
+        case TrialState.COMPLETE:
+            why = "its record is in the store"
+        case TrialState.RUNNING:
+            why = f"held by process {lease.pid} on {lease.host}" if lease else "held"
+        case TrialState.FAILED:
+            why = str(error.get("cause", "unknown")) + ("" if retry_failed else "; --retry-failed runs it again")
+        case TrialState.INTERRUPTED:
+            why = "goes on from its checkpoint"
+        case _:
+            why = "never run"
+    if status.state in (TrialState.PENDING, TrialState.INTERRUPTED):
+        if teacher_state is TrialState.FAILED and not retry_failed:
+            why = f"blocked: its teacher {teacher} failed"
+        elif teacher_state not in (None, TrialState.COMPLETE):
+            why += f"; waits for its teacher {teacher}"
+    return TrialView(
+        trial_id=trial_id,
+        role=role,
+        description=description,
+        state=status.state.value,
+        why=why,
+        epoch=progress.get("epoch"),
+        epochs=epochs,
+        accuracy=progress.get("accuracy"),
+        images_per_s=progress.get("images_per_s"),
+        traceback=error.get("traceback"),
+    )

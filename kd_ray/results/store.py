@@ -1,0 +1,233 @@
+"""The only door to the store, and the only place that spells its file names.
+
+A thin layer over obstore, so that a local folder, S3, GCS and Azure behave alike. Nothing here rests on more than what all of them can do:
+whole-object atomic puts, create-if-absent, list, delete.
+
+    <store>/trials/<trial_id>/   lease/000001.json  checkpoint/…  weights-000001.safetensors  record.parquet  error.json
+    <store>/datasets/<id>/       samples.parquet                        labels and sensitive features of the test samples
+    <store>/weights/<sha256>     given initial weights, as they were
+    <store>/sweeps/<name>/       sweep.yaml  manifest/000001.json        what was asked for, resolved
+    <store>/tables/<table>/sweep=<name>/part-00000.parquet               what people query
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import obstore
+from obstore.exceptions import AlreadyExistsError, BaseError, NotFoundError
+from obstore.store import LocalStore, ObjectStore, from_url
+
+from kd_ray.errors import InvalidInputError, StoreError
+
+SCHEMES = ("s3", "gs", "az")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredObject:
+    """An entry of a listing."""
+
+    key: str
+    size_bytes: int
+    modified_at: datetime
+    """By the clock of the store."""
+
+
+class Store:
+    """Objects by key. All methods raise StoreError, naming the store and the key, when the store does not do as asked."""
+
+    def __init__(self, url: str, client: ObjectStore) -> None:
+        """Use `open_store` instead."""
+        self.url = url
+        self._client = client
+
+    def __repr__(self) -> str:
+        return f"Store({self.url!r})"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Other processes open the store anew from its URL; credentials never travel."""
+        return (open_store, (self.url,))
+
+    @property
+    def local_root(self) -> Path | None:
+        """The folder of a local store."""
+        return None if "://" in self.url else Path(self.url)
+
+    def get(self, key: str) -> bytes | None:
+        """The whole object, or None when there is none."""
+        with self._translated("read", key):
+            try:
+                return bytes(self._client.get(key).bytes())
+            except (FileNotFoundError, NotFoundError):
+                return None
+
+    def put(self, key: str, data: bytes) -> None:
+        """Write the whole object atomically, over an older one if there is one."""
+        with self._translated("write", key):
+            self._client.put(key, data, use_multipart=False)
+
+    def put_new(self, key: str, data: bytes) -> bool:
+        """Write the whole object atomically if there is none; False when there is one already."""
+        with self._translated("create", key):
+            try:
+                self._client.put(key, data, mode="create", use_multipart=False)
+            except (AlreadyExistsError, FileExistsError):
+                return False
+            return True
+
+    def exists(self, key: str) -> bool:
+        """Whether there is an object under `key`."""
+        with self._translated("look up", key):
+            try:
+                self._client.head(key)
+            except (FileNotFoundError, NotFoundError):
+                return False
+            return True
+
+    def delete(self, key: str) -> None:
+        """Delete the object; nothing happens when there is none."""
+        with self._translated("delete", key):
+            try:
+                self._client.delete(key)
+            except (FileNotFoundError, NotFoundError):
+                return
+
+    def entries(self, prefix: str) -> Iterator[StoredObject]:
+        """Every object below the folder `prefix`."""
+        with self._translated("list", prefix):
+            for batch in self._client.list(prefix):
+                for item in batch:
+                    yield StoredObject(key=item["path"], size_bytes=item["size"], modified_at=item["last_modified"])
+
+    def folders(self, prefix: str) -> list[str]:
+        """Names of the folders directly below `prefix`."""
+        with self._translated("list", prefix):
+            return sorted(path.rsplit("/", 1)[-1] for path in self._client.list_with_delimiter(prefix)["common_prefixes"])
+
+    @contextmanager
+    def _translated(self, verb: str, key: str) -> Iterator[None]:
+        try:
+            yield
+        except (BaseError, OSError) as error:
+            reason = str(error).split("\n\n", 1)[0]
+            raise StoreError(f"store {self.url}: cannot {verb} {key!r}: {reason}") from error
+
+
+def open_store(url: str | os.PathLike[str], *, create: bool = True) -> Store:
+    """Open the store at a local path or at an `s3://`, `gs://` or `az://` URL.
+
+    Credentials come from the environment or the workload's identity, as each cloud's own tools take them.
+
+    Raises:
+        InvalidInputError: the URL has an unknown scheme, or the local folder does not exist and `create` is False.
+        StoreError: the local folder cannot be made.
+    """
+    text = os.fspath(url)
+    scheme = urlsplit(text).scheme if "://" in text else ""
+    if not scheme:
+        root = Path(text).expanduser().resolve()
+        if not create and not root.is_dir():
+            raise InvalidInputError(f"store {text}: there is no such folder; give --store PATH or set KD_RAY_STORE")
+        return Store(str(root), _local_client(root) if create else LocalStore(root))
+    if scheme not in SCHEMES:
+        choices = ", ".join(f"{name}://" for name in SCHEMES)
+        raise InvalidInputError(f"store {text}: unknown scheme {scheme!r}; valid: a local path, {choices}")
+    try:
+        return Store(text, from_url(text))
+    except (BaseError, ValueError) as error:
+        raise InvalidInputError(f"store {text}: {str(error).split(chr(10), 1)[0]}") from error
+
+
+def _local_client(root: Path) -> LocalStore:
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(f"store {root}: cannot make the folder: {error.strerror}") from error
+    return LocalStore(root)
+
+
+# --- keys -----------------------------------------------------------------------------------------------------------------------------
+
+TRIALS = "trials"
+SWEEPS = "sweeps"
+TABLES = "tables"
+
+
+def record_key(trial_id: str) -> str:
+    """The commit point of a trial."""
+    return f"{TRIALS}/{trial_id}/record.parquet"
+
+
+def error_key(trial_id: str) -> str:
+    """Why a trial failed."""
+    return f"{TRIALS}/{trial_id}/error.json"
+
+
+def lease_folder(trial_id: str) -> str:
+    """Folder of the numbered leases of a trial."""
+    return f"{TRIALS}/{trial_id}/lease"
+
+
+def lease_key(trial_id: str, generation: int) -> str:
+    """One lease; its number is the fencing token."""
+    return f"{lease_folder(trial_id)}/{generation:06d}.json"
+
+
+def checkpoint_folder(trial_id: str) -> str:
+    """Folder of a trial's checkpoints."""
+    return f"{TRIALS}/{trial_id}/checkpoint"
+
+
+def checkpoint_key(trial_id: str, generation: int, step: int, digest: str) -> str:
+    """A checkpoint: who wrote it (lease generation), how far it is (optimiser steps), and 16 hex digits of its content's SHA-256."""
+    return f"{checkpoint_folder(trial_id)}/{generation:06d}-{step:09d}-{digest[:16]}.safetensors"
+
+
+def weights_key(trial_id: str, generation: int) -> str:
+    """Final weights; the record names the generation that committed."""
+    return f"{TRIALS}/{trial_id}/weights-{generation:06d}.safetensors"
+
+
+def given_weights_key(sha256: str) -> str:
+    """Given initial weights, by their content."""
+    return f"weights/{sha256}"
+
+
+def samples_key(dataset_id: str) -> str:
+    """Labels and sensitive features of the test samples of a data set."""
+    return f"datasets/{dataset_id}/samples.parquet"
+
+
+def manifest_folder(sweep: str) -> str:
+    """Folder of the numbered manifests of a sweep."""
+    return f"{SWEEPS}/{sweep}/manifest"
+
+
+def manifest_key(sweep: str, generation: int) -> str:
+    """What a sweep asked for, trial by trial; the highest generation holds."""
+    return f"{manifest_folder(sweep)}/{generation:06d}.json"
+
+
+def sweep_key(sweep: str) -> str:
+    """The sweep file, overrides applied."""
+    return f"{SWEEPS}/{sweep}/sweep.yaml"
+
+
+def table_folder(table: str) -> str:
+    """All parts of a table."""
+    return f"{TABLES}/{table}"
+
+
+def part_key(table: str, sweep: str, part: int) -> str:
+    """One part of a sweep's rows."""
+    return f"{table_folder(table)}/sweep={sweep}/part-{part:05d}.parquet"
+
+
+def trial_of(key: str) -> tuple[str, str]:
+    """(trial_id, name below the trial's folder) of a key under `trials/`."""
+    _, trial_id, name = key.split("/", 2)
+    return trial_id, name

@@ -1,0 +1,323 @@
+"""What a sweep file may say, as typed models.
+
+Every field is checked when the file is read, a docstring under it gives its unit and meaning, and `json_schema()` hands the same knowledge to
+editors. Nothing here knows how to train: `spec.py` turns a valid sweep into trials, `load.py` reads the YAML.
+"""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, JsonValue, PositiveFloat, PositiveInt, Tag, model_validator
+from pydantic_core import PydanticCustomError
+
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+UnitInterval = Annotated[float, Field(ge=0, le=1)]
+Fingerprint = Annotated[str, Field(pattern=r"^(original|[0-9a-f]{16})$")]
+
+
+class Config(BaseModel):
+    """Base of all models of a sweep file: frozen, strict, no unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True)
+
+
+def _refuse(field: str, message: str) -> PydanticCustomError:
+    """An error about `field`, a dotted path below the model that raises it; `load.py` finds its line."""
+    return PydanticCustomError("setting", "{message}", {"field": field, "message": message})
+
+
+class TrifeatureDataset(Config):
+    """Generated images that differ in shape, texture and color (Hermann & Lampinen, NeurIPS 2020)."""
+
+    name: Literal["trifeature"]
+    target: Literal["shape", "texture", "color"] = "shape"
+    """The feature to classify; the other two are sensitive features."""
+    size: Annotated[int, Field(ge=16, le=224)] = 224
+    """Side of the images in pixels; below 224 they are averaged over areas."""
+    images_per_combination: PositiveInt = 10
+    """Images for each of the 1,000 combinations of shape, texture and color."""
+    generator_seed: Seed = 0
+    """Seed of the images."""
+    split_seed: Seed = 0
+    """Seed of the plain random split into train and test."""
+    test_fraction: Fraction = 0.5
+    """Share of the images in the test split."""
+    validation_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the training split set aside for validation; 0 means none."""
+
+    @property
+    def sensitive_feature_names(self) -> tuple[str, ...]:
+        """The features that can be examined for fairness."""
+        return tuple(name for name in ("shape", "texture", "color") if name != self.target)
+
+
+class Cifar10Dataset(Config):
+    """CIFAR-10 (Krizhevsky 2009) from its original python files under `<data_root>/cifar-10-batches-py`."""
+
+    name: Literal["cifar10"]
+    target: Literal["class"] = "class"
+    """What is classified: the ten classes."""
+    version: Fingerprint = "original"
+    """`original` (checksums of the published files), or the fingerprint of another set of files in the same layout."""
+    normalization: Literal["cifar10", "imagenet"] = "cifar10"
+    """Whose channel means and deviations standardise the pixels; pretrained weights need the ones they were trained with."""
+    validation_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the training split set aside for validation; 0 means none."""
+    split_seed: Seed = 0
+    """Seed of the validation split."""
+
+    @property
+    def sensitive_feature_names(self) -> tuple[str, ...]:
+        """CIFAR-10 has no sensitive features."""
+        return ()
+
+    @model_validator(mode="after")
+    def _split_seed_needs_a_split(self) -> Self:
+        if "split_seed" in self.model_fields_set and self.validation_fraction == 0:
+            raise _refuse("split_seed", "has no effect without validation_fraction > 0; remove it or set validation_fraction")
+        return self
+
+
+Dataset = Annotated[TrifeatureDataset | Cifar10Dataset, Field(discriminator="name")]
+"""One of the data sets, told apart by `name`."""
+
+ModelName = Literal["lenet5", "resnet20", "resnet32", "resnet44", "resnet56"]
+"""Architectures; `kd_ray.models` builds them."""
+
+
+class Sgd(Config):
+    """Stochastic gradient descent with momentum, as `torch.optim.SGD`."""
+
+    name: Literal["sgd"] = "sgd"
+    lr: PositiveFloat
+    """Peak learning rate."""
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """Momentum factor."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """L2 penalty, added to the gradient."""
+    nesterov: bool = False
+    """Nesterov's form of momentum."""
+
+    @model_validator(mode="after")
+    def _nesterov_needs_momentum(self) -> Self:
+        if self.nesterov and self.momentum == 0:
+            raise _refuse("nesterov", "has no effect with momentum 0; set momentum > 0 or nesterov: false")
+        return self
+
+
+class _Schedule(Config):
+    warmup_epochs: Annotated[int, Field(ge=0)] = 0
+    """Epochs of linear warm-up from 0 to the peak learning rate, step by step."""
+
+
+class ConstantSchedule(_Schedule):
+    """The peak learning rate throughout (after warm-up)."""
+
+    name: Literal["constant"]
+
+
+class StepSchedule(_Schedule):
+    """Multiply the learning rate by `gamma` at each milestone."""
+
+    name: Literal["step"]
+    milestones: Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
+    """Epochs, counted from 0, at whose beginning the rate drops; increasing."""
+    gamma: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    """Factor at each milestone."""
+
+    @model_validator(mode="after")
+    def _milestones_increase(self) -> Self:
+        if list(self.milestones) != sorted(set(self.milestones)):
+            raise _refuse("milestones", f"must increase, got {list(self.milestones)}")
+        return self
+
+
+class CosineSchedule(_Schedule):
+    """Half a cosine from the peak to `final_lr` (Loshchilov & Hutter 2017, without restarts)."""
+
+    name: Literal["cosine"]
+    final_lr: Annotated[float, Field(ge=0)] = 0.0
+    """Learning rate after the last step."""
+
+
+Schedule = Annotated[ConstantSchedule | StepSchedule | CosineSchedule, Field(discriminator="name")]
+"""How the learning rate moves, told apart by `name`."""
+
+
+class Training(Config):
+    """How a network is trained."""
+
+    epochs: PositiveInt
+    """Passes over the training split."""
+    batch_size: PositiveInt
+    """Samples per step; a last smaller batch is used too."""
+    optimizer: Sgd
+    """The optimiser."""
+    schedule: Schedule
+    """The learning-rate schedule."""
+    augmentation: Literal["none", "flip", "crop_flip"] = "none"
+    """`flip`: horizontal, p = 0.5; `crop_flip`: also 4 pixels of zero padding and a random crop back to the size."""
+    precision: Literal["fp32"] = "fp32"
+    """Arithmetic of training; TF32 is off."""
+
+    @model_validator(mode="after")
+    def _schedule_fits_epochs(self) -> Self:
+        if isinstance(self.schedule, StepSchedule) and self.schedule.milestones[-1] >= self.epochs:
+            got = list(self.schedule.milestones)
+            raise _refuse("schedule.milestones", f"a milestone at or after epochs = {self.epochs} has no effect, got {got}")
+        if self.schedule.warmup_epochs >= self.epochs:
+            got = self.schedule.warmup_epochs
+            raise _refuse("schedule.warmup_epochs", f"must be below epochs = {self.epochs}, got {got}")
+        if isinstance(self.schedule, CosineSchedule) and self.schedule.final_lr >= self.optimizer.lr:
+            got_lr = self.schedule.final_lr
+            raise _refuse("schedule.final_lr", f"must be below optimizer.lr = {self.optimizer.lr}, got {got_lr}")
+        return self
+
+
+class TrainedTeacher(Config):
+    """A teacher trained by this sweep, once per teacher seed."""
+
+    model: ModelName
+    """Architecture."""
+    training: Training | None = None
+    """Its own training settings; left out, it trains as the students do."""
+    seed: Literal["paired"] | Annotated[tuple[Seed, ...], Field(min_length=1)] = "paired"
+    """`paired`: student seed s learns from teacher seed s; a list: every student learns from each of these teachers."""
+
+    @model_validator(mode="after")
+    def _seeds_differ(self) -> Self:
+        if self.seed != "paired" and len(set(self.seed)) != len(self.seed):
+            raise _refuse("seed", f"repeats a value: {list(self.seed)}")
+        return self
+
+
+class GivenTeacher(Config):
+    """A teacher whose weights are given; it is evaluated, never trained."""
+
+    model: ModelName
+    """Architecture."""
+    weights: Annotated[str, Field(min_length=1)]
+    """Path of a `.safetensors` file or of a PyTorch checkpoint (read with `weights_only=True`)."""
+
+
+def teacher_kind(value: Any) -> str:
+    """`given` where weights stand, else `trained`."""
+    keys = value if isinstance(value, dict) else getattr(value, "model_fields_set", ())
+    return "given" if "weights" in keys else "trained"
+
+
+Teacher = Annotated[
+    Annotated[TrainedTeacher, Tag("trained")] | Annotated[GivenTeacher, Tag("given")], Discriminator(teacher_kind)
+]
+"""Trained by the sweep, or given by `weights`."""
+
+
+class Student(Config):
+    """The network that scratch and distilled students share."""
+
+    model: ModelName
+    """Architecture."""
+
+
+class KnowledgeDistillation(Config):
+    """The loss of Hinton et al. 2015: alpha · L_distill + (1 − alpha) · cross-entropy."""
+
+    objective: Literal["kd"] = "kd"
+    temperature: PositiveFloat
+    """T of both softmaxes in the distillation term."""
+    alpha: UnitInterval
+    """Weight of the distillation term, as in Mohammadshahi & Ioannou; other code bases use it for the other term."""
+    t_squared: bool
+    """Multiply the distillation term by T², so that its gradient does not vanish as T grows."""
+
+
+Distillation = KnowledgeDistillation
+"""The training loss of a distilled student. A union by `objective` as soon as there is a second one."""
+
+
+class Placement(Config):
+    """Where and how trials run. Never part of a trial's identity."""
+
+    cpus_per_pack: PositiveInt = 1
+    """CPUs, and threads, of one pack."""
+    gpus_per_pack: Annotated[float, Field(ge=0)] = 0.0
+    """GPUs of one pack; fractions are allowed below 1."""
+    pack_size: PositiveInt = 8
+    """Most students trained side by side on one batch stream."""
+    data_root: str = "./data"
+    """Folder with the data sets, the same path on every node."""
+    checkpoint_interval_s: Annotated[float, Field(ge=0)] = 30.0
+    """Least time in seconds between two checkpoints of a trial; 0 writes one after every epoch."""
+    max_retries: Annotated[int, Field(ge=0)] = 2
+    """How often a pack whose worker died is started again within one launch."""
+
+    @model_validator(mode="after")
+    def _whole_gpus_above_one(self) -> Self:
+        if self.gpus_per_pack > 1 and self.gpus_per_pack != int(self.gpus_per_pack):
+            raise _refuse("gpus_per_pack", f"must be a fraction below 1 or a whole number, got {self.gpus_per_pack}")
+        return self
+
+
+class Sweep(Config):
+    """A named sweep: fixed settings and a grid."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,99}$")]
+    """Name of the sweep in the store: lower-case letters, digits, `.`, `_` and `-`."""
+    dataset: Dataset
+    """What to learn from."""
+    sensitive_features: tuple[str, ...] = ()
+    """Features whose groups are compared in `group_metrics` and `fairness_metrics`."""
+    intersections: tuple[Annotated[tuple[str, ...], Field(min_length=2)], ...] = ()
+    """Lists of sensitive features whose joint groups are compared as well."""
+    teacher: Teacher | None = None
+    """Who teaches."""
+    student: Student
+    """Who learns."""
+    training: Training
+    """How students are trained."""
+    distillation: Distillation | None = None
+    """The loss of distilled students."""
+    baselines: tuple[Literal["scratch"], ...] = ("scratch",)
+    """`scratch`: the non-distilled student, once per seed."""
+    grid: dict[str, Annotated[tuple[JsonValue, ...], Field(min_length=1)]]
+    """Axes of the grid: `seed`, `temperature`, `alpha`, `t_squared`, `objective`, or the dotted path of any setting."""
+    placement: Placement = Placement()
+    """Where and how it runs."""
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Self:
+        _check_features(self)
+        if (self.distillation is None) != (self.teacher is None):
+            given, missing = ("teacher", "distillation") if self.distillation is None else ("distillation", "teacher")
+            raise _refuse(given, f"has no effect without {missing}; give both, or neither for scratch students only")
+        if self.teacher is None and not self.baselines:
+            raise _refuse("baselines", "nothing to train: give teacher and distillation, or baselines: [scratch]")
+        if len(set(self.baselines)) != len(self.baselines):
+            raise _refuse("baselines", f"repeats a value: {list(self.baselines)}")
+        return self
+
+
+def _check_features(sweep: Sweep) -> None:
+    """Refuse sensitive features that the data set does not have, and intersections of features that are not listed."""
+    valid = sweep.dataset.sensitive_feature_names
+    for feature in sweep.sensitive_features:
+        if feature not in valid:
+            choices = ", ".join(valid) or "none"
+            where = f"{sweep.dataset.name} with target {sweep.dataset.target!r}"
+            raise _refuse("sensitive_features", f"{feature!r} is not a sensitive feature of {where}; valid: {choices}")
+    if len(set(sweep.sensitive_features)) != len(sweep.sensitive_features):
+        raise _refuse("sensitive_features", f"repeats a value: {list(sweep.sensitive_features)}")
+    for features in sweep.intersections:
+        if len(set(features)) != len(features) or not set(features) <= set(sweep.sensitive_features):
+            valid_list = list(sweep.sensitive_features)
+            raise _refuse("intersections", f"must name different entries of sensitive_features {valid_list}, got {list(features)}")
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema of a sweep file, for editors that complete and check YAML."""
+    schema = Sweep.model_json_schema()
+    # Fields that the grid supplies are absent from the file, so they cannot be required of it.
+    schema["$defs"]["KnowledgeDistillation"].pop("required", None)
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    schema["title"] = "kd_ray sweep"
+    return schema

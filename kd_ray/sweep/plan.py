@@ -1,0 +1,154 @@
+"""From a sweep to its trials, and from trials to packs.
+
+`expand` is the grid made explicit; `make_packs` groups what one worker trains side by side. Both are pure: what is already done comes in as a
+set of trial ids, so resuming and extending are the same set difference.
+"""
+
+import itertools
+import json
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from kd_ray.sweep.config import GivenTeacher, Sweep
+from kd_ray.sweep.load import AXIS_PATHS, SweepFile
+from kd_ray.sweep.spec import Role, TeacherRef, TrialSpec
+
+WeightsDigest = Callable[[str], str]
+"""Path of a given weights file → its SHA-256 in hex."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedTrial:
+    """A trial of this sweep."""
+
+    spec: TrialSpec
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Values of the grid axes other than those every table row carries (temperature, alpha, t_squared, objective, seed)."""
+
+    @property
+    def trial_id(self) -> str:
+        """The spec's identity."""
+        return self.spec.trial_id
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pack:
+    """Trials that one worker trains side by side on one stream of batches."""
+
+    trials: tuple[PlannedTrial, ...]
+
+    @property
+    def pack_id(self) -> str:
+        """Short name for people and for the scheduler; packs with the same trials have the same name."""
+        return f"{self.trials[0].spec.role.value}-{self.trials[0].trial_id}x{len(self.trials)}"
+
+    @property
+    def teachers(self) -> frozenset[str]:
+        """Trial ids of the teachers that must be complete before the pack starts."""
+        return frozenset(trial.spec.teacher.trial_id for trial in self.trials if trial.spec.teacher)
+
+
+def expand(file: SweepFile, weights_digest: WeightsDigest) -> tuple[PlannedTrial, ...]:
+    """All trials of a sweep, each once: teachers first, then scratch students, then distilled ones, in the order of the grid.
+
+    Raises:
+        OSError: given weights cannot be read (through `weights_digest`).
+    """
+    axes = {name: values for name, values in file.axes.items() if name != "seed"}
+    found: dict[str, PlannedTrial] = {}
+    for values in itertools.product(*axes.values()):
+        settings = dict(zip(axes, values, strict=True))
+        sweep = file.cell(settings)
+        extra = {name: value for name, value in settings.items() if name not in AXIS_PATHS}
+        for trial in _cell_trials(sweep, file.axes["seed"], extra, weights_digest):
+            found.setdefault(trial.trial_id, trial)
+    order = list(Role)
+    return tuple(sorted(found.values(), key=lambda trial: order.index(trial.spec.role)))
+
+
+def _cell_trials(
+    sweep: Sweep, seeds: Iterable[int], settings: Mapping[str, Any], weights_digest: WeightsDigest
+) -> Iterable[PlannedTrial]:
+    """Teachers, scratch and distilled students of one cell, all seeds."""
+
+    def planned(spec: TrialSpec) -> PlannedTrial:
+        relevant = {axis: value for axis, value in settings.items() if _concerns(axis, spec.role)}
+        return PlannedTrial(spec=spec, settings=relevant)
+
+    seeds = tuple(seeds)
+    teachers = _teachers(sweep, seeds, weights_digest)
+    for spec in {spec.trial_id: spec for specs in teachers.values() for spec in specs}.values():
+        yield planned(spec)
+    for seed in seeds:
+        if "scratch" in sweep.baselines:
+            yield planned(_student(sweep, Role.SCRATCH, seed))
+        for teacher in teachers[seed]:
+            ref = TeacherRef(trial_id=teacher.trial_id, model=teacher.model, seed=teacher.seed)
+            yield planned(_student(sweep, Role.DISTILLED, seed, ref))
+
+
+def _teachers(sweep: Sweep, seeds: tuple[int, ...], weights_digest: WeightsDigest) -> dict[int, tuple[TrialSpec, ...]]:
+    """The teachers each student seed learns from."""
+    teacher = sweep.teacher
+    if teacher is None:
+        return {seed: () for seed in seeds}
+    if isinstance(teacher, GivenTeacher):
+        digest = weights_digest(teacher.weights)
+        given = TrialSpec(
+            role=Role.TEACHER, dataset=sweep.dataset, model=teacher.model, initial_weights=digest, training=None, seed=None
+        )
+        return {seed: (given,) for seed in seeds}
+    training = teacher.training or sweep.training
+
+    def trained(seed: int) -> TrialSpec:
+        return TrialSpec(role=Role.TEACHER, dataset=sweep.dataset, model=teacher.model, training=training, seed=seed)
+
+    if teacher.seed == "paired":
+        return {seed: (trained(seed),) for seed in seeds}
+    fixed = tuple(trained(seed) for seed in teacher.seed)
+    return {seed: fixed for seed in seeds}
+
+
+def _student(sweep: Sweep, role: Role, seed: int, teacher: TeacherRef | None = None) -> TrialSpec:
+    return TrialSpec(
+        role=role,
+        dataset=sweep.dataset,
+        model=sweep.student.model,
+        training=sweep.training,
+        distillation=sweep.distillation if teacher else None,
+        teacher=teacher,
+        seed=seed,
+    )
+
+
+def _concerns(axis: str, role: Role) -> bool:
+    """Whether an axis changes trials of this role."""
+    root = axis.split(".")[0]
+    if root in ("dataset", "training"):
+        return True
+    return {"teacher": role is not Role.SCRATCH, "student": role is not Role.TEACHER}.get(root, role is Role.DISTILLED)
+
+
+def make_packs(trials: Iterable[PlannedTrial], *, pack_size: int, done: Collection[str] = ()) -> tuple[Pack, ...]:
+    """Group the trials that are not `done` into packs of at most `pack_size` that share one stream of batches.
+
+    Packs stand in the order in which they should start: teachers, distilled students, scratch students (a distilled pack waits for its
+    teachers, and scratch students fill that time).
+    """
+    streams: dict[str, list[PlannedTrial]] = {}
+    for trial in trials:
+        if trial.trial_id not in done:
+            streams.setdefault(trial.spec.stream_key(), []).append(trial)
+    packs = [
+        Pack(trials=tuple(members[i : i + pack_size]))
+        for members in streams.values()
+        for i in range(0, len(members), pack_size)
+    ]
+    order = [Role.TEACHER, Role.DISTILLED, Role.SCRATCH]
+    return tuple(sorted(packs, key=lambda pack: order.index(pack.trials[0].spec.role)))
+
+
+def settings_json(settings: Mapping[str, Any]) -> dict[str, str]:
+    """Axis values as text for a table's map column: strings as they are, everything else as JSON."""
+    return {axis: value if isinstance(value, str) else json.dumps(value) for axis, value in settings.items()}

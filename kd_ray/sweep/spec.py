@@ -1,0 +1,110 @@
+"""A trial's complete description, and its identity.
+
+`TrialSpec` holds everything that determines a result and nothing that does not: no path, device, worker count or pack size. The same spec in
+two sweeps is one trial.
+"""
+
+import hashlib
+import json
+from enum import StrEnum
+from functools import cached_property
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from kd_ray.sweep.config import Config, Dataset, Distillation, ModelName, Seed, Training
+
+SPEC_VERSION = 1
+"""Raised whenever the same settings would train to other numbers."""
+
+TrialId = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Role(StrEnum):
+    """What a trial is for."""
+
+    TEACHER = "teacher"
+    SCRATCH = "scratch"
+    DISTILLED = "distilled"
+
+
+class TrialState(StrEnum):
+    """How far a trial is, derived from what the store holds."""
+
+    COMPLETE = "complete"
+    RUNNING = "running"
+    FAILED = "failed"
+    INTERRUPTED = "interrupted"
+    PENDING = "pending"
+
+
+def content_hash(model: Config) -> str:
+    """First 16 hex digits of SHA-256 over the canonical JSON of `model`: sorted keys, no spaces, every field spelled out."""
+    text = json.dumps(model.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+class TeacherRef(Config):
+    """Which trial teaches; model and seed are repeated here so that a record explains itself."""
+
+    trial_id: TrialId
+    model: ModelName
+    seed: Seed | None
+    """Seed the teacher was trained with; none for given weights."""
+
+
+class TrialSpec(Config):
+    """One training run, complete."""
+
+    spec_version: int = SPEC_VERSION
+    role: Role
+    dataset: Dataset
+    model: ModelName
+    initial_weights: Sha256 | None = None
+    """SHA-256 of the given weights file; none for a seeded random initialisation."""
+    training: Training | None
+    """None for given weights that are only evaluated."""
+    distillation: Distillation | None = None
+    """None for plain cross-entropy."""
+    teacher: TeacherRef | None = None
+    seed: Seed | None
+    """Initialisation, data order and augmentation draw named streams from it; none for given weights."""
+
+    @cached_property
+    def trial_id(self) -> str:
+        """16 hex digits that stand for this spec."""
+        return content_hash(self)
+
+    @cached_property
+    def dataset_id(self) -> str:
+        """16 hex digits that stand for the data set with its version, target and splits."""
+        return content_hash(self.dataset)
+
+    @property
+    def epochs(self) -> int:
+        """Epochs to train; 0 for given weights."""
+        return self.training.epochs if self.training else 0
+
+    @property
+    def objective(self) -> Literal["cross_entropy", "kd"]:
+        """Name of the training loss, as the tables show it."""
+        return self.distillation.objective if self.distillation else "cross_entropy"
+
+    def stream_key(self) -> str:
+        """Trials with equal keys see the same batches in the same order, so one stream can serve them side by side."""
+        training = self.training.model_dump(mode="json") if self.training else None
+        parts = [self.role.value, self.dataset_id, self.model, self.initial_weights, self.seed, training]
+        return json.dumps(parts, sort_keys=True)
+
+    def describe(self) -> str:
+        """One short line for people: `distilled lenet5 T=4 alpha=0.9 seed=1`."""
+        words = [self.role.value, self.model]
+        if self.distillation:
+            words += [f"T={self.distillation.temperature:g}", f"alpha={self.distillation.alpha:g}"]
+            words += [] if self.distillation.t_squared else ["no T²"]
+        if self.teacher and self.teacher.seed is not None and self.teacher.seed != self.seed:
+            words.append(f"teacher_seed={self.teacher.seed}")
+        if self.seed is not None:
+            words.append(f"seed={self.seed}")
+        return " ".join(words)

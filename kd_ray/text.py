@@ -1,0 +1,172 @@
+"""Text for people: what the commands print. Takes the typed values of the other rooms and computes nothing."""
+
+import io
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+from rich.console import Console
+from rich.table import Table
+
+from kd_ray.errors import QueryError
+from kd_ray.results.query import Results
+from kd_ray.results.record import encode_table
+from kd_ray.results.schema import TABLES, VIEWS
+from kd_ray.results.status import Plan, SweepStatus, TrialView
+from kd_ray.results.summary import ConditionSummary, Statistic, summarize
+from kd_ray.sweep.spec import TrialState
+
+if TYPE_CHECKING:
+    from kd_ray.cluster.launch import LaunchReport
+
+_SHOWN = 30
+"""Trials listed before the rest is only counted."""
+
+
+def plan(plan: Plan) -> str:
+    """What would run, and why."""
+    to_run = sum(len(pack.trials) for pack in plan.packs)
+    head = f"sweep {plan.sweep}: {len(plan.trials)} trials ({_counts(plan.trials)})"
+    if not to_run:
+        return f"{head}\n{_trials(plan.trials)}\nnothing to run"
+    return f"{head}\n{_trials(plan.trials)}\n{to_run} to run, in {len(plan.packs)} packs"
+
+
+def status(status: SweepStatus, *, tracebacks: bool = False) -> str:
+    """How far a sweep is."""
+    lines = [f"sweep {status.sweep}: {len(status.trials)} trials ({_counts(status.trials)})"]
+    unsettled = [trial for trial in status.trials if trial.state != TrialState.COMPLETE]
+    lines.append(_trials(unsettled) if unsettled else "everything is complete")
+    if tracebacks:
+        lines += [f"\n{trial.trial_id}  {trial.description}\n{trial.traceback or trial.why}" for trial in unsettled if trial.traceback]
+    return "\n".join(lines)
+
+
+def launch_report(report: "LaunchReport", results: Results) -> str:
+    """The closing words of a launch: a table per condition, and what to type next."""
+    counts = report.counts()
+    lines = []
+    if counts[TrialState.COMPLETE]:
+        trials = results.table("trials", sweep=report.sweep)
+        fairness = results.table("fairness_metrics", sweep=report.sweep)
+        lines.append(conditions(summarize(trials, fairness)))
+    complete = f"{counts[TrialState.COMPLETE]} of {len(report.trials)} trials complete"
+    if report.num_trained:
+        lines.append(f"sweep {report.sweep}: {complete}, {report.num_trained} trained now in {report.elapsed_s:.0f} s")
+    elif report.exit_code == 0:
+        lines.append(f"sweep {report.sweep}: nothing to do, {complete}")
+    else:
+        lines.append(f"sweep {report.sweep}: {complete}")
+    lines += [f"failed: {trial.trial_id} ({trial.description}): {trial.why}" for trial in report.trials if trial.state == TrialState.FAILED]
+    lines += [f"problem: {problem}" for problem in report.problems]
+    store = f" --store {report.store}"
+    if report.interrupted:
+        return "\n".join([*lines, f"interrupted; go on with:  kd-ray resume {report.sweep}{store}"])
+    if counts[TrialState.FAILED]:
+        lines.append(f"see why:    kd-ray status {report.sweep} --failed{store}")
+        lines.append(f"try again:  kd-ray resume {report.sweep} --retry-failed{store}")
+    sql = "SELECT role, temperature, avg(accuracy) AS accuracy FROM trials GROUP BY ALL ORDER BY ALL"
+    lines.append(f'ask:        kd-ray query "{sql}"{store}')
+    lines.append(f"add seeds:  kd-ray resume {report.sweep} --set grid.seed='[0,1,2,3,4]'{store}")
+    return "\n".join(lines)
+
+
+def conditions(rows: Sequence[ConditionSummary]) -> str:
+    """One line per condition; rates in percent, mean ± sd over trials."""
+    names = list(dict.fromkeys(name for row in rows for name in row.metrics))
+    table = _table(["", "", "n", *names], right=range(2, len(names) + 3))
+    for row in rows:
+        table.add_row(row.role, row.label, str(row.n), *(_statistic(name, row.metrics.get(name)) for name in names))
+    note = "percent, mean ± sd over trials; individual fairness as it is, 0 is fair. DPD, EOD: one-vs-rest mean over classes."
+    return f"{_render(table)}\n{note}"
+
+
+def schema(name: str | None) -> str:
+    """The columns of one table, or of all."""
+    if name is not None and name not in TABLES:
+        raise QueryError(f"no table {name!r}; valid: {', '.join(TABLES)}")
+    parts = []
+    for table_name in [name] if name else list(TABLES):
+        table = _table(["column", "type", "unit", "meaning"])
+        for column in TABLES[table_name].columns:
+            table.add_row(column.name, str(column.type), column.unit, column.meaning)
+        parts.append(f"{table_name}: one row per {TABLES[table_name].one_row_per}\n{_render(table)}")
+    if name is None:
+        parts.append("views for SQL\n" + "\n".join(f"  {view}: {meaning}" for view, meaning in VIEWS.items()))
+    return "\n\n".join(parts)
+
+
+def encode(answer: pa.Table, format_: str) -> bytes:
+    """A query's answer as a table for people, CSV, JSON (a list of objects) or Parquet."""
+    if format_ == "parquet":
+        return encode_table(answer)
+    if format_ == "json":
+        return (json.dumps(answer.to_pylist(), default=str, indent=1) + "\n").encode()
+    if format_ == "csv":
+        import csv
+
+        buffer = io.StringIO()
+        writer = csv.writer(buffer, lineterminator="\n")
+        writer.writerow(answer.column_names)
+        writer.writerows(row.values() for row in answer.to_pylist())
+        return buffer.getvalue().encode()
+    table = _table(answer.column_names, right=[i for i, kind in enumerate(answer.schema.types) if _is_number(kind)])
+    for row in answer.to_pylist():
+        table.add_row(*(_cell(value) for value in row.values()))
+    return (_render(table) + f"\n{answer.num_rows} rows\n").encode()
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind))
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, float):
+        return f"{value:.4f}" if 1e-3 <= abs(value) < 1e5 else f"{value:.4g}"
+    text = str(value)
+    return text if len(text) <= 60 else text[:59] + "…"
+
+
+def _statistic(name: str, value: Statistic | None) -> str:
+    if value is None or value.mean is None:
+        return "–"
+    scale, digits = (1.0, 4) if name == "individual fairness" else (100.0, 2)
+    sd = f" ± {value.sd * scale:.{digits}f}" if value.sd is not None else ""
+    return f"{value.mean * scale:.{digits}f}{sd}"
+
+
+def _counts(trials: Sequence[TrialView]) -> str:
+    states = [trial.state for trial in trials]
+    return ", ".join(f"{states.count(state.value)} {state.value}" for state in TrialState if state.value in states) or "none"
+
+
+def _trials(trials: Sequence[TrialView]) -> str:
+    table = _table(["trial_id", "trial", "state", "why"])
+    for trial in trials[:_SHOWN]:
+        why = trial.why
+        if trial.epoch is not None:
+            accuracy = f", accuracy {trial.accuracy:.1%}" if trial.accuracy is not None else ""
+            why = f"epoch {trial.epoch} of {trial.epochs}{accuracy}; {why}"
+        table.add_row(trial.trial_id, trial.description, trial.state, why.splitlines()[0])
+    more = f"\n… and {len(trials) - _SHOWN} more; --json lists all" if len(trials) > _SHOWN else ""
+    return _render(table) + more
+
+
+def _table(columns: Sequence[str], right: Sequence[int] = ()) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for i, name in enumerate(columns):
+        table.add_column(name, justify="right" if i in right else "left", no_wrap=True)
+    return table
+
+
+def _render(table: Table) -> str:
+    # As wide as the content: a terminal wraps or scrolls, a file or pipe gets it whole.
+    console = Console(file=io.StringIO(), width=10_000, no_color=True, highlight=False, markup=False)
+    width = console.measure(table).maximum
+    console = Console(file=io.StringIO(), width=max(width, 20), no_color=True, highlight=False, markup=False)
+    with console.capture() as capture:
+        console.print(table)
+    return "\n".join(line.rstrip() for line in capture.get().splitlines())
