@@ -14,7 +14,8 @@ The verbs of the command line, for notebooks:
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from kd_ray.api import Results, launch, open_store, plan
+    from kd_ray.api import launch, open_store, plan
+    from kd_ray.results.query import Results
     from kd_ray.sweep.load import load_sweep
 
 __all__ = ["Results", "launch", "load_sweep", "open_store", "plan"]

@@ -17,8 +17,6 @@ import click
 from kd_ray.errors import InvalidInputError, KdRayError
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from kd_ray.results.store import Store
     from kd_ray.sweep.load import SweepFile
 
@@ -50,17 +48,33 @@ def _store_option(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 _SET = click.option(
-    "--set", "overrides", metavar="KEY=VALUE", multiple=True, help="Override a field: --set grid.temperature='[1,2,4]'; null removes it."
+    "--set",
+    "overrides",
+    metavar="KEY=VALUE",
+    multiple=True,
+    help="Override a field: --set grid.temperature='[1,2,4]'; null removes it.",
 )
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 def _launch_options(function: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
-        click.option("--only", metavar="TRIAL_ID", help="Only this trial (and the teacher it needs); the beginning of an id is enough."),
+        click.option(
+            "--only",
+            metavar="TRIAL_ID",
+            help="Only this trial (and the teacher it needs); the beginning of an id is enough.",
+        ),
         click.option("--retry-failed", is_flag=True, help="Run failed trials again."),
-        click.option("--address", metavar="ADDR", help="A running Ray cluster; left out, Ray is started on this machine."),
-        click.option("--runner", type=click.Choice(["ray", "local"]), default="ray", show_default=True, help="local: in this process."),
+        click.option(
+            "--address", metavar="ADDR", help="A running Ray cluster; left out, Ray is started on this machine."
+        ),
+        click.option(
+            "--runner",
+            type=click.Choice(["ray", "local"]),
+            default="ray",
+            show_default=True,
+            help="local: in this process.",
+        ),
         click.option("--verbose", is_flag=True, help="Show Ray's own output too."),
     ):
         function = option(function)
@@ -142,8 +156,12 @@ def status_command(sweep_name: str, store_url: str, as_json: bool, watch: bool, 
 )
 @click.argument("sql", metavar="SQL")
 @_store_option
-@click.option("--format", "format_", type=click.Choice(["table", "csv", "json", "parquet"]), default="table", show_default=True)
-@click.option("-o", "--output", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False), help="Write to a file.")
+@click.option(
+    "--format", "format_", type=click.Choice(["table", "csv", "json", "parquet"]), default="table", show_default=True
+)
+@click.option(
+    "-o", "--output", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False), help="Write to a file."
+)
 def query_command(sql: str, store_url: str, format_: str, output: Path | None) -> None:
     """Ask DuckDB about the tables, by their names; `kd-ray schema` lists them."""
     from kd_ray import text
@@ -177,9 +195,15 @@ def data_group() -> None:
 
 @data_group.command("show", cls=Command, example="kd-ray data show trifeature --set size=64 -o sheet.png")
 @click.argument("name")
-@click.option("--set", "overrides", metavar="KEY=VALUE", multiple=True, help="A field of the sweep file's dataset section.")
-@click.option("--data-root", type=click.Path(path_type=Path, file_okay=False), default=Path("./data"), show_default=True)
-@click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), required=True, help="PNG file to write.")
+@click.option(
+    "--set", "overrides", metavar="KEY=VALUE", multiple=True, help="A field of the sweep file's dataset section."
+)
+@click.option(
+    "--data-root", type=click.Path(path_type=Path, file_okay=False), default=Path("./data"), show_default=True
+)
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), required=True, help="PNG file to write."
+)
 def data_show_command(name: str, overrides: tuple[str, ...], data_root: Path, output: Path) -> None:
     """Draw a contact sheet: a row for each class, captions with the groups of the sensitive features."""
     from kd_ray.cluster.display import TextDisplay
@@ -214,7 +238,9 @@ def _existing_store(url: str) -> "Store | None":
     return open_store(url, create=False) if "://" in url or Path(url).expanduser().is_dir() else None
 
 
-def _launch(file: "SweepFile", weights: dict[str, str] | None, *, store_url: str, verbose: bool, **options: Any) -> None:
+def _launch(
+    file: "SweepFile", weights: dict[str, str] | None, *, store_url: str, verbose: bool, **options: Any
+) -> None:
     from kd_ray import text
     from kd_ray.cluster.display import TextDisplay
     from kd_ray.cluster.launch import launch

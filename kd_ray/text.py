@@ -39,7 +39,11 @@ def status(status: SweepStatus, *, tracebacks: bool = False) -> str:
     unsettled = [trial for trial in status.trials if trial.state != TrialState.COMPLETE]
     lines.append(_trials(unsettled) if unsettled else "everything is complete")
     if tracebacks:
-        lines += [f"\n{trial.trial_id}  {trial.description}\n{trial.traceback or trial.why}" for trial in unsettled if trial.traceback]
+        lines += [
+            f"\n{trial.trial_id}  {trial.description}\n{trial.traceback or trial.why}"
+            for trial in unsettled
+            if trial.traceback
+        ]
     return "\n".join(lines)
 
 
@@ -58,7 +62,11 @@ def launch_report(report: "LaunchReport", results: Results) -> str:
         lines.append(f"sweep {report.sweep}: nothing to do, {complete}")
     else:
         lines.append(f"sweep {report.sweep}: {complete}")
-    lines += [f"failed: {trial.trial_id} ({trial.description}): {trial.why}" for trial in report.trials if trial.state == TrialState.FAILED]
+    lines += [
+        f"failed: {trial.trial_id} ({trial.description}): {trial.why}"
+        for trial in report.trials
+        if trial.state == TrialState.FAILED
+    ]
     lines += [f"problem: {problem}" for problem in report.problems]
     store = f" --store {report.store}"
     if report.interrupted:
@@ -140,7 +148,10 @@ def _statistic(name: str, value: Statistic | None) -> str:
 
 def _counts(trials: Sequence[TrialView]) -> str:
     states = [trial.state for trial in trials]
-    return ", ".join(f"{states.count(state.value)} {state.value}" for state in TrialState if state.value in states) or "none"
+    return (
+        ", ".join(f"{states.count(state.value)} {state.value}" for state in TrialState if state.value in states)
+        or "none"
+    )
 
 
 def _trials(trials: Sequence[TrialView]) -> str:

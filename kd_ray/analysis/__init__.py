@@ -1,0 +1,1 @@
+"""What results mean: comparisons, power, reports. No torch, no ray."""

@@ -26,7 +26,9 @@ class Display(Observer, Protocol):
     def __enter__(self) -> Self:
         """Begin to show."""
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         """Stop showing, and leave the terminal as it was."""
 
     def preparing(self, dataset: str) -> Callable[[int, int], None]:
@@ -56,7 +58,8 @@ class SweepProgress:
         self.total = len(plan.trials)
         self.complete = plan.counts()[TrialState.COMPLETE]
         self.failed = plan.counts()[TrialState.FAILED] - sum(
-            view.state == TrialState.FAILED and view.trial_id in {trial.trial_id for trial in todo} for view in plan.trials
+            view.state == TrialState.FAILED and view.trial_id in {trial.trial_id for trial in todo}
+            for view in plan.trials
         )
         for trial in todo:
             self._epochs_left[trial.trial_id] = trial.spec.epochs
@@ -131,7 +134,9 @@ class QuietDisplay:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         return
 
     def preparing(self, dataset: str) -> Callable[[int, int], None]:
@@ -171,13 +176,18 @@ class TextDisplay:
             self._live.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._live.stop()
 
     def preparing(self, dataset: str) -> Callable[[int, int], None]:
         bar = Progress(
-            TextColumn(f"preparing {dataset}"), BarColumn(), TextColumn("{task.completed:,.0f} / {task.total:,.0f}"),
-            TimeElapsedColumn(), console=self._console,
+            TextColumn(f"preparing {dataset}"),
+            BarColumn(),
+            TextColumn("{task.completed:,.0f} / {task.total:,.0f}"),
+            TimeElapsedColumn(),
+            console=self._console,
         )
         task = bar.add_task("", total=None)
 
@@ -202,7 +212,9 @@ class TextDisplay:
         self._started = time.monotonic()
         done = self._state.complete
         if todo:
-            self._console.print(f"sweep {plan.sweep}: {len(plan.trials)} trials, {done} complete, {len(todo)} to run → {plan.store}")
+            self._console.print(
+                f"sweep {plan.sweep}: {len(plan.trials)} trials, {done} complete, {len(todo)} to run → {plan.store}"
+            )
 
     def waiting(self, num_held: int) -> None:
         self._note = f"waiting for {num_held} trials that another launch holds"
@@ -225,7 +237,9 @@ class TextDisplay:
         if not self._console.is_terminal and (force or now - self._last_line >= LINE_EVERY_S):
             self._last_line = now
             packs = "; ".join(_describe(pack, progress) for pack, progress in self._state.running.values())
-            self._console.print(f"[{clock(now - self._started)}] {self._counts()} | {packs or self._note}", soft_wrap=True, markup=False)
+            self._console.print(
+                f"[{clock(now - self._started)}] {self._counts()} | {packs or self._note}", soft_wrap=True, markup=False
+            )
 
     def _counts(self) -> str:
         state = self._state

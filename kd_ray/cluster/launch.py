@@ -114,7 +114,7 @@ def launch(
         trials=after.trials if only is None else tuple(trial for trial in after.trials if trial.trial_id in asked),
         num_trained=num_trained,
         elapsed_s=time.monotonic() - started,
-        interrupted=interrupts.requested,
+        interrupted=interrupts.requested(),
         problems=report.problems,
     )
 
@@ -157,7 +157,9 @@ def _with_absolute_paths(file: SweepFile) -> SweepFile:
     if "weights" in (raw.get("teacher") or {}):
         raw["teacher"] = {**raw["teacher"], "weights": str(Path(raw["teacher"]["weights"]).expanduser().resolve())}
     raw["grid"] = {
-        axis: [str(Path(value).expanduser().resolve()) for value in values] if axis_path(axis) == "teacher.weights" else values
+        axis: [str(Path(value).expanduser().resolve()) for value in values]
+        if axis_path(axis) == "teacher.weights"
+        else values
         for axis, values in raw["grid"].items()
     }
     return replace(file, raw=raw, sweep=parse_sweep(replace(file, raw=raw).to_yaml(), source=file.source).sweep)
@@ -208,7 +210,7 @@ def _run(
     waiter = threading.Event()
     with _BackgroundFold(store, manifest) as folder:
         observer = _Observers(display, folder)
-        while not interrupts.requested:
+        while not interrupts.requested():
             states = ledger.scan(store, [trial.trial_id for trial in planned])
             done = {trial_id for trial_id, status in states.items() if status.state is TrialState.COMPLETE}
             held = {trial_id for trial_id, status in states.items() if status.state is TrialState.RUNNING}
@@ -276,5 +278,3 @@ class _Observers(Observer):
         self._display.ended(pack, committed, failed)
         if committed:
             self._folder.request()
-
-

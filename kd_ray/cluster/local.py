@@ -12,7 +12,7 @@ class LocalRunner:
     def run(self, queue: PackQueue, job: Job, observer: Observer, interrupts: Interrupts) -> None:
         """Run the packs in the order of the queue."""
         worker = Worker(job.store, job.placement, launch_id=job.launch_id)
-        while not interrupts.requested and (pack := queue.take()) is not None:
+        while not interrupts.requested() and (pack := queue.take()) is not None:
             observer.started(pack)
             steps = run_pack(pack, worker)
             try:
@@ -21,7 +21,7 @@ class LocalRunner:
                     if progress.done:
                         queue.end(pack, committed=progress.committed, failed=progress.failed, crashed=False)
                         observer.ended(pack, len(progress.committed), len(progress.failed))
-                    elif interrupts.requested:
+                    elif interrupts.requested():
                         break
             finally:
                 steps.close()

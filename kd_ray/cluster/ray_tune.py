@@ -124,10 +124,8 @@ def _name_of(trial: Any) -> str:
 def _check_capacity(placement: Placement) -> int:
     """How many packs fit on the cluster at once; refuses what can never be placed on one node."""
     cpus, gpus = placement.cpus_per_pack, placement.gpus_per_pack
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    fits = [
-        int(min(node.get("CPU", 0) / cpus, node.get("GPU", 0) / gpus if gpus else float("inf"))) for node in nodes
-    ]
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    fits = [int(min(node.get("CPU", 0) / cpus, node.get("GPU", 0) / gpus if gpus else float("inf"))) for node in nodes]
     if not any(fits):
         have = "; ".join(f"{node.get('CPU', 0):g} CPUs, {node.get('GPU', 0):g} GPUs" for node in nodes) or "none"
         raise InvalidInputError(
@@ -136,10 +134,19 @@ def _check_capacity(placement: Placement) -> int:
     return sum(fits)
 
 
+class _NotKept:
+    """Tune pickles what it is given into a state that nobody reads; objects of this process stay out of it."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
 class PackTrainable(tune.Trainable):
     """One Ray actor: trains pack after pack."""
 
-    def setup(self, config: dict[str, Any], job: Job, trials: Mapping[str, PlannedTrial]) -> None:
+    def setup(  # type: ignore[override]  # with_parameters adds the others
+        self, config: dict[str, Any], job: Job, trials: Mapping[str, PlannedTrial]
+    ) -> None:
         """Called once per actor."""
         self._trials = trials
         self._worker = Worker(job.store, job.placement, launch_id=job.launch_id)
@@ -187,7 +194,7 @@ def _progress(result: Mapping[str, Any]) -> PackProgress:
     )
 
 
-class _Handout(Searcher):
+class _Handout(_NotKept, Searcher):
     """Gives Tune the next pack that may start."""
 
     def __init__(self, queue: PackQueue, store: Store, observer: Observer, interrupts: Interrupts) -> None:
@@ -198,8 +205,8 @@ class _Handout(Searcher):
         self._interrupts = interrupts
         self._packs: dict[str, Pack] = {}
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        if self._interrupts.requested or self._queue.is_exhausted():
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]  # FINISHED is a str
+        if self._interrupts.requested() or self._queue.is_exhausted():
             return str(Searcher.FINISHED)
         pack = self._queue.take()
         if pack is None:
@@ -243,22 +250,24 @@ class _Handout(Searcher):
         """Nothing was kept: the store is the ledger."""
 
 
-class _StopOnInterrupt(tune.Stopper):
+class _StopOnInterrupt(_NotKept, tune.Stopper):
     def __init__(self, interrupts: Interrupts) -> None:
         self._interrupts = interrupts
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        return self._interrupts.requested
+        return self._interrupts.requested()
 
     def stop_all(self) -> bool:
-        return self._interrupts.requested
+        return self._interrupts.requested()
 
 
-class _Relay(tune.Callback):
+class _Relay(_NotKept, tune.Callback):
     """Passes results on to the observer."""
 
     def __init__(self, observer: Observer) -> None:
         self._observer = observer
 
-    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any) -> None:
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
         self._observer.progressed(_progress(result))

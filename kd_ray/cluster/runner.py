@@ -49,7 +49,11 @@ class Interrupts:
     """Whether the user (Ctrl-C) or the machine (SIGTERM) has asked to stop."""
 
     def __init__(self) -> None:
-        self.requested = False
+        self._requested = False
+
+    def requested(self) -> bool:
+        """Whether to stop."""
+        return self._requested
 
     @contextmanager
     def watch(self) -> Iterator[None]:
@@ -68,9 +72,9 @@ class Interrupts:
                 signal.signal(number, handler)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.requested:
+        if self._requested:
             raise KeyboardInterrupt
-        self.requested = True
+        self._requested = True
 
 
 def cpu_count() -> int:

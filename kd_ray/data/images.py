@@ -88,7 +88,9 @@ def shuffled_indices(count: int, rng: np.random.Generator) -> npt.NDArray[np.int
     return np.argsort(rng.bit_generator.random_raw(count), kind="stable")
 
 
-def random_parts(count: int, *, fraction: float, rng: np.random.Generator) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+def random_parts(
+    count: int, *, fraction: float, rng: np.random.Generator
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Indices of the rest and of a plain random part of round(count × fraction) samples, each in ascending order.
 
     Raises ValueError unless fraction lies in (0, 1) and both parts get at least one sample.
@@ -97,7 +99,9 @@ def random_parts(count: int, *, fraction: float, rng: np.random.Generator) -> tu
         raise ValueError(f"fraction is {fraction}, expected a number between 0 and 1, both excluded")
     num_part = round(count * fraction)
     if not 0 < num_part < count:
-        raise ValueError(f"a fraction of {fraction} splits {count} samples into {count - num_part} and {num_part}: one part is empty")
+        raise ValueError(
+            f"a fraction of {fraction} splits {count} samples into {count - num_part} and {num_part}: one part is empty"
+        )
     order_N = shuffled_indices(count, rng)
     return np.sort(order_N[num_part:]), np.sort(order_N[:num_part])
 
@@ -147,4 +151,6 @@ def contact_sheet(
 def _cell(image_HWC: npt.NDArray[np.uint8], size_px: int) -> Image.Image:
     """The image in a cell: pixels stay square blocks when they grow, and are averaged when they shrink."""
     grows = size_px >= max(image_HWC.shape[:2])
-    return Image.fromarray(image_HWC).resize((size_px, size_px), Image.Resampling.NEAREST if grows else Image.Resampling.BOX)
+    return Image.fromarray(image_HWC).resize(
+        (size_px, size_px), Image.Resampling.NEAREST if grows else Image.Resampling.BOX
+    )

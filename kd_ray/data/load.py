@@ -11,7 +11,9 @@ OnProgress = Callable[[int, int], None]
 """Called with (done, total) while something is made that takes long."""
 
 
-def load_dataset(dataset: Dataset, root: Path, *, processes: int = 1, on_progress: OnProgress | None = None) -> ImageData:
+def load_dataset(
+    dataset: Dataset, root: Path, *, processes: int = 1, on_progress: OnProgress | None = None
+) -> ImageData:
     """The data set as the sweep describes it, with its validation split set aside.
 
     Raises:

@@ -1,6 +1,11 @@
-"""Trifeature: generated once per node, cached with checksums, split at random.
+"""The Trifeature data set: 10 shapes × 10 textures × 10 colours, generated, kept on disk, and split at random.
 
-`trifeature_drawing.py` draws one image; this module makes the set, keeps it, and turns it into splits with labels and groups.
+What one image looks like is in `trifeature_drawing`. Every image has its own random stream, so a set does not depend on how many
+processes drew it, nor on how many images follow. A cached set is
+
+    <root>/trifeature/<key>/   images.npy  codes.npy  checksums.json
+
+It appears whole or not at all, is checked against its checksums whenever it is loaded, and is drawn again when it is damaged.
 """
 
 import hashlib
@@ -8,37 +13,132 @@ import json
 import logging
 import multiprocessing
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from filelock import FileLock
 
 from kd_ray.data.images import ImageData, Split, random_parts
-from kd_ray.data.trifeature_drawing import COLORS, GENERATOR_VERSION, SHAPES, TEXTURES, render
+from kd_ray.data.trifeature_drawing import CANVAS, COLOURS, GENERATOR_VERSION, SHAPES, TEXTURES, render
 from kd_ray.errors import DataError
 from kd_ray.groups import Groups
 from kd_ray.seeding import stream
 
-FEATURES = {"shape": SHAPES, "texture": TEXTURES, "color": COLORS}
-"""Values of each feature, in the order of the codes."""
+__all__ = [
+    "COLOURS",
+    "FEATURES",
+    "GENERATOR_VERSION",
+    "NUM_COMBINATIONS",
+    "SHAPES",
+    "TEXTURES",
+    "generate",
+    "load",
+    "render",
+]
 
-NORMALISATION = (0.5, 0.25)
-"""Mean and standard deviation per channel, for pixels in 0..1; round numbers of ours, grey becomes 0."""
+FEATURES = {"shape": SHAPES, "texture": TEXTURES, "colour": COLOURS}
+"""Feature → names of its values, in the order of the columns of the codes."""
+NUM_COMBINATIONS = len(SHAPES) * len(TEXTURES) * len(COLOURS)
+MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
+"""Normalisation: ours, round numbers. The mean is exactly the grey of the background."""
 
-_FILES = ("images.npy", "codes.npy")
-_CHUNK = 250
-
+_LOGGER = logging.getLogger("kd_ray.data")
+_IMAGES, _CODES, _CHECKSUMS = "images.npy", "codes.npy", "checksums.json"
+_CHUNK = 64
+_Images = npt.NDArray[np.uint8]
+_Codes = npt.NDArray[np.int16]
 OnProgress = Callable[[int, int], None]
-Images = npt.NDArray[np.uint8]
-Codes = npt.NDArray[np.int16]
 
-logger = logging.getLogger("kd_ray.data")
+
+@dataclass(frozen=True, kw_only=True)
+class _Parameters:
+    """What determines the images. Raises DataError for a value out of range."""
+
+    size: int
+    images_per_combination: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.size <= CANVAS:
+            raise DataError(f"trifeature: size is {self.size}, expected 1..{CANVAS}")
+        if self.images_per_combination < 1:
+            raise DataError(f"trifeature: images_per_combination is {self.images_per_combination}, expected at least 1")
+
+    @property
+    def num_images(self) -> int:
+        return NUM_COMBINATIONS * self.images_per_combination
+
+    @property
+    def key(self) -> str:
+        return f"v{GENERATOR_VERSION}-size{self.size}-per{self.images_per_combination}-seed{self.seed}"
+
+    def describe(self) -> dict[str, int]:
+        return {"size": self.size, "images_per_combination": self.images_per_combination, "seed": self.seed}
+
+
+def generate(
+    *,
+    size: int,
+    images_per_combination: int,
+    seed: int,
+    processes: int = 1,
+    on_progress: OnProgress | None = None,
+    out: _Images | None = None,
+) -> tuple[_Images, _Codes]:
+    """(images, codes) of all combinations: image i of combination c stands at c × images_per_combination + i.
+
+    codes has one column for each of `FEATURES`; combination = 100 shape + 10 texture + colour. `on_progress` is called with the number of
+    images drawn and their total. `out` (N × size × size × 3) receives the images where they should not lie in memory.
+    Several processes are spawned, so the calling script needs an `if __name__ == "__main__"` guard.
+
+    Raises DataError for a parameter out of range.
+    """
+    parameters = _Parameters(size=size, images_per_combination=images_per_combination, seed=seed)
+    if processes < 1:
+        raise DataError(f"trifeature: processes is {processes}, expected at least 1")
+    total = parameters.num_images
+    images_NHWC = np.empty((total, size, size, 3), dtype=np.uint8) if out is None else out
+    done = 0
+    for chunk_MHWC in _chunks(parameters, processes):
+        images_NHWC[done : done + len(chunk_MHWC)] = chunk_MHWC
+        done += len(chunk_MHWC)
+        if on_progress is not None:
+            on_progress(done, total)
+    return images_NHWC, _codes(np.arange(total) // images_per_combination)
+
+
+def _codes(combinations_N: npt.NDArray[np.int64]) -> _Codes:
+    return np.stack(np.unravel_index(combinations_N, [len(names) for names in FEATURES.values()]), axis=1).astype(
+        np.int16
+    )
+
+
+def _chunks(parameters: _Parameters, processes: int) -> Iterator[_Images]:
+    """The images in order, a chunk at a time."""
+    tasks = [(parameters, first) for first in range(0, parameters.num_images, _CHUNK)]
+    if processes == 1:
+        yield from map(_draw_chunk, tasks)
+        return
+    with ProcessPoolExecutor(min(processes, len(tasks)), mp_context=multiprocessing.get_context("spawn")) as pool:
+        yield from pool.map(_draw_chunk, tasks)
+
+
+def _draw_chunk(task: tuple[_Parameters, int]) -> _Images:
+    parameters, first = task
+    drawn = []
+    for n in range(first, min(first + _CHUNK, parameters.num_images)):
+        combination, i = divmod(n, parameters.images_per_combination)
+        shape, texture, colour = _codes(np.array([combination]))[0]
+        rng = stream(parameters.seed, "trifeature", combination, i)
+        drawn.append(render(SHAPES[shape], TEXTURES[texture], COLOURS[colour], size=parameters.size, rng=rng))
+    return np.stack(drawn)
 
 
 def load(
@@ -53,143 +153,90 @@ def load(
     processes: int = 1,
     on_progress: OnProgress | None = None,
 ) -> ImageData:
-    """The set in a plain random split of fixed seed: label gaps between groups exist, as in the paper (protocol: not stratified).
+    """The set, drawn with `processes` processes unless it is cached under `root`, and split.
 
-    The features that are not the target are sensitive features. Generated into `<root>/trifeature` when it is not there yet; one process
-    of a node generates, others wait.
+    The split is plain random, not stratified: it depends on `split_seed`, `test_fraction` and the number of images only. The label is the
+    `target` (one of `FEATURES`); the other two are sensitive features. Any number of processes may call this at once: one draws.
 
-    Raises:
-        DataError: the cache cannot be written.
+    Raises DataError for an unknown target or a parameter out of range.
     """
-    images_NHWC, codes_N3 = cached(
-        root=root,
-        size=size,
-        images_per_combination=images_per_combination,
-        seed=generator_seed,
-        processes=processes,
-        on_progress=on_progress,
-    )
-    train_N, test_N = random_parts(len(codes_N3), fraction=test_fraction, rng=stream(split_seed, "split"))
-    mean, std = NORMALISATION
-
-    def split(indices_N: npt.NDArray[np.int64]) -> Split:
-        columns = dict(zip(FEATURES, codes_N3[indices_N].astype(np.int64).T, strict=True))
-        return Split(
-            images_NHWC=np.asarray(images_NHWC[indices_N]),
-            labels_N=columns.pop(target),
-            sensitive_features={name: Groups.from_codes(codes_N, FEATURES[name]) for name, codes_N in columns.items()},
-        )
-
+    if target not in FEATURES:
+        raise DataError(f"trifeature: target is {target!r}, expected one of {', '.join(FEATURES)}")
+    parameters = _Parameters(size=size, images_per_combination=images_per_combination, seed=generator_seed)
+    try:
+        rest_N, test_M = random_parts(parameters.num_images, fraction=test_fraction, rng=stream(split_seed, "split"))
+    except ValueError as error:
+        raise DataError(f"trifeature: test_fraction: {error}") from error
+    folder = _prepared(root / "trifeature" / parameters.key, parameters, processes, on_progress)
+    images_NHWC = np.load(folder / _IMAGES, mmap_mode="r")
+    codes_NF = np.load(folder / _CODES)
+    column = {name: codes_NF[:, f] for f, name in enumerate(FEATURES)}
+    others = {name: Groups.from_codes(column[name], FEATURES[name]) for name in FEATURES if name != target}
+    everything = Split(images_NHWC=images_NHWC, labels_N=column[target].astype(np.int64), sensitive_features=others)
     return ImageData(
-        train=split(train_N), test=split(test_N), class_names=FEATURES[target], mean=(mean,) * 3, std=(std,) * 3
+        train=everything.take(rest_N), test=everything.take(test_M), class_names=FEATURES[target], mean=MEAN, std=STD
     )
 
 
-def cached(
-    *, root: Path, size: int, images_per_combination: int, seed: int, processes: int, on_progress: OnProgress | None = None
-) -> tuple[Images, Codes]:
-    """Images (memory-mapped) and codes from the cache, generated into it when they are missing or damaged."""
-    key = f"v{GENERATOR_VERSION}-{size}px-{images_per_combination}each-seed{seed}"
-    folder = root / "trifeature" / key
+def _prepared(folder: Path, parameters: _Parameters, processes: int, on_progress: OnProgress | None) -> Path:
+    """The folder, whole and verified. A set that is fine is read without a lock, so that its root may be read-only."""
+    if folder.is_dir() and _damage(folder, parameters) is None:
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_name(f"{folder.name}.lock")):
+        if folder.is_dir():
+            damage = _damage(folder, parameters)
+            if damage is None:
+                return folder
+            aside = _set_aside(folder)
+            _LOGGER.warning("%s is damaged (%s): moved to %s, drawing it again", folder, damage, aside.name)
+        _draw_into(folder, parameters, processes, on_progress)
+    return folder
+
+
+def _draw_into(folder: Path, parameters: _Parameters, processes: int, on_progress: OnProgress | None) -> None:
+    """Draws beside the folder and renames. The caller holds the lock, so what is left of other attempts is dead."""
+    for dead in folder.parent.glob(f".{folder.name}.*"):
+        shutil.rmtree(dead, ignore_errors=True)
+    partial = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
+    partial.mkdir()
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder.with_suffix(".lock")):
-            if not _is_whole(folder):
-                images, codes = generate(
-                    size=size,
-                    images_per_combination=images_per_combination,
-                    seed=seed,
-                    processes=processes,
-                    on_progress=on_progress,
-                )
-                _write(folder, images, codes)
-    except OSError as error:
-        raise DataError(f"trifeature: cannot keep the generated images in {folder}: {error}") from error
-    return np.load(folder / _FILES[0], mmap_mode="r"), np.load(folder / _FILES[1])
+        shape = (parameters.num_images, parameters.size, parameters.size, 3)
+        images_NHWC = np.lib.format.open_memmap(partial / _IMAGES, mode="w+", dtype=np.uint8, shape=shape)
+        _, codes_NF = generate(**parameters.describe(), processes=processes, on_progress=on_progress, out=images_NHWC)
+        images_NHWC.flush()
+        np.save(partial / _CODES, codes_NF)
+        (partial / _CHECKSUMS).write_text(
+            json.dumps(_checksums(partial, parameters), indent=2) + "\n", encoding="utf-8"
+        )
+        os.replace(partial, folder)  # noqa: PTH105 - the name says that it is atomic
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
-def _is_whole(folder: Path) -> bool:
-    """Whether the cached files are there and match their checksums; damaged ones are set aside."""
-    if not folder.exists():
-        return False
+def _checksums(folder: Path, parameters: _Parameters) -> dict[str, Any]:
+    digests = {}
+    for name in (_IMAGES, _CODES):
+        with (folder / name).open("rb") as file:
+            digests[name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return {"generator_version": GENERATOR_VERSION, "parameters": parameters.describe(), "sha256": digests}
+
+
+def _damage(folder: Path, parameters: _Parameters) -> str | None:
+    """What is wrong with a cached set, or None."""
     try:
-        checksums = json.loads((folder / "checksums.json").read_text())
-        whole = all(checksums[name] == _digest(folder / name) for name in _FILES)
-    except (OSError, ValueError, KeyError, TypeError):
-        whole = False
-    if not whole:
-        aside = Path(tempfile.mkdtemp(prefix=f"{folder.name}.damaged-", dir=folder.parent)) / folder.name
-        folder.rename(aside)
-        logger.warning("the generated images in %s are damaged; they are set aside as %s and made anew", folder, aside)
-    return whole
+        written = json.loads((folder / _CHECKSUMS).read_text(encoding="utf-8"))
+        found = _checksums(folder, parameters)
+    except (OSError, ValueError) as error:
+        return str(error)
+    return None if written == found else f"its files do not match {_CHECKSUMS}"
 
 
-def _write(folder: Path, images_NHWC: Images, codes_N3: Codes) -> None:
-    """Put the cache into place in one step."""
-    temporary = Path(tempfile.mkdtemp(prefix=f"{folder.name}.part-", dir=folder.parent))
-    try:
-        for name, array in zip(_FILES, (images_NHWC, codes_N3), strict=True):
-            np.save(temporary / name, array)
-        checksums = {name: _digest(temporary / name) for name in _FILES}
-        (temporary / "checksums.json").write_text(json.dumps(checksums, indent=1))
-        os.replace(temporary, folder)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as stream_:
-        return hashlib.file_digest(stream_, "sha256").hexdigest()
-
-
-def generate(
-    *, size: int, images_per_combination: int, seed: int, processes: int = 1, on_progress: OnProgress | None = None
-) -> tuple[Images, Codes]:
-    """All 1,000 combinations, `images_per_combination` each: uint8 images (N, size, size, 3) and codes (N, 3) of shape, texture, color.
-
-    Every image draws from its own stream, so the result does not depend on the number of processes.
-    """
-    count = 1000 * images_per_combination
-    numbers = np.arange(count) // images_per_combination
-    codes_N3 = np.stack([numbers // 100, numbers // 10 % 10, numbers % 10], axis=1).astype(np.int16)
-    images_NHWC = np.empty((count, size, size, 3), dtype=np.uint8)
-    done = 0
-    for start, chunk in _chunks(count, images_per_combination, size, seed, processes):
-        images_NHWC[start : start + len(chunk)] = chunk
-        done += len(chunk)
-        if on_progress:
-            on_progress(done, count)
-    return images_NHWC, codes_N3
-
-
-def _chunks(count: int, each: int, size: int, seed: int, processes: int) -> Iterator[tuple[int, Images]]:
-    starts = range(0, count, _CHUNK)
-    if processes == 1:
-        for start in starts:
-            yield start, _render_chunk(start, min(start + _CHUNK, count), each, size, seed)
-        return
-    with _pool(processes) as pool:
-        jobs = {pool.submit(_render_chunk, start, min(start + _CHUNK, count), each, size, seed): start for start in starts}
-        for job in as_completed(jobs):
-            yield jobs[job], job.result()
-
-
-@contextmanager
-def _pool(processes: int) -> Iterator[ProcessPoolExecutor]:
-    # Spawned, not forked: the caller may have threads.
-    with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
-        try:
-            yield pool
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-
-
-def _render_chunk(start: int, stop: int, each: int, size: int, seed: int) -> Images:
-    images = []
-    for n in range(start, stop):
-        combination, i = divmod(n, each)
-        names = SHAPES[combination // 100], TEXTURES[combination // 10 % 10], COLORS[combination % 10]
-        images.append(render(*names, size=size, rng=stream(seed, "trifeature", combination, i)))
-    return np.stack(images)
+def _set_aside(folder: Path) -> Path:
+    """Renames a damaged set, so that it can be looked at; earlier ones are kept."""
+    aside = folder.with_name(f"{folder.name}.damaged")
+    for count in range(2, 1000):
+        if not aside.exists():
+            break
+        aside = folder.with_name(f"{folder.name}.damaged-{count}")
+    return folder.rename(aside)

@@ -1,7 +1,7 @@
 """A student's whole training state as bytes, and back: safetensors, never pickle.
 
-A checkpoint holds all that the next step depends on: weights, buffers, optimiser, position, history and the sums of the unfinished epoch. No
-generator state is among it, because every random stream is rebuilt from (seed, epoch); see `seeding.py`.
+A checkpoint holds all that the next step depends on: weights, buffers, optimiser, position, history and the sums of the unfinished epoch.
+No generator state is among it, because every random stream is rebuilt from (seed, epoch); see `seeding.py`.
 """
 
 import json

@@ -72,7 +72,9 @@ class FitProgress:
     end_of_epoch: bool
 
 
-def new_student(spec: TrialSpec, training: Training, data: ResidentData, device: torch.device, saved: TrainingState | None) -> Student:
+def new_student(
+    spec: TrialSpec, training: Training, data: ResidentData, device: torch.device, saved: TrainingState | None
+) -> Student:
     """A student with weights from the stream "init" of its seed, or as it was saved."""
     assert spec.seed is not None
     with torch.random.fork_rng(devices=[]):
@@ -117,7 +119,12 @@ def learning_rate(training: Training, step: int, steps: int) -> float:
 
 
 def fit(
-    students: list[Student], teachers: Mapping[str, nn.Module], data: ResidentData, *, on_failure: OnFailure, report_every_s: float = 1.0
+    students: list[Student],
+    teachers: Mapping[str, nn.Module],
+    data: ResidentData,
+    *,
+    on_failure: OnFailure,
+    report_every_s: float = 1.0,
 ) -> Iterator[FitProgress]:
     """Train the students to their last epoch; a student that fails leaves the list.
 
@@ -171,7 +178,7 @@ def _step(student: Student, images_BCHW: Tensor, labels_B: Tensor, teacher_BC: T
     logits_BC = student.model(images_BCHW)
     loss = student_loss(logits_BC, teacher_BC, labels_B, student.spec.distillation)
     student.optimizer.zero_grad(set_to_none=True)
-    loss.total.backward()
+    loss.total.backward()  # type: ignore[no-untyped-call]
     student.optimizer.step()
     student.step += 1
     with torch.no_grad():
@@ -241,7 +248,9 @@ class _Meter:
         images_per_s = self._images / max(now - self._report_mark, 1e-9)
         self._images, self._report_mark = 0, now
         last = [student.history[-1] for student in students if student.history]
-        accuracies = [epoch.train_accuracy if epoch.validation_accuracy is None else epoch.validation_accuracy for epoch in last]
+        accuracies = [
+            epoch.train_accuracy if epoch.validation_accuracy is None else epoch.validation_accuracy for epoch in last
+        ]
         return FitProgress(
             epoch=min((len(student.history) for student in students), default=0),
             epochs=students[0].training.epochs if students else 0,

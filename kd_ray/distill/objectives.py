@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+from torch.nn import functional
 
 from kd_ray.sweep.config import Distillation
 
@@ -29,15 +29,17 @@ def distillation_loss(student_BC: Tensor, teacher_BC: Tensor, *, temperature: fl
         ValueError: the two sets of logits differ in shape.
     """
     if student_BC.shape != teacher_BC.shape or student_BC.ndim != 2:
-        raise ValueError(f"logits have shapes {tuple(student_BC.shape)} and {tuple(teacher_BC.shape)}, expected equal (B, C)")
-    log_student_BC = F.log_softmax(student_BC / temperature, dim=1)
-    log_teacher_BC = F.log_softmax(teacher_BC / temperature, dim=1)
-    return F.kl_div(log_student_BC, log_teacher_BC, reduction="batchmean", log_target=True)
+        raise ValueError(
+            f"logits have shapes {tuple(student_BC.shape)} and {tuple(teacher_BC.shape)}, expected equal (B, C)"
+        )
+    log_student_BC = functional.log_softmax(student_BC / temperature, dim=1)
+    log_teacher_BC = functional.log_softmax(teacher_BC / temperature, dim=1)
+    return functional.kl_div(log_student_BC, log_teacher_BC, reduction="batchmean", log_target=True)
 
 
 def scratch_loss(student_BC: Tensor, labels_B: Tensor) -> Loss:
     """Cross-entropy with the hard labels."""
-    cross_entropy = F.cross_entropy(student_BC, labels_B)
+    cross_entropy = functional.cross_entropy(student_BC, labels_B)
     return Loss(total=cross_entropy, terms={"cross_entropy": cross_entropy})
 
 
@@ -48,13 +50,15 @@ def kd_loss(student_BC: Tensor, teacher_BC: Tensor, labels_B: Tensor, settings: 
     the centred logits as T grows; without it, it falls like 1 / T².
     """
     soft = distillation_loss(student_BC, teacher_BC, temperature=settings.temperature)
-    hard = F.cross_entropy(student_BC, labels_B)
+    hard = functional.cross_entropy(student_BC, labels_B)
     scale = settings.temperature**2 if settings.t_squared else 1.0
     total = settings.alpha * scale * soft + (1 - settings.alpha) * hard
     return Loss(total=total, terms={"cross_entropy": hard, "distillation": soft})
 
 
-def student_loss(student_BC: Tensor, teacher_BC: Tensor | None, labels_B: Tensor, settings: Distillation | None) -> Loss:
+def student_loss(
+    student_BC: Tensor, teacher_BC: Tensor | None, labels_B: Tensor, settings: Distillation | None
+) -> Loss:
     """The loss a trial's settings ask for: cross-entropy without a teacher, else its distillation objective."""
     if settings is None:
         return scratch_loss(student_BC, labels_B)

@@ -158,7 +158,9 @@ class _Run:
                 return
             students = [self._start(spec, data) for spec in self._specs]
             teachers = {
-                spec.teacher.trial_id: self._worker.teacher(spec.teacher.trial_id, data) for spec in self._specs if spec.teacher
+                spec.teacher.trial_id: self._worker.teacher(spec.teacher.trial_id, data)
+                for spec in self._specs
+                if spec.teacher
             }
         except Exception as error:  # noqa: BLE001 (named in the store, for every trial of the pack)
             for spec in self._specs:
@@ -171,7 +173,9 @@ class _Run:
         saved = checkpoint.load_latest(self._worker.store, spec.trial_id)
         return new_student(spec, spec.training, data.resident, self._worker.device, saved)
 
-    def _fit(self, students: list[Student], teachers: dict[str, nn.Module], data: LoadedData) -> Generator[FitProgress, None, None]:
+    def _fit(
+        self, students: list[Student], teachers: dict[str, nn.Module], data: LoadedData
+    ) -> Generator[FitProgress, None, None]:
         saved_at = time.monotonic()
         saved_step = {student.spec.trial_id: student.step for student in students}
 

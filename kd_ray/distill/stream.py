@@ -1,7 +1,7 @@
 """Batches of a pack: which samples, in which order, seen how.
 
-Everything is drawn anew for (seed, epoch), so any step of any epoch can be produced without those before it. Data stay resident on the device
-as uint8; augmentation works on the whole batch.
+Everything is drawn anew for (seed, epoch), so any step of any epoch can be produced without those before it. Data stay resident on the
+device as uint8; augmentation works on the whole batch.
 """
 
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from kd_ray.data.images import ImageData, Split
-from kd_ray.seeding import stream
+from kd_ray.seeding import integers, shuffled, stream
 from kd_ray.sweep.config import Training
 
 PADDING = 4
@@ -77,13 +77,15 @@ def steps_per_epoch(num_samples: int, batch_size: int) -> int:
     return -(-num_samples // batch_size)
 
 
-def epoch_batches(split: ResidentSplit, training: Training, *, seed: int, epoch: int, start: int) -> Iterator[tuple[Tensor, Tensor]]:
+def epoch_batches(
+    split: ResidentSplit, training: Training, *, seed: int, epoch: int, start: int
+) -> Iterator[tuple[Tensor, Tensor]]:
     """Batches of one epoch (from 0) from step `start` of it on: standardised images (B, 3, H, W), channels last, and labels (B).
 
     Order and views come from the streams "order" and "views" of (seed, epoch).
     """
     device = split.labels_N.device
-    order_N = torch.from_numpy(stream(seed, "order", epoch).permutation(len(split))).to(device)
+    order_N = torch.from_numpy(shuffled(len(split), stream(seed, "order", epoch))).to(device)
     views_N3 = _views(len(split), training.augmentation, seed=seed, epoch=epoch).to(device)
     for first in range(start * training.batch_size, len(split), training.batch_size):
         chosen_B = order_N[first : first + training.batch_size]
@@ -96,9 +98,9 @@ def _views(num_samples: int, augmentation: str, *, seed: int, epoch: int) -> Ten
     views_N3 = torch.full((num_samples, 3), PADDING)
     views_N3[:, 2] = 0
     if augmentation == "crop_flip":
-        views_N3[:, :2] = torch.from_numpy(random.integers(0, 2 * PADDING + 1, size=(num_samples, 2)))
+        views_N3[:, :2] = torch.from_numpy(integers(2 * PADDING + 1, 2 * num_samples, random).reshape(-1, 2))
     if augmentation in ("crop_flip", "flip"):
-        views_N3[:, 2] = torch.from_numpy(random.integers(0, 2, size=num_samples))
+        views_N3[:, 2] = torch.from_numpy(integers(2, num_samples, random))
     return views_N3
 
 

@@ -52,7 +52,9 @@ class Worker:
         self.launch_id = launch_id
         self.device = torch.device("cuda" if placement.gpus_per_pack > 0 else "cpu")
         if self.device.type == "cuda" and not torch.cuda.is_available():
-            raise TrialError(f"placement.gpus_per_pack = {placement.gpus_per_pack}, but {platform.node()} has no CUDA device")
+            raise TrialError(
+                f"placement.gpus_per_pack = {placement.gpus_per_pack}, but {platform.node()} has no CUDA device"
+            )
         make_deterministic(placement.cpus_per_pack)
         self._data: OrderedDict[str, LoadedData] = OrderedDict()
         self._teachers: OrderedDict[str, nn.Module] = OrderedDict()
@@ -89,7 +91,9 @@ class Worker:
                 raise TrialError(f"teacher {trial_id} is not complete")
             weights = self.store.get(record.weights_key)
             if weights is None or sha256(weights) != record.weights_sha256:
-                raise CorruptObjectError(f"store {self.store.url}: {record.weights_key!r} is not what the record of {trial_id} names")
+                raise CorruptObjectError(
+                    f"store {self.store.url}: {record.weights_key!r} is not what the record of {trial_id} names"
+                )
             return self._build(record.spec, weights, record.weights_key, data).eval().requires_grad_(False)
 
         return _remember(self._teachers, trial_id, load, keep=_KEPT_TEACHERS)
@@ -104,11 +108,15 @@ class Worker:
         key = given_weights_key(spec.initial_weights)
         weights = self.store.get(key)
         if weights is None or sha256(weights) != spec.initial_weights:
-            raise CorruptObjectError(f"store {self.store.url}: {key!r} does not hold the given weights {spec.initial_weights}")
+            raise CorruptObjectError(
+                f"store {self.store.url}: {key!r} does not hold the given weights {spec.initial_weights}"
+            )
         return self._build(spec, weights, key, data).eval()
 
     def _build(self, spec: TrialSpec, weights: bytes, source: str, data: LoadedData) -> nn.Module:
-        model = build_model(spec.model, num_classes=data.resident.num_classes, image_size=data.resident.train.image_size)
+        model = build_model(
+            spec.model, num_classes=data.resident.num_classes, image_size=data.resident.train.image_size
+        )
         try:
             model.load_state_dict(from_weights(weights, source=source))
         except (RuntimeError, ValueError) as error:

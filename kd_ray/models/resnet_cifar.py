@@ -7,7 +7,7 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn import functional
 
 
 class BasicBlock(nn.Module):
@@ -29,7 +29,9 @@ class BasicBlock(nn.Module):
         shortcut = x_BCHW
         if self.stride != 1 or self.new_channels:
             before = self.new_channels // 2
-            shortcut = F.pad(x_BCHW[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, before, self.new_channels - before))
+            shortcut = functional.pad(
+                x_BCHW[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, before, self.new_channels - before)
+            )
         return torch.relu(out + shortcut)
 
 

@@ -1,0 +1,1 @@
+"""What came out: the store, records, tables, queries. No torch, no ray."""

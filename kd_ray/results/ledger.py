@@ -191,7 +191,7 @@ def boot_id() -> str:
     path = Path("/proc/sys/kernel/random/boot_id")
     if not path.exists():
         return f"node-{uuid.getnode():x}"
-    return f"{path.read_text().strip()} {os.readlink('/proc/self/ns/pid')}"
+    return f"{path.read_text().strip()} {Path('/proc/self/ns/pid').readlink()}"
 
 
 def process_started(pid: int) -> str:

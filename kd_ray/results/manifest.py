@@ -113,7 +113,12 @@ def _newest(store: Store, sweep: str) -> Manifest | None:
 
 
 def _continue(
-    newest: Manifest | None, sweep: Sweep, trials: Sequence[PlannedTrial], *, sweep_yaml: str, weights: Mapping[str, str]
+    newest: Manifest | None,
+    sweep: Sweep,
+    trials: Sequence[PlannedTrial],
+    *,
+    sweep_yaml: str,
+    weights: Mapping[str, str],
 ) -> Manifest:
     asked = {trial.trial_id: _line(trial) for trial in trials}
     kept = [asked.pop(old.trial_id, replace(old, active=False)) for old in (newest.trials if newest else ())]

@@ -94,7 +94,9 @@ class Results:
         if name not in TABLES:
             raise QueryError(f"no table {name!r}; valid: {', '.join(TABLES)}")
         if sweep is not None and sweep not in self.sweeps():
-            raise QueryError(f"store {self.store.url}: no sweep {sweep!r}; it has: {', '.join(self.sweeps()) or 'none'}")
+            raise QueryError(
+                f"store {self.store.url}: no sweep {sweep!r}; it has: {', '.join(self.sweeps()) or 'none'}"
+            )
         return read_table(self.store, name, None if sweep is None else [sweep])
 
     def query(self, sql: str) -> pa.Table:
@@ -134,7 +136,7 @@ def _connect_table(connection: "duckdb.DuckDBPyConnection", store: Store, name: 
         connection.register(name, read_table(store, name))
         return
     files = ", ".join("'" + str(root / key).replace("'", "''") + "'" for key in keys)
-    connection.execute(f"CREATE VIEW {name} AS SELECT * FROM read_parquet([{files}], hive_partitioning = false)")  # noqa: S608 (own names)
+    connection.execute(f"CREATE VIEW {name} AS SELECT * FROM read_parquet([{files}], hive_partitioning = false)")
 
 
 def five_queries() -> Sequence[tuple[str, str]]:
@@ -164,7 +166,7 @@ def five_queries() -> Sequence[tuple[str, str]]:
         ),
         (
             "The group served worst by each trial",
-            "SELECT trial_id, role, temperature, feature, arg_min(\"group\", accuracy) AS worst_group, min(accuracy) AS accuracy "
+            'SELECT trial_id, role, temperature, feature, arg_min("group", accuracy) AS worst_group, min(accuracy) AS accuracy '
             "FROM group_metrics GROUP BY ALL ORDER BY accuracy LIMIT 10",
         ),
     )

@@ -192,7 +192,10 @@ def decode_record(data: bytes) -> Record:
         raise ValueError(f"{table.num_rows} rows, expected 1")
     if not table.schema.equals(_RECORD):
         raise ValueError("its columns are not those of a record")
-    lists = {name: table[name].combine_chunks().flatten().to_numpy() for name in ("predictions", "confidences", "true_probabilities")}
+    lists = {
+        name: table[name].combine_chunks().flatten().to_numpy()
+        for name in ("predictions", "confidences", "true_probabilities")
+    }
     row = table.drop_columns(list(lists)).to_pylist()[0]
     if row["record_version"] != RECORD_VERSION:
         raise ValueError(f"record_version {row['record_version']}, this kd_ray reads {RECORD_VERSION}")
@@ -313,5 +316,3 @@ def decode_table(data: bytes) -> pa.Table:
 def sha256(data: bytes) -> str:
     """Hex digest of the content."""
     return hashlib.sha256(data).hexdigest()
-
-

@@ -118,7 +118,7 @@ def _trial(record: Record, samples: Samples, axes: Mapping[str, str]) -> dict[st
     }
 
 
-def _class_rows(keys: Columns, record: Record, samples: Samples) -> pa.Table:
+def _class_rows(keys: dict[str, Any], record: Record, samples: Samples) -> pa.Table:
     num_classes = len(samples.class_names)
     metrics = class_metrics(samples.labels_N, record.predictions_N, num_classes=num_classes)
     return _table(
@@ -138,7 +138,9 @@ def _class_rows(keys: Columns, record: Record, samples: Samples) -> pa.Table:
     )
 
 
-def _group_tables(keys: Columns, record: Record, samples: Samples, settings: FoldSettings) -> dict[str, pa.Table]:
+def _group_tables(
+    keys: dict[str, Any], record: Record, samples: Samples, settings: FoldSettings
+) -> dict[str, pa.Table]:
     """Rows of `group_metrics` and `fairness_metrics` for every feature and intersection."""
     group_tables, fairness_tables = [], []
     for feature, groups in _features(samples, settings):
@@ -198,7 +200,7 @@ def _features(samples: Samples, settings: FoldSettings) -> Iterable[tuple[str, G
         yield " & ".join(features), intersect([samples.sensitive_features[feature] for feature in features])
 
 
-def _epoch_rows(keys: Columns, record: Record) -> pa.Table:
+def _epoch_rows(keys: dict[str, Any], record: Record) -> pa.Table:
     epochs = record.epochs
     return _table(
         "epochs",

@@ -60,7 +60,12 @@ KEYS = (
     _column("teacher_seed", pa.int64(), "seed of its teacher; null without one or with given weights"),
     _column("objective", _TEXT, "training loss: cross_entropy, kd"),
     _column("temperature", pa.float64(), "T of the distillation term; null without one"),
-    _column("alpha", pa.float64(), "weight of the distillation term (1 - alpha weighs the cross-entropy); null without one", "1"),
+    _column(
+        "alpha",
+        pa.float64(),
+        "weight of the distillation term (1 - alpha weighs the cross-entropy); null without one",
+        "1",
+    ),
     _column("t_squared", pa.bool_(), "whether the distillation term is multiplied by T²; null without one"),
     _column("seed", pa.int64(), "seed of initialisation, data order and augmentation; null for given weights"),
 )
@@ -106,7 +111,11 @@ TABLES: dict[str, Table] = {
                 _column("loss", pa.float64(), "mean test cross-entropy, natural logarithm", "nat"),
                 _rate("expected_calibration_error", "ECE over 15 equal-width bins (Guo et al. 2017)"),
                 _rate("worst_class_accuracy", "lowest accuracy of a class that has test samples"),
-                _column("individual_fairness", pa.float64(), "mean total variation of probabilities per unit distance; 0 is fair"),
+                _column(
+                    "individual_fairness",
+                    pa.float64(),
+                    "mean total variation of probabilities per unit distance; 0 is fair",
+                ),
                 _column("individual_fairness_hard", pa.float64(), "the same on predicted labels"),
                 _column("individual_fairness_p95", pa.float64(), "95 % quantile over pairs, on probabilities"),
                 _column("individual_fairness_max", pa.float64(), "largest value over pairs, on probabilities"),
@@ -124,7 +133,11 @@ TABLES: dict[str, Table] = {
                 _count("num_correct", "of these, predicted correctly"),
                 _count("num_predicted", "test samples predicted as the class"),
                 _rate("accuracy", "num_correct / n (recall); null when n = 0"),
-                _column("relative_accuracy", pa.float64(), "class accuracy / accuracy of the trial: the quantity tested for class bias"),
+                _column(
+                    "relative_accuracy",
+                    pa.float64(),
+                    "class accuracy / accuracy of the trial: the quantity tested for class bias",
+                ),
                 _rate("precision", "num_correct / num_predicted; null when the class is never predicted"),
             ),
         ),
@@ -152,12 +165,20 @@ TABLES: dict[str, Table] = {
                 _column("feature", _TEXT, "sensitive feature; `a & b` for an intersection"),
                 _column("positive_class", _TEXT, "class taken as positive; `macro` is the mean over all classes"),
                 _count("num_groups", "groups that have test samples"),
-                _rate("demographic_parity_difference", "largest minus smallest selection rate between groups; 0 is parity"),
+                _rate(
+                    "demographic_parity_difference", "largest minus smallest selection rate between groups; 0 is parity"
+                ),
                 _rate("demographic_parity_ratio", "smallest / largest selection rate; 1 is parity"),
-                _rate("equalized_odds_difference", "larger of the differences in true and false positive rate; 0 is parity"),
+                _rate(
+                    "equalized_odds_difference",
+                    "larger of the differences in true and false positive rate; 0 is parity",
+                ),
                 _rate("equalized_odds_ratio", "smaller of the ratios of true and false positive rate; 1 is parity"),
                 _rate("worst_group_accuracy", "lowest accuracy of a group that has test samples"),
-                _rate("label_demographic_parity_difference", "the difference of the true labels: what a perfect model shows"),
+                _rate(
+                    "label_demographic_parity_difference",
+                    "the difference of the true labels: what a perfect model shows",
+                ),
             ),
         ),
         Table(
@@ -168,7 +189,12 @@ TABLES: dict[str, Table] = {
                 _count("epoch", "epoch, from 1"),
                 _column("loss", pa.float64(), "mean training loss", "nat"),
                 _column("cross_entropy", pa.float64(), "mean cross-entropy term, before weighting", "nat"),
-                _column("distillation", pa.float64(), "mean distillation term, before weighting; null without a teacher", "nat"),
+                _column(
+                    "distillation",
+                    pa.float64(),
+                    "mean distillation term, before weighting; null without a teacher",
+                    "nat",
+                ),
                 _rate("train_accuracy", "accuracy on the augmented training samples, as they were trained on"),
                 _rate("validation_accuracy", "accuracy on the validation split; null without one"),
                 _column("lr", pa.float64(), "learning rate of the last step"),
@@ -181,7 +207,11 @@ TABLES: dict[str, Table] = {
             columns=(
                 *KEYS,
                 _column("dataset_id", _TEXT, "identity of the data set; `samples` has its labels"),
-                _column("predictions", pa.list_(pa.int32()), "predicted class index of each test sample, in the order of `samples`"),
+                _column(
+                    "predictions",
+                    pa.list_(pa.int32()),
+                    "predicted class index of each test sample, in the order of `samples`",
+                ),
                 _column("confidences", pa.list_(pa.float32()), "probability of the predicted class", "1"),
                 _column("true_probabilities", pa.list_(pa.float32()), "probability of the true class", "1"),
             ),

@@ -91,7 +91,9 @@ def count_states(trials: Sequence[TrialView]) -> dict[str, int]:
     return {state.value: counts[state.value] for state in TrialState}
 
 
-def plan(file: SweepFile, store: Store | None, *, retry_failed: bool = False, weights: Mapping[str, str] | None = None) -> Plan:
+def plan(
+    file: SweepFile, store: Store | None, *, retry_failed: bool = False, weights: Mapping[str, str] | None = None
+) -> Plan:
     """What would run and what is done already; touches nothing. Without a store, everything is pending.
 
     `weights` are known SHA-256 digests by path, for given weights whose file may be gone.
@@ -139,7 +141,8 @@ def sweep_status(store: Store, sweep: str) -> SweepStatus:
     manifest = read_manifest(store, sweep)
     statuses = scan(store, [trial.trial_id for trial in manifest.active])
     views = tuple(
-        _view(line.trial_id, line.role, line.description, line.epochs, line.teacher, statuses) for line in manifest.active
+        _view(line.trial_id, line.role, line.description, line.epochs, line.teacher, statuses)
+        for line in manifest.active
     )
     return SweepStatus(sweep=sweep, store=store.url, trials=views, taken_at_s=time.time())
 
@@ -166,7 +169,7 @@ def _view(
     error = status.error or {}
     lease = status.lease
     progress = (lease.progress or {}) if lease else {}
-    teacher_state = statuses[teacher].state if teacher in statuses else None
+    teacher_state = statuses[teacher].state if teacher is not None and teacher in statuses else None
     match status.state:
         case TrialState.COMPLETE:
             why = "its record is in the store"

@@ -18,7 +18,6 @@ from datetime import datetime
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, NotFoundError
 from obstore.store import LocalStore, ObjectStore, from_url
 
@@ -106,7 +105,9 @@ class Store:
     def folders(self, prefix: str) -> list[str]:
         """Names of the folders directly below `prefix`."""
         with self._translated("list", prefix):
-            return sorted(path.rsplit("/", 1)[-1] for path in self._client.list_with_delimiter(prefix)["common_prefixes"])
+            return sorted(
+                path.rsplit("/", 1)[-1] for path in self._client.list_with_delimiter(prefix)["common_prefixes"]
+            )
 
     @contextmanager
     def _translated(self, verb: str, key: str) -> Iterator[None]:

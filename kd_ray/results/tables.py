@@ -144,7 +144,9 @@ def _fold_samples(store: Store, manifest: Manifest, done: Collection[str]) -> in
     """One part of the `samples` table for each data set with a committed trial; returns how many were written."""
     written = 0
     cache = _SamplesCache(store)
-    numbers = {dataset_id: i for i, dataset_id in enumerate(dict.fromkeys(trial.dataset_id for trial in manifest.trials))}
+    numbers = {
+        dataset_id: i for i, dataset_id in enumerate(dict.fromkeys(trial.dataset_id for trial in manifest.trials))
+    }
     in_use = {trial.dataset_id for trial in manifest.active if trial.trial_id in done}
     for dataset_id, number in numbers.items():
         key = part_key("samples", manifest.sweep, number)

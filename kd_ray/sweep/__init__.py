@@ -1,0 +1,1 @@
+"""What to run: sweep files, trial specs, plans. No torch, no ray."""

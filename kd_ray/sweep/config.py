@@ -1,12 +1,22 @@
 """What a sweep file may say, as typed models.
 
-Every field is checked when the file is read, a docstring under it gives its unit and meaning, and `json_schema()` hands the same knowledge to
-editors. Nothing here knows how to train: `spec.py` turns a valid sweep into trials, `load.py` reads the YAML.
+Every field is checked when the file is read, a docstring under it gives its unit and meaning, and `json_schema()` hands the same
+knowledge to editors. Nothing here knows how to train: `spec.py` turns a valid sweep into trials, `load.py` reads the YAML.
 """
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, JsonValue, PositiveFloat, PositiveInt, Tag, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    JsonValue,
+    PositiveFloat,
+    PositiveInt,
+    Tag,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
@@ -18,7 +28,9 @@ Fingerprint = Annotated[str, Field(pattern=r"^(original|[0-9a-f]{16})$")]
 class Config(BaseModel):
     """Base of all models of a sweep file: frozen, strict, no unknown keys."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
 
 def _refuse(field: str, message: str) -> PydanticCustomError:
@@ -74,7 +86,9 @@ class Cifar10Dataset(Config):
     @model_validator(mode="after")
     def _split_seed_needs_a_split(self) -> Self:
         if "split_seed" in self.model_fields_set and self.validation_fraction == 0:
-            raise _refuse("split_seed", "has no effect without validation_fraction > 0; remove it or set validation_fraction")
+            raise _refuse(
+                "split_seed", "has no effect without validation_fraction > 0; remove it or set validation_fraction"
+            )
         return self
 
 
@@ -164,10 +178,12 @@ class Training(Config):
     def _schedule_fits_epochs(self) -> Self:
         if isinstance(self.schedule, StepSchedule) and self.schedule.milestones[-1] >= self.epochs:
             got = list(self.schedule.milestones)
-            raise _refuse("schedule.milestones", f"a milestone at or after epochs = {self.epochs} has no effect, got {got}")
+            raise _refuse(
+                "schedule.milestones", f"a milestone at or after epochs = {self.epochs} has no effect, got {got}"
+            )
         if self.schedule.warmup_epochs >= self.epochs:
-            got = self.schedule.warmup_epochs
-            raise _refuse("schedule.warmup_epochs", f"must be below epochs = {self.epochs}, got {got}")
+            got_warmup = self.schedule.warmup_epochs
+            raise _refuse("schedule.warmup_epochs", f"must be below epochs = {self.epochs}, got {got_warmup}")
         if isinstance(self.schedule, CosineSchedule) and self.schedule.final_lr >= self.optimizer.lr:
             got_lr = self.schedule.final_lr
             raise _refuse("schedule.final_lr", f"must be below optimizer.lr = {self.optimizer.lr}, got {got_lr}")
@@ -310,7 +326,9 @@ def _check_features(sweep: Sweep) -> None:
     for features in sweep.intersections:
         if len(set(features)) != len(features) or not set(features) <= set(sweep.sensitive_features):
             valid_list = list(sweep.sensitive_features)
-            raise _refuse("intersections", f"must name different entries of sensitive_features {valid_list}, got {list(features)}")
+            raise _refuse(
+                "intersections", f"must name different entries of sensitive_features {valid_list}, got {list(features)}"
+            )
 
 
 def json_schema() -> dict[str, Any]:

@@ -51,7 +51,9 @@ class SweepFile:
             return _validate(raw)
         except ValidationError as error:
             cell = ", ".join(f"{axis} = {value!r}" for axis, value in settings.items())
-            problems = [f"{self.source}: in the cell {cell}: {_dotted(where)}: {what}" for where, what in _messages(error, raw)]
+            problems = [
+                f"{self.source}: in the cell {cell}: {_dotted(where)}: {what}" for where, what in _messages(error, raw)
+            ]
             raise SweepError("\n".join(problems)) from error
 
     def to_yaml(self) -> str:
@@ -225,13 +227,19 @@ def _grid_problems(raw: Mapping[str, Any], origin: _Source) -> list[str]:
         if axis == "seed":
             continue
         if path.split(".")[0] in _NO_AXES:
-            problems.append(origin.error(here, "cannot be an axis; axes are seed, " + ", ".join(AXIS_PATHS) + " and settings"))
+            problems.append(
+                origin.error(here, "cannot be an axis; axes are seed, " + ", ".join(AXIS_PATHS) + " and settings")
+            )
         elif _has(raw, path):
-            problems.append(origin.error(tuple(path.split(".")), f"has no effect: grid.{axis} sets it; remove one of them"))
+            problems.append(
+                origin.error(tuple(path.split(".")), f"has no effect: grid.{axis} sets it; remove one of them")
+            )
     if _has(raw, "distillation.alpha", 0) or 0 in (grid.get("alpha") or ()):
         temperatures = grid.get("temperature")
         if isinstance(temperatures, list) and len(temperatures) > 1:
-            message = "has no effect at alpha = 0, where the distillation term is off; use baselines: [scratch], or alpha > 0"
+            message = (
+                "has no effect at alpha = 0, where the distillation term is off; use baselines: [scratch], or alpha > 0"
+            )
             problems.append(origin.error(("grid", "temperature"), message))
     return problems
 
@@ -273,9 +281,7 @@ def _validate(raw: Mapping[str, Any]) -> Sweep:
     return Sweep.model_validate_json(json.dumps(raw))
 
 
-def _messages(
-    error: ValidationError, raw: Mapping[str, Any], prefix: Location = ()
-) -> list[tuple[Location, str]]:
+def _messages(error: ValidationError, raw: Mapping[str, Any], prefix: Location = ()) -> list[tuple[Location, str]]:
     """Each problem with the place in the file it belongs to; the branches of a union are joined by "or"."""
     found: dict[Location, list[str]] = {}
     for item in error.errors(include_url=False):
@@ -293,7 +299,9 @@ def _messages(
             message = f"must be one of {tags}"
             message += f", got {item['ctx']['tag']!r}" if "tag" in item["ctx"] else ""
         else:
-            message = f"{item['msg'].removeprefix('Value error, ').replace('Input should', 'should')}, got {item['input']!r}"
+            message = (
+                f"{item['msg'].removeprefix('Value error, ').replace('Input should', 'should')}, got {item['input']!r}"
+            )
         found.setdefault(location, []).append(message)
     return [(location, " or ".join(dict.fromkeys(messages))) for location, messages in found.items()]
 
@@ -338,14 +346,18 @@ def _tag(model: type[BaseModel]) -> str | None:
     name = model.model_fields.get("name")
     if name is not None and getattr(name.annotation, "__args__", None):
         return str(name.annotation.__args__[0])  # type: ignore[union-attr]
-    return {TrainedTeacher: "trained", GivenTeacher: "given"}.get(model)  # type: ignore[call-overload,no-any-return]
+    return {TrainedTeacher: "trained", GivenTeacher: "given"}.get(model)
 
 
 def _unknown_key(location: Location, raw: Mapping[str, Any]) -> str:
     key = str(location[-1])
     valid = sorted({name for model in _models_at(location[:-1], raw) for name in model.model_fields})
     close = difflib.get_close_matches(key, valid, n=1)
-    return "unknown or without effect here;" + (f" did you mean {close[0]}?" if close else "") + f" valid: {', '.join(valid)}"
+    return (
+        "unknown or without effect here;"
+        + (f" did you mean {close[0]}?" if close else "")
+        + f" valid: {', '.join(valid)}"
+    )
 
 
 def _dotted(location: Location) -> str:
@@ -358,7 +370,7 @@ def _dotted(location: Location) -> str:
 def _dump_yaml(raw: dict[str, Any]) -> str:
     buffer = io.StringIO()
     yaml = YAML(typ="safe")
-    yaml.default_flow_style = None
+    yaml.default_flow_style = None  # type: ignore[assignment]  # None, the library's own default, means mixed
     yaml.sort_base_mapping_type_on_output = False
     yaml.dump(raw, buffer)
     return buffer.getvalue()

@@ -1,7 +1,7 @@
 """From a sweep to its trials, and from trials to packs.
 
-`expand` is the grid made explicit; `make_packs` groups what one worker trains side by side. Both are pure: what is already done comes in as a
-set of trial ids, so resuming and extending are the same set difference.
+`expand` is the grid made explicit; `make_packs` groups what one worker trains side by side. Both are pure: what is already done comes in
+as a set of trial ids, so resuming and extending are the same set difference.
 """
 
 import itertools
@@ -92,13 +92,18 @@ def _teachers(sweep: Sweep, seeds: tuple[int, ...], weights_digest: WeightsDiges
     """The teachers each student seed learns from."""
     teacher = sweep.teacher
     if teacher is None:
-        return {seed: () for seed in seeds}
+        return dict.fromkeys(seeds, ())
     if isinstance(teacher, GivenTeacher):
         digest = weights_digest(teacher.weights)
         given = TrialSpec(
-            role=Role.TEACHER, dataset=sweep.dataset, model=teacher.model, initial_weights=digest, training=None, seed=None
+            role=Role.TEACHER,
+            dataset=sweep.dataset,
+            model=teacher.model,
+            initial_weights=digest,
+            training=None,
+            seed=None,
         )
-        return {seed: (given,) for seed in seeds}
+        return dict.fromkeys(seeds, (given,))
     training = teacher.training or sweep.training
 
     def trained(seed: int) -> TrialSpec:
@@ -107,7 +112,7 @@ def _teachers(sweep: Sweep, seeds: tuple[int, ...], weights_digest: WeightsDiges
     if teacher.seed == "paired":
         return {seed: (trained(seed),) for seed in seeds}
     fixed = tuple(trained(seed) for seed in teacher.seed)
-    return {seed: fixed for seed in seeds}
+    return dict.fromkeys(seeds, fixed)
 
 
 def _student(sweep: Sweep, role: Role, seed: int, teacher: TeacherRef | None = None) -> TrialSpec:
@@ -124,7 +129,7 @@ def _student(sweep: Sweep, role: Role, seed: int, teacher: TeacherRef | None = N
 
 def _concerns(axis: str, role: Role) -> bool:
     """Whether an axis changes trials of this role."""
-    root = axis.split(".")[0]
+    root = axis.split(".", maxsplit=1)[0]
     if root in ("dataset", "training"):
         return True
     return {"teacher": role is not Role.SCRATCH, "student": role is not Role.TEACHER}.get(root, role is Role.DISTILLED)

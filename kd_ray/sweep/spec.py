@@ -1,7 +1,7 @@
 """A trial's complete description, and its identity.
 
-`TrialSpec` holds everything that determines a result and nothing that does not: no path, device, worker count or pack size. The same spec in
-two sweeps is one trial.
+`TrialSpec` holds everything that determines a result and nothing that does not: no path, device, worker count or pack size. The same spec
+in two sweeps is one trial.
 """
 
 import hashlib
