@@ -11,7 +11,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from kd_ray.groups import Groups
-from kd_ray.seeding import stream
+from kd_ray.seeding import shuffled, stream
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -80,14 +80,6 @@ class ImageData:
             raise ValueError(f"std is {self.std}, expected positive numbers")
 
 
-def shuffled_indices(count: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
-    """A uniformly random order of `count` samples.
-
-    Sorted by raw 64-bit draws rather than `Generator.permutation`, whose results NumPy may change between versions (NEP 19).
-    """
-    return np.argsort(rng.bit_generator.random_raw(count), kind="stable")
-
-
 def random_parts(
     count: int, *, fraction: float, rng: np.random.Generator
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
@@ -102,7 +94,7 @@ def random_parts(
         raise ValueError(
             f"a fraction of {fraction} splits {count} samples into {count - num_part} and {num_part}: one part is empty"
         )
-    order_N = shuffled_indices(count, rng)
+    order_N = shuffled(count, rng)
     return np.sort(order_N[num_part:]), np.sort(order_N[:num_part])
 
 
@@ -136,7 +128,7 @@ def contact_sheet(
         top = _MARGIN_PX + row * pitch_y
         draw.text((_MARGIN_PX, top + cell_size_px // 2 - _LINE_PX // 2), class_name, fill=_TEXT, font=font)
         members = np.flatnonzero(split.labels_N == row)
-        chosen = members[shuffled_indices(len(members), stream(0, "contact sheet", row))[:columns]]
+        chosen = members[shuffled(len(members), stream(0, "contact sheet", row))[:columns]]
         for column, n in enumerate(chosen):
             left = label_px + column * pitch_x
             sheet.paste(_cell(split.images_NHWC[n], cell_size_px), (left, top))

@@ -1,4 +1,4 @@
-"""The Trifeature data set: 10 shapes × 10 textures × 10 colours, generated, kept on disk, and split at random.
+"""The Trifeature data set: 10 shapes × 10 textures × 10 colors, generated, kept on disk, and split at random.
 
 What one image looks like is in `trifeature_drawing`. Every image has its own random stream, so a set does not depend on how many
 processes drew it, nor on how many images follow. A cached set is
@@ -26,13 +26,13 @@ import numpy.typing as npt
 from filelock import FileLock
 
 from kd_ray.data.images import ImageData, Split, random_parts
-from kd_ray.data.trifeature_drawing import CANVAS, COLOURS, GENERATOR_VERSION, SHAPES, TEXTURES, render
+from kd_ray.data.trifeature_drawing import CANVAS, COLORS, GENERATOR_VERSION, SHAPES, TEXTURES, render
 from kd_ray.errors import DataError
 from kd_ray.groups import Groups
 from kd_ray.seeding import stream
 
 __all__ = [
-    "COLOURS",
+    "COLORS",
     "FEATURES",
     "GENERATOR_VERSION",
     "NUM_COMBINATIONS",
@@ -43,9 +43,9 @@ __all__ = [
     "render",
 ]
 
-FEATURES = {"shape": SHAPES, "texture": TEXTURES, "colour": COLOURS}
+FEATURES = {"shape": SHAPES, "texture": TEXTURES, "color": COLORS}
 """Feature → names of its values, in the order of the columns of the codes."""
-NUM_COMBINATIONS = len(SHAPES) * len(TEXTURES) * len(COLOURS)
+NUM_COMBINATIONS = len(SHAPES) * len(TEXTURES) * len(COLORS)
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 """Normalisation: ours, round numbers. The mean is exactly the grey of the background."""
 
@@ -94,7 +94,7 @@ def generate(
 ) -> tuple[_Images, _Codes]:
     """(images, codes) of all combinations: image i of combination c stands at c × images_per_combination + i.
 
-    codes has one column for each of `FEATURES`; combination = 100 shape + 10 texture + colour. `on_progress` is called with the number of
+    codes has one column for each of `FEATURES`; combination = 100 shape + 10 texture + color. `on_progress` is called with the number of
     images drawn and their total. `out` (N × size × size × 3) receives the images where they should not lie in memory.
     Several processes are spawned, so the calling script needs an `if __name__ == "__main__"` guard.
 
@@ -135,9 +135,9 @@ def _draw_chunk(task: tuple[_Parameters, int]) -> _Images:
     drawn = []
     for n in range(first, min(first + _CHUNK, parameters.num_images)):
         combination, i = divmod(n, parameters.images_per_combination)
-        shape, texture, colour = _codes(np.array([combination]))[0]
+        shape, texture, color = _codes(np.array([combination]))[0]
         rng = stream(parameters.seed, "trifeature", combination, i)
-        drawn.append(render(SHAPES[shape], TEXTURES[texture], COLOURS[colour], size=parameters.size, rng=rng))
+        drawn.append(render(SHAPES[shape], TEXTURES[texture], COLORS[color], size=parameters.size, rng=rng))
     return np.stack(drawn)
 
 

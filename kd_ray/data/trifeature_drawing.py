@@ -1,4 +1,4 @@
-"""Draws one Trifeature image: a shape, filled with a texture, in a colour, on grey.
+"""Draws one Trifeature image: a shape, filled with a texture, in a color, on grey.
 
 The data set is that of Hermann and Lampinen, "What shapes feature representations?" (NeurIPS 2020, arXiv 2006.12433). Its authors released
 no generator; this one follows published descriptions of it, and its pixels are not those of the original. Where the descriptions are
@@ -107,7 +107,7 @@ SHAPES = tuple(_SHAPES)
 """Names of the shapes; an index into them is a code."""
 TEXTURES = ("solid", "stripes", "grid", "hexgrid", "dots", "noise", "triangles", "zigzags", "rain", "pluses")
 """Names of the textures; an index into them is a code."""
-COLOUR_TENTHS: dict[str, tuple[int, int, int]] = {
+COLOR_TENTHS: dict[str, tuple[int, int, int]] = {
     "red": (10, 0, 0),
     "green": (0, 10, 0),
     "blue": (0, 0, 10),
@@ -120,11 +120,11 @@ COLOUR_TENTHS: dict[str, tuple[int, int, int]] = {
     "white": (10, 10, 10),
 }
 """RGB in tenths, which keeps every later step an integer."""
-COLOURS = tuple(COLOUR_TENTHS)
-"""Names of the colours; an index into them is a code."""
+COLORS = tuple(COLOR_TENTHS)
+"""Names of the colors; an index into them is a code."""
 
 
-def render(shape: str, texture: str, colour: str, *, size: int, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
+def render(shape: str, texture: str, color: str, *, size: int, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
     """One image (size × size × 3): the shape turned by an integer angle in [-45, 45) and placed anywhere wholly inside the canvas.
 
     The texture has its own phase and its own angle. `rng` is used for this image only. A size below 224 is the exact area average of
@@ -136,13 +136,13 @@ def render(shape: str, texture: str, colour: str, *, size: int, rng: np.random.G
         raise ValueError(f"size is {size}, expected 1..{CANVAS}")
     mask_HW = _placed_shape(shape, rng) * _turned_texture(texture, rng)
     if size == CANVAS:
-        return _pixels(np.arange(256), 1, colour).take(mask_HW, axis=0)
-    return _pixels(_area_sums(mask_HW, size), CANVAS**2, colour)
+        return _pixels(np.arange(256), 1, color).take(mask_HW, axis=0)
+    return _pixels(_area_sums(mask_HW, size), CANVAS**2, color)
 
 
-def _pixels(coverage: npt.NDArray[np.int64], unit: int, colour: str) -> npt.NDArray[np.uint8]:
-    """Pixel = 255 (grey + mask (colour - grey)) for mask = coverage / (255 unit), with a last axis for RGB: an integer, times 10 unit."""
-    contrast_C = np.array(COLOUR_TENTHS[colour], dtype=np.int64) - 5
+def _pixels(coverage: npt.NDArray[np.int64], unit: int, color: str) -> npt.NDArray[np.uint8]:
+    """Pixel = 255 (grey + mask (color - grey)) for mask = coverage / (255 unit), with a last axis for RGB: an integer, times 10 unit."""
+    contrast_C = np.array(COLOR_TENTHS[color], dtype=np.int64) - 5
     numerator = 1275 * unit + coverage[..., None] * contrast_C
     return ((2 * numerator + 10 * unit) // (20 * unit)).astype(np.uint8)
 

@@ -370,7 +370,7 @@ def _dotted(location: Location) -> str:
 def _dump_yaml(raw: dict[str, Any]) -> str:
     buffer = io.StringIO()
     yaml = YAML(typ="safe")
-    yaml.default_flow_style = None  # type: ignore[assignment]  # None, the library's own default, means mixed
-    yaml.sort_base_mapping_type_on_output = False
+    yaml.default_flow_style = None
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]  # typed as None by its default
     yaml.dump(raw, buffer)
     return buffer.getvalue()

@@ -12,7 +12,7 @@ import pytest
 
 from kd_ray.data import trifeature
 from kd_ray.data.images import ImageData
-from kd_ray.data.trifeature_drawing import COLOUR_TENTHS
+from kd_ray.data.trifeature_drawing import COLOR_TENTHS
 from kd_ray.errors import DataError
 from kd_ray.seeding import stream
 
@@ -44,12 +44,12 @@ def _load(root: Path, **changes: Any) -> ImageData:
     return trifeature.load(root=root, **{**settings, **changes})
 
 
-def _render(shape: str, texture: str, colour: str, *, seed: int = 0, size: int = 224) -> npt.NDArray[np.int64]:
-    return trifeature.render(shape, texture, colour, size=size, rng=stream(seed, "test")).astype(np.int64)
+def _render(shape: str, texture: str, color: str, *, seed: int = 0, size: int = 224) -> npt.NDArray[np.int64]:
+    return trifeature.render(shape, texture, color, size=size, rng=stream(seed, "test")).astype(np.int64)
 
 
 def test_names_come_in_tens() -> None:
-    assert list(trifeature.FEATURES) == ["shape", "texture", "colour"]
+    assert list(trifeature.FEATURES) == ["shape", "texture", "color"]
     assert [len(set(names)) for names in trifeature.FEATURES.values()] == [10, 10, 10]
     assert trifeature.NUM_COMBINATIONS == 1000
 
@@ -68,8 +68,8 @@ def test_generate_golden(small: tuple[npt.NDArray[np.uint8], npt.NDArray[np.int1
 
 def test_render_golden_at_full_size() -> None:
     total = hashlib.sha256()
-    for n, (shape, texture, colour) in enumerate(zip(*trifeature.FEATURES.values(), strict=True)):
-        total.update(trifeature.render(shape, texture, colour, size=224, rng=stream(n)).tobytes())
+    for n, (shape, texture, color) in enumerate(zip(*trifeature.FEATURES.values(), strict=True)):
+        total.update(trifeature.render(shape, texture, color, size=224, rng=stream(n)).tobytes())
     assert total.hexdigest() == GOLDEN_LARGE_SHA256
 
 
@@ -118,12 +118,12 @@ def test_sizes_that_do_not_divide_are_area_means(size: int) -> None:
     assert abs(_render("tee", "grid", "orange", size=size) - expected).max() <= 1.0
 
 
-@pytest.mark.parametrize("colour", trifeature.COLOURS)
-def test_solid_pixels_have_the_colour_on_grey(colour: str) -> None:
-    image_HWC = _render("square", "solid", colour)
+@pytest.mark.parametrize("color", trifeature.COLORS)
+def test_solid_pixels_have_the_color_on_grey(color: str) -> None:
+    image_HWC = _render("square", "solid", color)
     pixels, counts = np.unique(image_HWC.reshape(-1, 3), axis=0, return_counts=True)
     frequent = {tuple(pixel) for pixel in pixels[np.argsort(counts)[-2:]].tolist()}
-    assert frequent == {(GREY,) * 3, tuple(int(25.5 * tenths + 0.5) for tenths in COLOUR_TENTHS[colour])}
+    assert frequent == {(GREY,) * 3, tuple(int(25.5 * tenths + 0.5) for tenths in COLOR_TENTHS[color])}
 
 
 # Share of the 128 × 128 box that each shape covers, from its geometry.
@@ -203,10 +203,10 @@ def test_load_gives_each_image_its_own_names(cached_root: Path) -> None:
     data = _load(cached_root)
     found = set()
     for split in (data.train, data.test):
-        texture_N, colour_N = (
-            split.sensitive_features[name].membership_NG.argmax(axis=1) for name in ("texture", "colour")
+        texture_N, color_N = (
+            split.sensitive_features[name].membership_NG.argmax(axis=1) for name in ("texture", "color")
         )
-        columns = zip(split.labels_N.tolist(), texture_N.tolist(), colour_N.tolist(), split.images_NHWC, strict=True)
+        columns = zip(split.labels_N.tolist(), texture_N.tolist(), color_N.tolist(), split.images_NHWC, strict=True)
         found |= {(s, t, c, image.tobytes()) for s, t, c, image in columns}
     assert found == by_code
 
@@ -232,7 +232,7 @@ def test_load_uses_the_cache(cached_root: Path) -> None:
     images = cached_root / "trifeature" / KEY / "images.npy"
     before = images.stat().st_mtime_ns
     calls: list[tuple[int, int]] = []
-    _load(cached_root, target="colour", split_seed=9, on_progress=lambda done, total: calls.append((done, total)))
+    _load(cached_root, target="color", split_seed=9, on_progress=lambda done, total: calls.append((done, total)))
     assert (images.stat().st_mtime_ns, calls) == (before, [])
     assert sorted(path.name for path in (cached_root / "trifeature").iterdir() if path.is_dir()) == [KEY]
     written = json.loads((images.parent / "checksums.json").read_text())
@@ -307,7 +307,7 @@ def test_interrupted_drawing_leaves_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"target": "color"}, "target is 'color', expected one of shape, texture, colour"),
+        ({"target": "colour"}, "target is 'colour', expected one of shape, texture, color"),
         ({"size": 0}, r"size is 0, expected 1\.\.224"),
         ({"images_per_combination": 0}, "images_per_combination is 0, expected at least 1"),
         ({"test_fraction": 1.0}, "test_fraction: fraction is 1.0"),

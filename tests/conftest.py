@@ -1,0 +1,31 @@
+"""Fixtures shared by all tests."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from kd_ray.results.store import Store, open_store
+
+_REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Real data beside the checkout, or where KD_RAY_TEST_DATA says; tests that need it are skipped elsewhere."""
+    folder = Path(os.environ.get("KD_RAY_TEST_DATA", _REPOSITORY.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"real data sets are not at {folder}; set KD_RAY_TEST_DATA")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def trifeature_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data root in which the generated sets of the session are kept, so that each is drawn once."""
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """An empty local store."""
+    return open_store(tmp_path / "store")
