@@ -137,39 +137,54 @@ def fit(
     assert seed is not None
     steps = steps_per_epoch(len(data.train), training.batch_size)
     meter = _Meter(report_every_s)
+
+    def fail(student: Student, error: Exception) -> None:
+        students.remove(student)
+        on_failure(student, error)
+
     while students and (position := min(student.step for student in students)) < training.epochs * steps:
         epoch, start = divmod(position, steps)
         for images_BCHW, labels_B in epoch_batches(data.train, training, seed=seed, epoch=epoch, start=start):
             active = [student for student in students if student.step == position]
             if not active:
                 break
-            _step_all(active, teachers, images_BCHW, labels_B, steps)
+            _step_all(active, teachers, images_BCHW, labels_B, steps=steps, fail=fail)
             position += 1
             meter.add(len(labels_B) * len(active), active)
             if position % steps and meter.is_due():
                 yield meter.progress(students, end_of_epoch=False)
         if position % steps == 0:
             meter.settle()
-            for student in [student for student in students if student.step == position]:
+            # A student restored exactly here has finished this epoch before.
+            arrived = [student for student in students if student.step == position and len(student.history) < position // steps]
+            for student in arrived:
                 try:
                     _finish_epoch(student, data, steps)
-                except Exception as error:  # noqa: BLE001 (whatever stops one student must not stop the pack)
-                    students.remove(student)
-                    on_failure(student, error)
+                except Exception as error:  # noqa: BLE001 (as above)
+                    fail(student, error)
             yield meter.progress(students, end_of_epoch=True)
 
 
 def _step_all(
-    active: Sequence[Student], teachers: Mapping[str, nn.Module], images_BCHW: Tensor, labels_B: Tensor, steps: int
+    active: list[Student],
+    teachers: Mapping[str, nn.Module],
+    images_BCHW: Tensor,
+    labels_B: Tensor,
+    *,
+    steps: int,
+    fail: OnFailure,
 ) -> None:
-    """One optimiser step of each active student on the same batch."""
+    """One optimiser step of each active student on the same batch; one that cannot take it fails alone."""
     teacher_BC: dict[str, Tensor] = {}
+    for trial_id in {student.spec.teacher.trial_id: None for student in active if student.spec.teacher}:
+        with torch.no_grad():
+            teacher_BC[trial_id] = teachers[trial_id](images_BCHW)
     for student in active:
         teacher = student.spec.teacher
-        if teacher and teacher.trial_id not in teacher_BC:
-            with torch.no_grad():
-                teacher_BC[teacher.trial_id] = teachers[teacher.trial_id](images_BCHW)
-        _step(student, images_BCHW, labels_B, teacher_BC[teacher.trial_id] if teacher else None, steps)
+        try:
+            _step(student, images_BCHW, labels_B, teacher_BC[teacher.trial_id] if teacher else None, steps)
+        except Exception as error:  # noqa: BLE001 (whatever stops one student must not stop the pack)
+            fail(student, error)
 
 
 def _step(student: Student, images_BCHW: Tensor, labels_B: Tensor, teacher_BC: Tensor | None, steps: int) -> None:

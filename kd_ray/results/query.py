@@ -107,7 +107,7 @@ class Results:
         """
         import duckdb
 
-        with duckdb.connect(config={"TimeZone": "UTC"}) as connection:
+        with duckdb.connect() as connection:
             connect_tables(connection, self.store, sql)
             try:
                 relation = connection.sql(sql)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -101,8 +102,8 @@ def _trial(record: Record, samples: Samples, axes: Mapping[str, str]) -> dict[st
         "accuracy": per_class.accuracy,
         "worst_class_accuracy": per_class.worst_class_accuracy,
         **{name: _null(value) for name, value in record.scalars.items()},
-        "started_at": provenance.started_at,
-        "finished_at": provenance.finished_at,
+        "started_at": _utc(provenance.started_at),
+        "finished_at": _utc(provenance.finished_at),
         "elapsed_s": provenance.elapsed_s,
         "images_per_s": provenance.images_per_s,
         "restarts": provenance.restarts,
@@ -242,6 +243,11 @@ def _from_numpy(values: npt.NDArray[Any], type_: pa.DataType) -> pa.Array:
 
 def _concat(name: str, tables: Sequence[pa.Table]) -> pa.Table:
     return pa.concat_tables([TABLES[name].arrow_schema.empty_table(), *tables])
+
+
+def _utc(moment: datetime) -> datetime:
+    """Without its zone, as the tables keep it."""
+    return moment.astimezone(UTC).replace(tzinfo=None)
 
 
 def _null(value: float) -> float | None:

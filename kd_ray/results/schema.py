@@ -47,7 +47,8 @@ def _count(name: str, meaning: str) -> Column:
 
 _TEXT = pa.string()
 _TEXTS = pa.map_(pa.string(), pa.string())
-_TIME = pa.timestamp("us", tz="UTC")
+# Without a zone, because DuckDB needs an extension for time zones that it would have to download.
+_TIME = pa.timestamp("us")
 
 KEYS = (
     _column("sweep", _TEXT, "name of the sweep"),
@@ -72,8 +73,8 @@ KEYS = (
 """The first columns of every row."""
 
 PROVENANCE = (
-    _column("started_at", _TIME, "when this trial's training started for the last time"),
-    _column("finished_at", _TIME, "when the record was made"),
+    _column("started_at", _TIME, "when this trial's training started for the last time", "UTC"),
+    _column("finished_at", _TIME, "when the record was made", "UTC"),
     _column("elapsed_s", pa.float64(), "training time of this trial over all restarts; in a pack, its share", "s"),
     _column("images_per_s", pa.float64(), "training samples per second of the trial's own time", "1/s"),
     _column("restarts", pa.int64(), "how often training went on from a checkpoint"),

@@ -1,0 +1,211 @@
+"""One suite for both runners, and what only Ray can show: kills."""
+
+import os
+import signal
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from kd_ray.cluster.launch import LaunchReport, launch, resume_file
+from kd_ray.results.ledger import scan
+from kd_ray.results.query import Results
+from kd_ray.results.store import Store, open_store
+from kd_ray.sweep.spec import TrialState
+from tests.processes import command_line, session_pids, started, wait_until
+from tests.sweeps import assert_same_tables, tiny_sweep, write_tiny_sweep
+
+RunnerName = Literal["local", "ray"]
+RUNNERS = [pytest.param("local"), pytest.param("ray", marks=pytest.mark.ray)]
+LONG = ("training.epochs=60", "grid.temperature=[1, 2, 4, 8]")
+"""Long enough to be killed in the middle."""
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, trifeature_root: Path) -> Store:
+    """The tiny sweep, run once in this process."""
+    store = open_store(tmp_path_factory.mktemp("undisturbed"))
+    report = launch(tiny_sweep(trifeature_root), store, runner="local")
+    assert report.exit_code == 0
+    return store
+
+
+@pytest.fixture(scope="module")
+def undisturbed_long(tmp_path_factory: pytest.TempPathFactory, trifeature_root: Path) -> Store:
+    """The long form of it."""
+    store = open_store(tmp_path_factory.mktemp("undisturbed_long"))
+    assert launch(tiny_sweep(trifeature_root, *LONG), store, runner="local").exit_code == 0
+    return store
+
+
+def record_times(store: Store) -> dict[str, object]:
+    return {item.key: item.modified_at for item in store.entries("trials") if item.key.endswith("record.parquet")}
+
+
+def states(report: LaunchReport) -> dict[str, str]:
+    return {trial.description: trial.state for trial in report.trials}
+
+
+@pytest.mark.parametrize("runner", RUNNERS)
+def test_a_sweep_ends_complete_with_the_same_tables_on_every_runner(
+    runner: RunnerName, store: Store, undisturbed: Store, trifeature_root: Path
+) -> None:
+    report = launch(tiny_sweep(trifeature_root), store, runner=runner)
+    assert (report.exit_code, report.num_trained, len(report.trials)) == (0, 7, 7)
+    assert_same_tables(store, undisturbed)
+    # Packs of another size, in the same store's terms the same trials: nothing is left to do.
+    before = record_times(store)
+    again = launch(tiny_sweep(trifeature_root, "placement.pack_size=1"), store, runner=runner)
+    assert (again.exit_code, again.num_trained) == (0, 0)
+    assert record_times(store) == before
+
+
+@pytest.mark.parametrize("runner", RUNNERS)
+def test_extending_a_grid_trains_only_the_new_cells(
+    runner: RunnerName, store: Store, undisturbed: Store, trifeature_root: Path
+) -> None:
+    launch(tiny_sweep(trifeature_root, "grid.seed=[0]", "grid.temperature=[1]"), store, runner="local")
+    before = record_times(store)
+    report = launch(tiny_sweep(trifeature_root), store, runner=runner)
+    after = record_times(store)
+    assert (len(before), len(after), report.num_trained) == (3, 7, 4)
+    assert {key: after[key] for key in before} == before
+    # Positions differ, because the first cells came first; the rows are the same.
+    trials = Results(store).query("SELECT trial_id, accuracy, loss FROM trials ORDER BY trial_id")
+    assert trials.equals(Results(undisturbed).query("SELECT trial_id, accuracy, loss FROM trials ORDER BY trial_id"))
+
+
+@pytest.mark.parametrize("runner", RUNNERS)
+def test_one_failing_trial_costs_only_itself(runner: RunnerName, store: Store, trifeature_root: Path) -> None:
+    overrides = ("training.optimizer.lr=null", "grid.training.optimizer.lr=[0.02, 1e30]", "grid.seed=[0]", "grid.temperature=[4]")
+    report = launch(tiny_sweep(trifeature_root, *overrides), store, runner=runner)
+    assert report.exit_code == 1
+    assert report.counts()[TrialState.COMPLETE] == 3
+    failed = [trial for trial in report.trials if trial.state == TrialState.FAILED]
+    assert len(failed) == 2
+    assert all("NonFiniteLossError" in trial.why and "in epoch 1" in trial.why for trial in failed)
+    assert all("Traceback" in (trial.traceback or "") for trial in failed)
+    # Failed trials are retried only on request; then they fail again, and the others are left alone.
+    before = record_times(store)
+    errors = {trial.trial_id: store.get(f"trials/{trial.trial_id}/error.json") for trial in failed}
+    assert launch(tiny_sweep(trifeature_root, *overrides), store, runner="local").exit_code == 1
+    assert {trial_id: store.get(f"trials/{trial_id}/error.json") for trial_id in errors} == errors
+    assert launch(tiny_sweep(trifeature_root, *overrides), store, runner="local", retry_failed=True).exit_code == 1
+    assert all(store.get(f"trials/{trial_id}/error.json") != error for trial_id, error in errors.items())
+    assert record_times(store) == before
+
+
+@pytest.mark.parametrize("runner", RUNNERS)
+def test_a_failing_teacher_blocks_its_students_and_nothing_hangs(
+    runner: RunnerName, store: Store, trifeature_root: Path
+) -> None:
+    report = launch(tiny_sweep(trifeature_root, "teacher.training.optimizer.lr=1e30"), store, runner=runner)
+    assert report.exit_code == 1
+    assert report.counts() == {"complete": 2, "running": 0, "failed": 1, "interrupted": 0, "pending": 4}
+    assert all("blocked: its teacher" in trial.why for trial in report.trials if trial.state == TrialState.PENDING)
+
+
+def test_only_runs_one_trial_and_its_teacher(store: Store, trifeature_root: Path) -> None:
+    from kd_ray.results.status import plan
+
+    file = tiny_sweep(trifeature_root)
+    wanted = plan(file, store).planned[-1]
+    report = launch(file, store, runner="local", only=wanted.trial_id[:10])
+    assert wanted.spec.teacher
+    assert {trial.trial_id for trial in report.trials} == {wanted.trial_id, wanted.spec.teacher.trial_id}
+    assert report.counts()[TrialState.COMPLETE] == 2
+    assert len(record_times(store)) == 2
+
+
+def test_resume_needs_no_sweep_file(store: Store, undisturbed: Store, trifeature_root: Path) -> None:
+    from kd_ray.results.status import plan
+
+    file = tiny_sweep(trifeature_root)
+    launch(file, store, runner="local", only=plan(file, store).planned[0].trial_id)
+    resumed, weights = resume_file(store, "tiny")
+    assert launch(resumed, store, runner="local", weights=weights).exit_code == 0
+    assert_same_tables(store, undisturbed)
+
+
+def has_checkpoint(store: Store) -> bool:
+    return any("/checkpoint/" in item.key for item in store.entries("trials"))
+
+
+def num_complete(store: Store) -> int:
+    return len(record_times(store))
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("runner", ["local", "ray"])
+def test_a_killed_driver_followed_by_launch_finishes_with_the_same_tables(
+    runner: str, tmp_path: Path, undisturbed_long: Store, trifeature_root: Path
+) -> None:
+    """SIGKILL of the driver alone, while students are in the middle; Ray's workers are left to find out by themselves."""
+    file = write_tiny_sweep(tmp_path, trifeature_root, *LONG)
+    store = open_store(tmp_path / "store")
+    arguments = ("launch", str(file), "--store", str(tmp_path / "store"), "--runner", runner)
+    with started(*arguments, cwd=tmp_path) as process:
+        wait_until(lambda: num_complete(store) >= 2 and has_checkpoint(store), process)
+        os.kill(process.pid, signal.SIGKILL)
+        done = set(record_times(store))
+        assert len(done) < 11
+        with started(*arguments, cwd=tmp_path) as second:
+            output, _ = second.communicate(timeout=240)
+    assert second.returncode == 0, output
+    assert_same_tables(store, undisturbed_long)
+    restarts = Results(store).query("SELECT max(restarts) AS n FROM trials")["n"].to_pylist()[0]
+    assert restarts >= 1
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_stops_with_checkpoints_and_says_how_to_go_on(
+    number: signal.Signals, tmp_path: Path, undisturbed_long: Store, trifeature_root: Path
+) -> None:
+    file = write_tiny_sweep(tmp_path, trifeature_root, *LONG, "placement.checkpoint_interval_s=3600")
+    store = open_store(tmp_path / "store")
+    with started("launch", str(file), "--store", str(tmp_path / "store"), cwd=tmp_path) as process:
+        wait_until(lambda: num_complete(store) >= 1, process)
+        os.kill(process.pid, number)
+        output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, output
+    assert output.splitlines()[-1].startswith("interrupted; go on with:  kd-ray resume tiny --store ")
+    # No checkpoint was due by time, so these were written by the interrupt; no lease is left behind.
+    assert has_checkpoint(store)
+    file_, weights = resume_file(store, "tiny")
+    from kd_ray.sweep.plan import expand
+
+    ids = [trial.trial_id for trial in expand(file_, lambda path: "")]
+    assert TrialState.RUNNING not in {status.state for status in scan(store, ids).values()}
+    tables_hold = Results(store).query("SELECT count(*) AS n FROM trials")["n"].to_pylist()[0]
+    assert tables_hold == num_complete(store)
+    assert launch(file_, store, runner="local", weights=weights).exit_code == 0
+    assert_same_tables(store, undisturbed_long)
+
+
+@pytest.mark.ray
+def test_a_killed_worker_is_replaced_within_the_same_launch(tmp_path: Path, undisturbed_long: Store, trifeature_root: Path) -> None:
+    file = write_tiny_sweep(tmp_path, trifeature_root, *LONG)
+    store = open_store(tmp_path / "store")
+    with started("launch", str(file), "--store", str(tmp_path / "store"), cwd=tmp_path) as process:
+        wait_until(lambda: has_checkpoint(store), process)
+        workers = [pid for pid in session_pids(process.pid) if "ray::" in command_line(pid) and "PackTrainable" in command_line(pid)]
+        assert workers
+        for pid in workers:
+            os.kill(pid, signal.SIGKILL)
+        output, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, output
+    assert_same_tables(store, undisturbed_long)
+
+
+def test_two_launches_at_once_train_every_trial_once(tmp_path: Path, undisturbed: Store, trifeature_root: Path) -> None:
+    """Two drivers, one store, one sweep; the lease is the guard."""
+    file = write_tiny_sweep(tmp_path, trifeature_root)
+    store = open_store(tmp_path / "store")
+    arguments = ("launch", str(file), "--store", str(tmp_path / "store"), "--runner", "local")
+    with started(*arguments, cwd=tmp_path) as first, started(*arguments, cwd=tmp_path) as second:
+        outputs = [process.communicate(timeout=240)[0] for process in (first, second)]
+    assert (first.returncode, second.returncode) == (0, 0), outputs
+    assert_same_tables(store, undisturbed)
+    weights = [item.key for item in store.entries("trials") if "/weights-" in item.key]
+    assert len(weights) == 7, "a trial that was trained twice left two sets of weights"

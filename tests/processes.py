@@ -1,0 +1,77 @@
+"""Runs the command line as real processes, and ends every process it started, by its id."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+def command(*arguments: str) -> list[str]:
+    """The command line of this checkout, whatever is on the PATH."""
+    return [sys.executable, "-m", "kd_ray.cli", *arguments]
+
+
+def run_cli(*arguments: str, cwd: Path, timeout_s: float = 300) -> subprocess.CompletedProcess[str]:
+    """Run to the end."""
+    return subprocess.run(command(*arguments), cwd=cwd, capture_output=True, text=True, timeout=timeout_s, check=False)
+
+
+@contextmanager
+def started(*arguments: str, cwd: Path) -> Iterator[subprocess.Popen[str]]:
+    """A running command in a session of its own; whatever is left of the session at the end is killed."""
+    process = subprocess.Popen(
+        command(*arguments), cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
+    try:
+        yield process
+    finally:
+        kill_session(process.pid)
+        process.communicate()
+
+
+def kill_session(session: int) -> None:
+    """SIGKILL every process of a session."""
+    for pid in session_pids(session):
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+
+
+def session_pids(session: int) -> list[int]:
+    """Process ids of a session, its leader last."""
+    pids = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                fields = (entry / "stat").read_text().rsplit(")", 1)[1].split()
+            except OSError:
+                continue
+            if int(fields[3]) == session and fields[0] != "Z":
+                pids.append(int(entry.name))
+    return sorted(pids, key=lambda pid: pid == session)
+
+
+def command_line(pid: int) -> str:
+    """How a process was started; empty when it has ended. Ray's workers name what they do here."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    except OSError:
+        return ""
+
+
+def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str], *, timeout_s: float = 120) -> None:
+    """Return as soon as the condition holds; fail when the process ends first or the time is up."""
+    for _ in range(round(timeout_s / 0.05)):
+        if condition():
+            return
+        try:
+            process.wait(timeout=0.05)
+        except subprocess.TimeoutExpired:
+            continue
+        output = process.stdout.read() if process.stdout else ""
+        raise AssertionError(f"the process ended with {process.returncode} before the condition held:\n{output}")
+    raise AssertionError(f"the condition did not hold within {timeout_s} s")
