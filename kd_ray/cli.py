@@ -4,6 +4,7 @@ Heavy imports (torch, ray, duckdb) happen inside the commands that need them, so
 Exit codes: 0 done, 1 some trials failed, 2 bad input, 130 interrupted.
 """
 
+import io
 import json
 import os
 import sys
@@ -42,7 +43,7 @@ def _store_option(function: Callable[..., Any]) -> Callable[..., Any]:
         "--store",
         "store_url",
         metavar="URL",
-        default=lambda: os.environ.get("KD_RAY_STORE", DEFAULT_STORE),
+        default=lambda: os.environ.get("KD_RAY_STORE") or DEFAULT_STORE,
         help=f"Local folder, s3://…, gs://… or az://…  [default: $KD_RAY_STORE or {DEFAULT_STORE}]",
     )(function)
 
@@ -101,7 +102,7 @@ def plan_command(sweep_file: Path, overrides: tuple[str, ...], store_url: str, a
     from kd_ray import text
     from kd_ray.results.status import plan
 
-    plan_ = plan(_load(sweep_file, overrides), _existing_store(store_url))
+    plan_ = plan(_load(sweep_file, overrides), _store(store_url))
     click.echo(json.dumps(plan_.to_dict(), indent=1) if as_json else text.plan(plan_))
 
 
@@ -130,13 +131,12 @@ def resume_command(sweep_name: str, overrides: tuple[str, ...], **options: Any) 
 @click.argument("sweep_name", metavar="SWEEP_NAME")
 @_store_option
 @_JSON
-@click.option("--watch", is_flag=True, help="Show again every two seconds until nothing runs.")
+@click.option("--watch", is_flag=True, help="Show again every two seconds until every trial is settled.")
 @click.option("--failed", is_flag=True, help="Show the traceback of each failed trial.")
 def status_command(sweep_name: str, store_url: str, as_json: bool, watch: bool, failed: bool) -> None:
     """Show how far a sweep is, from the store alone."""
     from kd_ray import text
     from kd_ray.results.status import sweep_status
-    from kd_ray.sweep.spec import TrialState
 
     store = _open(store_url)
     while True:
@@ -144,7 +144,7 @@ def status_command(sweep_name: str, store_url: str, as_json: bool, watch: bool, 
         if watch and sys.stdout.isatty():
             click.clear()
         click.echo(json.dumps(status.to_dict(), indent=1) if as_json else text.status(status, tracebacks=failed))
-        if not watch or not any(trial.state == TrialState.RUNNING for trial in status.trials):
+        if not watch or all(trial.is_settled for trial in status.trials):
             return
         time.sleep(2)
 
@@ -214,7 +214,9 @@ def data_show_command(name: str, overrides: tuple[str, ...], data_root: Path, ou
     display = TextDisplay(_console())
     dataset = parse_dataset(name, overrides)
     data = load_dataset(dataset, data_root, processes=os.cpu_count() or 1, on_progress=display.preparing(name))
-    contact_sheet(data.test, data.class_names).save(output, format="PNG")
+    buffer = io.BytesIO()
+    contact_sheet(data.test, data.class_names).save(buffer, format="PNG")
+    _write(buffer.getvalue(), output)
     click.echo(f"{len(data.test):,} test images in {len(data.class_names)} classes; sheet written to {output}")
 
 
@@ -228,14 +230,14 @@ def _open(url: str) -> "Store":
     """A store that must exist."""
     from kd_ray.results.store import open_store
 
-    return open_store(url, create=False)
+    return open_store(url, must_exist=True)
 
 
-def _existing_store(url: str) -> "Store | None":
-    """The store, or None where a local folder does not exist yet."""
+def _store(url: str) -> "Store":
+    """A store that may not exist yet."""
     from kd_ray.results.store import open_store
 
-    return open_store(url, create=False) if "://" in url or Path(url).expanduser().is_dir() else None
+    return open_store(url)
 
 
 def _launch(
@@ -245,9 +247,8 @@ def _launch(
     from kd_ray.cluster.display import TextDisplay
     from kd_ray.cluster.launch import launch
     from kd_ray.results.query import Results
-    from kd_ray.results.store import open_store
 
-    store = open_store(store_url)
+    store = _store(store_url)
     report = launch(file, store, display=TextDisplay(_console()), verbose=verbose, weights=weights, **options)
     click.echo(text.launch_report(report, Results(store)))
     sys.exit(report.exit_code)

@@ -1,5 +1,6 @@
 """Text for people: what the commands print. Takes the typed values of the other rooms and computes nothing."""
 
+import csv
 import io
 import json
 from collections.abc import Sequence
@@ -76,8 +77,13 @@ def launch_report(report: "LaunchReport", results: Results) -> str:
         lines.append(f"try again:  kd-ray resume {report.sweep} --retry-failed{store}")
     sql = "SELECT role, temperature, avg(accuracy) AS accuracy FROM trials GROUP BY ALL ORDER BY ALL"
     lines.append(f'ask:        kd-ray query "{sql}"{store}')
-    lines.append(f"add seeds:  kd-ray resume {report.sweep} --set grid.seed='[0,1,2,3,4]'{store}")
+    lines.append(f"add a seed: kd-ray resume {report.sweep} --set grid.seed='{json.dumps(_more_seeds(report))}'{store}")
     return "\n".join(lines)
+
+
+def _more_seeds(report: "LaunchReport") -> list[int]:
+    """The sweep's seeds, and the next one."""
+    return [*report.seeds, max(report.seeds) + 1]
 
 
 def conditions(rows: Sequence[ConditionSummary]) -> str:
@@ -106,22 +112,28 @@ def schema(name: str | None) -> str:
 
 
 def encode(answer: pa.Table, format_: str) -> bytes:
-    """A query's answer as a table for people, CSV, JSON (a list of objects) or Parquet."""
+    """A query's answer as a table for people, CSV, JSON (a list of objects) or Parquet.
+
+    Raises:
+        QueryError: JSON or Parquet is asked for, and two columns have the same name.
+    """
+    names = answer.column_names
+    rows = list(zip(*(column.to_pylist() for column in answer.columns), strict=True))
+    if format_ in ("json", "parquet") and len(set(names)) != len(names):
+        repeated = ", ".join(sorted({name for name in names if names.count(name) > 1}))
+        raise QueryError(f"--format {format_}: column names repeat: {repeated}; name them apart with AS")
     if format_ == "parquet":
         return encode_table(answer)
     if format_ == "json":
-        return (json.dumps(answer.to_pylist(), default=str, indent=1) + "\n").encode()
+        return (json.dumps([dict(zip(names, row, strict=True)) for row in rows], default=str, indent=1) + "\n").encode()
     if format_ == "csv":
-        import csv
-
         buffer = io.StringIO()
         writer = csv.writer(buffer, lineterminator="\n")
-        writer.writerow(answer.column_names)
-        writer.writerows(row.values() for row in answer.to_pylist())
+        writer.writerows([names, *rows])
         return buffer.getvalue().encode()
-    table = _table(answer.column_names, right=[i for i, kind in enumerate(answer.schema.types) if _is_number(kind)])
-    for row in answer.to_pylist():
-        table.add_row(*(_cell(value) for value in row.values()))
+    table = _table(names, right=[i for i, kind in enumerate(answer.schema.types) if _is_number(kind)])
+    for row in rows:
+        table.add_row(*map(_cell, row))
     return (_render(table) + f"\n{answer.num_rows} rows\n").encode()
 
 

@@ -23,7 +23,12 @@ def run_cli(*arguments: str, cwd: Path, timeout_s: float = 300) -> subprocess.Co
 def started(*arguments: str, cwd: Path) -> Iterator[subprocess.Popen[str]]:
     """A running command in a session of its own; whatever is left of the session at the end is killed."""
     process = subprocess.Popen(
-        command(*arguments), cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+        command(*arguments),
+        cwd=cwd,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
     )
     try:
         yield process

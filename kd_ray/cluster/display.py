@@ -76,7 +76,7 @@ class SweepProgress:
         pack, _ = self.running[progress.pack_id]
         self.running[progress.pack_id] = (pack, progress)
         mark, epoch = self._marks[progress.pack_id]
-        if progress.epoch > epoch:
+        if progress.epoch > epoch and not progress.done:
             now = time.monotonic()
             if epoch >= 0:
                 model = pack.trials[0].spec.model
@@ -213,7 +213,9 @@ class TextDisplay:
         done = self._state.complete
         if todo:
             self._console.print(
-                f"sweep {plan.sweep}: {len(plan.trials)} trials, {done} complete, {len(todo)} to run → {plan.store}"
+                f"sweep {plan.sweep}: {len(plan.trials)} trials, {done} complete, {len(todo)} to run → {plan.store}",
+                soft_wrap=True,
+                markup=False,
             )
 
     def waiting(self, num_held: int) -> None:

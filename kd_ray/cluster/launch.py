@@ -9,6 +9,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -17,13 +18,16 @@ from kd_ray.cluster.display import Display, QuietDisplay
 from kd_ray.cluster.queue import PackQueue
 from kd_ray.cluster.runner import Interrupts, Job, Observer, Runner, cpu_count
 from kd_ray.data.load import load_dataset
+from kd_ray.distill.checkpoint import from_weights
 from kd_ray.distill.pack import PackProgress
-from kd_ray.errors import InvalidInputError, KdRayError
+from kd_ray.errors import InvalidInputError, KdRayError, StoreError, SweepError
+from kd_ray.models import build_model
 from kd_ray.results import ledger
-from kd_ray.results.manifest import Manifest, read_manifest, write_manifest
+from kd_ray.results.manifest import read_manifest, write_manifest
 from kd_ray.results.status import Plan, TrialView, file_digest, plan, sweep_status
 from kd_ray.results.store import Store, given_weights_key
 from kd_ray.results.tables import FoldReport, fold
+from kd_ray.sweep.config import Placement
 from kd_ray.sweep.load import SweepFile, axis_path, parse_sweep
 from kd_ray.sweep.plan import Pack, PlannedTrial, make_packs
 from kd_ray.sweep.spec import TrialState
@@ -43,7 +47,9 @@ class LaunchReport:
     sweep: str
     store: str
     trials: tuple[TrialView, ...]
-    """Every trial of the sweep, as the store says at the end."""
+    """The trials that were asked for, as the store says at the end."""
+    seeds: tuple[int, ...]
+    """The sweep's seeds."""
     num_trained: int
     """Trials that became complete during this launch."""
     elapsed_s: float
@@ -85,34 +91,45 @@ def launch(
     """
     started = time.monotonic()
     display = display or QuietDisplay()
+    file = _with_absolute_paths(file)
     before = plan(file, store, retry_failed=retry_failed, weights=weights)
     planned = _select(before.planned, only)
-    file = _with_absolute_paths(file)
-    todo = _todo(before, planned)
+    todo = _todo(before, planned, retry_failed=retry_failed)
+    engine: AbstractContextManager[Runner | None] = (
+        _runner(runner, file.sweep.placement, address, verbose=verbose) if todo else nullcontext()
+    )
+    given = _given_weights(file, store, weights)
     if address is None:
         _prepare_data(todo, Path(file.sweep.placement.data_root), display)
-    manifest = write_manifest(
-        store, file.sweep, before.planned, sweep_yaml=file.to_yaml(), weights=_store_weights(file, store, weights)
-    )
-    if retry_failed:
-        for view in before.trials:
-            if view.state == TrialState.FAILED:
-                ledger.clear_error(store, view.trial_id)
     interrupts = Interrupts()
-    with interrupts.watch(), display:
-        display.begin(before, todo)
-        if todo:
-            _run(file, store, manifest, planned, _runner(runner, address, verbose), display, interrupts)
-        report = fold(store, manifest)
+    with engine as ready, interrupts.watch():
+        # Everything has been checked and the machines are there; from here on the store is written.
+        for path, digest in given.items():
+            if not store.exists(given_weights_key(digest)):
+                store.put(given_weights_key(digest), Path(path).expanduser().read_bytes())
+        manifest = write_manifest(store, file.sweep, before.planned, sweep_yaml=file.to_yaml(), weights=given)
+        for view in before.trials:
+            if (
+                retry_failed
+                and view.state == TrialState.FAILED
+                and view.trial_id in {trial.trial_id for trial in planned}
+            ):
+                ledger.clear_error(store, view.trial_id)
+        with display:
+            display.begin(before, todo)
+            if ready is not None:
+                _run(file, store, planned, ready, display, interrupts)
+        report = fold(store, manifest.sweep)
         after = sweep_status(store, file.sweep.name)
-    done_before = before.counts()[TrialState.COMPLETE]
-    num_trained = sum(trial.state == TrialState.COMPLETE for trial in after.trials) - done_before
+    done_before = {trial.trial_id for trial in before.trials if trial.state == TrialState.COMPLETE}
     asked = {trial.trial_id for trial in planned}
+    shown = tuple(trial for trial in after.trials if trial.trial_id in asked)
     return LaunchReport(
         sweep=file.sweep.name,
         store=store.url,
-        trials=after.trials if only is None else tuple(trial for trial in after.trials if trial.trial_id in asked),
-        num_trained=num_trained,
+        trials=shown,
+        seeds=tuple(file.axes["seed"]),
+        num_trained=sum(trial.state == TrialState.COMPLETE and trial.trial_id not in done_before for trial in shown),
         elapsed_s=time.monotonic() - started,
         interrupted=interrupts.requested(),
         problems=report.problems,
@@ -138,15 +155,18 @@ def _select(planned: tuple[PlannedTrial, ...], only: str | None) -> tuple[Planne
         return planned
     chosen = [trial for trial in planned if trial.trial_id.startswith(only)]
     if len(chosen) != 1:
-        what = "no trial" if not chosen else f"{len(chosen)} trials"
-        raise InvalidInputError(f"--only {only}: {what} of this sweep begin with it; `kd-ray plan` lists the trial ids")
+        what = "no trial of this sweep begins" if not chosen else f"{len(chosen)} trials of this sweep begin"
+        raise InvalidInputError(f"--only {only}: {what} with it; `kd-ray plan` lists the trial ids")
     teacher = chosen[0].spec.teacher
     return tuple(trial for trial in planned if trial is chosen[0] or (teacher and trial.trial_id == teacher.trial_id))
 
 
-def _todo(before: Plan, planned: Collection[PlannedTrial]) -> tuple[PlannedTrial, ...]:
-    scheduled = {trial.trial_id for pack in before.packs for trial in pack.trials}
-    return tuple(trial for trial in planned if trial.trial_id in scheduled)
+def _todo(before: Plan, planned: Collection[PlannedTrial], *, retry_failed: bool) -> tuple[PlannedTrial, ...]:
+    """The trials that this launch has to see through: what is not settled, also what another launch holds now."""
+    open_ = {view.trial_id for view in before.trials if not view.is_settled}
+    if retry_failed:
+        open_ |= {view.trial_id for view in before.trials if view.state == TrialState.FAILED}
+    return tuple(trial for trial in planned if trial.trial_id in open_)
 
 
 def _with_absolute_paths(file: SweepFile) -> SweepFile:
@@ -165,16 +185,36 @@ def _with_absolute_paths(file: SweepFile) -> SweepFile:
     return replace(file, raw=raw, sweep=parse_sweep(replace(file, raw=raw).to_yaml(), source=file.source).sweep)
 
 
-def _store_weights(file: SweepFile, store: Store, known: Mapping[str, str] | None) -> dict[str, str]:
-    """Put given weights into the store under their digest, where every worker finds them; returns digests by path."""
+def _given_weights(file: SweepFile, store: Store, known: Mapping[str, str] | None) -> dict[str, str]:
+    """Digests of given weights by path, after a look at each that is not in the store yet: it must fit the model.
+
+    Raises:
+        SweepError: a file cannot be read, or does not hold weights of the teacher's model.
+    """
     teacher = file.raw.get("teacher") or {}
     paths = [teacher["weights"]] if "weights" in teacher else list(file.raw["grid"].get("teacher.weights", ()))
     digests = {}
     for path in paths:
         digests[path] = (known or {}).get(path) or file_digest(path, file.source)
         if not store.exists(given_weights_key(digests[path])):
-            store.put(given_weights_key(digests[path]), Path(path).read_bytes())
+            file_digest(path, file.source)
+            _check_weights(file, Path(path).expanduser())
     return digests
+
+
+def _check_weights(file: SweepFile, path: Path) -> None:
+    dataset, teacher = file.sweep.dataset, file.sweep.teacher
+    if teacher is None or "teacher.model" in file.axes:
+        return
+    model = build_model(teacher.model, num_classes=dataset.num_classes, image_size=dataset.image_size)
+    try:
+        model.load_state_dict(from_weights(path.read_bytes(), source=str(path)))
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()
+        raise SweepError(
+            f"{file.source}: teacher.weights: {path} does not fit {teacher.model} with {dataset.num_classes} classes: "
+            + " ".join(line.strip() for line in reason[:4])
+        ) from error
 
 
 def _prepare_data(todo: Collection[PlannedTrial], root: Path, display: Display) -> None:
@@ -183,7 +223,7 @@ def _prepare_data(todo: Collection[PlannedTrial], root: Path, display: Display) 
         load_dataset(dataset, root, processes=cpu_count(), on_progress=display.preparing(dataset.name))
 
 
-def _runner(name: Literal["ray", "local"], address: str | None, verbose: bool) -> Runner:
+def _runner(name: Literal["ray", "local"], placement: Placement, address: str | None, *, verbose: bool) -> Runner:
     if name == "local":
         if address is not None:
             raise InvalidInputError(f"--address {address} has no effect with --runner local")
@@ -192,33 +232,47 @@ def _runner(name: Literal["ray", "local"], address: str | None, verbose: bool) -
         return LocalRunner()
     from kd_ray.cluster.ray_tune import RayRunner
 
-    return RayRunner(address=address, verbose=verbose)
+    return RayRunner(placement=placement, address=address, verbose=verbose)
 
 
 def _run(
     file: SweepFile,
     store: Store,
-    manifest: Manifest,
     planned: tuple[PlannedTrial, ...],
     runner: Runner,
     display: Display,
     interrupts: Interrupts,
 ) -> None:
-    """Run until nothing is left that this launch could do; trials held by another launch are waited for."""
+    """Run until nothing is left that this launch could do; trials held by another launch are waited for.
+
+    Raises:
+        StoreError: workers say that they committed trials, and the store does not show them.
+    """
     placement = file.sweep.placement
     job = Job(store=store, placement=placement, launch_id=ledger.new_launch_id())
     waiter = threading.Event()
-    with _BackgroundFold(store, manifest) as folder:
+    reported: set[str] = set()
+    with _BackgroundFold(store, file.sweep.name) as folder:
         observer = _Observers(display, folder)
         while not interrupts.requested():
             states = ledger.scan(store, [trial.trial_id for trial in planned])
-            done = {trial_id for trial_id, status in states.items() if status.state is TrialState.COMPLETE}
-            held = {trial_id for trial_id, status in states.items() if status.state is TrialState.RUNNING}
-            failed = {trial_id for trial_id, status in states.items() if status.state is TrialState.FAILED}
-            packs = make_packs(planned, pack_size=placement.pack_size, done=done | held | failed)
+            by_state = {state: {trial_id for trial_id, s in states.items() if s.state is state} for state in TrialState}
+            done, held, failed = (
+                by_state[state] for state in (TrialState.COMPLETE, TrialState.RUNNING, TrialState.FAILED)
+            )
+            if lost := reported - done:
+                raise StoreError(
+                    f"store {store.url}: workers have committed {len(lost)} trials that are not here; every node must see the same store, "
+                    "so on several machines it has to be a shared folder or an object store"
+                )
+            blocked = {
+                trial.trial_id for trial in planned if trial.spec.teacher and trial.spec.teacher.trial_id in failed
+            }
+            packs = make_packs(planned, pack_size=placement.pack_size, done=done | held | failed | blocked)
             queue = PackQueue.of(packs, done, placement.max_retries)
             if not queue.is_exhausted():
                 runner.run(queue, job, observer, interrupts)
+                reported |= queue.done
             elif held:
                 display.waiting(len(held))
                 waiter.wait(POLL_S)
@@ -229,8 +283,8 @@ def _run(
 class _BackgroundFold:
     """Folds while the sweep runs, so that a query sees committed trials soon; never in the way of the scheduler."""
 
-    def __init__(self, store: Store, manifest: Manifest) -> None:
-        self._fold: Callable[[], FoldReport] = lambda: fold(store, manifest)
+    def __init__(self, store: Store, sweep: str) -> None:
+        self._fold: Callable[[], FoldReport] = lambda: fold(store, sweep)
         self._due = threading.Event()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._work, name="kd_ray-fold", daemon=True)

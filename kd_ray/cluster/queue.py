@@ -1,6 +1,7 @@
 """Which pack may start now. Pure bookkeeping, shared by both runners.
 
-A pack waits until its teachers are committed. A pack whose worker died is started again with what is left of it, a bounded number of times.
+A pack waits until its teachers are committed. A pack whose worker died is started again with what is left of
+it, in two halves, a bounded number of times.
 """
 
 from collections import deque
@@ -54,5 +55,8 @@ class PackQueue:
             self.retries[trial.trial_id] = self.retries.get(trial.trial_id, 0) + 1
         again = [trial for trial in left if self.retries[trial.trial_id] <= self.max_retries]
         self.given_up.update(trial.trial_id for trial in left if trial not in again)
-        if again:
-            self.waiting.appendleft(Pack(trials=tuple(again)))
+        # In two halves: what was too much together may fit apart, and a trial that kills its worker ends up alone.
+        half = -(-len(again) // 2)
+        for part in (again[half:], again[:half]):
+            if part:
+                self.waiting.appendleft(Pack(trials=tuple(part)))

@@ -7,11 +7,14 @@ loggers and checkpoints are off or in a temporary folder that is deleted: truth 
 
 import logging
 import os
+import socket
 import tempfile
+import traceback
 import warnings
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",  # nothing leaves the cluster
@@ -35,43 +38,58 @@ from kd_ray.cluster.queue import PackQueue  # noqa: E402
 from kd_ray.cluster.runner import Interrupts, Job, Observer, cpu_count  # noqa: E402
 from kd_ray.distill.pack import PackProgress, run_pack  # noqa: E402
 from kd_ray.distill.worker import Worker  # noqa: E402
-from kd_ray.errors import InvalidInputError  # noqa: E402
+from kd_ray.errors import InvalidInputError, KdRayError  # noqa: E402
 from kd_ray.results import ledger  # noqa: E402
-from kd_ray.results.store import Store, error_key, record_key  # noqa: E402
 from kd_ray.sweep.config import Placement  # noqa: E402
 from kd_ray.sweep.plan import Pack, PlannedTrial  # noqa: E402
+from kd_ray.sweep.spec import TrialState  # noqa: E402
 
 _MAX_PENDING = 64
+_PROBE_S = 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class RayRunner:
     """See the module."""
 
+    placement: Placement
     address: str | None = None
     """Address of a running cluster; None starts Ray on this machine and stops it afterwards."""
     verbose: bool = False
     """Show Ray's own output."""
 
-    def run(self, queue: PackQueue, job: Job, observer: Observer, interrupts: Interrupts) -> None:
-        """Run the packs as one Tune experiment.
+    def __enter__(self) -> Self:
+        """Connect to the cluster, or start one.
 
         Raises:
             InvalidInputError: there is no cluster at `address`, or it can never hold one pack.
         """
         self._connect()
         try:
-            slots = _check_capacity(job.placement)
-            os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(min(slots, _MAX_PENDING) + 1)
-            with tempfile.TemporaryDirectory(prefix="kd_ray_tune_") as folder:
-                self._fit(queue, job, observer, interrupts, folder)
-        finally:
+            slots = _check_capacity(self.placement)
+        except BaseException:
             ray.shutdown()
+            raise
+        os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(min(slots, _MAX_PENDING) + 1)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        ray.shutdown()
+
+    def run(self, queue: PackQueue, job: Job, observer: Observer, interrupts: Interrupts) -> None:
+        """Run the packs as one Tune experiment."""
+        # Ray has put its own handler of SIGTERM, which aborts, in the place of ours.
+        with interrupts.watch(), tempfile.TemporaryDirectory(prefix="kd_ray_tune_") as folder:
+            self._fit(queue, job, observer, interrupts, folder)
 
     def _connect(self) -> None:
         level = logging.INFO if self.verbose else logging.ERROR
         for name in ("ray", "ray.tune", "ray.tune.analysis.experiment_analysis", "ray.tune.tune"):
             logging.getLogger(name).setLevel(level)
+        if self.address is not None:
+            _probe(self.address)
         try:
             with warnings.catch_warnings():
                 # Ray announces changes of its own defaults here; users of kd_ray can do nothing about them.
@@ -84,7 +102,12 @@ class RayRunner:
                     logging_level=level,
                 )
         except (ConnectionError, TimeoutError, ValueError, RuntimeError) as error:
-            raise InvalidInputError(f"--address {self.address}: cannot reach a Ray cluster there: {error}") from error
+            where = (
+                f"--address {self.address}: cannot use the Ray cluster there"
+                if self.address
+                else "cannot start Ray on this machine"
+            )
+            raise InvalidInputError(f"{where}: {error}") from error
 
     def _fit(self, queue: PackQueue, job: Job, observer: Observer, interrupts: Interrupts, folder: str) -> None:
         trials = {trial.trial_id: trial for pack in queue.waiting for trial in pack.trials}
@@ -92,7 +115,7 @@ class RayRunner:
             tune.with_parameters(PackTrainable, job=job, trials=trials),
             {"cpu": job.placement.cpus_per_pack, "gpu": job.placement.gpus_per_pack},
         )
-        handout = _Handout(queue, job.store, observer, interrupts)
+        handout = _Handout(queue, job, observer, interrupts)
         tuner = tune.Tuner(
             trainable,
             tune_config=tune.TuneConfig(
@@ -108,13 +131,32 @@ class RayRunner:
                 verbose=0,
                 failure_config=tune.FailureConfig(max_failures=0),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-                stop=_StopOnInterrupt(interrupts),
-                callbacks=[_Relay(observer)],
+                stop=_StopOnInterrupt(handout, interrupts),
+                callbacks=[_Relay(handout, observer)],
             ),
         )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             tuner.fit()
+        if handout.error:
+            raise handout.error
+
+
+def _probe(address: str) -> None:
+    """Find out in seconds, not in Ray's minutes, that nobody listens at `host:port` or `ray://host:port`.
+
+    Raises:
+        InvalidInputError: nobody does.
+    """
+    host, separator, port = address.removeprefix("ray://").rpartition(":")
+    if address == "auto":
+        return
+    if not separator or not port.isdigit():
+        raise InvalidInputError(f"--address {address}: expected HOST:PORT, ray://HOST:PORT or auto")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_PROBE_S).close()
+    except OSError as error:
+        raise InvalidInputError(f"--address {address}: no Ray cluster answers there: {error}") from error
 
 
 def _name_of(trial: Any) -> str:
@@ -142,43 +184,64 @@ class _NotKept:
 
 
 class PackTrainable(tune.Trainable):
-    """One Ray actor: trains pack after pack."""
+    """One Ray actor: trains pack after pack.
+
+    An exception that ends a pack is its last result, with its traceback, and leaves the actor alive.
+    """
 
     def setup(  # type: ignore[override]  # with_parameters adds the others
         self, config: dict[str, Any], job: Job, trials: Mapping[str, PlannedTrial]
     ) -> None:
         """Called once per actor."""
+        self._job = job
         self._trials = trials
-        self._worker = Worker(job.store, job.placement, launch_id=job.launch_id)
+        self._worker: Worker | None = None
+        self._steps: Generator[PackProgress, None, None] | None = None
         self._begin(config)
 
     def _begin(self, config: dict[str, Any]) -> None:
-        pack = Pack(trials=tuple(self._trials[trial_id] for trial_id in config["trials"].split()))
-        self._steps = run_pack(pack, self._worker)
+        self._pack = Pack(trials=tuple(self._trials[trial_id] for trial_id in config["trials"].split()))
 
     def step(self) -> dict[str, Any]:
         """About a second of training, or an epoch."""
-        progress = next(self._steps)
-        return {
-            "done": progress.done,
-            "pack_id": progress.pack_id,
-            "epoch": progress.epoch,
-            "epochs": progress.epochs,
-            "accuracy": progress.accuracy,
-            "images_per_s": progress.images_per_s,
-            "committed": " ".join(progress.committed),
-            "failed": " ".join(progress.failed),
-        }
+        try:
+            if self._worker is None:
+                self._worker = Worker(self._job.store, self._job.placement, launch_id=self._job.launch_id)
+            if self._steps is None:
+                self._steps = run_pack(self._pack, self._worker)
+            return _result(next(self._steps))
+        except Exception as error:  # noqa: BLE001 (handed to the driver, which counts it and names it)
+            cause = f"{type(error).__name__}: {error}"
+            crash = PackProgress(
+                pack_id=self._pack.pack_id, epoch=0, epochs=0, accuracy=None, images_per_s=0.0, done=True
+            )
+            return {**_result(crash), "cause": cause, "traceback": traceback.format_exc()}
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """The next pack for the same actor."""
-        self._steps.close()
+        self.cleanup()
         self._begin(new_config)
         return True
 
     def cleanup(self) -> None:
         """Stopped early: checkpoints are written and leases given back."""
-        self._steps.close()
+        if self._steps is not None:
+            self._steps.close()
+        self._steps = None
+
+
+def _result(progress: PackProgress) -> dict[str, Any]:
+    """What Tune carries to the driver: a handful of scalars."""
+    return {
+        "done": progress.done,
+        "pack_id": progress.pack_id,
+        "epoch": progress.epoch,
+        "epochs": progress.epochs,
+        "accuracy": progress.accuracy,
+        "images_per_s": progress.images_per_s,
+        "committed": " ".join(progress.committed),
+        "failed": " ".join(progress.failed),
+    }
 
 
 def _progress(result: Mapping[str, Any]) -> PackProgress:
@@ -195,50 +258,63 @@ def _progress(result: Mapping[str, Any]) -> PackProgress:
 
 
 class _Handout(_NotKept, Searcher):
-    """Gives Tune the next pack that may start."""
+    """Gives Tune the next pack that may start, and books how each ended.
 
-    def __init__(self, queue: PackQueue, store: Store, observer: Observer, interrupts: Interrupts) -> None:
+    Tune would wrap an exception raised in here; it is kept instead, ends the experiment, and the runner raises it.
+    """
+
+    def __init__(self, queue: PackQueue, job: Job, observer: Observer, interrupts: Interrupts) -> None:
         super().__init__(metric=None, mode=None)
         self._queue = queue
-        self._store = store
+        self._job = job
         self._observer = observer
         self._interrupts = interrupts
-        self._packs: dict[str, Pack] = {}
+        self.packs: dict[str, Pack] = {}
+        """Packs that Tune has, by Tune's id."""
+        self.error: KdRayError | None = None
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]  # FINISHED is a str
-        if self._interrupts.requested() or self._queue.is_exhausted():
+        if self.error or self._interrupts.requested() or self._queue.is_exhausted():
             return str(Searcher.FINISHED)
         pack = self._queue.take()
         if pack is None:
             return None
-        self._packs[trial_id] = pack
-        self._observer.started(pack)
+        self.packs[trial_id] = pack
         return {"trials": " ".join(trial.trial_id for trial in pack.trials)}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        pack = self._packs.pop(trial_id)
-        if result and result.get("done") and not error:
-            progress = _progress(result)
-            committed, failed = progress.committed, progress.failed
+        pack = self.packs.pop(trial_id, None)
+        if pack is None:
+            return
+        try:
+            self._book(pack, result or {}, died=error)
+        except KdRayError as problem:
+            self.error = problem
+
+    def _book(self, pack: Pack, result: Mapping[str, Any], *, died: bool) -> None:
+        cause = str(result.get("cause", "WorkerDied: its worker process died (killed, or out of memory)"))
+        crashed = died or "cause" in result
+        if result.get("done") and not crashed:
+            committed, failed = _progress(result).committed, _progress(result).failed
         else:
             # The worker died, or was told to stop: what it achieved stands in the store.
-            committed = tuple(trial.trial_id for trial in pack.trials if self._store.exists(record_key(trial.trial_id)))
-            failed = tuple(trial.trial_id for trial in pack.trials if self._store.exists(error_key(trial.trial_id)))
-        self._queue.end(pack, committed=committed, failed=failed, crashed=error)
-        for given_up in self._queue.given_up & {trial.trial_id for trial in pack.trials}:
-            self._give_up(given_up)
-            failed = (*failed, given_up)
+            states = ledger.scan(self._job.store, [trial.trial_id for trial in pack.trials])
+            committed = tuple(trial_id for trial_id, status in states.items() if status.state is TrialState.COMPLETE)
+            failed = tuple(trial_id for trial_id, status in states.items() if status.state is TrialState.FAILED)
+        self._queue.end(pack, committed=committed, failed=failed, crashed=crashed)
+        for trial in pack.trials:
+            if trial.trial_id in self._queue.given_up:
+                failed = (*failed, trial.trial_id)
+                times = self._queue.retries[trial.trial_id]
+                ledger.write_error(
+                    self._job.store,
+                    trial.trial_id,
+                    cause=f"{cause} ({times} times)",
+                    traceback=str(result.get("traceback", "")),
+                    host="unknown",
+                    launch_id=self._job.launch_id,
+                )
         self._observer.ended(pack, len(committed), len(failed))
-
-    def _give_up(self, trial_id: str) -> None:
-        ledger.write_error(
-            self._store,
-            trial_id,
-            cause=f"WorkerDied: its worker died {self._queue.retries[trial_id]} times (killed, or out of memory)",
-            traceback="",
-            host="unknown",
-            launch_id="unknown",
-        )
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing to keep: the store is the ledger."""
@@ -251,21 +327,29 @@ class _Handout(_NotKept, Searcher):
 
 
 class _StopOnInterrupt(_NotKept, tune.Stopper):
-    def __init__(self, interrupts: Interrupts) -> None:
+    """Ends the experiment when the user asks to stop, or the driver cannot go on."""
+
+    def __init__(self, handout: _Handout, interrupts: Interrupts) -> None:
+        self._handout = handout
         self._interrupts = interrupts
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        return self._interrupts.requested()
+        return self.stop_all()
 
     def stop_all(self) -> bool:
-        return self._interrupts.requested()
+        return self._interrupts.requested() or self._handout.error is not None
 
 
 class _Relay(_NotKept, tune.Callback):
-    """Passes results on to the observer."""
+    """Passes what happens on to the observer."""
 
-    def __init__(self, observer: Observer) -> None:
+    def __init__(self, handout: _Handout, observer: Observer) -> None:
+        self._handout = handout
         self._observer = observer
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        if pack := self._handout.packs.get(trial.trial_id):
+            self._observer.started(pack)
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any

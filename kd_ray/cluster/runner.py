@@ -6,8 +6,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from types import FrameType
-from typing import Protocol
+from types import FrameType, TracebackType
+from typing import Protocol, Self
 
 from kd_ray.cluster.queue import PackQueue
 from kd_ray.distill.pack import PackProgress
@@ -39,7 +39,15 @@ class Observer(Protocol):
 
 
 class Runner(Protocol):
-    """Runs packs until the queue is exhausted or the user interrupts."""
+    """Runs packs until the queue is exhausted or the user interrupts; a context manager around whatever it needs for that."""
+
+    def __enter__(self) -> Self:
+        """Get hold of the machines. Raises InvalidInputError when they cannot be had, before anything is written."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Let them go."""
 
     def run(self, queue: PackQueue, job: Job, observer: Observer, interrupts: "Interrupts") -> None:
         """Run the packs. Returns normally after an interrupt, when the packs have stopped."""

@@ -4,6 +4,7 @@ A checkpoint holds all that the next step depends on: weights, buffers, optimise
 No generator state is among it, because every random stream is rebuilt from (seed, epoch); see `seeding.py`.
 """
 
+import io
 import json
 import re
 from collections.abc import Mapping
@@ -149,12 +150,9 @@ def from_weights(data: bytes, *, source: str) -> dict[str, Tensor]:
         return dict(load_tensors(data))
     except SafetensorError:
         pass
-    import io
-    import pickle
-
     try:
         content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError) as error:
+    except Exception as error:
         raise ValueError(f"{source}: neither safetensors nor a PyTorch checkpoint of plain tensors: {error}") from error
     content = content.get("state_dict", content) if isinstance(content, Mapping) else content
     if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):

@@ -156,7 +156,9 @@ def fit(
         if position % steps == 0:
             meter.settle()
             # A student restored exactly here has finished this epoch before.
-            arrived = [student for student in students if student.step == position and len(student.history) < position // steps]
+            arrived = [
+                student for student in students if student.step == position and len(student.history) < position // steps
+            ]
             for student in arrived:
                 try:
                     _finish_epoch(student, data, steps)

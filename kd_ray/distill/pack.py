@@ -10,7 +10,8 @@ import platform
 import threading
 import time
 import traceback
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -21,7 +22,7 @@ from kd_ray.distill import checkpoint
 from kd_ray.distill.evaluate import evaluate
 from kd_ray.distill.fit import FitProgress, Student, fit, new_student
 from kd_ray.distill.worker import LoadedData, Worker, device_name, git_commit, package_versions
-from kd_ray.errors import StoreError
+from kd_ray.errors import CorruptObjectError, DataError, StoreError
 from kd_ray.models import count_parameters
 from kd_ray.results import ledger
 from kd_ray.results.ledger import LEASE_TTL_S, Lease
@@ -54,30 +55,34 @@ def run_pack(pack: Pack, worker: Worker) -> Generator[PackProgress, None, None]:
     """Train and commit the trials of a pack; trials that are complete, or held by another launch, are left alone.
 
     Closing the iterator early stops the pack: its students write checkpoints and their leases are given back.
+
+    Raises:
+        StoreError: the store does not do as asked; nothing is said about the trials then, and the pack can be started again.
     """
     started_at = datetime.now(UTC)
-    leases = _acquire(pack, worker)
+    epochs = pack.trials[0].spec.epochs
     failed: tuple[str, ...] = ()
-    if leases:
-        with _Heartbeat(worker, leases) as heartbeat:
-            specs = [trial.spec for trial in pack.trials if trial.trial_id in leases]
-            run = _Run(worker, specs, leases, started_at)
+    with _Leases(worker) as leases:
+        leases.acquire(pack)
+        if leases.held:
+            run = _Run(
+                worker, [trial.spec for trial in pack.trials if trial.trial_id in leases.held], leases, started_at
+            )
             for progress in run.train():
-                heartbeat.progress = {
+                leases.progress = {
                     "epoch": progress.epoch,
-                    "epochs": progress.epochs,
+                    "epochs": epochs,
                     "accuracy": progress.accuracy,
                     "images_per_s": progress.images_per_s,
                 }
                 yield PackProgress(
                     pack_id=pack.pack_id,
                     epoch=progress.epoch,
-                    epochs=progress.epochs,
+                    epochs=epochs,
                     accuracy=progress.accuracy,
                     images_per_s=progress.images_per_s,
                 )
             failed = tuple(run.failed)
-    epochs = pack.trials[0].spec.epochs
     yield PackProgress(
         pack_id=pack.pack_id,
         epoch=epochs,
@@ -90,57 +95,77 @@ def run_pack(pack: Pack, worker: Worker) -> Generator[PackProgress, None, None]:
     )
 
 
-def _acquire(pack: Pack, worker: Worker) -> dict[str, Lease]:
-    """Leases of the trials that are neither complete nor held by another launch."""
-    leases: dict[str, Lease] = {}
-    for trial in pack.trials:
-        if worker.store.exists(record_key(trial.trial_id)):
-            continue
-        lease = ledger.acquire(worker.store, trial.trial_id, launch_id=worker.launch_id)
-        if lease is None:
-            continue
-        # Another holder may have committed between the look and the lease.
-        if worker.store.exists(record_key(trial.trial_id)):
-            ledger.release(worker.store, lease)
-        else:
-            leases[trial.trial_id] = lease
-    return leases
+class _Leases:
+    """The leases of a pack: renewed in the background, given back one by one and at the end.
 
+    One lock around every renewal and every release keeps a late renewal from reviving a lease that was given back.
+    """
 
-class _Heartbeat:
-    """Renews the leases of a pack in the background, and gives them back at the end."""
-
-    def __init__(self, worker: Worker, leases: dict[str, Lease]) -> None:
+    def __init__(self, worker: Worker) -> None:
+        self.held: dict[str, Lease] = {}
         self.progress: dict[str, Any] | None = None
         self._store = worker.store
-        self._leases = leases
+        self._launch_id = worker.launch_id
+        self._lock = threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="kd_ray-heartbeat", daemon=True)
 
-    def __enter__(self) -> "_Heartbeat":
+    def __enter__(self) -> "_Leases":
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join()
-        for lease in list(self._leases.values()):
-            ledger.release(self._store, lease)
+        for trial_id in list(self.held):
+            self.release(trial_id)
+
+    def acquire(self, pack: Pack) -> None:
+        """Take the trials that are neither complete nor held by another launch."""
+        for trial in pack.trials:
+            if self._store.exists(record_key(trial.trial_id)):
+                continue
+            lease = ledger.acquire(self._store, trial.trial_id, launch_id=self._launch_id)
+            if lease is None:
+                continue
+            with self._lock:
+                self.held[trial.trial_id] = lease
+            # Another holder may have committed between the look and the lease.
+            if self._store.exists(record_key(trial.trial_id)):
+                self.release(trial.trial_id)
+
+    def release(self, trial_id: str) -> None:
+        """Give a trial back, if it is held."""
+        with self._lock:
+            lease = self.held.pop(trial_id, None)
+            if lease is not None:
+                ledger.release(self._store, lease)
+
+    def forget(self, trial_id: str) -> None:
+        """A trial now belongs to another holder."""
+        with self._lock:
+            self.held.pop(trial_id, None)
 
     def _beat(self) -> None:
         while not self._stop.wait(LEASE_TTL_S / 3):
-            for lease in list(self._leases.values()):
-                try:
-                    ledger.renew(self._store, lease, self.progress)
-                except StoreError as error:
-                    # The lease may run out; fencing keeps that harmless, and the next beat tries again.
-                    logger.warning("cannot renew the lease of %s: %s", lease.trial_id, error)
+            for trial_id in list(self.held):
+                with self._lock:
+                    lease = self.held.get(trial_id)
+                    if lease is not None:
+                        self._renew(lease)
+
+    def _renew(self, lease: Lease) -> None:
+        try:
+            ledger.renew(self._store, lease, self.progress)
+        except StoreError as error:
+            # The lease may run out; fencing keeps that harmless, and the next beat tries again.
+            logger.warning("cannot renew the lease of %s: %s", lease.trial_id, error)
 
 
 class _Run:
     """The trials of one pack that this worker holds."""
 
-    def __init__(self, worker: Worker, specs: list[TrialSpec], leases: dict[str, Lease], started_at: datetime) -> None:
+    def __init__(self, worker: Worker, specs: list[TrialSpec], leases: _Leases, started_at: datetime) -> None:
         self._worker = worker
         self._specs = specs
         self._leases = leases
@@ -148,34 +173,40 @@ class _Run:
         self._num_trials = len(specs)
         self.failed: list[str] = []
 
-    def train(self) -> Generator[FitProgress, None, None]:
+    def train(self) -> Iterator[FitProgress]:
         """Train, commit, and give the leases back one by one."""
         try:
             data = self._worker.data(self._specs[0].dataset)
-            if self._specs[0].training is None:
-                for spec in self._specs:
-                    self._commit(spec, self._worker.given(spec, data), data, history=(), elapsed_s=0.0, restarts=0)
-                return
-            students = [self._start(spec, data) for spec in self._specs]
-            teachers = {
-                spec.teacher.trial_id: self._worker.teacher(spec.teacher.trial_id, data)
-                for spec in self._specs
-                if spec.teacher
-            }
-        except Exception as error:  # noqa: BLE001 (named in the store, for every trial of the pack)
+        except (DataError, CorruptObjectError) as error:
             for spec in self._specs:
                 self._fail(spec, error)
             return
+        students: list[Student] = []
+        teachers: dict[str, nn.Module] = {}
+        for spec in self._specs:
+            with self._blame(spec):
+                if spec.training is None:
+                    self._commit(spec, self._worker.given(spec, data), data, _Past())
+                    continue
+                if spec.teacher:
+                    teachers[spec.teacher.trial_id] = self._worker.teacher(spec.teacher.trial_id, data)
+                saved = checkpoint.load_latest(self._worker.store, spec.trial_id)
+                students.append(new_student(spec, spec.training, data.resident, self._worker.device, saved))
         yield from self._fit(students, teachers, data)
 
-    def _start(self, spec: TrialSpec, data: LoadedData) -> Student:
-        assert spec.training is not None
-        saved = checkpoint.load_latest(self._worker.store, spec.trial_id)
-        return new_student(spec, spec.training, data.resident, self._worker.device, saved)
+    @contextmanager
+    def _blame(self, spec: TrialSpec) -> Iterator[None]:
+        """Whatever goes wrong inside is this trial's own failure, unless the store is at fault."""
+        try:
+            yield
+        except CorruptObjectError as error:
+            self._fail(spec, error)
+        except StoreError:
+            raise
+        except Exception as error:  # noqa: BLE001 (named in the store, with its traceback)
+            self._fail(spec, error)
 
-    def _fit(
-        self, students: list[Student], teachers: dict[str, nn.Module], data: LoadedData
-    ) -> Generator[FitProgress, None, None]:
+    def _fit(self, students: list[Student], teachers: dict[str, nn.Module], data: LoadedData) -> Iterator[FitProgress]:
         saved_at = time.monotonic()
         saved_step = {student.spec.trial_id: student.step for student in students}
 
@@ -183,13 +214,16 @@ class _Run:
             for student in students:
                 trial_id = student.spec.trial_id
                 if student.step > saved_step[trial_id]:
-                    checkpoint.save(self._worker.store, trial_id, self._leases[trial_id].generation, student.state())
+                    checkpoint.save(
+                        self._worker.store, trial_id, self._leases.held[trial_id].generation, student.state()
+                    )
                     saved_step[trial_id] = student.step
 
+        def failed(student: Student, error: Exception) -> None:
+            self._fail(student.spec, error)
+
         try:
-            for progress in fit(
-                students, teachers, data.resident, on_failure=lambda student, error: self._fail(student.spec, error)
-            ):
+            for progress in fit(students, teachers, data.resident, on_failure=failed):
                 done = progress.epoch == progress.epochs
                 if not done and time.monotonic() - saved_at >= self._worker.placement.checkpoint_interval_s:
                     save()
@@ -199,43 +233,24 @@ class _Run:
             save()
             raise
         for student in students:
-            try:
-                self._commit(
-                    student.spec,
-                    student.model,
-                    data,
-                    history=tuple(student.history),
-                    elapsed_s=student.elapsed_s,
-                    restarts=student.restarts,
-                )
-            except StoreError:
-                raise
-            except Exception as error:  # noqa: BLE001 (one trial's failure is its own)
-                self._fail(student.spec, error)
+            past = _Past(history=tuple(student.history), elapsed_s=student.elapsed_s, restarts=student.restarts)
+            with self._blame(student.spec):
+                self._commit(student.spec, student.model, data, past)
 
-    def _commit(
-        self,
-        spec: TrialSpec,
-        model: nn.Module,
-        data: LoadedData,
-        *,
-        history: tuple[Epoch, ...],
-        elapsed_s: float,
-        restarts: int,
-    ) -> None:
+    def _commit(self, spec: TrialSpec, model: nn.Module, data: LoadedData, past: "_Past") -> None:
         """Evaluate a trial and write its weights, then its record; a trial that was taken over is left to its new holder."""
-        store, lease = self._worker.store, self._leases[spec.trial_id]
+        store, lease = self._worker.store, self._leases.held[spec.trial_id]
         result = evaluate(model, data.resident.test, data.pairs)
         if ledger.is_superseded(store, lease):
             logger.warning("trial %s was taken over; generation %d leaves it alone", spec.trial_id, lease.generation)
-            del self._leases[spec.trial_id]
+            self._leases.forget(spec.trial_id)
             return
         weights = checkpoint.to_weights(model.state_dict())
         key = weights_key(spec.trial_id, lease.generation)
         store.put(key, weights)
         record = Record(
             spec=spec,
-            epochs=history,
+            epochs=past.history,
             scalars=result.scalars,
             predictions_N=result.predictions_N,
             confidences_N=result.confidences_N,
@@ -243,28 +258,29 @@ class _Run:
             weights_key=key,
             weights_sha256=sha256(weights),
             num_parameters=count_parameters(model),
-            provenance=self._provenance(lease, elapsed_s, restarts, len(history) * len(data.resident.train)),
+            provenance=self._provenance(lease, past, len(data.resident.train)),
         )
         if commit_record(store, record):
             ledger.clear_error(store, spec.trial_id)
             checkpoint.delete_all(store, spec.trial_id)
         else:
             store.delete(key)
-        ledger.release(store, self._leases.pop(spec.trial_id))
+        self._leases.release(spec.trial_id)
 
-    def _provenance(self, lease: Lease, elapsed_s: float, restarts: int, images: int) -> Provenance:
+    def _provenance(self, lease: Lease, past: "_Past", images_per_epoch: int) -> Provenance:
+        images = len(past.history) * images_per_epoch
         return Provenance(
             launch_id=self._worker.launch_id,
             generation=lease.generation,
-            restarts=restarts,
+            restarts=past.restarts,
             host=platform.node(),
             device=device_name(self._worker.device),
             threads=self._worker.placement.cpus_per_pack,
             pack_size=self._num_trials,
             started_at=self._started_at,
             finished_at=datetime.now(UTC),
-            elapsed_s=elapsed_s,
-            images_per_s=images / elapsed_s if elapsed_s else 0.0,
+            elapsed_s=past.elapsed_s,
+            images_per_s=images / past.elapsed_s if past.elapsed_s else 0.0,
             git_commit=git_commit(),
             versions=package_versions(),
         )
@@ -280,5 +296,13 @@ class _Run:
             host=platform.node(),
             launch_id=self._worker.launch_id,
         )
-        lease = self._leases.pop(spec.trial_id)
-        ledger.release(self._worker.store, lease)
+        self._leases.release(spec.trial_id)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Past:
+    """What a record says of a trial's training."""
+
+    history: tuple[Epoch, ...] = ()
+    elapsed_s: float = 0.0
+    restarts: int = 0

@@ -110,7 +110,9 @@ def _status(store: Store, trial_id: str, items: list[StoredObject]) -> TrialStat
 
 def _newest_lease(store: Store, trial_id: str, items: Iterable[StoredObject]) -> Lease | None:
     """The lease with the highest generation. One whose content cannot be read counts from the store's time stamp."""
-    leases = [item for item in items if item.key.startswith(lease_folder(trial_id) + "/")]
+    leases = [
+        item for item in items if item.key.startswith(lease_folder(trial_id) + "/") and Path(item.key).stem.isdigit()
+    ]
     if not leases:
         return None
     newest = max(leases, key=lambda item: item.key)
@@ -176,9 +178,14 @@ def _overwrite(store: Store, lease: Lease) -> None:
     store.put(lease_key(lease.trial_id, lease.generation), lease.to_json())
 
 
+def _newest_generation(items: Iterable[StoredObject]) -> int:
+    return max((int(Path(item.key).stem) for item in items if Path(item.key).stem.isdigit()), default=0)
+
+
 def is_superseded(store: Store, lease: Lease) -> bool:
     """Whether a later holder has taken the trial over; a holder asks before it commits."""
-    return any(int(Path(item.key).stem) > lease.generation for item in store.entries(lease_folder(lease.trial_id)))
+    newest = _newest_generation(store.entries(lease_folder(lease.trial_id)))
+    return newest > lease.generation
 
 
 def new_launch_id() -> str:

@@ -5,7 +5,6 @@ needs no extension, no second set of credentials, and only the tables it names.
 """
 
 import re
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -108,8 +107,8 @@ class Results:
         import duckdb
 
         with duckdb.connect() as connection:
-            connect_tables(connection, self.store, sql)
             try:
+                connect_tables(connection, self.store, sql)
                 relation = connection.sql(sql)
                 return pa.table({"ok": [True]}) if relation is None else relation.to_arrow_table()
             except duckdb.Error as error:
@@ -137,36 +136,3 @@ def _connect_table(connection: "duckdb.DuckDBPyConnection", store: Store, name: 
         return
     files = ", ".join("'" + str(root / key).replace("'", "''") + "'" for key in keys)
     connection.execute(f"CREATE VIEW {name} AS SELECT * FROM read_parquet([{files}], hive_partitioning = false)")
-
-
-def five_queries() -> Sequence[tuple[str, str]]:
-    """Useful questions with their SQL; the README shows them, `kd-ray query --help` names them, a test runs them."""
-    return (
-        (
-            "Accuracy and fairness against temperature",
-            "SELECT role, temperature, count(*) AS n, avg(accuracy) AS accuracy, stddev_samp(accuracy) AS sd, "
-            "avg(worst_class_accuracy) AS worst_class FROM trials GROUP BY ALL ORDER BY role, temperature",
-        ),
-        (
-            "Equalized odds and demographic parity by sensitive feature, next to the gap of the labels",
-            "SELECT feature, role, temperature, avg(equalized_odds_difference) AS eod, avg(demographic_parity_difference) AS dpd, "
-            "avg(label_demographic_parity_difference) AS label_dpd FROM fairness_metrics WHERE positive_class = 'macro' "
-            "GROUP BY ALL ORDER BY ALL",
-        ),
-        (
-            "Classes that gain or lose most against the scratch student",
-            "SELECT class_name, temperature, avg(accuracy) - any_value(scratch) AS change FROM class_metrics JOIN "
-            "(SELECT class_name, avg(accuracy) AS scratch FROM class_metrics WHERE role = 'scratch' GROUP BY 1) USING (class_name) "
-            "WHERE role = 'distilled' GROUP BY ALL ORDER BY abs(change) DESC LIMIT 10",
-        ),
-        (
-            "How often students contradict their teacher",
-            "SELECT role, temperature, avg(disagreement) AS disagreement FROM teacher_disagreement WHERE class_name = 'all' "
-            "GROUP BY ALL ORDER BY ALL",
-        ),
-        (
-            "The group served worst by each trial",
-            'SELECT trial_id, role, temperature, feature, arg_min("group", accuracy) AS worst_group, min(accuracy) AS accuracy '
-            "FROM group_metrics GROUP BY ALL ORDER BY accuracy LIMIT 10",
-        ),
-    )

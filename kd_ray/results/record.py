@@ -142,8 +142,10 @@ _RECORD = pa.schema(
 
 
 def commit_record(store: Store, record: Record) -> bool:
-    """Write the record unless the trial is committed already; True when this one is now the trial's record."""
-    return store.put_new(record_key(record.trial_id), encode_record(record))
+    """Write the record unless the trial is committed already; True when this one is the trial's record now."""
+    data = encode_record(record)
+    # A retried request may find the record that the first try wrote before its answer was lost.
+    return store.put_new(record_key(record.trial_id), data) or store.get(record_key(record.trial_id)) == data
 
 
 def read_record(store: Store, trial_id: str) -> Record | None:

@@ -33,6 +33,13 @@ class TrialView:
     """Training (or validation) accuracy of a running trial's last epoch."""
     images_per_s: float | None = None
     traceback: str | None = None
+    is_blocked: bool = False
+    """Whether its teacher failed, so that it cannot run."""
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether nothing more happens to it unless someone asks for it."""
+        return self.state in (TrialState.COMPLETE, TrialState.FAILED) or self.is_blocked
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,17 +112,15 @@ def plan(
     ids = [trial.trial_id for trial in planned]
     statuses = scan(store, ids) if store else {trial_id: TrialStatus(state=TrialState.PENDING) for trial_id in ids}
     views = tuple(_planned_view(trial, statuses, retry_failed=retry_failed) for trial in planned)
-    settled = {view.trial_id for view in views if view.state == TrialState.COMPLETE}
-    if not retry_failed:
-        settled |= {view.trial_id for view in views if view.state == TrialState.FAILED}
-        blocked = {view.trial_id for view in views if view.why.startswith("blocked")}
-        settled |= blocked
+    idle = {view.trial_id for view in views if view.is_settled or view.state == TrialState.RUNNING}
+    if retry_failed:
+        idle -= {view.trial_id for view in views if view.state == TrialState.FAILED}
     return Plan(
         sweep=file.sweep.name,
         store=store.url if store else "",
         trials=views,
         planned=planned,
-        packs=make_packs(planned, pack_size=file.sweep.placement.pack_size, done=settled),
+        packs=make_packs(planned, pack_size=file.sweep.placement.pack_size, done=idle),
     )
 
 
@@ -126,7 +131,7 @@ def file_digest(path: str, source: str) -> str:
         SweepError: the file cannot be read.
     """
     try:
-        with Path(path).open("rb") as stream:
+        with Path(path).expanduser().open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
         raise SweepError(f"{source}: teacher.weights: cannot read {path!r}: {error.strerror}") from error
@@ -169,6 +174,7 @@ def _view(
     error = status.error or {}
     lease = status.lease
     progress = (lease.progress or {}) if lease else {}
+    is_blocked = False
     teacher_state = statuses[teacher].state if teacher is not None and teacher in statuses else None
     match status.state:
         case TrialState.COMPLETE:
@@ -182,7 +188,8 @@ def _view(
         case _:
             why = "never run"
     if status.state in (TrialState.PENDING, TrialState.INTERRUPTED):
-        if teacher_state is TrialState.FAILED and not retry_failed:
+        is_blocked = teacher_state is TrialState.FAILED and not retry_failed
+        if is_blocked:
             why = f"blocked: its teacher {teacher} failed"
         elif teacher_state not in (None, TrialState.COMPLETE):
             why += f"; waits for its teacher {teacher}"
@@ -197,4 +204,5 @@ def _view(
         accuracy=progress.get("accuracy"),
         images_per_s=progress.get("images_per_s"),
         traceback=error.get("traceback"),
+        is_blocked=is_blocked,
     )

@@ -37,12 +37,16 @@ class StoredObject:
 
 
 class Store:
-    """Objects by key. All methods raise StoreError, naming the store and the key, when the store does not do as asked."""
+    """Objects by key. All methods raise StoreError, naming the store and the key, when the store does not do as asked.
 
-    def __init__(self, url: str, client: ObjectStore) -> None:
+    A local folder that does not exist yet reads as empty and is made by the first write.
+    """
+
+    def __init__(self, url: str, client: ObjectStore | None = None) -> None:
         """Use `open_store` instead."""
         self.url = url
-        self._client = client
+        self._remote = client
+        self._local: LocalStore | None = None
 
     def __repr__(self) -> str:
         return f"Store({self.url!r})"
@@ -54,26 +58,40 @@ class Store:
     @property
     def local_root(self) -> Path | None:
         """The folder of a local store."""
-        return None if "://" in self.url else Path(self.url)
+        return Path(self.url) if self._remote is None else None
 
     def get(self, key: str) -> bytes | None:
         """The whole object, or None when there is none."""
+        return self._get(key, None)
+
+    def get_tail(self, key: str, size_bytes: int) -> bytes | None:
+        """The last bytes of an object, at most `size_bytes` of them, or None when there is no object."""
+        return self._get(key, size_bytes)
+
+    def _get(self, key: str, tail_bytes: int | None) -> bytes | None:
         with self._translated("read", key):
+            if (client := self._reader()) is None:
+                return None
             try:
-                return bytes(self._client.get(key).bytes())
+                if tail_bytes is None:
+                    return bytes(client.get(key).bytes())
+                return bytes(client.get(key, options={"range": {"suffix": tail_bytes}}).bytes())
             except (FileNotFoundError, NotFoundError):
                 return None
 
     def put(self, key: str, data: bytes) -> None:
         """Write the whole object atomically, over an older one if there is one."""
         with self._translated("write", key):
-            self._client.put(key, data, use_multipart=False)
+            self._writer().put(key, data, use_multipart=False)
 
     def put_new(self, key: str, data: bytes) -> bool:
-        """Write the whole object atomically if there is none; False when there is one already."""
+        """Write the whole object atomically if there is none; False when there is one already.
+
+        On a store behind a network, False may also mean that this very call wrote the object and lost the answer.
+        """
         with self._translated("create", key):
             try:
-                self._client.put(key, data, mode="create", use_multipart=False)
+                self._writer().put(key, data, mode="create", use_multipart=False)
             except (AlreadyExistsError, FileExistsError):
                 return False
             return True
@@ -81,8 +99,10 @@ class Store:
     def exists(self, key: str) -> bool:
         """Whether there is an object under `key`."""
         with self._translated("look up", key):
+            if (client := self._reader()) is None:
+                return False
             try:
-                self._client.head(key)
+                client.head(key)
             except (FileNotFoundError, NotFoundError):
                 return False
             return True
@@ -90,50 +110,72 @@ class Store:
     def delete(self, key: str) -> None:
         """Delete the object; nothing happens when there is none."""
         with self._translated("delete", key):
+            if (client := self._reader()) is None:
+                return
             try:
-                self._client.delete(key)
+                client.delete(key)
             except (FileNotFoundError, NotFoundError):
                 return
 
     def entries(self, prefix: str) -> Iterator[StoredObject]:
         """Every object below the folder `prefix`."""
         with self._translated("list", prefix):
-            for batch in self._client.list(prefix):
+            if (client := self._reader()) is None:
+                return
+            for batch in client.list(prefix):
                 for item in batch:
                     yield StoredObject(key=item["path"], size_bytes=item["size"], modified_at=item["last_modified"])
 
     def folders(self, prefix: str) -> list[str]:
         """Names of the folders directly below `prefix`."""
         with self._translated("list", prefix):
-            return sorted(
-                path.rsplit("/", 1)[-1] for path in self._client.list_with_delimiter(prefix)["common_prefixes"]
-            )
+            if (client := self._reader()) is None:
+                return []
+            return sorted(path.rsplit("/", 1)[-1] for path in client.list_with_delimiter(prefix)["common_prefixes"])
+
+    def _reader(self) -> ObjectStore | None:
+        """The client, or None for a local folder that does not exist."""
+        if self._remote is not None:
+            return self._remote
+        if self._local is None and Path(self.url).is_dir():
+            self._local = LocalStore(self.url)
+        return self._local
+
+    def _writer(self) -> ObjectStore:
+        if self._remote is None and self._local is None:
+            Path(self.url).mkdir(parents=True, exist_ok=True)
+        client = self._reader()
+        assert client is not None
+        return client
 
     @contextmanager
     def _translated(self, verb: str, key: str) -> Iterator[None]:
         try:
             yield
-        except (BaseError, OSError) as error:
+        except (BaseError, OSError, ValueError) as error:
             reason = str(error).split("\n\n", 1)[0]
             raise StoreError(f"store {self.url}: cannot {verb} {key!r}: {reason}") from error
 
 
-def open_store(url: str | os.PathLike[str], *, create: bool = True) -> Store:
-    """Open the store at a local path or at an `s3://`, `gs://` or `az://` URL.
+def open_store(url: str | os.PathLike[str], *, must_exist: bool = False) -> Store:
+    """Open the store at a local path or at an `s3://`, `gs://` or `az://` URL. Opening writes nothing.
 
     Credentials come from the environment or the workload's identity, as each cloud's own tools take them.
 
     Raises:
-        InvalidInputError: the URL has an unknown scheme, or the local folder does not exist and `create` is False.
-        StoreError: the local folder cannot be made.
+        InvalidInputError: the URL has an unknown scheme or is empty, or the local path is a file, or it does not exist although it must.
     """
     text = os.fspath(url)
     scheme = urlsplit(text).scheme if "://" in text else ""
     if not scheme:
         root = Path(text).expanduser().resolve()
-        if not create and not root.is_dir():
+        if not text:
+            raise InvalidInputError("store '': the path is empty; give --store PATH or set KD_RAY_STORE")
+        if root.exists() and not root.is_dir():
+            raise InvalidInputError(f"store {text}: it is a file; a store is a folder")
+        if must_exist and not root.exists():
             raise InvalidInputError(f"store {text}: there is no such folder; give --store PATH or set KD_RAY_STORE")
-        return Store(str(root), _local_client(root) if create else LocalStore(root))
+        return Store(str(root))
     if scheme not in SCHEMES:
         choices = ", ".join(f"{name}://" for name in SCHEMES)
         raise InvalidInputError(f"store {text}: unknown scheme {scheme!r}; valid: a local path, {choices}")
@@ -141,14 +183,6 @@ def open_store(url: str | os.PathLike[str], *, create: bool = True) -> Store:
         return Store(text, from_url(text))
     except (BaseError, ValueError) as error:
         raise InvalidInputError(f"store {text}: {str(error).split(chr(10), 1)[0]}") from error
-
-
-def _local_client(root: Path) -> LocalStore:
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StoreError(f"store {root}: cannot make the folder: {error.strerror}") from error
-    return LocalStore(root)
 
 
 # --- keys -----------------------------------------------------------------------------------------------------------------------------
@@ -229,6 +263,6 @@ def part_key(table: str, sweep: str, part: int) -> str:
 
 
 def trial_of(key: str) -> tuple[str, str]:
-    """(trial_id, name below the trial's folder) of a key under `trials/`."""
-    _, trial_id, name = key.split("/", 2)
-    return trial_id, name
+    """(trial_id, name below the trial's folder) of a key under `trials/`; empty for a file that is none of ours."""
+    parts = key.split("/", 2)
+    return (parts[1], parts[2]) if len(parts) == 3 else ("", "")

@@ -7,14 +7,15 @@ or half a trial. Tables can be thrown away: the next fold rebuilds them.
 
 import hashlib
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from kd_ray.errors import CorruptObjectError
-from kd_ray.results.manifest import Manifest, ManifestTrial
+from kd_ray.results.manifest import Manifest, ManifestTrial, read_manifest
 from kd_ray.results.record import Record, Samples, decode_table, encode_table, read_record, read_samples
 from kd_ray.results.rows import sample_rows, trial_rows
 from kd_ray.results.schema import TABLES
@@ -25,6 +26,7 @@ FOLD_VERSION = 1
 """Raised when the same record gives other rows."""
 
 _FOLD_KEY = b"kd_ray_fold"
+_FOOTER_BYTES = 65_536
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,23 +42,36 @@ class FoldReport:
 
 def committed(store: Store) -> set[str]:
     """trial_ids of all committed trials, from one listing."""
-    keys = [item.key for item in store.entries(TRIALS)]
-    return {trial_of(key)[0] for key in keys if key == record_key(trial_of(key)[0])}
+    return {trial_of(item.key)[0] for item in store.entries(TRIALS) if item.key == record_key(trial_of(item.key)[0])}
 
 
-def fold(store: Store, manifest: Manifest, done: Collection[str] | None = None) -> FoldReport:
-    """Bring the tables of a sweep up to date with its committed trials.
+def fold(store: Store, sweep: str) -> FoldReport:
+    """Bring the tables of a sweep up to date with its newest manifest and the committed trials.
 
-    `done` are the committed trial ids when the caller knows them already.
+    Two launches may fold at the same time. Each looks again after its last write, so whoever writes last leaves the newest state.
+
+    Raises:
+        InvalidInputError: the store has no such sweep.
     """
-    done = committed(store) if done is None else done
+    written = 0
+    while True:
+        manifest, done = read_manifest(store, sweep), committed(store)
+        report = _fold_once(store, manifest, done)
+        written += report.num_parts_written
+        if not report.num_parts_written or report.problems:
+            return replace(report, num_parts_written=written)
+
+
+def _fold_once(store: Store, manifest: Manifest, done: Collection[str]) -> FoldReport:
     parts = [manifest.trials[i : i + TRIALS_PER_PART] for i in range(0, len(manifest.trials), TRIALS_PER_PART)]
-    num_trials, written, problems = 0, 0, []
+    names = [name for name in TABLES if name != "samples"]
+    num_trials, written = 0, 0
+    problems: list[str] = []
     for number, part in enumerate(parts):
         trials = [trial for trial in part if trial.active and trial.trial_id in done]
         num_trials += len(trials)
         wanted = _fold_key(manifest, trials) if trials else None
-        if _part_fold_key(store, part_key("trials", manifest.sweep, number)) == wanted:
+        if all(_part_fold_key(store, part_key(name, manifest.sweep, number)) == wanted for name in names):
             continue
         problems += _write_part(store, manifest, number, trials)
         written += 1
@@ -106,11 +121,10 @@ def _write_part(store: Store, manifest: Manifest, number: int, trials: list[Mani
             folded.append(trial)
             for name, table in trial_rows(record, samples[trial.dataset_id], manifest.fold, trial.settings).items():
                 rows[name].append(table)
-    # `trials` goes last: its fold key says that the other tables are up to date.
-    for name in sorted(rows, key=lambda name: name == "trials"):
+    for name, tables in rows.items():
         key = part_key(name, manifest.sweep, number)
         if folded:
-            _put_part(store, key, pa.concat_tables(rows[name]), _fold_key(manifest, folded))
+            _put_part(store, key, pa.concat_tables(tables), _fold_key(manifest, folded))
         else:
             store.delete(key)
     return problems
@@ -166,15 +180,18 @@ def _put_part(store: Store, key: str, table: pa.Table, fold_key: str) -> None:
 
 
 def _part_fold_key(store: Store, key: str) -> str | None:
-    """The fold key of a part; None when there is no part, or it cannot be read."""
-    data = store.get(key)
-    if data is None:
+    """The fold key of a part, from its footer; None when there is no part, or it cannot be read."""
+    tail = store.get_tail(key, _FOOTER_BYTES)
+    if tail is None:
         return None
     try:
-        metadata: Mapping[bytes, bytes] = decode_table(data).schema.metadata or {}
+        size = int.from_bytes(tail[-8:-4], "little") + 8
+        if size > len(tail):
+            tail = store.get_tail(key, size) or b""
+        metadata = pq.read_metadata(pa.BufferReader(tail)).metadata or {}
     except (pa.ArrowException, OSError):
         return None
-    return metadata.get(_FOLD_KEY, b"").decode()
+    return str(metadata.get(_FOLD_KEY, b"").decode())
 
 
 def _fold_key(manifest: Manifest, trials: Sequence[ManifestTrial]) -> str:

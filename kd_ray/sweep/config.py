@@ -58,6 +58,16 @@ class TrifeatureDataset(Config):
     """Share of the training split set aside for validation; 0 means none."""
 
     @property
+    def num_classes(self) -> int:
+        """Classes of the target."""
+        return 10
+
+    @property
+    def image_size(self) -> int:
+        """Side of the images in pixels."""
+        return self.size
+
+    @property
     def sensitive_feature_names(self) -> tuple[str, ...]:
         """The features that can be examined for fairness."""
         return tuple(name for name in ("shape", "texture", "color") if name != self.target)
@@ -77,6 +87,16 @@ class Cifar10Dataset(Config):
     """Share of the training split set aside for validation; 0 means none."""
     split_seed: Seed = 0
     """Seed of the validation split."""
+
+    @property
+    def num_classes(self) -> int:
+        """Classes of the target."""
+        return 10
+
+    @property
+    def image_size(self) -> int:
+        """Side of the images in pixels."""
+        return 32
 
     @property
     def sensitive_feature_names(self) -> tuple[str, ...]:

@@ -104,7 +104,7 @@ def parse_sweep(text: str, *, source: str, overrides: Sequence[str] = ()) -> Swe
     """Like `load_sweep`, from YAML text."""
     try:
         document = YAML(typ="rt").load(text)
-    except YAMLError as error:
+    except (YAMLError, ValueError, RecursionError) as error:
         raise SweepError(f"{source}: not valid YAML: {error}") from error
     if not isinstance(document, CommentedMap):
         raise SweepError(f"{source}: a sweep file is a mapping of fields, got {type(document).__name__}")
@@ -155,7 +155,7 @@ def _apply_override(raw: dict[str, Any], override: str, origin: _Source) -> None
         raise SweepError(f"--set {override}: expected KEY=VALUE, as in --set training.epochs=5")
     try:
         value = _plain(YAML(typ="rt").load(io.StringIO(text)), (), {})
-    except YAMLError as error:
+    except (YAMLError, ValueError, RecursionError) as error:
         raise SweepError(f"--set {override}: the value is not valid YAML: {error}") from error
     # Everything after `grid.` is one axis, whose name may hold dots itself.
     parts = ("grid", key.removeprefix("grid.")) if key.startswith("grid.") else tuple(key.split("."))

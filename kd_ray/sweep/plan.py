@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from kd_ray.sweep.config import GivenTeacher, Sweep
+from kd_ray.sweep.config import GivenTeacher, Sweep, TrainedTeacher
 from kd_ray.sweep.load import AXIS_PATHS, SweepFile
 from kd_ray.sweep.spec import Role, TeacherRef, TrialSpec
 
@@ -73,7 +73,7 @@ def _cell_trials(
     """Teachers, scratch and distilled students of one cell, all seeds."""
 
     def planned(spec: TrialSpec) -> PlannedTrial:
-        relevant = {axis: value for axis, value in settings.items() if _concerns(axis, spec.role)}
+        relevant = {axis: value for axis, value in settings.items() if _concerns(axis, spec.role, sweep)}
         return PlannedTrial(spec=spec, settings=relevant)
 
     seeds = tuple(seeds)
@@ -127,12 +127,15 @@ def _student(sweep: Sweep, role: Role, seed: int, teacher: TeacherRef | None = N
     )
 
 
-def _concerns(axis: str, role: Role) -> bool:
+def _concerns(axis: str, role: Role, sweep: Sweep) -> bool:
     """Whether an axis changes trials of this role."""
     root = axis.split(".", maxsplit=1)[0]
-    if root in ("dataset", "training"):
+    if root == "dataset":
         return True
-    return {"teacher": role is not Role.SCRATCH, "student": role is not Role.TEACHER}.get(root, role is Role.DISTILLED)
+    if role is Role.TEACHER:
+        trains_as_students = isinstance(sweep.teacher, TrainedTeacher) and sweep.teacher.training is None
+        return root == "teacher" or (root == "training" and trains_as_students)
+    return root in ("training", "student") or role is Role.DISTILLED
 
 
 def make_packs(trials: Iterable[PlannedTrial], *, pack_size: int, done: Collection[str] = ()) -> tuple[Pack, ...]:

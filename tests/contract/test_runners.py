@@ -77,7 +77,12 @@ def test_extending_a_grid_trains_only_the_new_cells(
 
 @pytest.mark.parametrize("runner", RUNNERS)
 def test_one_failing_trial_costs_only_itself(runner: RunnerName, store: Store, trifeature_root: Path) -> None:
-    overrides = ("training.optimizer.lr=null", "grid.training.optimizer.lr=[0.02, 1e30]", "grid.seed=[0]", "grid.temperature=[4]")
+    overrides = (
+        "training.optimizer.lr=null",
+        "grid.training.optimizer.lr=[0.02, 1e30]",
+        "grid.seed=[0]",
+        "grid.temperature=[4]",
+    )
     report = launch(tiny_sweep(trifeature_root, *overrides), store, runner=runner)
     assert report.exit_code == 1
     assert report.counts()[TrialState.COMPLETE] == 3
@@ -184,12 +189,18 @@ def test_an_interrupt_stops_with_checkpoints_and_says_how_to_go_on(
 
 
 @pytest.mark.ray
-def test_a_killed_worker_is_replaced_within_the_same_launch(tmp_path: Path, undisturbed_long: Store, trifeature_root: Path) -> None:
+def test_a_killed_worker_is_replaced_within_the_same_launch(
+    tmp_path: Path, undisturbed_long: Store, trifeature_root: Path
+) -> None:
     file = write_tiny_sweep(tmp_path, trifeature_root, *LONG)
     store = open_store(tmp_path / "store")
     with started("launch", str(file), "--store", str(tmp_path / "store"), cwd=tmp_path) as process:
         wait_until(lambda: has_checkpoint(store), process)
-        workers = [pid for pid in session_pids(process.pid) if "ray::" in command_line(pid) and "PackTrainable" in command_line(pid)]
+        workers = [
+            pid
+            for pid in session_pids(process.pid)
+            if "ray::" in command_line(pid) and "PackTrainable" in command_line(pid)
+        ]
         assert workers
         for pid in workers:
             os.kill(pid, signal.SIGKILL)

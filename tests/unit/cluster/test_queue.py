@@ -62,6 +62,15 @@ def test_after_a_crash_only_what_is_left_queues_again_and_only_so_often() -> Non
     assert queue.retries == {second: 2}
 
 
+def test_after_a_crash_the_rest_comes_back_in_two_halves() -> None:
+    queue = PackQueue.of((), (), max_retries=3)
+    pack = Pack(trials=tuple(trial for pack in PACKS if role(pack) == "distilled" for trial in pack.trials)[:3])
+    queue.done |= pack.teachers
+    queue.end(pack, committed=(), failed=(), crashed=True)
+    assert [len(part.trials) for part in queue.waiting] == [2, 1]
+    assert tuple(trial for part in queue.waiting for trial in part.trials) == pack.trials
+
+
 def test_a_pack_that_ended_without_a_crash_is_not_started_again() -> None:
     queue = PackQueue.of(PACKS, (), max_retries=5)
     pack = queue.take()

@@ -24,7 +24,12 @@ def make_state(step: int = 7) -> TrainingState:
         sums=torch.tensor([0.1, 2.0, 0.3], dtype=torch.float64),
         history=(
             Epoch(
-                epoch=1, loss=0.1 + 0.2, terms={"cross_entropy": 1 / 3}, train_accuracy=0.5, validation_accuracy=None, lr=0.1,
+                epoch=1,
+                loss=0.1 + 0.2,
+                terms={"cross_entropy": 1 / 3},
+                train_accuracy=0.5,
+                validation_accuracy=None,
+                lr=0.1,
                 elapsed_s=1.25,
             ),
         ),
@@ -40,7 +45,12 @@ def keys(store: Store) -> list[str]:
 def test_state_survives_bytes_exactly() -> None:
     state = make_state()
     got = checkpoint.decode(checkpoint.encode(state))
-    assert (got.step, got.history, got.elapsed_s, got.restarts) == (state.step, state.history, state.elapsed_s, state.restarts)
+    assert (got.step, got.history, got.elapsed_s, got.restarts) == (
+        state.step,
+        state.history,
+        state.elapsed_s,
+        state.restarts,
+    )
     assert got.optimizer["param_groups"] == state.optimizer["param_groups"]
     assert torch.equal(got.optimizer["state"][0]["momentum_buffer"], state.optimizer["state"][0]["momentum_buffer"])
     assert torch.equal(got.sums, state.sums)

@@ -40,7 +40,12 @@ def make_data() -> ImageData:
         return Split(images_NHWC=images.astype(np.uint8), labels_N=labels.astype(np.int64))
 
     return ImageData(
-        train=split(70), test=split(30), validation=split(20), class_names=("a", "b", "c"), mean=(0.5,) * 3, std=(0.25,) * 3
+        train=split(70),
+        test=split(30),
+        validation=split(20),
+        class_names=("a", "b", "c"),
+        mean=(0.5,) * 3,
+        std=(0.25,) * 3,
     )
 
 
@@ -60,7 +65,9 @@ def make_training(**changes: object) -> Training:
     return Training.model_validate_json(json.dumps(settings | changes))
 
 
-def make_spec(temperature: float | None = None, *, model: str = "lenet5", seed: int = 0, **training: object) -> TrialSpec:
+def make_spec(
+    temperature: float | None = None, *, model: str = "lenet5", seed: int = 0, **training: object
+) -> TrialSpec:
     return TrialSpec(
         role=Role.DISTILLED if temperature else Role.SCRATCH,
         dataset=TrifeatureDataset(name="trifeature"),
@@ -101,7 +108,10 @@ def assert_same_bits(a: Student, b: Student) -> None:
     for x_epoch, y_epoch in zip(a.history, b.history, strict=True):
         assert x_epoch.loss == y_epoch.loss
         assert x_epoch.terms == y_epoch.terms
-        assert (x_epoch.train_accuracy, x_epoch.validation_accuracy) == (y_epoch.train_accuracy, y_epoch.validation_accuracy)
+        assert (x_epoch.train_accuracy, x_epoch.validation_accuracy) == (
+            y_epoch.train_accuracy,
+            y_epoch.validation_accuracy,
+        )
         assert x_epoch.lr == y_epoch.lr
 
 
@@ -117,7 +127,9 @@ def test_a_trial_has_the_same_bits_alone_and_in_any_company(teachers: dict[str, 
 
 @pytest.mark.parametrize("model", ["lenet5", "resnet20"])
 @pytest.mark.parametrize("stop_at", [1, 4, 5, 7, 14])
-def test_a_trial_stopped_at_any_step_goes_on_to_the_same_bits(teachers: dict[str, nn.Module], model: str, stop_at: int) -> None:
+def test_a_trial_stopped_at_any_step_goes_on_to_the_same_bits(
+    teachers: dict[str, nn.Module], model: str, stop_at: int
+) -> None:
     """Through bytes, in another company: the guard is that a checkpoint holds all the next step depends on."""
     specs = [make_spec(2.0, model=model), make_spec(8.0, model=model)]
     straight = run(specs, teachers)
@@ -151,7 +163,9 @@ def test_training_equals_a_plain_loop_with_torch_schedulers(teachers: dict[str, 
             logits = other.model(images)
             p = nn.functional.softmax(teachers[TEACHER_ID](images) / 4, dim=1)
             log_q = nn.functional.log_softmax(logits / 4, dim=1)
-            loss = 0.9 * 16 * nn.functional.kl_div(log_q, p, reduction="batchmean") + 0.1 * nn.functional.cross_entropy(logits, labels)
+            loss = 0.9 * 16 * nn.functional.kl_div(log_q, p, reduction="batchmean") + 0.1 * nn.functional.cross_entropy(
+                logits, labels
+            )
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
         scheduler.step()
@@ -172,7 +186,9 @@ def test_a_student_whose_loss_is_not_finite_fails_alone(teachers: dict[str, nn.M
     students = [start(good), start(bad)]
     expected = run([good], teachers)[0]
     failures: list[tuple[str, Exception]] = []
-    for _ in fit(students, teachers, DATA, on_failure=lambda student, error: failures.append((student.spec.trial_id, error))):
+    for _ in fit(
+        students, teachers, DATA, on_failure=lambda student, error: failures.append((student.spec.trial_id, error))
+    ):
         pass
     assert [trial_id for trial_id, _ in failures] == [bad.trial_id]
     assert isinstance(failures[0][1], NonFiniteLossError)
@@ -184,7 +200,7 @@ def test_a_student_whose_loss_is_not_finite_fails_alone(teachers: dict[str, nn.M
 def test_an_exception_in_one_students_step_costs_only_that_student(teachers: dict[str, nn.Module]) -> None:
     good, bad = start(make_spec(4.0)), start(make_spec(2.0))
     expected = run([good.spec], teachers)[0]
-    bad.model[0].register_forward_hook(_explode)  # type: ignore[index,union-attr]
+    bad.model.get_submodule("0").register_forward_hook(_explode)
     failed: list[Student] = []
     students = [bad, good]
     for _ in fit(students, teachers, DATA, on_failure=lambda student, _: failed.append(student)):

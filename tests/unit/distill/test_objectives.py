@@ -41,7 +41,9 @@ def test_distillation_loss_is_zero_for_equal_logits_up_to_a_shift() -> None:
 
 
 def test_alpha_zero_is_scratch() -> None:
-    assert torch.equal(kd_loss(STUDENT, TEACHER, LABELS, settings(alpha=0.0)).total, scratch_loss(STUDENT, LABELS).total)
+    assert torch.equal(
+        kd_loss(STUDENT, TEACHER, LABELS, settings(alpha=0.0)).total, scratch_loss(STUDENT, LABELS).total
+    )
 
 
 def test_gradient_with_t_squared_tends_to_difference_of_centred_logits() -> None:

@@ -31,7 +31,7 @@ def test_model_gives_logits_and_gradients_for_every_parameter(name: str, image_s
 
 
 def test_option_a_shortcut_subsamples_and_pads_channels_with_zeros() -> None:
-    block = build_model("resnet20", num_classes=10, image_size=32).layer2[0]  # type: ignore[index,operator]
+    block = build_model("resnet20", num_classes=10, image_size=32).get_submodule("layer2.0")
     for parameter in block.parameters():
         torch.nn.init.zeros_(parameter)
     x = torch.rand(2, 16, 8, 8)

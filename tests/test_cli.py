@@ -1,0 +1,177 @@
+"""The command line as a person meets it: help, exit codes, messages, formats."""
+
+import json
+import re
+from pathlib import Path
+
+import click
+import pyarrow.parquet as pq
+import pytest
+
+from kd_ray.cli import Command, cli
+from kd_ray.cluster.launch import launch
+from kd_ray.results.schema import TABLES
+from kd_ray.results.store import open_store
+from tests.processes import run_cli
+from tests.sweeps import tiny_sweep, write_tiny_sweep
+
+README = Path(__file__).resolve().parents[1] / "README.md"
+
+
+def commands(group: click.Group, prefix: str = "") -> dict[str, click.Command]:
+    found: dict[str, click.Command] = {}
+    for name, command in group.commands.items():
+        found |= commands(command, f"{prefix}{name} ") if isinstance(command, click.Group) else {prefix + name: command}
+    return found
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, trifeature_root: Path) -> Path:
+    """A store that holds the finished tiny sweep."""
+    root = tmp_path_factory.mktemp("finished")
+    assert launch(tiny_sweep(trifeature_root), open_store(root), runner="local").exit_code == 0
+    return root
+
+
+@pytest.mark.parametrize("name", sorted(commands(cli)))
+def test_every_command_has_help_with_an_example_and_is_in_the_readme(name: str, tmp_path: Path) -> None:
+    command = commands(cli)[name]
+    assert isinstance(command, Command)
+    assert command.example.startswith(f"kd-ray {name}")
+    done = run_cli(*name.split(), "--help", cwd=tmp_path)
+    assert done.returncode == 0
+    assert f"Example:\n  {command.example}" in done.stdout
+    assert f"kd-ray {name}" in README.read_text()
+
+
+def test_plan_touches_nothing(tmp_path: Path, trifeature_root: Path) -> None:
+    file = write_tiny_sweep(tmp_path, trifeature_root)
+    done = run_cli("plan", str(file), cwd=tmp_path)
+    assert done.returncode == 0
+    assert done.stdout.startswith("sweep tiny: 7 trials (7 pending)\n")
+    assert done.stdout.endswith("7 to run, in 5 packs\n")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["tiny.yaml"]
+
+
+def test_plan_of_a_finished_sweep_says_why_nothing_runs(finished: Path, tmp_path: Path, trifeature_root: Path) -> None:
+    file = write_tiny_sweep(tmp_path, trifeature_root)
+    done = run_cli("plan", str(file), "--store", str(finished), "--json", "--set", "grid.seed=[0, 1, 2]", cwd=tmp_path)
+    plan = json.loads(done.stdout)
+    assert plan["counts"] == {"complete": 7, "running": 0, "failed": 0, "interrupted": 0, "pending": 3}
+    assert {trial["why"] for trial in plan["trials"] if trial["state"] == "complete"} == {"its record is in the store"}
+    assert sorted(map(len, plan["packs"])) == [1, 2]
+
+
+def test_launch_of_a_finished_sweep_says_so_and_shows_the_table(
+    finished: Path, tmp_path: Path, trifeature_root: Path
+) -> None:
+    file = write_tiny_sweep(tmp_path, trifeature_root)
+    done = run_cli("launch", str(file), "--store", str(finished), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "sweep tiny: nothing to do, 7 of 7 trials complete" in done.stdout
+    rows = [line.split() for line in done.stdout.splitlines()]
+    assert [row[:2] for row in rows if row and row[0] in ("teacher", "scratch", "distilled")] == [
+        ["teacher", "1"],
+        ["scratch", "2"],
+        ["distilled", "T=1"],
+        ["distilled", "T=8"],
+    ]
+    assert re.search(r"accuracy +worst class +DPD color +EOD color +DPD texture", done.stdout)
+
+
+def test_launch_without_a_terminal_prints_plain_lines_and_none_of_rays(tmp_path: Path, trifeature_root: Path) -> None:
+    file = write_tiny_sweep(tmp_path, trifeature_root, "grid.seed=[0]", "grid.temperature=[1]")
+    done = run_cli("launch", str(file), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "sweep tiny: 3 trials, 0 complete, 3 to run" in done.stderr
+    for line in done.stderr.splitlines():
+        assert line == "" or line.startswith(("sweep tiny:", "preparing trifeature:", "[")), line
+    assert "sweep tiny: 3 of 3 trials complete, 3 trained now in" in done.stdout
+    assert (tmp_path / "kd_ray_store" / "tables" / "trials").is_dir()
+
+
+def test_status_of_a_finished_sweep(finished: Path, tmp_path: Path) -> None:
+    done = run_cli("status", "tiny", "--store", str(finished), "--watch", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (0, "sweep tiny: 7 trials (7 complete)\neverything is complete\n")
+    as_json = json.loads(run_cli("status", "tiny", "--store", str(finished), "--json", cwd=tmp_path).stdout)
+    assert as_json["counts"]["complete"] == 7
+
+
+def test_query_in_every_format(finished: Path, tmp_path: Path) -> None:
+    sql = "SELECT role, count(*) AS n FROM trials GROUP BY 1 ORDER BY 1"
+
+    def ask(*arguments: str) -> str:
+        done = run_cli("query", sql, "--store", str(finished), *arguments, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert ask("--format", "csv") == "role,n\ndistilled,4\nscratch,2\nteacher,1\n"
+    assert json.loads(ask("--format", "json"))[0] == {"role": "distilled", "n": 4}
+    assert ask().splitlines()[-1] == "3 rows"
+    assert ask("--format", "parquet", "-o", "out.parquet") == ""
+    assert pq.read_table(tmp_path / "out.parquet").to_pylist()[2] == {"role": "teacher", "n": 1}
+    assert [path.name for path in tmp_path.iterdir()] == ["out.parquet"]
+
+
+def test_schema_names_every_column_of_every_table(tmp_path: Path) -> None:
+    text = run_cli("schema", cwd=tmp_path).stdout
+    assert all(column.meaning in text for table in TABLES.values() for column in table.columns)
+    one = run_cli("schema", "fairness_metrics", cwd=tmp_path).stdout
+    assert one.startswith("fairness_metrics: one row per trial × sensitive feature × positive class")
+
+
+def test_schema_of_sweep_files_is_json_schema(tmp_path: Path) -> None:
+    schema = json.loads(run_cli("schema", "--sweep-file", cwd=tmp_path).stdout)
+    assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
+    assert schema["additionalProperties"] is False
+    assert schema["$defs"]["Training"]["properties"]["epochs"]["description"] == "Passes over the training split."
+
+
+def test_data_show_draws_a_contact_sheet(tmp_path: Path) -> None:
+    done = run_cli(
+        "data",
+        "show",
+        "trifeature",
+        "--set",
+        "size=16",
+        "--set",
+        "images_per_combination=1",
+        "-o",
+        "s.png",
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "500 test images in 10 classes; sheet written to s.png\n"
+    assert (tmp_path / "s.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["plan", "none.yaml"], "none.yaml: cannot read the sweep file"),
+        (["plan", "tiny.yaml", "--set", "training.epochs=0"], "--set training.epochs=0: training.epochs: should be greater than 0, got 0"),
+        (["plan", "tiny.yaml", "--store", "ftp://x"], "store ftp://x: unknown scheme 'ftp'; valid: a local path, s3://, gs://, az://"),
+        (["launch", "tiny.yaml", "--only", "zz"], "--only zz: no trial of this sweep begins with it"),
+        (["launch", "tiny.yaml", "--runner", "local", "--address", "x:1"], "--address x:1 has no effect with --runner local"),
+        (["launch", "tiny.yaml", "--set", "teacher={model: resnet20, weights: none.pt}"], "teacher.weights: cannot read 'none.pt'"),
+        (["launch", "tiny.yaml", "--set", "dataset={name: cifar10}", "--set", "sensitive_features=null", "--set", "intersections=null"],
+         "cifar-10-batches-py"),
+        (["resume", "none"], "there is no such folder"),
+        (["status", "none", "--store", "."], "no sweep 'none'; it has: none"),
+        (["query", "SELEC 1", "--store", "."], "tables and views: trials, class_metrics"),
+        (["query", "SELECT 1", "--store", ".", "-o", "no/such/dir.csv"], "-o no/such/dir.csv: cannot write"),
+        (["schema", "nothing"], "no table 'nothing'; valid: trials, class_metrics"),
+        (["data", "show", "mnist", "-o", "x.png"], "must be one of 'trifeature', 'cifar10', got 'mnist'"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else None,
+)  # fmt: skip
+def test_bad_input_ends_with_exit_code_2_and_one_message(
+    arguments: list[str], message: str, tmp_path: Path, trifeature_root: Path
+) -> None:
+    write_tiny_sweep(tmp_path, trifeature_root)
+    done = run_cli(*arguments, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    # Nothing was written before the input was known to be good.
+    assert {path.name for path in tmp_path.rglob("*") if path.is_file()} == {"tiny.yaml"}

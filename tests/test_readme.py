@@ -1,0 +1,81 @@
+"""The README keeps its word: its commands parse, its queries and its Python run, its sweep file is the one that runs."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from kd_ray.cli import cli
+from kd_ray.cluster.launch import launch
+from kd_ray.results.query import Results
+from kd_ray.results.store import open_store
+from kd_ray.sweep.load import load_sweep, parse_sweep
+from kd_ray.sweep.plan import expand
+from tests.sweeps import tiny_sweep
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory, trifeature_root: Path) -> Results:
+    store = open_store(tmp_path_factory.mktemp("readme"))
+    assert launch(tiny_sweep(trifeature_root), store, runner="local").exit_code == 0
+    return Results(store)
+
+
+@pytest.mark.parametrize("sql", blocks("sql"), ids=range(len(blocks("sql"))))
+def test_query_of_the_readme_answers(sql: str, results: Results) -> None:
+    answer = results.query(sql)
+    assert answer.num_rows > 0
+    assert len(blocks("sql")) >= 5
+
+
+def test_sweep_file_of_the_readme_is_the_quick_sweep() -> None:
+    (text,) = blocks("yaml")
+    shown = {trial.trial_id for trial in expand(parse_sweep(text, source="README.md"), lambda path: "")}
+    assert shown == {
+        trial.trial_id for trial in expand(load_sweep(ROOT / "sweeps" / "trifeature-quick.yaml"), lambda path: "")
+    }
+
+
+def test_commands_of_the_readme_parse() -> None:
+    lines = [line.removeprefix("$ ") for line in README.splitlines() if line.startswith("$ kd-ray")]
+    assert len(lines) >= 4
+    for line in lines:
+        name, *arguments = shlex.split(line)[1:]
+        cli.commands[name].make_context(name, arguments)
+
+
+def test_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trifeature_root: Path) -> None:
+    (text,) = blocks("python")
+    text = text.replace(
+        "kd_ray.launch(sweep, results)", "kd_ray.launch(sweep, results, runner='local', progress=False)"
+    )
+    text = text.replace('"sweeps/', f'"{ROOT}/sweeps/')
+    quick = [
+        "grid.seed=[0]",
+        "grid.temperature=[4]",
+        "dataset.size=16",
+        "training.epochs=1",
+        "teacher.training.epochs=1",
+    ]
+    text = text.replace('["grid.seed=[0]"]', repr([*quick, f"placement.data_root={trifeature_root}"]))
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    exec(compile(text, "README.md", "exec"), names)
+    assert names["report"].exit_code == 0  # type: ignore[attr-defined]
+    assert len(names["fairness"]) == 3 * 3 * 11  # type: ignore[arg-type]
+    assert len(names["worst"]) == 2  # type: ignore[arg-type]
+
+
+def test_make_targets_of_the_readme_exist_and_ci_calls_the_test_command() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    assert "\ndemo:" in makefile
+    assert "\ntest:" in makefile
+    assert (ROOT / ".ci" / "run").read_text().rstrip().endswith("make test")
