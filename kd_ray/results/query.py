@@ -33,7 +33,8 @@ WITH pairs AS (
     UNION
     SELECT s.sweep, s.trial_id, d.teacher_trial_id
     FROM trials s JOIN trials d ON s.role = 'scratch' AND d.role = 'distilled'
-        AND (s.sweep, s.seed, s.model, s.dataset_id) = (d.sweep, d.seed, d.model, d.dataset_id)),
+        AND (s.sweep, s.seed, s.model, s.dataset_id) = (d.sweep, d.seed, d.model, d.dataset_id)
+        AND list_has_all(map_entries(d.settings), map_entries(s.settings))),
 long AS (
     SELECT q.*, s.dataset_id, unnest(s.predictions) AS student, unnest(t.predictions) AS teaching,
            unnest(range(len(s.predictions))) AS sample_index
@@ -53,7 +54,7 @@ FROM counts c JOIN trials t USING (sweep, trial_id)
 CREATE MACRO disagreement(a, b) AS TABLE
 {_PAIR}
 SELECT coalesce(x.label_name, 'all') AS class_name, count(*) AS n, count(*) FILTER (of_a <> of_b) AS num_disagree,
-       count(*) FILTER (of_a <> of_b) / count(*) AS disagreement
+       count(*) FILTER (of_a <> of_b) / nullif(count(*), 0) AS disagreement
 FROM p JOIN samples x ON (x.sweep, x.dataset_id, x.sample_index) = (p.sweep, p.dataset_id, p.sample_index)
 GROUP BY GROUPING SETS ((x.label_name), ()) ORDER BY class_name
 """,

@@ -75,7 +75,10 @@ class Store:
             try:
                 if tail_bytes is None:
                     return bytes(client.get(key).bytes())
-                return bytes(client.get(key, options={"range": {"suffix": tail_bytes}}).bytes())
+                # Not a suffix range, which Azure refuses.
+                size_bytes = client.head(key)["size"]
+                start = max(0, size_bytes - tail_bytes)
+                return bytes(client.get_range(key, start=start, end=size_bytes)) if size_bytes else b""
             except (FileNotFoundError, NotFoundError):
                 return None
 

@@ -59,9 +59,10 @@ def summarize(trials: pa.Table, fairness: pa.Table) -> list[ConditionSummary]:
 
 
 def _label(condition: dict[str, Any], settings: tuple[tuple[str, str], ...], varying: Sequence[str]) -> str:
+    named = {axis.rsplit(".", 1)[-1] for axis, _ in settings}
     words = [] if condition["temperature"] is None else [f"T={condition['temperature']:g}"]
     if condition["role"] == "distilled":
-        words += [f"{name}={condition[name]}" for name in varying if name != "temperature"]
+        words += [f"{name}={condition[name]}" for name in varying if name != "temperature" and name not in named]
     return " ".join([*words, *(f"{axis}={value}" for axis, value in settings)])
 
 

@@ -25,7 +25,7 @@ def test_schema_describes_every_field() -> None:
     undescribed = [
         f"{name}.{field}"
         for name, model in {**schema["$defs"], "Sweep": schema}.items()
-        for field, property_ in model["properties"].items()
+        for field, property_ in model.get("properties", {}).items()
         if "description" not in property_ and "$ref" not in property_ and field not in ("name", "objective")
     ]
     assert undescribed == []

@@ -11,9 +11,7 @@ from kd_ray.sweep.load import load_sweep, parse_dataset, parse_sweep
 from tests.fakes import SWEEP_YAML, make_sweep, plan_trials
 
 TRAINING_KEYS = "augmentation, batch_size, epochs, optimizer, precision, schedule"
-SWEEP_KEYS = (
-    "baselines, dataset, distillation, grid, intersections, name, placement, sensitive_features, student, teacher, training"
-)
+SWEEP_KEYS = "baselines, dataset, distillation, grid, intersections, name, placement, sensitive_features, student, teacher, training"
 MODELS = "'lenet5', 'resnet20', 'resnet32', 'resnet44' or 'resnet56'"
 STEP = "schedule: {name: step, milestones: [2]}"
 TEMPERATURES = "  temperature: [1, 4]\n"
@@ -324,31 +322,26 @@ def test_unknown_axis_is_refused(axis: str, message: str) -> None:
     assert message in refusal(changed((TEMPERATURES, f"{TEMPERATURES}  {axis}\n")))
 
 
-@pytest.mark.xfail(strict=True, reason="a typo in an axis' parent is blamed on a field without a line", raises=AssertionError)
 def test_unknown_parent_of_an_axis_points_to_the_line_of_the_axis() -> None:
     message = refusal(changed((TEMPERATURES, f"{TEMPERATURES}  trainin.epochs: [2]\n")))
     assert message.startswith("demo.yaml:16: grid.trainin.epochs")
 
 
 @pytest.mark.parametrize("value", ["0.5", "half"])
-@pytest.mark.xfail(strict=True, reason="`0 in grid['alpha']` of a number or text", raises=TypeError)
 def test_alpha_axis_that_is_no_list_is_refused(value: str) -> None:
     text = changed(("alpha: 0.9, ", ""), (TEMPERATURES, f"{TEMPERATURES}  alpha: {value}\n"))
     assert refusal(text).startswith("demo.yaml:16: grid.alpha: must be a list with at least one value, got")
 
 
-@pytest.mark.xfail(strict=True, reason="the last axis wins silently", raises=pytest.fail.Exception)
 def test_two_axes_for_one_setting_are_refused() -> None:
     text = changed((TEMPERATURES, TEMPERATURES + "  distillation.temperature: [2, 8]\n"))
     assert "demo.yaml:16: grid.distillation.temperature: " in refusal(text)
 
 
-@pytest.mark.xfail(strict=True, reason="no line is known for keys that a merge brings", raises=KeyError)
 def test_merge_key_is_understood_or_refused() -> None:
     text = changed(
         ("training:", "training: &students"),
-        (TEACHER, "student: {model: lenet5}"),
-        ("student: {model: lenet5}\n", ""),
+        (TEACHER + "\n", ""),
         ("grid:", "teacher:\n  model: resnet20\n  training:\n    <<: *students\n    epochs: 8\ngrid:"),
     )
     try:
@@ -393,7 +386,9 @@ PYTHON_TAGS = [
 def executes_nothing(tmp_path: Path, tag: str, where: str) -> None:
     marker = tmp_path / "marker"
     value = tag.format(marker=marker)
-    text, overrides = (changed(("lr: 0.1", f"lr: {value}")), ()) if where == "file" else (SWEEP_YAML, (f"name={value}",))
+    text, overrides = (
+        (changed(("lr: 0.1", f"lr: {value}")), ()) if where == "file" else (SWEEP_YAML, (f"name={value}",))
+    )
     try:
         refusal(text, *overrides)
     finally:
@@ -408,7 +403,6 @@ def test_yaml_that_constructs_python_objects_executes_nothing(tmp_path: Path, ta
 
 @pytest.mark.parametrize("where", ["file", "--set"])
 @pytest.mark.parametrize("tag", PYTHON_TAGS[:2])
-@pytest.mark.xfail(strict=True, reason="a tagged list knows no line of its items", raises=TypeError)
 def test_yaml_that_calls_python_with_a_list_is_refused(tmp_path: Path, tag: str, where: str) -> None:
     executes_nothing(tmp_path, tag, where)
 
@@ -428,9 +422,7 @@ def test_cell_puts_values_in_their_places() -> None:
 
 
 def test_sweep_without_teacher_needs_no_distillation() -> None:
-    text = changed(
-        (TEACHER + "\n", ""), ("distillation: {alpha: 0.9, t_squared: true}\n", ""), (TEMPERATURES, "")
-    )
+    text = changed((TEACHER + "\n", ""), ("distillation: {alpha: 0.9, t_squared: true}\n", ""), (TEMPERATURES, ""))
     file = make_sweep(text)
     assert file.sweep.teacher is None
     assert [trial.spec.describe() for trial in plan_trials(file)] == ["scratch lenet5 seed=0", "scratch lenet5 seed=1"]

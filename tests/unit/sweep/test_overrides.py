@@ -102,6 +102,5 @@ def test_unknown_key_of_an_override_points_to_it() -> None:
         ("training.optimizer={lr: -1}", "training.optimizer.lr: should be greater than 0, got -1"),
     ],
 )
-@pytest.mark.xfail(strict=True, reason="the file's lines below a replaced field are still known", raises=AssertionError)
 def test_error_inside_a_replaced_value_points_to_the_override(override: str, message: str) -> None:
     assert refusal(override) == f"--set {override}: {message}"

@@ -1,1 +1,0 @@
-"""What results mean: comparisons, power, reports. No torch, no ray."""

@@ -1,0 +1,91 @@
+"""Pydantic's errors as messages for the author of a sweep file: the field as it stands there, and the valid choices."""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from kd_ray.sweep.config import GivenTeacher, Sweep, TrainedTeacher, teacher_kind
+from kd_ray.sweep.source import Location
+
+_TAGS = {"trifeature", "cifar10", "constant", "step", "cosine", "sgd", "kd", "trained", "given"}
+
+
+def messages(error: ValidationError, raw: Mapping[str, Any], prefix: Location = ()) -> list[tuple[Location, str]]:
+    """Each problem with the place in the file it belongs to; the branches of a union are joined by "or"."""
+    found: dict[Location, list[str]] = {}
+    for item in error.errors(include_url=False):
+        location = _file_location((*prefix, *item["loc"]), raw)
+        if item["type"] == "setting":
+            message = str(item["ctx"]["message"])
+            location = (*location, *str(item["ctx"]["field"]).split("."))
+        elif item["type"] == "extra_forbidden":
+            message = _unknown_key(location, raw)
+        elif item["type"] == "missing":
+            message = "is required"
+        elif item["type"] in ("union_tag_not_found", "union_tag_invalid"):
+            location = (*location, "name")
+            tags = ", ".join(repr(_tag(model)) for model in _models_at(location[:-1], raw))
+            message = f"must be one of {tags}"
+            message += f", got {item['ctx']['tag']!r}" if "tag" in item["ctx"] else ""
+        else:
+            message = (
+                f"{item['msg'].removeprefix('Value error, ').replace('Input should', 'should')}, got {item['input']!r}"
+            )
+        found.setdefault(location, []).append(message)
+    return [(location, " or ".join(dict.fromkeys(messages))) for location, messages in found.items()]
+
+
+def _file_location(loc: Sequence[str | int], raw: Mapping[str, Any]) -> Location:
+    """Pydantic's location without the tags of unions, which stand in no file."""
+    node: Any = raw
+    result: list[str | int] = []
+    for part in loc:
+        if isinstance(node, Mapping) and part in node:
+            node = node[str(part)]
+        elif isinstance(node, list) and isinstance(part, int) and part < len(node):
+            node = node[part]
+        elif isinstance(part, str) and (part in _TAGS or "[" in part):
+            continue
+        result.append(part)
+    return tuple(result)
+
+
+def _models_at(location: Location, raw: Mapping[str, Any]) -> list[type[BaseModel]]:
+    """The models whose fields may stand at `location`: the annotations, walked, and of a union what the file's values choose."""
+    models: list[type[BaseModel]] = [Sweep]
+    node: Any = raw
+    for part in location:
+        annotations = [model.model_fields[str(part)].annotation for model in models if str(part) in model.model_fields]
+        models = [found for annotation in annotations for found in _models_in(annotation)]
+        node = node.get(part) if isinstance(node, Mapping) else None
+        if isinstance(node, Mapping):
+            chosen = [model for model in models if _tag(model) in (node.get("name"), teacher_kind(node))]
+            models = chosen or models
+    return models
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for inner in getattr(annotation, "__args__", ()) for model in _models_in(inner)]
+
+
+def _tag(model: type[BaseModel]) -> str | None:
+    """The word that chooses this member of a union: its literal `name`, or the kind of teacher."""
+    name = model.model_fields.get("name")
+    if name is not None and getattr(name.annotation, "__args__", None):
+        return str(name.annotation.__args__[0])  # type: ignore[union-attr]
+    return {TrainedTeacher: "trained", GivenTeacher: "given"}.get(model)
+
+
+def _unknown_key(location: Location, raw: Mapping[str, Any]) -> str:
+    key = str(location[-1])
+    valid = sorted({name for model in _models_at(location[:-1], raw) for name in model.model_fields})
+    close = difflib.get_close_matches(key, valid, n=1)
+    return (
+        "unknown or without effect here;"
+        + (f" did you mean {close[0]}?" if close else "")
+        + f" valid: {', '.join(valid)}"
+    )

@@ -1,0 +1,130 @@
+"""The text of a sweep file: plain values, the line of each, and `--set` overrides.
+
+YAML 1.2 without tags: nothing in a file can make an object or run code.
+"""
+
+import io
+from dataclasses import dataclass, field
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.error import YAMLError
+
+from kd_ray.errors import SweepError
+
+Location = tuple[str | int, ...]
+"""Keys and indices that lead to a field."""
+
+
+@dataclass(kw_only=True)
+class Source:
+    """Knows the line of each field, for messages."""
+
+    name: str
+    lines: dict[Location, int] = field(default_factory=dict)
+    overrides: dict[Location, str] = field(default_factory=dict)
+
+    def replaced(self, location: Location, by: str) -> None:
+        """An override put a new value there; nothing older is known of it and of what was below."""
+        for known in (self.lines, self.overrides):
+            for below in [place for place in known if place[: len(location)] == location]:
+                del known[below]
+        self.overrides[location] = by
+
+    def where(self, location: Location) -> str:
+        """`file:line`, or the `--set` that put the value there; the nearest enclosing field that is known."""
+        for length in range(len(location), 0, -1):
+            if location[:length] in self.overrides:
+                return self.overrides[location[:length]]
+            if location[:length] in self.lines:
+                return f"{self.name}:{self.lines[location[:length]]}"
+        return self.name
+
+    def error(self, location: Location, message: str) -> str:
+        """One line of an error message."""
+        path = dotted(location)
+        return f"{self.where(location)}: {path}: {message}" if path else f"{self.where(location)}: {message}"
+
+
+def read_yaml(text: str, name: str) -> tuple[dict[str, Any], Source]:
+    """The mapping that a YAML text holds, and where its fields stand.
+
+    Raises:
+        SweepError: the text is not YAML, or not a mapping.
+    """
+    source = Source(name=name)
+    try:
+        document = YAML(typ="rt").load(text)
+        if not isinstance(document, CommentedMap):
+            raise SweepError(f"{name}: a sweep file is a mapping of fields, got {type(document).__name__}")
+        return _plain(document, (), source.lines), source
+    except (YAMLError, ValueError, RecursionError) as error:
+        raise SweepError(f"{name}: not valid YAML: {error}") from error
+
+
+def _plain(node: Any, location: Location, lines: dict[Location, int]) -> Any:
+    """Plain dicts, lists and scalars of a YAML node, noting the line of each."""
+    if isinstance(node, CommentedMap | CommentedSeq) and node.tag.value is not None:
+        raise ValueError(f"the tag {node.tag.value} has no meaning in a sweep file")
+    if isinstance(node, CommentedMap):
+        for key in node:
+            # Keys that a merge (`<<`) brings have no line of their own.
+            if key in (node.lc.data or {}):
+                lines[(*location, str(key))] = node.lc.key(key)[0] + 1
+        return {str(key): _plain(value, (*location, str(key)), lines) for key, value in node.items()}
+    if isinstance(node, CommentedSeq):
+        for i in range(len(node)):
+            lines[(*location, i)] = node.lc.item(i)[0] + 1
+        return [_plain(value, (*location, i), lines) for i, value in enumerate(node)]
+    for kind in (bool, int, float, str):
+        if isinstance(node, kind):
+            return kind(node)
+    return node if node is None else str(node)
+
+
+def apply_override(raw: dict[str, Any], override: str, source: Source) -> None:
+    """Put the value of one `KEY=VALUE` into `raw`; `null` removes the key.
+
+    Raises:
+        SweepError: the text has another form, its value is not YAML, or the key leads through something that is no mapping.
+    """
+    key, separator, text = override.partition("=")
+    if not separator or not key:
+        raise SweepError(f"--set {override}: expected KEY=VALUE, as in --set training.epochs=5")
+    try:
+        value = _plain(YAML(typ="rt").load(io.StringIO(text)), (), {})
+    except (YAMLError, ValueError, RecursionError) as error:
+        raise SweepError(f"--set {override}: the value is not valid YAML: {error}") from error
+    # Everything after `grid.` is one axis, whose name may hold dots itself.
+    parts = ("grid", key.removeprefix("grid.")) if key.startswith("grid.") else tuple(key.split("."))
+    target = raw
+    for part in parts[:-1]:
+        if value is None and part not in target:
+            return
+        target = target.setdefault(part, {})
+        if not isinstance(target, dict):
+            raise SweepError(f"--set {override}: {part} is not a mapping, it holds {target!r}")
+    if value is None:
+        target.pop(parts[-1], None)
+    else:
+        target[parts[-1]] = value
+    source.replaced(parts, f"--set {override}")
+
+
+def dotted(location: Location) -> str:
+    """`training.optimizer.lr`, `grid.seed[0]`."""
+    text = ""
+    for part in location:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}"
+    return text.removeprefix(".")
+
+
+def dump_yaml(raw: dict[str, Any]) -> str:
+    """The mapping as YAML text, in its order."""
+    buffer = io.StringIO()
+    yaml = YAML(typ="safe")
+    yaml.default_flow_style = None
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]  # typed as None by its default
+    yaml.dump(raw, buffer)
+    return buffer.getvalue()

@@ -1,0 +1,311 @@
+"""Leases and the states derived from the store."""
+
+import os
+import platform
+import subprocess
+import sys
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kd_ray.results.ledger import (
+    Lease,
+    acquire,
+    boot_id,
+    clear_error,
+    is_live,
+    is_superseded,
+    new_launch_id,
+    process_started,
+    read_error,
+    release,
+    renew,
+    scan,
+    write_error,
+)
+from kd_ray.results.store import Store, checkpoint_key, error_key, lease_key, record_key
+from kd_ray.sweep.spec import TrialState
+
+TRIAL = "0123456789abcdef"
+OTHER = "fedcba9876543210"
+
+
+def make_lease(*, age_s: float = 0, **changes: Any) -> Lease:
+    """A lease of this process, renewed `age_s` ago."""
+    fields: dict[str, Any] = {
+        "trial_id": TRIAL,
+        "generation": 1,
+        "launch_id": "other-launch",
+        "host": platform.node(),
+        "boot_id": boot_id(),
+        "pid": os.getpid(),
+        "process_started": process_started(os.getpid()),
+        "renewed_at": datetime.now(UTC) - timedelta(seconds=age_s),
+    }
+    return Lease(**fields | changes)
+
+
+def put_lease(store: Store, lease: Lease) -> Lease:
+    store.put(lease_key(lease.trial_id, lease.generation), lease.to_json())
+    return lease
+
+
+def ended_process() -> tuple[int, str]:
+    """pid and start time of a process that has ended."""
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        started = process_started(process.pid)
+        assert started not in ("", "unknown")
+        process.communicate(b"\n")
+    return process.pid, started
+
+
+def stored(store: Store, generation: int) -> Lease:
+    data = store.get(lease_key(TRIAL, generation))
+    assert data is not None
+    return Lease.from_json(data)
+
+
+def test_lease_round_trips_through_json() -> None:
+    lease = make_lease(age_s=12.5, progress={"epoch": 3, "accuracy": 0.5}, released=True, ttl_s=7.5)
+    assert Lease.from_json(lease.to_json()) == lease
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"{", b"[]", b"3", b"null", b"{}", b'{"renewed_at": 5}', b'{"renewed_at": "now"}']
+)
+def test_text_that_is_no_lease_is_refused(data: bytes) -> None:
+    with pytest.raises((ValueError, KeyError, TypeError)):
+        Lease.from_json(data)
+
+
+def test_first_lease_is_generation_one_and_says_who_holds_it(store: Store) -> None:
+    lease = acquire(store, TRIAL, launch_id="mine")
+    assert lease is not None
+    assert stored(store, 1) == lease
+    assert (lease.trial_id, lease.generation, lease.launch_id, lease.pid) == (TRIAL, 1, "mine", os.getpid())
+    assert (lease.host, lease.boot_id, lease.released, lease.ttl_s) == (platform.node(), boot_id(), False, 30.0)
+    assert is_live(lease)
+
+
+def test_second_launch_is_refused_while_the_holder_lives(store: Store) -> None:
+    assert acquire(store, TRIAL, launch_id="mine")
+    assert acquire(store, TRIAL, launch_id="yours") is None
+    assert acquire(store, OTHER, launch_id="yours") is not None
+    assert store.get(lease_key(TRIAL, 2)) is None
+
+
+def test_same_launch_replaces_its_own_lease(store: Store) -> None:
+    acquire(store, TRIAL, launch_id="mine")
+    lease = acquire(store, TRIAL, launch_id="mine")
+    assert lease is not None
+    assert lease.generation == 2
+    assert stored(store, 1).released is False
+
+
+def test_released_lease_goes_to_the_next_launch_with_a_higher_generation(store: Store) -> None:
+    for generation, launch in enumerate(("a", "b", "c"), start=1):
+        lease = acquire(store, TRIAL, launch_id=launch)
+        assert lease is not None
+        assert lease.generation == generation
+        release(store, lease)
+        assert stored(store, generation).released is True
+    assert sorted(item.key for item in store.entries(f"trials/{TRIAL}/lease")) == [
+        lease_key(TRIAL, n) for n in (1, 2, 3)
+    ]
+
+
+def test_generations_are_compared_as_numbers(store: Store) -> None:
+    put_lease(store, make_lease(generation=9, released=True))
+    put_lease(store, make_lease(generation=10, released=True))
+    lease = acquire(store, TRIAL, launch_id="mine")
+    assert lease is not None
+    assert lease.generation == 11
+
+
+def test_renew_moves_the_time_and_keeps_the_progress(store: Store) -> None:
+    lease = put_lease(store, make_lease(age_s=20))
+    renew(store, lease, {"epoch": 3})
+    renewed = stored(store, 1)
+    assert renewed == replace(lease, renewed_at=renewed.renewed_at, progress={"epoch": 3})
+    assert timedelta(0) <= datetime.now(UTC) - renewed.renewed_at < timedelta(seconds=10)
+
+
+def test_process_that_ended_holds_nothing(store: Store) -> None:
+    pid, started = ended_process()
+    lease = put_lease(store, make_lease(pid=pid, process_started=started))
+    assert not is_live(lease)
+    successor = acquire(store, TRIAL, launch_id="mine")
+    assert successor is not None
+    assert successor.generation == 2
+
+
+def test_recycled_pid_holds_nothing() -> None:
+    assert is_live(make_lease())
+    assert not is_live(make_lease(process_started="1"))
+
+
+@pytest.mark.parametrize(
+    ("same_host", "age_s", "live"),
+    [
+        (True, 0, True),
+        (True, 25, True),
+        (True, 31, False),
+        (False, 0, True),
+        (False, 31, True),
+        (False, 85, True),
+        (False, 91, False),
+        # The other host's clock is ahead.
+        (False, -50, True),
+    ],
+)
+def test_lease_expires_after_its_time_and_on_another_host_after_the_skew_too(
+    store: Store, same_host: bool, age_s: float, live: bool
+) -> None:
+    elsewhere = {} if same_host else {"boot_id": "other", "host": "other", "pid": 1, "process_started": "1"}
+    lease = put_lease(store, make_lease(age_s=age_s, **elsewhere))
+    assert is_live(lease) is live
+    assert (acquire(store, TRIAL, launch_id="mine") is None) is live
+
+
+def test_released_lease_of_another_host_is_over() -> None:
+    assert not is_live(make_lease(boot_id="other", released=True))
+
+
+@pytest.mark.parametrize("data", [b"", b"{half a le", b"[]", b"{}"])
+def test_unreadable_lease_counts_from_the_time_of_its_object(store: Store, data: bytes) -> None:
+    store.put(lease_key(TRIAL, 4), data)
+    assert acquire(store, TRIAL, launch_id="mine") is None
+    status = scan(store, [TRIAL])[TRIAL]
+    assert status.state is TrialState.RUNNING
+    assert status.lease is not None
+    assert (status.lease.generation, status.lease.launch_id) == (4, "unreadable")
+    longer_ago = (datetime.now() - timedelta(seconds=91)).timestamp()
+    os.utime(Path(store.url) / lease_key(TRIAL, 4), (longer_ago, longer_ago))
+    assert scan(store, [TRIAL])[TRIAL].state is TrialState.PENDING
+    lease = acquire(store, TRIAL, launch_id="mine")
+    assert lease is not None
+    assert lease.generation == 5
+
+
+def test_lease_is_superseded_by_a_higher_generation(store: Store) -> None:
+    first = acquire(store, TRIAL, launch_id="mine")
+    assert first is not None
+    assert not is_superseded(store, first)
+    second = acquire(store, TRIAL, launch_id="mine")
+    assert second is not None
+    assert is_superseded(store, first)
+    assert not is_superseded(store, second)
+
+
+def test_quicker_holder_wins_the_same_generation(store: Store) -> None:
+    """Both saw generation 1 expired; the slower one finds number 2 taken."""
+    put_lease(store, make_lease(age_s=40))
+    assert store.put_new(lease_key(TRIAL, 2), make_lease(generation=2).to_json())
+    assert acquire(store, TRIAL, launch_id="mine") is None
+
+
+def test_launch_ids_differ() -> None:
+    assert len({new_launch_id() for _ in range(100)}) == 100
+
+
+def test_start_time_is_known_for_living_processes_only() -> None:
+    pid, _ = ended_process()
+    assert process_started(pid) == ""
+    assert process_started(os.getpid()) == process_started(os.getpid()) != ""
+    assert boot_id() == boot_id() != ""
+
+
+# --- states ----------------------------------------------------------------------------------------------------------------------------
+
+
+def leave(store: Store, *what: str) -> None:
+    """Leave traces of the trial in the store."""
+    for trace in what:
+        if trace == "record":
+            store.put(record_key(TRIAL), b"")
+        elif trace == "lease":
+            put_lease(store, make_lease())
+        elif trace == "old lease":
+            put_lease(store, make_lease(age_s=1000))
+        elif trace == "error":
+            write_error(store, TRIAL, cause="loss is NaN", traceback="", host="h", launch_id="l")
+        elif trace == "checkpoint":
+            store.put(checkpoint_key(TRIAL, 1, 10, "0" * 16), b"")
+
+
+@pytest.mark.parametrize(
+    ("traces", "state"),
+    [
+        ((), "pending"),
+        (("old lease",), "pending"),
+        (("checkpoint",), "interrupted"),
+        (("checkpoint", "old lease"), "interrupted"),
+        (("error",), "failed"),
+        (("error", "checkpoint", "old lease"), "failed"),
+        (("lease",), "running"),
+        (("lease", "error", "checkpoint"), "running"),
+        (("record",), "complete"),
+        (("record", "lease", "error", "checkpoint"), "complete"),
+    ],
+)
+def test_first_trace_that_matches_gives_the_state(store: Store, traces: tuple[str, ...], state: str) -> None:
+    leave(store, *traces)
+    assert scan(store, [TRIAL])[TRIAL].state == TrialState(state)
+
+
+def test_scan_knows_only_what_it_was_asked_in_that_order(store: Store) -> None:
+    leave(store, "record")
+    store.put(record_key("aaaaaaaaaaaaaaaa"), b"")
+    statuses = scan(store, [OTHER, TRIAL])
+    assert {trial_id: status.state.value for trial_id, status in statuses.items()} == {
+        OTHER: "pending",
+        TRIAL: "complete",
+    }
+    assert list(statuses) == [OTHER, TRIAL]
+    assert scan(store, []) == {}
+
+
+def test_newest_lease_decides(store: Store) -> None:
+    put_lease(store, make_lease(generation=1))
+    put_lease(store, make_lease(generation=2, released=True))
+    assert scan(store, [TRIAL])[TRIAL].state is TrialState.PENDING
+
+
+def test_running_trial_shows_its_progress(store: Store) -> None:
+    renew(store, make_lease(), {"epoch": 2})
+    lease = scan(store, [TRIAL])[TRIAL].lease
+    assert lease is not None
+    assert lease.progress == {"epoch": 2}
+
+
+# --- failures --------------------------------------------------------------------------------------------------------------------------
+
+
+def test_error_round_trips_and_is_forgotten(store: Store) -> None:
+    write_error(
+        store, TRIAL, cause="NonFiniteLossError: epoch 3", traceback="Traceback …\n  é", host="h1", launch_id="l1"
+    )
+    status = scan(store, [TRIAL])[TRIAL]
+    assert status.error == read_error(store, TRIAL)
+    error = dict(read_error(store, TRIAL))
+    assert datetime.fromisoformat(error.pop("failed_at")).tzinfo == UTC
+    assert error == {
+        "cause": "NonFiniteLossError: epoch 3",
+        "traceback": "Traceback …\n  é",
+        "host": "h1",
+        "launch_id": "l1",
+    }
+    clear_error(store, TRIAL)
+    clear_error(store, TRIAL)
+    assert scan(store, [TRIAL])[TRIAL].state is TrialState.PENDING
+
+
+@pytest.mark.parametrize("data", [b"", b"{half", b"[1]", b"\xff"])
+def test_damaged_error_still_means_failed(store: Store, data: bytes) -> None:
+    store.put(error_key(TRIAL), data)
+    status = scan(store, [TRIAL])[TRIAL]
+    assert status.state is TrialState.FAILED
+    assert status.error == {"cause": f"trials/{TRIAL}/error.json cannot be read", "traceback": ""}

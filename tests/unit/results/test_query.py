@@ -1,0 +1,276 @@
+"""SQL over the tables of a store."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kd_ray.errors import InvalidInputError, KdRayError, QueryError
+from kd_ray.metrics.disagreement import disagreement
+from kd_ray.results.query import Results
+from kd_ray.results.record import read_record
+from kd_ray.results.schema import TABLES
+from kd_ray.results.store import Store, open_store, part_key
+from kd_ray.results.tables import fold
+from tests.fakes import CLASSES, LABELS_N, commit_trials, make_sweep, plan_trials, random_predictions, write_sweep
+
+NAMES = (
+    "trials, class_metrics, group_metrics, fairness_metrics, epochs, predictions, samples, "
+    "teacher_disagreement, disagreement(a, b), disagreement_matrix(a, b)"
+)
+TRIALS = plan_trials(make_sweep())
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
+    """The demo sweep, complete and folded; only read."""
+    store = open_store(tmp_path_factory.mktemp("store"))
+    commit_trials(store, TRIALS)
+    fold(store, write_sweep(store, make_sweep()).sweep)
+    return Results(store)
+
+
+@pytest.fixture
+def empty(store: Store) -> Results:
+    return Results(store)
+
+
+def rows(results: Results, sql: str) -> list[tuple[Any, ...]]:
+    return [tuple(row.values()) for row in results.query(sql).to_pylist()]
+
+
+def test_sql_sees_every_table(results: Results) -> None:
+    for name in TABLES:
+        assert rows(results, f"SELECT count(*) FROM {name}") == [(results.table(name).num_rows,)]
+        assert results.query(f"SELECT * FROM {name} LIMIT 0").column_names == results.table(name).column_names
+
+
+def test_aggregate_by_sql_is_that_by_hand(results: Results) -> None:
+    expected = {
+        t.trial_id: float(np.mean(random_predictions(t.spec) == LABELS_N))
+        for t in TRIALS
+        if t.spec.distillation and t.spec.distillation.temperature == 4
+    }
+    ((mean, n),) = rows(results, "SELECT avg(accuracy), count(*) FROM trials WHERE temperature = 4")
+    assert n == len(expected) == 2
+    assert mean == pytest.approx(np.mean(list(expected.values())), rel=1e-12)
+
+
+def test_maps_and_lists_can_be_asked(results: Results) -> None:
+    assert rows(
+        results,
+        "SELECT label_name, count(*) FROM samples WHERE list_contains(sensitive_features['color'], 'red') GROUP BY 1 ORDER BY 1",
+    ) == [("circle", 2), ("square", 2), ("star", 2)]
+    assert rows(
+        results, "SELECT DISTINCT versions['torch'], len(predictions) FROM trials JOIN predictions USING (trial_id)"
+    ) == [("2.6.0", 12)]
+
+
+def test_times_are_utc(results: Results) -> None:
+    assert rows(results, "SELECT DISTINCT strftime(started_at, '%Y-%m-%d %H:%M:%S.%f') FROM trials") == [
+        ("2024-05-06 07:08:09.123456",)
+    ]
+
+
+QUESTIONS = {
+    "accuracy against temperature": (
+        "SELECT role, temperature, count(*) AS n, avg(accuracy) AS accuracy, stddev_samp(accuracy) AS sd FROM trials "
+        "GROUP BY ALL ORDER BY role, temperature",
+        4,
+    ),
+    "fairness against temperature": (
+        "SELECT feature, role, temperature, avg(equalized_odds_difference) AS eod, "
+        "avg(label_demographic_parity_difference) AS label_dpd FROM fairness_metrics WHERE positive_class = 'macro' "
+        "GROUP BY ALL ORDER BY ALL",
+        12,
+    ),
+    "classes that gain or lose": (
+        "SELECT class_name, temperature, avg(accuracy) - any_value(scratch) AS change FROM class_metrics JOIN "
+        "(SELECT class_name, avg(accuracy) AS scratch FROM class_metrics WHERE role = 'scratch' GROUP BY 1) USING (class_name) "
+        "WHERE role = 'distilled' GROUP BY ALL ORDER BY abs(change) DESC",
+        6,
+    ),
+    "students that contradict their teacher": (
+        "SELECT role, temperature, avg(disagreement) AS disagreement FROM teacher_disagreement WHERE class_name = 'all' "
+        "GROUP BY ALL ORDER BY ALL",
+        3,
+    ),
+    "the group served worst": (
+        'SELECT trial_id, feature, arg_min("group", accuracy) AS worst_group, min(accuracy) AS accuracy '
+        "FROM group_metrics GROUP BY ALL ORDER BY accuracy",
+        24,
+    ),
+}
+"""What people ask: the SQL, and how many rows answer it."""
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_question_is_answered(results: Results, question: str) -> None:
+    sql, num_rows = QUESTIONS[question]
+    answer = results.query(sql)
+    assert answer.num_rows == num_rows
+    assert all(column.null_count < len(column) for column in answer.columns)
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_question_to_an_empty_store_has_no_answer(empty: Results, question: str) -> None:
+    assert empty.query(QUESTIONS[question][0]).num_rows == 0
+
+
+def test_group_served_worst_by_hand(results: Results) -> None:
+    accuracies = [row[-1] for row in rows(results, QUESTIONS["the group served worst"][0])]
+    assert accuracies[0] == min(a for a in results.table("group_metrics")["accuracy"].to_pylist() if a is not None)
+
+
+# --- disagreement ----------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("a", "b"), [(0, 4), (4, 0), (5, 7), (3, 3)])
+def test_disagreement_agrees_with_the_metric(results: Results, a: int, b: int) -> None:
+    one, other = TRIALS[a], TRIALS[b]
+    expected = disagreement(random_predictions(one.spec), random_predictions(other.spec), LABELS_N, num_classes=3)
+    found = {row[0]: row[1:] for row in rows(results, f"FROM disagreement('{one.trial_id}', '{other.trial_id}')")}
+    assert found == {
+        "all": (12, int(expected.num_disagree_C.sum()), expected.rate),
+        **{
+            name: (int(expected.n_C[c]), int(expected.num_disagree_C[c]), expected.rate_C[c])
+            for c, name in enumerate(CLASSES)
+        },
+    }
+    matrix_CC = np.zeros((3, 3), dtype=np.int64)
+    for i, j, n in rows(results, f"FROM disagreement_matrix('{one.trial_id}', '{other.trial_id}')"):
+        matrix_CC[CLASSES.index(i), CLASSES.index(j)] = n
+    np.testing.assert_array_equal(matrix_CC, expected.matrix_CC)
+    assert (expected.num_disagree_C.sum() > 0) == (a != b)
+
+
+def test_teacher_disagreement_agrees_with_the_metric(results: Results) -> None:
+    found = {
+        (trial_id, class_name): (teacher, n, num, rate)
+        for trial_id, class_name, teacher, n, num, rate in rows(
+            results,
+            "SELECT trial_id, class_name, teacher_trial_id, n, num_disagree, disagreement FROM teacher_disagreement",
+        )
+    }
+    teachers = {trial.spec.seed: trial for trial in TRIALS[:2]}
+    assert len(found) == 6 * 4
+    for trial in TRIALS[2:]:
+        teacher = teachers[trial.spec.seed]
+        expected = disagreement(
+            random_predictions(teacher.spec), random_predictions(trial.spec), LABELS_N, num_classes=3
+        )
+        assert found[trial.trial_id, "all"] == (teacher.trial_id, 12, expected.num_disagree_C.sum(), expected.rate)
+        for c, name in enumerate(CLASSES):
+            assert found[trial.trial_id, name] == (
+                teacher.trial_id,
+                expected.n_C[c],
+                expected.num_disagree_C[c],
+                expected.rate_C[c],
+            )
+
+
+def test_teacher_disagreement_of_listed_teachers_has_a_row_for_each(store: Store) -> None:
+    file = make_sweep(overrides=["teacher.seed=[5, 6]", "grid.temperature=[1, 4]", "grid.seed=[0]"])
+    commit_trials(store, plan_trials(file))
+    fold(store, write_sweep(store, file).sweep)
+    assert rows(
+        Results(store),
+        "SELECT role, temperature, count(*), count(DISTINCT teacher_trial_id) FROM teacher_disagreement "
+        "WHERE class_name = 'all' GROUP BY ALL ORDER BY ALL",
+    ) == [("distilled", 1.0, 2, 2), ("distilled", 4.0, 2, 2), ("scratch", None, 2, 2)]
+
+
+def test_disagreement_of_an_unknown_trial_has_no_samples(results: Results) -> None:
+    assert rows(results, f"FROM disagreement('{TRIALS[0].trial_id}', 'ffffffffffffffff')") == [("all", 0, 0, None)]
+
+
+# --- several sweeps --------------------------------------------------------------------------------------------------------------------
+
+
+def test_two_sweeps_that_share_trials_are_both_visible(store: Store) -> None:
+    other = make_sweep(overrides=["name=other", "grid.temperature=[4, 9]"])
+    for file in (make_sweep(), other):
+        commit_trials(store, plan_trials(file))
+        fold(store, write_sweep(store, file).sweep)
+    results = Results(store)
+    assert results.sweeps() == ["demo", "other"]
+    assert rows(results, "SELECT sweep, count(*) FROM trials GROUP BY 1 ORDER BY 1") == [("demo", 8), ("other", 8)]
+    shared = rows(results, "SELECT trial_id, count(*) FROM trials GROUP BY 1 HAVING count(*) = 2")
+    assert len(shared) == 6
+    assert rows(
+        results, f"SELECT n FROM disagreement('{TRIALS[0].trial_id}', '{TRIALS[2].trial_id}') WHERE class_name = 'all'"
+    ) == [(12,)]
+    assert rows(results, "SELECT DISTINCT sweep, n FROM teacher_disagreement WHERE class_name = 'all' ORDER BY 1") == [
+        ("demo", 12),
+        ("other", 12),
+    ]
+    assert results.table("trials", sweep="other")["sweep"].to_pylist() == ["other"] * 8
+    assert results.table("trials").num_rows == 16
+
+
+# --- what cannot be answered -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("sql", "reason"),
+    [
+        ("SELEC 1", "syntax error"),
+        ("SELECT * FROM nope", "nope"),
+        ("SELECT nope FROM trials", '"nope" not found'),
+        ("SELECT CAST(role AS INTEGER) FROM trials", "Could not convert string"),
+    ],
+)
+def test_bad_sql_is_refused_with_the_reason_and_the_tables(results: Results, sql: str, reason: str) -> None:
+    with pytest.raises(QueryError) as caught:
+        results.query(sql)
+    assert str(caught.value).startswith("SQL: ")
+    assert reason in str(caught.value)
+    assert str(caught.value).endswith(f"\ntables and views: {NAMES}")
+    assert isinstance(caught.value, InvalidInputError)
+
+
+def test_damaged_part_is_an_error_of_ours(store: Store) -> None:
+    commit_trials(store, TRIALS)
+    fold(store, write_sweep(store, make_sweep()).sweep)
+    store.put(part_key("trials", "demo", 0), b"junk")
+    with pytest.raises(KdRayError, match=r"part-00000\.parquet"):
+        Results(store).query("SELECT count(*) FROM trials")
+
+
+def test_unknown_table_or_sweep_is_refused_with_the_valid_ones(results: Results, empty: Results) -> None:
+    valid = "trials, class_metrics, group_metrics, fairness_metrics, epochs, predictions, samples"
+    with pytest.raises(QueryError, match=f"^no table 'nope'; valid: {valid}$"):
+        results.table("nope")
+    with pytest.raises(QueryError, match=r"no sweep 'nope'; it has: demo$"):
+        results.table("trials", sweep="nope")
+    with pytest.raises(QueryError, match=r"no sweep 'demo'; it has: none$"):
+        empty.table("trials", sweep="demo")
+
+
+def test_empty_store_gives_empty_tables(empty: Results) -> None:
+    assert empty.sweeps() == []
+    for name, table in TABLES.items():
+        assert empty.table(name).schema.equals(table.arrow_schema)
+        assert empty.table(name).num_rows == 0
+        assert empty.query(f"SELECT * FROM {name}").num_rows == 0
+        assert empty.query(f"SELECT * FROM {name}").column_names == table.arrow_schema.names
+    assert empty.query("FROM teacher_disagreement").num_rows == 0
+
+
+@pytest.mark.parametrize("which", ["results", "empty"])
+def test_show_tables_names_all(which: str, request: pytest.FixtureRequest) -> None:
+    found = {row[0] for row in rows(request.getfixturevalue(which), "SHOW TABLES")}
+    assert found == {*TABLES, "teacher_disagreement"}
+
+
+def test_statement_without_an_answer_says_ok(results: Results) -> None:
+    assert rows(results, "-- nothing") == [(True,)]
+
+
+def test_queries_leave_the_store_as_it_was(results: Results) -> None:
+    before = {item.key: item.modified_at for item in results.store.entries("")}
+    results.query("CREATE TABLE mine AS SELECT * FROM trials")
+    assert {item.key: item.modified_at for item in results.store.entries("")} == before
+    assert read_record(results.store, TRIALS[0].trial_id) is not None
+    with pytest.raises(QueryError, match="mine"):
+        results.query("SELECT * FROM mine")

@@ -1,0 +1,258 @@
+"""Records and samples: written once, read back whole or not at all."""
+
+import re
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta, timezone
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kd_ray.errors import CorruptObjectError
+from kd_ray.groups import Groups
+from kd_ray.results.record import (
+    Epoch,
+    Record,
+    Samples,
+    commit_record,
+    decode_record,
+    decode_table,
+    encode_record,
+    encode_table,
+    read_record,
+    read_samples,
+    sha256,
+    write_samples,
+)
+from kd_ray.results.store import Store, record_key, samples_key
+from kd_ray.sweep.spec import TrialSpec
+from tests.fakes import make_provenance, make_record, make_samples, make_spec
+from tests.strategies import any_float, specs
+
+READ_ERRORS = (pa.ArrowException, OSError, ValueError, KeyError, TypeError)
+"""What `decode_record` says it raises."""
+
+
+def assert_same(a: Record, b: Record) -> None:
+    assert a.spec == b.spec
+    assert [asdict(epoch) for epoch in a.epochs] == [asdict(epoch) for epoch in b.epochs]
+    assert a.scalars.keys() == b.scalars.keys()
+    np.testing.assert_array_equal(list(a.scalars.values()), [b.scalars[name] for name in a.scalars])
+    for name in ("predictions_N", "confidences_N", "true_probabilities_N"):
+        x_N, y_N = getattr(a, name), getattr(b, name)
+        assert x_N.dtype == y_N.dtype
+        np.testing.assert_array_equal(x_N, y_N)
+    assert (a.weights_key, a.weights_sha256, a.num_parameters) == (b.weights_key, b.weights_sha256, b.num_parameters)
+    assert a.provenance == b.provenance
+
+
+def test_record_round_trips() -> None:
+    record = make_record()
+    assert_same(decode_record(encode_record(record)), record)
+
+
+def test_record_without_epochs_round_trips() -> None:
+    """Given weights are evaluated, not trained."""
+    spec = make_spec(
+        role="teacher", training=None, distillation=None, teacher=None, seed=None, initial_weights="ab" * 32
+    )
+    record = make_record(spec, provenance=make_provenance(git_commit="abc+"))
+    again = decode_record(encode_record(record))
+    assert_same(again, record)
+    assert again.epochs == ()
+
+
+@given(
+    spec=specs(),
+    floats=st.lists(any_float(), min_size=5, max_size=5),
+    terms=st.dictionaries(st.sampled_from(["cross_entropy", "distillation"]), any_float()),
+    probability=st.floats(0, 1, width=32),
+)
+def test_record_keeps_floats_to_the_last_bit(
+    spec: TrialSpec, floats: list[float], terms: dict[str, float], probability: float
+) -> None:
+    epoch = Epoch(
+        epoch=1,
+        loss=floats[0],
+        terms=terms,
+        train_accuracy=floats[1],
+        validation_accuracy=floats[2],
+        lr=floats[3],
+        elapsed_s=floats[4],
+    )
+    record = make_record(
+        spec,
+        epochs=(epoch,),
+        scalars={"loss": floats[0], "nan": float("nan")},
+        predictions_N=np.array([2**31 - 1, 0], dtype=np.int32),
+        confidences_N=np.array([probability, 1], dtype=np.float32),
+        true_probabilities_N=np.array([0, probability], dtype=np.float32),
+    )
+    assert_same(decode_record(encode_record(record)), record)
+
+
+def test_record_keeps_times_to_the_microsecond_in_utc() -> None:
+    local = datetime(2024, 5, 6, 9, 8, 9, 654321, tzinfo=timezone(timedelta(hours=2)))
+    again = decode_record(encode_record(make_record(provenance=make_provenance(started_at=local)))).provenance
+    assert again.started_at == local == datetime(2024, 5, 6, 7, 8, 9, 654321, tzinfo=UTC)
+
+
+def test_encoding_is_deterministic() -> None:
+    one = make_record(scalars={"a": 1.0, "b": 2.0}, provenance=make_provenance(versions={"x": "1", "y": "2"}))
+    other = make_record(scalars={"b": 2.0, "a": 1.0}, provenance=make_provenance(versions={"y": "2", "x": "1"}))
+    assert encode_record(one) == encode_record(other)
+    assert encode_record(decode_record(encode_record(one))) == encode_record(one)
+
+
+def test_first_record_of_a_trial_stays(store: Store) -> None:
+    first, second = make_record(num_parameters=1), make_record(num_parameters=2)
+    assert read_record(store, first.trial_id) is None
+    assert commit_record(store, first) is True
+    assert commit_record(store, second) is False
+    kept = read_record(store, first.trial_id)
+    assert kept is not None
+    assert_same(kept, first)
+
+
+def test_truncated_record_is_named(store: Store) -> None:
+    record = make_record()
+    data = encode_record(record)
+    for size in (0, 4, len(data) // 2, len(data) - 1):
+        store.put(record_key(record.trial_id), data[:size])
+        with pytest.raises(CorruptObjectError, match=f"'{record_key(record.trial_id)}' is not a whole record: "):
+            read_record(store, record.trial_id)
+
+
+def test_flipped_bytes_are_found_or_change_nothing() -> None:
+    """Page checksums cover the values; a flip elsewhere either breaks the structure or hits unused bytes."""
+    record = make_record()
+    data = encode_record(record)
+    num_found = 0
+    for i in range(0, len(data), 61):
+        damaged = bytearray(data)
+        damaged[i] ^= 0xFF
+        try:
+            again = decode_record(bytes(damaged))
+        except READ_ERRORS:
+            num_found += 1
+        else:
+            assert_same(again, record)
+    assert num_found > 50
+
+
+def test_flipped_byte_in_the_predictions_is_found(store: Store) -> None:
+    record = make_record(predictions_N=np.arange(1000, dtype=np.int32))
+    data = encode_record(record)
+    assert decode_record(data).predictions_N[999] == 999
+    damaged = bytearray(data)
+    damaged[len(data) // 4] ^= 0x01
+    store.put(record_key(record.trial_id), bytes(damaged))
+    with pytest.raises(CorruptObjectError, match=f"store {re.escape(store.url)}: '{record_key(record.trial_id)}'"):
+        read_record(store, record.trial_id)
+
+
+def test_record_of_another_trial_is_refused(store: Store) -> None:
+    record, other = make_record(), make_spec(seed=1).trial_id
+    store.put(record_key(other), encode_record(record))
+    with pytest.raises(CorruptObjectError, match=f"'{record_key(other)}' holds the record of trial {record.trial_id}$"):
+        read_record(store, other)
+
+
+def test_other_parquet_is_no_record(store: Store) -> None:
+    key = record_key("0123456789abcdef")
+    store.put(key, encode_table(pa.table({"a": [1]})))
+    with pytest.raises(
+        CorruptObjectError, match=f"'{key}' is not a whole record: its columns are not those of a record"
+    ):
+        read_record(store, "0123456789abcdef")
+    table = decode_table(encode_record(make_record()))
+    store.put(key, encode_table(pa.concat_tables([table, table])))
+    with pytest.raises(CorruptObjectError, match="is not a whole record: 2 rows, expected 1"):
+        read_record(store, "0123456789abcdef")
+
+
+def test_record_of_another_version_is_refused() -> None:
+    table = decode_table(encode_record(make_record()))
+    newer = table.set_column(0, table.schema.field(0), pa.array([2], type=pa.int32()))
+    with pytest.raises(ValueError, match="record_version 2, this kd_ray reads 1"):
+        decode_record(encode_table(newer))
+
+
+def test_sha256_is_the_published_one() -> None:
+    assert sha256(b"abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+# --- samples ---------------------------------------------------------------------------------------------------------------------------
+
+DATASET = "0123456789abcdef"
+
+
+def assert_same_samples(a: Samples | None, b: Samples) -> None:
+    assert a is not None
+    assert (a.dataset, a.target, a.class_names) == (b.dataset, b.target, b.class_names)
+    assert a.labels_N.dtype == np.int64
+    np.testing.assert_array_equal(a.labels_N, b.labels_N)
+    assert list(a.sensitive_features) == list(b.sensitive_features)
+    for name, groups in b.sensitive_features.items():
+        assert a.sensitive_features[name].names == groups.names
+        np.testing.assert_array_equal(a.sensitive_features[name].membership_NG, groups.membership_NG)
+
+
+MANY_TO_MANY = Groups(
+    names=("one", "two", "three & more"),
+    membership_NG=np.array([[True, True, False], [False, False, False], [False, True, True]] * 4),
+)
+
+
+@pytest.mark.parametrize(
+    "samples",
+    [
+        make_samples(),
+        make_samples(sensitive_features={}),
+        make_samples(sensitive_features={"community": MANY_TO_MANY}),
+        make_samples(class_names=("a, b", "ü", "c")),
+    ],
+    ids=["features", "none", "many-to-many", "names"],
+)
+def test_samples_round_trip(store: Store, samples: Samples) -> None:
+    assert read_samples(store, DATASET) is None
+    write_samples(store, DATASET, samples)
+    assert_same_samples(read_samples(store, DATASET), samples)
+
+
+def test_same_samples_may_be_written_again(store: Store) -> None:
+    write_samples(store, DATASET, make_samples())
+    before = store.get(samples_key(DATASET))
+    write_samples(store, DATASET, make_samples())
+    assert store.get(samples_key(DATASET)) == before
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        make_samples(labels_N=np.zeros(12, dtype=np.int64)),
+        make_samples(labels_N=np.zeros(11, dtype=np.int64), sensitive_features={}),
+        make_samples(class_names=("circle", "star", "square")),
+        make_samples(sensitive_features={}),
+        make_samples(sensitive_features=dict(reversed(list(make_samples().sensitive_features.items())))),
+        make_samples(sensitive_features={**make_samples().sensitive_features, "texture": MANY_TO_MANY}),
+    ],
+    ids=["labels", "length", "class names", "features", "order", "groups"],
+)
+def test_other_samples_under_the_same_id_are_refused(store: Store, other: Samples) -> None:
+    write_samples(store, DATASET, make_samples())
+    expected = (
+        f"'{samples_key(DATASET)}' holds other test samples than this node's data; the data set changed under its name"
+    )
+    with pytest.raises(CorruptObjectError, match=expected):
+        write_samples(store, DATASET, other)
+    assert_same_samples(read_samples(store, DATASET), make_samples())
+
+
+@pytest.mark.parametrize("data", [b"", b"junk", encode_table(pa.table({"label": [1]}))], ids=["empty", "junk", "table"])
+def test_damaged_samples_are_named(store: Store, data: bytes) -> None:
+    store.put(samples_key(DATASET), data)
+    with pytest.raises(CorruptObjectError, match=f"'{samples_key(DATASET)}' does not hold samples: "):
+        read_samples(store, DATASET)

@@ -1,0 +1,152 @@
+"""The local store: the contract of all stores, and its messages."""
+
+import os
+import re
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from kd_ray.errors import InvalidInputError, StoreError
+from kd_ray.results import store as keys
+from kd_ray.results.store import Store, open_store
+from tests.unit.results.store_contract import CONTRACT
+
+
+@pytest.mark.parametrize("promise", CONTRACT, ids=lambda promise: str(promise.__name__))
+def test_local_store_keeps_the_contract(promise: Callable[[Store], None], store: Store) -> None:
+    promise(store)
+
+
+def test_one_of_many_creators_wins(store: Store) -> None:
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        for n in range(20):
+            won = list(pool.map(lambda i, n=n: store.put_new(f"lease/{n}", str(i).encode()), range(8)))
+            assert won.count(True) == 1
+            assert store.get(f"lease/{n}") == str(won.index(True)).encode()
+
+
+@pytest.mark.parametrize(
+    ("verb", "act"),
+    [
+        ("write", lambda store: store.put("file/x", b"1")),
+        ("create", lambda store: store.put_new("file/x", b"1")),
+        ("read", lambda store: store.get("file/x")),
+        ("look up", lambda store: store.exists("file/x")),
+        ("delete", lambda store: store.delete("file/x")),
+    ],
+)
+def test_store_that_cannot_names_store_key_and_reason(store: Store, verb: str, act: Callable[[Store], object]) -> None:
+    store.put("file", b"1")
+    expected = re.escape(f"store {store.url}: cannot {verb} 'file/x': ") + ".*Not a directory"
+    with pytest.raises(StoreError, match=expected) as caught:
+        act(store)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root writes anywhere")
+def test_read_only_folder_is_named(store: Store) -> None:
+    root = Path(store.url)
+    root.chmod(0o555)
+    try:
+        with pytest.raises(StoreError, match=r"cannot write 'a': .*Permission denied"):
+            store.put("a", b"1")
+    finally:
+        root.chmod(0o755)
+
+
+def test_file_in_the_place_of_the_store_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"")
+    for must_exist in (False, True):
+        with pytest.raises(
+            InvalidInputError, match=re.escape(f"store {path}: it is a file; a store is a folder") + "$"
+        ):
+            open_store(path, must_exist=must_exist)
+
+
+def test_folder_that_cannot_be_made_is_named_by_the_first_write(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    store = open_store(tmp_path / "file" / "a")
+    assert store.get("x") is None
+    with pytest.raises(StoreError, match=re.escape(f"store {store.url}: cannot write 'x': ") + ".*Not a directory"):
+        store.put("x", b"1")
+    with pytest.raises(StoreError, match=re.escape(f"store {store.url}: cannot create 'x': ") + ".*Not a directory"):
+        store.put_new("x", b"1")
+
+
+def test_empty_path_is_refused() -> None:
+    with pytest.raises(
+        InvalidInputError, match=r"^store '': the path is empty; give --store PATH or set KD_RAY_STORE$"
+    ):
+        open_store("")
+
+
+def test_missing_folder_is_refused_where_it_must_exist(tmp_path: Path) -> None:
+    path = tmp_path / "none"
+    expected = f"store {path}: there is no such folder; give --store PATH or set KD_RAY_STORE"
+    with pytest.raises(InvalidInputError, match=re.escape(expected) + "$"):
+        open_store(path, must_exist=True)
+    assert not path.exists()
+
+
+def test_missing_folder_reads_as_empty_and_is_made_by_the_first_write(tmp_path: Path) -> None:
+    root = tmp_path / "a" / "b"
+    store = open_store(root)
+    assert store.local_root == root
+    assert repr(store) == f"Store('{root}')"
+    assert store.get("x") is store.get_tail("x", 3) is None
+    assert not store.exists("x")
+    store.delete("x")
+    assert list(store.entries("")) == []
+    assert store.folders("") == []
+    assert not root.parent.exists()
+    assert store.put_new("x", b"1")
+    assert (root / "x").read_bytes() == b"1"
+    assert store.exists("x")
+
+
+def test_relative_path_is_made_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert open_store("here").url == str(tmp_path / "here")
+
+
+@pytest.mark.parametrize("url", ["ftp://host/x", "file:///tmp/x", "http://host/x", "S4://x"])
+def test_unknown_scheme_is_refused_with_the_valid_ones(url: str) -> None:
+    scheme = url.split(":", maxsplit=1)[0].lower()
+    expected = f"store {url}: unknown scheme '{scheme}'; valid: a local path, s3://, gs://, az://"
+    with pytest.raises(InvalidInputError, match=re.escape(expected) + "$"):
+        open_store(url)
+
+
+def test_object_store_has_no_local_root() -> None:
+    assert open_store("s3://bucket/prefix").local_root is None
+
+
+def test_keys_are_those_of_the_layout() -> None:
+    trial = "0123456789abcdef"
+    assert [
+        keys.record_key(trial),
+        keys.error_key(trial),
+        keys.lease_key(trial, 7),
+        keys.checkpoint_key(trial, 7, 1234, "f" * 64),
+        keys.weights_key(trial, 7),
+        keys.given_weights_key("ab" * 32),
+        keys.samples_key(trial),
+        keys.manifest_key("demo", 2),
+        keys.sweep_key("demo"),
+        keys.part_key("trials", "demo", 3),
+    ] == [
+        "trials/0123456789abcdef/record.parquet",
+        "trials/0123456789abcdef/error.json",
+        "trials/0123456789abcdef/lease/000007.json",
+        "trials/0123456789abcdef/checkpoint/000007-000001234-ffffffffffffffff.safetensors",
+        "trials/0123456789abcdef/weights-000007.safetensors",
+        "weights/" + "ab" * 32,
+        "datasets/0123456789abcdef/samples.parquet",
+        "sweeps/demo/manifest/000002.json",
+        "sweeps/demo/sweep.yaml",
+        "tables/trials/sweep=demo/part-00003.parquet",
+    ]
+    assert keys.trial_of(keys.lease_key(trial, 7)) == (trial, "lease/000007.json")

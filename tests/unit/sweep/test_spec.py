@@ -1,0 +1,242 @@
+"""A trial's identity: everything that determines the result, nothing that does not."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from pydantic import BaseModel, ValidationError
+
+from kd_ray.sweep.spec import Role, TrialSpec
+from tests.fakes import SWEEP_YAML, make_spec, make_sweep, plan_trials
+from tests.strategies import specs
+
+
+def test_trial_id_of_one_spec_is_known() -> None:
+    """If this fails, trials of existing stores would be trained again. When training means something else now, raise
+    SPEC_VERSION and renew the literal; otherwise the change of identity is a mistake."""
+    assert make_spec().trial_id == "98bc8e5c367174bc"
+    assert make_spec().dataset_id == "ff02aa7ebc9672a8"
+
+
+def test_canonical_json_spells_out_every_field() -> None:
+    assert json.loads(make_spec().model_dump_json()) == {
+        "spec_version": 1,
+        "role": "distilled",
+        "dataset": {
+            "name": "trifeature",
+            "target": "shape",
+            "size": 16,
+            "images_per_combination": 10,
+            "generator_seed": 0,
+            "split_seed": 0,
+            "test_fraction": 0.5,
+            "validation_fraction": 0.0,
+        },
+        "model": "lenet5",
+        "initial_weights": None,
+        "training": {
+            "epochs": 4,
+            "batch_size": 8,
+            "optimizer": {"name": "sgd", "lr": 0.1, "momentum": 0.9, "weight_decay": 0.0, "nesterov": False},
+            "schedule": {"name": "step", "milestones": [2], "gamma": 0.1, "warmup_epochs": 0},
+            "augmentation": "none",
+            "precision": "fp32",
+        },
+        "distillation": {"objective": "kd", "temperature": 4.0, "alpha": 0.9, "t_squared": True},
+        "teacher": {"trial_id": "0123456789abcdef", "model": "resnet20", "seed": 0},
+        "seed": 0,
+    }
+
+
+CHANGES: dict[str, Any] = {
+    "spec_version": 2,
+    "role": "scratch",
+    "dataset.target": "color",
+    "dataset.size": 17,
+    "dataset.images_per_combination": 11,
+    "dataset.generator_seed": 1,
+    "dataset.split_seed": 1,
+    "dataset.test_fraction": 0.25,
+    "dataset.validation_fraction": 0.1,
+    "model": "resnet20",
+    "initial_weights": "ab" * 32,
+    "training.epochs": 5,
+    "training.batch_size": 9,
+    "training.optimizer.lr": 0.2,
+    "training.optimizer.momentum": 0.8,
+    "training.optimizer.weight_decay": 1e-4,
+    "training.optimizer.nesterov": True,
+    "training.schedule.milestones": [3],
+    "training.schedule.gamma": 0.5,
+    "training.schedule.warmup_epochs": 1,
+    "training.augmentation": "flip",
+    "distillation.temperature": 4.5,
+    "distillation.alpha": 0.8,
+    "distillation.t_squared": False,
+    "teacher.trial_id": "0123456789abcdee",
+    "teacher.model": "resnet32",
+    "teacher.seed": 1,
+    "seed": 1,
+}
+ONE_VALUE = {
+    "dataset.name",
+    "training.optimizer.name",
+    "training.schedule.name",
+    "training.precision",
+    "distillation.objective",
+}
+"""Fields that can only change together with others, or cannot yet."""
+
+
+def field_paths(model: BaseModel, prefix: str = "") -> set[str]:
+    paths = set()
+    for name in type(model).model_fields:
+        value = getattr(model, name)
+        paths |= field_paths(value, f"{prefix}{name}.") if isinstance(value, BaseModel) else {prefix + name}
+    return paths
+
+
+def test_changes_below_cover_every_field() -> None:
+    assert set(CHANGES) | ONE_VALUE == field_paths(make_spec())
+
+
+@pytest.mark.parametrize("path", CHANGES)
+def test_trial_id_changes_with_every_field(path: str) -> None:
+    assert make_spec(**{path: CHANGES[path]}).trial_id != make_spec().trial_id
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"training.schedule": {"name": "cosine"}},
+        {"training.schedule": {"name": "constant"}},
+        {"dataset": {"name": "cifar10"}},
+        {"distillation": None},
+        {"teacher": None},
+        {"training": None},
+        {"seed": None},
+    ],
+)
+def test_trial_id_changes_with_every_part(changes: dict[str, Any]) -> None:
+    assert make_spec(**changes).trial_id != make_spec().trial_id
+
+
+def test_all_changes_differ_among_each_other() -> None:
+    assert len({make_spec(**{path: value}).trial_id for path, value in CHANGES.items()}) == len(CHANGES)
+
+
+def test_whole_temperature_is_the_same_trial_as_the_float() -> None:
+    assert (
+        make_spec(**{"distillation.temperature": 4}).trial_id == make_spec(**{"distillation.temperature": 4.0}).trial_id
+    )
+    one = plan_trials(make_sweep(overrides=["grid.temperature=[4]"]))
+    other = plan_trials(make_sweep(overrides=["grid.temperature=[4.0]"]))
+    assert [trial.trial_id for trial in one] == [trial.trial_id for trial in other]
+
+
+def test_spelled_out_defaults_are_the_same_trial() -> None:
+    assert make_spec(**{"training.optimizer.momentum": 0.9, "dataset.target": "shape"}).trial_id == make_spec().trial_id
+
+
+def test_trial_id_ignores_the_order_of_keys() -> None:
+    lines = SWEEP_YAML.splitlines()
+    training = lines.index("training:")
+    reordered = [
+        *reversed(lines[training + 5 : training + 6]),
+        "training:",
+        *reversed(lines[training + 1 : training + 5]),
+        *reversed(lines[:training]),
+        "grid:",
+        *lines[training + 7 :],
+    ]
+    text = "\n".join(reordered).replace("{alpha: 0.9, t_squared: true}", "{t_squared: true, alpha: 0.9}")
+    assert sorted(text.splitlines()) != sorted(lines)
+    assert [trial.trial_id for trial in plan_trials(make_sweep(text))] == [
+        trial.trial_id for trial in plan_trials(make_sweep())
+    ]
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "placement={cpus_per_pack: 3, gpus_per_pack: 1, pack_size: 2, data_root: /elsewhere}",
+        "name=other",
+        "sensitive_features=[texture, color]",
+        "intersections=null",
+    ],
+)
+def test_what_does_not_change_the_result_does_not_enter(override: str) -> None:
+    assert [trial.trial_id for trial in plan_trials(make_sweep(overrides=[override]))] == [
+        trial.trial_id for trial in plan_trials(make_sweep())
+    ]
+
+
+@given(spec=specs())
+def test_spec_round_trips_through_json(spec: TrialSpec) -> None:
+    again = TrialSpec.model_validate_json(spec.model_dump_json())
+    assert again == spec
+    assert again.trial_id == spec.trial_id
+    assert len(spec.trial_id) == 16
+    assert set(spec.trial_id) <= set("0123456789abcdef")
+
+
+def test_dataset_id_is_shared_by_roles_and_changes_with_the_data_set() -> None:
+    assert make_spec(role="scratch", seed=3).dataset_id == make_spec().dataset_id
+    assert make_spec(**{"dataset.target": "color"}).dataset_id != make_spec().dataset_id
+
+
+def test_stream_key_is_shared_by_what_can_train_side_by_side() -> None:
+    spec = make_spec()
+    for path in ("distillation.temperature", "distillation.alpha", "distillation.t_squared", "teacher.trial_id"):
+        assert make_spec(**{path: CHANGES[path]}).stream_key() == spec.stream_key()
+    for path in (
+        "role",
+        "dataset.size",
+        "model",
+        "training.epochs",
+        "training.optimizer.lr",
+        "training.batch_size",
+        "seed",
+    ):
+        assert make_spec(**{path: CHANGES[path]}).stream_key() != spec.stream_key()
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({}, "distilled lenet5 T=4 alpha=0.9 seed=0"),
+        (
+            {"distillation.t_squared": False, "distillation.temperature": 2.5},
+            "distilled lenet5 T=2.5 alpha=0.9 no T² seed=0",
+        ),
+        ({"teacher.seed": 7}, "distilled lenet5 T=4 alpha=0.9 teacher_seed=7 seed=0"),
+        ({"role": "scratch", "distillation": None, "teacher": None, "seed": 3}, "scratch lenet5 seed=3"),
+        (
+            {
+                "role": "teacher",
+                "model": "resnet20",
+                "training": None,
+                "distillation": None,
+                "teacher": None,
+                "seed": None,
+            },
+            "teacher resnet20",
+        ),
+    ],
+)
+def test_describe_says_what_matters(changes: dict[str, Any], line: str) -> None:
+    assert make_spec(**changes).describe() == line
+
+
+def test_derived_properties() -> None:
+    assert (make_spec().epochs, make_spec(training=None).epochs) == (4, 0)
+    assert (make_spec().objective, make_spec(distillation=None).objective) == ("kd", "cross_entropy")
+    assert make_spec().role is Role.DISTILLED
+
+
+def test_spec_is_frozen_and_refuses_unknown_fields() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        make_spec().seed = 3
+    with pytest.raises(ValidationError, match="Extra inputs are not permitted"):
+        make_spec(device="cuda")
