@@ -314,7 +314,10 @@ def test_axis_that_does_not_fit_a_fixed_setting_is_blamed_on_the_setting_it_brea
 @pytest.mark.parametrize(
     ("axis", "message"),
     [
-        ("trainin.epochs: [2]", "trainin: unknown or without effect here; did you mean training? valid: " + SWEEP_KEYS),
+        (
+            "trainin.epochs: [2]",
+            "grid.trainin.epochs[0]: unknown or without effect here; did you mean training? valid: " + SWEEP_KEYS,
+        ),
         ("nothing: [2]", "grid.nothing[0]: unknown or without effect here; valid: " + SWEEP_KEYS),
     ],
 )
