@@ -17,7 +17,7 @@ from tests.sweeps import assert_same_tables, tiny_sweep, write_tiny_sweep
 
 RunnerName = Literal["local", "ray"]
 RUNNERS = [pytest.param("local"), pytest.param("ray", marks=pytest.mark.ray)]
-LONG = ("training.epochs=60", "grid.temperature=[1, 2, 4, 8]")
+LONG = ("training.epochs=40", "grid.temperature=[1, 2, 4, 8]")
 """Long enough to be killed in the middle."""
 
 
@@ -196,11 +196,7 @@ def test_a_killed_worker_is_replaced_within_the_same_launch(
     store = open_store(tmp_path / "store")
     with started("launch", str(file), "--store", str(tmp_path / "store"), cwd=tmp_path) as process:
         wait_until(lambda: has_checkpoint(store), process)
-        workers = [
-            pid
-            for pid in session_pids(process.pid)
-            if "ray::" in command_line(pid) and "PackTrainable" in command_line(pid)
-        ]
+        workers = [pid for pid in session_pids(process.pid) if "ray::ResourceTrainable" in command_line(pid)]
         assert workers
         for pid in workers:
             os.kill(pid, signal.SIGKILL)
