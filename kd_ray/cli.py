@@ -250,7 +250,8 @@ def _launch(
 
     store = _store(store_url)
     report = launch(file, store, display=TextDisplay(_console()), verbose=verbose, weights=weights, **options)
-    click.echo(text.launch_report(report, Results(store)))
+    default = os.environ.get("KD_RAY_STORE") or DEFAULT_STORE
+    click.echo(text.launch_report(report, Results(store), store=None if store_url == default else store_url))
     sys.exit(report.exit_code)
 
 

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -48,8 +49,8 @@ def status(status: SweepStatus, *, tracebacks: bool = False) -> str:
     return "\n".join(lines)
 
 
-def launch_report(report: "LaunchReport", results: Results) -> str:
-    """The closing words of a launch: a table per condition, and what to type next."""
+def launch_report(report: "LaunchReport", results: Results, *, store: str | None) -> str:
+    """The closing words of a launch: a table per condition, and what to type next; `store` is None for the default one."""
     counts = report.counts()
     lines = []
     if counts[TrialState.COMPLETE]:
@@ -69,15 +70,17 @@ def launch_report(report: "LaunchReport", results: Results) -> str:
         if trial.state == TrialState.FAILED
     ]
     lines += [f"problem: {problem}" for problem in report.problems]
-    store = f" --store {report.store}"
+    option = f" --store {shlex.quote(store)}" if store else ""
     if report.interrupted:
-        return "\n".join([*lines, f"interrupted; go on with:  kd-ray resume {report.sweep}{store}"])
+        return "\n".join([*lines, f"interrupted; go on with:  kd-ray resume {report.sweep}{option}"])
     if counts[TrialState.FAILED]:
-        lines.append(f"see why:    kd-ray status {report.sweep} --failed{store}")
-        lines.append(f"try again:  kd-ray resume {report.sweep} --retry-failed{store}")
+        lines.append(f"see why:    kd-ray status {report.sweep} --failed{option}")
+        lines.append(f"try again:  kd-ray resume {report.sweep} --retry-failed{option}")
     sql = "SELECT role, temperature, avg(accuracy) AS accuracy FROM trials GROUP BY ALL ORDER BY ALL"
-    lines.append(f'ask:        kd-ray query "{sql}"{store}')
-    lines.append(f"add a seed: kd-ray resume {report.sweep} --set grid.seed='{json.dumps(_more_seeds(report))}'{store}")
+    lines.append(f'ask:        kd-ray query "{sql}"{option}')
+    lines.append(
+        f"add a seed: kd-ray resume {report.sweep} --set grid.seed='{json.dumps(_more_seeds(report))}'{option}"
+    )
     return "\n".join(lines)
 
 

@@ -38,7 +38,8 @@ def summarize(trials: pa.Table, fairness: pa.Table) -> list[ConditionSummary]:
     """Group the `trials` rows of one sweep by condition, with the macro rows of its `fairness_metrics`."""
     by_trial: dict[str, dict[str, float | None]] = defaultdict(dict)
     for row in fairness.to_pylist():
-        if row["positive_class"] == "macro":
+        # Intersections have many small groups; the table stays narrow without them.
+        if row["positive_class"] == "macro" and " & " not in row["feature"]:
             by_trial[row["trial_id"]][f"DPD {row['feature']}"] = row["demographic_parity_difference"]
             by_trial[row["trial_id"]][f"EOD {row['feature']}"] = row["equalized_odds_difference"]
     conditions: dict[tuple[Any, ...], list[dict[str, Any]]] = defaultdict(list)
