@@ -66,6 +66,7 @@ def test_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         "grid.temperature=[4]",
         "dataset.size=16",
         "training.epochs=1",
+        "training.schedule={name: constant}",
         "teacher.training.epochs=1",
     ]
     text = text.replace('["grid.seed=[0]"]', repr([*quick, f"placement.data_root={trifeature_root}"]))
