@@ -11,6 +11,7 @@ from kd_ray.results.status import plan
 from kd_ray.results.store import Store
 from kd_ray.sweep.config import TrainedTeacher
 from kd_ray.sweep.load import load_sweep
+from kd_ray.sweep.spec import TrialSpec
 
 SWEEPS = Path(__file__).resolve().parents[1] / "sweeps"
 
@@ -27,7 +28,12 @@ SWEEPS = Path(__file__).resolve().parents[1] / "sweeps"
 def test_sweep_file_passes_plan(name: str, num_trials: int) -> None:
     file = load_sweep(SWEEPS / f"{name}.yaml")
     assert file.sweep.name == name
-    assert len(plan(file, None).trials) == num_trials
+    planned = plan(file, None).planned
+    assert len(planned) == num_trials
+    # What a record keeps of a spec is read back as the same trial.
+    assert all(
+        TrialSpec.model_validate_json(trial.spec.model_dump_json()).trial_id == trial.trial_id for trial in planned
+    )
 
 
 def test_every_sweep_file_is_tested() -> None:

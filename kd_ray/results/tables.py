@@ -134,7 +134,7 @@ def _try_read(store: Store, trial_id: str) -> tuple[Record | None, str]:
     try:
         record = read_record(store, trial_id)
     except CorruptObjectError as error:
-        return None, str(error)
+        return None, f"{error}; the tables lack this trial, and deleting the object lets the next launch train it again"
     return record, "" if record else f"store {store.url}: {record_key(trial_id)!r} disappeared"
 
 

@@ -105,7 +105,8 @@ class Cifar10Dataset(Config):
 
     @model_validator(mode="after")
     def _split_seed_needs_a_split(self) -> Self:
-        if "split_seed" in self.model_fields_set and self.validation_fraction == 0:
+        # Not `model_fields_set`: a record spells every field out, and must be read back.
+        if self.split_seed != 0 and self.validation_fraction == 0:
             raise _refuse(
                 "split_seed", "has no effect without validation_fraction > 0; remove it or set validation_fraction"
             )

@@ -50,8 +50,6 @@ def test_conditions_stand_by_role_and_temperature(store: Store) -> None:
         "EOD color",
         "DPD texture",
         "EOD texture",
-        "DPD color & texture",
-        "EOD color & texture",
         "individual fairness",
     ]
 
