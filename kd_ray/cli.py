@@ -278,10 +278,8 @@ def main() -> None:
     """Entry point: errors become one message and an exit code."""
     try:
         cli.main(standalone_mode=False)
-    except click.exceptions.Abort:
-        sys.exit(130)
-    except KeyboardInterrupt:
-        click.echo("stopped at once; the same command again goes on", err=True)
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        click.echo("stopped at once; nothing that was committed is lost, and the same command goes on", err=True)
         sys.exit(130)
     except click.ClickException as error:
         error.show()

@@ -74,10 +74,13 @@ def fairness_pairs(data: ImageData) -> Pairs:
 
     The choice is ours: the paper's distance and pairs are not known to us (see `metrics/individual.py`).
     """
-    images_NHWC = torch.as_tensor(data.test.images_NHWC).float()
-    images_NCHW = images_NHWC.permute(0, 3, 1, 2)
-    if images_NCHW.shape[-1] > PAIR_IMAGE_SIZE:
-        images_NCHW = torch.nn.functional.adaptive_avg_pool2d(images_NCHW, PAIR_IMAGE_SIZE)
-    features = images_NCHW / 255 - torch.tensor(data.mean).view(1, 3, 1, 1)
-    features = features / torch.tensor(data.std).view(1, 3, 1, 1)
-    return choose_pairs(features.flatten(1).numpy())
+    mean_C, std_C = torch.tensor(data.mean).view(3, 1, 1), torch.tensor(data.std).view(3, 1, 1)
+    features = []
+    # In blocks: a test split of large images as float would be four times its size.
+    for start in range(0, len(data.test), EVALUATION_BATCH):
+        images_BHWC = torch.as_tensor(data.test.images_NHWC[start : start + EVALUATION_BATCH])
+        images_BCHW = images_BHWC.permute(0, 3, 1, 2).float()
+        if images_BCHW.shape[-1] > PAIR_IMAGE_SIZE:
+            images_BCHW = torch.nn.functional.adaptive_avg_pool2d(images_BCHW, PAIR_IMAGE_SIZE)
+        features.append(((images_BCHW / 255 - mean_C) / std_C).flatten(1))
+    return choose_pairs(torch.cat(features).numpy())

@@ -188,6 +188,24 @@ def test_an_interrupt_stops_with_checkpoints_and_says_how_to_go_on(
     assert_same_tables(store, undisturbed_long)
 
 
+def test_a_second_interrupt_stops_at_once_and_loses_nothing(
+    tmp_path: Path, undisturbed_long: Store, trifeature_root: Path
+) -> None:
+    file = write_tiny_sweep(tmp_path, trifeature_root, *LONG)
+    store = open_store(tmp_path / "store")
+    with started("launch", str(file), "--store", str(tmp_path / "store"), "--runner", "local", cwd=tmp_path) as process:
+        wait_until(lambda: num_complete(store) >= 1 and has_checkpoint(store), process)
+        os.kill(process.pid, signal.SIGINT)
+        os.kill(process.pid, signal.SIGINT)
+        output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, output
+    assert output.splitlines()[-1].startswith(
+        ("stopped at once; nothing that was committed is lost", "interrupted; go on")
+    )
+    assert launch(tiny_sweep(trifeature_root, *LONG), store, runner="local").exit_code == 0
+    assert_same_tables(store, undisturbed_long)
+
+
 @pytest.mark.ray
 def test_a_killed_worker_is_replaced_within_the_same_launch(
     tmp_path: Path, undisturbed_long: Store, trifeature_root: Path

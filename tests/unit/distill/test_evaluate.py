@@ -1,0 +1,71 @@
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import log_loss
+from torch import nn
+
+from kd_ray.data.images import ImageData, Split
+from kd_ray.distill.evaluate import accuracy, evaluate, fairness_pairs, predict
+from kd_ray.distill.stream import to_device
+from kd_ray.models import build_model
+
+
+def make_data(count: int = 60, size: int = 16) -> ImageData:
+    random = np.random.default_rng(3)
+    images = random.integers(0, 256, size=(count, size, size, 3), dtype=np.uint8)
+    split = Split(images_NHWC=images, labels_N=random.integers(0, 4, size=count).astype(np.int64))
+    return ImageData(train=split, test=split, class_names=tuple("abcd"), mean=(0.5,) * 3, std=(0.25,) * 3)
+
+
+DATA = make_data()
+RESIDENT = to_device(DATA, torch.device("cpu"))
+
+
+def fresh(name: str) -> nn.Module:
+    torch.manual_seed(0)
+    return build_model(name, num_classes=4, image_size=16)
+
+
+def test_evaluation_equals_a_calculation_by_hand_and_scikit_learn() -> None:
+    model = fresh("lenet5")
+    result = evaluate(model, RESIDENT.test, fairness_pairs(DATA))
+    images = torch.from_numpy(DATA.test.images_NHWC).permute(0, 3, 1, 2).float() / 255
+    with torch.no_grad():
+        probabilities = torch.softmax(model.eval()((images - 0.5) / 0.25).double(), dim=1).numpy()
+    labels = DATA.test.labels_N
+    assert result.predictions_N.tolist() == probabilities.argmax(1).tolist()
+    np.testing.assert_allclose(result.confidences_N, probabilities.max(1), rtol=1e-4)
+    np.testing.assert_allclose(result.true_probabilities_N, probabilities[np.arange(60), labels], rtol=1e-4)
+    assert result.scalars["loss"] == pytest.approx(log_loss(labels, probabilities, labels=range(4)), rel=1e-5)
+    assert accuracy(model, RESIDENT.test) == pytest.approx((probabilities.argmax(1) == labels).mean())
+
+
+def test_prediction_uses_running_statistics_and_leaves_the_mode_alone() -> None:
+    model = fresh("resnet20")
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    model.train()
+    predict(model, RESIDENT.test)
+    assert model.training
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_a_network_that_says_always_the_same_is_individually_fair() -> None:
+    constant = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 4))
+    for parameter in constant.parameters():
+        nn.init.zeros_(parameter)
+    scalars = evaluate(constant, RESIDENT.test, fairness_pairs(DATA)).scalars
+    names = ("individual_fairness", "individual_fairness_hard", "individual_fairness_p95", "individual_fairness_max")
+    assert [scalars[name] for name in names] == [0, 0, 0, 0]
+
+
+def test_pairs_of_large_images_are_those_of_the_images_averaged_to_32_pixels() -> None:
+    large = make_data(count=40, size=64)
+    blocks = large.test.images_NHWC.reshape(40, 32, 2, 32, 2, 3).astype(np.float64).mean((2, 4)) / 255
+    pairs = fairness_pairs(large)
+    distances = np.linalg.norm(
+        ((blocks - 0.5) / 0.25).reshape(40, -1)[pairs.first_P]
+        - ((blocks - 0.5) / 0.25).reshape(40, -1)[pairs.second_P],
+        axis=1,
+    )
+    ratio = pairs.distance_P / distances
+    np.testing.assert_allclose(ratio, ratio[0], rtol=1e-4)
