@@ -128,22 +128,33 @@ def resume_command(sweep_name: str, overrides: tuple[str, ...], **options: Any) 
 
 
 @cli.command("status", cls=Command, example="kd-ray status trifeature-quick --watch")
-@click.argument("sweep_name", metavar="SWEEP_NAME")
+@click.argument("sweep_name", metavar="[SWEEP_NAME]", required=False)
 @_store_option
 @_JSON
 @click.option("--watch", is_flag=True, help="Show again every two seconds until every trial is settled.")
 @click.option("--failed", is_flag=True, help="Show the traceback of each failed trial.")
-def status_command(sweep_name: str, store_url: str, as_json: bool, watch: bool, failed: bool) -> None:
-    """Show how far a sweep is, from the store alone."""
+def status_command(sweep_name: str | None, store_url: str, as_json: bool, watch: bool, failed: bool) -> None:
+    """Show how far a sweep is, from the store alone; without a name, list the sweeps."""
     from kd_ray import text
+    from kd_ray.results.query import Results
     from kd_ray.results.status import sweep_status
 
     store = _open(store_url)
+    if sweep_name is None:
+        statuses = [sweep_status(store, name) for name in Results(store).sweeps()]
+        click.echo(
+            json.dumps([s.to_dict() for s in statuses], indent=1) if as_json else text.sweeps(statuses, store.url)
+        )
+        return
+    shown = ""
     while True:
         status = sweep_status(store, sweep_name)
+        words = json.dumps(status.to_dict(), indent=1) if as_json else text.status(status, tracebacks=failed)
         if watch and sys.stdout.isatty():
             click.clear()
-        click.echo(json.dumps(status.to_dict(), indent=1) if as_json else text.status(status, tracebacks=failed))
+        if words != shown or sys.stdout.isatty():
+            click.echo(words)
+        shown = words
         if not watch or all(trial.is_settled for trial in status.trials):
             return
         time.sleep(2)
@@ -157,16 +168,22 @@ def status_command(sweep_name: str, store_url: str, as_json: bool, watch: bool, 
 @click.argument("sql", metavar="SQL")
 @_store_option
 @click.option(
-    "--format", "format_", type=click.Choice(["table", "csv", "json", "parquet"]), default="table", show_default=True
+    "--format",
+    "format_",
+    type=click.Choice(["table", "csv", "json", "parquet"]),
+    help="Left out: by the suffix of FILE, else table.",
 )
 @click.option(
     "-o", "--output", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False), help="Write to a file."
 )
-def query_command(sql: str, store_url: str, format_: str, output: Path | None) -> None:
+def query_command(sql: str, store_url: str, format_: str | None, output: Path | None) -> None:
     """Ask DuckDB about the tables, by their names; `kd-ray schema` lists them."""
     from kd_ray import text
     from kd_ray.results.query import Results
 
+    suffixes = {".csv": "csv", ".json": "json", ".parquet": "parquet"}
+    if format_ is None:
+        format_ = suffixes.get(output.suffix, "table") if output else "table"
     if format_ == "parquet" and output is None and sys.stdout.isatty():
         raise InvalidInputError("--format parquet writes bytes; give -o FILE or send the output to a file")
     answer = Results(_open(store_url)).query(sql)

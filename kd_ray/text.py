@@ -30,6 +30,8 @@ def plan(plan: Plan) -> str:
     """What would run, and why."""
     to_run = sum(len(pack.trials) for pack in plan.packs)
     head = f"sweep {plan.sweep}: {len(plan.trials)} trials ({_counts(plan.trials)})"
+    if plan.num_dropped:
+        head += f"\n{plan.dropped()}"
     if not to_run:
         return f"{head}\n{_trials(plan.trials)}\nnothing to run"
     return f"{head}\n{_trials(plan.trials)}\n{to_run} to run, in {len(plan.packs)} packs"
@@ -49,6 +51,16 @@ def status(status: SweepStatus, *, tracebacks: bool = False) -> str:
     return "\n".join(lines)
 
 
+def sweeps(statuses: Sequence[SweepStatus], store: str) -> str:
+    """The sweeps of a store, one line each."""
+    if not statuses:
+        return f"store {store}: no sweeps yet"
+    table = _table(["sweep", "trials", "states"], right=[1])
+    for status in statuses:
+        table.add_row(status.sweep, str(len(status.trials)), _counts(status.trials))
+    return _render(table)
+
+
 def launch_report(report: "LaunchReport", results: Results, *, store: str | None) -> str:
     """The closing words of a launch: a table per condition, and what to type next; `store` is None for the default one."""
     counts = report.counts()
@@ -57,7 +69,7 @@ def launch_report(report: "LaunchReport", results: Results, *, store: str | None
         trials = results.table("trials", sweep=report.sweep)
         fairness = results.table("fairness_metrics", sweep=report.sweep)
         lines.append(conditions(summarize(trials, fairness)))
-    complete = f"{counts[TrialState.COMPLETE]} of {len(report.trials)} trials complete"
+    complete = f"{counts[TrialState.COMPLETE]} of {len(report.trials)} {'chosen ' if report.is_selection else ''}trials complete"
     if report.num_trained:
         lines.append(f"sweep {report.sweep}: {complete}, {report.num_trained} trained now in {report.elapsed_s:.0f} s")
     elif report.exit_code == 0:
@@ -76,7 +88,9 @@ def launch_report(report: "LaunchReport", results: Results, *, store: str | None
     if counts[TrialState.FAILED]:
         lines.append(f"see why:    kd-ray status {report.sweep} --failed{option}")
         lines.append(f"try again:  kd-ray resume {report.sweep} --retry-failed{option}")
-    sql = "SELECT role, temperature, avg(accuracy) AS accuracy FROM trials GROUP BY ALL ORDER BY ALL"
+    columns = "role, settings, temperature" if report.has_settings else "role, temperature"
+    where = f"WHERE sweep = '{report.sweep}'"
+    sql = f"SELECT {columns}, avg(accuracy) AS accuracy FROM trials {where} GROUP BY ALL ORDER BY ALL"  # noqa: S608 (to be read)
     lines.append(f'ask:        kd-ray query "{sql}"{option}')
     lines.append(
         f"add a seed: kd-ray resume {report.sweep} --set grid.seed='{json.dumps(_more_seeds(report))}'{option}"
@@ -95,14 +109,19 @@ def conditions(rows: Sequence[ConditionSummary]) -> str:
     table = _table(["", "", "n", *names], right=range(2, len(names) + 3))
     for row in rows:
         table.add_row(row.role, row.label, str(row.n), *(_statistic(name, row.metrics.get(name)) for name in names))
-    note = "percent, mean ± sd over trials; individual fairness as it is, 0 is fair. DPD, EOD: one-vs-rest mean over classes."
+    note = "percent, mean ± sd over trials; individual fairness as it is, 0 is fair."
+    if any(name.startswith("DPD") for name in names):
+        note += " DPD, EOD: one-vs-rest mean over classes."
     return f"{_render(table)}\n{note}"
 
 
 def schema(name: str | None) -> str:
     """The columns of one table, or of all."""
+    views = {view.split("(")[0]: f"{view}: {meaning}" for view, meaning in VIEWS.items()}
+    if name in views:
+        return views[name]
     if name is not None and name not in TABLES:
-        raise QueryError(f"no table {name!r}; valid: {', '.join(TABLES)}")
+        raise QueryError(f"no table {name!r}; valid: {', '.join([*TABLES, *views])}")
     parts = []
     for table_name in [name] if name else list(TABLES):
         table = _table(["column", "type", "unit", "meaning"])
@@ -121,7 +140,7 @@ def encode(answer: pa.Table, format_: str) -> bytes:
         QueryError: JSON or Parquet is asked for, and two columns have the same name.
     """
     names = answer.column_names
-    rows = list(zip(*(column.to_pylist() for column in answer.columns), strict=True))
+    rows = list(zip(*(column.to_pylist(maps_as_pydicts="strict") for column in answer.columns), strict=True))
     if format_ in ("json", "parquet") and len(set(names)) != len(names):
         repeated = ", ".join(sorted({name for name in names if names.count(name) > 1}))
         raise QueryError(f"--format {format_}: column names repeat: {repeated}; name them apart with AS")
@@ -174,7 +193,7 @@ def _trials(trials: Sequence[TrialView]) -> str:
     for trial in trials[:_SHOWN]:
         why = trial.why
         if trial.epoch is not None:
-            accuracy = f", accuracy {trial.accuracy:.1%}" if trial.accuracy is not None else ""
+            accuracy = f", training accuracy of its pack {trial.accuracy:.1%}" if trial.accuracy is not None else ""
             why = f"epoch {trial.epoch} of {trial.epochs}{accuracy}; {why}"
         table.add_row(trial.trial_id, trial.description, trial.state, why.splitlines()[0])
     more = f"\n… and {len(trials) - _SHOWN} more; --json lists all" if len(trials) > _SHOWN else ""

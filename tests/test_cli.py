@@ -108,9 +108,42 @@ def test_query_in_every_format(finished: Path, tmp_path: Path) -> None:
     assert ask("--format", "csv") == "role,n\ndistilled,4\nscratch,2\nteacher,1\n"
     assert json.loads(ask("--format", "json"))[0] == {"role": "distilled", "n": 4}
     assert ask().splitlines()[-1] == "3 rows"
-    assert ask("--format", "parquet", "-o", "out.parquet") == ""
+    assert ask("-o", "out.parquet") == ""
     assert pq.read_table(tmp_path / "out.parquet").to_pylist()[2] == {"role": "teacher", "n": 1}
     assert [path.name for path in tmp_path.iterdir()] == ["out.parquet"]
+
+
+def test_query_writes_maps_as_objects_and_keeps_columns_of_one_name(finished: Path, tmp_path: Path) -> None:
+    def ask(sql: str, format_: str) -> str:
+        return run_cli("query", sql, "--store", str(finished), "--format", format_, cwd=tmp_path).stdout
+
+    (row,) = json.loads(ask("SELECT settings, versions FROM trials WHERE role = 'teacher'", "json"))
+    assert row["settings"] == {}
+    assert row["versions"]["kd_ray"]
+    assert ask("SELECT 1 AS a, 2 AS a", "csv") == "a,a\n1,2\n"
+
+
+def test_status_without_a_name_lists_the_sweeps(finished: Path, tmp_path: Path) -> None:
+    done = run_cli("status", "--store", str(finished), cwd=tmp_path)
+    assert done.stdout.splitlines()[1].split() == ["tiny", "7", "7", "complete"]
+
+
+def test_plan_says_which_results_a_changed_setting_leaves_behind(
+    finished: Path, tmp_path: Path, trifeature_root: Path
+) -> None:
+    file = write_tiny_sweep(tmp_path, trifeature_root)
+    done = run_cli("plan", str(file), "--store", str(finished), "--set", "training.epochs=4", cwd=tmp_path)
+    assert done.stdout.splitlines()[1] == (
+        "6 complete trials of this sweep are no longer asked for: their records stay, their rows leave the tables"
+    )
+
+
+def test_other_axes_are_told_in_the_description(tmp_path: Path, trifeature_root: Path) -> None:
+    overrides = ("training.optimizer.lr=null", "grid.training.optimizer.lr=[0.1, 0.2]")
+    file = write_tiny_sweep(tmp_path, trifeature_root, *overrides)
+    trials = json.loads(run_cli("plan", str(file), "--json", cwd=tmp_path).stdout)["trials"]
+    assert len({trial["description"] for trial in trials}) == len(trials)
+    assert trials[-1]["description"].endswith("seed=1 training.optimizer.lr=0.2")
 
 
 def test_schema_names_every_column_of_every_table(tmp_path: Path) -> None:

@@ -211,6 +211,8 @@ class TextDisplay:
         self._models = {trial.trial_id: trial.spec.model for trial in todo}
         self._started = time.monotonic()
         done = self._state.complete
+        if plan.num_dropped:
+            self._console.print(plan.dropped(), soft_wrap=True)
         if todo:
             self._console.print(
                 f"sweep {plan.sweep}: {len(plan.trials)} trials, {done} complete, {len(todo)} to run → {plan.store}",
@@ -240,7 +242,9 @@ class TextDisplay:
             self._last_line = now
             packs = "; ".join(_describe(pack, progress) for pack, progress in self._state.running.values())
             self._console.print(
-                f"[{clock(now - self._started)}] {self._counts()} | {packs or self._note}", soft_wrap=True, markup=False
+                f"[{clock(now - self._started)}] {self._counts()} | {packs or self._note or 'nothing runs'}",
+                soft_wrap=True,
+                markup=False,
             )
 
     def _counts(self) -> str:

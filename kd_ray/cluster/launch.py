@@ -50,6 +50,10 @@ class LaunchReport:
     """The trials that were asked for, as the store says at the end."""
     seeds: tuple[int, ...]
     """The sweep's seeds."""
+    has_settings: bool
+    """Whether the grid has axes that have no column of their own."""
+    is_selection: bool
+    """Whether only some of the sweep's trials were asked for."""
     num_trained: int
     """Trials that became complete during this launch."""
     elapsed_s: float
@@ -129,6 +133,8 @@ def launch(
         store=store.url,
         trials=shown,
         seeds=tuple(file.axes["seed"]),
+        has_settings=any(trial.settings for trial in planned),
+        is_selection=only is not None,
         num_trained=sum(trial.state == TrialState.COMPLETE and trial.trial_id not in done_before for trial in shown),
         elapsed_s=time.monotonic() - started,
         interrupted=interrupts.requested(),

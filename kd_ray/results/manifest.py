@@ -80,7 +80,7 @@ def read_manifest(store: Store, sweep: str) -> Manifest:
         InvalidInputError: the store has no such sweep; the message names those it has.
         CorruptObjectError: the manifest cannot be read.
     """
-    manifest = _newest(store, sweep)
+    manifest = find_manifest(store, sweep)
     if manifest is None:
         names = ", ".join(store.folders(SWEEPS)) or "none"
         raise InvalidInputError(f"store {store.url}: no sweep {sweep!r}; it has: {names}")
@@ -92,7 +92,7 @@ def write_manifest(
 ) -> Manifest:
     """Record what a sweep asks for; nothing is written when that is what the newest manifest says already."""
     while True:
-        newest = _newest(store, sweep.name)
+        newest = find_manifest(store, sweep.name)
         manifest = _continue(newest, sweep, trials, sweep_yaml=sweep_yaml, weights=weights)
         if newest is not None and replace(manifest, generation=newest.generation) == newest:
             return newest
@@ -101,7 +101,12 @@ def write_manifest(
             return manifest
 
 
-def _newest(store: Store, sweep: str) -> Manifest | None:
+def find_manifest(store: Store, sweep: str) -> Manifest | None:
+    """The newest manifest of a sweep, or None.
+
+    Raises:
+        CorruptObjectError: the manifest cannot be read.
+    """
     keys = [item.key for item in store.entries(manifest_folder(sweep)) if Path(item.key).stem.isdigit()]
     if not keys:
         return None
@@ -139,7 +144,7 @@ def _line(trial: PlannedTrial) -> ManifestTrial:
     return ManifestTrial(
         trial_id=trial.trial_id,
         role=spec.role.value,
-        description=spec.describe(),
+        description=trial.description,
         dataset_id=spec.dataset_id,
         epochs=spec.epochs,
         teacher=spec.teacher.trial_id if spec.teacher else None,

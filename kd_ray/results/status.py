@@ -10,7 +10,7 @@ from typing import Any
 
 from kd_ray.errors import SweepError
 from kd_ray.results.ledger import TrialStatus, scan
-from kd_ray.results.manifest import read_manifest
+from kd_ray.results.manifest import find_manifest, read_manifest
 from kd_ray.results.store import Store
 from kd_ray.sweep.load import SweepFile
 from kd_ray.sweep.plan import Pack, PlannedTrial, expand, make_packs
@@ -52,10 +52,17 @@ class Plan:
     planned: tuple[PlannedTrial, ...]
     packs: tuple[Pack, ...]
     """What would be scheduled, in order."""
+    num_dropped: int
+    """Complete trials that the sweep of this name asked for before and does not ask for now."""
 
     def counts(self) -> dict[str, int]:
         """Trials by state."""
         return count_states(self.trials)
+
+    def dropped(self) -> str:
+        """What becomes of the trials that the sweep no longer asks for, in a sentence."""
+        what = "complete trials of this sweep are no longer asked for"
+        return f"{self.num_dropped} {what}: their records stay, their rows leave the tables"
 
     def to_dict(self) -> dict[str, Any]:
         """For `--json`."""
@@ -63,6 +70,7 @@ class Plan:
             "sweep": self.sweep,
             "store": self.store,
             "counts": self.counts(),
+            "num_dropped": self.num_dropped,
             "trials": [asdict(trial) for trial in self.trials],
             "packs": [[trial.trial_id for trial in pack.trials] for pack in self.packs],
         }
@@ -121,7 +129,14 @@ def plan(
         trials=views,
         planned=planned,
         packs=make_packs(planned, pack_size=file.sweep.placement.pack_size, done=idle),
+        num_dropped=_num_dropped(store, file.sweep.name, ids) if store else 0,
     )
+
+
+def _num_dropped(store: Store, sweep: str, asked: Sequence[str]) -> int:
+    before = find_manifest(store, sweep)
+    dropped = {trial.trial_id for trial in before.active} - set(asked) if before else set()
+    return sum(status.state is TrialState.COMPLETE for status in scan(store, dropped).values()) if dropped else 0
 
 
 def file_digest(path: str, source: str) -> str:
@@ -156,7 +171,7 @@ def _planned_view(trial: PlannedTrial, statuses: Mapping[str, TrialStatus], *, r
     spec = trial.spec
     teacher = spec.teacher.trial_id if spec.teacher else None
     return _view(
-        trial.trial_id, spec.role.value, spec.describe(), spec.epochs, teacher, statuses, retry_failed=retry_failed
+        trial.trial_id, spec.role.value, trial.description, spec.epochs, teacher, statuses, retry_failed=retry_failed
     )
 
 

@@ -3,6 +3,7 @@
 The result, `SweepFile`, keeps the plain mapping (what was asked for, to be stored) next to the typed model of the grid's first cell.
 """
 
+import difflib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -130,7 +131,7 @@ def _blame_axis(location: Location, message: str, raw: Mapping[str, Any], axis: 
     return origin.error(location, message)
 
 
-def _grid_problems(raw: Mapping[str, Any], origin: Source) -> list[str]:
+def _grid_problems(raw: Mapping[str, Any], origin: Source) -> list[str]:  # noqa: PLR0912 (one branch for each thing to refuse)
     """What can be wrong with the grid itself: its form, repeated values, axes that cannot be, settings it overrides."""
     grid = raw.get("grid")
     if not isinstance(grid, dict) or not grid:
@@ -154,13 +155,18 @@ def _grid_problems(raw: Mapping[str, Any], origin: Source) -> list[str]:
                 problems.append(origin.error((*here, i), f"must be an integer from 0 to 2**31 - 1, got {value!r}"))
         if axis == "seed":
             continue
-        if path.split(".")[0] in _NO_AXES:
+        if "." not in path and path not in Sweep.model_fields:
+            problems.append(origin.error(here, _no_such_axis(axis)))
+        elif path.split(".")[0] in _NO_AXES:
             problems.append(
                 origin.error(here, "cannot be an axis; axes are seed, " + ", ".join(AXIS_PATHS) + " and settings")
             )
         elif _has(raw, path):
             problems.append(
-                origin.error(tuple(path.split(".")), f"has no effect: grid.{axis} sets it; remove one of them")
+                origin.error(
+                    tuple(path.split(".")),
+                    f"has no effect: grid.{axis} sets it; remove one of them (--set {path}=null removes this one)",
+                )
             )
     problems += _repeated_axes(grid, origin)
     alphas = grid.get("alpha")
@@ -172,6 +178,13 @@ def _grid_problems(raw: Mapping[str, Any], origin: Source) -> list[str]:
             )
             problems.append(origin.error(("grid", "temperature"), message))
     return problems
+
+
+def _no_such_axis(axis: str) -> str:
+    names = ["seed", *AXIS_PATHS]
+    close = difflib.get_close_matches(axis, names, n=1)
+    hint = f"did you mean {close[0]}? " if close else ""
+    return f"no such axis; {hint}valid: {', '.join(names)}, or the dotted path of a setting"
 
 
 def _repeated_axes(grid: Mapping[str, Any], origin: Source) -> list[str]:

@@ -30,9 +30,8 @@ def messages(error: ValidationError, raw: Mapping[str, Any], prefix: Location = 
             message = f"must be one of {tags}"
             message += f", got {item['ctx']['tag']!r}" if "tag" in item["ctx"] else ""
         else:
-            message = (
-                f"{item['msg'].removeprefix('Value error, ').replace('Input should', 'should')}, got {item['input']!r}"
-            )
+            problem = item["msg"].removeprefix("Value error, ").replace("Input should", "should")
+            message = f"{problem.replace('boolean', 'boolean (true or false)')}, got {item['input']!r}"
         found.setdefault(location, []).append(message)
     return [(location, " or ".join(dict.fromkeys(messages))) for location, messages in found.items()]
 

@@ -31,6 +31,13 @@ class PlannedTrial:
         """The spec's identity."""
         return self.spec.trial_id
 
+    @property
+    def description(self) -> str:
+        """One short line for people, with the values of the other axes."""
+        return " ".join(
+            [self.spec.describe(), *(f"{axis}={value}" for axis, value in settings_json(self.settings).items())]
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Pack:

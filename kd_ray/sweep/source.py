@@ -57,10 +57,23 @@ def read_yaml(text: str, name: str) -> tuple[dict[str, Any], Source]:
     try:
         document = YAML(typ="rt").load(text)
         if not isinstance(document, CommentedMap):
-            raise SweepError(f"{name}: a sweep file is a mapping of fields, got {type(document).__name__}")
+            raise SweepError(f"{name}: a sweep file is a mapping of fields, got {_kind(document)}")
         return _plain(document, (), source.lines), source
     except (YAMLError, ValueError, RecursionError) as error:
-        raise SweepError(f"{name}: not valid YAML: {error}") from error
+        raise SweepError(f"{name}{_yaml_problem(error)}") from error
+
+
+def _kind(document: Any) -> str:
+    return "nothing: the file is empty" if document is None else type(document).__name__
+
+
+def _yaml_problem(error: Exception) -> str:
+    """`:10: not valid YAML: …`, in one line and without the parser's advice to programmers."""
+    mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+    problem = str(getattr(error, "problem", None) or error).splitlines()[0]
+    if problem.startswith("mapping values are not allowed"):
+        problem += "; look at the indentation here and in the line before"
+    return (f":{mark.line + 1}" if mark else "") + f": not valid YAML: {problem}"
 
 
 def _plain(node: Any, location: Location, lines: dict[Location, int]) -> Any:

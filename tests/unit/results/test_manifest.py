@@ -30,7 +30,10 @@ def test_manifest_holds_what_was_asked_for(store: Store) -> None:
     spec = trials[-1].spec
     assert spec.teacher is not None
     assert (distilled.role, distilled.epochs, distilled.dataset_id) == ("distilled", 4, spec.dataset_id)
-    assert (distilled.description, distilled.teacher) == (spec.describe(), spec.teacher.trial_id)
+    assert (distilled.description, distilled.teacher) == (
+        f"{spec.describe()} training.augmentation=none",
+        spec.teacher.trial_id,
+    )
     assert distilled.settings == {"training.augmentation": "none"}
     assert manifest.trials[0].teacher is None
     assert manifest.active == manifest.trials
