@@ -149,6 +149,7 @@ def from_weights(data: bytes, *, source: str) -> dict[str, Tensor]:
     try:
         return dict(load_tensors(data))
     except SafetensorError:
+        # Then it is the other format, or neither.
         pass
     try:
         content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)

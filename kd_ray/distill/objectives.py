@@ -5,7 +5,6 @@ A loss is a mapping of named terms (means over the batch, before weighting) and 
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -70,8 +69,3 @@ def student_loss(
 def term_names(settings: Distillation | None) -> tuple[str, ...]:
     """Names of the terms of a trial's loss, in a fixed order."""
     return ("cross_entropy",) if settings is None else ("cross_entropy", "distillation")
-
-
-def is_finite(value: Tensor) -> bool:
-    """Whether a scalar is neither NaN nor infinite; waits for the device."""
-    return bool(torch.isfinite(value).item())
