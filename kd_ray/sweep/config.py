@@ -276,7 +276,7 @@ class Placement(Config):
     """Where and how trials run. Never part of a trial's identity."""
 
     cpus_per_pack: PositiveInt = 1
-    """CPUs, and threads, of one pack."""
+    """CPUs, and threads, of one pack. On the CPU the last bits of a result follow it: keep it the same within a sweep."""
     gpus_per_pack: Annotated[float, Field(ge=0)] = 0.0
     """GPUs of one pack; fractions are allowed below 1."""
     pack_size: PositiveInt = 8
