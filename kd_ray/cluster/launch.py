@@ -24,7 +24,7 @@ from kd_ray.errors import InvalidInputError, KdRayError, StoreError, SweepError
 from kd_ray.models import build_model
 from kd_ray.results import ledger
 from kd_ray.results.manifest import read_manifest, write_manifest
-from kd_ray.results.status import Plan, TrialView, file_digest, plan, sweep_status
+from kd_ray.results.status import Plan, TrialView, count_states, file_digest, plan, sweep_status
 from kd_ray.results.store import Store, given_weights_key
 from kd_ray.results.tables import FoldReport, fold
 from kd_ray.sweep.config import Placement
@@ -63,7 +63,7 @@ class LaunchReport:
 
     def counts(self) -> dict[str, int]:
         """Trials by state."""
-        return {state.value: sum(trial.state == state.value for trial in self.trials) for state in TrialState}
+        return count_states(self.trials)
 
     @property
     def exit_code(self) -> int:
@@ -98,6 +98,7 @@ def launch(
     file = _with_absolute_paths(file)
     before = plan(file, store, retry_failed=retry_failed, weights=weights)
     planned = _select(before.planned, only)
+    asked = {trial.trial_id for trial in planned}
     todo = _todo(before, planned, retry_failed=retry_failed)
     engine: AbstractContextManager[Runner | None] = (
         _runner(runner, file.sweep.placement, address, verbose=verbose) if todo else nullcontext()
@@ -113,11 +114,7 @@ def launch(
                 store.put(given_weights_key(digest), Path(path).expanduser().read_bytes())
         manifest = write_manifest(store, file.sweep, before.planned, sweep_yaml=file.to_yaml(), weights=given)
         for view in before.trials:
-            if (
-                retry_failed
-                and view.state == TrialState.FAILED
-                and view.trial_id in {trial.trial_id for trial in planned}
-            ):
+            if retry_failed and view.state == TrialState.FAILED and view.trial_id in asked:
                 ledger.clear_error(store, view.trial_id)
         with display:
             display.begin(before, todo)
@@ -126,7 +123,6 @@ def launch(
         report = fold(store, manifest.sweep)
         after = sweep_status(store, file.sweep.name)
     done_before = {trial.trial_id for trial in before.trials if trial.state == TrialState.COMPLETE}
-    asked = {trial.trial_id for trial in planned}
     shown = tuple(trial for trial in after.trials if trial.trial_id in asked)
     return LaunchReport(
         sweep=file.sweep.name,

@@ -1,7 +1,6 @@
 """What would run, what is done, and why: `plan` for a sweep file, `status` for a sweep in the store. Both only read."""
 
 import hashlib
-import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -83,8 +82,6 @@ class SweepStatus:
     sweep: str
     store: str
     trials: tuple[TrialView, ...]
-    taken_at_s: float
-    """Unix time."""
 
     def counts(self) -> dict[str, int]:
         """Trials by state."""
@@ -118,7 +115,9 @@ def plan(
     """
     planned = expand(file, lambda path: (weights or {}).get(path) or file_digest(path, file.source))
     ids = [trial.trial_id for trial in planned]
-    statuses = scan(store, ids) if store else {trial_id: TrialStatus(state=TrialState.PENDING) for trial_id in ids}
+    pending = TrialStatus(state=TrialState.PENDING)
+    dropped = _no_longer_asked(store, file.sweep.name, ids) if store else set()
+    statuses = scan(store, {*ids, *dropped}) if store else dict.fromkeys(ids, pending)
     views = tuple(_planned_view(trial, statuses, retry_failed=retry_failed) for trial in planned)
     idle = {view.trial_id for view in views if view.is_settled or view.state == TrialState.RUNNING}
     if retry_failed:
@@ -129,14 +128,14 @@ def plan(
         trials=views,
         planned=planned,
         packs=make_packs(planned, pack_size=file.sweep.placement.pack_size, done=idle),
-        num_dropped=_num_dropped(store, file.sweep.name, ids) if store else 0,
+        num_dropped=sum(statuses[trial_id].state is TrialState.COMPLETE for trial_id in dropped),
     )
 
 
-def _num_dropped(store: Store, sweep: str, asked: Sequence[str]) -> int:
+def _no_longer_asked(store: Store, sweep: str, asked: Sequence[str]) -> set[str]:
+    """Trials that the sweep of this name asked for before and does not ask for now."""
     before = find_manifest(store, sweep)
-    dropped = {trial.trial_id for trial in before.active} - set(asked) if before else set()
-    return sum(status.state is TrialState.COMPLETE for status in scan(store, dropped).values()) if dropped else 0
+    return {trial.trial_id for trial in before.active} - set(asked) if before else set()
 
 
 def file_digest(path: str, source: str) -> str:
@@ -164,7 +163,7 @@ def sweep_status(store: Store, sweep: str) -> SweepStatus:
         _view(line.trial_id, line.role, line.description, line.epochs, line.teacher, statuses)
         for line in manifest.active
     )
-    return SweepStatus(sweep=sweep, store=store.url, trials=views, taken_at_s=time.time())
+    return SweepStatus(sweep=sweep, store=store.url, trials=views)
 
 
 def _planned_view(trial: PlannedTrial, statuses: Mapping[str, TrialStatus], *, retry_failed: bool) -> TrialView:
