@@ -8,6 +8,7 @@ import io
 import json
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -146,11 +147,9 @@ def from_weights(data: bytes, *, source: str) -> dict[str, Tensor]:
     Raises:
         ValueError: the bytes are neither; the message names `source`.
     """
-    try:
+    # What is not safetensors may be the other format, or neither.
+    with suppress(SafetensorError):
         return dict(load_tensors(data))
-    except SafetensorError:
-        # Then it is the other format, or neither.
-        pass
     try:
         content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:
