@@ -8,20 +8,26 @@ whole-object atomic puts, create-if-absent, list, delete.
     <store>/weights/<sha256>     given initial weights, as they were
     <store>/sweeps/<name>/       sweep.yaml  manifest/000001.json        what was asked for, resolved
     <store>/tables/<table>/sweep=<name>/part-00000.parquet               what people query
+    <store>/damaged/<key>-<16 hex of content>                             what was found damaged, out of the way
 """
 
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from obstore.exceptions import AlreadyExistsError, BaseError, NotFoundError
 from obstore.store import LocalStore, ObjectStore, from_url
 
 from kd_ray.errors import InvalidInputError, StoreError
+
+if TYPE_CHECKING:
+    from obstore import ObjectMeta
 
 SCHEMES = ("s3", "gs", "az")
 
@@ -34,6 +40,8 @@ class StoredObject:
     size_bytes: int
     modified_at: datetime
     """By the clock of the store."""
+    e_tag: str
+    """Changes whenever the object is written."""
 
 
 class Store:
@@ -82,12 +90,18 @@ class Store:
             except (FileNotFoundError, NotFoundError):
                 return None
 
-    def put(self, key: str, data: bytes) -> None:
-        """Write the whole object atomically, over an older one if there is one."""
-        with self._translated("write", key):
-            self._writer().put(key, data, use_multipart=False)
+    def put(self, key: str, data: bytes, *, durable: bool = False) -> str:
+        """Write the whole object atomically, over an older one if there is one; returns its e_tag.
 
-    def put_new(self, key: str, data: bytes) -> bool:
+        A local write that is `durable` outlasts a power cut; an object store's always does.
+        """
+        with self._translated("write", key):
+            e_tag = self._writer().put(key, data, use_multipart=False)["e_tag"]
+            if durable:
+                self._flush(key)
+        return e_tag or ""
+
+    def put_new(self, key: str, data: bytes, *, durable: bool = False) -> bool:
         """Write the whole object atomically if there is none; False when there is one already.
 
         On a store behind a network, False may also mean that this very call wrote the object and lost the answer.
@@ -97,18 +111,35 @@ class Store:
                 self._writer().put(key, data, mode="create", use_multipart=False)
             except (AlreadyExistsError, FileExistsError):
                 return False
+            if durable:
+                self._flush(key)
             return True
+
+    def head(self, key: str) -> StoredObject | None:
+        """What a listing would say of the object, or None when there is none."""
+        with self._translated("look up", key):
+            if (client := self._reader()) is None:
+                return None
+            try:
+                return _stored(client.head(key))
+            except (FileNotFoundError, NotFoundError):
+                return None
 
     def exists(self, key: str) -> bool:
         """Whether there is an object under `key`."""
-        with self._translated("look up", key):
-            if (client := self._reader()) is None:
-                return False
-            try:
-                client.head(key)
-            except (FileNotFoundError, NotFoundError):
-                return False
-            return True
+        return self.head(key) is not None
+
+    def set_aside(self, key: str, data: bytes) -> str | None:
+        """Move a damaged object out of the way, for people to look at; returns its new key.
+
+        `data` is the content that was found damaged: an object that holds something else by now is left where it is, and None is returned.
+        """
+        if self.get(key) != data:
+            return None
+        kept = f"{DAMAGED}/{key}-{hashlib.sha256(data).hexdigest()[:16]}"
+        self.put(kept, data)
+        self.delete(key)
+        return kept
 
     def delete(self, key: str) -> None:
         """Delete the object; nothing happens when there is none."""
@@ -126,8 +157,7 @@ class Store:
             if (client := self._reader()) is None:
                 return
             for batch in client.list(prefix):
-                for item in batch:
-                    yield StoredObject(key=item["path"], size_bytes=item["size"], modified_at=item["last_modified"])
+                yield from map(_stored, batch)
 
     def folders(self, prefix: str) -> list[str]:
         """Names of the folders directly below `prefix`."""
@@ -151,6 +181,18 @@ class Store:
         assert client is not None
         return client
 
+    def _flush(self, key: str) -> None:
+        """Wait until a local object is on the disk."""
+        if self._remote is not None:
+            return
+        path = Path(self.url) / key
+        for there in (path, path.parent):
+            descriptor = os.open(there, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+
     @contextmanager
     def _translated(self, verb: str, key: str) -> Iterator[None]:
         try:
@@ -158,6 +200,12 @@ class Store:
         except (BaseError, OSError, ValueError) as error:
             reason = str(error).split("\n\n", 1)[0]
             raise StoreError(f"store {self.url}: cannot {verb} {key!r}: {reason}") from error
+
+
+def _stored(item: "ObjectMeta") -> StoredObject:
+    return StoredObject(
+        key=item["path"], size_bytes=item["size"], modified_at=item["last_modified"], e_tag=item["e_tag"] or ""
+    )
 
 
 def open_store(url: str | os.PathLike[str], *, must_exist: bool = False) -> Store:
@@ -193,6 +241,7 @@ def open_store(url: str | os.PathLike[str], *, must_exist: bool = False) -> Stor
 TRIALS = "trials"
 SWEEPS = "sweeps"
 TABLES = "tables"
+DAMAGED = "damaged"
 
 
 def record_key(trial_id: str) -> str:

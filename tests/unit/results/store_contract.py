@@ -51,6 +51,31 @@ def say_what_exists(store: Store) -> None:
     assert store.exists("a/b/d") is False
 
 
+def tell_an_object_from_what_was_written_over_it(store: Store) -> None:
+    assert store.head("a/b") is None
+    written = store.put("a/b", b"one", durable=True)
+    first = store.head("a/b")
+    assert first is not None
+    assert (first.key, first.size_bytes, first.e_tag) == ("a/b", 3, written)
+    assert [item for item in store.entries("a")] == [first]
+    store.put("a/b", b"two")
+    second = store.head("a/b")
+    assert second is not None
+    assert second.e_tag not in ("", first.e_tag)
+
+
+def set_a_damaged_object_aside(store: Store) -> None:
+    store.put("a/b", b"noise")
+    assert store.set_aside("a/b", b"other noise") is None
+    assert store.get("a/b") == b"noise"
+    kept = store.set_aside("a/b", b"noise")
+    assert kept is not None
+    assert kept.startswith("damaged/a/b-")
+    assert store.get("a/b") is None
+    assert store.get(kept) == b"noise"
+    assert store.set_aside("a/b", b"noise") is None
+
+
 def delete_what_is_there_and_what_is_not(store: Store) -> None:
     store.put("a/b", b"1")
     store.delete("a/b")
@@ -103,6 +128,8 @@ CONTRACT = (
     get_the_end_of_an_empty_object,
     create_only_once,
     say_what_exists,
+    tell_an_object_from_what_was_written_over_it,
+    set_a_damaged_object_aside,
     delete_what_is_there_and_what_is_not,
     list_objects_below_a_folder,
     list_folders,
