@@ -7,21 +7,26 @@ whole-object atomic puts, create-if-absent, list, delete.
     <store>/datasets/<id>/       samples.parquet                        labels and sensitive features of the test samples
     <store>/weights/<sha256>     given initial weights, as they were
     <store>/sweeps/<name>/       sweep.yaml  manifest/000001.json        what was asked for, resolved
+                                 folded.json                            what its tables were folded from
     <store>/tables/<table>/sweep=<name>/part-00000.parquet               what people query
     <store>/damaged/<key>-<16 hex of content>                             what was found damaged, out of the way
 """
 
 import hashlib
+import logging
 import os
-from collections.abc import Iterator
+import random
+import re
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
-from obstore.exceptions import AlreadyExistsError, BaseError, NotFoundError
+from obstore.exceptions import AlreadyExistsError, BaseError, GenericError, NotFoundError
 from obstore.store import LocalStore, ObjectStore, from_url
 
 from kd_ray.errors import InvalidInputError, StoreError
@@ -29,7 +34,17 @@ from kd_ray.errors import InvalidInputError, StoreError
 if TYPE_CHECKING:
     from obstore import ObjectMeta
 
+T = TypeVar("T")
+logger = logging.getLogger("kd_ray")
+
 SCHEMES = ("s3", "gs", "az")
+PATIENCE_S = 90.0
+"""How long a request that an object store does not answer, or answers with "busy" or "broken", is made again. The last one still has the
+client's own time limit, 30 s unless the environment says otherwise (`AWS_TIMEOUT=2m`)."""
+FIRST_WAIT_S = 0.5
+"""Pause before a request is made again; each further one is twice as long."""
+LONGEST_WAIT_S = 10.0
+_DICE = random.SystemRandom()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,13 +70,14 @@ class Store:
         self.url = url
         self._remote = client
         self._local: LocalStore | None = None
+        self._has_answered = False
 
     def __repr__(self) -> str:
         return f"Store({self.url!r})"
 
     def __reduce__(self) -> tuple[object, ...]:
         """Other processes open the store anew from its URL; credentials never travel."""
-        return (open_store, (self.url,))
+        return (open_store, (self.url,), {"_has_answered": self._has_answered})
 
     @property
     def local_root(self) -> Path | None:
@@ -70,23 +86,11 @@ class Store:
 
     def get(self, key: str) -> bytes | None:
         """The whole object, or None when there is none."""
-        return self._get(key, None)
-
-    def get_tail(self, key: str, size_bytes: int) -> bytes | None:
-        """The last bytes of an object, at most `size_bytes` of them, or None when there is no object."""
-        return self._get(key, size_bytes)
-
-    def _get(self, key: str, tail_bytes: int | None) -> bytes | None:
         with self._translated("read", key):
             if (client := self._reader()) is None:
                 return None
             try:
-                if tail_bytes is None:
-                    return bytes(client.get(key).bytes())
-                # Not a suffix range, which Azure refuses.
-                size_bytes = client.head(key)["size"]
-                start = max(0, size_bytes - tail_bytes)
-                return bytes(client.get_range(key, start=start, end=size_bytes)) if size_bytes else b""
+                return self._ask(lambda: bytes(client.get(key).bytes()))
             except (FileNotFoundError, NotFoundError):
                 return None
 
@@ -96,21 +100,24 @@ class Store:
         A local write that is `durable` outlasts a power cut; an object store's always does.
         """
         with self._translated("write", key):
-            e_tag = self._writer().put(key, data, use_multipart=False)["e_tag"]
+            client = self._writer()
+            e_tag = self._ask(lambda: client.put(key, data, use_multipart=False)["e_tag"])
             if durable:
                 self._flush(key)
         return e_tag or ""
 
     def put_new(self, key: str, data: bytes, *, durable: bool = False) -> bool:
-        """Write the whole object atomically if there is none; False when there is one already.
+        """Write the whole object atomically if there is none; False when there is another one already.
 
-        On a store behind a network, False may also mean that this very call wrote the object and lost the answer.
+        An object that holds these very bytes counts as written: a repeated request may find what the first one wrote before its answer was
+        lost.
         """
         with self._translated("create", key):
+            client = self._writer()
             try:
-                self._writer().put(key, data, mode="create", use_multipart=False)
+                self._ask(lambda: client.put(key, data, mode="create", use_multipart=False))
             except (AlreadyExistsError, FileExistsError):
-                return False
+                return self.get(key) == data
             if durable:
                 self._flush(key)
             return True
@@ -121,7 +128,7 @@ class Store:
             if (client := self._reader()) is None:
                 return None
             try:
-                return _stored(client.head(key))
+                return _stored(self._ask(lambda: client.head(key)))
             except (FileNotFoundError, NotFoundError):
                 return None
 
@@ -147,7 +154,7 @@ class Store:
             if (client := self._reader()) is None:
                 return
             try:
-                client.delete(key)
+                self._ask(lambda: client.delete(key))
             except (FileNotFoundError, NotFoundError):
                 return
 
@@ -156,15 +163,16 @@ class Store:
         with self._translated("list", prefix):
             if (client := self._reader()) is None:
                 return
-            for batch in client.list(prefix):
-                yield from map(_stored, batch)
+            # The whole listing before the first entry: when its last page fails, all of it is asked for again.
+            yield from self._ask(lambda: [_stored(item) for batch in client.list(prefix) for item in batch])
 
     def folders(self, prefix: str) -> list[str]:
         """Names of the folders directly below `prefix`."""
         with self._translated("list", prefix):
             if (client := self._reader()) is None:
                 return []
-            return sorted(path.rsplit("/", 1)[-1] for path in client.list_with_delimiter(prefix)["common_prefixes"])
+            paths = self._ask(lambda: client.list_with_delimiter(prefix)["common_prefixes"])
+            return sorted(path.rsplit("/", 1)[-1] for path in paths)
 
     def _reader(self) -> ObjectStore | None:
         """The client, or None for a local folder that does not exist."""
@@ -181,25 +189,60 @@ class Store:
         assert client is not None
         return client
 
+    def _ask(self, request: Callable[[], T]) -> T:
+        """What the client answers. Requests to an object store that fail for a reason that may pass are made again for `PATIENCE_S`.
+
+        The client by itself stops after two seconds or so, and never repeats a create or a delete whose answer is overdue. More than that
+        is not for a store that has not answered yet: most likely its address is wrong.
+        """
+        deadline = time.monotonic() + PATIENCE_S
+        wait_s = FIRST_WAIT_S
+        while True:
+            try:
+                answer = request()
+            except GenericError as error:
+                pause_s = wait_s * _DICE.uniform(0.5, 1)
+                if self._remote is None or not self._may_pass(error) or time.monotonic() + pause_s > deadline:
+                    raise
+                if wait_s == FIRST_WAIT_S:
+                    logger.warning("store %s: trying again for %.0f s: %s", self.url, PATIENCE_S, _first_line(error))
+                time.sleep(pause_s)
+                wait_s = min(2 * wait_s, LONGEST_WAIT_S)
+            except (BaseError, OSError):
+                # It is not there, it is there already, it may not be written: all of these are answers.
+                self._has_answered = True
+                raise
+            else:
+                self._has_answered = True
+                return answer
+
+    def _may_pass(self, error: GenericError) -> bool:
+        """Whether the same request may succeed later. The client tells the status of an answer in words only."""
+        status = re.search(r"status code: (\d{3})", _first_line(error))
+        return self._has_answered if status is None else status[1] in ("408", "429") or status[1].startswith("5")
+
     def _flush(self, key: str) -> None:
         """Wait until a local object is on the disk."""
         if self._remote is not None:
             return
-        path = Path(self.url) / key
-        for there in (path, path.parent):
-            descriptor = os.open(there, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+        descriptor = os.open(Path(self.url) / key, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
     @contextmanager
     def _translated(self, verb: str, key: str) -> Iterator[None]:
         try:
             yield
         except (BaseError, OSError, ValueError) as error:
-            reason = str(error).split("\n\n", 1)[0]
+            # Up to the debug output; what a server says in XML has lines of its own.
+            reason = " ".join(str(error).split("\n\n", 1)[0].split())
             raise StoreError(f"store {self.url}: cannot {verb} {key!r}: {reason}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).split("\n", 1)[0]
 
 
 def _stored(item: "ObjectMeta") -> StoredObject:
@@ -231,22 +274,25 @@ def open_store(url: str | os.PathLike[str], *, must_exist: bool = False) -> Stor
         choices = ", ".join(f"{name}://" for name in SCHEMES)
         raise InvalidInputError(f"store {text}: unknown scheme {scheme!r}; valid: a local path, {choices}")
     try:
-        return Store(text, from_url(text))
+        # No client options: given any, the client no longer takes AWS_ALLOW_HTTP, AWS_TIMEOUT and their like from the environment.
+        return Store(text, from_url(text, retry_config={"retry_timeout": timedelta(seconds=PATIENCE_S)}))
     except (BaseError, ValueError) as error:
-        raise InvalidInputError(f"store {text}: {str(error).split(chr(10), 1)[0]}") from error
+        raise InvalidInputError(f"store {text}: {_first_line(error)}") from error
 
 
 # --- keys -----------------------------------------------------------------------------------------------------------------------------
 
 TRIALS = "trials"
 SWEEPS = "sweeps"
-TABLES = "tables"
+TABLES_FOLDER = "tables"
+DATASETS = "datasets"
 DAMAGED = "damaged"
+RECORD_NAME = "record.parquet"
 
 
 def record_key(trial_id: str) -> str:
     """The commit point of a trial."""
-    return f"{TRIALS}/{trial_id}/record.parquet"
+    return f"{TRIALS}/{trial_id}/{RECORD_NAME}"
 
 
 def error_key(trial_id: str) -> str:
@@ -279,6 +325,12 @@ def weights_key(trial_id: str, generation: int) -> str:
     return f"{TRIALS}/{trial_id}/weights-{generation:06d}.safetensors"
 
 
+def weights_of(name: str) -> int | None:
+    """Generation of a weights file by its name below the trial's folder; None for other files."""
+    match = re.fullmatch(r"weights-(\d{6,})\.safetensors", name)
+    return int(match[1]) if match else None
+
+
 def given_weights_key(sha256: str) -> str:
     """Given initial weights, by their content."""
     return f"weights/{sha256}"
@@ -286,7 +338,7 @@ def given_weights_key(sha256: str) -> str:
 
 def samples_key(dataset_id: str) -> str:
     """Labels and sensitive features of the test samples of a data set."""
-    return f"datasets/{dataset_id}/samples.parquet"
+    return f"{DATASETS}/{dataset_id}/samples.parquet"
 
 
 def manifest_folder(sweep: str) -> str:
@@ -304,9 +356,14 @@ def sweep_key(sweep: str) -> str:
     return f"{SWEEPS}/{sweep}/sweep.yaml"
 
 
+def fold_index_key(sweep: str) -> str:
+    """What the parts of a sweep's tables were folded from; can be thrown away."""
+    return f"{SWEEPS}/{sweep}/folded.json"
+
+
 def table_folder(table: str) -> str:
     """All parts of a table."""
-    return f"{TABLES}/{table}"
+    return f"{TABLES_FOLDER}/{table}"
 
 
 def part_key(table: str, sweep: str, part: int) -> str:
