@@ -6,9 +6,11 @@
     │   ├── DataError            a data set that is missing, damaged or not the one named
     │   └── QueryError           SQL that DuckDB refuses, or a table that does not exist
     ├── StoreError               the store answered with something it should not (unreachable, read-only, full)
-    │   └── CorruptObjectError   an object whose content does not match its checksum or its schema
+    │   ├── CorruptObjectError   an object whose content does not match its checksum or its schema
+    │   └── OtherVersionError    a whole object in the form of another version of kd_ray
     └── TrialError               a trial that cannot go on
-        └── NonFiniteLossError   its loss became NaN or infinite
+        ├── NonFiniteLossError   its loss became NaN or infinite
+        └── LostTeacherError     its teacher is not in the store as it was committed
 
 Messages say what was wrong, the value, where it stood, and the valid choices. Library code neither prints nor exits; `cli.py` turns these
 into exit codes.
@@ -43,9 +45,22 @@ class CorruptObjectError(StoreError):
     """An object in the store is not what was written."""
 
 
+class OtherVersionError(StoreError):
+    """An object in the store is whole, but another version of kd_ray wrote it. Nothing is damaged."""
+
+
 class TrialError(KdRayError):
     """A trial cannot go on; the others can."""
 
 
 class NonFiniteLossError(TrialError):
     """The training loss became NaN or infinite."""
+
+
+class LostTeacherError(TrialError):
+    """A teacher's record or weights are missing or damaged: the teacher has to be trained again, the student is not at fault."""
+
+    def __init__(self, teacher: str, reason: str) -> None:
+        super().__init__(f"teacher {teacher}: {reason}")
+        self.teacher = teacher
+        """trial_id of the teacher."""

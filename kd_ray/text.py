@@ -12,11 +12,14 @@ from rich.console import Console
 from rich.table import Table
 
 from kd_ray.errors import QueryError
+from kd_ray.results.adopt import AdoptReport
+from kd_ray.results.gc import GarbageReport
 from kd_ray.results.query import Results
 from kd_ray.results.record import encode_table
 from kd_ray.results.schema import TABLES, VIEWS
 from kd_ray.results.status import Plan, SweepStatus, TrialView
-from kd_ray.results.summary import ConditionSummary, Statistic, summarize
+from kd_ray.results.summary import ConditionSummary, Statistic, sweep_summary
+from kd_ray.results.verify import Remedy, RepairReport, VerifyReport
 from kd_ray.sweep.spec import TrialState
 
 if TYPE_CHECKING:
@@ -42,6 +45,7 @@ def status(status: SweepStatus, *, tracebacks: bool = False) -> str:
     lines = [f"sweep {status.sweep}: {len(status.trials)} trials ({_counts(status.trials)})"]
     unsettled = [trial for trial in status.trials if trial.state != TrialState.COMPLETE]
     lines.append(_trials(unsettled) if unsettled else "everything is complete")
+    lines += [f"problem: {problem}" for problem in status.problems]
     if tracebacks:
         lines += [
             f"\n{trial.trial_id}  {trial.description}\n{trial.traceback or trial.why}"
@@ -66,9 +70,7 @@ def launch_report(report: "LaunchReport", results: Results, *, store: str | None
     counts = report.counts()
     lines = []
     if counts[TrialState.COMPLETE]:
-        trials = results.table("trials", sweep=report.sweep)
-        fairness = results.table("fairness_metrics", sweep=report.sweep)
-        lines.append(conditions(summarize(trials, fairness)))
+        lines.append(conditions(sweep_summary(results, report.sweep)))
     complete = f"{counts[TrialState.COMPLETE]} of {len(report.trials)} {'chosen ' if report.is_selection else ''}trials complete"
     if report.num_trained:
         lines.append(f"sweep {report.sweep}: {complete}, {report.num_trained} trained now in {report.elapsed_s:.0f} s")
@@ -82,6 +84,7 @@ def launch_report(report: "LaunchReport", results: Results, *, store: str | None
         if trial.state == TrialState.FAILED
     ]
     lines += [f"problem: {problem}" for problem in report.problems]
+    lines += [f"warning: {warning}" for warning in report.warnings[:_SHOWN]]
     option = f" --store {shlex.quote(store)}" if store else ""
     if report.interrupted:
         return "\n".join([*lines, f"interrupted; go on with:  kd-ray resume {report.sweep}{option}"])
@@ -113,6 +116,70 @@ def conditions(rows: Sequence[ConditionSummary]) -> str:
     if any(name.startswith("DPD") for name in names):
         note += " DPD, EOD: one-vs-rest mean over classes."
     return f"{_render(table)}\n{note}"
+
+
+def garbage(report: GarbageReport) -> str:
+    """What is safe to delete, by kind."""
+    lines = [f"left: {note}" for note in report.notes]
+    if not report.garbage:
+        return "\n".join([f"store {report.store}: nothing to delete", *lines])
+    table = _table(["what", "objects", "size", "why it is safe to delete"], right=[1, 2])
+    for group in report.groups():
+        table.add_row(group.kind.value, f"{group.num_objects:,}", size(group.size_bytes), group.reason)
+    return "\n".join([_render(table), *lines])
+
+
+def collected(report: GarbageReport, *, deleted: bool, asked: bool) -> str:
+    """What became of the garbage."""
+    count = f"{len(report.garbage):,} objects, {size(report.size_bytes)}"
+    if deleted:
+        return "\n".join([f"deleted: {count}", *report.notes])
+    return f"nothing deleted: {count}" + ("" if asked else "; there is no terminal to ask on, --yes deletes them")
+
+
+def size(size_bytes: int) -> str:
+    """Bytes for people."""
+    amount, unit = float(size_bytes), "B"
+    for larger in ("kB", "MB", "GB", "TB"):
+        if amount < 1000:
+            break
+        amount, unit = amount / 1000, larger
+    return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
+
+
+def verified(report: VerifyReport, repaired: RepairReport | None, *, store: str | None) -> str:
+    """What was looked at, what is wrong, what was done, and what to type next; `store` is None for the default one."""
+    option = f" --store {shlex.quote(store)}" if store else ""
+    lines = [f"problem: {problem.key}: {problem.what}" for problem in report.problems]
+    count = f"{len(report.sweeps)} sweeps, {report.num_records:,} records, {report.num_checked:,} objects read"
+    lines.append(f"store {report.store}: {count}, {len(report.problems) or 'no'} problems")
+    if report.num_set_aside:
+        lines.append(
+            f"{report.num_set_aside} objects were set aside before; `kd-ray gc --damaged{option}` deletes them"
+        )
+    if repaired is None:
+        if any(problem.remedy is not Remedy.NONE for problem in report.problems):
+            lines.append(f"mend it:  kd-ray verify {' '.join([*report.asked, '--repair'])}{option}")
+        return "\n".join(lines)
+    lines += [f"done: {line}" for line in repaired.done]
+    lines += [f"left: {line}" for line in repaired.left]
+    lines += [f"go on with:  kd-ray resume {sweep}{option}" for sweep in repaired.to_resume]
+    return "\n".join(lines)
+
+
+def adopted(report: AdoptReport) -> str:
+    """What was merged, and what was not."""
+    verb = "would be adopted" if report.is_dry_run else "adopted"
+    lines = [f"left: trial {trial_id}: {why}" for trial_id, why in report.skipped.items()]
+    lines += [
+        f"left: trial {trial_id}: both stores have it, with different predictions" for trial_id in report.different
+    ]
+    lines += [f"problem: {problem}" for problem in report.problems]
+    lines += [f"warning: {warning}" for warning in report.warnings[:_SHOWN]]
+    lines += [f"warning: {warning}" for warning in report.warnings]
+    trials = f"{len(report.adopted)} trials {verb}, {len(report.present)} were there already"
+    sweeps = f"; sweeps: {', '.join(report.sweeps)}" if report.sweeps else ""
+    return "\n".join([*lines, f"{report.source} → {report.target}: {trials}{sweeps}"])
 
 
 def schema(name: str | None) -> str:

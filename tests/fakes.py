@@ -1,7 +1,7 @@
 """Small real things for tests: a sweep, its specs, records and samples, made without training."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy.typing as npt
 from kd_ray.groups import Groups
 from kd_ray.results.manifest import Manifest, write_manifest
 from kd_ray.results.record import Epoch, Provenance, Record, Samples, commit_record, write_samples
-from kd_ray.results.store import Store, weights_key
+from kd_ray.results.store import Store, StoredObject, weights_key
 from kd_ray.sweep.load import SweepFile, parse_sweep
 from kd_ray.sweep.plan import PlannedTrial, expand
 from kd_ray.sweep.spec import TrialSpec
@@ -104,6 +104,7 @@ def make_provenance(**changes: Any) -> Provenance:
         "launch_id": "host-1-00000000",
         "generation": 1,
         "restarts": 0,
+        "retries": 0,
         "host": "host",
         "device": "cpu",
         "threads": 1,
@@ -173,3 +174,38 @@ def commit_trials(store: Store, trials: Iterable[PlannedTrial]) -> None:
     for trial in trials:
         write_samples(store, trial.spec.dataset_id, make_samples())
         commit_record(store, make_record(trial.spec, predictions_N=random_predictions(trial.spec)))
+
+
+class WatchedStore(Store):
+    """A store that remembers what was asked of it."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self.listed: list[str] = []
+        """Folders that were listed."""
+        self.changed: list[str] = []
+        """Keys that were written or deleted."""
+
+    def entries(self, prefix: str) -> Iterator[StoredObject]:
+        self.listed.append(prefix)
+        return super().entries(prefix)
+
+    def put(self, key: str, data: bytes, *, durable: bool = False) -> str:
+        self.changed.append(key)
+        return super().put(key, data, durable=durable)
+
+    def put_new(self, key: str, data: bytes, *, durable: bool = False) -> bool:
+        self.changed.append(key)
+        return super().put_new(key, data, durable=durable)
+
+    def delete(self, key: str) -> None:
+        self.changed.append(key)
+        super().delete(key)
+
+
+class ForgetfulStore(Store):
+    """A store behind a network that loses the answer to every create, and has the request made again."""
+
+    def put_new(self, key: str, data: bytes, *, durable: bool = False) -> bool:
+        super().put_new(key, data, durable=durable)
+        return super().put_new(key, data, durable=durable)

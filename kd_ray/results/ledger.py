@@ -3,7 +3,7 @@
 Also the leases. A lease is a numbered object created only if absent; its number (the generation) is the fencing token that checkpoints and
 weights carry in their names. A holder renews its own lease by overwriting it and gives it back by marking it released; nobody else ever
 writes to it. A lease is over when it is released, when its process is known to be gone, or when it has not been renewed for `ttl_s` plus
-`CLOCK_SKEW_S`.
+`CLOCK_SKEW_S`. With the record the leases of a trial have done their work and are deleted.
 """
 
 import json
@@ -11,6 +11,7 @@ import os
 import platform
 import uuid
 from collections.abc import Collection, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -33,6 +34,8 @@ LEASE_TTL_S = 30.0
 """A lease not renewed for this long (plus the clock skew, on another host) is over."""
 CLOCK_SKEW_S = 60.0
 """How far the clocks of two hosts may differ."""
+_READERS = 16
+"""Objects that are read at a time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +78,11 @@ class TrialStatus:
     """The newest lease, when it was read (running trials)."""
     error: Mapping[str, Any] | None = None
     """Content of `error.json`, for failed trials."""
+    record_tag: str = ""
+    """e_tag of the record, for complete trials."""
+
+
+_PENDING = TrialStatus(state=TrialState.PENDING)
 
 
 def scan(store: Store, trial_ids: Collection[str]) -> dict[str, TrialStatus]:
@@ -82,19 +90,27 @@ def scan(store: Store, trial_ids: Collection[str]) -> dict[str, TrialStatus]:
 
     First match wins: record → complete; live lease → running; error → failed; checkpoint → interrupted; else pending.
     """
-    wanted = set(trial_ids)
     names: dict[str, list[StoredObject]] = {trial_id: [] for trial_id in trial_ids}
     for item in store.entries(TRIALS):
-        trial_id, _ = trial_of(item.key)
-        if trial_id in wanted:
-            names[trial_id].append(item)
-    return {trial_id: _status(store, trial_id, items) for trial_id, items in names.items()}
+        if (found := names.get(trial_of(item.key)[0])) is not None:
+            found.append(item)
+    # Leases and errors are read one by one, but only those of trials that were begun and are not complete.
+    with ThreadPoolExecutor(max_workers=_READERS) as pool:
+        return dict(zip(names, pool.map(lambda item: _status(store, *item), names.items()), strict=True))
+
+
+def scan_few(store: Store, trial_ids: Collection[str]) -> dict[str, TrialStatus]:
+    """The same for a few trials, such as those of a pack, without listing the others."""
+    items = {trial_id: list(store.entries(f"{TRIALS}/{trial_id}")) for trial_id in trial_ids}
+    return {trial_id: _status(store, trial_id, found) for trial_id, found in items.items()}
 
 
 def _status(store: Store, trial_id: str, items: list[StoredObject]) -> TrialStatus:
-    keys = {item.key for item in items}
-    if record_key(trial_id) in keys:
-        return TrialStatus(state=TrialState.COMPLETE)
+    if not items:
+        return _PENDING
+    keys = {item.key: item for item in items}
+    if record := keys.get(record_key(trial_id)):
+        return TrialStatus(state=TrialState.COMPLETE, record_tag=record.e_tag)
     lease = _newest_lease(store, trial_id, items)
     if lease is not None and is_live(lease):
         return TrialStatus(state=TrialState.RUNNING, lease=lease)
@@ -102,7 +118,7 @@ def _status(store: Store, trial_id: str, items: list[StoredObject]) -> TrialStat
         return TrialStatus(state=TrialState.FAILED, error=read_error(store, trial_id))
     if any(key.startswith(checkpoint_folder(trial_id) + "/") for key in keys):
         return TrialStatus(state=TrialState.INTERRUPTED)
-    return TrialStatus(state=TrialState.PENDING)
+    return _PENDING
 
 
 # --- leases ---------------------------------------------------------------------------------------------------------------------------
@@ -143,17 +159,16 @@ def is_live(lease: Lease) -> bool:
     return age < timedelta(seconds=lease.ttl_s + CLOCK_SKEW_S)
 
 
-def acquire(store: Store, trial_id: str, *, launch_id: str) -> Lease | None:
+def acquire(store: Store, trial_id: str, *, launch_id: str, after: int = 0) -> Lease | None:
     """Take the lease of a trial; None when another holder may be at work, or was quicker.
 
-    A launch may always replace its own leases: it never runs a trial twice at a time, so such a holder is known to be gone.
+    A launch may always replace its own leases: it has given such a holder up. Should that one still be alive, frozen with its node, the
+    generation in the names of what it writes keeps it apart. The new lease gets a generation above `after`. Only a trial that was held
+    before costs a listing: leases of an incomplete trial are never deleted, so the first can be created only by its first holder.
     """
-    newest = _newest_lease(store, trial_id, store.entries(lease_folder(trial_id)))
-    if newest is not None and is_live(newest) and newest.launch_id != launch_id:
-        return None
     lease = Lease(
         trial_id=trial_id,
-        generation=newest.generation + 1 if newest else 1,
+        generation=after + 1,
         launch_id=launch_id,
         host=platform.node(),
         boot_id=boot_id(),
@@ -161,6 +176,13 @@ def acquire(store: Store, trial_id: str, *, launch_id: str) -> Lease | None:
         process_started=process_started(os.getpid()),
         renewed_at=datetime.now(UTC),
     )
+    if after == 0 and store.put_new(lease_key(trial_id, 1), lease.to_json()):
+        return lease
+    newest = _newest_lease(store, trial_id, store.entries(lease_folder(trial_id)))
+    if newest is not None:
+        if is_live(newest) and newest.launch_id != launch_id:
+            return None
+        lease = replace(lease, generation=max(after, newest.generation) + 1)
     return lease if store.put_new(lease_key(trial_id, lease.generation), lease.to_json()) else None
 
 
@@ -178,14 +200,15 @@ def _overwrite(store: Store, lease: Lease) -> None:
     store.put(lease_key(lease.trial_id, lease.generation), lease.to_json())
 
 
-def _newest_generation(items: Iterable[StoredObject]) -> int:
-    return max((int(Path(item.key).stem) for item in items if Path(item.key).stem.isdigit()), default=0)
+def remove(store: Store, lease: Lease) -> None:
+    """Delete the leases of a complete trial, up to this one: the record has taken their place."""
+    for generation in range(lease.generation, 0, -1):
+        store.delete(lease_key(lease.trial_id, generation))
 
 
 def is_superseded(store: Store, lease: Lease) -> bool:
     """Whether a later holder has taken the trial over; a holder asks before it commits."""
-    newest = _newest_generation(store.entries(lease_folder(lease.trial_id)))
-    return newest > lease.generation
+    return store.exists(lease_key(lease.trial_id, lease.generation + 1))
 
 
 def new_launch_id() -> str:

@@ -2,7 +2,8 @@
 
 It is what `resume`, `status` and the tables go by, so that none of them needs the sweep file. Manifests are numbered and created only if
 absent; each continues the one before: a trial keeps its position for ever, because positions decide which part of a table holds its rows.
-Trials that are no longer asked for stay listed, inactive.
+New trials get theirs in the order in which they run, so that parts fill up one after another while the sweep runs. Trials that are no
+longer asked for stay listed, inactive.
 """
 
 import json
@@ -11,11 +12,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from kd_ray.errors import CorruptObjectError, InvalidInputError
+from kd_ray.errors import CorruptObjectError, InvalidInputError, OtherVersionError
 from kd_ray.results.rows import FoldSettings
-from kd_ray.results.store import SWEEPS, Store, manifest_folder, manifest_key, sweep_key
+from kd_ray.results.store import MANIFEST, SWEEPS, Store, manifest_folder, manifest_key, sweep_key
 from kd_ray.sweep.config import Sweep
-from kd_ray.sweep.plan import PlannedTrial, settings_json
+from kd_ray.sweep.plan import PlannedTrial, make_packs, settings_json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,9 +61,9 @@ class Manifest:
     @classmethod
     def from_json(cls, data: bytes) -> "Manifest":
         """Read a manifest; raises ValueError, KeyError or TypeError when it is not one."""
-        content: dict[str, Any] = json.loads(data)
+        content: dict[str, Any] = dict(json.loads(data))
         if content.pop("manifest_version") != 1:
-            raise ValueError("it was written by another version of kd_ray")
+            raise OtherVersionError("it was written by another version of kd_ray")
         fold = content["fold"]
         settings = FoldSettings(
             sweep=fold["sweep"],
@@ -73,63 +74,102 @@ class Manifest:
         return cls(**{**content, "fold": settings, "trials": trials})
 
 
+@dataclass(frozen=True, kw_only=True)
+class FoundManifest:
+    """What lies in the manifest folder of a sweep."""
+
+    manifest: Manifest | None
+    """The newest that can be read."""
+    newest: int
+    """Generation of the newest, readable or not; 0 when there is none."""
+    damaged: Mapping[str, bytes]
+    """Content of newer ones that cannot be read, by key."""
+
+
+def sweep_names(store: Store) -> list[str]:
+    """Names of the sweeps in the store: those that have a manifest, readable or not."""
+    keys = (item.key.split("/") for item in store.entries(SWEEPS))
+    return sorted({parts[1] for parts in keys if len(parts) == 4 and parts[2] == MANIFEST})
+
+
 def read_manifest(store: Store, sweep: str) -> Manifest:
-    """The newest manifest of a sweep.
+    """The newest manifest of a sweep that can be read.
 
     Raises:
         InvalidInputError: the store has no such sweep; the message names those it has.
-        CorruptObjectError: the manifest cannot be read.
+        CorruptObjectError: it has, but no manifest can be read.
     """
-    manifest = find_manifest(store, sweep)
-    if manifest is None:
-        names = ", ".join(store.folders(SWEEPS)) or "none"
-        raise InvalidInputError(f"store {store.url}: no sweep {sweep!r}; it has: {names}")
-    return manifest
+    found = find_manifest(store, sweep)
+    if found.manifest is not None:
+        return found.manifest
+    if found.damaged:
+        keys = ", ".join(repr(key) for key in found.damaged)
+        raise CorruptObjectError(
+            f"store {store.url}: no whole manifest of sweep {sweep} is left ({keys}); "
+            "launching its sweep file, or `kd-ray resume`, writes a new one"
+        )
+    names = ", ".join(sweep_names(store)) or "none"
+    raise InvalidInputError(f"store {store.url}: no sweep {sweep!r}; it has: {names}")
 
 
 def write_manifest(
     store: Store, sweep: Sweep, trials: Sequence[PlannedTrial], *, sweep_yaml: str, weights: Mapping[str, str]
 ) -> Manifest:
-    """Record what a sweep asks for; nothing is written when that is what the newest manifest says already."""
+    """Record what a sweep asks for; nothing is written when that is what the newest manifest says already.
+
+    Damaged manifests are set aside as soon as there is a newer one.
+    """
     while True:
-        newest = find_manifest(store, sweep.name)
-        manifest = _continue(newest, sweep, trials, sweep_yaml=sweep_yaml, weights=weights)
-        if newest is not None and replace(manifest, generation=newest.generation) == newest:
-            return newest
+        found = find_manifest(store, sweep.name)
+        manifest = _continue(found, sweep, trials, sweep_yaml=sweep_yaml, weights=weights)
+        old = found.manifest
+        if old is not None and not found.damaged and replace(manifest, generation=old.generation) == old:
+            if not store.exists(sweep_key(sweep.name)):
+                store.put(sweep_key(sweep.name), sweep_yaml.encode())
+            return old
         if store.put_new(manifest_key(sweep.name, manifest.generation), manifest.to_json()):
             store.put(sweep_key(sweep.name), sweep_yaml.encode())
+            for key, data in found.damaged.items():
+                store.set_aside(key, data)
             return manifest
 
 
-def find_manifest(store: Store, sweep: str) -> Manifest | None:
-    """The newest manifest of a sweep, or None.
+def find_manifest(store: Store, sweep: str) -> FoundManifest:
+    """The newest manifest of a sweep that can be read, and what cannot be read above it.
 
     Raises:
-        CorruptObjectError: the manifest cannot be read.
+        OtherVersionError: the newest whole one was written by another version of kd_ray.
     """
-    keys = [item.key for item in store.entries(manifest_folder(sweep)) if Path(item.key).stem.isdigit()]
-    if not keys:
-        return None
-    key = max(keys)
-    try:
-        return Manifest.from_json(store.get(key) or b"")
-    except (ValueError, KeyError, TypeError) as error:
-        raise CorruptObjectError(f"store {store.url}: {key!r} is not a whole manifest: {error}") from error
+    keys = sorted(item.key for item in store.entries(manifest_folder(sweep)) if Path(item.key).stem.isdigit())
+    newest = int(Path(keys[-1]).stem) if keys else 0
+    damaged: dict[str, bytes] = {}
+    for key in reversed(keys):
+        data = store.get(key) or b""
+        try:
+            return FoundManifest(manifest=Manifest.from_json(data), newest=newest, damaged=damaged)
+        except OtherVersionError as error:
+            raise OtherVersionError(f"store {store.url}: {key!r}: {error}") from error
+        except (ValueError, KeyError, TypeError):
+            damaged[key] = data
+    return FoundManifest(manifest=None, newest=newest, damaged=damaged)
 
 
 def _continue(
-    newest: Manifest | None,
+    found: FoundManifest,
     sweep: Sweep,
     trials: Sequence[PlannedTrial],
     *,
     sweep_yaml: str,
     weights: Mapping[str, str],
 ) -> Manifest:
-    asked = {trial.trial_id: _line(trial) for trial in trials}
-    kept = [asked.pop(old.trial_id, replace(old, active=False)) for old in (newest.trials if newest else ())]
+    asked = {
+        trial.trial_id: _line(trial) for pack in make_packs(trials, pack_size=len(trials)) for trial in pack.trials
+    }
+    before = found.manifest.trials if found.manifest else ()
+    kept = [asked.pop(old.trial_id, replace(old, active=False)) for old in before]
     return Manifest(
         sweep=sweep.name,
-        generation=newest.generation + 1 if newest else 1,
+        generation=found.newest + 1,
         sweep_yaml=sweep_yaml,
         weights=dict(weights),
         fold=FoldSettings(

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from kd_ray.errors import QueryError
+from kd_ray.results.manifest import sweep_names
 from kd_ray.results.schema import TABLES, VIEWS
-from kd_ray.results.store import SWEEPS, Store
+from kd_ray.results.store import Store
 from kd_ray.results.tables import part_keys, read_table
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ class Results:
 
     def sweeps(self) -> list[str]:
         """Names of the sweeps in the store."""
-        return self.store.folders(SWEEPS)
+        return sweep_names(self.store)
 
     def table(self, name: str, *, sweep: str | None = None) -> pa.Table:
         """All rows of a table, or those of one sweep, in the order of the sweep's trials.

@@ -6,8 +6,9 @@ retraining. Labels and sensitive features of the test samples are stored once pe
 
 import hashlib
 import io
+import logging
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -16,12 +17,14 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from kd_ray.errors import CorruptObjectError
+from kd_ray.errors import CorruptObjectError, OtherVersionError
 from kd_ray.groups import Groups
 from kd_ray.results.store import Store, record_key, samples_key
 from kd_ray.sweep.spec import TrialSpec
 
-RECORD_VERSION = 1
+logger = logging.getLogger("kd_ray")
+
+RECORD_VERSION = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +54,8 @@ class Provenance:
     """Lease generation that committed; above 1 the trial was taken over at least once."""
     restarts: int
     """How often training went on from a checkpoint."""
+    retries: int
+    """How often the launch that committed had started the trial again, because its worker had died."""
     host: str
     device: str
     threads: int
@@ -110,6 +115,7 @@ _PROVENANCE = pa.struct(
         ("launch_id", pa.string()),
         ("generation", pa.int32()),
         ("restarts", pa.int32()),
+        ("retries", pa.int32()),
         ("host", pa.string()),
         ("device", pa.string()),
         ("threads", pa.int32()),
@@ -143,9 +149,7 @@ _RECORD = pa.schema(
 
 def commit_record(store: Store, record: Record) -> bool:
     """Write the record unless the trial is committed already; True when this one is the trial's record now."""
-    data = encode_record(record)
-    # A retried request may find the record that the first try wrote before its answer was lost.
-    return store.put_new(record_key(record.trial_id), data) or store.get(record_key(record.trial_id)) == data
+    return store.put_new(record_key(record.trial_id), encode_record(record), durable=True)
 
 
 def read_record(store: Store, trial_id: str) -> Record | None:
@@ -160,6 +164,8 @@ def read_record(store: Store, trial_id: str) -> Record | None:
         return None
     try:
         record = decode_record(data)
+    except OtherVersionError as error:
+        raise OtherVersionError(f"store {store.url}: {key!r} {error}") from error
     except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
         raise CorruptObjectError(f"store {store.url}: {key!r} is not a whole record: {error}") from error
     if record.trial_id != trial_id:
@@ -174,7 +180,7 @@ def encode_record(record: Record) -> bytes:
         "trial_id": record.trial_id,
         "dataset_id": record.spec.dataset_id,
         "spec": record.spec.model_dump_json(),
-        "epochs": [asdict(epoch) | {"terms": sorted(epoch.terms.items())} for epoch in record.epochs],
+        "epochs": [vars(epoch) | {"terms": sorted(epoch.terms.items())} for epoch in record.epochs],
         "scalars": sorted(record.scalars.items()),
         "predictions": record.predictions_N.astype(np.int32).tolist(),
         "confidences": record.confidences_N.astype(np.float32).tolist(),
@@ -182,16 +188,24 @@ def encode_record(record: Record) -> bytes:
         "weights_key": record.weights_key,
         "weights_sha256": record.weights_sha256,
         "num_parameters": record.num_parameters,
-        "provenance": asdict(record.provenance) | {"versions": sorted(record.provenance.versions.items())},
+        "provenance": vars(record.provenance) | {"versions": sorted(record.provenance.versions.items())},
     }
-    return encode_table(pa.Table.from_pylist([row], schema=_RECORD))
+    # One row has nothing to gain from dictionaries.
+    return encode_table(pa.Table.from_pylist([row], schema=_RECORD), use_dictionary=False)
 
 
 def decode_record(data: bytes) -> Record:
-    """Read a record; raises ArrowException, OSError, ValueError, KeyError or TypeError when it is not a whole one."""
+    """Read a record; raises ArrowException, OSError, ValueError, KeyError or TypeError when it is not a whole one.
+
+    Raises:
+        OtherVersionError: it is whole, but in the form of another version of kd_ray.
+    """
     table = decode_table(data)
     if table.num_rows != 1:
         raise ValueError(f"{table.num_rows} rows, expected 1")
+    if "record_version" in table.schema.names and table["record_version"][0].as_py() != RECORD_VERSION:
+        written = table["record_version"][0].as_py()
+        raise OtherVersionError(f"has record_version {written}, and this kd_ray reads {RECORD_VERSION}")
     if not table.schema.equals(_RECORD):
         raise ValueError("its columns are not those of a record")
     lists = {
@@ -199,8 +213,6 @@ def decode_record(data: bytes) -> Record:
         for name in ("predictions", "confidences", "true_probabilities")
     }
     row = table.drop_columns(list(lists)).to_pylist()[0]
-    if row["record_version"] != RECORD_VERSION:
-        raise ValueError(f"record_version {row['record_version']}, this kd_ray reads {RECORD_VERSION}")
     provenance = row["provenance"] | {"versions": dict(row["provenance"]["versions"])}
     return Record(
         spec=TrialSpec.model_validate_json(row["spec"]),
@@ -232,17 +244,25 @@ class Samples:
 
 
 def write_samples(store: Store, dataset_id: str, samples: Samples) -> None:
-    """Store the samples of a data set, once.
+    """Store the samples of a data set, once; damaged ones are set aside and written again.
 
     Raises:
         CorruptObjectError: other samples are stored under this id already.
     """
     data = _encode_samples(dataset_id, samples)
-    if not store.put_new(samples_key(dataset_id), data):
-        there = read_samples(store, dataset_id)
-        if there is None or not _same_samples(there, samples):
+    key = samples_key(dataset_id)
+    while not store.put_new(key, data):
+        try:
+            there = read_samples(store, dataset_id)
+        except CorruptObjectError as error:
+            kept = store.set_aside(key, store.get(key) or b"")
+            logger.warning("%s; kept as %s and written again", error, kept)
+            continue
+        if there is not None and _same_samples(there, samples):
+            return
+        if there is not None:
             message = "holds other test samples than this node's data; the data set changed under its name"
-            raise CorruptObjectError(f"store {store.url}: {samples_key(dataset_id)!r} {message}")
+            raise CorruptObjectError(f"store {store.url}: {key!r} {message}")
 
 
 def read_samples(store: Store, dataset_id: str) -> Samples | None:
@@ -303,16 +323,17 @@ def _same_samples(a: Samples, b: Samples) -> bool:
 # --- Parquet --------------------------------------------------------------------------------------------------------------------------
 
 
-def encode_table(table: pa.Table) -> bytes:
+def encode_table(table: pa.Table, *, use_dictionary: bool = True) -> bytes:
     """Parquet bytes with page checksums; the same table gives the same bytes."""
     buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression="zstd", write_page_checksum=True, store_schema=True)
+    pq.write_table(table, buffer, compression="zstd", write_page_checksum=True, use_dictionary=use_dictionary)
     return buffer.getvalue()
 
 
 def decode_table(data: bytes) -> pa.Table:
     """Read Parquet bytes and verify the page checksums."""
-    return pq.read_table(pa.BufferReader(data), page_checksum_verification=True)
+    with pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True) as file:
+        return file.read(use_threads=False)
 
 
 def sha256(data: bytes) -> str:

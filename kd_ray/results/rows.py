@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,15 @@ from kd_ray.metrics.fairness import fairness_metrics, group_rates, one_vs_rest
 from kd_ray.metrics.per_class import class_metrics
 from kd_ray.results.record import Record, Samples
 from kd_ray.results.schema import TABLES
+
+_BY_CLASS = (
+    "demographic_parity_difference",
+    "demographic_parity_ratio",
+    "equalized_odds_difference",
+    "equalized_odds_ratio",
+    "label_demographic_parity_difference",
+)
+"""Fairness metrics that are there for every class taken as the positive one, and as their mean."""
 
 Columns = Mapping[str, Any]
 """Column name → one value for all rows, or a sequence with one value for each row."""
@@ -28,28 +38,36 @@ class FoldSettings:
     intersections: tuple[tuple[str, ...], ...] = ()
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Chunk:
+    """Some rows of one table, before they are columns of Arrow: turning many chunks into columns at once is several times faster."""
+
+    num_rows: int
+    columns: Columns
+
+
 def trial_rows(
     record: Record, samples: Samples, settings: FoldSettings, axes: Mapping[str, str]
 ) -> dict[str, pa.Table]:
     """The rows of one trial, by table; `axes` are the values of grid axes that have no column of their own."""
-    keys = _keys(record, settings.sweep)
-    return {
-        "trials": _table("trials", 1, keys | _trial(record, samples, axes)),
-        "class_metrics": _class_rows(keys, record, samples),
-        **_group_tables(keys, record, samples, settings),
-        "epochs": _epoch_rows(keys, record),
-        "predictions": _table(
-            "predictions",
-            1,
-            keys
-            | {
-                "dataset_id": record.spec.dataset_id,
-                "predictions": [record.predictions_N],
-                "confidences": [record.confidences_N],
-                "true_probabilities": [record.true_probabilities_N],
-            },
-        ),
-    }
+    return part_rows([(record, samples, axes)], settings)
+
+
+def part_rows(
+    trials: Iterable[tuple[Record, Samples, Mapping[str, str]]], settings: FoldSettings
+) -> dict[str, pa.Table]:
+    """The rows of several trials, one after another, by table."""
+    chunks: dict[str, list[_Chunk]] = {name: [] for name in TABLES if name != "samples"}
+    for record, samples, axes in trials:
+        keys = _keys(record, settings.sweep)
+        chunks["trials"].append(_Chunk(num_rows=1, columns=keys | _trial(record, samples, axes)))
+        chunks["class_metrics"].append(_class_rows(keys, record, samples))
+        for group_chunk, fairness_chunk in _group_rows(keys, record, samples, settings):
+            chunks["group_metrics"].append(group_chunk)
+            chunks["fairness_metrics"].append(fairness_chunk)
+        chunks["epochs"].append(_epoch_rows(keys, record))
+        chunks["predictions"].append(_prediction_row(keys, record))
+    return {name: _table(name, found) for name, found in chunks.items()}
 
 
 def sample_rows(dataset_id: str, samples: Samples, sweep: str) -> pa.Table:
@@ -66,7 +84,7 @@ def sample_rows(dataset_id: str, samples: Samples, sweep: str) -> pa.Table:
         "label_name": [samples.class_names[label] for label in samples.labels_N],
         "sensitive_features": [[(name, lists[name][i]) for name in lists] for i in range(n)],
     }
-    return _table("samples", n, columns)
+    return _table("samples", [_Chunk(num_rows=n, columns=columns)])
 
 
 def _keys(record: Record, sweep: str) -> dict[str, Any]:
@@ -107,6 +125,7 @@ def _trial(record: Record, samples: Samples, axes: Mapping[str, str]) -> dict[st
         "elapsed_s": provenance.elapsed_s,
         "images_per_s": provenance.images_per_s,
         "restarts": provenance.restarts,
+        "retries": provenance.retries,
         "generation": provenance.generation,
         "pack_size": provenance.pack_size,
         "threads": provenance.threads,
@@ -119,13 +138,12 @@ def _trial(record: Record, samples: Samples, axes: Mapping[str, str]) -> dict[st
     }
 
 
-def _class_rows(keys: dict[str, Any], record: Record, samples: Samples) -> pa.Table:
+def _class_rows(keys: dict[str, Any], record: Record, samples: Samples) -> _Chunk:
     num_classes = len(samples.class_names)
     metrics = class_metrics(samples.labels_N, record.predictions_N, num_classes=num_classes)
-    return _table(
-        "class_metrics",
-        num_classes,
-        keys
+    return _Chunk(
+        num_rows=num_classes,
+        columns=keys
         | {
             "class_index": np.arange(num_classes),
             "class_name": list(samples.class_names),
@@ -139,59 +157,34 @@ def _class_rows(keys: dict[str, Any], record: Record, samples: Samples) -> pa.Ta
     )
 
 
-def _group_tables(
+def _group_rows(
     keys: dict[str, Any], record: Record, samples: Samples, settings: FoldSettings
-) -> dict[str, pa.Table]:
+) -> Iterable[tuple[_Chunk, _Chunk]]:
     """Rows of `group_metrics` and `fairness_metrics` for every feature and intersection."""
-    group_tables, fairness_tables = [], []
     for feature, groups in _features(samples, settings):
         rates = group_rates(samples.labels_N, record.predictions_N, groups, num_classes=len(samples.class_names))
         fairness = fairness_metrics(rates)
         macro = one_vs_rest(fairness)
         g, c = len(groups.names), len(samples.class_names)
-        group_tables.append(
-            _table(
-                "group_metrics",
-                g * c,
-                keys
-                | {
-                    "feature": feature,
-                    "group": [name for name in groups.names for _ in range(c)],
-                    "positive_class": list(samples.class_names) * g,
-                    "n": np.repeat(rates.n_G, c),
-                    "num_positives": rates.num_positive_GC.ravel(),
-                    "accuracy": np.repeat(rates.accuracy_G, c),
-                    "selection_rate": rates.selection_rate_GC.ravel(),
-                    "true_positive_rate": rates.true_positive_rate_GC.ravel(),
-                    "false_positive_rate": rates.false_positive_rate_GC.ravel(),
-                },
-            )
-        )
-        names = (
-            "demographic_parity_difference",
-            "demographic_parity_ratio",
-            "equalized_odds_difference",
-            "equalized_odds_ratio",
-            "label_demographic_parity_difference",
-        )
-        fairness_tables.append(
-            _table(
-                "fairness_metrics",
-                c + 1,
-                keys
-                | {
-                    "feature": feature,
-                    "positive_class": [*samples.class_names, "macro"],
-                    "num_groups": fairness.num_groups,
-                    "worst_group_accuracy": _null(fairness.worst_group_accuracy),
-                    **{name: np.append(getattr(fairness, f"{name}_C"), getattr(macro, name)) for name in names},
-                },
-            )
-        )
-    return {
-        "group_metrics": _concat("group_metrics", group_tables),
-        "fairness_metrics": _concat("fairness_metrics", fairness_tables),
-    }
+        of_groups = {
+            "feature": feature,
+            "group": [name for name in groups.names for _ in range(c)],
+            "positive_class": list(samples.class_names) * g,
+            "n": np.repeat(rates.n_G, c),
+            "num_positives": rates.num_positive_GC.ravel(),
+            "accuracy": np.repeat(rates.accuracy_G, c),
+            "selection_rate": rates.selection_rate_GC.ravel(),
+            "true_positive_rate": rates.true_positive_rate_GC.ravel(),
+            "false_positive_rate": rates.false_positive_rate_GC.ravel(),
+        }
+        of_classes = {
+            "feature": feature,
+            "positive_class": [*samples.class_names, "macro"],
+            "num_groups": fairness.num_groups,
+            "worst_group_accuracy": _null(fairness.worst_group_accuracy),
+            **{name: np.append(getattr(fairness, f"{name}_C"), getattr(macro, name)) for name in _BY_CLASS},
+        }
+        yield _Chunk(num_rows=g * c, columns=keys | of_groups), _Chunk(num_rows=c + 1, columns=keys | of_classes)
 
 
 def _features(samples: Samples, settings: FoldSettings) -> Iterable[tuple[str, Groups]]:
@@ -201,12 +194,24 @@ def _features(samples: Samples, settings: FoldSettings) -> Iterable[tuple[str, G
         yield " & ".join(features), intersect([samples.sensitive_features[feature] for feature in features])
 
 
-def _epoch_rows(keys: dict[str, Any], record: Record) -> pa.Table:
+def _prediction_row(keys: dict[str, Any], record: Record) -> _Chunk:
+    return _Chunk(
+        num_rows=1,
+        columns=keys
+        | {
+            "dataset_id": record.spec.dataset_id,
+            "predictions": [record.predictions_N],
+            "confidences": [record.confidences_N],
+            "true_probabilities": [record.true_probabilities_N],
+        },
+    )
+
+
+def _epoch_rows(keys: dict[str, Any], record: Record) -> _Chunk:
     epochs = record.epochs
-    return _table(
-        "epochs",
-        len(epochs),
-        keys
+    return _Chunk(
+        num_rows=len(epochs),
+        columns=keys
         | {
             "epoch": [epoch.epoch for epoch in epochs],
             "loss": [epoch.loss for epoch in epochs],
@@ -220,29 +225,33 @@ def _epoch_rows(keys: dict[str, Any], record: Record) -> pa.Table:
     )
 
 
-def _table(name: str, num_rows: int, columns: Columns) -> pa.Table:
-    """A table of `num_rows` rows with exactly the columns of the schema; scalars are repeated, NaN becomes null."""
+def _table(name: str, chunks: Sequence[_Chunk]) -> pa.Table:
+    """A table with exactly the columns of the schema; scalars are repeated over their chunk's rows, NaN becomes null."""
     schema = TABLES[name].arrow_schema
-    if set(columns) != set(schema.names):
-        raise ValueError(f"{name}: columns {sorted(set(columns) ^ set(schema.names))} are missing or unknown")
-    return pa.table([_array(columns[item.name], item.type, num_rows) for item in schema], schema=schema)
+    for chunk in chunks:
+        if chunk.columns.keys() != set(schema.names):
+            wrong = sorted(set(chunk.columns) ^ set(schema.names))
+            raise ValueError(f"{name}: columns {wrong} are missing or unknown")
+    if not chunks:
+        return schema.empty_table()
+    repeats = pa.array(np.repeat(np.arange(len(chunks)), [chunk.num_rows for chunk in chunks]))
+    return pa.table(
+        [_array([chunk.columns[item.name] for chunk in chunks], item.type, repeats) for item in schema], schema=schema
+    )
 
 
-def _array(value: Any, type_: pa.DataType, num_rows: int) -> pa.Array:
-    if isinstance(value, np.ndarray):
-        return _from_numpy(value, type_)
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return pa.array(value, type=type_)
-    return pa.repeat(pa.scalar(value, type=type_), num_rows)
+def _array(values: list[Any], type_: pa.DataType, repeats: pa.Array) -> pa.Array:
+    """One column from the values of each chunk: arrays, lists, or scalars for all rows of their chunk."""
+    if isinstance(values[0], np.ndarray):
+        return _from_numpy(np.concatenate(values), type_)
+    if isinstance(values[0], Sequence) and not isinstance(values[0], str):
+        return pa.array(list(chain.from_iterable(values)), type=type_)
+    return pa.array(values, type=type_).take(repeats)
 
 
 def _from_numpy(values: npt.NDArray[Any], type_: pa.DataType) -> pa.Array:
     mask = np.isnan(values) if np.issubdtype(values.dtype, np.floating) else None
     return pa.array(values, type=type_, mask=mask)
-
-
-def _concat(name: str, tables: Sequence[pa.Table]) -> pa.Table:
-    return pa.concat_tables([TABLES[name].arrow_schema.empty_table(), *tables])
 
 
 def _utc(moment: datetime) -> datetime:

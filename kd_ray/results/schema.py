@@ -78,6 +78,7 @@ PROVENANCE = (
     _column("elapsed_s", pa.float64(), "training time of this trial over all restarts; in a pack, its share", "s"),
     _column("images_per_s", pa.float64(), "training samples per second of the trial's own time", "1/s"),
     _column("restarts", pa.int64(), "checkpoints it went on from, on the way to the committed state"),
+    _column("retries", pa.int64(), "times the launch started it again because its worker had died"),
     _column("generation", pa.int64(), "lease generation that committed; above 1 the trial was taken over"),
     _column("pack_size", pa.int64(), "students that shared its stream of batches, itself included"),
     _column("threads", pa.int64(), "CPU threads"),

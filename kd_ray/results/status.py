@@ -10,6 +10,7 @@ from typing import Any
 from kd_ray.errors import SweepError
 from kd_ray.results.ledger import TrialStatus, scan
 from kd_ray.results.manifest import find_manifest, read_manifest
+from kd_ray.results.repair import set_aside_of
 from kd_ray.results.store import Store
 from kd_ray.sweep.load import SweepFile
 from kd_ray.sweep.plan import Pack, PlannedTrial, expand, make_packs
@@ -82,6 +83,8 @@ class SweepStatus:
     sweep: str
     store: str
     trials: tuple[TrialView, ...]
+    problems: tuple[str, ...]
+    """Objects of the sweep that are damaged, or were and are set aside."""
 
     def counts(self) -> dict[str, int]:
         """Trials by state."""
@@ -93,6 +96,7 @@ class SweepStatus:
             "sweep": self.sweep,
             "store": self.store,
             "counts": self.counts(),
+            "problems": self.problems,
             "trials": [asdict(trial) for trial in self.trials],
         }
 
@@ -134,7 +138,7 @@ def plan(
 
 def _no_longer_asked(store: Store, sweep: str, asked: Sequence[str]) -> set[str]:
     """Trials that the sweep of this name asked for before and does not ask for now."""
-    before = find_manifest(store, sweep)
+    before = find_manifest(store, sweep).manifest
     return {trial.trial_id for trial in before.active} - set(asked) if before else set()
 
 
@@ -157,13 +161,21 @@ def sweep_status(store: Store, sweep: str) -> SweepStatus:
     Raises:
         InvalidInputError: the store has no such sweep.
     """
-    manifest = read_manifest(store, sweep)
+    found = find_manifest(store, sweep)
+    manifest = found.manifest or read_manifest(store, sweep)
     statuses = scan(store, [trial.trial_id for trial in manifest.active])
     views = tuple(
         _view(line.trial_id, line.role, line.description, line.epochs, line.teacher, statuses)
         for line in manifest.active
     )
-    return SweepStatus(sweep=sweep, store=store.url, trials=views)
+    problems = (
+        *(
+            f"{key} is damaged; an older manifest is shown, and the next launch writes a new one"
+            for key in found.damaged
+        ),
+        *(f"{key} was damaged; set aside as {kept}" for key, kept in set_aside_of(store, sweep, statuses)),
+    )
+    return SweepStatus(sweep=sweep, store=store.url, trials=views, problems=problems)
 
 
 def _planned_view(trial: PlannedTrial, statuses: Mapping[str, TrialStatus], *, retry_failed: bool) -> TrialView:

@@ -288,6 +288,7 @@ TABLES_FOLDER = "tables"
 DATASETS = "datasets"
 DAMAGED = "damaged"
 RECORD_NAME = "record.parquet"
+MANIFEST = "manifest"
 
 
 def record_key(trial_id: str) -> str:
@@ -343,7 +344,7 @@ def samples_key(dataset_id: str) -> str:
 
 def manifest_folder(sweep: str) -> str:
     """Folder of the numbered manifests of a sweep."""
-    return f"{SWEEPS}/{sweep}/manifest"
+    return f"{SWEEPS}/{sweep}/{MANIFEST}"
 
 
 def manifest_key(sweep: str, generation: int) -> str:

@@ -8,7 +8,16 @@ from typing import Any
 
 import pyarrow as pa
 
+from kd_ray.results.query import Results
+
 _ROLES = ("teacher", "scratch", "distilled")
+_FAIRNESS = (
+    "trial_id",
+    "feature",
+    "positive_class",
+    "demographic_parity_difference",
+    "equalized_odds_difference",
+)
 _CONDITION = ("role", "model", "objective", "temperature", "alpha", "t_squared")
 
 
@@ -34,8 +43,21 @@ class ConditionSummary:
     """By name, in the order in which they are shown; rates in [0, 1]."""
 
 
+def sweep_summary(results: Results, sweep: str) -> list[ConditionSummary]:
+    """The closing table of a sweep in a store. Only the rows and columns it needs are read: a large sweep has millions of others."""
+    where = f"WHERE sweep = '{sweep}'"
+    columns = ", ".join(
+        ("trial_id", *_CONDITION, "settings", "accuracy", "worst_class_accuracy", "individual_fairness")
+    )
+    trials = results.query(f"SELECT {columns} FROM trials {where}")
+    fairness = results.query(
+        f"SELECT {', '.join(_FAIRNESS)} FROM fairness_metrics {where} AND positive_class = 'macro'"
+    )
+    return summarize(trials, fairness)
+
+
 def summarize(trials: pa.Table, fairness: pa.Table) -> list[ConditionSummary]:
-    """Group the `trials` rows of one sweep by condition, with the macro rows of its `fairness_metrics`."""
+    """Group the `trials` rows of one sweep by condition, with the macro rows of its `fairness_metrics`; other columns may be there."""
     by_trial: dict[str, dict[str, float | None]] = defaultdict(dict)
     for row in fairness.to_pylist():
         # Intersections have many small groups; the table stays narrow without them.
@@ -43,7 +65,7 @@ def summarize(trials: pa.Table, fairness: pa.Table) -> list[ConditionSummary]:
             by_trial[row["trial_id"]][f"DPD {row['feature']}"] = row["demographic_parity_difference"]
             by_trial[row["trial_id"]][f"EOD {row['feature']}"] = row["equalized_odds_difference"]
     conditions: dict[tuple[Any, ...], list[dict[str, Any]]] = defaultdict(list)
-    rows = trials.drop_columns(["versions"]).to_pylist()
+    rows = trials.drop_columns([name for name in ("versions",) if name in trials.column_names]).to_pylist()
     for row in rows:
         conditions[(*(row[name] for name in _CONDITION), tuple(row["settings"]))].append(row)
     varying = [name for name in _CONDITION[1:] if len({row[name] for row in rows if row["role"] == "distilled"}) > 1]

@@ -1,0 +1,87 @@
+"""Where a trial's checkpoints lie, which of them are whole, and which go when a new one is written.
+
+What is in them is the business of `distill/checkpoint.py`.
+"""
+
+import logging
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from kd_ray.results.ledger import Lease
+from kd_ray.results.record import sha256
+from kd_ray.results.store import Store, checkpoint_folder, checkpoint_key
+
+T = TypeVar("T")
+
+logger = logging.getLogger("kd_ray")
+
+_NAME = re.compile(r"(?P<generation>\d{6})-(?P<step>\d{9})-(?P<digest>[0-9a-f]{16})\.safetensors$")
+KEEP = 2
+"""Newest checkpoints of a trial that stay when a new one is written."""
+
+
+@dataclass(frozen=True, kw_only=True, order=True)
+class _Found:
+    step: int
+    generation: int
+    digest: str
+    key: str
+
+
+class Checkpoints:
+    """The checkpoints of one trial, as the holder of its lease sees them.
+
+    Written whole, named by generation, step and content, so that a worker that outlived its lease cannot spoil those of its successor.
+    """
+
+    def __init__(self, store: Store, lease: Lease) -> None:
+        """The first holder of a trial finds none, so only a later one looks."""
+        self._store = store
+        self._lease = lease
+        self._found = _list(store, lease.trial_id) if lease.generation > 1 else []
+
+    def load(self, decode: Callable[[bytes], T]) -> T | None:
+        """The most advanced whole checkpoint; a damaged one is set aside, and the one before it is used."""
+        for found in reversed(self._found):
+            data = self._store.get(found.key)
+            if data is None:
+                continue
+            if sha256(data)[:16] != found.digest:
+                kept = self._store.set_aside(found.key, data)
+                logger.warning("checkpoint %s is damaged; kept as %s, going on from the one before", found.key, kept)
+                continue
+            try:
+                return decode(data)
+            except (ValueError, KeyError, TypeError) as error:
+                logger.warning("checkpoint %s is passed over: %s", found.key, error)
+        return None
+
+    def save(self, step: int, data: bytes) -> None:
+        """Write a checkpoint, then drop all but the newest of this and of earlier generations."""
+        digest = sha256(data)[:16]
+        key = checkpoint_key(self._lease.trial_id, self._lease.generation, step, digest)
+        self._store.put(key, data)
+        new = _Found(step=step, generation=self._lease.generation, digest=digest, key=key)
+        self._found = sorted({*self._found, new})
+        mine = [found for found in self._found if found.generation <= self._lease.generation]
+        for old in mine[:-KEEP]:
+            self._store.delete(old.key)
+            self._found.remove(old)
+
+    def delete_all(self) -> None:
+        """The trial is committed."""
+        for found in self._found:
+            self._store.delete(found.key)
+        self._found = []
+
+
+def _list(store: Store, trial_id: str) -> list[_Found]:
+    """Checkpoints of a trial, the most advanced last."""
+    matches = [(item.key, _NAME.search(item.key)) for item in store.entries(checkpoint_folder(trial_id))]
+    return sorted(
+        _Found(step=int(match["step"]), generation=int(match["generation"]), digest=match["digest"], key=key)
+        for key, match in matches
+        if match
+    )
