@@ -40,6 +40,9 @@ class Display(Observer, Protocol):
     def waiting(self, num_held: int) -> None:
         """Only trials that another launch holds are left."""
 
+    def warn(self, warning: str) -> None:
+        """Something went wrong without stopping anything."""
+
 
 class SweepProgress:
     """The numbers behind a display."""
@@ -148,6 +151,9 @@ class QuietDisplay:
     def waiting(self, num_held: int) -> None:
         return
 
+    def warn(self, warning: str) -> None:
+        return
+
     def started(self, pack: Pack) -> None:
         return
 
@@ -223,6 +229,9 @@ class TextDisplay:
     def waiting(self, num_held: int) -> None:
         self._note = f"waiting for {num_held} trials that another launch holds"
         self._line()
+
+    def warn(self, warning: str) -> None:
+        self._console.print(f"warning: {warning}", soft_wrap=True, markup=False)
 
     def started(self, pack: Pack) -> None:
         self._note = ""

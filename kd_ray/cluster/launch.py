@@ -5,11 +5,10 @@
 Launching the same sweep again does whatever is still missing, and nothing when nothing is.
 """
 
-import logging
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -18,26 +17,29 @@ from kd_ray.cluster.display import Display, QuietDisplay
 from kd_ray.cluster.queue import PackQueue
 from kd_ray.cluster.runner import Interrupts, Job, Observer, Runner, cpu_count
 from kd_ray.data.load import load_dataset
-from kd_ray.distill.checkpoint import from_weights
 from kd_ray.distill.pack import PackProgress
-from kd_ray.errors import InvalidInputError, KdRayError, StoreError, SweepError
-from kd_ray.models import build_model
+from kd_ray.distill.samples import samples_of
+from kd_ray.errors import CorruptObjectError, InvalidInputError, KdRayError, StoreError, SweepError
 from kd_ray.results import ledger
 from kd_ray.results.manifest import read_manifest, write_manifest
+from kd_ray.results.record import write_samples
+from kd_ray.results.repair import set_aside_trial, set_aside_trials
 from kd_ray.results.status import Plan, TrialView, count_states, file_digest, plan, sweep_status
-from kd_ray.results.store import Store, given_weights_key
+from kd_ray.results.store import Store, given_weights_key, sweep_key
 from kd_ray.results.tables import FoldReport, fold
 from kd_ray.sweep.config import Placement
 from kd_ray.sweep.load import SweepFile, axis_path, parse_sweep
 from kd_ray.sweep.plan import Pack, PlannedTrial, make_packs
 from kd_ray.sweep.spec import TrialState
 
-logger = logging.getLogger("kd_ray")
-
 FOLD_EVERY_S = 15.0
 """Least time between two folds while a sweep runs."""
 POLL_S = 2.0
 """How often trials held by another launch are looked at."""
+_FOLD_REST = 4.0
+"""A fold is followed by a rest of at least so many times its own length."""
+_MAX_ROUNDS = 5
+"""How often a launch begins again because of damaged objects, or because nothing came of what it ran."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +62,8 @@ class LaunchReport:
     interrupted: bool
     problems: tuple[str, ...]
     """Records that the tables lack because they cannot be read."""
+    warnings: tuple[str, ...]
+    """What went wrong on the way without stopping anything."""
 
     def counts(self) -> dict[str, int]:
         """Trials by state."""
@@ -77,7 +81,7 @@ def launch(
     file: SweepFile,
     store: Store,
     *,
-    runner: Literal["ray", "local"] = "ray",
+    runner: Literal["ray", "local"] | Runner = "ray",
     address: str | None = None,
     retry_failed: bool = False,
     only: str | None = None,
@@ -96,32 +100,38 @@ def launch(
     started = time.monotonic()
     display = display or QuietDisplay()
     file = _with_absolute_paths(file)
-    before = plan(file, store, retry_failed=retry_failed, weights=weights)
-    planned = _select(before.planned, only)
-    asked = {trial.trial_id for trial in planned}
-    todo = _todo(before, planned, retry_failed=retry_failed)
-    engine: AbstractContextManager[Runner | None] = (
-        _runner(runner, file.sweep.placement, address, verbose=verbose) if todo else nullcontext()
-    )
-    given = _given_weights(file, store, weights)
-    if address is None:
-        _prepare_data(todo, Path(file.sweep.placement.data_root), display)
     interrupts = Interrupts()
-    with engine as ready, interrupts.watch():
-        # Everything has been checked and the machines are there; from here on the store is written.
-        for path, digest in given.items():
-            if not store.exists(given_weights_key(digest)):
-                store.put(given_weights_key(digest), Path(path).expanduser().read_bytes())
-        manifest = write_manifest(store, file.sweep, before.planned, sweep_yaml=file.to_yaml(), weights=given)
-        for view in before.trials:
-            if retry_failed and view.state == TrialState.FAILED and view.trial_id in asked:
-                ledger.clear_error(store, view.trial_id)
-        with display:
-            display.begin(before, todo)
-            if ready is not None:
-                _run(file, store, planned, ready, display, interrupts)
-        report = fold(store, manifest.sweep)
+    warnings = _Warnings(display)
+    before: Plan | None = None
+    with ExitStack() as stack:
+        engine: Runner | None = None
+        for _ in range(_MAX_ROUNDS):
+            now = plan(file, store, retry_failed=retry_failed and before is None, weights=weights)
+            planned = _select(now.planned, only)
+            todo = _todo(now, planned, retry_failed=retry_failed and before is None)
+            given = _given_weights(file, store, weights)
+            if todo and engine is None:
+                engine = stack.enter_context(_runner(runner, file.sweep.placement, address, verbose=verbose))
+                if address is None:
+                    _prepare_data(todo, Path(file.sweep.placement.data_root), display)
+                stack.enter_context(display)
+            # After the engine, which may put handlers of its own in the place of ours.
+            with interrupts.watch():
+                # Everything has been checked and the machines are there; from here on the store is written.
+                _write_inputs(file, store, now, given)
+                if before is None:
+                    before = now
+                    if retry_failed:
+                        _clear_errors(store, now, planned)
+                    display.begin(now, todo)
+                if todo and engine is not None:
+                    _run(file, store, planned, engine, display, interrupts, warnings)
+                report = fold(store, file.sweep.name)
+                if interrupts.requested() or not _repair(file, store, planned, report, warnings):
+                    break
         after = sweep_status(store, file.sweep.name)
+    assert before is not None
+    asked = {trial.trial_id for trial in planned}
     done_before = {trial.trial_id for trial in before.trials if trial.state == TrialState.COMPLETE}
     shown = tuple(trial for trial in after.trials if trial.trial_id in asked)
     return LaunchReport(
@@ -135,7 +145,47 @@ def launch(
         elapsed_s=time.monotonic() - started,
         interrupted=interrupts.requested(),
         problems=report.problems,
+        warnings=tuple(warnings.said),
     )
+
+
+def _write_inputs(file: SweepFile, store: Store, now: Plan, given: Mapping[str, str]) -> None:
+    """Given weights and the manifest, where the store does not have them already."""
+    for path, digest in given.items():
+        if not store.exists(given_weights_key(digest)):
+            store.put(given_weights_key(digest), Path(path).expanduser().read_bytes())
+    write_manifest(store, file.sweep, now.planned, sweep_yaml=file.to_yaml(), weights=given)
+
+
+def _clear_errors(store: Store, now: Plan, planned: Collection[PlannedTrial]) -> None:
+    asked = {trial.trial_id for trial in planned}
+    for view in now.trials:
+        if view.state == TrialState.FAILED and view.trial_id in asked:
+            ledger.clear_error(store, view.trial_id)
+
+
+def _repair(
+    file: SweepFile,
+    store: Store,
+    planned: Collection[PlannedTrial],
+    report: FoldReport,
+    warnings: "_Warnings",
+) -> bool:
+    """Set damaged records aside, so that their trials run again, and write damaged samples anew; says whether anything was done."""
+    done = False
+    launch_id = ledger.new_launch_id()
+    for trial_id, problem in zip(report.damaged_trials, report.problems, strict=False):
+        if set_aside_trial(store, trial_id, launch_id=launch_id):
+            warnings.add(f"{problem}; it is set aside, and the trial is trained again")
+            done = True
+    datasets = {trial.spec.dataset_id: trial.spec.dataset for trial in planned}
+    for dataset_id in report.damaged_samples:
+        if dataset := datasets.get(dataset_id):
+            data = load_dataset(dataset, Path(file.sweep.placement.data_root), processes=cpu_count())
+            write_samples(store, dataset_id, samples_of(dataset, data))
+            warnings.add(f"the samples of data set {dataset_id} were missing or damaged; they are written again")
+            done = True
+    return done
 
 
 def resume_file(store: Store, sweep: str, overrides: Sequence[str] = ()) -> tuple[SweepFile, dict[str, str]]:
@@ -146,9 +196,15 @@ def resume_file(store: Store, sweep: str, overrides: Sequence[str] = ()) -> tupl
     Raises:
         InvalidInputError: the store has no such sweep.
     """
-    manifest = read_manifest(store, sweep)
-    file = parse_sweep(manifest.sweep_yaml, source=f"sweep {sweep} in {store.url}", overrides=overrides)
-    return file, dict(manifest.weights)
+    where = f"sweep {sweep} in {store.url}"
+    try:
+        manifest = read_manifest(store, sweep)
+    except CorruptObjectError:
+        # The sweep file beside the manifests is as good; only the digests of given weights have to be taken again.
+        if (text := store.get(sweep_key(sweep))) is None:
+            raise
+        return parse_sweep(text.decode(errors="replace"), source=where, overrides=overrides), {}
+    return parse_sweep(manifest.sweep_yaml, source=where, overrides=overrides), dict(manifest.weights)
 
 
 def _select(planned: tuple[PlannedTrial, ...], only: str | None) -> tuple[PlannedTrial, ...]:
@@ -205,6 +261,10 @@ def _given_weights(file: SweepFile, store: Store, known: Mapping[str, str] | Non
 
 
 def _check_weights(file: SweepFile, path: Path) -> None:
+    # The only use of torch in the driver, and only for weights that are not in the store yet.
+    from kd_ray.distill.checkpoint import from_weights
+    from kd_ray.models import build_model
+
     dataset, teacher = file.sweep.dataset, file.sweep.teacher
     if teacher is None or "teacher.model" in file.axes:
         return
@@ -225,7 +285,11 @@ def _prepare_data(todo: Collection[PlannedTrial], root: Path, display: Display) 
         load_dataset(dataset, root, processes=cpu_count(), on_progress=display.preparing(dataset.name))
 
 
-def _runner(name: Literal["ray", "local"], placement: Placement, address: str | None, *, verbose: bool) -> Runner:
+def _runner(
+    name: Literal["ray", "local"] | Runner, placement: Placement, address: str | None, *, verbose: bool
+) -> Runner:
+    if not isinstance(name, str):
+        return name
     if name == "local":
         if address is not None:
             raise InvalidInputError(f"--address {address} has no effect with --runner local")
@@ -244,25 +308,27 @@ def _run(
     runner: Runner,
     display: Display,
     interrupts: Interrupts,
+    warnings: "_Warnings",
 ) -> None:
     """Run until nothing is left that this launch could do; trials held by another launch are waited for.
 
     Raises:
-        StoreError: workers say that they committed trials, and the store does not show them.
+        StoreError: the store cannot be used, or workers say that they committed trials that it does not show.
     """
     placement = file.sweep.placement
     job = Job(store=store, placement=placement, launch_id=ledger.new_launch_id())
     waiter = threading.Event()
     reported: set[str] = set()
-    with _BackgroundFold(store, file.sweep.name) as folder:
-        observer = _Observers(display, folder)
+    fruitless = 0
+    with _BackgroundFold(store, file.sweep.name, warnings) as folder:
+        observer = _Observers(display, folder, warnings)
         while not interrupts.requested():
             states = ledger.scan(store, [trial.trial_id for trial in planned])
             by_state = {state: {trial_id for trial_id, s in states.items() if s.state is state} for state in TrialState}
             done, held, failed = (
                 by_state[state] for state in (TrialState.COMPLETE, TrialState.RUNNING, TrialState.FAILED)
             )
-            if lost := reported - done:
+            if lost := reported - done - (set_aside_trials(store) if reported - done else set()):
                 raise StoreError(
                     f"store {store.url}: workers have committed {len(lost)} trials that are not here; every node must see the same store, "
                     "so on several machines it has to be a shared folder or an object store"
@@ -272,9 +338,10 @@ def _run(
             }
             packs = make_packs(planned, pack_size=placement.pack_size, done=done | held | failed | blocked)
             queue = PackQueue.of(packs, done, placement.max_retries)
-            if not queue.is_exhausted():
+            if not queue.is_exhausted() and fruitless < _MAX_ROUNDS:
                 runner.run(queue, job, observer, interrupts)
                 reported |= queue.done
+                fruitless = 0 if queue.done - done or queue.given_up else fruitless + 1
             elif held:
                 display.waiting(len(held))
                 waiter.wait(POLL_S)
@@ -282,11 +349,26 @@ def _run(
                 return
 
 
+class _Warnings:
+    """What went wrong without stopping anything, each thing said once."""
+
+    def __init__(self, display: Display) -> None:
+        self._display = display
+        self.said: dict[str, None] = {}
+
+    def add(self, warning: str) -> None:
+        """Say it, unless it was said before."""
+        if warning not in self.said:
+            self.said[warning] = None
+            self._display.warn(warning)
+
+
 class _BackgroundFold:
     """Folds while the sweep runs, so that a query sees committed trials soon; never in the way of the scheduler."""
 
-    def __init__(self, store: Store, sweep: str) -> None:
+    def __init__(self, store: Store, sweep: str, warnings: _Warnings) -> None:
         self._fold: Callable[[], FoldReport] = lambda: fold(store, sweep)
+        self._warnings = warnings
         self._due = threading.Event()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._work, name="kd_ray-fold", daemon=True)
@@ -305,29 +387,38 @@ class _BackgroundFold:
         self._due.set()
 
     def _work(self) -> None:
-        while not self._stop.wait(FOLD_EVERY_S):
+        pause_s = FOLD_EVERY_S
+        while not self._stop.wait(pause_s):
             self._due.wait()
             self._due.clear()
             if self._stop.is_set():
                 return
+            started = time.monotonic()
             try:
                 self._fold()
             except KdRayError as error:
                 # The fold at the end tries again, and its failure ends the launch.
-                logger.warning("cannot bring the tables up to date: %s", error)
+                self._warnings.add(f"cannot bring the tables up to date: {error}")
+            pause_s = max(FOLD_EVERY_S, _FOLD_REST * (time.monotonic() - started))
 
 
 class _Observers(Observer):
     """The display, and the fold that follows new records."""
 
-    def __init__(self, display: Display, folder: _BackgroundFold) -> None:
+    def __init__(self, display: Display, folder: _BackgroundFold, warnings: _Warnings) -> None:
         self._display = display
+        self._warnings = warnings
         self._folder = folder
+
+    def warn(self, warning: str) -> None:
+        self._warnings.add(warning)
 
     def started(self, pack: Pack) -> None:
         self._display.started(pack)
 
     def progressed(self, progress: PackProgress) -> None:
+        if progress.warning:
+            self._warnings.add(progress.warning)
         self._display.progressed(progress)
 
     def ended(self, pack: Pack, committed: int, failed: int) -> None:

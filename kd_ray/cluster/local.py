@@ -1,16 +1,20 @@
 """Runs packs one after another in this process, without Ray: for debugging, and for a first cell."""
 
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
 from kd_ray.cluster.queue import PackQueue
-from kd_ray.cluster.runner import Interrupts, Job, Observer
+from kd_ray.cluster.runner import Interrupts, Job, Observer, WorkerFactory, training_worker
 from kd_ray.distill.pack import run_pack
-from kd_ray.distill.worker import Worker
 
 
+@dataclass(frozen=True, kw_only=True)
 class LocalRunner:
     """See the module."""
+
+    worker: WorkerFactory = training_worker
+    """Makes the worker; benchmarks of the machinery give another one."""
 
     def __enter__(self) -> Self:
         return self
@@ -22,7 +26,7 @@ class LocalRunner:
 
     def run(self, queue: PackQueue, job: Job, observer: Observer, interrupts: Interrupts) -> None:
         """Run the packs in the order of the queue."""
-        worker = Worker(job.store, job.placement, launch_id=job.launch_id)
+        worker = self.worker(job)
         while not interrupts.requested() and (pack := queue.take()) is not None:
             observer.started(pack)
             steps = run_pack(pack, worker)

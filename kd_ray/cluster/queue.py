@@ -1,7 +1,7 @@
 """Which pack may start now. Pure bookkeeping, shared by both runners.
 
-A pack waits until its teachers are committed. A pack whose worker died is started again with what is left of
-it, in two halves, a bounded number of times.
+A pack waits until its teachers are committed. A pack whose worker died is started again with what is left of it, a bounded number of
+times, and in two halves until the trial that kills its worker is alone. A pack that lost its node or its store is not at fault.
 """
 
 from collections import deque
@@ -9,6 +9,9 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
 from kd_ray.sweep.plan import Pack
+
+_RETRIES_WITHOUT_FAULT = 100
+"""How often a pack is started again when it is not at fault; only there so that a launch ends."""
 
 
 @dataclass(kw_only=True)
@@ -19,10 +22,8 @@ class PackQueue:
     done: set[str]
     """Committed trials."""
     max_retries: int
-    """How often a pack may be started again after its worker died."""
+    """How often a trial that is alone in its pack may be started again after its worker died."""
     running: dict[str, Pack] = field(default_factory=dict)
-    retries: dict[str, int] = field(default_factory=dict)
-    """By trial: how often its pack was started again."""
     given_up: set[str] = field(default_factory=set)
     """Trials whose worker died once too often."""
 
@@ -44,19 +45,31 @@ class PackQueue:
         """Whether nothing runs and nothing that waits can ever start."""
         return not self.running and not any(pack.teachers <= self.done for pack in self.waiting)
 
-    def end(self, pack: Pack, *, committed: Collection[str], failed: Collection[str], crashed: bool) -> None:
-        """A pack has ended. After a crash its other trials queue again, unless they have had all their retries."""
+    def end(
+        self,
+        pack: Pack,
+        *,
+        committed: Collection[str],
+        failed: Collection[str],
+        crashed: bool,
+        at_fault: bool = True,
+    ) -> None:
+        """A pack has ended. After a crash its other trials queue again, unless they have had all their retries.
+
+        `at_fault` is False when the worker died with its node, or ended because of the store.
+        """
         self.running.pop(pack.pack_id, None)
         self.done.update(committed)
-        if not crashed:
-            return
         left = [trial for trial in pack.trials if trial.trial_id not in committed and trial.trial_id not in failed]
-        for trial in left:
-            self.retries[trial.trial_id] = self.retries.get(trial.trial_id, 0) + 1
-        again = [trial for trial in left if self.retries[trial.trial_id] <= self.max_retries]
-        self.given_up.update(trial.trial_id for trial in left if trial not in again)
+        if not crashed or not left:
+            return
+        is_last = self.max_retries == 0 or (len(pack.trials) == 1 and pack.crashes >= self.max_retries)
+        if (at_fault and is_last) or pack.retries >= _RETRIES_WITHOUT_FAULT:
+            self.given_up.update(trial.trial_id for trial in left)
+            return
         # In two halves: what was too much together may fit apart, and a trial that kills its worker ends up alone.
-        half = -(-len(again) // 2)
-        for part in (again[half:], again[:half]):
+        half = -(-len(left) // 2) if at_fault else len(left)
+        for part in (left[half:], left[:half]):
             if part:
-                self.waiting.appendleft(Pack(trials=tuple(part)))
+                again = Pack(trials=tuple(part), retries=pack.retries + 1, crashes=pack.crashes + at_fault)
+                self.waiting.appendleft(again)

@@ -7,12 +7,17 @@ loggers and checkpoints are off or in a temporary folder that is deleted: truth 
 
 import logging
 import os
+import pickle
+import shutil
 import socket
 import tempfile
+import threading
 import traceback
 import warnings
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -20,9 +25,13 @@ _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",  # nothing leaves the cluster
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # relative paths keep their meaning
     "RAY_AIR_NEW_OUTPUT": "0",  # 3 lines instead of hundreds at verbosity 0
+    "RAY_health_check_period_ms": "1000",  # a frozen node is noticed within 15 s, not within 64
+    "RAY_health_check_timeout_ms": "2000",
+    "RAY_health_check_failure_threshold": "3",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # Ray's coming default: packs without GPUs keep CUDA_VISIBLE_DEVICES
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # no CSV, JSON, TensorBoard files
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # `Interrupts` handles signals
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # the display says what died, and what becomes of it
     "TUNE_GLOBAL_CHECKPOINT_S": "86400",  # Tune's state is never read
     "TUNE_RESULT_BUFFER_LENGTH": "0",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
@@ -32,19 +41,24 @@ for _name, _value in _ENVIRONMENT.items():
 
 import ray  # noqa: E402 (reads its settings when it is imported)
 from ray import tune  # noqa: E402
+from ray.exceptions import OutOfMemoryError  # noqa: E402
 from ray.tune.search import Searcher  # noqa: E402
 
 from kd_ray.cluster.queue import PackQueue  # noqa: E402
-from kd_ray.cluster.runner import Interrupts, Job, Observer, cpu_count  # noqa: E402
+from kd_ray.cluster.runner import Interrupts, Job, Observer, WorkerFactory, cpu_count, training_worker  # noqa: E402
 from kd_ray.distill.pack import PackProgress, run_pack  # noqa: E402
-from kd_ray.distill.worker import Worker  # noqa: E402
-from kd_ray.errors import InvalidInputError, KdRayError  # noqa: E402
+from kd_ray.distill.training import PackWorker  # noqa: E402
+from kd_ray.errors import InvalidInputError, KdRayError, StoreError  # noqa: E402
 from kd_ray.results import ledger  # noqa: E402
 from kd_ray.sweep.config import Placement  # noqa: E402
 from kd_ray.sweep.plan import Pack, PlannedTrial  # noqa: E402
 from kd_ray.sweep.spec import TrialState  # noqa: E402
 
 _MAX_PENDING = 64
+_FOLDER = "kd_ray_tune_"
+_HEAD_EVERY_S = 5.0
+_HEAD_MISSES = 3
+_TRIALS_PER_CHUNK = 500
 _PROBE_S = 5.0
 
 
@@ -57,6 +71,8 @@ class RayRunner:
     """Address of a running cluster; None starts Ray on this machine and stops it afterwards."""
     verbose: bool = False
     """Show Ray's own output."""
+    worker: WorkerFactory = training_worker
+    """Makes the worker of a process; benchmarks of the machinery give another one."""
 
     def __enter__(self) -> Self:
         """Connect to the cluster, or start one.
@@ -81,13 +97,21 @@ class RayRunner:
     def run(self, queue: PackQueue, job: Job, observer: Observer, interrupts: Interrupts) -> None:
         """Run the packs as one Tune experiment."""
         # Ray has put its own handler of SIGTERM, which aborts, in the place of ours.
-        with interrupts.watch(), tempfile.TemporaryDirectory(prefix="kd_ray_tune_") as folder:
+        _sweep_up()
+        with (
+            interrupts.watch(),
+            _watched_head(self.address, observer),
+            tempfile.TemporaryDirectory(prefix=f"{_FOLDER}{os.getpid()}_") as folder,
+        ):
             self._fit(queue, job, observer, interrupts, folder)
 
     def _connect(self) -> None:
         level = logging.INFO if self.verbose else logging.ERROR
         for name in ("ray", "ray.tune", "ray.tune.analysis.experiment_analysis", "ray.tune.tune"):
             logging.getLogger(name).setLevel(level)
+        if not self.verbose:
+            # It ends with a list of packs that did not complete, although they were run again.
+            logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)
         if self.address is not None:
             _probe(self.address)
         try:
@@ -110,12 +134,12 @@ class RayRunner:
             raise InvalidInputError(f"{where}: {error}") from error
 
     def _fit(self, queue: PackQueue, job: Job, observer: Observer, interrupts: Interrupts, folder: str) -> None:
-        trials = {trial.trial_id: trial for pack in queue.waiting for trial in pack.trials}
+        shelf = _Shelf.of([trial for pack in queue.waiting for trial in pack.trials])
         trainable = tune.with_resources(
-            tune.with_parameters(PackTrainable, job=job, trials=trials),
+            tune.with_parameters(PackTrainable, job=job, shelf=shelf, worker=self.worker),
             {"cpu": job.placement.cpus_per_pack, "gpu": job.placement.gpus_per_pack},
         )
-        handout = _Handout(queue, job, observer, interrupts)
+        handout = _Handout(queue, job, observer, interrupts, shelf)
         tuner = tune.Tuner(
             trainable,
             tune_config=tune.TuneConfig(
@@ -159,6 +183,46 @@ def _probe(address: str) -> None:
         raise InvalidInputError(f"--address {address}: no Ray cluster answers there: {error}") from error
 
 
+@contextmanager
+def _watched_head(address: str | None, observer: Observer) -> Iterator[None]:
+    """Within, say so when the head of the cluster stops to answer: Ray is silent for a minute then, and aborts the process."""
+    host, _, port = (address or "").rpartition(":")
+    if not host or host.startswith("ray:"):
+        yield
+        return
+    stop = threading.Event()
+
+    def watch() -> None:
+        misses = 0
+        while not stop.wait(_HEAD_EVERY_S):
+            try:
+                socket.create_connection((host.strip("[]"), int(port)), timeout=_PROBE_S).close()
+                misses = 0
+            except OSError as error:
+                misses += 1
+                if misses == _HEAD_MISSES:
+                    observer.warn(
+                        f"the head of the Ray cluster at {address} does not answer ({error}). Ray gives it a minute and then ends this "
+                        "process. Nothing that was committed is lost: when the head is back, the same command goes on"
+                    )
+
+    thread = threading.Thread(target=watch, name="kd_ray-head", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def _sweep_up() -> None:
+    """Delete Tune's folders of drivers of this host that were killed."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_FOLDER}*"):
+        pid = folder.name.removeprefix(_FOLDER).split("_")[0]
+        if pid.isdigit() and ledger.process_started(int(pid)) == "":
+            shutil.rmtree(folder, ignore_errors=True)
+
+
 def _name_of(trial: Any) -> str:
     return str(trial.trial_id)
 
@@ -183,6 +247,41 @@ class _NotKept:
         return {}
 
 
+@dataclass(frozen=True)
+class _Shelf:
+    """The trials of a launch, in Ray's object store: a worker fetches the chunks it needs, and neither it nor Tune carries all of them."""
+
+    chunks: tuple["ray.ObjectRef[Any]", ...]
+    place: Mapping[str, int]
+    """Place of each trial, by trial_id; known to the driver only."""
+
+    @classmethod
+    def of(cls, trials: Sequence[PlannedTrial]) -> "_Shelf":
+        chunks = [
+            [pickle.dumps(trial) for trial in trials[i : i + _TRIALS_PER_CHUNK]]
+            for i in range(0, len(trials), _TRIALS_PER_CHUNK)
+        ]
+        return cls(tuple(ray.put(chunk) for chunk in chunks), {trial.trial_id: i for i, trial in enumerate(trials)})
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"chunks": self.chunks, "place": {}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+
+    def order(self, pack: Pack) -> dict[str, Any]:
+        """What Tune carries to a worker to name a pack."""
+        places = " ".join(str(self.place[trial.trial_id]) for trial in pack.trials)
+        return {"places": places, "retries": pack.retries, "crashes": pack.crashes}
+
+    def pack(self, order: Mapping[str, Any]) -> Pack:
+        """The pack that was named."""
+        places = [divmod(int(place), _TRIALS_PER_CHUNK) for place in order["places"].split()]
+        chunks = {chunk: ray.get(self.chunks[chunk]) for chunk in {chunk for chunk, _ in places}}
+        trials = tuple(pickle.loads(chunks[chunk][i]) for chunk, i in places)  # noqa: S301 (from our own driver)
+        return Pack(trials=trials, retries=order["retries"], crashes=order["crashes"])
+
+
 class PackTrainable(tune.Trainable):
     """One Ray actor: trains pack after pack.
 
@@ -190,23 +289,24 @@ class PackTrainable(tune.Trainable):
     """
 
     def setup(  # type: ignore[override]  # with_parameters adds the others
-        self, config: dict[str, Any], job: Job, trials: Mapping[str, PlannedTrial]
+        self, config: dict[str, Any], job: Job, shelf: _Shelf, worker: WorkerFactory
     ) -> None:
         """Called once per actor."""
         self._job = job
-        self._trials = trials
-        self._worker: Worker | None = None
+        self._shelf = shelf
+        self._make_worker = worker
+        self._worker: PackWorker | None = None
         self._steps: Generator[PackProgress, None, None] | None = None
         self._begin(config)
 
     def _begin(self, config: dict[str, Any]) -> None:
-        self._pack = Pack(trials=tuple(self._trials[trial_id] for trial_id in config["trials"].split()))
+        self._pack = self._shelf.pack(config)
 
     def step(self) -> dict[str, Any]:
         """About a second of training, or an epoch."""
         try:
             if self._worker is None:
-                self._worker = Worker(self._job.store, self._job.placement, launch_id=self._job.launch_id)
+                self._worker = self._make_worker(self._job)
             if self._steps is None:
                 self._steps = run_pack(self._pack, self._worker)
             return _result(next(self._steps))
@@ -215,7 +315,8 @@ class PackTrainable(tune.Trainable):
             crash = PackProgress(
                 pack_id=self._pack.pack_id, epoch=0, epochs=0, accuracy=None, images_per_s=0.0, done=True
             )
-            return {**_result(crash), "cause": cause, "traceback": traceback.format_exc()}
+            is_store = isinstance(error, StoreError)
+            return {**_result(crash), "cause": cause, "store": is_store, "traceback": traceback.format_exc()}
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """The next pack for the same actor."""
@@ -239,6 +340,7 @@ def _result(progress: PackProgress) -> dict[str, Any]:
         "epochs": progress.epochs,
         "accuracy": progress.accuracy,
         "images_per_s": progress.images_per_s,
+        "warning": progress.warning,
         "committed": " ".join(progress.committed),
         "failed": " ".join(progress.failed),
     }
@@ -251,6 +353,7 @@ def _progress(result: Mapping[str, Any]) -> PackProgress:
         epochs=result["epochs"],
         accuracy=result["accuracy"],
         images_per_s=result["images_per_s"],
+        warning=result["warning"],
         done=result["done"],
         committed=tuple(result["committed"].split()),
         failed=tuple(result["failed"].split()),
@@ -263,9 +366,11 @@ class _Handout(_NotKept, Searcher):
     Tune would wrap an exception raised in here; it is kept instead, ends the experiment, and the runner raises it.
     """
 
-    def __init__(self, queue: PackQueue, job: Job, observer: Observer, interrupts: Interrupts) -> None:
+    def __init__(self, queue: PackQueue, job: Job, observer: Observer, interrupts: Interrupts, shelf: _Shelf) -> None:
         super().__init__(metric=None, mode=None)
         self._queue = queue
+        self._shelf = shelf
+        self._store_errors = 0
         self._job = job
         self._observer = observer
         self._interrupts = interrupts
@@ -280,37 +385,49 @@ class _Handout(_NotKept, Searcher):
         if pack is None:
             return None
         self.packs[trial_id] = pack
-        return {"trials": " ".join(trial.trial_id for trial in pack.trials)}
+        return self._shelf.order(pack)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        # After an error the callback follows, which knows it.
+        if not error:
+            self.book(trial_id, result or {}, None)
+
+    def book(self, trial_id: str, result: Mapping[str, Any], death: Exception | None) -> None:
+        """A pack has ended, with its last result or with the death of its worker."""
         pack = self.packs.pop(trial_id, None)
         if pack is None:
             return
         try:
-            self._book(pack, result or {}, died=error)
+            self._book(pack, result, death)
         except KdRayError as problem:
             self.error = problem
 
-    def _book(self, pack: Pack, result: Mapping[str, Any], *, died: bool) -> None:
-        cause = str(result.get("cause", "WorkerDied: its worker process died (killed, or out of memory)"))
-        crashed = died or "cause" in result
+    def _book(self, pack: Pack, result: Mapping[str, Any], death: Exception | None) -> None:
+        crashed = death is not None or "cause" in result
+        cause = _cause_of(death, result.get("node_ip")) if death else str(result.get("cause"))
         if result.get("done") and not crashed:
             committed, failed = _progress(result).committed, _progress(result).failed
         else:
             # The worker died, or was told to stop: what it achieved stands in the store.
-            states = ledger.scan(self._job.store, [trial.trial_id for trial in pack.trials])
+            states = ledger.scan_few(self._job.store, [trial.trial_id for trial in pack.trials])
             committed = tuple(trial_id for trial_id, status in states.items() if status.state is TrialState.COMPLETE)
             failed = tuple(trial_id for trial_id, status in states.items() if status.state is TrialState.FAILED)
-        self._queue.end(pack, committed=committed, failed=failed, crashed=crashed)
+        self._store_errors = self._store_errors + 1 if result.get("store") else 0
+        if self._store_errors > self._job.placement.max_retries:
+            # The client has tried for minutes each time: nothing is wrong with the trials, and nothing can be done here.
+            raise StoreError(f"{cause.removeprefix('StoreError: ')} ({self._store_errors} packs in a row)")
+        at_fault = not (result.get("store") or (death and _died_with_its_node(death, result.get("node_ip"))))
+        self._queue.end(pack, committed=committed, failed=failed, crashed=crashed, at_fault=at_fault)
+        if crashed:
+            self._observer.warn(f"{cause}; what is left of pack {pack.pack_id} goes on from its checkpoints")
         for trial in pack.trials:
             if trial.trial_id in self._queue.given_up:
                 failed = (*failed, trial.trial_id)
-                times = self._queue.retries[trial.trial_id]
                 ledger.write_error(
                     self._job.store,
                     trial.trial_id,
-                    cause=f"{cause} ({times} times)",
-                    traceback=str(result.get("traceback", "")),
+                    cause=f"{cause} ({pack.retries + 1} times)",
+                    traceback=str(result.get("traceback", death or "")),
                     host="unknown",
                     launch_id=self._job.launch_id,
                 )
@@ -324,6 +441,20 @@ class _Handout(_NotKept, Searcher):
 
     def restore(self, checkpoint_path: str) -> None:
         """Nothing was kept: the store is the ledger."""
+
+
+def _cause_of(death: Exception, node_ip: str | None) -> str:
+    if isinstance(death, OutOfMemoryError):
+        return "WorkerDied: Ray ended its worker process, because the node was running out of memory"
+    if _died_with_its_node(death, node_ip):
+        return f"NodeDied: the node {node_ip or ''} of its worker died, or could not be reached"
+    return "WorkerDied: its worker process died (killed, or out of memory)"
+
+
+def _died_with_its_node(death: Exception, node_ip: str | None) -> bool:
+    """Whether the worker died because its node did: Ray says so, or has lost the node by now."""
+    alive = {node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}  # type: ignore[no-untyped-call]
+    return "node has died" in str(death) or (node_ip is not None and node_ip not in alive)
 
 
 class _StopOnInterrupt(_NotKept, tune.Stopper):
@@ -350,6 +481,10 @@ class _Relay(_NotKept, tune.Callback):
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         if pack := self._handout.packs.get(trial.trial_id):
             self._observer.started(pack)
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        death = trial.get_pickled_error() or RuntimeError("Ray does not say why")
+        self._handout.book(trial.trial_id, trial.last_result or {}, death)
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any

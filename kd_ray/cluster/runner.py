@@ -2,6 +2,8 @@
 
 import os
 import signal
+import socket
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,9 +13,13 @@ from typing import Protocol, Self
 
 from kd_ray.cluster.queue import PackQueue
 from kd_ray.distill.pack import PackProgress
+from kd_ray.distill.training import PackWorker
 from kd_ray.results.store import Store
 from kd_ray.sweep.config import Placement
 from kd_ray.sweep.plan import Pack
+
+_GRACE_S = 10.0
+"""How long a second signal waits for the ordinary way out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +29,20 @@ class Job:
     store: Store
     placement: Placement
     launch_id: str
+
+
+class WorkerFactory(Protocol):
+    """Makes the worker of a process; it has to be importable where it runs."""
+
+    def __call__(self, job: Job) -> PackWorker:
+        """Called once in each worker process."""
+
+
+def training_worker(job: Job) -> PackWorker:
+    """The worker that trains; torch is imported here, so the driver does without it."""
+    from kd_ray.distill.worker import Worker
+
+    return Worker(job.store, job.placement, launch_id=job.launch_id)
 
 
 class Observer(Protocol):
@@ -36,6 +56,9 @@ class Observer(Protocol):
 
     def ended(self, pack: Pack, committed: int, failed: int) -> None:
         """A pack has ended, with so many of its trials complete and failed."""
+
+    def warn(self, warning: str) -> None:
+        """Something went wrong without stopping anything."""
 
 
 class Runner(Protocol):
@@ -74,7 +97,8 @@ class Interrupts:
             return
         before = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
-            yield
+            with self._last_resort():
+                yield
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
@@ -83,6 +107,39 @@ class Interrupts:
         if self._requested:
             raise KeyboardInterrupt
         self._requested = True
+
+    @contextmanager
+    def _last_resort(self) -> Iterator[None]:
+        """Within, a second signal ends the process even while the main thread hangs in a library and runs no handler.
+
+        Ray waits like that for a minute when the head of its cluster is gone.
+        """
+        receiver, sender = socket.socketpair()
+        sender.setblocking(False)
+        before = signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
+        left = threading.Event()
+
+        def listen() -> None:
+            count = 0
+            while data := receiver.recv(16):
+                count += sum(number in (signal.SIGINT, signal.SIGTERM) for number in data)
+                if count > 1 and not left.wait(_GRACE_S):
+                    sys.stderr.write(
+                        "stopped at once; nothing that was committed is lost, and the same command goes on\n"
+                    )
+                    sys.stderr.flush()
+                    os._exit(130)
+
+        thread = threading.Thread(target=listen, name="kd_ray-signals", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            left.set()
+            signal.set_wakeup_fd(before)
+            sender.close()
+            thread.join()
+            receiver.close()
 
 
 def cpu_count() -> int:

@@ -2,11 +2,11 @@
 
 A checkpoint holds all that the next step depends on: weights, buffers, optimiser, position, history and the sums of the unfinished epoch.
 No generator state is among it, because every random stream is rebuilt from (seed, epoch); see `seeding.py`.
+Where checkpoints lie is the business of `results/checkpoints.py`.
 """
 
 import io
 import json
-import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -18,13 +18,9 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from kd_ray.results.record import Epoch, sha256
-from kd_ray.results.store import Store, checkpoint_folder, checkpoint_key
+from kd_ray.results.record import Epoch
 
-_NAME = re.compile(r"(?P<generation>\d{6})-(?P<step>\d{9})-(?P<digest>[0-9a-f]{16})\.safetensors$")
 _META = "kd_ray"
-KEEP = 2
-"""Newest checkpoints of a trial that stay when a new one is written."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -67,8 +63,11 @@ def encode(state: TrainingState) -> bytes:
 
 
 def decode(data: bytes) -> TrainingState:
-    """Read a state; raises SafetensorError, ValueError, KeyError or TypeError when it is not a whole one."""
-    tensors = load_tensors(data)
+    """Read a state; raises ValueError, KeyError or TypeError when it is not a whole one."""
+    try:
+        tensors = load_tensors(data)
+    except SafetensorError as error:
+        raise ValueError(str(error)) from error
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
     meta = json.loads(header["__metadata__"][_META])
     optimizer: dict[int, dict[str, Any]] = {int(index): dict(slots) for index, slots in meta["optimizer_plain"].items()}
@@ -85,53 +84,6 @@ def decode(data: bytes) -> TrainingState:
         elapsed_s=meta["elapsed_s"],
         restarts=meta["restarts"],
     )
-
-
-def save(store: Store, trial_id: str, generation: int, state: TrainingState) -> None:
-    """Write a checkpoint, then drop all but the newest of this and of earlier generations."""
-    data = encode(state)
-    store.put(checkpoint_key(trial_id, generation, state.step, sha256(data)), data)
-    mine = [found for found in _list(store, trial_id) if found.generation <= generation]
-    for old in mine[KEEP:]:
-        store.delete(old.key)
-
-
-def load_latest(store: Store, trial_id: str) -> TrainingState | None:
-    """The most advanced whole checkpoint of a trial; damaged ones are passed over."""
-    for found in _list(store, trial_id):
-        data = store.get(found.key)
-        if data is None or sha256(data)[:16] != found.digest:
-            continue
-        try:
-            return decode(data)
-        except (SafetensorError, ValueError, KeyError, TypeError):
-            continue
-    return None
-
-
-def delete_all(store: Store, trial_id: str) -> None:
-    """Drop the checkpoints of a committed trial."""
-    for found in _list(store, trial_id):
-        store.delete(found.key)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Found:
-    key: str
-    generation: int
-    step: int
-    digest: str
-
-
-def _list(store: Store, trial_id: str) -> list[_Found]:
-    """Checkpoints of a trial, the most advanced first."""
-    matches = [(item.key, _NAME.search(item.key)) for item in store.entries(checkpoint_folder(trial_id))]
-    found = [
-        _Found(key=key, generation=int(match["generation"]), step=int(match["step"]), digest=match["digest"])
-        for key, match in matches
-        if match
-    ]
-    return sorted(found, key=lambda item: (item.step, item.generation), reverse=True)
 
 
 def to_weights(model: Mapping[str, Tensor]) -> bytes:

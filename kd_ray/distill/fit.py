@@ -16,6 +16,7 @@ from kd_ray.distill.checkpoint import TrainingState
 from kd_ray.distill.evaluate import accuracy
 from kd_ray.distill.objectives import student_loss, term_names
 from kd_ray.distill.stream import ResidentData, epoch_batches, steps_per_epoch
+from kd_ray.distill.training import FitProgress
 from kd_ray.errors import NonFiniteLossError
 from kd_ray.models import build_model
 from kd_ray.results.record import Epoch
@@ -56,20 +57,6 @@ class Student:
             elapsed_s=self.elapsed_s,
             restarts=self.restarts,
         )
-
-
-@dataclass(frozen=True, kw_only=True)
-class FitProgress:
-    """A moment of a pack's training."""
-
-    epoch: int
-    """Epochs finished by the student that is furthest behind."""
-    epochs: int
-    accuracy: float | None
-    """Training accuracy of the last finished epoch, mean over the students; on the validation split where there is one."""
-    images_per_s: float
-    """Samples that went through a student per second, summed over the students."""
-    end_of_epoch: bool
 
 
 def new_student(

@@ -3,33 +3,36 @@
     lease ──▶ load data and teachers ──▶ restore or start students ──▶ fit ──▶ evaluate ──▶ weights, then record (the commit point)
 
 A trial that fails costs only itself; whatever ends the pack early, every trial still in training leaves a checkpoint behind if it can.
+Nothing here needs torch: who trains is a `PackWorker`.
 """
 
+import functools
 import logging
 import platform
+import subprocess
 import threading
 import time
 import traceback
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, TypeVar
 
-from torch import nn
-
-from kd_ray.distill import checkpoint
-from kd_ray.distill.evaluate import evaluate
-from kd_ray.distill.fit import FitProgress, Student, fit, new_student
-from kd_ray.distill.worker import LoadedData, Worker, device_name, git_commit, package_versions
-from kd_ray.errors import CorruptObjectError, DataError, StoreError
-from kd_ray.models import count_parameters
+from kd_ray.distill.training import FitProgress, PackTraining, PackWorker, TrialResult
+from kd_ray.errors import CorruptObjectError, DataError, LostTeacherError, StoreError
 from kd_ray.results import ledger
+from kd_ray.results.checkpoints import Checkpoints
 from kd_ray.results.ledger import LEASE_TTL_S, Lease
-from kd_ray.results.record import Epoch, Provenance, Record, commit_record, sha256
+from kd_ray.results.record import Provenance, Record, commit_record, sha256
+from kd_ray.results.repair import set_aside_trial
 from kd_ray.results.store import record_key, weights_key
 from kd_ray.sweep.plan import Pack
 from kd_ray.sweep.spec import TrialSpec
+
+T = TypeVar("T")
 
 logger = logging.getLogger("kd_ray")
 
@@ -43,6 +46,8 @@ class PackProgress:
     epochs: int
     accuracy: float | None
     images_per_s: float
+    warning: str | None = None
+    """What went wrong without ending anything, since the last time."""
     done: bool = False
     """Whether this is the pack's last word."""
     committed: tuple[str, ...] = ()
@@ -51,7 +56,7 @@ class PackProgress:
     """With the last word: trials that failed."""
 
 
-def run_pack(pack: Pack, worker: Worker) -> Generator[PackProgress, None, None]:
+def run_pack(pack: Pack, worker: PackWorker) -> Generator[PackProgress, None, None]:
     """Train and commit the trials of a pack; trials that are complete, or held by another launch, are left alone.
 
     Closing the iterator early stops the pack: its students write checkpoints and their leases are given back.
@@ -59,39 +64,35 @@ def run_pack(pack: Pack, worker: Worker) -> Generator[PackProgress, None, None]:
     Raises:
         StoreError: the store does not do as asked; nothing is said about the trials then, and the pack can be started again.
     """
-    started_at = datetime.now(UTC)
     epochs = pack.trials[0].spec.epochs
-    failed: tuple[str, ...] = ()
-    with _Leases(worker) as leases:
-        leases.acquire(pack)
-        if leases.held:
-            run = _Run(
-                worker, [trial.spec for trial in pack.trials if trial.trial_id in leases.held], leases, started_at
+    run = _Run(pack, worker)
+    with run.leases:
+        run.leases.acquire(pack)
+        for progress in run.train():
+            run.leases.progress = {
+                "epoch": progress.epoch,
+                "epochs": epochs,
+                "accuracy": progress.accuracy,
+                "images_per_s": progress.images_per_s,
+            }
+            yield PackProgress(
+                pack_id=pack.pack_id,
+                epoch=progress.epoch,
+                epochs=epochs,
+                accuracy=progress.accuracy,
+                images_per_s=progress.images_per_s,
+                warning=run.take_warning(),
             )
-            for progress in run.train():
-                leases.progress = {
-                    "epoch": progress.epoch,
-                    "epochs": epochs,
-                    "accuracy": progress.accuracy,
-                    "images_per_s": progress.images_per_s,
-                }
-                yield PackProgress(
-                    pack_id=pack.pack_id,
-                    epoch=progress.epoch,
-                    epochs=epochs,
-                    accuracy=progress.accuracy,
-                    images_per_s=progress.images_per_s,
-                )
-            failed = tuple(run.failed)
     yield PackProgress(
         pack_id=pack.pack_id,
         epoch=epochs,
         epochs=epochs,
         accuracy=None,
         images_per_s=0.0,
+        warning=run.take_warning(),
         done=True,
-        committed=tuple(t.trial_id for t in pack.trials if worker.store.exists(record_key(t.trial_id))),
-        failed=failed,
+        committed=tuple(run.leases.complete),
+        failed=tuple(run.failed),
     )
 
 
@@ -101,11 +102,14 @@ class _Leases:
     One lock around every renewal and every release keeps a late renewal from reviving a lease that was given back.
     """
 
-    def __init__(self, worker: Worker) -> None:
+    def __init__(self, worker: PackWorker, warn: Callable[[str], None]) -> None:
         self.held: dict[str, Lease] = {}
+        self.complete: list[str] = []
+        """Trials of the pack that are committed, by this worker or by another."""
         self.progress: dict[str, Any] | None = None
         self._store = worker.store
         self._launch_id = worker.launch_id
+        self._warn = warn
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="kd_ray-heartbeat", daemon=True)
@@ -123,186 +127,250 @@ class _Leases:
     def acquire(self, pack: Pack) -> None:
         """Take the trials that are neither complete nor held by another launch."""
         for trial in pack.trials:
-            if self._store.exists(record_key(trial.trial_id)):
-                continue
             lease = ledger.acquire(self._store, trial.trial_id, launch_id=self._launch_id)
             if lease is None:
                 continue
+            # Looked up after the lease was taken: from here on nobody else commits.
+            if self._store.exists(record_key(trial.trial_id)):
+                self.complete.append(trial.trial_id)
+                ledger.remove(self._store, lease)
+                continue
             with self._lock:
                 self.held[trial.trial_id] = lease
-            # Another holder may have committed between the look and the lease.
-            if self._store.exists(record_key(trial.trial_id)):
-                self.release(trial.trial_id)
 
     def release(self, trial_id: str) -> None:
-        """Give a trial back, if it is held."""
+        """Give a trial back, if it is held. A lease that cannot be given back runs out."""
         with self._lock:
             lease = self.held.pop(trial_id, None)
             if lease is not None:
-                ledger.release(self._store, lease)
+                try:
+                    ledger.release(self._store, lease)
+                except StoreError as error:
+                    self._warn(f"cannot give the lease of {trial_id} back: {error}")
 
-    def forget(self, trial_id: str) -> None:
-        """A trial now belongs to another holder."""
+    def committed(self, trial_id: str) -> None:
+        """A trial is complete: its leases have done their work."""
         with self._lock:
-            self.held.pop(trial_id, None)
+            lease = self.held.pop(trial_id)
+        self.complete.append(trial_id)
+        # A lease that stays behind is out of the way: the record comes first.
+        with suppress(StoreError):
+            ledger.remove(self._store, lease)
+
+    def is_lost(self, trial_id: str) -> bool:
+        """Whether another worker has taken the trial over; it is not held any more then."""
+        with self._lock:
+            lease = self.held.get(trial_id)
+            if lease is not None and ledger.is_superseded(self._store, lease):
+                self._forget(lease)
+                return True
+        return lease is None
+
+    def _forget(self, lease: Lease) -> None:
+        self._warn(f"trial {lease.trial_id} was taken over; generation {lease.generation} leaves it alone")
+        self.held.pop(lease.trial_id, None)
 
     def _beat(self) -> None:
+        beaten_at = time.time()
         while not self._stop.wait(LEASE_TTL_S / 3):
+            # Who has slept longer than a lease lasts, frozen with its host, has to ask whether the trial is still its own.
+            overslept = time.time() - beaten_at > LEASE_TTL_S
             for trial_id in list(self.held):
                 with self._lock:
                     lease = self.held.get(trial_id)
                     if lease is not None:
-                        self._renew(lease)
+                        self._renew(lease, ask_first=overslept)
+            beaten_at = time.time()
 
-    def _renew(self, lease: Lease) -> None:
+    def _renew(self, lease: Lease, *, ask_first: bool) -> None:
         try:
-            ledger.renew(self._store, lease, self.progress)
+            if ask_first and ledger.is_superseded(self._store, lease):
+                self._forget(lease)
+            else:
+                ledger.renew(self._store, lease, self.progress)
         except StoreError as error:
             # The lease may run out; fencing keeps that harmless, and the next beat tries again.
-            logger.warning("cannot renew the lease of %s: %s", lease.trial_id, error)
+            self._warn(f"cannot renew the lease of {lease.trial_id}: {error}")
 
 
 class _Run:
-    """The trials of one pack that this worker holds."""
+    """One pack in one worker."""
 
-    def __init__(self, worker: Worker, specs: list[TrialSpec], leases: _Leases, started_at: datetime) -> None:
-        self._worker = worker
-        self._specs = specs
-        self._leases = leases
-        self._started_at = started_at
-        self._num_trials = len(specs)
+    def __init__(self, pack: Pack, worker: PackWorker) -> None:
         self.failed: list[str] = []
+        self.leases = _Leases(worker, self._warn)
+        self._pack = pack
+        self._worker = worker
+        self._store = worker.store
+        self._started_at = datetime.now(UTC)
+        self._num_trials = 0
+        self._checkpoints: dict[str, Checkpoints] = {}
+        self._warning: str | None = None
+
+    def take_warning(self) -> str | None:
+        """The last warning that nobody has taken yet."""
+        warning, self._warning = self._warning, None
+        return warning
+
+    def _warn(self, message: str) -> None:
+        logger.warning("%s", message)
+        self._warning = message
 
     def train(self) -> Iterator[FitProgress]:
-        """Train, commit, and give the leases back one by one."""
+        """Train the trials that are held, commit them, and give the leases back one by one."""
+        specs = [trial.spec for trial in self._pack.trials if trial.trial_id in self.leases.held]
+        self._num_trials = len(specs)
+        if not specs:
+            return
         try:
-            data = self._worker.data(self._specs[0].dataset)
-        except (DataError, CorruptObjectError) as error:
-            for spec in self._specs:
+            training = self._worker.begin(specs, self._load_state, self._fail)
+        except DataError as error:
+            for spec in specs:
                 self._fail(spec, error)
             return
-        students: list[Student] = []
-        teachers: dict[str, nn.Module] = {}
-        for spec in self._specs:
-            with self._blame(spec):
-                if spec.training is None:
-                    self._commit(spec, self._worker.given(spec, data), data, _Past())
-                    continue
-                if spec.teacher:
-                    teachers[spec.teacher.trial_id] = self._worker.teacher(spec.teacher.trial_id, data)
-                saved = checkpoint.load_latest(self._worker.store, spec.trial_id)
-                students.append(new_student(spec, spec.training, data.resident, self._worker.device, saved))
-        yield from self._fit(students, teachers, data)
-
-    @contextmanager
-    def _blame(self, spec: TrialSpec) -> Iterator[None]:
-        """Whatever goes wrong inside is this trial's own failure, unless the store is at fault."""
         try:
-            yield
-        except CorruptObjectError as error:
-            self._fail(spec, error)
+            yield from self._fit(training)
+        except (GeneratorExit, KeyboardInterrupt, StoreError):
+            self._save(training, self._steps)
+            raise
+        for trial in training.trials:
+            try:
+                self._commit(trial.spec, trial.finish)
+            except StoreError:
+                # What is trained to the end shall not be trained again.
+                self._save(training, self._steps)
+                raise
+
+    def _fit(self, training: PackTraining) -> Iterator[FitProgress]:
+        placement = self._worker.placement
+        self._steps = {trial.spec.trial_id: trial.step() for trial in training.trials}
+        saved_at, saved_epoch = time.monotonic(), 0
+        for progress in training.fit():
+            for trial in list(training.trials):
+                if trial.spec.trial_id not in self.leases.held:
+                    training.drop(trial.spec.trial_id)
+            every = placement.checkpoint_every_epochs
+            is_due = time.monotonic() - saved_at >= placement.checkpoint_interval_s or (
+                every is not None and progress.end_of_epoch and progress.epoch - saved_epoch >= every
+            )
+            if is_due and progress.epoch < progress.epochs:
+                self._save(training, self._steps)
+                saved_at, saved_epoch = time.monotonic(), progress.epoch
+            yield progress
+
+    def _load_state(self, spec: TrialSpec, decode: Callable[[bytes], T]) -> T | None:
+        return self._checkpoints_of(spec.trial_id).load(decode)
+
+    def _checkpoints_of(self, trial_id: str) -> Checkpoints:
+        if trial_id not in self._checkpoints:
+            self._checkpoints[trial_id] = Checkpoints(self._store, self.leases.held[trial_id])
+        return self._checkpoints[trial_id]
+
+    def _save(self, training: PackTraining, steps: dict[str, int]) -> None:
+        """Write a checkpoint of every trial that is further than its last one. One that cannot be written costs only itself."""
+        for trial in training.trials:
+            trial_id, step = trial.spec.trial_id, trial.step()
+            if trial_id in self.leases.held and step > steps[trial_id]:
+                try:
+                    self._checkpoints_of(trial_id).save(step, trial.state())
+                    steps[trial_id] = step
+                except StoreError as error:
+                    self._warn(f"no checkpoint of {trial_id} at step {step}: {error}")
+
+    def _commit(self, spec: TrialSpec, finish: Callable[[], TrialResult]) -> None:
+        """Write a trial's weights, then its record; a trial that was taken over is left to its new holder."""
+        try:
+            result = finish()
         except StoreError:
             raise
         except Exception as error:  # noqa: BLE001 (named in the store, with its traceback)
             self._fail(spec, error)
-
-    def _fit(self, students: list[Student], teachers: dict[str, nn.Module], data: LoadedData) -> Iterator[FitProgress]:
-        saved_at = time.monotonic()
-        saved_step = {student.spec.trial_id: student.step for student in students}
-
-        def save() -> None:
-            for student in students:
-                trial_id = student.spec.trial_id
-                if student.step > saved_step[trial_id]:
-                    checkpoint.save(
-                        self._worker.store, trial_id, self._leases.held[trial_id].generation, student.state()
-                    )
-                    saved_step[trial_id] = student.step
-
-        def failed(student: Student, error: Exception) -> None:
-            self._fail(student.spec, error)
-
-        try:
-            for progress in fit(students, teachers, data.resident, on_failure=failed):
-                done = progress.epoch == progress.epochs
-                if not done and time.monotonic() - saved_at >= self._worker.placement.checkpoint_interval_s:
-                    save()
-                    saved_at = time.monotonic()
-                yield progress
-        except (GeneratorExit, KeyboardInterrupt):
-            save()
-            raise
-        for student in students:
-            past = _Past(history=tuple(student.history), elapsed_s=student.elapsed_s, restarts=student.restarts)
-            with self._blame(student.spec):
-                self._commit(student.spec, student.model, data, past)
-
-    def _commit(self, spec: TrialSpec, model: nn.Module, data: LoadedData, past: "_Past") -> None:
-        """Evaluate a trial and write its weights, then its record; a trial that was taken over is left to its new holder."""
-        store, lease = self._worker.store, self._leases.held[spec.trial_id]
-        result = evaluate(model, data.resident.test, data.pairs)
-        if ledger.is_superseded(store, lease):
-            logger.warning("trial %s was taken over; generation %d leaves it alone", spec.trial_id, lease.generation)
-            self._leases.forget(spec.trial_id)
             return
-        weights = checkpoint.to_weights(model.state_dict())
+        if self.leases.is_lost(spec.trial_id):
+            return
+        lease = self.leases.held[spec.trial_id]
         key = weights_key(spec.trial_id, lease.generation)
-        store.put(key, weights)
+        self._store.put(key, result.weights, durable=True)
         record = Record(
             spec=spec,
-            epochs=past.history,
+            epochs=result.history,
             scalars=result.scalars,
             predictions_N=result.predictions_N,
             confidences_N=result.confidences_N,
             true_probabilities_N=result.true_probabilities_N,
             weights_key=key,
-            weights_sha256=sha256(weights),
-            num_parameters=count_parameters(model),
-            provenance=self._provenance(lease, past, len(data.resident.train)),
+            weights_sha256=sha256(result.weights),
+            num_parameters=result.num_parameters,
+            provenance=self._provenance(lease, result),
         )
-        if commit_record(store, record):
-            ledger.clear_error(store, spec.trial_id)
-            checkpoint.delete_all(store, spec.trial_id)
+        if commit_record(self._store, record):
+            # The trial is complete; what is left behind by an error here is swept up by `gc`.
+            with suppress(StoreError):
+                self._checkpoints_of(spec.trial_id).delete_all()
         else:
-            store.delete(key)
-        self._leases.release(spec.trial_id)
+            self._store.delete(key)
+        self.leases.committed(spec.trial_id)
 
-    def _provenance(self, lease: Lease, past: "_Past", images_per_epoch: int) -> Provenance:
-        images = len(past.history) * images_per_epoch
+    def _provenance(self, lease: Lease, result: TrialResult) -> Provenance:
+        images = len(result.history) * result.num_train
         return Provenance(
             launch_id=self._worker.launch_id,
             generation=lease.generation,
-            restarts=past.restarts,
+            restarts=result.restarts,
+            retries=self._pack.retries,
             host=platform.node(),
-            device=device_name(self._worker.device),
+            device=self._worker.device_name,
             threads=self._worker.placement.cpus_per_pack,
             pack_size=self._num_trials,
             started_at=self._started_at,
             finished_at=datetime.now(UTC),
-            elapsed_s=past.elapsed_s,
-            images_per_s=images / past.elapsed_s if past.elapsed_s else 0.0,
+            elapsed_s=result.elapsed_s,
+            images_per_s=images / result.elapsed_s if result.elapsed_s else 0.0,
             git_commit=git_commit(),
             versions=package_versions(),
         )
 
     def _fail(self, spec: TrialSpec, error: Exception) -> None:
-        """Name the failure in the store, and give the trial back."""
-        self.failed.append(spec.trial_id)
-        ledger.write_error(
-            self._worker.store,
-            spec.trial_id,
-            cause=f"{type(error).__name__}: {error}",
-            traceback="".join(traceback.format_exception(error)),
-            host=platform.node(),
-            launch_id=self._worker.launch_id,
-        )
-        self._leases.release(spec.trial_id)
+        """Name the failure in the store, and give the trial back. A student whose teacher is lost is only given back."""
+        if isinstance(error, LostTeacherError):
+            self._warn(f"{error}; it is trained again")
+            set_aside_trial(self._store, error.teacher, launch_id=self._worker.launch_id)
+        elif isinstance(error, StoreError) and not isinstance(error, CorruptObjectError):
+            raise error
+        else:
+            self.failed.append(spec.trial_id)
+            ledger.write_error(
+                self._store,
+                spec.trial_id,
+                cause=f"{type(error).__name__}: {error}",
+                traceback="".join(traceback.format_exception(error)),
+                host=platform.node(),
+                launch_id=self._worker.launch_id,
+            )
+        self.leases.release(spec.trial_id)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Past:
-    """What a record says of a trial's training."""
+@functools.cache
+def package_versions() -> dict[str, str]:
+    """Versions that a result may depend on."""
+    found = {"python": platform.python_version()}
+    for name in ("kd_ray", "torch", "numpy", "ray", "pyarrow"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
 
-    history: tuple[Epoch, ...] = ()
-    elapsed_s: float = 0.0
-    restarts: int = 0
+
+@functools.cache
+def git_commit() -> str | None:
+    """Commit of the checkout kd_ray runs from, with `+` when files differ from it; None for an installed package."""
+    folder = Path(__file__).resolve().parents[2]
+    if not (folder / ".git").exists():
+        return None
+    try:
+        git = functools.partial(subprocess.run, cwd=folder, capture_output=True, text=True, check=True, timeout=10)
+        commit = git(["git", "rev-parse", "--short=12", "HEAD"]).stdout.strip()
+        return commit + ("+" if git(["git", "status", "--porcelain", "--untracked-files=no"]).stdout.strip() else "")
+    except (OSError, subprocess.SubprocessError):
+        return None

@@ -3,10 +3,8 @@
 import functools
 import os
 import platform
-import subprocess
 from collections import OrderedDict
-from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -15,13 +13,16 @@ from torch import nn
 
 from kd_ray.data.images import ImageData
 from kd_ray.data.load import load_dataset
-from kd_ray.distill.checkpoint import from_weights
-from kd_ray.distill.evaluate import fairness_pairs
+from kd_ray.distill.checkpoint import decode, encode, from_weights, to_weights
+from kd_ray.distill.evaluate import evaluate, fairness_pairs
+from kd_ray.distill.fit import Student, fit, new_student
+from kd_ray.distill.samples import samples_of
 from kd_ray.distill.stream import ResidentData, to_device
-from kd_ray.errors import CorruptObjectError, TrialError
+from kd_ray.distill.training import FitProgress, LoadState, OnFailure, PackTraining, TrialResult, TrialTraining
+from kd_ray.errors import CorruptObjectError, LostTeacherError, TrialError
 from kd_ray.metrics.individual import Pairs
-from kd_ray.models import build_model
-from kd_ray.results.record import Samples, read_record, sha256, write_samples
+from kd_ray.models import build_model, count_parameters
+from kd_ray.results.record import read_record, sha256, write_samples
 from kd_ray.results.store import Store, given_weights_key
 from kd_ray.sweep.config import Dataset, Placement
 from kd_ray.sweep.spec import TrialSpec, content_hash
@@ -30,6 +31,64 @@ T = TypeVar("T")
 
 _KEPT_DATASETS = 2
 _KEPT_TEACHERS = 4
+
+
+class _Training:
+    """The students of one pack, side by side; and networks with given weights, which are only evaluated."""
+
+    def __init__(self, data: "LoadedData", on_failure: OnFailure) -> None:
+        self.students: list[Student] = []
+        self.teachers: dict[str, nn.Module] = {}
+        self.given: list[tuple[TrialSpec, nn.Module]] = []
+        self._data = data
+        self._on_failure = on_failure
+
+    @property
+    def trials(self) -> Sequence[TrialTraining]:
+        """See `PackTraining`."""
+        given = [
+            TrialTraining(
+                spec=spec, step=lambda: 0, state=lambda: b"", finish=functools.partial(self._result, spec, model)
+            )
+            for spec, model in self.given
+        ]
+        return [*given, *map(self._of, self.students)]
+
+    def fit(self) -> Iterator[FitProgress]:
+        """See `PackTraining`."""
+        yield from fit(
+            self.students,
+            self.teachers,
+            self._data.resident,
+            on_failure=lambda student, error: self._on_failure(student.spec, error),
+        )
+
+    def drop(self, trial_id: str) -> None:
+        """See `PackTraining`."""
+        self.students[:] = [student for student in self.students if student.spec.trial_id != trial_id]
+
+    def _of(self, student: Student) -> TrialTraining:
+        return TrialTraining(
+            spec=student.spec,
+            step=lambda: student.step,
+            state=lambda: encode(student.state()),
+            finish=functools.partial(self._result, student.spec, student.model, student),
+        )
+
+    def _result(self, spec: TrialSpec, model: nn.Module, student: Student | None = None) -> TrialResult:
+        evaluation = evaluate(model, self._data.resident.test, self._data.pairs)
+        return TrialResult(
+            history=tuple(student.history) if student else (),
+            scalars=evaluation.scalars,
+            predictions_N=evaluation.predictions_N,
+            confidences_N=evaluation.confidences_N,
+            true_probabilities_N=evaluation.true_probabilities_N,
+            weights=to_weights(model.state_dict()),
+            num_parameters=count_parameters(model),
+            num_train=len(self._data.resident.train),
+            elapsed_s=student.elapsed_s if student else 0.0,
+            restarts=student.restarts if student else 0,
+        )
 
 
 class LoadedData:
@@ -59,20 +118,40 @@ class Worker:
         self._data: OrderedDict[str, LoadedData] = OrderedDict()
         self._teachers: OrderedDict[str, nn.Module] = OrderedDict()
 
+    @property
+    def device_name(self) -> str:
+        """`cpu`, or the name of the GPU."""
+        return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
+
+    def begin(self, specs: Sequence[TrialSpec], load_state: LoadState, on_failure: OnFailure) -> PackTraining:
+        """Build the students of a pack, new or as they were saved, and get hold of their teachers.
+
+        Raises:
+            DataError: the data set cannot be loaded.
+            StoreError: the store does not do as asked.
+        """
+        data = self.data(specs[0].dataset)
+        training = _Training(data, on_failure)
+        for spec in specs:
+            try:
+                if spec.training is None:
+                    training.given.append((spec, self.given(spec, data)))
+                    continue
+                if spec.teacher:
+                    training.teachers[spec.teacher.trial_id] = self.teacher(spec.teacher.trial_id, data)
+                saved = load_state(spec, decode)
+                training.students.append(new_student(spec, spec.training, data.resident, self.device, saved))
+            except Exception as error:  # noqa: BLE001 (each trial fails alone; the pack knows what to make of it)
+                on_failure(spec, error)
+        return training
+
     def data(self, dataset: Dataset) -> LoadedData:
         """The data set, loaded once per process; its test samples are stored once per store."""
         dataset_id = content_hash(dataset)
 
         def load() -> LoadedData:
             data = load_dataset(dataset, Path(self.placement.data_root), processes=self.placement.cpus_per_pack)
-            samples = Samples(
-                dataset=dataset.name,
-                target=dataset.target,
-                class_names=data.class_names,
-                labels_N=data.test.labels_N,
-                sensitive_features=data.test.sensitive_features,
-            )
-            write_samples(self.store, dataset_id, samples)
+            write_samples(self.store, dataset_id, samples_of(dataset, data))
             return LoadedData(data, self.device)
 
         return _remember(self._data, dataset_id, load, keep=_KEPT_DATASETS)
@@ -81,19 +160,19 @@ class Worker:
         """The committed teacher, ready to teach: evaluation mode, no gradients.
 
         Raises:
-            TrialError: the teacher is not complete.
-            CorruptObjectError: its weights are not those its record names.
+            LostTeacherError: it is not complete, or its record or weights are damaged.
         """
 
         def load() -> nn.Module:
-            record = read_record(self.store, trial_id)
+            try:
+                record = read_record(self.store, trial_id)
+            except CorruptObjectError as error:
+                raise LostTeacherError(trial_id, str(error)) from error
             if record is None:
-                raise TrialError(f"teacher {trial_id} is not complete")
+                raise LostTeacherError(trial_id, "it is not complete")
             weights = self.store.get(record.weights_key)
             if weights is None or sha256(weights) != record.weights_sha256:
-                raise CorruptObjectError(
-                    f"store {self.store.url}: {record.weights_key!r} is not what the record of {trial_id} names"
-                )
+                raise LostTeacherError(trial_id, f"{record.weights_key!r} is not what its record names")
             return self._build(record.spec, weights, record.weights_key, data).eval().requires_grad_(False)
 
         return _remember(self._teachers, trial_id, load, keep=_KEPT_TEACHERS)
@@ -132,37 +211,6 @@ def make_deterministic(threads: int) -> None:
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cuda.matmul.allow_tf32 = False
-
-
-def device_name(device: torch.device) -> str:
-    """`cpu`, or the name of the GPU."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-
-
-@functools.cache
-def package_versions() -> dict[str, str]:
-    """Versions that a result may depend on."""
-    found = {"python": platform.python_version()}
-    for name in ("kd_ray", "torch", "numpy", "ray", "pyarrow"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
-@functools.cache
-def git_commit() -> str | None:
-    """Commit of the checkout kd_ray runs from, with `+` when files differ from it; None for an installed package."""
-    folder = Path(__file__).resolve().parents[2]
-    if not (folder / ".git").exists():
-        return None
-    try:
-        git = functools.partial(subprocess.run, cwd=folder, capture_output=True, text=True, check=True, timeout=10)
-        commit = git(["git", "rev-parse", "--short=12", "HEAD"]).stdout.strip()
-        return commit + ("+" if git(["git", "status", "--porcelain", "--untracked-files=no"]).stdout.strip() else "")
-    except (OSError, subprocess.SubprocessError):
-        return None
 
 
 def _remember(cache: OrderedDict[str, T], key: str, make: Callable[[], T], *, keep: int) -> T:

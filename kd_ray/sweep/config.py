@@ -285,6 +285,8 @@ class Placement(Config):
     """Folder with the data sets, the same path on every node."""
     checkpoint_interval_s: Annotated[float, Field(ge=0)] = 30.0
     """Least time in seconds between two checkpoints of a trial; 0 writes one after every epoch."""
+    checkpoint_every_epochs: PositiveInt | None = None
+    """Write a checkpoint after so many epochs too, however little time they took."""
     max_retries: Annotated[int, Field(ge=0)] = 2
     """How often a pack whose worker died is started again within one launch."""
 

@@ -44,6 +44,10 @@ class Pack:
     """Trials that one worker trains side by side on one stream of batches."""
 
     trials: tuple[PlannedTrial, ...]
+    retries: int = 0
+    """How often these trials were started again in this launch, because their worker had died."""
+    crashes: int = 0
+    """How often of those they may be at fault: the worker died alone, not with its node."""
 
     @property
     def pack_id(self) -> str:
