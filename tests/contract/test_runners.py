@@ -214,7 +214,7 @@ def test_a_killed_worker_is_replaced_within_the_same_launch(
     store = open_store(tmp_path / "store")
     with started("launch", str(file), "--store", str(tmp_path / "store"), cwd=tmp_path) as process:
         wait_until(lambda: has_checkpoint(store), process)
-        workers = [pid for pid in session_pids(process.pid) if "ray::ResourceTrainable" in command_line(pid)]
+        workers = [pid for pid in session_pids(process.pid) if "Trainable" in command_line(pid)]
         assert workers
         for pid in workers:
             os.kill(pid, signal.SIGKILL)

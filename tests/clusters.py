@@ -1,0 +1,193 @@
+"""A real Ray cluster of several nodes on this host, each of real processes that can be killed, frozen and started again.
+
+Every node listens on a loopback address of its own. `ray start --block` leads a session that holds all processes of the node, its workers
+included, so a node is known by that session's id: nothing here goes by a process's name, and other Ray clusters on the host are left alone.
+"""
+
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.processes import command_line, kill_session, session_pids, wait_until
+
+HEAD = "127.0.0.2"
+"""Address of the head. Ray would silently replace 127.0.0.1 by an outside address of the host; the others stay as given."""
+NODES = ("127.0.0.3", "127.0.0.4")
+"""Addresses for the other nodes."""
+HEALTH_CHECK = {
+    "RAY_health_check_period_ms": "1000",
+    "RAY_health_check_timeout_ms": "2000",
+    "RAY_health_check_failure_threshold": "3",
+}
+"""The head gives a silent node up after 3 × (1 + 2) s; Ray's default is about a minute."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Node:
+    """The processes of one node, the head or another one."""
+
+    address: str
+    """Its IP address."""
+    process: subprocess.Popen[str]
+    """`ray start --block`, the leader of the node's session."""
+    log: Path
+    """What it printed."""
+
+    def pids(self) -> list[int]:
+        """Its live processes; `ray start` is the last."""
+        return session_pids(self.process.pid)
+
+    def workers(self) -> list[int]:
+        """Those that hold an actor of a launch, at work or between two steps."""
+        names = ("ray::ResourceTrainable", "ray::PackTrainable")
+        return [pid for pid in self.pids() if command_line(pid).startswith(names)]
+
+    def raylet(self) -> int:
+        """The process by which Ray knows the node."""
+        (pid,) = (pid for pid in self.pids() if Path(command_line(pid).split(" ", 1)[0]).name == "raylet")
+        return pid
+
+    def kill(self) -> None:
+        """SIGKILL everything on it, frozen or not: the power fails."""
+        self._signal(signal.SIGSTOP)  # nobody can start a process that would be missed
+        kill_session(self.process.pid)
+        self.process.wait()
+
+    def kill_raylet(self) -> None:
+        """SIGKILL the raylet alone; its workers find out by themselves."""
+        os.kill(self.raylet(), signal.SIGKILL)
+
+    def freeze(self) -> None:
+        """SIGSTOP everything on it: the host hangs, or the network to it is cut."""
+        self._signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """SIGCONT everything on it."""
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> None:
+        # Until a look finds nobody new: what was listed may have forked before the signal reached it.
+        signalled: set[int] = set()
+        while new := set(self.pids()) - signalled:
+            for pid in new:
+                _send(pid, number)
+            signalled |= new
+
+
+def _send(pid: int, number: signal.Signals) -> None:
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return
+
+
+@dataclass(kw_only=True)
+class LoopbackCluster:
+    """A head without CPUs and any number of other nodes; see `loopback_cluster`."""
+
+    folder: Path
+    """Ray's files and what each `ray start` printed. Its path is short, because a Unix socket's has at most 107 characters."""
+    port: int
+    """Of the head; it stays the same when the head is started again."""
+    token: str
+    """What every node and every driver must present."""
+    nodes: list[Node] = field(default_factory=list)
+    """Every node that was ever started, the head among them."""
+
+    @property
+    def address(self) -> str:
+        """What a driver is given as `--address`."""
+        return f"{HEAD}:{self.port}"
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """What every node and every driver must have in its environment."""
+        return {
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN": self.token,
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_gcs_rpc_server_reconnect_timeout_s": "10",  # until a silent head is given up; 60 by default
+        }
+
+    def start_head(self) -> Node:
+        """Start the head, also one that was killed: at the same address, and with no memory of what was before."""
+        head = self._start(HEAD, "--head", f"--port={self.port}", "--num-cpus=0", "--include-dashboard=false")
+        self._await(head)
+        return head
+
+    def add_nodes(self, *addresses: str, cpus: int = 1) -> list[Node]:
+        """Start nodes that join the head, side by side."""
+        nodes = [self._start(address, f"--address={self.address}", f"--num-cpus={cpus}") for address in addresses]
+        for node in nodes:
+            self._await(node)
+        return nodes
+
+    def node_of(self, pid: int) -> Node | None:
+        """The node on which a process lives; None when it has ended, or is none of the cluster's."""
+        return next((node for node in self.nodes if pid in node.pids()), None)
+
+    def kill(self) -> None:
+        """SIGKILL every node."""
+        for node in self.nodes:
+            node.kill()
+
+    def _start(self, address: str, *options: str) -> Node:
+        files = self.folder / str(len(self.nodes))
+        files.mkdir()
+        command = [
+            *(sys.executable, "-m", "ray.scripts.scripts", "start", "--block"),
+            *options,
+            f"--node-ip-address={address}",
+            f"--temp-dir={files}",
+            f"--object-store-memory={80 * 2**20}",
+            f"--dashboard-agent-listen-port={_free_port(address)}",
+        ]
+        with (files / "start.log").open("w") as output:
+            process = subprocess.Popen(
+                command,
+                cwd=files,
+                env={**os.environ, **self.environment, **HEALTH_CHECK},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                text=True,
+                start_new_session=True,
+            )
+        node = Node(address=address, process=process, log=files / "start.log")
+        self.nodes.append(node)
+        return node
+
+    def _await(self, node: Node) -> None:
+        try:
+            wait_until(lambda: "Ray runtime started" in node.log.read_text(), node.process, timeout_s=60)
+        except AssertionError as error:
+            raise AssertionError(f"`ray start` for {node.address}: {error}\n{node.log.read_text()}") from error
+
+
+@contextmanager
+def loopback_cluster() -> Iterator[LoopbackCluster]:
+    """A cluster of which nothing runs yet; at the end nothing of it is left, no process and no file."""
+    folder = Path(tempfile.mkdtemp(prefix="kd", dir="/tmp"))
+    cluster = LoopbackCluster(folder=folder, port=_free_port(HEAD), token=secrets.token_hex(32))
+    try:
+        yield cluster
+    finally:
+        cluster.kill()
+        shutil.rmtree(folder)
+
+
+def _free_port(address: str) -> int:
+    """A port on which nobody listens."""
+    with socket.socket() as probe:
+        probe.bind((address, 0))
+        port: int = probe.getsockname()[1]
+        return port
