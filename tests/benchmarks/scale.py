@@ -1,0 +1,141 @@
+"""What the machinery costs beside training, at 1,000, 10,000 and 50,000 trials: `python -m tests.benchmarks.scale [N …]`.
+
+Trials are synthetic: they take no time and have 1,000 test samples in 100 classes, three colors, two textures and ten epochs each.
+Everything else is real. Each size runs in a fresh store and a fresh driver process: plan, schedule through Ray (packs of ten), leases,
+weights, records, tables. Then, each in a process of its own as a user types it: the same launch again, `status`, and a group-by over all
+class rows.
+
+Figures include starting and stopping Ray; `relaunch` and `status` include starting Python.
+"""
+
+import argparse
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+SIZES = (1_000, 10_000, 50_000)
+ROUNDS = 5
+GROUP_BY = "SELECT role, temperature, class_index, avg(accuracy) AS accuracy FROM class_metrics GROUP BY ALL"
+
+
+def measure(num_trials: int, folder: Path) -> dict[str, float]:
+    """All figures for one size."""
+    from tests.benchmarks.synthetic import synthetic_sweep
+
+    store = folder / f"store-{num_trials}"
+    data_root = folder / "data"
+    sweep = folder / f"synthetic-{num_trials}.yaml"
+    sweep.write_text(synthetic_sweep(num_trials, str(data_root)).to_yaml())
+    driver = _python("-m", "tests.benchmarks.scale", "--driver", str(sweep), str(store))
+    found: dict[str, Any] = json.loads(driver.splitlines()[-1])
+    found["relaunch_s"] = _seconds("-m", "kd_ray.cli", "launch", str(sweep), "--store", str(store))
+    found["status_s"] = _seconds("-m", "kd_ray.cli", "status", "synthetic", "--store", str(store))
+    found |= json.loads(_python("-m", "tests.benchmarks.scale", "--query", str(store)).splitlines()[-1])
+    return found
+
+
+def drive(sweep: str, store: str) -> dict[str, float]:
+    """Launch in this process, and say what it took."""
+    from kd_ray.cluster.launch import launch
+    from kd_ray.cluster.ray_tune import RayRunner
+    from kd_ray.results.store import open_store
+    from kd_ray.sweep.load import load_sweep
+    from tests.benchmarks.synthetic import synthetic_worker
+
+    file = load_sweep(Path(sweep))
+    started = time.perf_counter()
+    report = launch(file, open_store(store), runner=RayRunner(placement=file.sweep.placement, worker=synthetic_worker))
+    elapsed_s = time.perf_counter() - started
+    assert report.exit_code == 0, report
+    assert not report.warnings, report.warnings
+    num_trials = len(report.trials)
+    return {
+        "trials": num_trials,
+        "elapsed_s": elapsed_s,
+        "ms_per_trial": 1000 * elapsed_s / num_trials,
+        "driver_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000,
+        "imports_torch": float("torch" in sys.modules),
+    }
+
+
+def query(store: str) -> dict[str, float]:
+    """Median time of the group-by, and how many rows it went over."""
+    from kd_ray.results.query import Results
+    from kd_ray.results.store import open_store
+
+    results = Results(open_store(store))
+    rows = results.query("SELECT count(*) AS n FROM class_metrics")["n"].to_pylist()[0]
+    times = []
+    for _ in range(ROUNDS):
+        started = time.perf_counter()
+        results.query(GROUP_BY)
+        times.append(time.perf_counter() - started)
+    return {"class_rows": rows, "group_by_s": median(times)}
+
+
+def _seconds(*arguments: str) -> float:
+    started = time.perf_counter()
+    _python(*arguments)
+    return time.perf_counter() - started
+
+
+def _python(*arguments: str) -> str:
+    root = Path(__file__).resolve().parents[2]
+    done = subprocess.run([sys.executable, *arguments], cwd=root, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{arguments}: exit code {done.returncode}\n{done.stdout}\n{done.stderr}")
+    return done.stdout
+
+
+def environment() -> str:
+    """Hardware and versions."""
+    packages = ", ".join(f"{name} {version(name)}" for name in ("ray", "pyarrow", "duckdb", "obstore", "numpy"))
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return f"{os.cpu_count()} CPUs, {memory:.0f} GiB, Python {platform.python_version()}, {packages}"
+
+
+def table(rows: list[dict[str, float]]) -> str:
+    """The scale table as Markdown."""
+    lines = [
+        "| trials | wall s | ms per trial | driver MB | relaunch s | status s | class rows | group-by s |",
+        "|---:|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    lines += [
+        f"| {row['trials']:,} | {row['elapsed_s']:.0f} | {row['ms_per_trial']:.1f} | {row['driver_mb']:.0f} | {row['relaunch_s']:.1f} "
+        f"| {row['status_s']:.1f} | {row['class_rows']:,} | {row['group_by_s']:.3f} |"
+        for row in rows
+    ]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measure every size, and print the table."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
+    parser.add_argument("sizes", nargs="*", type=int, default=list(SIZES))
+    parser.add_argument("--driver", nargs=2, metavar=("SWEEP", "STORE"), help=argparse.SUPPRESS)
+    parser.add_argument("--query", metavar="STORE", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.driver:
+        sys.stdout.write(json.dumps(drive(*options.driver)) + "\n")
+    elif options.query:
+        sys.stdout.write(json.dumps(query(options.query)) + "\n")
+    else:
+        with tempfile.TemporaryDirectory(prefix="kd_ray_scale_") as folder:
+            rows = []
+            for size in options.sizes:
+                rows.append(measure(size, Path(folder)))
+                sys.stderr.write(f"{rows[-1]}\n")
+        sys.stdout.write(f"{environment()}; n = 1 run per size, group-by: median of {ROUNDS}\n\n{table(rows)}\n")
+
+
+if __name__ == "__main__":
+    main()
