@@ -1,12 +1,13 @@
 """The command line: arguments in, text out; no logic.
 
 Heavy imports (torch, ray, duckdb) happen inside the commands that need them, so that `--help`, `plan` and `status` start at once.
-Exit codes: 0 done, 1 some trials failed, 2 bad input, 130 interrupted.
+Exit codes: 0 done, 1 some trials failed or problems were found, 2 bad input, 130 interrupted.
 """
 
 import io
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -205,6 +206,78 @@ def schema_command(table: str | None, sweep_file: bool) -> None:
     click.echo(text.schema(table))
 
 
+@cli.command("gc", cls=Command, example="kd-ray gc --older-than 7d")
+@_store_option
+@click.option("--yes", is_flag=True, help="Delete without asking.")
+@click.option(
+    "--older-than",
+    metavar="AGE",
+    callback=lambda _ctx, _param, value: _seconds(value),
+    help="Only what is older: 90s, 30m, 12h, 7d. Nothing younger than a minute and a half is ever touched.",
+)
+@click.option("--damaged", is_flag=True, help="Also what was set aside as damaged.")
+@click.option("--orphans", is_flag=True, help="Also trials that no sweep lists, with their records: results are lost.")
+@_JSON
+def gc_command(store_url: str, yes: bool, older_than: float, damaged: bool, orphans: bool, as_json: bool) -> None:
+    """Show what is safe to delete, and delete it after a question. Launches may be running."""
+    from kd_ray import text
+    from kd_ray.results.gc import collect, find_garbage
+
+    store = _open(store_url)
+    found = find_garbage(store, older_than_s=older_than, with_damaged=damaged, with_orphans=orphans)
+    if not as_json:
+        click.echo(text.garbage(found))
+    asks = not yes and not as_json and bool(found.garbage) and sys.stdin.isatty() and sys.stdout.isatty()
+    deletes = bool(found.garbage) and (yes or (asks and click.confirm("delete all of it?")))
+    if deletes:
+        show = _progress()
+        found = collect(store, found, on_progress=lambda done, total: show("deleting", done, total))
+    if as_json:
+        click.echo(json.dumps({"deleted": deletes, **found.to_dict()}, indent=1))
+    elif found.garbage or deletes:
+        click.echo(text.collected(found, deleted=deletes, asked=asks))
+
+
+@cli.command("verify", cls=Command, example="kd-ray verify trifeature-quick --repair")
+@click.argument("sweep_name", metavar="[SWEEP_NAME]", required=False)
+@_store_option
+@click.option("--repair", is_flag=True, help="Set damaged objects aside, and rebuild the tables that follow from them.")
+@click.option("--rebuild-tables", is_flag=True, help="Throw the tables away and fold them again from the records.")
+@_JSON
+def verify_command(sweep_name: str | None, store_url: str, repair: bool, rebuild_tables: bool, as_json: bool) -> None:
+    """Read everything a sweep has in the store and name what is not as it was written; without a name, all sweeps."""
+    from kd_ray import text
+    from kd_ray.results import verify
+
+    store, show = _open(store_url), _progress()
+    report = verify.verify(store, sweep_name, with_tables=not rebuild_tables, on_progress=show)
+    repaired = verify.repair(store, report, on_progress=show) if repair else None
+    rebuilt = [verify.rebuild_tables(store, name) for name in report.sweeps] if rebuild_tables else []
+    if as_json:
+        words = {**report.to_dict(), "repaired": repaired and repaired.to_dict(), "rebuilt": rebuilt}
+        click.echo(json.dumps(words, indent=1))
+    else:
+        click.echo("\n".join([text.verified(report, repaired, store=_other_store(store_url)), *rebuilt]))
+    sys.exit(1 if report.problems else 0)
+
+
+@cli.command("adopt", cls=Command, example="kd-ray adopt s3://lab/kd_ray --sweep trifeature-quick --dry-run")
+@click.argument("from_store", metavar="FROM_STORE")
+@_store_option
+@click.option("--sweep", "sweep_name", metavar="NAME", help="Only this sweep and its trials.")
+@click.option("--dry-run", is_flag=True, help="Read and check everything, write nothing.")
+@_JSON
+def adopt_command(from_store: str, store_url: str, sweep_name: str | None, dry_run: bool, as_json: bool) -> None:
+    """Merge the committed trials and the sweeps of another store into this one. The other store stays as it is."""
+    from kd_ray import text
+    from kd_ray.results.adopt import adopt
+
+    source, target = _open(from_store), _store(store_url)
+    report = adopt(source, target, sweep=sweep_name, dry_run=dry_run, on_progress=_progress())
+    click.echo(json.dumps(report.to_dict(), indent=1) if as_json else text.adopted(report))
+    sys.exit(1 if report.is_incomplete else 0)
+
+
 @cli.group("data")
 def data_group() -> None:
     """Look at data sets."""
@@ -267,9 +340,38 @@ def _launch(
 
     store = _store(store_url)
     report = launch(file, store, display=TextDisplay(_console()), verbose=verbose, weights=weights, **options)
-    default = os.environ.get("KD_RAY_STORE") or DEFAULT_STORE
-    click.echo(text.launch_report(report, Results(store), store=None if store_url == default else store_url))
+    click.echo(text.launch_report(report, Results(store), store=_other_store(store_url)))
     sys.exit(report.exit_code)
+
+
+def _other_store(url: str) -> str | None:
+    """The store as the next command has to be told of it; None for the default one."""
+    return None if url == (os.environ.get("KD_RAY_STORE") or DEFAULT_STORE) else url
+
+
+def _seconds(age: str | None) -> float:
+    """An age such as `12h`."""
+    if age is None:
+        return 0.0
+    match = re.fullmatch(r"(\d+)([smhd])", age)
+    if match is None:
+        raise InvalidInputError(f"--older-than {age}: expected a number and a unit: 90s, 30m, 12h or 7d")
+    return int(match[1]) * {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}[match[2]]
+
+
+def _progress() -> Callable[[str, int, int], None]:
+    """One line on the terminal that says how far a long command is; elsewhere nothing."""
+    shown_at = 0.0
+
+    def show(what: str, done: int, total: int) -> None:
+        nonlocal shown_at
+        if not sys.stderr.isatty() or (done < total and time.monotonic() - shown_at < 0.1):
+            return
+        shown_at = time.monotonic()
+        line = f"{what}: {done:,} / {total:,}" if done < total else ""
+        click.echo(f"\r\x1b[K{line}", nl=False, err=True)
+
+    return show
 
 
 def _console() -> Any:

@@ -1,7 +1,12 @@
 """The command line as a person meets it: help, exit codes, messages, formats."""
 
 import json
+import os
+import pty
 import re
+import shutil
+import subprocess
+import time
 from pathlib import Path
 
 import click
@@ -12,8 +17,9 @@ from kd_ray.cli import Command, cli
 from kd_ray.cluster.launch import launch
 from kd_ray.results.schema import TABLES
 from kd_ray.results.store import open_store
+from tests import processes
 from tests.processes import run_cli
-from tests.sweeps import tiny_sweep, write_tiny_sweep
+from tests.sweeps import assert_same_tables, tiny_sweep, write_tiny_sweep
 
 README = Path(__file__).resolve().parents[1] / "README.md"
 
@@ -178,6 +184,93 @@ def test_data_show_draws_a_contact_sheet(tmp_path: Path) -> None:
     assert (tmp_path / "s.png").read_bytes().startswith(b"\x89PNG")
 
 
+def littered(finished: Path, root: Path) -> Path:
+    """A copy of the finished store with two hours old errors of complete trials."""
+    shutil.copytree(finished, root)
+    for trial in (root / "trials").iterdir():
+        (trial / "error.json").write_text("{}")
+        os.utime(trial / "error.json", (time.time() - 7200, time.time() - 7200))
+    return root
+
+
+def errors_in(root: Path) -> int:
+    return len(list(root.rglob("error.json")))
+
+
+def test_gc_without_a_terminal_only_shows_unless_told_yes(finished: Path, tmp_path: Path) -> None:
+    root = littered(finished, tmp_path / "store")
+    shown = run_cli("gc", "--store", str(root), cwd=tmp_path)
+    assert shown.returncode == 0, shown.stderr
+    assert re.search(r"errors +7 +14 B +their trials are complete by now", shown.stdout)
+    assert shown.stdout.endswith(
+        "nothing deleted: 7 objects, 14 B; there is no terminal to ask on, --yes deletes them\n"
+    )
+    assert json.loads(run_cli("gc", "--store", str(root), "--json", cwd=tmp_path).stdout)["deleted"] is False
+    assert errors_in(root) == 7
+    gone = run_cli("gc", "--store", str(root), "--yes", cwd=tmp_path)
+    assert gone.stdout.endswith("deleted: 7 objects, 14 B\n")
+    assert errors_in(root) == 0
+    again = run_cli("gc", "--store", str(root), "--yes", cwd=tmp_path)
+    assert (again.returncode, again.stdout) == (0, f"store {root}: nothing to delete\n")
+
+
+@pytest.mark.parametrize(("answer", "left"), [("n", 7), ("", 7), ("y", 0)])
+def test_gc_on_a_terminal_asks(answer: str, left: int, finished: Path, tmp_path: Path) -> None:
+    root = littered(finished, tmp_path / "store")
+    master, terminal = pty.openpty()
+    try:
+        os.write(master, f"{answer}\n".encode())
+        arguments = processes.command("gc", "--store", str(root))
+        done = subprocess.run(arguments, stdin=terminal, stdout=terminal, stderr=terminal, timeout=60, check=False)
+        assert done.returncode == 0
+        assert b"delete all of it?" in os.read(master, 10_000)
+    finally:
+        os.close(master)
+        os.close(terminal)
+    assert errors_in(root) == left
+
+
+def test_verify_says_that_all_is_well(finished: Path, tmp_path: Path) -> None:
+    done = run_cli("verify", "--store", str(finished), cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.fullmatch(r"store .*: 1 sweeps, 7 records, \d+ objects read, no problems\n", done.stdout)
+
+
+def test_verify_names_damage_mends_it_and_says_what_to_type_next(finished: Path, tmp_path: Path) -> None:
+    root = tmp_path / "store"
+    shutil.copytree(finished, root)
+    weights = next(root.glob("trials/*/weights-*.safetensors"))
+    weights.write_bytes(b"noise")
+    (root / "tables" / "epochs" / "sweep=tiny" / "part-00000.parquet").write_bytes(b"noise")
+    found = run_cli("verify", "tiny", "--store", str(root), cwd=tmp_path)
+    assert found.returncode == 1
+    assert f"problem: {weights.relative_to(root)}: it is not what the record of" in found.stdout
+    assert "problem: tables/epochs/sweep=tiny/part-00000.parquet: it is not a whole table part" in found.stdout
+    assert found.stdout.endswith(f"mend it:  kd-ray verify tiny --repair --store {root}\n")
+    mended = run_cli("verify", "--repair", "--store", str(root), cwd=tmp_path)
+    assert mended.returncode == 1
+    assert f"done: trials/{weights.parent.name}/record.parquet: set aside" in mended.stdout
+    assert "done: tables of sweep tiny: rebuilt from 6 trials" in mended.stdout
+    assert mended.stdout.endswith(f"go on with:  kd-ray resume tiny --store {root}\n")
+    as_json = run_cli("verify", "--rebuild-tables", "--json", "--store", str(root), cwd=tmp_path)
+    assert as_json.returncode == 0
+    assert json.loads(as_json.stdout)["rebuilt"] == ["tables of sweep tiny: rebuilt from 6 trials"]
+    assert json.loads(as_json.stdout)["num_set_aside"] == 1
+
+
+def test_adopt_merges_a_store(finished: Path, tmp_path: Path) -> None:
+    root = tmp_path / "kd_ray_store"
+    dry = run_cli("adopt", str(finished), "--dry-run", cwd=tmp_path)
+    assert dry.stdout == f"{finished} → {root}: 7 trials would be adopted, 0 were there already; sweeps: tiny\n"
+    assert not root.exists()
+    done = run_cli("adopt", str(finished), cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == f"{finished} → {root}: 7 trials adopted, 0 were there already; sweeps: tiny\n"
+    assert_same_tables(open_store(root), open_store(finished))
+    again = json.loads(run_cli("adopt", str(finished), "--json", cwd=tmp_path).stdout)
+    assert (again["adopted"], len(again["present"])) == ([], 7)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -197,6 +290,12 @@ def test_data_show_draws_a_contact_sheet(tmp_path: Path) -> None:
         (["status", "none", "--store", "."], "no sweep 'none'; it has: none"),
         (["query", "SELEC 1", "--store", "."], "tables and views: trials, class_metrics"),
         (["query", "SELECT 1", "--store", ".", "-o", "no/such/dir.csv"], "-o no/such/dir.csv: cannot write"),
+        (["gc", "--older-than", "soon", "--store", "."], "--older-than soon: expected a number and a unit: 90s, 30m, 12h or 7d"),
+        (["gc"], "there is no such folder"),
+        (["verify", "none", "--store", "."], "no sweep 'none'; it has: none"),
+        (["adopt", "nowhere"], "store nowhere: there is no such folder"),
+        (["adopt", ".", "--store", "."], "it cannot be merged into itself"),
+        (["adopt", ".", "--sweep", "none"], "no sweep 'none'; it has: none"),
         (["schema", "nothing"], "no table 'nothing'; valid: trials, class_metrics"),
         (["data", "show", "mnist", "-o", "x.png"], "must be one of 'trifeature', 'cifar10', got 'mnist'"),
     ],
