@@ -367,7 +367,7 @@ class _BackgroundFold:
     """Folds while the sweep runs, so that a query sees committed trials soon; never in the way of the scheduler."""
 
     def __init__(self, store: Store, sweep: str, warnings: _Warnings) -> None:
-        self._fold: Callable[[], FoldReport] = lambda: fold(store, sweep)
+        self._fold: Callable[[], FoldReport] = lambda: fold(store, sweep, settle=False)
         self._warnings = warnings
         self._due = threading.Event()
         self._stop = threading.Event()

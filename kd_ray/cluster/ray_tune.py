@@ -443,6 +443,12 @@ class _Handout(_NotKept, Searcher):
         """Nothing was kept: the store is the ledger."""
 
 
+def _forget_metrics(trial: Any) -> None:
+    """Drop Tune's running statistics of a pack that has ended: tens of kilobytes each, kept to the end of the sweep, read by nobody."""
+    trial.metric_analysis.clear()
+    trial.metric_n_steps.clear()
+
+
 def _cause_of(death: Exception, node_ip: str | None) -> str:
     if isinstance(death, OutOfMemoryError):
         return "WorkerDied: Ray ended its worker process, because the node was running out of memory"
@@ -482,9 +488,13 @@ class _Relay(_NotKept, tune.Callback):
         if pack := self._handout.packs.get(trial.trial_id):
             self._observer.started(pack)
 
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        _forget_metrics(trial)
+
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         death = trial.get_pickled_error() or RuntimeError("Ray does not say why")
         self._handout.book(trial.trial_id, trial.last_result or {}, death)
+        _forget_metrics(trial)
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any

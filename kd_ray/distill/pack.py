@@ -334,7 +334,8 @@ class _Run:
         """Name the failure in the store, and give the trial back. A student whose teacher is lost is only given back."""
         if isinstance(error, LostTeacherError):
             self._warn(f"{error}; it is trained again")
-            set_aside_trial(self._store, error.teacher, launch_id=self._worker.launch_id)
+            # Under a name of its own: this launch may be training the teacher again already.
+            set_aside_trial(self._store, error.teacher, launch_id=ledger.new_launch_id())
         elif isinstance(error, StoreError) and not isinstance(error, CorruptObjectError):
             raise error
         else:

@@ -23,7 +23,9 @@ KEEP = 2
 
 
 @dataclass(frozen=True, kw_only=True, order=True)
-class _Found:
+class StoredCheckpoint:
+    """A checkpoint in the store; the more advanced is the greater."""
+
     step: int
     generation: int
     digest: str
@@ -40,22 +42,23 @@ class Checkpoints:
         """The first holder of a trial finds none, so only a later one looks."""
         self._store = store
         self._lease = lease
-        self._found = _list(store, lease.trial_id) if lease.generation > 1 else []
+        self._found = list_checkpoints(store, lease.trial_id) if lease.generation > 1 else []
 
     def load(self, decode: Callable[[bytes], T]) -> T | None:
         """The most advanced whole checkpoint; a damaged one is set aside, and the one before it is used."""
-        for found in reversed(self._found):
+        while self._found:
+            found = self._found[-1]
             data = self._store.get(found.key)
-            if data is None:
-                continue
-            if sha256(data)[:16] != found.digest:
+            if data is not None and sha256(data)[:16] != found.digest:
                 kept = self._store.set_aside(found.key, data)
                 logger.warning("checkpoint %s is damaged; kept as %s, going on from the one before", found.key, kept)
-                continue
-            try:
-                return decode(data)
-            except (ValueError, KeyError, TypeError) as error:
-                logger.warning("checkpoint %s is passed over: %s", found.key, error)
+            elif data is not None:
+                try:
+                    return decode(data)
+                except (ValueError, KeyError, TypeError) as error:
+                    logger.warning("checkpoint %s is passed over: %s", found.key, error)
+            # Nobody can go on from it, so it is none of the two that `save` keeps.
+            self._found.pop()
         return None
 
     def save(self, step: int, data: bytes) -> None:
@@ -63,7 +66,7 @@ class Checkpoints:
         digest = sha256(data)[:16]
         key = checkpoint_key(self._lease.trial_id, self._lease.generation, step, digest)
         self._store.put(key, data)
-        new = _Found(step=step, generation=self._lease.generation, digest=digest, key=key)
+        new = StoredCheckpoint(step=step, generation=self._lease.generation, digest=digest, key=key)
         self._found = sorted({*self._found, new})
         mine = [found for found in self._found if found.generation <= self._lease.generation]
         for old in mine[:-KEEP]:
@@ -77,11 +80,11 @@ class Checkpoints:
         self._found = []
 
 
-def _list(store: Store, trial_id: str) -> list[_Found]:
+def list_checkpoints(store: Store, trial_id: str) -> list[StoredCheckpoint]:
     """Checkpoints of a trial, the most advanced last."""
     matches = [(item.key, _NAME.search(item.key)) for item in store.entries(checkpoint_folder(trial_id))]
     return sorted(
-        _Found(step=int(match["step"]), generation=int(match["generation"]), digest=match["digest"], key=key)
+        StoredCheckpoint(step=int(match["step"]), generation=int(match["generation"]), digest=match["digest"], key=key)
         for key, match in matches
         if match
     )

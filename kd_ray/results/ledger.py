@@ -179,10 +179,15 @@ def acquire(store: Store, trial_id: str, *, launch_id: str, after: int = 0) -> L
     if after == 0 and store.put_new(lease_key(trial_id, 1), lease.to_json()):
         return lease
     newest = _newest_lease(store, trial_id, store.entries(lease_folder(trial_id)))
-    if newest is not None:
-        if is_live(newest) and newest.launch_id != launch_id:
+    if newest is not None and is_live(newest) and newest.launch_id != launch_id:
+        return None
+    last = newest.generation if newest else 0
+    # The leases of a trial that was complete are gone; a gap below would let the next holder take the first as if the trial were new.
+    for generation in range(1, after + 1):
+        filler = replace(lease, generation=generation, released=True)
+        if not store.put_new(lease_key(trial_id, generation), filler.to_json()) and generation > last:
             return None
-        lease = replace(lease, generation=max(after, newest.generation) + 1)
+    lease = replace(lease, generation=max(after, last) + 1)
     return lease if store.put_new(lease_key(trial_id, lease.generation), lease.to_json()) else None
 
 

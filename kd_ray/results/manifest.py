@@ -124,7 +124,7 @@ def write_manifest(
         manifest = _continue(found, sweep, trials, sweep_yaml=sweep_yaml, weights=weights)
         old = found.manifest
         if old is not None and not found.damaged and replace(manifest, generation=old.generation) == old:
-            if not store.exists(sweep_key(sweep.name)):
+            if store.get(sweep_key(sweep.name)) != sweep_yaml.encode():
                 store.put(sweep_key(sweep.name), sweep_yaml.encode())
             return old
         if store.put_new(manifest_key(sweep.name, manifest.generation), manifest.to_json()):

@@ -5,7 +5,7 @@ rebuilt whole from the records whenever its set of committed trials changed, and
 or half a trial. Tables can be thrown away: the next fold rebuilds them.
 
 Each part carries a fold key, which stands for everything its rows depend on, down to the e_tag of every record. An index remembers the fold
-key and the e_tag of each part, so a fold that has nothing to do reads the index and two listings. Whatever was deleted, overwritten or
+key and the e_tag of each part, so a fold that has nothing to do reads the index and four listings. Whatever was deleted, overwritten or
 damaged since has another e_tag and is looked at.
 """
 
@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, replace
 
 import pyarrow as pa
 
-from kd_ray.errors import CorruptObjectError
+from kd_ray.errors import CorruptObjectError, OtherVersionError
 from kd_ray.results.manifest import Manifest, ManifestTrial, read_manifest
 from kd_ray.results.record import Record, Samples, decode_table, encode_table, read_record, read_samples
 from kd_ray.results.rows import part_rows, sample_rows
@@ -65,10 +65,11 @@ def committed(store: Store) -> dict[str, str]:
     return {trial_id: e_tag for (trial_id, name), e_tag in found if name == RECORD_NAME}
 
 
-def fold(store: Store, sweep: str) -> FoldReport:
+def fold(store: Store, sweep: str, *, settle: bool = True) -> FoldReport:
     """Bring the tables of a sweep up to date with its newest manifest and the committed trials.
 
-    Two launches may fold at the same time. Each looks again after its last write, so whoever writes last leaves the newest state.
+    Two launches may fold at the same time. To `settle`, each looks again after its last write, so whoever writes last leaves the newest
+    state. A fold while trials are being committed would never get there, and looks once.
 
     Raises:
         InvalidInputError: the store has no such sweep.
@@ -77,7 +78,7 @@ def fold(store: Store, sweep: str) -> FoldReport:
     while True:
         report = _Fold(store, read_manifest(store, sweep), committed(store)).run()
         written += report.num_parts_written
-        if not report.num_parts_written or report.problems:
+        if not settle or not report.num_parts_written or report.problems:
             return replace(report, num_parts_written=written)
 
 
@@ -91,16 +92,17 @@ class _Fold:
         self._present = {
             item.key: item.e_tag for item in store.entries(TABLES_FOLDER) if f"/sweep={manifest.sweep}/" in item.key
         }
-        self._index = _read_index(store, manifest.sweep)
+        self._known = read_index(store, manifest.sweep)
+        self._index: dict[str, list[str]] = {}
         self._samples = _SamplesCache(store)
         self._num_trials = 0
         self._written = 0
         self._damaged_trials: dict[str, str] = {}
         self._damaged_samples: dict[str, str] = {}
+        self._problems: list[str] = []
 
     def run(self) -> FoldReport:
         """Rebuild what is not up to date, drop what has no place, remember what was done."""
-        before = dict(self._index)
         trials = self._manifest.trials
         parts = [trials[i : i + TRIALS_PER_PART] for i in range(0, len(trials), TRIALS_PER_PART)]
         for number, part in enumerate(parts):
@@ -111,12 +113,12 @@ class _Fold:
         for key in set(self._present) - set(self._index):
             self._store.delete(key)
             self._written += 1
-        if self._index != before:
+        if self._index != self._known:
             self._store.put(fold_index_key(self._manifest.sweep), json.dumps(self._index).encode())
         return FoldReport(
             num_trials=self._num_trials,
             num_parts_written=self._written,
-            problems=(*self._damaged_trials.values(), *self._damaged_samples.values()),
+            problems=(*self._damaged_trials.values(), *self._damaged_samples.values(), *self._problems),
             damaged_trials=tuple(self._damaged_trials),
             damaged_samples=tuple(self._damaged_samples),
         )
@@ -132,14 +134,12 @@ class _Fold:
         """Whether a part is what it should be; a part that the index does not vouch for is read and checked."""
         there = self._present.get(key)
         if wanted is None or there is None:
-            self._index.pop(key, None)
             return wanted is None and there is None
-        if self._index.get(key) == [wanted, there]:
-            return True
-        if self._index.get(key, ["", ""])[1] != there and _whole_part_fold_key(self._store, key) == wanted:
-            self._index[key] = [wanted, there]
-            return True
-        return False
+        known = self._known.get(key, ["", ""])
+        if known != [wanted, there] and (known[1] == there or _whole_part_fold_key(self._store, key) != wanted):
+            return False
+        self._index[key] = [wanted, there]
+        return True
 
     def _write_part(self, keys: Mapping[str, str], trials: list[ManifestTrial]) -> list[ManifestTrial]:
         """Rebuild one part of every table from the records; returns the trials it holds."""
@@ -170,7 +170,9 @@ class _Fold:
             return read_record(self._store, trial.trial_id)
         except CorruptObjectError as error:
             self._damaged_trials[trial.trial_id] = f"{error}; the tables lack this trial"
-            return None
+        except OtherVersionError as error:
+            self._problems.append(f"{error}; the tables lack this trial")
+        return None
 
     def _samples_of(self, dataset_id: str) -> Samples | None:
         try:
@@ -258,7 +260,7 @@ class _SamplesCache:
         return self._samples[dataset_id]
 
 
-def _read_index(store: Store, sweep: str) -> dict[str, list[str]]:
+def read_index(store: Store, sweep: str) -> dict[str, list[str]]:
     """[fold key, e_tag] by part; empty when there is no index, or it cannot be read."""
     try:
         index = json.loads(store.get(fold_index_key(sweep)) or b"{}")

@@ -59,7 +59,7 @@ def test_after_a_crash_only_what_is_left_queues_again_and_only_so_often() -> Non
     queue.end(again, committed=(), failed=(), crashed=True)
     assert queue.is_exhausted()
     assert queue.given_up == {second}
-    assert queue.retries == {second: 2}
+    assert (again.retries, again.crashes) == (1, 1)
 
 
 def test_after_a_crash_the_rest_comes_back_in_two_halves() -> None:
@@ -69,6 +69,82 @@ def test_after_a_crash_the_rest_comes_back_in_two_halves() -> None:
     queue.end(pack, committed=(), failed=(), crashed=True)
     assert [len(part.trials) for part in queue.waiting] == [2, 1]
     assert tuple(trial for part in queue.waiting for trial in part.trials) == pack.trials
+
+
+def lone_pack(**changes: int) -> Pack:
+    return Pack(trials=next(pack for pack in PACKS if role(pack) == "scratch").trials[:1], **changes)
+
+
+def test_a_trial_that_kills_its_worker_ends_up_alone_and_is_given_up() -> None:
+    """Guards the halves of `end`: one bad trial costs the others of its pack a few restarts, and nothing else."""
+    pack = Pack(trials=tuple(trial for pack in PACKS if role(pack) == "distilled" for trial in pack.trials))
+    assert len(pack.trials) == 6
+    bad = pack.trials[4].trial_id
+    queue = PackQueue.of([pack], pack.teachers, max_retries=1)
+    ran: list[int] = []
+    while taken := queue.take():
+        ran.append(len(taken.trials))
+        crashed = bad in ids(taken)
+        queue.end(taken, committed=() if crashed else ids(taken), failed=(), crashed=crashed)
+    assert queue.given_up == {bad}
+    assert queue.done >= ids(pack) - {bad}
+    assert ran == [6, 3, 3, 2, 1, 1, 1]
+
+
+def test_a_trial_alone_is_given_up_after_so_many_crashes() -> None:
+    """Guards `max_retries`: the first start and so many more."""
+    queue = PackQueue.of([lone_pack()], (), max_retries=2)
+    starts = 0
+    while taken := queue.take():
+        starts += 1
+        assert (taken.retries, taken.crashes) == (starts - 1, starts - 1)
+        queue.end(taken, committed=(), failed=(), crashed=True)
+    assert starts == 3
+    assert queue.given_up == ids(lone_pack())
+
+
+def test_without_retries_a_crash_gives_the_whole_pack_up() -> None:
+    queue = PackQueue.of((), (), max_retries=0)
+    pack = next(pack for pack in PACKS if len(pack.trials) == 2)
+    queue.end(pack, committed=(), failed=(), crashed=True)
+    assert queue.given_up == ids(pack)
+    assert not queue.waiting
+
+
+def test_a_pack_that_lost_its_node_comes_back_whole_however_often() -> None:
+    """Guards `at_fault`: nodes and stores that go away cost no trial its retries, and split no pack."""
+    pack = next(pack for pack in PACKS if len(pack.trials) == 2)
+    queue = PackQueue.of([pack], pack.teachers, max_retries=0)
+    for losses in range(20):
+        taken = queue.take()
+        assert taken
+        assert (taken.trials, taken.retries, taken.crashes) == (pack.trials, losses, 0)
+        queue.end(taken, committed=(), failed=(), crashed=True, at_fault=False)
+    assert not queue.given_up
+
+
+def test_a_launch_ends_although_nodes_go_on_being_lost() -> None:
+    """Guards `_RETRIES_WITHOUT_FAULT`."""
+    queue = PackQueue.of([lone_pack()], (), max_retries=5)
+    starts = 0
+    while taken := queue.take():
+        starts += 1
+        queue.end(taken, committed=(), failed=(), crashed=True, at_fault=False)
+    assert starts == 101
+    assert queue.given_up == ids(lone_pack())
+
+
+def test_losses_of_nodes_do_not_count_as_crashes() -> None:
+    queue = PackQueue.of([lone_pack()], (), max_retries=1)
+    for at_fault in (False, False, True, False):
+        taken = queue.take()
+        assert taken
+        queue.end(taken, committed=(), failed=(), crashed=True, at_fault=at_fault)
+    last = queue.take()
+    assert last
+    assert (last.retries, last.crashes) == (4, 1)
+    queue.end(last, committed=(), failed=(), crashed=True)
+    assert queue.given_up == ids(last)
 
 
 def test_a_pack_that_ended_without_a_crash_is_not_started_again() -> None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from kd_ray.distill.worker import Worker
-from kd_ray.errors import TrialError
+from kd_ray.errors import LostTeacherError, TrialError
 from kd_ray.results.record import read_samples
 from kd_ray.results.store import Store
 from kd_ray.sweep.config import Placement, TrifeatureDataset
@@ -36,8 +36,9 @@ def test_data_are_loaded_once_and_their_samples_stored_once(store: Store, trifea
 
 def test_a_teacher_that_is_not_complete_cannot_teach(store: Store, trifeature_root: Path) -> None:
     worker = Worker(store, Placement(data_root=str(trifeature_root)), launch_id="x")
-    with pytest.raises(TrialError, match="teacher 0123456789abcdef is not complete"):
+    with pytest.raises(LostTeacherError, match="teacher 0123456789abcdef: it is not complete") as caught:
         worker.teacher("0123456789abcdef", worker.data(DATASET))
+    assert caught.value.teacher == "0123456789abcdef"
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")

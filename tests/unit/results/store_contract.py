@@ -46,7 +46,7 @@ def tell_an_object_from_what_was_written_over_it(store: Store) -> None:
     first = store.head("a/b")
     assert first is not None
     assert (first.key, first.size_bytes, first.e_tag) == ("a/b", 3, written)
-    assert [item for item in store.entries("a")] == [first]
+    assert list(store.entries("a")) == [first]
     store.put("a/b", b"two")
     second = store.head("a/b")
     assert second is not None

@@ -22,12 +22,15 @@ from kd_ray.results.ledger import (
     process_started,
     read_error,
     release,
+    remove,
     renew,
     scan,
+    scan_few,
     write_error,
 )
-from kd_ray.results.store import Store, checkpoint_key, error_key, lease_key, record_key
+from kd_ray.results.store import Store, checkpoint_key, error_key, lease_folder, lease_key, record_key
 from kd_ray.sweep.spec import TrialState
+from tests.fakes import ForgetfulStore, WatchedStore
 
 TRIAL = "0123456789abcdef"
 OTHER = "fedcba9876543210"
@@ -118,8 +121,8 @@ def test_released_lease_goes_to_the_next_launch_with_a_higher_generation(store: 
 
 
 def test_generations_are_compared_as_numbers(store: Store) -> None:
-    put_lease(store, make_lease(generation=9, released=True))
-    put_lease(store, make_lease(generation=10, released=True))
+    for generation in range(1, 11):
+        put_lease(store, make_lease(generation=generation, released=True))
     lease = acquire(store, TRIAL, launch_id="mine")
     assert lease is not None
     assert lease.generation == 11
@@ -176,6 +179,8 @@ def test_released_lease_of_another_host_is_over() -> None:
 
 @pytest.mark.parametrize("data", [b"", b"{half a le", b"[]", b"{}"])
 def test_unreadable_lease_counts_from_the_time_of_its_object(store: Store, data: bytes) -> None:
+    for generation in (1, 2, 3):
+        put_lease(store, make_lease(generation=generation, released=True))
     store.put(lease_key(TRIAL, 4), data)
     assert acquire(store, TRIAL, launch_id="mine") is None
     status = scan(store, [TRIAL])[TRIAL]
@@ -205,6 +210,87 @@ def test_quicker_holder_wins_the_same_generation(store: Store) -> None:
     put_lease(store, make_lease(age_s=40))
     assert store.put_new(lease_key(TRIAL, 2), make_lease(generation=2).to_json())
     assert acquire(store, TRIAL, launch_id="mine") is None
+
+
+@pytest.mark.parametrize("skew_s", [-60, 0, 60], ids=["behind", "exact", "ahead"])
+def test_holder_on_a_host_whose_clock_is_wrong_keeps_what_it_renews(store: Store, skew_s: float) -> None:
+    """Guards `CLOCK_SKEW_S` in `is_live`: a clock one minute off costs no lease that was renewed within its time."""
+    lease = put_lease(store, make_lease(age_s=29 - skew_s, boot_id="other", host="other", pid=1))
+    assert is_live(lease)
+    assert acquire(store, TRIAL, launch_id="mine") is None
+    assert scan(store, [TRIAL])[TRIAL].state is TrialState.RUNNING
+
+
+@pytest.mark.parametrize(("skew_s", "over_after_s"), [(-60, 30), (0, 90), (60, 150)], ids=["behind", "exact", "ahead"])
+def test_lease_of_a_host_whose_clock_is_wrong_runs_out(store: Store, skew_s: float, over_after_s: float) -> None:
+    """Guards the end of `is_live`: a lease that nobody renews lasts its time and twice the skew at most."""
+    elsewhere = {"boot_id": "other", "host": "other", "pid": 1}
+    assert is_live(make_lease(age_s=over_after_s - 2 - skew_s, **elsewhere))
+    put_lease(store, make_lease(age_s=over_after_s + 1 - skew_s, **elsewhere))
+    assert scan(store, [TRIAL])[TRIAL].state is TrialState.PENDING
+    successor = acquire(store, TRIAL, launch_id="mine")
+    assert successor is not None
+    assert successor.generation == 2
+
+
+def test_lease_whose_answer_was_lost_is_held(store: Store) -> None:
+    """Guards what `acquire` makes of `put_new`: a create that was made again finds the lease that it wrote itself, and holds it."""
+    forgetful = ForgetfulStore(store.url)
+    lease = acquire(forgetful, TRIAL, launch_id="mine")
+    assert lease is not None
+    assert stored(store, 1) == lease
+    assert acquire(forgetful, TRIAL, launch_id="yours") is None
+    release(store, lease)
+    successor = acquire(forgetful, TRIAL, launch_id="yours")
+    assert successor is not None
+    assert stored(store, 2) == successor
+
+
+def test_only_a_trial_that_was_held_before_costs_a_listing(store: Store) -> None:
+    """Guards the first branch of `acquire`: thousands of new trials are taken without a listing each."""
+    watched = WatchedStore(store.url)
+    lease = acquire(watched, TRIAL, launch_id="mine")
+    assert lease is not None
+    assert watched.listed == []
+    release(watched, lease)
+    assert acquire(watched, TRIAL, launch_id="mine") is not None
+    assert watched.listed == [lease_folder(TRIAL)]
+
+
+def test_lease_above_a_generation_leaves_none_below_for_the_next_holder(store: Store) -> None:
+    """Guards `after` of `acquire`: whoever comes next gets a higher generation still, also where all leases were removed."""
+    lease = acquire(store, TRIAL, launch_id="mine", after=3)
+    assert lease is not None
+    assert lease.generation == 4
+    assert acquire(store, TRIAL, launch_id="yours") is None
+    assert acquire(store, TRIAL, launch_id="yours", after=9) is None
+    release(store, lease)
+    successor = acquire(store, TRIAL, launch_id="yours")
+    assert successor is not None
+    assert successor.generation == 5
+
+
+def test_stale_holder_of_a_generation_below_a_jump_is_superseded(store: Store) -> None:
+    """Guards `is_superseded`, which looks at the next number only: a jump leaves no number out."""
+    stale = put_lease(store, make_lease(age_s=1000))
+    lease = acquire(store, TRIAL, launch_id="mine", after=3)
+    assert lease is not None
+    assert lease.generation == 4
+    assert is_superseded(store, stale)
+    assert not is_superseded(store, lease)
+
+
+def test_leases_of_a_complete_trial_are_removed(store: Store) -> None:
+    """Guards `remove`: all leases up to the last holder's go, those of other trials stay."""
+    for generation in (1, 2):
+        put_lease(store, make_lease(generation=generation, released=True))
+    put_lease(store, make_lease(trial_id=OTHER))
+    lease = acquire(store, TRIAL, launch_id="mine")
+    assert lease is not None
+    assert lease.generation == 3
+    remove(store, lease)
+    assert list(store.entries(lease_folder(TRIAL))) == []
+    assert store.exists(lease_key(OTHER, 1))
 
 
 def test_launch_ids_differ() -> None:
@@ -266,6 +352,20 @@ def test_scan_knows_only_what_it_was_asked_in_that_order(store: Store) -> None:
     }
     assert list(statuses) == [OTHER, TRIAL]
     assert scan(store, []) == {}
+
+
+def test_scan_of_a_few_trials_says_the_same_and_lists_no_others(store: Store) -> None:
+    leave(store, "error")
+    store.put(record_key(OTHER), b"")
+    watched = WatchedStore(store.url)
+    assert scan_few(watched, [OTHER, TRIAL]) == scan(store, [OTHER, TRIAL])
+    assert watched.listed == [f"trials/{OTHER}", f"trials/{TRIAL}"]
+
+
+def test_complete_trials_carry_the_tag_of_their_record(store: Store) -> None:
+    tag = store.put(record_key(TRIAL), b"1")
+    assert scan(store, [TRIAL, OTHER])[TRIAL].record_tag == tag != ""
+    assert scan(store, [OTHER])[OTHER].record_tag == ""
 
 
 def test_newest_lease_decides(store: Store) -> None:

@@ -5,10 +5,11 @@ import re
 
 import pytest
 
-from kd_ray.errors import CorruptObjectError, InvalidInputError
-from kd_ray.results.manifest import Manifest, read_manifest, write_manifest
+from kd_ray.errors import CorruptObjectError, InvalidInputError, OtherVersionError
+from kd_ray.results.manifest import Manifest, find_manifest, read_manifest, write_manifest
 from kd_ray.results.rows import FoldSettings
 from kd_ray.results.store import Store, manifest_key, sweep_key
+from kd_ray.sweep.plan import make_packs
 from tests.fakes import make_sweep, plan_trials, write_sweep
 
 
@@ -25,8 +26,8 @@ def test_manifest_holds_what_was_asked_for(store: Store) -> None:
     assert manifest.fold == FoldSettings(
         sweep="demo", sensitive_features=("color", "texture"), intersections=(("color", "texture"),)
     )
-    assert ids(manifest) == [trial.trial_id for trial in trials]
-    distilled = manifest.trials[-1]
+    assert sorted(ids(manifest)) == sorted(trial.trial_id for trial in trials)
+    (distilled,) = (line for line in manifest.trials if line.trial_id == trials[-1].trial_id)
     spec = trials[-1].spec
     assert spec.teacher is not None
     assert (distilled.role, distilled.epochs, distilled.dataset_id) == ("distilled", 4, spec.dataset_id)
@@ -37,6 +38,17 @@ def test_manifest_holds_what_was_asked_for(store: Store) -> None:
     assert distilled.settings == {"training.augmentation": "none"}
     assert manifest.trials[0].teacher is None
     assert manifest.active == manifest.trials
+
+
+def test_trials_stand_in_the_order_in_which_they_run(store: Store) -> None:
+    """Guards the order in `_continue`: parts of tables fill up one after another, whatever the size of the packs."""
+    file = make_sweep(overrides=["training.augmentation=null", "grid.training.augmentation=[flip, none]"])
+    trials = plan_trials(file)
+    manifest = write_sweep(store, file)
+    assert [trial.role for trial in manifest.trials] == ["teacher"] * 4 + ["distilled"] * 8 + ["scratch"] * 4
+    for pack_size in (1, 3, 8):
+        packs = make_packs(trials, pack_size=pack_size)
+        assert ids(manifest) == [trial.trial_id for pack in packs for trial in pack.trials]
 
 
 def test_manifest_reads_back_as_written(store: Store) -> None:
@@ -68,7 +80,7 @@ def test_trials_no_longer_asked_for_stay_inactive_and_can_come_back(store: Store
     first = write_sweep(store, make_sweep())
     smaller = write_sweep(store, make_sweep(overrides=["grid.temperature=[4]"]))
     assert ids(smaller) == ids(first)
-    assert [trial.active for trial in smaller.trials] == [True] * 4 + [False, False, True, True]
+    assert [trial.active for trial in smaller.trials] == [True, True, False, True, False, True, True, True]
     assert len(smaller.active) == 6
     back = write_sweep(store, make_sweep())
     assert back.generation == 3
@@ -107,18 +119,77 @@ def test_unknown_sweep_is_refused_with_those_there_are(store: Store) -> None:
         read_manifest(store, "nope")
 
 
-@pytest.mark.parametrize(
-    "data",
-    [b"", b'{"manifest_version": 1', b"{}", b"[]", b'{"manifest_version": 1}', b'{"manifest_version": 2}'],
-)
-def test_damaged_manifest_is_named(store: Store, data: bytes) -> None:
-    write_sweep(store, make_sweep())
+DAMAGED = [b"", b'{"manifest_version": 1', b"{}", b"[]", b"null", b"7", b'{"manifest_version": 1}', b"\xff\x00noise"]
+
+
+@pytest.mark.parametrize("data", DAMAGED)
+def test_damaged_newest_manifest_falls_back_to_the_one_before(store: Store, data: bytes) -> None:
+    """Guards `find_manifest`: one damaged object does not lose a sweep."""
+    first = write_sweep(store, make_sweep())
     store.put(manifest_key("demo", 2), data)
-    with pytest.raises(CorruptObjectError, match=r"'sweeps/demo/manifest/000002\.json' is not a whole manifest: "):
-        read_manifest(store, "demo")
+    found = find_manifest(store, "demo")
+    assert (found.manifest, found.newest, found.damaged) == (first, 2, {manifest_key("demo", 2): data})
+    assert read_manifest(store, "demo") == first
 
 
-def test_manifest_of_another_version_says_so(store: Store) -> None:
-    store.put(manifest_key("demo", 1), b'{"manifest_version": 2}')
-    with pytest.raises(CorruptObjectError, match=r"it was written by another version of kd_ray$"):
+@pytest.mark.parametrize("data", DAMAGED)
+@pytest.mark.parametrize("overrides", [[], ["grid.seed=[0, 1, 2]"]], ids=["relaunched", "extended"])
+def test_next_manifest_after_a_damaged_one_is_newer_and_sets_it_aside(
+    store: Store, data: bytes, overrides: list[str]
+) -> None:
+    """Guards `write_manifest`: a damaged number is never used again, and its content is kept for people to look at."""
+    first = write_sweep(store, make_sweep())
+    store.put(manifest_key("demo", 2), data)
+    third = write_sweep(store, make_sweep(overrides=overrides))
+    assert third.generation == 3
+    assert ids(third)[:8] == ids(first)
+    assert read_manifest(store, "demo") == third
+    assert sorted(item.key for item in store.entries("sweeps/demo/manifest")) == [
+        manifest_key("demo", 1),
+        manifest_key("demo", 3),
+    ]
+    (kept,) = store.entries("damaged")
+    assert kept.key.startswith(f"damaged/{manifest_key('demo', 2)}-")
+    assert store.get(kept.key) == data
+    assert write_sweep(store, make_sweep(overrides=overrides)) == third
+
+
+def test_several_damaged_manifests_are_passed_over(store: Store) -> None:
+    """Guards the loop of `find_manifest`: it goes back as far as it has to, and no further."""
+    write_sweep(store, make_sweep())
+    second = write_sweep(store, make_sweep(overrides=["grid.seed=[0]"]))
+    for generation in (3, 4):
+        store.put(manifest_key("demo", generation), b"noise")
+    store.put(manifest_key("demo", 1), b"older noise")
+    found = find_manifest(store, "demo")
+    assert (found.manifest, found.newest) == (second, 4)
+    assert sorted(found.damaged) == [manifest_key("demo", 3), manifest_key("demo", 4)]
+    assert write_sweep(store, make_sweep(overrides=["grid.seed=[0]"])).generation == 5
+    assert len(list(store.entries("damaged"))) == 2
+
+
+@pytest.mark.parametrize("data", DAMAGED)
+def test_sweep_without_a_whole_manifest_is_corrupt_not_unknown(store: Store, data: bytes) -> None:
+    """Guards the message of `read_manifest`: it names what is damaged, and what writes a new one."""
+    store.put(manifest_key("demo", 1), data)
+    expected = (
+        f"store {store.url}: no whole manifest of sweep demo is left ('{manifest_key('demo', 1)}'); "
+        "launching its sweep file, or `kd-ray resume`, writes a new one"
+    )
+    with pytest.raises(CorruptObjectError, match=re.escape(expected) + "$"):
         read_manifest(store, "demo")
+    assert write_sweep(store, make_sweep()).generation == 2
+    assert read_manifest(store, "demo").generation == 2
+
+
+def test_manifest_of_another_version_is_refused_and_not_overwritten(store: Store) -> None:
+    """Guards the `OtherVersionError` of `from_json`: what a newer kd_ray wrote is never taken for damage."""
+    write_sweep(store, make_sweep())
+    store.put(manifest_key("demo", 2), b'{"manifest_version": 2}')
+    before = {item.key: store.get(item.key) for item in store.entries("")}
+    expected = f"'{manifest_key('demo', 2)}': it was written by another version of kd_ray"
+    with pytest.raises(OtherVersionError, match=re.escape(expected) + "$"):
+        read_manifest(store, "demo")
+    with pytest.raises(OtherVersionError, match=re.escape(expected) + "$"):
+        write_sweep(store, make_sweep(overrides=["grid.seed=[5]"]))
+    assert {item.key: store.get(item.key) for item in store.entries("")} == before

@@ -1,5 +1,6 @@
 """Records and samples: written once, read back whole or not at all."""
 
+import random
 import re
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta, timezone
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kd_ray.errors import CorruptObjectError
+from kd_ray.errors import CorruptObjectError, OtherVersionError
 from kd_ray.groups import Groups
 from kd_ray.results.record import (
     Epoch,
@@ -28,7 +29,7 @@ from kd_ray.results.record import (
 )
 from kd_ray.results.store import Store, record_key, samples_key
 from kd_ray.sweep.spec import TrialSpec
-from tests.fakes import make_provenance, make_record, make_samples, make_spec
+from tests.fakes import ForgetfulStore, make_provenance, make_record, make_samples, make_spec
 from tests.strategies import any_float, specs
 
 READ_ERRORS = (pa.ArrowException, OSError, ValueError, KeyError, TypeError)
@@ -173,11 +174,24 @@ def test_other_parquet_is_no_record(store: Store) -> None:
         read_record(store, "0123456789abcdef")
 
 
-def test_record_of_another_version_is_refused() -> None:
+def test_record_of_another_version_is_refused_and_not_called_damaged(store: Store) -> None:
+    """Guards the version check of `decode_record`, which comes before the columns are looked at: other versions have others."""
     table = decode_table(encode_record(make_record()))
-    newer = table.set_column(0, table.schema.field(0), pa.array([2], type=pa.int32()))
-    with pytest.raises(ValueError, match="record_version 2, this kd_ray reads 1"):
-        decode_record(encode_table(newer))
+    trial_id = make_record().trial_id
+    for version in (1, 3):
+        other = table.set_column(0, table.schema.field(0), pa.array([version], type=pa.int32()))
+        for whole in (other, other.drop_columns(["provenance"])):
+            store.put(record_key(trial_id), encode_table(whole))
+            expected = f"'{record_key(trial_id)}' has record_version {version}, and this kd_ray reads 2$"
+            with pytest.raises(OtherVersionError, match=expected):
+                read_record(store, trial_id)
+
+
+def test_record_whose_answer_was_lost_is_committed(store: Store) -> None:
+    """Guards `commit_record`: a create that was made again finds the record that it wrote itself."""
+    forgetful = ForgetfulStore(store.url)
+    assert commit_record(forgetful, make_record(num_parameters=1)) is True
+    assert commit_record(forgetful, make_record(num_parameters=2)) is False
 
 
 def test_sha256_is_the_published_one() -> None:
@@ -256,3 +270,23 @@ def test_damaged_samples_are_named(store: Store, data: bytes) -> None:
     store.put(samples_key(DATASET), data)
     with pytest.raises(CorruptObjectError, match=f"'{samples_key(DATASET)}' does not hold samples: "):
         read_samples(store, DATASET)
+
+
+@pytest.mark.parametrize("part", ["truncated", "noise", "empty", "table"])
+def test_damaged_samples_are_set_aside_and_written_again(store: Store, part: str) -> None:
+    """Guards `write_samples`: samples can be had from the data at any time, so damage to them stops nothing."""
+    write_samples(store, DATASET, make_samples())
+    whole = store.get(samples_key(DATASET))
+    assert whole
+    damage = {
+        "truncated": whole[:-9],
+        "noise": random.Random(0).randbytes(len(whole)),
+        "empty": b"",
+        "table": encode_table(pa.table({"label": [1]})),
+    }[part]
+    store.put(samples_key(DATASET), damage)
+    write_samples(store, DATASET, make_samples())
+    assert store.get(samples_key(DATASET)) == whole
+    (kept,) = store.entries("damaged")
+    assert kept.key.startswith(f"damaged/{samples_key(DATASET)}-")
+    assert store.get(kept.key) == damage

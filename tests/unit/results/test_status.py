@@ -10,7 +10,7 @@ import pytest
 from kd_ray.errors import InvalidInputError, SweepError
 from kd_ray.results.ledger import acquire, renew, write_error
 from kd_ray.results.status import Plan, plan, sweep_status
-from kd_ray.results.store import Store, checkpoint_key
+from kd_ray.results.store import Store, checkpoint_key, manifest_key, record_key, samples_key
 from kd_ray.sweep.plan import PlannedTrial
 from tests.fakes import commit_trials, make_sweep, plan_trials, write_sweep
 
@@ -182,9 +182,45 @@ def test_status_needs_no_sweep_file(store: Store) -> None:
     status = sweep_status(store, "demo")
     assert (status.sweep, status.store) == ("demo", store.url)
     assert status.counts() == {**NONE, "complete": 2, "failed": 1, "pending": 5}
-    assert [trial.trial_id for trial in status.trials] == [trial.trial_id for trial in TRIALS]
-    assert [trial.description for trial in status.trials] == [trial.spec.describe() for trial in TRIALS]
+    in_run_order = [TRIALS[i] for i in (0, 1, 4, 6, 5, 7, 2, 3)]
+    assert [trial.trial_id for trial in status.trials] == [trial.trial_id for trial in in_run_order]
+    assert [trial.description for trial in status.trials] == [trial.spec.describe() for trial in in_run_order]
+    assert status.problems == ()
     assert json.loads(json.dumps(status.to_dict()))["counts"] == status.counts()
+
+
+def test_status_tells_of_a_damaged_manifest(store: Store) -> None:
+    """Guards `SweepStatus.problems`: what is shown then is what the sweep asked for before."""
+    write_sweep(store, make_sweep())
+    store.put(manifest_key("demo", 2), b"noise")
+    status = sweep_status(store, "demo")
+    assert len(status.trials) == 8
+    assert status.problems == (
+        "sweeps/demo/manifest/000002.json is damaged; an older manifest is shown, and the next launch writes a new one",
+    )
+    write_sweep(store, make_sweep())
+    (problem,) = sweep_status(store, "demo").problems
+    assert problem.startswith(
+        "sweeps/demo/manifest/000002.json was damaged; set aside as damaged/sweeps/demo/manifest/"
+    )
+
+
+def test_status_tells_what_was_set_aside_of_this_sweep(store: Store) -> None:
+    """Guards `set_aside_of`: records of its trials and data sets are told, those of other sweeps are not."""
+    write_sweep(store, make_sweep())
+    samples = samples_key(TRIALS[0].spec.dataset_id)
+    mine, other = record_key(TRIALS[0].trial_id), record_key("aaaaaaaaaaaaaaaa")
+    kept = {}
+    for key in (mine, other, samples, manifest_key("demo-2", 1)):
+        store.put(key, b"noise")
+        kept[key] = store.set_aside(key, b"noise")
+    assert sorted(sweep_status(store, "demo").problems) == [
+        f"{samples} was damaged; set aside as {kept[samples]}",
+        f"{mine} was damaged; set aside as {kept[mine]}",
+    ]
+    assert json.loads(json.dumps(sweep_status(store, "demo").to_dict()))["problems"] == list(
+        sweep_status(store, "demo").problems
+    )
 
 
 def test_status_shows_only_what_the_sweep_asks_for_now(store: Store) -> None:
