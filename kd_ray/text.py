@@ -84,7 +84,6 @@ def launch_report(report: "LaunchReport", results: Results, *, store: str | None
         if trial.state == TrialState.FAILED
     ]
     lines += [f"problem: {problem}" for problem in report.problems]
-    lines += [f"warning: {warning}" for warning in report.warnings[:_SHOWN]]
     option = f" --store {shlex.quote(store)}" if store else ""
     if report.interrupted:
         return "\n".join([*lines, f"interrupted; go on with:  kd-ray resume {report.sweep}{option}"])
@@ -175,7 +174,6 @@ def adopted(report: AdoptReport) -> str:
         f"left: trial {trial_id}: both stores have it, with different predictions" for trial_id in report.different
     ]
     lines += [f"problem: {problem}" for problem in report.problems]
-    lines += [f"warning: {warning}" for warning in report.warnings[:_SHOWN]]
     lines += [f"warning: {warning}" for warning in report.warnings]
     trials = f"{len(report.adopted)} trials {verb}, {len(report.present)} were there already"
     sweeps = f"; sweeps: {', '.join(report.sweeps)}" if report.sweeps else ""

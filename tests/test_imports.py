@@ -94,6 +94,13 @@ def test_quick_commands_import_neither_torch_nor_ray(arguments: list[str], tmp_p
     assert done.stdout.splitlines()[-1] == "heavy: []"
 
 
+def test_the_driver_of_a_sweep_does_without_torch(tmp_path: Path) -> None:
+    """Guard: what trains is imported by workers only; torch would cost the driver more memory than everything else."""
+    code = "import sys, kd_ray.cluster.launch, kd_ray.cluster.ray_tune; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=PACKAGE.parent, capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+
+
 def test_public_names() -> None:
     assert kd_ray.__all__ == ["Results", "launch", "load_sweep", "open_store", "plan"]
     assert all(getattr(kd_ray, name) for name in kd_ray.__all__)

@@ -1,0 +1,70 @@
+"""What must hold at any size: no listing per trial, tables that are whole while the sweep runs, and a driver without torch."""
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from kd_ray.cluster import launch as launch_module
+from kd_ray.cluster.launch import launch
+from kd_ray.cluster.local import LocalRunner
+from kd_ray.cluster.ray_tune import RayRunner
+from kd_ray.results.query import Results
+from kd_ray.results.store import Store
+from kd_ray.results.tables import committed
+from tests.benchmarks.synthetic import synthetic_sweep, synthetic_worker
+from tests.fakes import WatchedStore
+
+
+def test_no_listing_is_done_once_per_trial(tmp_path: Path, trifeature_root: Path) -> None:
+    """Guards: leases are created without a look, the first holder looks for no checkpoints, a fold goes by one listing."""
+    listings, writes = [], []
+    for n in (11, 101):
+        store = WatchedStore(str(tmp_path / str(n)))
+        report = launch(synthetic_sweep(n, str(trifeature_root)), store, runner=LocalRunner(worker=synthetic_worker))
+        assert (report.exit_code, report.num_trained) == (0, n)
+        listings.append(len(store.listed))
+        writes.append(len([key for key in store.changed if key.startswith("trials/")]))
+    assert listings[0] == listings[1] < 30
+    # Each further trial: a lease and its end, weights, a record.
+    assert writes[1] - writes[0] == 4 * 90
+
+
+@pytest.mark.ray
+def test_a_query_in_the_middle_sees_each_committed_trial_once(
+    store: Store, trifeature_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards: parts are replaced atomically, and a trial's rows have one part for ever; the records are folded while the sweep runs."""
+    monkeypatch.setattr(launch_module, "FOLD_EVERY_S", 0.1)
+    monkeypatch.setattr(launch_module, "_FOLD_REST", 0.1)
+    file = synthetic_sweep(401, str(trifeature_root))
+    seen: list[int] = []
+    problems: list[object] = []
+    over = threading.Event()
+
+    def ask() -> None:
+        results = Results(store)
+        while not over.wait(0.02):
+            if not store.exists("sweeps/synthetic/folded.json"):
+                continue
+            done = len(committed(store))
+            sql = "SELECT count(*) AS n, count(DISTINCT trial_id) AS d FROM trials"
+            (row,) = results.query(sql).to_pylist()
+            classes = results.query(
+                "SELECT count(*) AS n, count(DISTINCT (trial_id, class_index)) AS d FROM class_metrics"
+            )
+            (cells,) = classes.to_pylist()
+            if row["n"] != row["d"] or cells["n"] != cells["d"] or cells["n"] % 100 or (seen and row["n"] < seen[-1]):
+                problems.append((row, cells, done, seen[-1:]))
+            seen.append(row["n"])
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    try:
+        report = launch(file, store, runner=RayRunner(placement=file.sweep.placement, worker=synthetic_worker))
+    finally:
+        over.set()
+        thread.join()
+    assert (report.exit_code, report.counts()["complete"]) == (0, 401)
+    assert problems == []
+    assert any(0 < n < 401 for n in seen), "no query saw the sweep in the middle"
