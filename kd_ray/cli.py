@@ -221,7 +221,7 @@ def schema_command(table: str | None, sweep_file: bool) -> None:
 def gc_command(store_url: str, yes: bool, older_than: float, damaged: bool, orphans: bool, as_json: bool) -> None:
     """Show what is safe to delete, and delete it after a question. Launches may be running."""
     from kd_ray import text
-    from kd_ray.results.gc import collect, find_garbage
+    from kd_ray.housekeeping.gc import collect, find_garbage
 
     store = _open(store_url)
     found = find_garbage(store, older_than_s=older_than, with_damaged=damaged, with_orphans=orphans)
@@ -247,7 +247,7 @@ def gc_command(store_url: str, yes: bool, older_than: float, damaged: bool, orph
 def verify_command(sweep_name: str | None, store_url: str, repair: bool, rebuild_tables: bool, as_json: bool) -> None:
     """Read everything a sweep has in the store and name what is not as it was written; without a name, all sweeps."""
     from kd_ray import text
-    from kd_ray.results import verify
+    from kd_ray.housekeeping import verify
 
     store, show = _open(store_url), _progress()
     report = verify.verify(store, sweep_name, with_tables=not rebuild_tables, on_progress=show)
@@ -270,7 +270,7 @@ def verify_command(sweep_name: str | None, store_url: str, repair: bool, rebuild
 def adopt_command(from_store: str, store_url: str, sweep_name: str | None, dry_run: bool, as_json: bool) -> None:
     """Merge the committed trials and the sweeps of another store into this one. The other store stays as it is."""
     from kd_ray import text
-    from kd_ray.results.adopt import adopt
+    from kd_ray.housekeeping.adopt import adopt
 
     source, target = _open(from_store), _store(store_url)
     report = adopt(source, target, sweep=sweep_name, dry_run=dry_run, on_progress=_progress())

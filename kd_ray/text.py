@@ -12,14 +12,14 @@ from rich.console import Console
 from rich.table import Table
 
 from kd_ray.errors import QueryError
-from kd_ray.results.adopt import AdoptReport
-from kd_ray.results.gc import GarbageReport
+from kd_ray.housekeeping.adopt import AdoptReport
+from kd_ray.housekeeping.gc import GarbageReport
+from kd_ray.housekeeping.verify import Remedy, RepairReport, VerifyReport
 from kd_ray.results.query import Results
 from kd_ray.results.record import encode_table
 from kd_ray.results.schema import TABLES, VIEWS
 from kd_ray.results.status import Plan, SweepStatus, TrialView
 from kd_ray.results.summary import ConditionSummary, Statistic, sweep_summary
-from kd_ray.results.verify import Remedy, RepairReport, VerifyReport
 from kd_ray.sweep.spec import TrialState
 
 if TYPE_CHECKING:

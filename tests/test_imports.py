@@ -13,11 +13,12 @@ PACKAGE = Path(kd_ray.__file__).parent
 
 # Each room with the rooms it may import; `errors`, `seeding` and `groups` are the ground that all stand on.
 MAY_IMPORT: dict[str, set[str]] = {
-    "cli": {"text", "api", "cluster", "distill", "data", "results", "sweep"},
-    "text": {"results", "sweep", "cluster"},
+    "cli": {"text", "api", "cluster", "housekeeping", "distill", "data", "results", "sweep"},
+    "text": {"housekeeping", "results", "sweep", "cluster"},
     "api": {"cluster", "results", "sweep"},
     "cluster": {"distill", "data", "models", "results", "sweep"},
     "analysis": {"results", "metrics", "sweep"},
+    "housekeeping": {"results", "sweep"},
     "distill": {"data", "models", "metrics", "results", "sweep"},
     "results": {"metrics", "sweep"},
     "data": {"sweep"},
@@ -27,8 +28,20 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 GROUND = {"errors", "seeding", "groups"}
 FORBIDDEN = {
-    "torch": {"sweep", "metrics", "results", "analysis", "data", "cli", "text", "api"},
-    "ray": {"sweep", "metrics", "results", "analysis", "data", "models", "distill", "cli", "text", "api"},
+    "torch": {"sweep", "metrics", "results", "housekeeping", "analysis", "data", "cli", "text", "api"},
+    "ray": {
+        "sweep",
+        "metrics",
+        "results",
+        "housekeeping",
+        "analysis",
+        "data",
+        "models",
+        "distill",
+        "cli",
+        "text",
+        "api",
+    },
 }
 
 

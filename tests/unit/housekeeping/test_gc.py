@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from kd_ray.housekeeping.gc import Kind, collect, find_garbage
 from kd_ray.results import ledger
-from kd_ray.results.gc import Kind, collect, find_garbage
 from kd_ray.results.store import (
     Store,
     error_key,
@@ -19,7 +19,7 @@ from kd_ray.results.store import (
 )
 from kd_ray.results.tables import fold
 from tests.fakes import make_sweep, plan_trials, write_sweep
-from tests.unit.results.whole import commit_whole, files, grow_old, keys, save_checkpoint, spoil, tables
+from tests.unit.housekeeping.whole import commit_whole, files, grow_old, keys, save_checkpoint, spoil, tables
 
 TRIALS = plan_trials(make_sweep())
 IDS = [trial.trial_id for trial in TRIALS]

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pytest
 
 from kd_ray.errors import InvalidInputError
+from kd_ray.housekeeping.verify import Remedy, rebuild_tables, repair, verify
 from kd_ray.results import ledger, record
 from kd_ray.results.record import decode_table, encode_table
 from kd_ray.results.store import (
@@ -22,10 +23,9 @@ from kd_ray.results.store import (
     weights_key,
 )
 from kd_ray.results.tables import fold
-from kd_ray.results.verify import Remedy, rebuild_tables, repair, verify
 from kd_ray.sweep.spec import TrialState
 from tests.fakes import make_sweep, plan_trials, write_sweep
-from tests.unit.results.whole import commit_whole, contents, save_checkpoint, spoil, tables
+from tests.unit.housekeeping.whole import commit_whole, contents, save_checkpoint, spoil, tables
 
 TRIALS = plan_trials(make_sweep())
 IDS = [trial.trial_id for trial in TRIALS]

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from kd_ray.errors import InvalidInputError, StoreError
+from kd_ray.housekeeping.adopt import AdoptReport, adopt
+from kd_ray.housekeeping.verify import verify
 from kd_ray.results import ledger
-from kd_ray.results.adopt import AdoptReport, adopt
 from kd_ray.results.manifest import read_manifest
 from kd_ray.results.record import read_record, sha256, write_samples
 from kd_ray.results.store import (
@@ -21,11 +22,10 @@ from kd_ray.results.store import (
     weights_key,
 )
 from kd_ray.results.tables import fold
-from kd_ray.results.verify import verify
 from kd_ray.sweep.load import SweepFile
 from kd_ray.sweep.spec import TrialState
 from tests.fakes import PREDICTIONS_N, make_samples, make_sweep, plan_trials, write_sweep
-from tests.unit.results.whole import commit_whole, contents, keys, spoil, tables
+from tests.unit.housekeeping.whole import commit_whole, contents, keys, spoil, tables
 
 FILE = make_sweep()
 TRIALS = plan_trials(FILE)

@@ -20,11 +20,11 @@ from typing import Any
 import pyarrow as pa
 
 from kd_ray.errors import CorruptObjectError, OtherVersionError
+from kd_ray.housekeeping.rehearsal import BEHIND, Rehearsal
 from kd_ray.results import ledger
 from kd_ray.results.checkpoints import list_checkpoints
 from kd_ray.results.manifest import Manifest, read_manifest
 from kd_ray.results.record import Record, Samples, read_record, read_samples, sha256
-from kd_ray.results.rehearsal import BEHIND, Rehearsal
 from kd_ray.results.repair import set_aside_trial
 from kd_ray.results.schema import TABLES
 from kd_ray.results.store import (
