@@ -45,7 +45,7 @@ def status(status: SweepStatus, *, tracebacks: bool = False) -> str:
     lines = [f"sweep {status.sweep}: {len(status.trials)} trials ({_counts(status.trials)})"]
     unsettled = [trial for trial in status.trials if trial.state != TrialState.COMPLETE]
     lines.append(_trials(unsettled) if unsettled else "everything is complete")
-    lines += [f"problem: {problem}" for problem in status.problems]
+    lines += [f"note: {problem}" for problem in status.problems]
     if tracebacks:
         lines += [
             f"\n{trial.trial_id}  {trial.description}\n{trial.traceback or trial.why}"
@@ -121,7 +121,7 @@ def garbage(report: GarbageReport) -> str:
     """What is safe to delete, by kind."""
     lines = [f"left: {note}" for note in report.notes]
     if not report.garbage:
-        return "\n".join([f"store {report.store}: nothing to delete", *lines])
+        return "\n".join([f"store {report.store}: nothing to delete; the youngest objects are always left", *lines])
     table = _table(["what", "objects", "size", "why it is safe to delete"], right=[1, 2])
     for group in report.groups():
         table.add_row(group.kind.value, f"{group.num_objects:,}", size(group.size_bytes), group.reason)

@@ -11,7 +11,7 @@ from kd_ray.errors import SweepError
 from kd_ray.results.ledger import TrialStatus, scan
 from kd_ray.results.manifest import find_manifest, read_manifest
 from kd_ray.results.repair import set_aside_of
-from kd_ray.results.store import Store
+from kd_ray.results.store import Store, record_key
 from kd_ray.sweep.load import SweepFile
 from kd_ray.sweep.plan import Pack, PlannedTrial, expand, make_packs
 from kd_ray.sweep.spec import TrialState
@@ -164,8 +164,18 @@ def sweep_status(store: Store, sweep: str) -> SweepStatus:
     found = find_manifest(store, sweep)
     manifest = found.manifest or read_manifest(store, sweep)
     statuses = scan(store, [trial.trial_id for trial in manifest.active])
+    aside = set_aside_of(store, sweep, statuses)
+    damaged = {key for key, _ in aside}
     views = tuple(
-        _view(line.trial_id, line.role, line.description, line.epochs, line.teacher, statuses)
+        _view(
+            line.trial_id,
+            line.role,
+            line.description,
+            line.epochs,
+            line.teacher,
+            statuses,
+            was_damaged=record_key(line.trial_id) in damaged,
+        )
         for line in manifest.active
     )
     problems = (
@@ -173,7 +183,7 @@ def sweep_status(store: Store, sweep: str) -> SweepStatus:
             f"{key} is damaged; an older manifest is shown, and the next launch writes a new one"
             for key in found.damaged
         ),
-        *(f"{key} was damaged; set aside as {kept}" for key, kept in set_aside_of(store, sweep, statuses)),
+        *(f"{key} was damaged; set aside as {kept}" for key, kept in aside),
     )
     return SweepStatus(sweep=sweep, store=store.url, trials=views, problems=problems)
 
@@ -195,6 +205,7 @@ def _view(
     statuses: Mapping[str, TrialStatus],
     *,
     retry_failed: bool = False,
+    was_damaged: bool = False,
 ) -> TrialView:
     status = statuses[trial_id]
     error = status.error or {}
@@ -212,7 +223,7 @@ def _view(
         case TrialState.INTERRUPTED:
             why = "goes on from its checkpoint"
         case _:
-            why = "never run"
+            why = "its record was damaged and is set aside" if was_damaged else "never run"
     if status.state in (TrialState.PENDING, TrialState.INTERRUPTED):
         is_blocked = teacher_state is TrialState.FAILED and not retry_failed
         if is_blocked:

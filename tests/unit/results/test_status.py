@@ -233,3 +233,13 @@ def test_status_of_an_unknown_sweep_names_those_there_are(store: Store) -> None:
     write_sweep(store, make_sweep())
     with pytest.raises(InvalidInputError, match=r"no sweep 'nope'; it has: demo$"):
         sweep_status(store, "nope")
+
+
+def test_a_trial_whose_record_was_damaged_says_so(store: Store) -> None:
+    write_sweep(store, make_sweep())
+    commit_trials(store, TRIALS[:1])
+    data = store.get(record_key(TRIALS[0].trial_id))
+    assert data is not None
+    store.set_aside(record_key(TRIALS[0].trial_id), data)
+    view = next(trial for trial in sweep_status(store, "demo").trials if trial.trial_id == TRIALS[0].trial_id)
+    assert (view.state, view.why) == ("pending", "its record was damaged and is set aside")
