@@ -8,6 +8,7 @@ import itertools
 import json
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from kd_ray.sweep.config import GivenTeacher, Sweep, TrainedTeacher
@@ -54,7 +55,7 @@ class Pack:
         """Short name for people and for the scheduler; packs with the same trials have the same name."""
         return f"{self.trials[0].spec.role.value}-{self.trials[0].trial_id}x{len(self.trials)}"
 
-    @property
+    @cached_property
     def teachers(self) -> frozenset[str]:
         """Trial ids of the teachers that must be complete before the pack starts."""
         return frozenset(trial.spec.teacher.trial_id for trial in self.trials if trial.spec.teacher)
