@@ -134,7 +134,7 @@ class RayRunner:
             raise InvalidInputError(f"{where}: {error}") from error
 
     def _fit(self, queue: PackQueue, job: Job, observer: Observer, interrupts: Interrupts, folder: str) -> None:
-        shelf = _Shelf.of([trial for pack in queue.waiting for trial in pack.trials])
+        shelf = _Shelf([trial for pack in queue.waiting for trial in pack.trials])
         trainable = tune.with_resources(
             tune.with_parameters(PackTrainable, job=job, shelf=shelf, worker=self.worker),
             {"cpu": job.placement.cpus_per_pack, "gpu": job.placement.gpus_per_pack},
@@ -247,39 +247,36 @@ class _NotKept:
         return {}
 
 
-@dataclass(frozen=True)
 class _Shelf:
     """The trials of a launch, in Ray's object store: a worker fetches the chunks it needs, and neither it nor Tune carries all of them."""
 
-    chunks: tuple["ray.ObjectRef[Any]", ...]
-    place: Mapping[str, int]
-    """Place of each trial, by trial_id; known to the driver only."""
-
-    @classmethod
-    def of(cls, trials: Sequence[PlannedTrial]) -> "_Shelf":
-        chunks = [
-            [pickle.dumps(trial) for trial in trials[i : i + _TRIALS_PER_CHUNK]]
-            for i in range(0, len(trials), _TRIALS_PER_CHUNK)
-        ]
-        return cls(tuple(ray.put(chunk) for chunk in chunks), {trial.trial_id: i for i, trial in enumerate(trials)})
+    def __init__(self, trials: Sequence[PlannedTrial]) -> None:
+        """Trials of a chunk are pickled together, so that what they share is there once."""
+        starts = range(0, len(trials), _TRIALS_PER_CHUNK)
+        self._chunks = [ray.put(pickle.dumps(trials[i : i + _TRIALS_PER_CHUNK])) for i in starts]
+        self._place = {trial.trial_id: i for i, trial in enumerate(trials)}
+        """Place of each trial, known to the driver only."""
+        self._open: tuple[int, Sequence[PlannedTrial]] = (-1, ())
+        """The chunk that was read last, with its number; known to a worker only."""
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"chunks": self.chunks, "place": {}}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
+        return vars(self) | {"_place": {}}
 
     def order(self, pack: Pack) -> dict[str, Any]:
         """What Tune carries to a worker to name a pack."""
-        places = " ".join(str(self.place[trial.trial_id]) for trial in pack.trials)
+        places = " ".join(str(self._place[trial.trial_id]) for trial in pack.trials)
         return {"places": places, "retries": pack.retries, "crashes": pack.crashes}
 
     def pack(self, order: Mapping[str, Any]) -> Pack:
         """The pack that was named."""
-        places = [divmod(int(place), _TRIALS_PER_CHUNK) for place in order["places"].split()]
-        chunks = {chunk: ray.get(self.chunks[chunk]) for chunk in {chunk for chunk, _ in places}}
-        trials = tuple(pickle.loads(chunks[chunk][i]) for chunk, i in places)  # noqa: S301 (from our own driver)
+        trials = tuple(self._trial(int(place)) for place in order["places"].split())
         return Pack(trials=trials, retries=order["retries"], crashes=order["crashes"])
+
+    def _trial(self, place: int) -> PlannedTrial:
+        number, i = divmod(place, _TRIALS_PER_CHUNK)
+        if self._open[0] != number:
+            self._open = (number, pickle.loads(ray.get(self._chunks[number])))  # noqa: S301 (from our own driver)
+        return self._open[1][i]
 
 
 class PackTrainable(tune.Trainable):

@@ -47,7 +47,7 @@ LONGEST_WAIT_S = 10.0
 _DICE = random.SystemRandom()
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class StoredObject:
     """An entry of a listing."""
 

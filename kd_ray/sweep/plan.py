@@ -90,14 +90,15 @@ def _cell_trials(
 
     seeds = tuple(seeds)
     teachers = _teachers(sweep, seeds, weights_digest)
-    for spec in {spec.trial_id: spec for specs in teachers.values() for spec in specs}.values():
+    distinct = {spec.trial_id: spec for specs in teachers.values() for spec in specs}
+    refs = {key: TeacherRef(trial_id=key, model=spec.model, seed=spec.seed) for key, spec in distinct.items()}
+    for spec in distinct.values():
         yield planned(spec)
     for seed in seeds:
         if "scratch" in sweep.baselines:
             yield planned(_student(sweep, Role.SCRATCH, seed))
         for teacher in teachers[seed]:
-            ref = TeacherRef(trial_id=teacher.trial_id, model=teacher.model, seed=teacher.seed)
-            yield planned(_student(sweep, Role.DISTILLED, seed, ref))
+            yield planned(_student(sweep, Role.DISTILLED, seed, refs[teacher.trial_id]))
 
 
 def _teachers(sweep: Sweep, seeds: tuple[int, ...], weights_digest: WeightsDigest) -> dict[int, tuple[TrialSpec, ...]]:
