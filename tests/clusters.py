@@ -4,6 +4,7 @@ Every node listens on a loopback address of its own. `ray start --block` leads a
 included, so a node is known by that session's id: nothing here goes by a process's name, and other Ray clusters on the host are left alone.
 """
 
+import itertools
 import os
 import secrets
 import shutil
@@ -101,7 +102,8 @@ class LoopbackCluster:
     token: str
     """What every node and every driver must present."""
     nodes: list[Node] = field(default_factory=list)
-    """Every node that was ever started, the head among them."""
+    """Every node that was started and not given up by `lose`, the head among them."""
+    _numbers: Iterator[int] = field(default_factory=itertools.count)
 
     @property
     def address(self) -> str:
@@ -124,10 +126,10 @@ class LoopbackCluster:
         self._await(head)
         return head
 
-    def add_nodes(self, *addresses: str, cpus: int = 1) -> list[Node]:
-        """Start nodes that join the head, side by side."""
+    def add_nodes(self, *addresses: str, cpus: int = 1, wait: bool = True) -> list[Node]:
+        """Start nodes that join the head, side by side; without `wait` they come up by and by."""
         nodes = [self._start(address, f"--address={self.address}", f"--num-cpus={cpus}") for address in addresses]
-        for node in nodes:
+        for node in nodes if wait else ():
             self._await(node)
         return nodes
 
@@ -135,13 +137,23 @@ class LoopbackCluster:
         """The node on which a process lives; None when it has ended, or is none of the cluster's."""
         return next((node for node in self.nodes if pid in node.pids()), None)
 
+    def node_at(self, address: str) -> Node:
+        """The node that was started last at an address."""
+        return next(node for node in reversed(self.nodes) if node.address == address)
+
+    def lose(self, *nodes: Node) -> None:
+        """SIGKILL everything on some nodes and forget them, so that nobody signals their ids again, which others may have by then."""
+        for node in nodes:
+            node.kill()
+            self.nodes.remove(node)
+
     def kill(self) -> None:
         """SIGKILL every node."""
         for node in self.nodes:
             node.kill()
 
     def _start(self, address: str, *options: str) -> Node:
-        files = self.folder / str(len(self.nodes))
+        files = self.folder / str(next(self._numbers))
         files.mkdir()
         command = [
             *(sys.executable, "-m", "ray.scripts.scripts", "start", "--block"),

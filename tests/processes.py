@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 
@@ -20,16 +20,20 @@ def run_cli(*arguments: str, cwd: Path, timeout_s: float = 300) -> subprocess.Co
 
 
 @contextmanager
-def started(*arguments: str, cwd: Path) -> Iterator[subprocess.Popen[str]]:
-    """A running command in a session of its own; whatever is left of the session at the end is killed."""
-    process = subprocess.Popen(
-        command(*arguments),
-        cwd=cwd,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
+def started(*arguments: str, cwd: Path, output: Path | None = None) -> Iterator[subprocess.Popen[str]]:
+    """A running command in a session of its own; whatever is left of the session at the end is killed.
+
+    What it prints goes to a pipe, or to the file `output`, for commands that nobody listens to while they run.
+    """
+    with ExitStack() as files:
+        process = subprocess.Popen(
+            command(*arguments),
+            cwd=cwd,
+            stdout=files.enter_context(output.open("w")) if output else subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
     try:
         yield process
     finally:

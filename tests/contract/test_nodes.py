@@ -77,6 +77,7 @@ def max_generation(store: Store) -> int:
     return generation
 
 
+@pytest.mark.chaos  # the short form of test_chaos.py kills nodes and lets them join again, too
 def test_a_killed_node_is_replaced_within_the_same_launch(
     tmp_path: Path, cluster: LoopbackCluster, undisturbed: Store, trifeature_root: Path
 ) -> None:
@@ -123,6 +124,7 @@ def test_a_frozen_node_is_given_up_and_overwrites_nothing_when_it_comes_back(
     assert len(weights) == len(after) - len(weights) == 6, "a trial that was committed twice left two sets of weights"
 
 
+@pytest.mark.chaos  # the short form of test_chaos.py kills nodes and lets them join again, too
 def test_a_node_that_joins_takes_over_from_the_only_one_that_died(
     tmp_path: Path, cluster: LoopbackCluster, undisturbed: Store, trifeature_root: Path
 ) -> None:
