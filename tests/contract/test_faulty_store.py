@@ -116,7 +116,7 @@ def test_a_create_whose_answer_is_lost_knows_its_own_bytes(fault: Fault, far: St
     """Guard: `put_new` compares what is there with what it meant to write."""
     proxy.faults = first(fault, methods=("PUT",))
     assert far.put_new("a/c", b"mine") is True
-    assert proxy.requests == {"PUT": 2}
+    assert proxy.requests == {"PUT": 2, "GET": 1}
     assert far.get("a/c") == b"mine"
     assert far.put_new("a/c", b"yours") is False
     assert far.get("a/c") == b"mine"
