@@ -60,10 +60,8 @@ class SweepProgress:
         """Start counting."""
         self.total = len(plan.trials)
         self.complete = plan.counts()[TrialState.COMPLETE]
-        self.failed = plan.counts()[TrialState.FAILED] - sum(
-            view.state == TrialState.FAILED and view.trial_id in {trial.trial_id for trial in todo}
-            for view in plan.trials
-        )
+        again = {trial.trial_id for trial in todo}
+        self.failed = sum(view.state == TrialState.FAILED and view.trial_id not in again for view in plan.trials)
         for trial in todo:
             self._epochs_left[trial.trial_id] = trial.spec.epochs
 
@@ -118,7 +116,9 @@ class SweepProgress:
             return None
         rates = {model: seconds / count for model, (seconds, count) in self._rates.items() if count}
         typical = sum(rates.values()) / len(rates) if rates else 0.0
-        work = sum(left * rates.get(models(trial_id) or "", typical) for trial_id, left in self._epochs_left.items())
+        work = sum(
+            left * rates.get(models(trial_id) or "", typical) for trial_id, left in list(self._epochs_left.items())
+        )
         return work / max(1, len(self.running))
 
 

@@ -23,8 +23,8 @@ from kd_ray.errors import CorruptObjectError, InvalidInputError, KdRayError, Sto
 from kd_ray.results import ledger
 from kd_ray.results.manifest import read_manifest, write_manifest
 from kd_ray.results.record import write_samples
-from kd_ray.results.repair import set_aside_trial, set_aside_trials
-from kd_ray.results.status import Plan, TrialView, count_states, file_digest, plan, sweep_status
+from kd_ray.results.repair import set_aside_trial, set_aside_trials, trial_damage
+from kd_ray.results.status import Plan, TrialView, count_states, file_digest, plan, planned_views
 from kd_ray.results.store import Store, given_weights_key, sweep_key
 from kd_ray.results.tables import FoldReport, fold
 from kd_ray.sweep.config import Placement
@@ -129,19 +129,17 @@ def launch(
                 report = fold(store, file.sweep.name)
                 if interrupts.requested() or not _repair(file, store, planned, report, warnings):
                     break
-        after = sweep_status(store, file.sweep.name)
+        after = planned_views(store, planned)
     assert before is not None
-    asked = {trial.trial_id for trial in planned}
     done_before = {trial.trial_id for trial in before.trials if trial.state == TrialState.COMPLETE}
-    shown = tuple(trial for trial in after.trials if trial.trial_id in asked)
     return LaunchReport(
         sweep=file.sweep.name,
         store=store.url,
-        trials=shown,
+        trials=after,
         seeds=tuple(file.axes["seed"]),
         has_settings=any(trial.settings for trial in planned),
         is_selection=only is not None,
-        num_trained=sum(trial.state == TrialState.COMPLETE and trial.trial_id not in done_before for trial in shown),
+        num_trained=sum(trial.state == TrialState.COMPLETE and trial.trial_id not in done_before for trial in after),
         elapsed_s=time.monotonic() - started,
         interrupted=interrupts.requested(),
         problems=report.problems,
@@ -177,6 +175,9 @@ def _repair(
     for trial_id, problem in zip(report.damaged_trials, report.problems, strict=False):
         if set_aside_trial(store, trial_id, launch_id=launch_id):
             warnings.add(f"{problem}; it is set aside, and the trial is trained again")
+            done = True
+        elif trial_damage(store, trial_id) is None:
+            # Another launch was quicker; this one sees the trial through all the same.
             done = True
     datasets = {trial.spec.dataset_id: trial.spec.dataset for trial in planned}
     for dataset_id in report.damaged_samples:

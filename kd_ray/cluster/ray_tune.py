@@ -402,6 +402,7 @@ class _Handout(_NotKept, Searcher):
     def _book(self, pack: Pack, result: Mapping[str, Any], death: Exception | None) -> None:
         crashed = death is not None or "cause" in result
         cause = _cause_of(death, result.get("node_ip")) if death else str(result.get("cause"))
+        states: dict[str, ledger.TrialStatus] = {}
         if result.get("done") and not crashed:
             committed, failed = _progress(result).committed, _progress(result).failed
         else:
@@ -418,7 +419,7 @@ class _Handout(_NotKept, Searcher):
         if crashed:
             self._observer.warn(f"{cause}; what is left of pack {pack.pack_id} goes on from its checkpoints")
         for trial in pack.trials:
-            if trial.trial_id in self._queue.given_up:
+            if trial.trial_id in self._queue.given_up and not self._is_held_elsewhere(states.get(trial.trial_id)):
                 failed = (*failed, trial.trial_id)
                 ledger.write_error(
                     self._job.store,
@@ -429,6 +430,10 @@ class _Handout(_NotKept, Searcher):
                     launch_id=self._job.launch_id,
                 )
         self._observer.ended(pack, len(committed), len(failed))
+
+    def _is_held_elsewhere(self, status: "ledger.TrialStatus | None") -> bool:
+        """Whether another launch is at work on a trial."""
+        return bool(status and status.lease and status.lease.launch_id != self._job.launch_id)
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing to keep: the store is the ledger."""

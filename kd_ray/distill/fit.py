@@ -166,10 +166,19 @@ def _step_all(
     """One optimiser step of each active student on the same batch; one that cannot take it fails alone."""
     teacher_BC: dict[str, Tensor] = {}
     for trial_id in {student.spec.teacher.trial_id: None for student in active if student.spec.teacher}:
-        with torch.no_grad():
-            teacher_BC[trial_id] = teachers[trial_id](images_BCHW)
+        try:
+            with torch.no_grad():
+                teacher_BC[trial_id] = teachers[trial_id](images_BCHW)
+        except Exception as error:  # noqa: BLE001 (what a teacher cannot do costs its students only)
+            taught = [
+                student for student in active if student.spec.teacher and student.spec.teacher.trial_id == trial_id
+            ]
+            for student in taught:
+                fail(student, error)
     for student in active:
         teacher = student.spec.teacher
+        if teacher and teacher.trial_id not in teacher_BC:
+            continue
         try:
             _step(student, images_BCHW, labels_B, teacher_BC[teacher.trial_id] if teacher else None, steps)
         except Exception as error:  # noqa: BLE001 (whatever stops one student must not stop the pack)

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from kd_ray.distill.training import FitProgress, PackTraining, PackWorker, TrialResult
-from kd_ray.errors import CorruptObjectError, DataError, LostTeacherError, StoreError
+from kd_ray.errors import CorruptObjectError, DataError, LostTeacherError, NonFiniteLossError, StoreError
 from kd_ray.results import ledger
 from kd_ray.results.checkpoints import Checkpoints
 from kd_ray.results.ledger import LEASE_TTL_S, Lease
@@ -121,8 +121,12 @@ class _Leases:
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join()
+        began = time.monotonic()
         for trial_id in list(self.held):
             self.release(trial_id)
+            if time.monotonic() - began > LEASE_TTL_S:
+                # The store hangs. The other leases run out as well.
+                return
 
     def acquire(self, pack: Pack) -> None:
         """Take the trials that are neither complete nor held by another launch."""
@@ -148,11 +152,11 @@ class _Leases:
                 except StoreError as error:
                     self._warn(f"cannot give the lease of {trial_id} back: {error}")
 
-    def committed(self, trial_id: str) -> None:
+    def committed(self, lease: Lease) -> None:
         """A trial is complete: its leases have done their work."""
         with self._lock:
-            lease = self.held.pop(trial_id)
-        self.complete.append(trial_id)
+            self.held.pop(lease.trial_id, None)
+        self.complete.append(lease.trial_id)
         # A lease that stays behind is out of the way: the record comes first.
         with suppress(StoreError):
             ledger.remove(self._store, lease)
@@ -174,13 +178,14 @@ class _Leases:
         beaten_at = time.time()
         while not self._stop.wait(LEASE_TTL_S / 3):
             # Who has slept longer than a lease lasts, frozen with its host, has to ask whether the trial is still its own.
+            # Also in the middle of a beat, whose requests may hang.
             overslept = time.time() - beaten_at > LEASE_TTL_S
+            beaten_at = time.time()
             for trial_id in list(self.held):
                 with self._lock:
                     lease = self.held.get(trial_id)
                     if lease is not None:
                         self._renew(lease, ask_first=overslept)
-            beaten_at = time.time()
 
     def _renew(self, lease: Lease, *, ask_first: bool) -> None:
         try:
@@ -230,7 +235,7 @@ class _Run:
             return
         try:
             yield from self._fit(training)
-        except (GeneratorExit, KeyboardInterrupt, StoreError):
+        except BaseException:
             self._save(training, self._steps)
             raise
         for trial in training.trials:
@@ -259,23 +264,32 @@ class _Run:
             yield progress
 
     def _load_state(self, spec: TrialSpec, decode: Callable[[bytes], T]) -> T | None:
-        return self._checkpoints_of(spec.trial_id).load(decode)
+        lease = self.leases.held.get(spec.trial_id)
+        # One that was taken over meanwhile is dropped before its first checkpoint.
+        return self._checkpoints_of(lease).load(decode) if lease else None
 
-    def _checkpoints_of(self, trial_id: str) -> Checkpoints:
-        if trial_id not in self._checkpoints:
-            self._checkpoints[trial_id] = Checkpoints(self._store, self.leases.held[trial_id])
-        return self._checkpoints[trial_id]
+    def _checkpoints_of(self, lease: Lease) -> Checkpoints:
+        if lease.trial_id not in self._checkpoints:
+            self._checkpoints[lease.trial_id] = Checkpoints(self._store, lease)
+        return self._checkpoints[lease.trial_id]
 
     def _save(self, training: PackTraining, steps: dict[str, int]) -> None:
-        """Write a checkpoint of every trial that is further than its last one. One that cannot be written costs only itself."""
+        """Write a checkpoint of every trial that is further than its last one. One that cannot be written costs only itself.
+
+        A store that hangs is not waited for once per trial.
+        """
+        began = time.monotonic()
         for trial in training.trials:
             trial_id, step = trial.spec.trial_id, trial.step()
-            if trial_id in self.leases.held and step > steps[trial_id]:
+            lease = self.leases.held.get(trial_id)
+            if lease is not None and step > steps[trial_id]:
                 try:
-                    self._checkpoints_of(trial_id).save(step, trial.state())
+                    self._checkpoints_of(lease).save(step, trial.state())
                     steps[trial_id] = step
                 except StoreError as error:
                     self._warn(f"no checkpoint of {trial_id} at step {step}: {error}")
+                    if time.monotonic() - began > LEASE_TTL_S:
+                        return
 
     def _commit(self, spec: TrialSpec, finish: Callable[[], TrialResult]) -> None:
         """Write a trial's weights, then its record; a trial that was taken over is left to its new holder."""
@@ -286,9 +300,10 @@ class _Run:
         except Exception as error:  # noqa: BLE001 (named in the store, with its traceback)
             self._fail(spec, error)
             return
-        if self.leases.is_lost(spec.trial_id):
+        # The heartbeat may forget the lease at any moment from here on.
+        lease = self.leases.held.get(spec.trial_id)
+        if lease is None or self.leases.is_lost(spec.trial_id):
             return
-        lease = self.leases.held[spec.trial_id]
         key = weights_key(spec.trial_id, lease.generation)
         self._store.put(key, result.weights, durable=True)
         record = Record(
@@ -306,10 +321,10 @@ class _Run:
         if commit_record(self._store, record):
             # The trial is complete; what is left behind by an error here is swept up by `gc`.
             with suppress(StoreError):
-                self._checkpoints_of(spec.trial_id).delete_all()
+                self._checkpoints_of(lease).delete_all()
         else:
             self._store.delete(key)
-        self.leases.committed(spec.trial_id)
+        self.leases.committed(lease)
 
     def _provenance(self, lease: Lease, result: TrialResult) -> Provenance:
         images = len(result.history) * result.num_train
@@ -332,6 +347,10 @@ class _Run:
 
     def _fail(self, spec: TrialSpec, error: Exception) -> None:
         """Name the failure in the store, and give the trial back. A student whose teacher is lost is only given back."""
+        lease = self.leases.held.get(spec.trial_id)
+        if lease is None or self.leases.is_lost(spec.trial_id):
+            # Its new holder says what becomes of it.
+            return
         if isinstance(error, LostTeacherError):
             self._warn(f"{error}; it is trained again")
             # Under a name of its own: this launch may be training the teacher again already.
@@ -339,6 +358,10 @@ class _Run:
         elif isinstance(error, StoreError) and not isinstance(error, CorruptObjectError):
             raise error
         else:
+            if isinstance(error, NonFiniteLossError):
+                # What it went wrong from may be in them: another try begins anew.
+                with suppress(StoreError):
+                    self._checkpoints_of(lease).delete_all()
             self.failed.append(spec.trial_id)
             ledger.write_error(
                 self._store,

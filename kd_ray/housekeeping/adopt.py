@@ -19,7 +19,7 @@ import numpy as np
 
 from kd_ray.errors import CorruptObjectError, InvalidInputError, KdRayError, OtherVersionError
 from kd_ray.results import ledger
-from kd_ray.results.manifest import FoundManifest, Manifest, ManifestTrial, find_manifest, read_manifest
+from kd_ray.results.manifest import FoundManifest, Manifest, ManifestTrial, find_manifest, read_manifest, sweep_names
 from kd_ray.results.record import Record, commit_record, read_record, read_samples, sha256, write_samples
 from kd_ray.results.store import (
     SWEEPS,
@@ -274,7 +274,7 @@ class _Merge:
     def _fold(self, sweeps: Collection[str]) -> None:
         """The tables of the sweeps that were merged, and of all others here that ask for an adopted trial."""
         adopted = set(self._outcome["adopted"])
-        names = self._target.folders(SWEEPS)
+        names = sweep_names(self._target)
         for done, name in enumerate(names, start=1):
             try:
                 lines = read_manifest(self._target, name).trials

@@ -21,6 +21,7 @@ A launch may run at the same time, on any machine. Why nothing that it needs can
 - A staging file is where a local store gathers the bytes of one write before it renames it. One that is `LONG_MARGIN_S` old has no writer.
 """
 
+import functools
 import re
 import time
 from collections import defaultdict
@@ -55,7 +56,7 @@ from kd_ray.results.store import (
     trial_of,
     weights_of,
 )
-from kd_ray.results.tables import read_index
+from kd_ray.results.tables import TRIALS_PER_PART, read_index
 from kd_ray.sweep.spec import TrialState
 
 MARGIN_S = ledger.LEASE_TTL_S + ledger.CLOCK_SKEW_S
@@ -65,7 +66,7 @@ LONG_MARGIN_S = 3600.0
 KEPT_MANIFESTS = 2
 """Newest readable manifests of a sweep that stay."""
 _WORKERS = 8
-_PART = re.compile(rf"{TABLES_FOLDER}/(?P<table>\w+)/sweep=(?P<sweep>[^/]+)/part-\d+\.parquet")
+_PART = re.compile(rf"{TABLES_FOLDER}/(?P<table>\w+)/sweep=(?P<sweep>[^/]+)/part-(?P<part>\d+)\.parquet")
 _STAGING = re.compile(r".+#\d+")
 """How obstore's local store names the file of a write that is not finished; its listings pass over them."""
 
@@ -333,6 +334,12 @@ def _damaged_trial(key: str) -> str | None:
 
 def _listed_trials(store: Store) -> set[str]:
     """Every trial that a sweep asks for, or has asked for; raises when that cannot be told."""
+    return _listed_in(store, frozenset((item.key, item.e_tag) for item in store.entries(SWEEPS)))
+
+
+@functools.lru_cache(maxsize=1)
+def _listed_in(store: Store, state: frozenset[tuple[str, str]]) -> set[str]:  # noqa: ARG001 (what is remembered goes by it)
+    """Read anew only when anything under `sweeps/` has changed: it is asked for each trial that is to be deleted."""
     listed: set[str] = set()
     for sweep in store.folders(SWEEPS):
         found = find_manifest(store, sweep)
@@ -368,11 +375,22 @@ def _unknown_parts(store: Store, keys: Collection[str]) -> set[str]:
     sweeps = {match["sweep"] for match in parts.values()}
     index = {sweep: read_index(store, sweep) for sweep in sweeps}
     gone = {sweep for sweep in sweeps if not any(True for _ in store.entries(f"{SWEEPS}/{sweep}"))}
+    places = {sweep: _num_places(store, sweep) for sweep in sweeps - gone}
     return {
         key
         for key, match in parts.items()
-        if match["sweep"] in gone or (index[match["sweep"]] and key not in index[match["sweep"]])
+        if match["sweep"] in gone
+        or (index[match["sweep"]] and key not in index[match["sweep"]] and int(match["part"]) >= places[match["sweep"]])
     }
+
+
+def _num_places(store: Store, sweep: str) -> int:
+    """Parts below this number have their place in the tables, whether a fold has come to write the index or not."""
+    try:
+        manifest = find_manifest(store, sweep).manifest
+    except OtherVersionError:
+        manifest = None
+    return -(-len(manifest.trials) // TRIALS_PER_PART) if manifest else 1 << 30
 
 
 def _staging_file(root: Path, path: Path) -> StoredObject | None:

@@ -19,7 +19,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from kd_ray.errors import CorruptObjectError, OtherVersionError
+from kd_ray.errors import CorruptObjectError, InvalidInputError, OtherVersionError
 from kd_ray.housekeeping.rehearsal import BEHIND, Rehearsal
 from kd_ray.results import ledger
 from kd_ray.results.checkpoints import list_checkpoints
@@ -136,7 +136,7 @@ class _Verification:
         self._num_records = 0
         self._is_whole_store = sweep is None
         self._manifests: dict[str, Manifest] = {}
-        self._sweeps = tuple(store.folders(SWEEPS)) if sweep is None else (read_sweep_name(store, sweep),)
+        self._sweeps = tuple(_folders(store)) if sweep is None else (read_sweep_name(store, sweep),)
         self._samples: Callable[[str], Samples | None] = functools.cache(self._read_samples)
 
     def run(self, *, with_tables: bool) -> VerifyReport:
@@ -340,6 +340,11 @@ def read_sweep_name(store: Store, sweep: str) -> str:
     return sweep
 
 
+def _folders(store: Store) -> list[str]:
+    """Sweeps of which there is anything; the empty folder of an interrupted first write is none."""
+    return sorted({item.key.split("/")[1] for item in store.entries(SWEEPS) if item.key.count("/") >= 2})
+
+
 def _is_index(data: bytes) -> bool:
     try:
         index = json.loads(data)
@@ -413,7 +418,7 @@ class _Mending:
             is_short = bool(self._again & {trial.trial_id for trial in manifest.active})
             if sweep in self._rebuild or is_short:
                 self.done.append(_rebuilt(self._store, sweep))
-        except (CorruptObjectError, OtherVersionError) as error:
+        except (CorruptObjectError, OtherVersionError, InvalidInputError) as error:
             self.left.append(f"tables of sweep {sweep}: {error}")
             return False
         return is_short or bool(self._lost & _inputs(manifest))

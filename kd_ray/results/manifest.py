@@ -13,10 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from kd_ray.errors import CorruptObjectError, InvalidInputError, OtherVersionError
+from kd_ray.results.record import sha256
 from kd_ray.results.rows import FoldSettings
 from kd_ray.results.store import MANIFEST, SWEEPS, Store, manifest_folder, manifest_key, sweep_key
 from kd_ray.sweep.config import Sweep
 from kd_ray.sweep.plan import PlannedTrial, make_packs, settings_json
+
+MANIFEST_VERSION = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,14 +59,20 @@ class Manifest:
 
     def to_json(self) -> bytes:
         """As it stands in the store."""
-        return json.dumps({"manifest_version": 1, **asdict(self)}, separators=(",", ":")).encode()
+        content = json.dumps(asdict(self), separators=(",", ":"))
+        # The content is text within text, so that its digest is that of its bytes.
+        outer = {"manifest_version": MANIFEST_VERSION, "sha256": sha256(content.encode()), "content": content}
+        return json.dumps(outer, separators=(",", ":")).encode()
 
     @classmethod
     def from_json(cls, data: bytes) -> "Manifest":
         """Read a manifest; raises ValueError, KeyError or TypeError when it is not one."""
-        content: dict[str, Any] = dict(json.loads(data))
-        if content.pop("manifest_version") != 1:
+        outer: dict[str, Any] = dict(json.loads(data))
+        if outer["manifest_version"] != MANIFEST_VERSION:
             raise OtherVersionError("it was written by another version of kd_ray")
+        if sha256(outer["content"].encode()) != outer["sha256"]:
+            raise ValueError("its digest is that of another content")
+        content: dict[str, Any] = json.loads(outer["content"])
         fold = content["fold"]
         settings = FoldSettings(
             sweep=fold["sweep"],

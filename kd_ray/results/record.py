@@ -6,6 +6,7 @@ retraining. Labels and sensitive features of the test samples are stored once pe
 
 import hashlib
 import io
+import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -277,7 +278,7 @@ def read_samples(store: Store, dataset_id: str) -> Samples | None:
         return None
     try:
         table = decode_table(data)
-        meta = {name.decode(): value.decode() for name, value in (table.schema.metadata or {}).items()}
+        meta = _checked_meta(table)
         features = dict(zip(table.schema.names, table.columns, strict=True))
         return Samples(
             dataset=meta["dataset"],
@@ -304,7 +305,21 @@ def _encode_samples(dataset_id: str, samples: Samples) -> bytes:
     for name, groups in samples.sensitive_features.items():
         columns[name] = pa.array(groups.to_lists(), type=pa.list_(pa.string()))
         meta[f"groups:{name}"] = "\x1f".join(groups.names)
-    return encode_table(pa.table(columns).replace_schema_metadata(meta))
+    table = pa.table(columns)
+    return encode_table(table.replace_schema_metadata(meta | {"sha256": _samples_digest(table, meta)}))
+
+
+def _checked_meta(table: pa.Table) -> dict[str, str]:
+    meta = {name.decode(): value.decode() for name, value in (table.schema.metadata or {}).items()}
+    if meta["sha256"] != _samples_digest(table, meta):
+        raise ValueError("its digest is that of another content")
+    return meta
+
+
+def _samples_digest(table: pa.Table, meta: Mapping[str, str]) -> str:
+    """Covers the names in the footer too, which no page checksum does."""
+    named = {name: value for name, value in meta.items() if name != "sha256"}
+    return sha256(json.dumps([named, table.column_names], sort_keys=True).encode())
 
 
 def _same_samples(a: Samples, b: Samples) -> bool:

@@ -32,7 +32,7 @@ def set_aside_of(store: Store, sweep: str, trial_ids: Collection[str]) -> list[t
     found = []
     for item in store.entries(DAMAGED):
         key = item.key.removeprefix(f"{DAMAGED}/").rsplit("-", 1)[0]
-        first, second, *_ = key.split("/")
+        first, second, *_ = [*key.split("/"), ""]
         if (first == TRIALS and second in trial_ids) or (first == SWEEPS and second == sweep) or first == DATASETS:
             found.append((key, item.key))
     return found

@@ -188,6 +188,12 @@ def sweep_status(store: Store, sweep: str) -> SweepStatus:
     return SweepStatus(sweep=sweep, store=store.url, trials=views, problems=problems)
 
 
+def planned_views(store: Store, planned: Sequence[PlannedTrial]) -> tuple[TrialView, ...]:
+    """The trials of a launch as they are now, whatever the newest manifest asks for."""
+    statuses = scan(store, [trial.trial_id for trial in planned])
+    return tuple(_planned_view(trial, statuses, retry_failed=False) for trial in planned)
+
+
 def _planned_view(trial: PlannedTrial, statuses: Mapping[str, TrialStatus], *, retry_failed: bool) -> TrialView:
     spec = trial.spec
     teacher = spec.teacher.trial_id if spec.teacher else None

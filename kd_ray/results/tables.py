@@ -42,6 +42,7 @@ FOLD_VERSION = 2
 
 _FOLD_KEY = b"kd_ray_fold"
 _READERS = 8
+_LOOKS = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,11 +76,13 @@ def fold(store: Store, sweep: str, *, settle: bool = True) -> FoldReport:
         InvalidInputError: the store has no such sweep.
     """
     written = 0
-    while True:
+    for _ in range(_LOOKS if settle else 1):
         report = _Fold(store, read_manifest(store, sweep), committed(store)).run()
         written += report.num_parts_written
-        if not settle or not report.num_parts_written or report.problems:
-            return replace(report, num_parts_written=written)
+        if not report.num_parts_written or report.problems:
+            break
+    # Whoever commits on and on folds, too.
+    return replace(report, num_parts_written=written)
 
 
 class _Fold:
@@ -149,8 +152,15 @@ class _Fold:
             records = pool.map(self._try_read, trials)
             for trial, record in zip(trials, records, strict=True):
                 samples = self._samples_of(trial.dataset_id)
-                if record is not None and samples is not None:
-                    folded.append((trial, record, samples))
+                if record is None or samples is None:
+                    continue
+                if len(record.predictions_N) != len(samples.labels_N):
+                    self._problems.append(
+                        f"trial {trial.trial_id} predicts {len(record.predictions_N)} test samples, and its data set has "
+                        f"{len(samples.labels_N)}; the tables lack this trial"
+                    )
+                    continue
+                folded.append((trial, record, samples))
         held = [trial for trial, _, _ in folded]
         if not held:
             for key in keys.values():
@@ -277,9 +287,9 @@ def _whole_part_fold_key(store: Store, key: str) -> str | None:
     """The fold key of a part; None when there is no part, or it is damaged."""
     try:
         metadata = decode_table(store.get(key) or b"").schema.metadata or {}
-    except (pa.ArrowException, OSError):
+        return str(metadata.get(_FOLD_KEY, b"").decode())
+    except (pa.ArrowException, OSError, ValueError):
         return None
-    return str(metadata.get(_FOLD_KEY, b"").decode())
 
 
 @functools.cache

@@ -1,7 +1,7 @@
 """The manifest: positions stay, trials leave only by becoming inactive."""
 
-import json
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -103,9 +103,8 @@ def test_sweep_yaml_is_that_of_the_newest_manifest(store: Store) -> None:
 
 def test_highest_generation_holds(store: Store) -> None:
     manifest = write_sweep(store, make_sweep())
-    content = json.loads(manifest.to_json())
     for generation in (2, 10):
-        store.put(manifest_key("demo", generation), json.dumps({**content, "generation": generation}).encode())
+        store.put(manifest_key("demo", generation), replace(manifest, generation=generation).to_json())
     assert read_manifest(store, "demo").generation == 10
 
 
@@ -119,7 +118,16 @@ def test_unknown_sweep_is_refused_with_those_there_are(store: Store) -> None:
         read_manifest(store, "nope")
 
 
-DAMAGED = [b"", b'{"manifest_version": 1', b"{}", b"[]", b"null", b"7", b'{"manifest_version": 1}', b"\xff\x00noise"]
+DAMAGED = [b"", b'{"manifest_version": 1', b"{}", b"[]", b"null", b"7", b'{"manifest_version": 2}', b"\xff\x00noise"]
+
+
+def test_one_changed_digit_is_noticed(store: Store) -> None:
+    """Guards the digest: `resume` would train what nobody asked for."""
+    first = write_sweep(store, make_sweep())
+    second = replace(first, generation=2).to_json()
+    assert second.count(b"lr: 0.1") == 1
+    store.put(manifest_key("demo", 2), second.replace(b"lr: 0.1", b"lr: 0.7"))
+    assert read_manifest(store, "demo") == first
 
 
 @pytest.mark.parametrize("data", DAMAGED)
@@ -185,7 +193,7 @@ def test_sweep_without_a_whole_manifest_is_corrupt_not_unknown(store: Store, dat
 def test_manifest_of_another_version_is_refused_and_not_overwritten(store: Store) -> None:
     """Guards the `OtherVersionError` of `from_json`: what a newer kd_ray wrote is never taken for damage."""
     write_sweep(store, make_sweep())
-    store.put(manifest_key("demo", 2), b'{"manifest_version": 2}')
+    store.put(manifest_key("demo", 2), b'{"manifest_version": 3}')
     before = {item.key: store.get(item.key) for item in store.entries("")}
     expected = f"'{manifest_key('demo', 2)}': it was written by another version of kd_ray"
     with pytest.raises(OtherVersionError, match=re.escape(expected) + "$"):
