@@ -6,23 +6,30 @@ import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 from kd_ray.cluster.launch import launch, resume_file
 from kd_ray.cluster.local import LocalRunner
 from kd_ray.cluster.ray_tune import RayRunner
 from kd_ray.cluster.runner import Job
+from kd_ray.distill import fit as fit_module
+from kd_ray.distill import worker as worker_module
 from kd_ray.distill.pack import run_pack
 from kd_ray.distill.training import LoadState, OnFailure, PackTraining, PackWorker
 from kd_ray.distill.worker import Worker
 from kd_ray.results import ledger
 from kd_ray.results.ledger import Lease
+from kd_ray.results.manifest import write_manifest
 from kd_ray.results.query import Results
 from kd_ray.results.record import read_record
 from kd_ray.results.status import plan, sweep_status
 from kd_ray.results.store import Store, lease_key, manifest_key, open_store, record_key
+from kd_ray.results.tables import fold
 from kd_ray.sweep.spec import TrialSpec, TrialState
 from tests.benchmarks.synthetic import SyntheticWorker, synthetic_sweep, synthetic_worker
 from tests.processes import run_cli, started
@@ -391,3 +398,83 @@ def test_a_trial_that_eats_the_memory_costs_only_itself(store: Store, trifeature
     # With another worker, on request, it runs.
     again = launch(file, store, runner=LocalRunner(worker=synthetic_worker), retry_failed=True)
     assert (again.exit_code, again.num_trained) == (0, 1)
+
+
+# --- launches side by side ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_launch_answers_for_the_trials_that_it_was_asked_for(tmp_path: Path, trifeature_root: Path) -> None:
+    """Guard: the report is of the launch's own plan, not of the newest manifest, which another launch may have written."""
+    wide, narrow = synthetic_sweep(21, str(trifeature_root)), synthetic_sweep(11, str(trifeature_root))
+
+    class Shared(Store):
+        is_first = True
+
+        def put_new(self, key: str, data: bytes, *, durable: bool = False) -> bool:
+            if key.endswith("record.parquet") and Shared.is_first:
+                Shared.is_first = False
+                write_manifest(self, narrow.sweep, plan(narrow, None).planned, sweep_yaml=narrow.to_yaml(), weights={})
+            return super().put_new(key, data, durable=durable)
+
+    report = launch(wide, Shared(str(tmp_path / "store")), runner=LocalRunner(worker=synthetic_worker))
+    assert (report.exit_code, len(report.trials), report.num_trained) == (0, 21, 21)
+
+
+def test_a_fold_ends_although_another_launch_commits_on_and_on(tmp_path: Path, trifeature_root: Path) -> None:
+    """Guard: a fold looks a bounded number of times; an interrupted launch would not stop otherwise."""
+    file = synthetic_sweep(11, str(trifeature_root))
+    whole = open_store(tmp_path / "whole")
+    assert launch(file, whole, runner=LocalRunner(worker=synthetic_worker)).exit_code == 0
+    records = keys_of(whole, "record.parquet")
+
+    class Busy(Store):
+        def put(self, key: str, data: bytes, *, durable: bool = False) -> str:
+            if key.startswith("tables/trials/") and records:
+                committed = records.pop()
+                self.put_new(committed, whole.get(committed) or b"")
+            return super().put(key, data, durable=durable)
+
+    busy = Busy(str(tmp_path / "busy"))
+    for key in [*keys_of(whole, "datasets/"), *keys_of(whole, "manifest/"), records.pop()]:
+        busy.put_new(key, whole.get(key) or b"")
+    assert fold(busy, "synthetic").num_trials == 3
+    assert len(records) == 7
+
+
+def test_a_trial_that_became_nan_by_accident_completes_on_request(
+    store: Store, undisturbed: Store, trifeature_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guard: a trial that failed on a number that is none begins anew; its last checkpoint holds the spoilt weights."""
+    step, accidents = fit_module._step, [14]
+
+    def flaky(student: fit_module.Student, *rest: Any) -> None:
+        step(student, *rest)
+        if student.spec.role == "scratch" and student.spec.seed == 0 and student.step in accidents:
+            accidents.clear()
+            with torch.no_grad():
+                next(student.model.parameters()).fill_(float("nan"))
+
+    monkeypatch.setattr(fit_module, "_step", flaky)
+    monkeypatch.setattr(worker_module, "fit", partial(fit_module.fit, report_every_s=0))
+    file = tiny_sweep(trifeature_root)
+    report = launch(file, store, runner="local")
+    assert (report.exit_code, report.counts()["failed"]) == (1, 1)
+    assert accidents == []
+    assert launch(file, store, runner="local", retry_failed=True).exit_code == 0
+    assert_same_tables(store, undisturbed)
+
+
+def test_a_teacher_that_cannot_go_on_costs_its_students_only(
+    store: Store, trifeature_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guard: the teacher's forward pass stands in a `try` of its own."""
+
+    class Broken(torch.nn.Module):
+        def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
+            raise RuntimeError("no forward pass today")
+
+    monkeypatch.setattr(Worker, "teacher", lambda self, trial_id, data: Broken())
+    report = launch(tiny_sweep(trifeature_root), store, runner="local")
+    assert report.exit_code == 1
+    assert report.counts() == {"complete": 3, "running": 0, "failed": 4, "interrupted": 0, "pending": 0}
+    assert all("no forward pass today" in trial.why for trial in report.trials if trial.state == TrialState.FAILED)
