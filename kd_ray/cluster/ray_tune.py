@@ -59,6 +59,9 @@ _FOLDER = "kd_ray_tune_"
 _HEAD_EVERY_S = 5.0
 _HEAD_MISSES = 3
 _TRIALS_PER_CHUNK = 500
+_PACKS_PER_EXPERIMENT = 1000
+_ROUNDS_PER_EXPERIMENT = 50
+"""Between two experiments every slot waits for the last pack of the first: one round in so many, at most."""
 _PROBE_S = 5.0
 
 
@@ -95,7 +98,7 @@ class RayRunner:
         ray.shutdown()
 
     def run(self, queue: PackQueue, job: Job, observer: Observer, interrupts: Interrupts) -> None:
-        """Run the packs as one Tune experiment."""
+        """Run the packs, up to a thousand or more of them as one Tune experiment."""
         # Ray has put its own handler of SIGTERM, which aborts, in the place of ours.
         _sweep_up()
         with (
@@ -103,7 +106,12 @@ class RayRunner:
             _watched_head(self.address, observer),
             tempfile.TemporaryDirectory(prefix=f"{_FOLDER}{os.getpid()}_") as folder,
         ):
-            self._fit(queue, job, observer, interrupts, folder)
+            slots = int(os.environ["TUNE_MAX_PENDING_TRIALS_PG"]) - 1
+            while not interrupts.requested() and not queue.is_exhausted():
+                # Tune keeps some 60 KB of every pack to the end of an experiment, so a large sweep is several of them.
+                limit = max(_PACKS_PER_EXPERIMENT, _ROUNDS_PER_EXPERIMENT * slots)
+                if not self._fit(queue, job, observer, interrupts, folder, limit):
+                    return
 
     def _connect(self) -> None:
         level = logging.INFO if self.verbose else logging.ERROR
@@ -133,13 +141,16 @@ class RayRunner:
             )
             raise InvalidInputError(f"{where}: {error}") from error
 
-    def _fit(self, queue: PackQueue, job: Job, observer: Observer, interrupts: Interrupts, folder: str) -> None:
+    def _fit(
+        self, queue: PackQueue, job: Job, observer: Observer, interrupts: Interrupts, folder: str, limit: int
+    ) -> bool:
+        """One experiment, of at most `limit` packs; says whether it started any."""
         shelf = _Shelf([trial for pack in queue.waiting for trial in pack.trials])
         trainable = tune.with_resources(
             tune.with_parameters(PackTrainable, job=job, shelf=shelf, worker=self.worker),
             {"cpu": job.placement.cpus_per_pack, "gpu": job.placement.gpus_per_pack},
         )
-        handout = _Handout(queue, job, observer, interrupts, shelf)
+        handout = _Handout(queue, job, observer, interrupts, shelf, limit)
         tuner = tune.Tuner(
             trainable,
             tune_config=tune.TuneConfig(
@@ -164,6 +175,7 @@ class RayRunner:
             tuner.fit()
         if handout.error:
             raise handout.error
+        return handout.has_started
 
 
 def _probe(address: str) -> None:
@@ -363,8 +375,12 @@ class _Handout(_NotKept, Searcher):
     Tune would wrap an exception raised in here; it is kept instead, ends the experiment, and the runner raises it.
     """
 
-    def __init__(self, queue: PackQueue, job: Job, observer: Observer, interrupts: Interrupts, shelf: _Shelf) -> None:
+    def __init__(
+        self, queue: PackQueue, job: Job, observer: Observer, interrupts: Interrupts, shelf: _Shelf, limit: int
+    ) -> None:
         super().__init__(metric=None, mode=None)
+        self._left = limit
+        self.has_started = False
         self._queue = queue
         self._shelf = shelf
         self._store_errors = 0
@@ -376,11 +392,13 @@ class _Handout(_NotKept, Searcher):
         self.error: KdRayError | None = None
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]  # FINISHED is a str
-        if self.error or self._interrupts.requested() or self._queue.is_exhausted():
+        if self.error or self._interrupts.requested() or self._queue.is_exhausted() or not self._left:
             return str(Searcher.FINISHED)
         pack = self._queue.take()
         if pack is None:
             return None
+        self._left -= 1
+        self.has_started = True
         self.packs[trial_id] = pack
         return self._shelf.order(pack)
 

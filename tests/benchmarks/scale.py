@@ -29,12 +29,12 @@ GROUP_BY = "SELECT role, temperature, class_index, avg(accuracy) AS accuracy FRO
 
 def measure(num_trials: int, folder: Path) -> dict[str, float]:
     """All figures for one size."""
-    from tests.benchmarks.synthetic import synthetic_sweep
+    from tests.benchmarks.synthetic import packs_of_ten
 
     store = folder / f"store-{num_trials}"
     data_root = folder / "data"
     sweep = folder / f"synthetic-{num_trials}.yaml"
-    sweep.write_text(synthetic_sweep(num_trials, str(data_root)).to_yaml())
+    sweep.write_text(packs_of_ten(num_trials, str(data_root)).to_yaml())
     driver = _python("-m", "tests.benchmarks.scale", "--driver", str(sweep), str(store))
     found: dict[str, Any] = json.loads(driver.splitlines()[-1])
     found["relaunch_s"] = _seconds("-m", "kd_ray.cli", "launch", str(sweep), "--store", str(store))

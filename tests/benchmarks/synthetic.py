@@ -56,6 +56,13 @@ placement: {pack_size: 10}
 """
 
 
+def packs_of_ten(num_trials: int, data_root: str) -> SweepFile:
+    """About `num_trials` trials: a teacher, and ten temperatures per seed, which are one pack."""
+    seeds = list(range(max(1, round((num_trials - 1) / 10))))
+    overrides = [f"grid.seed={seeds}", f"grid.temperature={list(range(1, 11))}", "baselines=[]"]
+    return parse_sweep(SWEEP, source="synthetic.yaml", overrides=[*overrides, f"placement.data_root={data_root}"])
+
+
 def synthetic_sweep(num_trials: int, data_root: str = "./data") -> SweepFile:
     """About `num_trials` trials: nine temperatures and a scratch student per seed, so that ten of one seed cost one pack and a bit."""
     seeds = list(range(max(1, round((num_trials - 1) / 10))))

@@ -2,10 +2,12 @@
 
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from kd_ray.cluster import launch as launch_module
+from kd_ray.cluster import ray_tune
 from kd_ray.cluster.launch import launch
 from kd_ray.cluster.local import LocalRunner
 from kd_ray.cluster.ray_tune import RayRunner
@@ -68,3 +70,25 @@ def test_a_query_in_the_middle_sees_each_committed_trial_once(
     assert (report.exit_code, report.counts()["complete"]) == (0, 401)
     assert problems == []
     assert any(0 < n < 401 for n in seen), "no query saw the sweep in the middle"
+
+
+@pytest.mark.ray
+def test_a_large_sweep_is_several_experiments_of_tune(
+    store: Store, trifeature_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guard: Tune keeps every pack in memory to the end of an experiment; the driver of a large sweep would grow and grow."""
+    monkeypatch.setattr(ray_tune, "_PACKS_PER_EXPERIMENT", 4)
+    monkeypatch.setattr(ray_tune, "_ROUNDS_PER_EXPERIMENT", 1)
+    limits: list[int] = []
+    fit = RayRunner._fit
+
+    def counted(self: RayRunner, *rest: Any) -> bool:
+        limits.append(rest[-1])
+        return fit(self, *rest)
+
+    monkeypatch.setattr(RayRunner, "_fit", counted)
+    file = synthetic_sweep(81, str(trifeature_root))
+    report = launch(file, store, runner=RayRunner(placement=file.sweep.placement, worker=synthetic_worker))
+    assert (report.exit_code, report.num_trained) == (0, 81)
+    # A teacher, eight packs of students and eight scratch students of seeds of their own.
+    assert limits == [4] * 5
