@@ -32,11 +32,11 @@ from kd_ray.sweep.load import SweepFile, axis_path, parse_sweep
 from kd_ray.sweep.plan import Pack, PlannedTrial, make_packs
 from kd_ray.sweep.spec import TrialState
 
-FOLD_EVERY_S = 15.0
+FOLD_EVERY_S = 5.0
 """Least time between two folds while a sweep runs."""
 POLL_S = 2.0
 """How often trials held by another launch are looked at."""
-_FOLD_REST = 4.0
+_FOLD_REST = 1.0
 """A fold is followed by a rest of at least so many times its own length."""
 _MAX_ROUNDS = 5
 """How often a launch begins again because of damaged objects, or because nothing came of what it ran."""
