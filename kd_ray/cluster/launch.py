@@ -111,9 +111,11 @@ def launch(
             todo = _todo(now, planned, retry_failed=retry_failed and before is None)
             given = _given_weights(file, store, weights)
             if todo and engine is None:
-                engine = stack.enter_context(_runner(runner, file.sweep.placement, address, verbose=verbose))
+                chosen = _runner(runner, file.sweep.placement, address, verbose=verbose)
+                # Before any cluster is touched.
                 if address is None:
                     _prepare_data(todo, Path(file.sweep.placement.data_root), display)
+                engine = stack.enter_context(chosen)
                 stack.enter_context(display)
             # After the engine, which may put handlers of its own in the place of ours.
             with interrupts.watch():

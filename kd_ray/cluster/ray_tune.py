@@ -175,7 +175,7 @@ class RayRunner:
             tuner.fit()
         if handout.error:
             raise handout.error
-        return handout.has_started
+        return handout.left < limit
 
 
 def _probe(address: str) -> None:
@@ -379,8 +379,8 @@ class _Handout(_NotKept, Searcher):
         self, queue: PackQueue, job: Job, observer: Observer, interrupts: Interrupts, shelf: _Shelf, limit: int
     ) -> None:
         super().__init__(metric=None, mode=None)
-        self._left = limit
-        self.has_started = False
+        self.left = limit
+        """Packs that may still be handed out."""
         self._queue = queue
         self._shelf = shelf
         self._store_errors = 0
@@ -392,13 +392,12 @@ class _Handout(_NotKept, Searcher):
         self.error: KdRayError | None = None
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]  # FINISHED is a str
-        if self.error or self._interrupts.requested() or self._queue.is_exhausted() or not self._left:
+        if self.error or self._interrupts.requested() or self._queue.is_exhausted() or not self.left:
             return str(Searcher.FINISHED)
         pack = self._queue.take()
         if pack is None:
             return None
-        self._left -= 1
-        self.has_started = True
+        self.left -= 1
         self.packs[trial_id] = pack
         return self._shelf.order(pack)
 
