@@ -102,13 +102,14 @@ def launch(
     file = _with_absolute_paths(file)
     interrupts = Interrupts()
     warnings = _Warnings(display)
-    before: Plan | None = None
+    done_before: set[str] | None = None
     with ExitStack() as stack:
         engine: Runner | None = None
         for _ in range(_MAX_ROUNDS):
-            now = plan(file, store, retry_failed=retry_failed and before is None, weights=weights)
+            is_first = done_before is None
+            now = plan(file, store, retry_failed=retry_failed and is_first, weights=weights)
             planned = _select(now.planned, only)
-            todo = _todo(now, planned, retry_failed=retry_failed and before is None)
+            todo = _todo(now, planned, retry_failed=retry_failed and is_first)
             given = _given_weights(file, store, weights)
             if todo and engine is None:
                 chosen = _runner(runner, file.sweep.placement, address, verbose=verbose)
@@ -121,19 +122,19 @@ def launch(
             with interrupts.watch():
                 # Everything has been checked and the machines are there; from here on the store is written.
                 _write_inputs(file, store, now, given)
-                if before is None:
-                    before = now
+                if done_before is None:
+                    done_before = {view.trial_id for view in now.trials if view.state == TrialState.COMPLETE}
                     if retry_failed:
                         _clear_errors(store, now, planned)
                     display.begin(now, todo)
+                del now  # as large as the sweep, and out of date from here on
                 if todo and engine is not None:
                     _run(file, store, planned, engine, display, interrupts, warnings)
                 report = fold(store, file.sweep.name)
                 if interrupts.requested() or not _repair(file, store, planned, report, warnings):
                     break
         after = planned_views(store, planned)
-    assert before is not None
-    done_before = {trial.trial_id for trial in before.trials if trial.state == TrialState.COMPLETE}
+    assert done_before is not None
     return LaunchReport(
         sweep=file.sweep.name,
         store=store.url,

@@ -12,6 +12,7 @@ import shutil
 import socket
 import tempfile
 import threading
+import time
 import traceback
 import warnings
 from collections.abc import Generator, Iterator, Mapping, Sequence
@@ -33,6 +34,7 @@ _ENVIRONMENT = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # `Interrupts` handles signals
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # the display says what died, and what becomes of it
     "TUNE_GLOBAL_CHECKPOINT_S": "86400",  # Tune's state is never read
+    "TUNE_MAX_PENDING_TRIALS_PG": "4096",  # `_Room` says how many packs Tune gets
     "TUNE_RESULT_BUFFER_LENGTH": "0",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
@@ -42,6 +44,7 @@ for _name, _value in _ENVIRONMENT.items():
 import ray  # noqa: E402 (reads its settings when it is imported)
 from ray import tune  # noqa: E402
 from ray.exceptions import OutOfMemoryError  # noqa: E402
+from ray.tune.schedulers import FIFOScheduler  # noqa: E402
 from ray.tune.search import Searcher  # noqa: E402
 
 from kd_ray.cluster.queue import PackQueue  # noqa: E402
@@ -54,7 +57,7 @@ from kd_ray.sweep.config import Placement  # noqa: E402
 from kd_ray.sweep.plan import Pack, PlannedTrial  # noqa: E402
 from kd_ray.sweep.spec import TrialState  # noqa: E402
 
-_MAX_PENDING = 64
+_ROOM_LASTS_S = 5.0
 _FOLDER = "kd_ray_tune_"
 _HEAD_EVERY_S = 5.0
 _HEAD_MISSES = 3
@@ -85,11 +88,10 @@ class RayRunner:
         """
         self._connect()
         try:
-            slots = _check_capacity(self.placement)
+            _check_capacity(self.placement)
         except BaseException:
             ray.shutdown()
             raise
-        os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(min(slots, _MAX_PENDING) + 1)
         return self
 
     def __exit__(
@@ -106,10 +108,9 @@ class RayRunner:
             _watched_head(self.address, observer),
             tempfile.TemporaryDirectory(prefix=f"{_FOLDER}{os.getpid()}_") as folder,
         ):
-            slots = int(os.environ["TUNE_MAX_PENDING_TRIALS_PG"]) - 1
             while not interrupts.requested() and not queue.is_exhausted():
                 # Tune keeps some 60 KB of every pack to the end of an experiment, so a large sweep is several of them.
-                limit = max(_PACKS_PER_EXPERIMENT, _ROUNDS_PER_EXPERIMENT * slots)
+                limit = max(_PACKS_PER_EXPERIMENT, _ROUNDS_PER_EXPERIMENT * _slots(self.placement))
                 if not self._fit(queue, job, observer, interrupts, folder, limit):
                     return
 
@@ -150,11 +151,14 @@ class RayRunner:
             tune.with_parameters(PackTrainable, job=job, shelf=shelf, worker=self.worker),
             {"cpu": job.placement.cpus_per_pack, "gpu": job.placement.gpus_per_pack},
         )
-        handout = _Handout(queue, job, observer, interrupts, shelf, limit)
+        handout = _Handout(
+            queue, job, observer, interrupts, shelf, limit, _Room(self.placement, grows=bool(self.address))
+        )
         tuner = tune.Tuner(
             trainable,
             tune_config=tune.TuneConfig(
                 search_alg=handout,
+                scheduler=_InTurn(),
                 num_samples=-1,
                 reuse_actors=True,
                 trial_name_creator=_name_of,
@@ -239,17 +243,49 @@ def _name_of(trial: Any) -> str:
     return str(trial.trial_id)
 
 
-def _check_capacity(placement: Placement) -> int:
-    """How many packs fit on the cluster at once; refuses what can never be placed on one node."""
+def _nodes() -> list[dict[str, float]]:
+    """Resources of the nodes that are alive."""
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+
+
+def _slots(placement: Placement) -> int:
+    """How many packs fit on the cluster at once."""
     cpus, gpus = placement.cpus_per_pack, placement.gpus_per_pack
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
-    fits = [int(min(node.get("CPU", 0) / cpus, node.get("GPU", 0) / gpus if gpus else float("inf"))) for node in nodes]
-    if not any(fits):
-        have = "; ".join(f"{node.get('CPU', 0):g} CPUs, {node.get('GPU', 0):g} GPUs" for node in nodes) or "none"
+    return sum(
+        int(min(node.get("CPU", 0) / cpus, node.get("GPU", 0) / gpus if gpus else float("inf"))) for node in _nodes()
+    )
+
+
+def _check_capacity(placement: Placement) -> None:
+    """Refuse what can never be placed on one node."""
+    if not _slots(placement):
+        cpus, gpus = placement.cpus_per_pack, placement.gpus_per_pack
+        have = "; ".join(f"{node.get('CPU', 0):g} CPUs, {node.get('GPU', 0):g} GPUs" for node in _nodes()) or "none"
         raise InvalidInputError(
             f"placement: a pack asks for cpus_per_pack = {cpus} and gpus_per_pack = {gpus:g}, which no node has; nodes: {have}"
         )
-    return sum(fits)
+
+
+class _Room:
+    """How many packs Tune is given at once: one for each slot of the cluster, no more.
+
+    Tune lets a pack that waits for a new actor take an actor that has just become free, and ends the new one. With packs that take less
+    time than an actor's start, no second actor would ever come up if others waited beside them.
+    """
+
+    def __init__(self, placement: Placement, *, grows: bool) -> None:
+        """On a cluster that `grows`, one pack more waits, as demand for a new node."""
+        self._placement = placement
+        self._extra = int(grows)
+        self._slots = 0
+        self._seen_at = -_ROOM_LASTS_S
+
+    def for_another(self, packs: int) -> bool:
+        """Whether there is room beside so many packs."""
+        if packs >= self._slots + self._extra and time.monotonic() - self._seen_at > _ROOM_LASTS_S:
+            self._slots = _slots(self._placement)
+            self._seen_at = time.monotonic()
+        return packs < self._slots + self._extra
 
 
 class _NotKept:
@@ -376,13 +412,21 @@ class _Handout(_NotKept, Searcher):
     """
 
     def __init__(
-        self, queue: PackQueue, job: Job, observer: Observer, interrupts: Interrupts, shelf: _Shelf, limit: int
+        self,
+        queue: PackQueue,
+        job: Job,
+        observer: Observer,
+        interrupts: Interrupts,
+        shelf: _Shelf,
+        limit: int,
+        room: _Room,
     ) -> None:
         super().__init__(metric=None, mode=None)
         self.left = limit
         """Packs that may still be handed out."""
         self._queue = queue
         self._shelf = shelf
+        self._room = room
         self._store_errors = 0
         self._job = job
         self._observer = observer
@@ -394,6 +438,8 @@ class _Handout(_NotKept, Searcher):
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]  # FINISHED is a str
         if self.error or self._interrupts.requested() or self._queue.is_exhausted() or not self.left:
             return str(Searcher.FINISHED)
+        if not self._room.for_another(len(self.packs)):
+            return None
         pack = self._queue.take()
         if pack is None:
             return None
@@ -480,6 +526,16 @@ def _died_with_its_node(death: Exception, node_ip: str | None) -> bool:
     """Whether the worker died because its node did: Ray says so, or has lost the node by now."""
     alive = {node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}  # type: ignore[no-untyped-call]
     return "node has died" in str(death) or (node_ip is not None and node_ip not in alive)
+
+
+class _InTurn(_NotKept, FIFOScheduler):
+    """Packs start in the order in which they are handed out."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+
+    def choose_trial_to_run(self, tune_controller: Any) -> None:
+        """Nothing out of turn: a free actor goes to the newest pack, and one that waits for its own actor keeps it (see `_Room`)."""
 
 
 class _StopOnInterrupt(_NotKept, tune.Stopper):

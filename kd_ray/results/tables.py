@@ -172,6 +172,9 @@ class _Fold:
         fold_key = self._fold_key(held)
         for name, key in keys.items():
             self._put_part(key, tables[name], fold_key)
+        # Arrow keeps what it has freed for its next table, which in a long launch is seldom.
+        del tables
+        pa.default_memory_pool().release_unused()
         return held
 
     def _try_read(self, trial: ManifestTrial) -> Record | None:

@@ -1,6 +1,8 @@
 """What must hold at any size: no listing per trial, tables that are whole while the sweep runs, and a driver without torch."""
 
+import os
 import threading
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,8 @@ from kd_ray.cluster import ray_tune
 from kd_ray.cluster.launch import launch
 from kd_ray.cluster.local import LocalRunner
 from kd_ray.cluster.ray_tune import RayRunner
+from kd_ray.cluster.runner import Job, cpu_count
+from kd_ray.distill.training import PackWorker
 from kd_ray.results.query import Results
 from kd_ray.results.store import Store
 from kd_ray.results.tables import committed
@@ -70,6 +74,32 @@ def test_a_query_in_the_middle_sees_each_committed_trial_once(
     assert (report.exit_code, report.counts()["complete"]) == (0, 401)
     assert problems == []
     assert any(0 < n < 401 for n in seen), "no query saw the sweep in the middle"
+
+
+def noted_worker(job: Job) -> PackWorker:
+    """A synthetic worker that leaves its process id in the store."""
+    job.store.put(f"workers/{os.getpid()}", b"")
+    return synthetic_worker(job)
+
+
+@pytest.mark.ray
+def test_every_slot_works_and_keeps_its_worker(store: Store, trifeature_root: Path) -> None:
+    """Guards: `_Room` and `_InTurn`. Without either, packs that take less time than an actor's start let no second actor come up: each
+    new one was ended for an older one that had become free (seen: one worker at work, a second of it lost for every 20 packs)."""
+    file = synthetic_sweep(401, str(trifeature_root))
+    report = launch(file, store, runner=RayRunner(placement=file.sweep.placement, worker=noted_worker))
+    assert (report.exit_code, report.num_trained) == (0, 401)
+    slots = cpu_count() // file.sweep.placement.cpus_per_pack
+    workers = list(store.entries("workers"))
+    assert len(workers) == slots
+    # The first works from the beginning, the others as soon as there is more to do than the teacher.
+    assert slots == 1 or max(item.modified_at for item in workers) < _middle(store)
+
+
+def _middle(store: Store) -> datetime:
+    """When half of the records had been written."""
+    times = sorted(item.modified_at for item in store.entries("trials") if item.key.endswith("record.parquet"))
+    return times[len(times) // 2]
 
 
 @pytest.mark.ray
