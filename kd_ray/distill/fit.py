@@ -1,7 +1,7 @@
 """The training loop: students of one pack, side by side on one stream of batches.
 
 A plain loop over the students keeps each one's arithmetic what it is alone, so a trial's result is the same to the last bit whatever it is
-packed with. The teacher's forward pass is shared by all students that learn from it.
+packed with. The teacher's logits are shared by all students that learn from it; how they come about is the business of `teacher.py`.
 """
 
 import math
@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from kd_ray.distill.checkpoint import TrainingState
 from kd_ray.distill.evaluate import accuracy
 from kd_ray.distill.objectives import student_loss, term_names
-from kd_ray.distill.stream import ResidentData, epoch_batches, steps_per_epoch
+from kd_ray.distill.stream import Batch, Draw, ResidentData, batches, epoch_draw, steps_per_epoch
+from kd_ray.distill.teacher import Teacher
 from kd_ray.distill.training import FitProgress
 from kd_ray.errors import NonFiniteLossError
 from kd_ray.models import build_model
@@ -107,7 +108,7 @@ def learning_rate(training: Training, step: int, steps: int) -> float:
 
 def fit(
     students: list[Student],
-    teachers: Mapping[str, nn.Module],
+    teachers: Mapping[str, Teacher],
     data: ResidentData,
     *,
     on_failure: OnFailure,
@@ -131,13 +132,18 @@ def fit(
 
     while students and (position := min(student.step for student in students)) < training.epochs * steps:
         epoch, start = divmod(position, steps)
-        for images_BCHW, labels_B in epoch_batches(data.train, training, seed=seed, epoch=epoch, start=start):
+        draw = epoch_draw(len(data.train), training.augmentation, seed=seed, epoch=epoch)
+        for taught in _prepared(students, teachers, data, draw, start=start, fail=fail):
+            meter.add(0, taught)
+            if meter.is_due():
+                yield meter.progress(students, end_of_epoch=False)
+        for batch in batches(data.train, draw, batch_size=training.batch_size, start=start):
             active = [student for student in students if student.step == position]
             if not active:
                 break
-            _step_all(active, teachers, images_BCHW, labels_B, steps=steps, fail=fail)
+            _step_all(active, teachers, batch, steps=steps, fail=fail)
             position += 1
-            meter.add(len(labels_B) * len(active), active)
+            meter.add(len(batch.labels_B) * len(active), active)
             if position % steps and meter.is_due():
                 yield meter.progress(students, end_of_epoch=False)
         if position % steps == 0:
@@ -154,25 +160,44 @@ def fit(
             yield meter.progress(students, end_of_epoch=True)
 
 
-def _step_all(
-    active: list[Student],
-    teachers: Mapping[str, nn.Module],
-    images_BCHW: Tensor,
-    labels_B: Tensor,
+def _by_teacher(students: Sequence[Student]) -> dict[str, list[Student]]:
+    """The students of each teacher, in order."""
+    taught: dict[str, list[Student]] = {}
+    for student in students:
+        if student.spec.teacher:
+            taught.setdefault(student.spec.teacher.trial_id, []).append(student)
+    return taught
+
+
+def _prepared(
+    students: Sequence[Student],
+    teachers: Mapping[str, Teacher],
+    data: ResidentData,
+    draw: Draw,
     *,
-    steps: int,
+    start: int,
     fail: OnFailure,
+) -> Iterator[Sequence[Student]]:
+    """Let the teachers get ready for the rest of an epoch; yields the students for whom it is done, now and then."""
+    for trial_id, taught in _by_teacher(students).items():
+        batch_size = taught[0].training.batch_size
+        try:
+            for _ in teachers[trial_id].prepare(data.train, draw, batch_size=batch_size, start=start):
+                yield taught
+        except Exception as error:  # noqa: BLE001 (what a teacher cannot do costs its students only)
+            for student in taught:
+                fail(student, error)
+
+
+def _step_all(
+    active: list[Student], teachers: Mapping[str, Teacher], batch: Batch, *, steps: int, fail: OnFailure
 ) -> None:
     """One optimiser step of each active student on the same batch; one that cannot take it fails alone."""
     teacher_BC: dict[str, Tensor] = {}
-    for trial_id in {student.spec.teacher.trial_id: None for student in active if student.spec.teacher}:
+    for trial_id, taught in _by_teacher(active).items():
         try:
-            with torch.no_grad():
-                teacher_BC[trial_id] = teachers[trial_id](images_BCHW)
-        except Exception as error:  # noqa: BLE001 (what a teacher cannot do costs its students only)
-            taught = [
-                student for student in active if student.spec.teacher and student.spec.teacher.trial_id == trial_id
-            ]
+            teacher_BC[trial_id] = teachers[trial_id].logits(batch)
+        except Exception as error:  # noqa: BLE001 (as above)
             for student in taught:
                 fail(student, error)
     for student in active:
@@ -180,15 +205,16 @@ def _step_all(
         if teacher and teacher.trial_id not in teacher_BC:
             continue
         try:
-            _step(student, images_BCHW, labels_B, teacher_BC[teacher.trial_id] if teacher else None, steps)
+            _step(student, batch, teacher_BC[teacher.trial_id] if teacher else None, steps)
         except Exception as error:  # noqa: BLE001 (whatever stops one student must not stop the pack)
             fail(student, error)
 
 
-def _step(student: Student, images_BCHW: Tensor, labels_B: Tensor, teacher_BC: Tensor | None, steps: int) -> None:
+def _step(student: Student, batch: Batch, teacher_BC: Tensor | None, steps: int) -> None:
+    labels_B = batch.labels_B
     for group in student.optimizer.param_groups:
         group["lr"] = learning_rate(student.training, student.step, steps)
-    logits_BC = student.model(images_BCHW)
+    logits_BC = student.model(batch.images_BCHW)
     loss = student_loss(logits_BC, teacher_BC, labels_B, student.spec.distillation)
     student.optimizer.zero_grad(set_to_none=True)
     loss.total.backward()  # type: ignore[no-untyped-call]

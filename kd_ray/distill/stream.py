@@ -6,13 +6,14 @@ device as uint8; augmentation works on the whole batch.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from kd_ray.data.images import ImageData, Split
 from kd_ray.seeding import integers, shuffled, stream
-from kd_ray.sweep.config import Training
+from kd_ray.sweep.config import Augmentation
 
 PADDING = 4
 """Pixels of zeros around the image before a random crop."""
@@ -77,23 +78,30 @@ def steps_per_epoch(num_samples: int, batch_size: int) -> int:
     return -(-num_samples // batch_size)
 
 
-def epoch_batches(
-    split: ResidentSplit, training: Training, *, seed: int, epoch: int, start: int
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Batches of one epoch (from 0) from step `start` of it on: standardised images (B, 3, H, W), channels last, and labels (B).
+class Draw(NamedTuple):
+    """What one epoch shows, and how; on the CPU. Drawn from the streams "order" and "views" of (seed, epoch)."""
 
-    Order and views come from the streams "order" and "views" of (seed, epoch).
-    """
-    device = split.labels_N.device
-    order_N = torch.from_numpy(shuffled(len(split), stream(seed, "order", epoch))).to(device)
-    views_N3 = _views(len(split), training.augmentation, seed=seed, epoch=epoch).to(device)
-    for first in range(start * training.batch_size, len(split), training.batch_size):
-        chosen_B = order_N[first : first + training.batch_size]
-        yield augmented(split, chosen_B, views_N3[first : first + training.batch_size]), split.labels_N[chosen_B]
-
-
-def _views(num_samples: int, augmentation: str, *, seed: int, epoch: int) -> Tensor:
+    samples_N: Tensor
+    """Every sample once, in the order of the epoch."""
+    views_N3: Tensor
     """Row offset, column offset (0 … 2 · PADDING, PADDING is centred) and flip (0 or 1) for each place of the order."""
+
+
+class Batch(NamedTuple):
+    """Images as the networks take them, and where they come from."""
+
+    images_BCHW: Tensor
+    """Standardised float32, channels last in memory."""
+    labels_B: Tensor
+    samples_B: Tensor
+    """Which samples of the split these are; on the CPU."""
+    views_B3: Tensor
+    """Which view of each; on the CPU."""
+
+
+def epoch_draw(num_samples: int, augmentation: Augmentation, *, seed: int, epoch: int) -> Draw:
+    """The draw of one epoch (from 0)."""
+    order_N = torch.from_numpy(shuffled(num_samples, stream(seed, "order", epoch)))
     random = stream(seed, "views", epoch)
     views_N3 = torch.full((num_samples, 3), PADDING)
     views_N3[:, 2] = 0
@@ -101,7 +109,44 @@ def _views(num_samples: int, augmentation: str, *, seed: int, epoch: int) -> Ten
         views_N3[:, :2] = torch.from_numpy(integers(2 * PADDING + 1, 2 * num_samples, random).reshape(-1, 2))
     if augmentation in ("crop_flip", "flip"):
         views_N3[:, 2] = torch.from_numpy(integers(2, num_samples, random))
-    return views_N3
+    return Draw(order_N, views_N3)
+
+
+def batches(split: ResidentSplit, draw: Draw, *, batch_size: int, start: int = 0) -> Iterator[Batch]:
+    """The batches of one epoch from step `start` of it on."""
+    device = split.labels_N.device
+    samples_N, views_N3 = draw.samples_N.to(device), draw.views_N3.to(device)
+    for first in range(start * batch_size, len(split), batch_size):
+        part = slice(first, first + batch_size)
+        yield Batch(
+            augmented(split, samples_N[part], views_N3[part]),
+            split.labels_N[samples_N[part]],
+            draw.samples_N[part],
+            draw.views_N3[part],
+        )
+
+
+def num_views(augmentation: Augmentation) -> int:
+    """How many different views of a sample there are."""
+    return {"none": 1, "flip": 2, "crop_flip": 2 * (2 * PADDING + 1) ** 2}[augmentation]
+
+
+def view_numbers(views_N3: Tensor, augmentation: Augmentation) -> Tensor:
+    """Each view as a number below `num_views`."""
+    rows_N, columns_N, flips_N = views_N3.unbind(1)
+    if augmentation == "crop_flip":
+        return (rows_N * (2 * PADDING + 1) + columns_N) * 2 + flips_N
+    return flips_N
+
+
+def views_of(numbers_N: Tensor, augmentation: Augmentation) -> Tensor:
+    """The views with these numbers, as `Draw` holds them: shape (N, 3)."""
+    centre_N = torch.full_like(numbers_N, PADDING)
+    if augmentation != "crop_flip":
+        return torch.stack([centre_N, centre_N, numbers_N], dim=1)
+    places_N, flips_N = numbers_N // 2, numbers_N % 2
+    side = 2 * PADDING + 1
+    return torch.stack([places_N // side, places_N % side, flips_N], dim=1)
 
 
 def augmented(split: ResidentSplit, chosen_B: Tensor, views_B3: Tensor) -> Tensor:

@@ -1,10 +1,14 @@
 """What a worker process keeps from one pack to the next: the store, the device, data sets, teachers."""
 
 import functools
+import json
+import logging
 import os
 import platform
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import astuple
 from pathlib import Path
 from typing import TypeVar
 
@@ -17,17 +21,21 @@ from kd_ray.distill.checkpoint import decode, encode, from_weights, to_weights
 from kd_ray.distill.evaluate import evaluate, fairness_pairs
 from kd_ray.distill.fit import Student, fit, new_student
 from kd_ray.distill.samples import samples_of
-from kd_ray.distill.stream import ResidentData, to_device
+from kd_ray.distill.stream import ResidentData, num_views, to_device
+from kd_ray.distill.teacher import TabledTeacher, Teacher
 from kd_ray.distill.training import FitProgress, LoadState, OnFailure, PackTraining, TrialResult, TrialTraining
+from kd_ray.distill.views import SharedViews, TableShape, ViewTable
 from kd_ray.errors import CorruptObjectError, LostTeacherError, TrialError
 from kd_ray.metrics.individual import Pairs
 from kd_ray.models import build_model, count_parameters
 from kd_ray.results.record import read_record, sha256, write_samples
 from kd_ray.results.store import Store, given_weights_key
-from kd_ray.sweep.config import Dataset, Placement
+from kd_ray.sweep.config import Augmentation, Dataset, Placement
 from kd_ray.sweep.spec import TrialSpec, content_hash
 
 T = TypeVar("T")
+
+logger = logging.getLogger("kd_ray")
 
 _KEPT_DATASETS = 2
 _KEPT_TEACHERS = 4
@@ -38,7 +46,7 @@ class _Training:
 
     def __init__(self, data: "LoadedData", on_failure: OnFailure) -> None:
         self.students: list[Student] = []
-        self.teachers: dict[str, nn.Module] = {}
+        self.teachers: dict[str, Teacher] = {}
         self.given: list[tuple[TrialSpec, nn.Module]] = []
         self._data = data
         self._on_failure = on_failure
@@ -56,12 +64,16 @@ class _Training:
 
     def fit(self) -> Iterator[FitProgress]:
         """See `PackTraining`."""
-        yield from fit(
-            self.students,
-            self.teachers,
-            self._data.resident,
-            on_failure=lambda student, error: self._on_failure(student.spec, error),
-        )
+        try:
+            yield from fit(
+                self.students,
+                self.teachers,
+                self._data.resident,
+                on_failure=lambda student, error: self._on_failure(student.spec, error),
+            )
+        finally:
+            for teacher in self.teachers.values():
+                teacher.finish()
 
     def drop(self, trial_id: str) -> None:
         """See `PackTraining`."""
@@ -94,9 +106,9 @@ class _Training:
 class LoadedData:
     """A data set, in memory and on the device, with what is derived from it once."""
 
-    def __init__(self, data: ImageData, device: torch.device) -> None:
+    def __init__(self, dataset_id: str, data: ImageData, device: torch.device) -> None:
         """Copy the data to the device and choose the pairs for individual fairness."""
-        self.host = data
+        self.dataset_id = dataset_id
         self.resident: ResidentData = to_device(data, device)
         self.pairs: Pairs = fairness_pairs(data)
 
@@ -116,7 +128,8 @@ class Worker:
             )
         make_deterministic(placement.cpus_per_pack)
         self._data: OrderedDict[str, LoadedData] = OrderedDict()
-        self._teachers: OrderedDict[str, nn.Module] = OrderedDict()
+        self._teachers: OrderedDict[str, Teacher] = OrderedDict()
+        self._background = ThreadPoolExecutor(max_workers=1, thread_name_prefix="kd_ray-share")
 
     @property
     def device_name(self) -> str:
@@ -138,7 +151,8 @@ class Worker:
                     training.given.append((spec, self.given(spec, data)))
                     continue
                 if spec.teacher:
-                    training.teachers[spec.teacher.trial_id] = self.teacher(spec.teacher.trial_id, data)
+                    augmentation = spec.training.augmentation
+                    training.teachers[spec.teacher.trial_id] = self.teacher(spec.teacher.trial_id, data, augmentation)
                 saved = load_state(spec, decode)
                 training.students.append(new_student(spec, spec.training, data.resident, self.device, saved))
             except Exception as error:  # noqa: BLE001 (each trial fails alone; the pack knows what to make of it)
@@ -152,18 +166,18 @@ class Worker:
         def load() -> LoadedData:
             data = load_dataset(dataset, Path(self.placement.data_root), processes=self.placement.cpus_per_pack)
             write_samples(self.store, dataset_id, samples_of(dataset, data))
-            return LoadedData(data, self.device)
+            return LoadedData(dataset_id, data, self.device)
 
         return _remember(self._data, dataset_id, load, keep=_KEPT_DATASETS)
 
-    def teacher(self, trial_id: str, data: LoadedData) -> nn.Module:
-        """The committed teacher, ready to teach: evaluation mode, no gradients.
+    def teacher(self, trial_id: str, data: LoadedData, augmentation: Augmentation) -> Teacher:
+        """The committed teacher, ready to teach, with a table of its logits where they fit.
 
         Raises:
             LostTeacherError: it is not complete, or its record or weights are damaged.
         """
 
-        def load() -> nn.Module:
+        def load() -> Teacher:
             try:
                 record = read_record(self.store, trial_id)
             except CorruptObjectError as error:
@@ -173,9 +187,34 @@ class Worker:
             weights = self.store.get(record.weights_key)
             if weights is None or sha256(weights) != record.weights_sha256:
                 raise LostTeacherError(trial_id, f"{record.weights_key!r} is not what its record names")
-            return self._build(record.spec, weights, record.weights_key, data).eval().requires_grad_(False)
+            model = self._build(record.spec, weights, record.weights_key, data).eval().requires_grad_(False)
+            return self._with_table(model, trial_id, record.weights_sha256, data, augmentation)
 
-        return _remember(self._teachers, trial_id, load, keep=_KEPT_TEACHERS)
+        return _remember(self._teachers, f"{trial_id} {data.dataset_id} {augmentation}", load, keep=_KEPT_TEACHERS)
+
+    def _with_table(
+        self, model: nn.Module, trial_id: str, weights_sha256: str, data: LoadedData, augmentation: Augmentation
+    ) -> Teacher:
+        shape = TableShape(
+            num_samples=len(data.resident.train),
+            num_views=num_views(augmentation),
+            num_classes=data.resident.num_classes,
+        )
+        if shape.size_gb > self.placement.view_table_gb:
+            return Teacher(model)
+        # All that the bits of a logit depend on.
+        parts = [weights_sha256, data.dataset_id, augmentation, *astuple(shape), torch.__version__, self.device_name]
+        if self.device.type == "cpu":
+            parts += [torch.backends.cpu.get_cpu_capability(), self.placement.cpus_per_pack]
+        table_id = sha256(json.dumps(parts).encode())[:16]
+        try:
+            table = ViewTable(Path(self.placement.data_root) / "views", table_id, shape)
+            shared = SharedViews(self.store, trial_id, table_id, table)
+            shared.fetch()
+        except OSError as error:
+            logger.warning("no table of the teacher's logits, so it runs for every batch: %s", error)
+            return Teacher(model)
+        return TabledTeacher(model, table, shared, augmentation=augmentation, in_background=self._background.submit)
 
     def given(self, spec: TrialSpec, data: LoadedData) -> nn.Module:
         """A network with the given weights that `spec.initial_weights` names.

@@ -22,7 +22,6 @@ from kd_ray.results import ledger
 from kd_ray.results.manifest import FoundManifest, Manifest, ManifestTrial, find_manifest, read_manifest, sweep_names
 from kd_ray.results.record import Record, commit_record, read_record, read_samples, sha256, write_samples
 from kd_ray.results.store import (
-    SWEEPS,
     TRIALS,
     Store,
     given_weights_key,
@@ -146,7 +145,7 @@ class _Merge:
         if sweep is not None:
             return {sweep: read_manifest(self._source, sweep)}
         found = {}
-        for name in self._source.folders(SWEEPS):
+        for name in sweep_names(self._source):
             try:
                 found[name] = read_manifest(self._source, name)
             except KdRayError as error:

@@ -14,6 +14,7 @@ A launch may run at the same time, on any machine. Why nothing that it needs can
 - A manifest goes when two newer ones can be read: readers want the newest, and the numbers continue from the newest.
 - Table parts are rebuilt from the records by any fold. A fold writes its index last, so a part that the index does not know may be its
   work: only parts older than `LONG_MARGIN_S` go. Without an index nothing tells, and nothing goes.
+- Logits of teachers are a cache: whoever misses them computes them. They go when every student that a sweep asks for is complete.
 - Damaged objects go on request only. Those of a trial that is not complete stay: a running launch concludes from them why a record that its
   worker reported is gone.
 - Trials of no sweep go on request only, and only while every manifest of the store can be read, which happens again before each of them. A
@@ -36,7 +37,7 @@ from typing import Any
 from kd_ray.errors import CorruptObjectError, OtherVersionError
 from kd_ray.results import ledger
 from kd_ray.results.checkpoints import KEEP, list_checkpoints
-from kd_ray.results.manifest import Manifest, find_manifest
+from kd_ray.results.manifest import Manifest, find_manifest, sweep_names
 from kd_ray.results.record import read_record, sha256
 from kd_ray.results.schema import TABLES
 from kd_ray.results.store import (
@@ -44,6 +45,7 @@ from kd_ray.results.store import (
     RECORD_NAME,
     SWEEPS,
     TABLES_FOLDER,
+    TEACHERS,
     TRIALS,
     Store,
     StoredObject,
@@ -81,6 +83,7 @@ class Kind(StrEnum):
     SUPERSEDED = "old checkpoints"
     MANIFESTS = "old manifests"
     PARTS = "table parts"
+    VIEWS = "teachers' logits"
     DAMAGED = "damaged"
     ORPHANS = "trials of no sweep"
     STAGING = "staging files"
@@ -94,6 +97,7 @@ REASONS = {
     Kind.SUPERSEDED: f"their trials have {KEEP} newer ones that are whole",
     Kind.MANIFESTS: f"their sweeps have {KEPT_MANIFESTS} newer ones",
     Kind.PARTS: "no sweep accounts for them",
+    Kind.VIEWS: "no student of these teachers is left to train",
     Kind.DAMAGED: "they were set aside, and no trial waits for another try",
     Kind.ORPHANS: "no manifest lists them",
     Kind.STAGING: "their writers were interrupted",
@@ -212,8 +216,9 @@ class _Search:
         """Every kind, one after another."""
         found = list(self._of_trials())
         found += self._orphans() if self._with_orphans else ()
-        for sweep in self._store.folders(SWEEPS):
+        for sweep in sweep_names(self._store):
             found += self._manifests(sweep)
+        found += self._views()
         found += self._parts()
         found += self._damaged() if self._with_damaged else ()
         found += self._staging()
@@ -296,6 +301,23 @@ class _Search:
             if item.key in old:
                 yield Garbage(kind=Kind.MANIFESTS, item=item, owner=sweep)
 
+    def _views(self) -> Iterator[Garbage]:
+        try:
+            manifests = [find_manifest(self._store, sweep).manifest for sweep in sweep_names(self._store)]
+        except OtherVersionError as error:
+            self._notes.append(f"{Kind.VIEWS} stay: {error}")
+            return
+        teaching = {
+            trial.teacher
+            for manifest in manifests
+            if manifest
+            for trial in manifest.active
+            if record_key(trial.trial_id) not in self._trials.get(trial.trial_id, {})
+        }
+        for item in self._store.entries(TEACHERS):
+            if item.key.split("/")[1] not in teaching:
+                yield Garbage(kind=Kind.VIEWS, item=item)
+
     def _parts(self) -> Iterator[Garbage]:
         parts = list(self._store.entries(TABLES_FOLDER))
         unknown = _unknown_parts(self._store, [item.key for item in parts])
@@ -341,9 +363,9 @@ def _listed_trials(store: Store) -> set[str]:
 def _listed_in(store: Store, state: frozenset[tuple[str, str]]) -> set[str]:  # noqa: ARG001 (what is remembered goes by it)
     """Read anew only when anything under `sweeps/` has changed: it is asked for each trial that is to be deleted."""
     listed: set[str] = set()
-    for sweep in store.folders(SWEEPS):
+    for sweep in sweep_names(store):
         found = find_manifest(store, sweep)
-        if found.damaged or (found.manifest is None and any(True for _ in store.entries(f"{SWEEPS}/{sweep}"))):
+        if found.damaged or found.manifest is None:
             raise CorruptObjectError(f"store {store.url}: the newest manifest of sweep {sweep} cannot be read")
         for trial in found.manifest.trials if found.manifest else ():
             listed |= {trial.trial_id, *([trial.teacher] if trial.teacher else ())}

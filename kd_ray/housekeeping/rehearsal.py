@@ -39,10 +39,6 @@ class Rehearsal(Store):
         """Everything but the tables."""
         return iter(list(self._parts.values())) if prefix == TABLES_FOLDER else self._real.entries(prefix)
 
-    def folders(self, prefix: str) -> list[str]:
-        """As in the store."""
-        return self._real.folders(prefix)
-
     def put(self, key: str, data: bytes, *, durable: bool = False) -> str:
         """Compare a part with the one in the store."""
         tag = hashlib.sha256(data).hexdigest()

@@ -6,6 +6,7 @@ whole-object atomic puts, create-if-absent, list, delete.
     <store>/trials/<trial_id>/   lease/000001.json  checkpoint/…  weights-000001.safetensors  record.parquet  error.json
     <store>/datasets/<id>/       samples.parquet                        labels and sensitive features of the test samples
     <store>/weights/<sha256>     given initial weights, as they were
+    <store>/teachers/<trial_id>/ a teacher's logits of the augmented views    (a cache: anything in it may be deleted)
     <store>/sweeps/<name>/       sweep.yaml  manifest/000001.json        what was asked for, resolved
                                  folded.json                            what its tables were folded from
     <store>/tables/<table>/sweep=<name>/part-00000.parquet               what people query
@@ -166,14 +167,6 @@ class Store:
             # The whole listing before the first entry: when its last page fails, all of it is asked for again.
             yield from self._ask(lambda: [_stored(item) for batch in client.list(prefix) for item in batch])
 
-    def folders(self, prefix: str) -> list[str]:
-        """Names of the folders directly below `prefix`."""
-        with self._translated("list", prefix):
-            if (client := self._reader()) is None:
-                return []
-            paths = self._ask(lambda: client.list_with_delimiter(prefix)["common_prefixes"])
-            return sorted(path.rsplit("/", 1)[-1] for path in paths)
-
     def _reader(self) -> ObjectStore | None:
         """The client, or None for a local folder that does not exist."""
         if self._remote is not None:
@@ -287,6 +280,7 @@ SWEEPS = "sweeps"
 TABLES_FOLDER = "tables"
 DATASETS = "datasets"
 DAMAGED = "damaged"
+TEACHERS = "teachers"
 RECORD_NAME = "record.parquet"
 MANIFEST = "manifest"
 
@@ -335,6 +329,16 @@ def weights_of(name: str) -> int | None:
 def given_weights_key(sha256: str) -> str:
     """Given initial weights, by their content."""
     return f"weights/{sha256}"
+
+
+def views_folder(trial_id: str, table_id: str) -> str:
+    """Folder of what is known of a teacher's logits for the views of a data set."""
+    return f"{TEACHERS}/{trial_id}/{table_id}"
+
+
+def views_key(trial_id: str, table_id: str, digest: str) -> str:
+    """Some of these logits, named by 16 hex digits of their content's SHA-256."""
+    return f"{views_folder(trial_id, table_id)}/{digest[:16]}.safetensors"
 
 
 def samples_key(dataset_id: str) -> str:

@@ -179,6 +179,9 @@ Schedule = Annotated[ConstantSchedule | StepSchedule | CosineSchedule, Field(dis
 """How the learning rate moves, told apart by `name`."""
 
 
+Augmentation = Literal["none", "flip", "crop_flip"]
+
+
 class Training(Config):
     """How a network is trained."""
 
@@ -190,7 +193,7 @@ class Training(Config):
     """The optimiser."""
     schedule: Schedule
     """The learning-rate schedule."""
-    augmentation: Literal["none", "flip", "crop_flip"] = "none"
+    augmentation: Augmentation = "none"
     """`flip`: horizontal, p = 0.5; `crop_flip`: also 4 pixels of zero padding and a random crop back to the size."""
     precision: Literal["fp32"] = "fp32"
     """Arithmetic of training; TF32 is off."""
@@ -287,6 +290,9 @@ class Placement(Config):
     """Least time in seconds between two checkpoints of a trial; 0 writes one after every epoch."""
     checkpoint_every_epochs: PositiveInt | None = None
     """Write a checkpoint after so many epochs too, however little time they took."""
+    view_table_gb: Annotated[float, Field(ge=0)] = 4.0
+    """Most disk space, on each node, for one teacher's logits of the augmented views, in GB; where it does not do, as with 0, the teacher
+    runs for every batch. Results are the same."""
     max_retries: Annotated[int, Field(ge=0)] = 2
     """How often a pack whose worker died is started again within one launch."""
 

@@ -11,7 +11,8 @@ from torch import nn
 from kd_ray.data.images import ImageData, Split
 from kd_ray.distill import checkpoint
 from kd_ray.distill.fit import Student, fit, learning_rate, new_student
-from kd_ray.distill.stream import ResidentData, to_device
+from kd_ray.distill.stream import ResidentData, batches, epoch_draw, to_device
+from kd_ray.distill.teacher import Teacher
 from kd_ray.distill.worker import make_deterministic
 from kd_ray.errors import NonFiniteLossError
 from kd_ray.models import build_model
@@ -85,12 +86,12 @@ def start(spec: TrialSpec, saved: checkpoint.TrainingState | None = None) -> Stu
 
 
 @pytest.fixture(scope="module")
-def teachers() -> dict[str, nn.Module]:
+def teachers() -> dict[str, Teacher]:
     torch.manual_seed(1)
-    return {TEACHER_ID: build_model("resnet20", num_classes=3, image_size=16).eval().requires_grad_(False)}
+    return {TEACHER_ID: Teacher(build_model("resnet20", num_classes=3, image_size=16).eval().requires_grad_(False))}
 
 
-def run(specs: Sequence[TrialSpec], teachers: dict[str, nn.Module]) -> list[Student]:
+def run(specs: Sequence[TrialSpec], teachers: dict[str, Teacher]) -> list[Student]:
     students = [start(spec) for spec in specs]
     for _ in fit(list(students), teachers, DATA, on_failure=_raise):
         pass
@@ -115,7 +116,7 @@ def assert_same_bits(a: Student, b: Student) -> None:
         assert x_epoch.lr == y_epoch.lr
 
 
-def test_a_trial_has_the_same_bits_alone_and_in_any_company(teachers: dict[str, nn.Module]) -> None:
+def test_a_trial_has_the_same_bits_alone_and_in_any_company(teachers: dict[str, Teacher]) -> None:
     specs = [make_spec(1.0), make_spec(4.0), make_spec(10.0), make_spec()]
     together = run(specs, teachers)
     for spec, in_company in zip(specs, together, strict=True):
@@ -128,7 +129,7 @@ def test_a_trial_has_the_same_bits_alone_and_in_any_company(teachers: dict[str, 
 @pytest.mark.parametrize("model", ["lenet5", "resnet20"])
 @pytest.mark.parametrize("stop_at", [1, 4, 5, 7, 14])
 def test_a_trial_stopped_at_any_step_goes_on_to_the_same_bits(
-    teachers: dict[str, nn.Module], model: str, stop_at: int
+    teachers: dict[str, Teacher], model: str, stop_at: int
 ) -> None:
     """Through bytes, in another company: the guard is that a checkpoint holds all the next step depends on."""
     specs = [make_spec(2.0, model=model), make_spec(8.0, model=model)]
@@ -147,10 +148,8 @@ def test_a_trial_stopped_at_any_step_goes_on_to_the_same_bits(
     assert (resumed.restarts, fresh.restarts) == (1, 0)
 
 
-def test_training_equals_a_plain_loop_with_torch_schedulers(teachers: dict[str, nn.Module]) -> None:
+def test_training_equals_a_plain_loop_with_torch_schedulers(teachers: dict[str, Teacher]) -> None:
     """The same random streams through an independent loop, its scheduler and its KL written as torch users write them."""
-    from kd_ray.distill.stream import epoch_batches
-
     spec = make_spec(4.0, schedule={"name": "step", "milestones": [1, 2], "gamma": 0.1})
     trained = run([spec], teachers)[0]
     other = start(spec)
@@ -158,10 +157,11 @@ def test_training_equals_a_plain_loop_with_torch_schedulers(teachers: dict[str, 
     scheduler = torch.optim.lr_scheduler.MultiStepLR(optimizer, [1, 2], gamma=0.1)
     for epoch in range(3):
         assert spec.training
-        for images, labels in epoch_batches(DATA.train, spec.training, seed=0, epoch=epoch, start=0):
+        draw = epoch_draw(len(DATA.train), spec.training.augmentation, seed=0, epoch=epoch)
+        for images, labels, _, _ in batches(DATA.train, draw, batch_size=spec.training.batch_size):
             optimizer.zero_grad()
             logits = other.model(images)
-            p = nn.functional.softmax(teachers[TEACHER_ID](images) / 4, dim=1)
+            p = nn.functional.softmax(teachers[TEACHER_ID].model(images) / 4, dim=1)
             log_q = nn.functional.log_softmax(logits / 4, dim=1)
             loss = 0.9 * 16 * nn.functional.kl_div(log_q, p, reduction="batchmean") + 0.1 * nn.functional.cross_entropy(
                 logits, labels
@@ -181,7 +181,7 @@ def test_students_learn() -> None:
     assert student.history[-1].validation_accuracy > 0.9
 
 
-def test_a_student_whose_loss_is_not_finite_fails_alone(teachers: dict[str, nn.Module]) -> None:
+def test_a_student_whose_loss_is_not_finite_fails_alone(teachers: dict[str, Teacher]) -> None:
     good, bad = make_spec(4.0), make_spec(2.0, optimizer={"lr": 1e30})
     students = [start(good), start(bad)]
     expected = run([good], teachers)[0]
@@ -197,7 +197,7 @@ def test_a_student_whose_loss_is_not_finite_fails_alone(teachers: dict[str, nn.M
     assert_same_bits(expected, students[0])
 
 
-def test_an_exception_in_one_students_step_costs_only_that_student(teachers: dict[str, nn.Module]) -> None:
+def test_an_exception_in_one_students_step_costs_only_that_student(teachers: dict[str, Teacher]) -> None:
     good, bad = start(make_spec(4.0)), start(make_spec(2.0))
     expected = run([good.spec], teachers)[0]
     bad.model.get_submodule("0").register_forward_hook(_explode)
@@ -237,7 +237,7 @@ def test_cosine_agrees_with_torch() -> None:
         scheduler.step()
 
 
-def test_progress_is_reported_between_steps_and_at_the_end_of_each_epoch(teachers: dict[str, nn.Module]) -> None:
+def test_progress_is_reported_between_steps_and_at_the_end_of_each_epoch(teachers: dict[str, Teacher]) -> None:
     students = [start(make_spec(4.0))]
     reports = list(fit(students, teachers, DATA, on_failure=_raise, report_every_s=0.0))
     assert [report.epoch for report in reports if report.end_of_epoch] == [1, 2, 3]

@@ -4,8 +4,20 @@ import torch
 from torch.nn import functional
 
 from kd_ray.data.images import ImageData, Split
-from kd_ray.distill.stream import PADDING, augmented, epoch_batches, plain_batches, steps_per_epoch, to_device
-from kd_ray.sweep.config import ConstantSchedule, Sgd, Training
+from kd_ray.distill.stream import (
+    PADDING,
+    Batch,
+    augmented,
+    batches,
+    epoch_draw,
+    num_views,
+    plain_batches,
+    steps_per_epoch,
+    to_device,
+    view_numbers,
+    views_of,
+)
+from kd_ray.sweep.config import Augmentation
 
 
 def make_data(count: int = 23, size: int = 16) -> ImageData:
@@ -15,34 +27,27 @@ def make_data(count: int = 23, size: int = 16) -> ImageData:
     return ImageData(train=split, test=split, class_names=("a", "b", "c"), mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.5))
 
 
-def training(augmentation: str = "crop_flip", batch_size: int = 5) -> Training:
-    return Training.model_validate(
-        {
-            "epochs": 2,
-            "batch_size": batch_size,
-            "optimizer": Sgd(lr=0.1),
-            "schedule": ConstantSchedule(name="constant"),
-            "augmentation": augmentation,
-        }
-    )
-
-
 DATA = make_data()
 RESIDENT = to_device(DATA, torch.device("cpu"))
 
 
+def of_epoch(augmentation: Augmentation = "crop_flip", *, seed: int = 0, epoch: int = 0, start: int = 0) -> list[Batch]:
+    draw = epoch_draw(len(RESIDENT.train), augmentation, seed=seed, epoch=epoch)
+    return list(batches(RESIDENT.train, draw, batch_size=5, start=start))
+
+
 def test_every_sample_comes_once_in_an_epoch_and_the_last_batch_is_smaller() -> None:
-    batches = list(epoch_batches(RESIDENT.train, training("none"), seed=0, epoch=0, start=0))
-    assert [len(labels) for _, labels in batches] == [5, 5, 5, 5, 3]
+    found = of_epoch("none")
+    assert [len(batch.labels_B) for batch in found] == [5, 5, 5, 5, 3]
     assert steps_per_epoch(23, 5) == 5
-    seen = torch.cat([images for images, _ in batches]).flatten(1)
+    seen = torch.cat([batch.images_BCHW for batch in found]).flatten(1)
     plain = torch.cat([images for images, _ in plain_batches(RESIDENT.train, 10)]).flatten(1)
     assert sorted(seen.tolist()) == sorted(plain.tolist())
 
 
 def test_order_and_views_change_with_epoch_and_seed_only() -> None:
     def first(seed: int, epoch: int) -> torch.Tensor:
-        return next(epoch_batches(RESIDENT.train, training(), seed=seed, epoch=epoch, start=0))[0]
+        return of_epoch(seed=seed, epoch=epoch)[0].images_BCHW
 
     assert torch.equal(first(1, 0), first(1, 0))
     assert not torch.equal(first(1, 0), first(1, 1))
@@ -50,12 +55,11 @@ def test_order_and_views_change_with_epoch_and_seed_only() -> None:
 
 
 def test_starting_in_the_middle_gives_the_rest_of_the_epoch() -> None:
-    whole = list(epoch_batches(RESIDENT.train, training(), seed=3, epoch=1, start=0))
-    rest = list(epoch_batches(RESIDENT.train, training(), seed=3, epoch=1, start=3))
+    whole = of_epoch(seed=3, epoch=1)
+    rest = of_epoch(seed=3, epoch=1, start=3)
     assert len(rest) == 2
-    for (a, x), (b, y) in zip(whole[3:], rest, strict=True):
-        assert torch.equal(a, b)
-        assert torch.equal(x, y)
+    for a, b in zip(whole[3:], rest, strict=True):
+        assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
 
 
 @pytest.mark.parametrize("flip", [0, 1])
@@ -72,10 +76,7 @@ def test_augmented_equals_pad_crop_flip_of_one_image(top: int, left: int, flip: 
 
 
 def test_all_162_views_of_crop_flip_occur_and_are_about_equally_likely() -> None:
-    data = to_device(make_data(count=40_000, size=16), torch.device("cpu"))
-    from kd_ray.distill.stream import _views
-
-    views = _views(len(data.train), "crop_flip", seed=0, epoch=0).numpy()
+    views = epoch_draw(40_000, "crop_flip", seed=0, epoch=0).views_N3.numpy()
     counts = np.bincount(views[:, 0] * 18 + views[:, 1] * 2 + views[:, 2], minlength=162)
     assert len(counts) == 162
     # Chi-square with 161 degrees of freedom: mean 161, sd 18.
@@ -83,14 +84,28 @@ def test_all_162_views_of_crop_flip_occur_and_are_about_equally_likely() -> None
 
 
 def test_flip_leaves_the_place_alone_and_none_leaves_all_alone() -> None:
-    from kd_ray.distill.stream import _views
-
-    flips = _views(1000, "flip", seed=0, epoch=0)
+    flips = epoch_draw(1000, "flip", seed=0, epoch=0).views_N3
     assert (flips[:, :2] == PADDING).all()
     assert 400 < int(flips[:, 2].sum()) < 600
-    assert (_views(1000, "none", seed=0, epoch=0) == torch.tensor([PADDING, PADDING, 0])).all()
+    assert (epoch_draw(1000, "none", seed=0, epoch=0).views_N3 == torch.tensor([PADDING, PADDING, 0])).all()
 
 
 def test_batches_are_channels_last() -> None:
-    images, _ = next(epoch_batches(RESIDENT.train, training(), seed=0, epoch=0, start=0))
-    assert images.is_contiguous(memory_format=torch.channels_last)
+    assert of_epoch()[0].images_BCHW.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_a_batch_says_which_views_of_which_samples_it_holds() -> None:
+    for batch in of_epoch(seed=2):
+        assert torch.equal(batch.images_BCHW, augmented(RESIDENT.train, batch.samples_B, batch.views_B3))
+        assert torch.equal(batch.labels_B, RESIDENT.train.labels_N[batch.samples_B])
+
+
+@pytest.mark.parametrize(("augmentation", "count"), [("none", 1), ("flip", 2), ("crop_flip", 162)])
+def test_every_view_has_a_number_of_its_own(augmentation: Augmentation, count: int) -> None:
+    assert num_views(augmentation) == count
+    numbers = torch.arange(count)
+    views = views_of(numbers, augmentation)
+    assert torch.equal(view_numbers(views, augmentation), numbers)
+    assert len({tuple(view) for view in views.tolist()}) == count
+    drawn = epoch_draw(3000, augmentation, seed=0, epoch=0).views_N3
+    assert torch.equal(views_of(view_numbers(drawn, augmentation), augmentation), drawn)

@@ -30,14 +30,14 @@ def test_data_are_loaded_once_and_their_samples_stored_once(store: Store, trifea
     assert worker.data(DATASET) is data
     samples = read_samples(store, content_hash(DATASET))
     assert samples
-    assert samples.labels_N.tolist() == data.host.test.labels_N.tolist()
+    assert samples.labels_N.tolist() == data.resident.test.labels_N.tolist()
     assert list(samples.sensitive_features) == ["texture", "color"]
 
 
 def test_a_teacher_that_is_not_complete_cannot_teach(store: Store, trifeature_root: Path) -> None:
     worker = Worker(store, Placement(data_root=str(trifeature_root)), launch_id="x")
     with pytest.raises(LostTeacherError, match="teacher 0123456789abcdef: it is not complete") as caught:
-        worker.teacher("0123456789abcdef", worker.data(DATASET))
+        worker.teacher("0123456789abcdef", worker.data(DATASET), "none")
     assert caught.value.teacher == "0123456789abcdef"
 
 

@@ -10,7 +10,7 @@ from kd_ray.errors import InvalidInputError, StoreError
 from kd_ray.housekeeping.adopt import AdoptReport, adopt
 from kd_ray.housekeeping.verify import verify
 from kd_ray.results import ledger
-from kd_ray.results.manifest import read_manifest
+from kd_ray.results.manifest import read_manifest, sweep_names
 from kd_ray.results.record import read_record, sha256, write_samples
 from kd_ray.results.store import (
     Store,
@@ -249,7 +249,7 @@ def test_one_sweep_alone(source: Store, store: Store) -> None:
     fill(source, other)
     report = adopt(source, store, sweep="other")
     assert set(report.adopted) == set(ids(other))
-    assert store.folders("sweeps") == ["other"]
+    assert sweep_names(store) == ["other"]
     with pytest.raises(InvalidInputError, match="no sweep 'none'; it has: demo, other"):
         adopt(source, store, sweep="none")
 

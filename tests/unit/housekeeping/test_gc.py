@@ -15,6 +15,7 @@ from kd_ray.results.store import (
     manifest_key,
     part_key,
     record_key,
+    views_key,
     weights_key,
 )
 from kd_ray.results.tables import fold
@@ -200,6 +201,22 @@ def test_weights_stay_where_the_record_cannot_be_read_or_names_missing_ones(litt
     report = find_garbage(littered)
     assert Kind.WEIGHTS not in {found.kind for found in report.garbage}
     assert any(note.startswith(f"weights of {IDS[2]} stay") for note in report.notes)
+
+
+def test_logits_of_a_teacher_go_when_its_last_student_is_complete(littered: Store) -> None:
+    teachers = {trial.spec.teacher.trial_id for trial in TRIALS[6:] if trial.spec.teacher}
+    (idle,) = {trial.spec.teacher.trial_id for trial in TRIALS if trial.spec.teacher} - teachers or {"0" * 16}
+    keys = {owner: views_key(owner, "a" * 16, "b" * 64) for owner in (*teachers, idle)}
+    for key in keys.values():
+        littered.put(key, b"logits")
+    assert not clean(littered) & set(keys.values()), "they are young"
+    for key in keys.values():
+        littered.put(key, b"logits")
+    grow_old(littered)
+    assert clean(littered) & set(keys.values()) == {keys[idle]}
+    commit_whole(littered, TRIALS[6:])
+    grow_old(littered)
+    assert clean(littered) >= {keys[owner] for owner in teachers}
 
 
 def test_the_two_newest_readable_manifests_stay(littered: Store) -> None:

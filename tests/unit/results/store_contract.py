@@ -93,14 +93,6 @@ def list_objects_below_a_folder(store: Store) -> None:
     assert all(before < item.modified_at < before + timedelta(minutes=4) for item in entries.values())
 
 
-def list_folders(store: Store) -> None:
-    assert store.folders("sweeps") == []
-    for key in ("sweeps/b/manifest/1", "sweeps/a/sweep.yaml", "sweeps/a/manifest/1", "sweeps/file", "other/c/x"):
-        store.put(key, b"")
-    assert store.folders("sweeps") == ["a", "b"]
-    assert store.folders("sweeps/a") == ["manifest"]
-
-
 def reopen_after_pickling(store: Store) -> None:
     store.put("a", b"1")
     again = pickle.loads(pickle.dumps(store))
@@ -119,6 +111,5 @@ CONTRACT = (
     set_a_damaged_object_aside,
     delete_what_is_there_and_what_is_not,
     list_objects_below_a_folder,
-    list_folders,
     reopen_after_pickling,
 )

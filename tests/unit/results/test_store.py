@@ -100,7 +100,6 @@ def test_missing_folder_reads_as_empty_and_is_made_by_the_first_write(tmp_path: 
     assert not store.exists("x")
     store.delete("x")
     assert list(store.entries("")) == []
-    assert store.folders("") == []
     assert not root.parent.exists()
     assert store.put_new("x", b"1")
     assert (root / "x").read_bytes() == b"1"

@@ -1,0 +1,149 @@
+"""Teachers: networks in evaluation mode whose logits students learn from, computed for each batch, or looked up.
+
+Where an augmentation has finitely many views, the logits of a view are the same in every epoch, seed and temperature, so `TabledTeacher`
+computes each once (`views.py`). Before an epoch it completes the pairs that the epoch will show, in large batches. The results are those of
+`Teacher`, to the last bit on the CPU; every pack checks that on its first batch, and goes on without the table where it does not hold.
+"""
+
+import logging
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor, nn
+
+from kd_ray.distill.stream import Batch, Draw, ResidentSplit, augmented, num_views, view_numbers, views_of
+from kd_ray.distill.views import Pairs, SharedViews, ViewTable
+from kd_ray.sweep.config import Augmentation
+
+_LEAST_BATCH = 32
+_FILL_BATCH = 256
+_SHARE_EVERY = 8
+"""A chunk goes to the store when it holds an eighth of the samples."""
+_CUDA_TOLERANCE = 1e-4
+"""Largest difference on a GPU between table and network, as a share of the largest logit: kernels differ with the batch size there."""
+
+logger = logging.getLogger("kd_ray")
+
+
+@torch.no_grad()
+def forward(model: nn.Module, images_BCHW: Tensor) -> Tensor:
+    """Logits (B, C). On the CPU those of a sample are the same to the last bit in every batch.
+
+    A handful of rows would take another way through the matrix product of the last layer, so a small batch is filled up.
+    """
+    count = len(images_BCHW)
+    if count < _LEAST_BATCH:
+        filled = torch.arange(_LEAST_BATCH, device=images_BCHW.device) % count
+        images_BCHW = images_BCHW[filled].contiguous(memory_format=torch.channels_last)
+    logits_BC: Tensor = model(images_BCHW)
+    return logits_BC[:count]
+
+
+class Teacher:
+    """Runs the network for every batch."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+
+    def prepare(self, split: ResidentSplit, draw: Draw, *, batch_size: int, start: int) -> Iterator[None]:
+        """Called before the batches of an epoch from step `start` on; yields now and then while it works."""
+        del split, draw, batch_size, start
+        yield from ()
+
+    def logits(self, batch: Batch) -> Tensor:
+        """Logits (B, C) for a batch."""
+        return forward(self.model, batch.images_BCHW)
+
+    def finish(self) -> None:
+        """Called when a pack has ended, however it did."""
+
+
+class TabledTeacher(Teacher):
+    """Runs the network once for each view of a sample."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        table: ViewTable,
+        shared: SharedViews,
+        *,
+        augmentation: Augmentation,
+        in_background: Callable[[Callable[[], None]], object],
+    ) -> None:
+        """`in_background` runs what need not be waited for."""
+        super().__init__(model)
+        self._table = table
+        self._shared = shared
+        self._augmentation: Augmentation = augmentation
+        self._in_background = in_background
+        self._fresh: list[Pairs] = []
+        self._is_checked = False
+        self._holds = True
+
+    def prepare(self, split: ResidentSplit, draw: Draw, *, batch_size: int, start: int) -> Iterator[None]:
+        """Complete the table for the rest of an epoch. What other processes are about is left to them, and looked after at the end."""
+        if not self._holds:
+            return
+        pairs_N = self._pairs(draw.samples_N, draw.views_N3)[start * batch_size :]
+        # In one order for all processes, so that they do not compute the same views of the same samples side by side.
+        pairs_N.sort()
+        for also_claimed in (False, True):
+            todo_N = self._table.missing(pairs_N, also_claimed=also_claimed)
+            for first in range(0, len(todo_N), _FILL_BATCH):
+                chunk_M = self._table.missing(todo_N[first : first + _FILL_BATCH], also_claimed=also_claimed)
+                if len(chunk_M):
+                    self._table.claim(chunk_M)
+                    self._table.put(chunk_M, self._compute(split, chunk_M).float().cpu().numpy())
+                    self._fresh.append(chunk_M)
+                    yield
+        if sum(map(len, self._fresh)) * _SHARE_EVERY >= len(split):
+            self._share()
+        if not self._is_checked:
+            self._is_checked = True
+            rest = slice(start * batch_size, (start + 1) * batch_size)
+            self._check(split, Draw(draw.samples_N[rest], draw.views_N3[rest]))
+
+    def logits(self, batch: Batch) -> Tensor:
+        """Looked up; from the network where the table does not hold."""
+        pairs_B = self._pairs(batch.samples_B, batch.views_B3)
+        if not (self._holds and self._table.has(pairs_B)):
+            return super().logits(batch)
+        return torch.from_numpy(self._table.take(pairs_B)).to(batch.labels_B.device, non_blocking=True)
+
+    def finish(self) -> None:
+        """Share what is new, and check again when the next pack starts."""
+        self._share()
+        self._is_checked = False
+
+    def _pairs(self, samples_N: Tensor, views_N3: Tensor) -> Pairs:
+        numbers_N = samples_N * num_views(self._augmentation) + view_numbers(views_N3, self._augmentation)
+        pairs_N: Pairs = numbers_N.numpy()
+        return pairs_N
+
+    def _compute(self, split: ResidentSplit, pairs_M: Pairs) -> Tensor:
+        views = num_views(self._augmentation)
+        samples_M = torch.from_numpy(pairs_M // views)
+        views_M3 = views_of(torch.from_numpy(pairs_M % views), self._augmentation)
+        device = split.labels_N.device
+        return forward(self.model, augmented(split, samples_M.to(device), views_M3.to(device)))
+
+    def _share(self) -> None:
+        fresh, self._fresh = self._fresh, []
+        if fresh:
+            self._in_background(lambda: self._shared.share(fresh))
+
+    def _check(self, split: ResidentSplit, draw: Draw) -> None:
+        """Compare the table with the network on the pack's first batch."""
+        device = split.labels_N.device
+        live_BC = (
+            forward(self.model, augmented(split, draw.samples_N.to(device), draw.views_N3.to(device))).float().cpu()
+        )
+        known_BC = torch.from_numpy(self._table.take(self._pairs(draw.samples_N, draw.views_N3)))
+        tolerance = 0.0 if device.type == "cpu" else _CUDA_TOLERANCE * float(live_BC.abs().max())
+        difference = float((live_BC - known_BC).abs().max())
+        if not difference <= tolerance:
+            self._holds = False
+            logger.warning(
+                "the table of the teacher's logits differs from the network by %g; the network is used instead",
+                difference,
+            )

@@ -1,0 +1,178 @@
+"""A teacher's logits for every view of every sample, each computed once: memory-mapped on the node, shared through the store.
+
+A pair is (sample, view), as the number sample · num_views + view. The logits of a node lie in one sparse-looking but fully reserved file
+that all its worker processes map; a second file says of each pair whether it is missing, claimed by a process that computes it, or ready.
+Claims only save work: a claim that is never kept is computed by whoever needs the pair. What was computed goes to the store in chunks that
+hold pairs and their logits, so a process on another node, or after a restart of this one, starts with what others know.
+
+The files belong to one boot of one host. After a power cut the two could disagree; another boot does not look at them.
+"""
+
+import contextlib
+import hashlib
+import logging
+import os
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from filelock import FileLock
+from safetensors.numpy import load as load_arrays
+from safetensors.numpy import save as save_arrays
+
+from kd_ray.errors import StoreError
+from kd_ray.results.ledger import boot_id
+from kd_ray.results.record import sha256
+from kd_ray.results.store import Store, views_folder, views_key
+
+Pairs = npt.NDArray[np.int64]
+
+_MISSING, _CLAIMED, READY = 0, 1, 2
+_UNUSED_S = 7 * 24 * 3600.0
+"""Tables that nobody has opened for so long are deleted from a node."""
+
+logger = logging.getLogger("kd_ray")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableShape:
+    """How much a table holds."""
+
+    num_samples: int
+    num_views: int
+    num_classes: int
+
+    @property
+    def num_pairs(self) -> int:
+        """Samples times views."""
+        return self.num_samples * self.num_views
+
+    @property
+    def size_gb(self) -> float:
+        """Of the file of logits, in GB."""
+        return self.num_pairs * self.num_classes * 4 / 1e9
+
+
+class ViewTable:
+    """The table of one teacher on this node."""
+
+    def __init__(self, root: Path, name: str, shape: TableShape) -> None:
+        """Open the files below `root`, or make them.
+
+        Raises:
+            OSError: they cannot be made: no space, or no right to write.
+        """
+        self.folder = root / f"{name}-{hashlib.sha256(boot_id().encode()).hexdigest()[:8]}"
+        root.mkdir(parents=True, exist_ok=True)
+        with FileLock(root / ".lock"):
+            _drop_unused(root)
+            if not self.folder.is_dir():
+                partial = root / f".{self.folder.name}"
+                shutil.rmtree(partial, ignore_errors=True)
+                partial.mkdir()
+                try:
+                    # Reserved at once: a write into a hole of a full disk would kill the process.
+                    _reserve(partial / "logits", shape.num_pairs * shape.num_classes * 4)
+                    _reserve(partial / "state", shape.num_pairs)
+                    partial.rename(self.folder)
+                except BaseException:
+                    shutil.rmtree(partial, ignore_errors=True)
+                    raise
+            os.utime(self.folder)
+        self._logits_PC = np.memmap(
+            self.folder / "logits", dtype=np.float32, mode="r+", shape=(shape.num_pairs, shape.num_classes)
+        )
+        self._state_P = np.memmap(self.folder / "state", dtype=np.uint8, mode="r+", shape=(shape.num_pairs,))
+
+    def missing(self, pairs_N: Pairs, *, also_claimed: bool) -> Pairs:
+        """Those of the pairs that are not ready, in order; those that another process computes only if asked for."""
+        return pairs_N[self._state_P[pairs_N] < (READY if also_claimed else _CLAIMED)]
+
+    def claim(self, pairs_N: Pairs) -> None:
+        """Tell the other processes of this node that these are being computed."""
+        self._state_P[pairs_N] = np.maximum(self._state_P[pairs_N], _CLAIMED)
+
+    def put(self, pairs_N: Pairs, logits_NC: npt.NDArray[np.float32]) -> None:
+        """Write logits; a process that is killed in between leaves them claimed."""
+        self._logits_PC[pairs_N] = logits_NC
+        self._state_P[pairs_N] = READY
+
+    def has(self, pairs_N: Pairs) -> bool:
+        """Whether all of them are ready."""
+        return bool((self._state_P[pairs_N] == READY).all())
+
+    def take(self, pairs_N: Pairs) -> npt.NDArray[np.float32]:
+        """The logits of pairs that are ready, copied."""
+        return np.asarray(self._logits_PC[pairs_N])
+
+    def count(self) -> int:
+        """How many pairs are ready."""
+        return int((self._state_P == READY).sum())
+
+
+class SharedViews:
+    """What a table exchanges with the store."""
+
+    def __init__(self, store: Store, trial_id: str, table_id: str, table: ViewTable) -> None:
+        """`trial_id` names the teacher, `table_id` what its logits depend on."""
+        self._store = store
+        self._trial_id = trial_id
+        self._table_id = table_id
+        self._table = table
+        self._merged = table.folder / "merged"
+
+    def fetch(self) -> None:
+        """Take over what the store has and this node has not. A chunk that is damaged is passed over: it can be computed again.
+
+        Raises:
+            StoreError: the store does not do as asked.
+        """
+        known = set(self._merged.read_text().split()) if self._merged.exists() else set()
+        for item in self._store.entries(views_folder(self._trial_id, self._table_id)):
+            name = item.key.rsplit("/", 1)[-1]
+            if name in known:
+                continue
+            data = self._store.get(item.key) or b""
+            if sha256(data)[:16] != name.split(".")[0]:
+                logger.warning("%s is damaged; its logits are computed again", item.key)
+                continue
+            chunk = load_arrays(data)
+            self._table.put(chunk["pairs"], chunk["logits"])
+            self._note(name)
+
+    def share(self, pairs: Sequence[Pairs]) -> None:
+        """Write these pairs to the store. What cannot be written costs others some work, no more."""
+        if not pairs:
+            return
+        pairs_N = np.concatenate(pairs)
+        data = save_arrays({"pairs": pairs_N, "logits": self._table.take(pairs_N)})
+        key = views_key(self._trial_id, self._table_id, sha256(data))
+        try:
+            self._store.put(key, data)
+        except StoreError as error:
+            logger.warning("logits of teacher %s are not shared: %s", self._trial_id, error)
+            return
+        self._note(key.rsplit("/", 1)[-1])
+
+    def _note(self, name: str) -> None:
+        """Remember a chunk whose pairs are in the table."""
+        with self._merged.open("a") as stream:
+            stream.write(f"{name}\n")
+
+
+def _reserve(path: Path, size_bytes: int) -> None:
+    with path.open("wb") as stream:
+        os.posix_fallocate(stream.fileno(), 0, max(1, size_bytes))
+
+
+def _drop_unused(root: Path) -> None:
+    """Delete the tables of other boots, and of sweeps long past."""
+    now = time.time()
+    for folder in root.iterdir():
+        with contextlib.suppress(OSError):
+            if folder.is_dir() and now - folder.stat().st_mtime > _UNUSED_S:
+                shutil.rmtree(folder, ignore_errors=True)
