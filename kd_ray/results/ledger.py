@@ -27,6 +27,7 @@ from kd_ray.results.store import (
     lease_key,
     record_key,
     trial_of,
+    weights_of,
 )
 from kd_ray.sweep.spec import TrialState
 
@@ -69,7 +70,7 @@ class Lease:
         return cls(**{**fields, "renewed_at": datetime.fromisoformat(fields["renewed_at"])})
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class TrialStatus:
     """State of one trial, with what belongs to it."""
 
@@ -92,7 +93,9 @@ def scan(store: Store, trial_ids: Collection[str]) -> dict[str, TrialStatus]:
     """
     names: dict[str, list[StoredObject]] = {trial_id: [] for trial_id in trial_ids}
     for item in store.entries(TRIALS):
-        if (found := names.get(trial_of(item.key)[0])) is not None:
+        trial_id, name = trial_of(item.key)
+        # Weights tell nothing about a state, and of a large sweep they are half of what there is.
+        if (found := names.get(trial_id)) is not None and weights_of(name) is None:
             found.append(item)
     # Leases and errors are read one by one, but only those of trials that were begun and are not complete.
     with ThreadPoolExecutor(max_workers=_READERS) as pool:

@@ -22,7 +22,7 @@ from kd_ray.sweep.plan import PlannedTrial, make_packs, settings_json
 MANIFEST_VERSION = 2
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ManifestTrial:
     """One line of a manifest."""
 

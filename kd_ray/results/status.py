@@ -17,7 +17,7 @@ from kd_ray.sweep.plan import Pack, PlannedTrial, expand, make_packs
 from kd_ray.sweep.spec import TrialState
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class TrialView:
     """One trial, as people see it."""
 

@@ -19,7 +19,7 @@ import os
 import random
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -45,6 +45,8 @@ client's own time limit, 30 s unless the environment says otherwise (`AWS_TIMEOU
 FIRST_WAIT_S = 0.5
 """Pause before a request is made again; each further one is twice as long."""
 LONGEST_WAIT_S = 10.0
+_PAGE = 1000
+"""Entries of a listing that are asked for at once."""
 _DICE = random.SystemRandom()
 
 
@@ -164,8 +166,9 @@ class Store:
         with self._translated("list", prefix):
             if (client := self._reader()) is None:
                 return
-            # The whole listing before the first entry: when its last page fails, all of it is asked for again.
-            yield from self._ask(lambda: [_stored(item) for batch in client.list(prefix) for item in batch])
+            pages = _Pages(client, prefix)
+            while page := self._ask(pages.following):
+                yield from map(_stored, page)
 
     def _reader(self) -> ObjectStore | None:
         """The client, or None for a local folder that does not exist."""
@@ -232,6 +235,30 @@ class Store:
             # Up to the debug output; what a server says in XML has lines of its own.
             reason = " ".join(str(error).split("\n\n", 1)[0].split())
             raise StoreError(f"store {self.url}: cannot {verb} {key!r}: {reason}") from error
+
+
+class _Pages:
+    """A listing page by page, so that a large one need not be held. One that fails goes on behind the last page that came."""
+
+    def __init__(self, client: ObjectStore, prefix: str) -> None:
+        self._client = client
+        self._prefix = prefix
+        self._last: str | None = None
+        self._stream: Iterator[Sequence[ObjectMeta]] | None = None
+
+    def following(self) -> "Sequence[ObjectMeta]":
+        """The next page; empty at the end."""
+        if self._stream is None:
+            # Only object stores, which list in order, are asked a second time.
+            self._stream = iter(self._client.list(self._prefix, offset=self._last, chunk_size=_PAGE))
+        try:
+            page = next(self._stream, ())
+        except BaseException:
+            self._stream = None
+            raise
+        if page:
+            self._last = page[-1]["path"]
+        return page
 
 
 def _first_line(error: Exception) -> str:

@@ -19,7 +19,7 @@ WeightsDigest = Callable[[str], str]
 """Path of a given weights file → its SHA-256 in hex."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class PlannedTrial:
     """A trial of this sweep."""
 

@@ -2,11 +2,13 @@
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from obstore.exceptions import GenericError
 
 from kd_ray.errors import InvalidInputError, StoreError
 from kd_ray.results import store as keys
@@ -149,3 +151,29 @@ def test_keys_are_those_of_the_layout() -> None:
         "tables/trials/sweep=demo/part-00003.parquet",
     ]
     assert keys.trial_of(keys.lease_key(trial, 7)) == (trial, "lease/000007.json")
+
+
+class ShakyListing:
+    """A client of 2,500 objects whose every second page fails at first."""
+
+    def __init__(self) -> None:
+        self.names = [f"trials/{n:05d}" for n in range(2500)]
+        self.asked: list[str | None] = []
+
+    def list(self, prefix: str, *, offset: str | None, chunk_size: int) -> Iterator[list[dict[str, object]]]:
+        self.asked.append(offset)
+        names = [name for name in self.names if name.startswith(prefix) and (offset is None or name > offset)]
+        for first in range(0, len(names), chunk_size):
+            if first:
+                raise GenericError("Generic S3 error: server said status code: 503")
+            part = names[first : first + chunk_size]
+            yield [{"path": name, "size": 1, "last_modified": datetime.now(UTC), "e_tag": "x"} for name in part]
+
+
+def test_a_listing_that_fails_goes_on_behind_its_last_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guard: `_Pages`; nothing is listed twice, and nothing is left out."""
+    monkeypatch.setattr(keys, "FIRST_WAIT_S", 0.001)
+    client = ShakyListing()
+    store = Store("s3://shaky", client)  # type: ignore[arg-type]  # all that a listing asks of a client
+    assert [item.key for item in store.entries("trials/")] == client.names
+    assert client.asked == [None, "trials/00999", "trials/01999"]
