@@ -43,7 +43,8 @@ for _name, _value in _ENVIRONMENT.items():
 
 import ray  # noqa: E402 (reads its settings when it is imported)
 from ray import tune  # noqa: E402
-from ray.exceptions import OutOfMemoryError  # noqa: E402
+from ray.air.execution._internal.actor_manager import RayActorManager  # noqa: E402
+from ray.exceptions import OutOfMemoryError, RayActorError, RayError, RayTaskError  # noqa: E402
 from ray.tune.schedulers import FIFOScheduler  # noqa: E402
 from ray.tune.search import Searcher  # noqa: E402
 
@@ -514,8 +515,53 @@ def _forget_metrics(trial: Any) -> None:
     trial.metric_n_steps.clear()
 
 
+class _EndedError(RayActorError):
+    """The worker was ended by Ray itself."""
+
+    def __init__(self, why: str = "", *, for_memory: bool = False) -> None:
+        super().__init__()
+        self.why = why
+        self.for_memory = for_memory
+
+    def __str__(self) -> str:
+        return self.why
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (_EndedError, (self.why,), {"for_memory": self.for_memory})
+
+
+def _count_as_death(manager_class: type[RayActorManager]) -> None:
+    """Let Tune take every error of Ray for the death of one actor.
+
+    It knows two kinds and ends the experiment with a RuntimeError at any other, such as that of a worker which Ray's memory monitor ended
+    (seen with Ray 2.60).
+    """
+    known = manager_class._actor_task_failed
+
+    def _actor_task_failed(self: RayActorManager, tracked_actor_task: Any, exception: Exception) -> None:
+        if isinstance(exception, RayError) and not isinstance(exception, RayActorError | RayTaskError):
+            exception = _EndedError(str(exception), for_memory=isinstance(exception, OutOfMemoryError))
+        known(self, tracked_actor_task, exception)
+
+    manager_class._actor_task_failed = _actor_task_failed  # type: ignore[method-assign]
+
+
+_count_as_death(RayActorManager)
+
+
+def _death_of(trial: Any) -> Exception:
+    """What Ray says of the death of a pack's worker. Tune has written it beside the pack's results and not yet copied it to where
+    `get_pickled_error` looks for it.
+    """
+    path = trial.pickled_error_file
+    if path is None or not Path(path).exists():
+        return RuntimeError("Ray does not say why")
+    death: Exception = ray.cloudpickle.loads(Path(path).read_bytes())
+    return death
+
+
 def _cause_of(death: Exception, node_ip: str | None) -> str:
-    if isinstance(death, OutOfMemoryError):
+    if isinstance(death, _EndedError) and death.for_memory:
         return "WorkerDied: Ray ended its worker process, because the node was running out of memory"
     if _died_with_its_node(death, node_ip):
         return f"NodeDied: the node {node_ip or ''} of its worker died, or could not be reached"
@@ -567,8 +613,7 @@ class _Relay(_NotKept, tune.Callback):
         _forget_metrics(trial)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        death = trial.get_pickled_error() or RuntimeError("Ray does not say why")
-        self._handout.book(trial.trial_id, trial.last_result or {}, death)
+        self._handout.book(trial.trial_id, trial.last_result or {}, _death_of(trial))
         _forget_metrics(trial)
 
     def on_trial_result(

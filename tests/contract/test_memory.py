@@ -1,0 +1,52 @@
+"""A worker that takes the memory of its node: Ray's own monitor ends it, and the sweep goes on."""
+
+import os
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kd_ray.cluster.launch import launch
+from kd_ray.cluster.ray_tune import RayRunner
+from kd_ray.cluster.runner import Job
+from kd_ray.distill.training import PackWorker
+from kd_ray.results.store import Store
+from tests.benchmarks.synthetic import packs_of_ten, synthetic_worker
+
+GREED_BYTES = 5 << 30
+"""What the worker takes."""
+REST_BYTES = 3 << 30
+"""What is free below the threshold when Ray starts; Ray and its workers take one to two GiB of it."""
+
+
+def greedy_worker(job: Job) -> PackWorker:
+    """The first worker of the sweep takes memory until it is ended."""
+    if job.store.put_new("greedy", str(os.getpid()).encode()):
+        taken = np.ones(GREED_BYTES // 8)
+        threading.Event().wait(120)
+        del taken
+    return synthetic_worker(job)
+
+
+def _memory_bytes() -> tuple[int, int]:
+    """(total, available) of this machine."""
+    lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+    return int(lines["MemTotal"].split()[0]) * 1024, int(lines["MemAvailable"].split()[0]) * 1024
+
+
+@pytest.mark.ray
+def test_a_worker_that_ray_ends_for_its_memory_costs_only_a_retry(
+    store: Store, trifeature_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards: the cause is told by Ray's exception, and the pack goes on."""
+    total, available = _memory_bytes()
+    if available < GREED_BYTES + REST_BYTES:
+        pytest.skip(f"needs {(GREED_BYTES + REST_BYTES) >> 30} GiB of free memory")
+    monkeypatch.setenv("RAY_memory_usage_threshold", str(round(1 - (available - REST_BYTES) / total, 4)))
+    monkeypatch.setenv("RAY_memory_monitor_refresh_ms", "50")
+    file = packs_of_ten(21, str(trifeature_root))
+    report = launch(file, store, runner=RayRunner(placement=file.sweep.placement, worker=greedy_worker))
+    assert store.exists("greedy")
+    assert (report.exit_code, report.num_trained) == (0, 21), report.warnings
+    assert any("the node was running out of memory" in warning for warning in report.warnings), report.warnings
