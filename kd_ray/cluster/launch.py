@@ -300,7 +300,7 @@ def _runner(
         from kd_ray.cluster.local import LocalRunner
 
         return LocalRunner()
-    from kd_ray.cluster.ray_tune import RayRunner
+    from kd_ray.cluster.ray_tune.runner import RayRunner
 
     return RayRunner(placement=placement, address=address, verbose=verbose)
 

@@ -15,7 +15,7 @@ import torch
 
 from kd_ray.cluster.launch import launch, resume_file
 from kd_ray.cluster.local import LocalRunner
-from kd_ray.cluster.ray_tune import RayRunner
+from kd_ray.cluster.ray_tune.runner import RayRunner
 from kd_ray.cluster.runner import Job
 from kd_ray.distill import fit as fit_module
 from kd_ray.distill import worker as worker_module

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from kd_ray.cluster.launch import launch
-from kd_ray.cluster.ray_tune import RayRunner
+from kd_ray.cluster.ray_tune.runner import RayRunner
 from kd_ray.cluster.runner import Job
 from kd_ray.distill.training import PackWorker
 from kd_ray.results.store import Store

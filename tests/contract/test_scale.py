@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from kd_ray.cluster import launch as launch_module
-from kd_ray.cluster import ray_tune
 from kd_ray.cluster.launch import launch
 from kd_ray.cluster.local import LocalRunner
-from kd_ray.cluster.ray_tune import RayRunner
+from kd_ray.cluster.ray_tune import runner as ray_runner
+from kd_ray.cluster.ray_tune.runner import RayRunner
 from kd_ray.cluster.runner import Job, cpu_count
 from kd_ray.distill.training import PackWorker
 from kd_ray.results.query import Results
@@ -107,8 +107,8 @@ def test_a_large_sweep_is_several_experiments_of_tune(
     store: Store, trifeature_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Guard: Tune keeps every pack in memory to the end of an experiment; the driver of a large sweep would grow and grow."""
-    monkeypatch.setattr(ray_tune, "_PACKS_PER_EXPERIMENT", 4)
-    monkeypatch.setattr(ray_tune, "_ROUNDS_PER_EXPERIMENT", 1)
+    monkeypatch.setattr(ray_runner, "_PACKS_PER_EXPERIMENT", 4)
+    monkeypatch.setattr(ray_runner, "_ROUNDS_PER_EXPERIMENT", 1)
     limits: list[int] = []
     fit = RayRunner._fit
 

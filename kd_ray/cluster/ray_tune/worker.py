@@ -1,0 +1,128 @@
+"""One Ray actor: trains pack after pack."""
+
+import pickle
+import traceback
+from collections.abc import Generator, Mapping, Sequence
+from typing import Any
+
+import ray
+from ray import tune
+
+from kd_ray.cluster.runner import Job, WorkerFactory
+from kd_ray.distill.pack import PackProgress, run_pack
+from kd_ray.distill.training import PackWorker
+from kd_ray.errors import StoreError
+from kd_ray.sweep.plan import Pack, PlannedTrial
+
+_TRIALS_PER_CHUNK = 500
+
+
+class Shelf:
+    """The trials of a launch, in Ray's object store: a worker fetches the chunks it needs, and neither it nor Tune carries all of them."""
+
+    def __init__(self, trials: Sequence[PlannedTrial]) -> None:
+        """Trials of a chunk are pickled together, so that what they share is there once."""
+        starts = range(0, len(trials), _TRIALS_PER_CHUNK)
+        self._chunks = [ray.put(pickle.dumps(trials[i : i + _TRIALS_PER_CHUNK])) for i in starts]
+        self._place = {trial.trial_id: i for i, trial in enumerate(trials)}
+        """Place of each trial, known to the driver only."""
+        self._open: tuple[int, Sequence[PlannedTrial]] = (-1, ())
+        """The chunk that was read last, with its number; known to a worker only."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"_place": {}}
+
+    def order(self, pack: Pack) -> dict[str, Any]:
+        """What Tune carries to a worker to name a pack."""
+        places = " ".join(str(self._place[trial.trial_id]) for trial in pack.trials)
+        return {"places": places, "retries": pack.retries, "crashes": pack.crashes}
+
+    def pack(self, order: Mapping[str, Any]) -> Pack:
+        """The pack that was named."""
+        trials = tuple(self._trial(int(place)) for place in order["places"].split())
+        return Pack(trials=trials, retries=order["retries"], crashes=order["crashes"])
+
+    def _trial(self, place: int) -> PlannedTrial:
+        number, i = divmod(place, _TRIALS_PER_CHUNK)
+        if self._open[0] != number:
+            self._open = (number, pickle.loads(ray.get(self._chunks[number])))  # noqa: S301 (from our own driver)
+        return self._open[1][i]
+
+
+class PackTrainable(tune.Trainable):
+    """One Ray actor: trains pack after pack.
+
+    An exception that ends a pack is its last result, with its traceback, and leaves the actor alive.
+    """
+
+    def setup(  # type: ignore[override]  # with_parameters adds the others
+        self, config: dict[str, Any], job: Job, shelf: Shelf, worker: WorkerFactory
+    ) -> None:
+        """Called once per actor."""
+        self._job = job
+        self._shelf = shelf
+        self._make_worker = worker
+        self._worker: PackWorker | None = None
+        self._steps: Generator[PackProgress, None, None] | None = None
+        self._begin(config)
+
+    def _begin(self, config: dict[str, Any]) -> None:
+        self._pack = self._shelf.pack(config)
+
+    def step(self) -> dict[str, Any]:
+        """About a second of training, or an epoch."""
+        try:
+            if self._worker is None:
+                self._worker = self._make_worker(self._job)
+            if self._steps is None:
+                self._steps = run_pack(self._pack, self._worker)
+            return _result_of(next(self._steps))
+        except Exception as error:  # noqa: BLE001 (handed to the driver, which counts it and names it)
+            cause = f"{type(error).__name__}: {error}"
+            crash = PackProgress(
+                pack_id=self._pack.pack_id, epoch=0, epochs=0, accuracy=None, images_per_s=0.0, done=True
+            )
+            is_store = isinstance(error, StoreError)
+            return {**_result_of(crash), "cause": cause, "store": is_store, "traceback": traceback.format_exc()}
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """The next pack for the same actor."""
+        self.cleanup()
+        self._begin(new_config)
+        return True
+
+    def cleanup(self) -> None:
+        """Stopped early: checkpoints are written and leases given back."""
+        if self._steps is not None:
+            self._steps.close()
+        self._steps = None
+
+
+def _result_of(progress: PackProgress) -> dict[str, Any]:
+    """What Tune carries to the driver: a handful of scalars."""
+    return {
+        "done": progress.done,
+        "pack_id": progress.pack_id,
+        "epoch": progress.epoch,
+        "epochs": progress.epochs,
+        "accuracy": progress.accuracy,
+        "images_per_s": progress.images_per_s,
+        "warning": progress.warning,
+        "committed": " ".join(progress.committed),
+        "failed": " ".join(progress.failed),
+    }
+
+
+def progress_of(result: Mapping[str, Any]) -> PackProgress:
+    """What a worker has told its driver."""
+    return PackProgress(
+        pack_id=result["pack_id"],
+        epoch=result["epoch"],
+        epochs=result["epochs"],
+        accuracy=result["accuracy"],
+        images_per_s=result["images_per_s"],
+        warning=result["warning"],
+        done=result["done"],
+        committed=tuple(result["committed"].split()),
+        failed=tuple(result["failed"].split()),
+    )
