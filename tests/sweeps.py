@@ -64,4 +64,19 @@ def assert_same_tables(a: Store, b: Store, sweep: str = "tiny") -> None:
     tables_a, tables_b = comparable_tables(a, sweep), comparable_tables(b, sweep)
     for name in TABLES:
         assert tables_a[name].num_rows > 0, name
-        assert tables_a[name].equals(tables_b[name]), name
+        assert tables_a[name].equals(tables_b[name]), difference(name, tables_a[name], tables_b[name])
+
+
+def difference(name: str, a: pa.Table, b: pa.Table) -> str:
+    """In which columns and of which trials two tables differ, with the first values."""
+    if a.num_rows != b.num_rows:
+        return f"{name}: {a.num_rows} and {b.num_rows} rows"
+    lines = [f"{name}:"]
+    for column in a.column_names:
+        values = zip(a.column(column).to_pylist(), b.column(column).to_pylist(), strict=True)
+        rows = [i for i, (x, y) in enumerate(values) if x != y]
+        if rows:
+            trials = a.column("trial_id").to_pylist() if "trial_id" in a.column_names else list(range(a.num_rows))
+            x, y = a.column(column)[rows[0]].as_py(), b.column(column)[rows[0]].as_py()
+            lines.append(f"{column}: {str(x)[:80]} and {str(y)[:80]} in {[trials[i] for i in rows][:20]}")
+    return "\n".join(lines)

@@ -1,109 +1,29 @@
 """The training loop: students of one pack, side by side on one stream of batches.
 
 A plain loop over the students keeps each one's arithmetic what it is alone, so a trial's result is the same to the last bit whatever it is
-packed with. The teacher's logits are shared by all students that learn from it; how they come about is the business of `teacher.py`.
+packed with. `execution: grouped` trains them as one network instead (`grouped.py`), which gives other last bits. The teacher's logits are
+shared by all students that learn from it; how they come about is the business of `teacher.py`.
 """
 
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from kd_ray.distill.checkpoint import TrainingState
 from kd_ray.distill.evaluate import accuracy
+from kd_ray.distill.grouped import Group
 from kd_ray.distill.objectives import student_loss, term_names
 from kd_ray.distill.stream import Batch, Draw, ResidentData, batches, epoch_draw, steps_per_epoch
+from kd_ray.distill.student import Student, learning_rate
 from kd_ray.distill.teacher import Teacher
 from kd_ray.distill.training import FitProgress
 from kd_ray.errors import NonFiniteLossError
-from kd_ray.models import build_model
 from kd_ray.results.record import Epoch
-from kd_ray.seeding import stream_seed
-from kd_ray.sweep.config import ConstantSchedule, StepSchedule, Training
-from kd_ray.sweep.spec import TrialSpec
 
 OnFailure = Callable[["Student", Exception], None]
 """Called with a student that cannot go on; the others do."""
-
-
-@dataclass(kw_only=True, eq=False)
-class Student:
-    """A network in training, whatever its role."""
-
-    spec: TrialSpec
-    training: Training
-    model: nn.Module
-    optimizer: torch.optim.Optimizer
-    sums: Tensor
-    """Float64 sums over the unfinished epoch: loss, correct predictions, then each term of the loss."""
-    step: int = 0
-    history: list[Epoch] = field(default_factory=list)
-    elapsed_s: float = 0.0
-    """Seconds of training; in a pack, this student's share."""
-    epoch_started_s: float = 0.0
-    """`elapsed_s` at the beginning of the unfinished epoch."""
-    restarts: int = 0
-
-    def state(self) -> TrainingState:
-        """Everything the next step depends on."""
-        return TrainingState(
-            step=self.step,
-            model=self.model.state_dict(),
-            optimizer=self.optimizer.state_dict(),
-            sums=self.sums,
-            history=tuple(self.history),
-            elapsed_s=self.elapsed_s,
-            restarts=self.restarts,
-        )
-
-
-def new_student(
-    spec: TrialSpec, training: Training, data: ResidentData, device: torch.device, saved: TrainingState | None
-) -> Student:
-    """A student with weights from the stream "init" of its seed, or as it was saved."""
-    assert spec.seed is not None
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(stream_seed(spec.seed, "init"))
-        model = build_model(spec.model, num_classes=data.num_classes, image_size=data.train.image_size)
-    model = model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    settings = training.optimizer
-    optimizer = torch.optim.SGD(
-        model.parameters(),
-        lr=settings.lr,
-        momentum=settings.momentum,
-        weight_decay=settings.weight_decay,
-        nesterov=settings.nesterov,
-    )
-    sums = torch.zeros(2 + len(term_names(spec.distillation)), dtype=torch.float64, device=device)
-    student = Student(spec=spec, training=training, model=model.train(), optimizer=optimizer, sums=sums)
-    if saved is not None:
-        model.load_state_dict(saved.model)
-        optimizer.load_state_dict(dict(saved.optimizer))
-        student.sums.copy_(saved.sums)
-        student.step = saved.step
-        student.history = list(saved.history)
-        student.elapsed_s = saved.elapsed_s
-        student.epoch_started_s = sum(epoch.elapsed_s for epoch in saved.history)
-        student.restarts = saved.restarts + 1
-    return student
-
-
-def learning_rate(training: Training, step: int, steps: int) -> float:
-    """Learning rate of optimiser step `step` (from 0) when an epoch has `steps` of them."""
-    schedule = training.schedule
-    peak = training.optimizer.lr
-    warmup = schedule.warmup_epochs * steps
-    if step < warmup:
-        return peak * (step + 1) / warmup
-    if isinstance(schedule, ConstantSchedule):
-        return peak
-    if isinstance(schedule, StepSchedule):
-        return float(peak * schedule.gamma ** sum(step // steps >= milestone for milestone in schedule.milestones))
-    done = (step - warmup) / max(1, training.epochs * steps - warmup)
-    return schedule.final_lr + (peak - schedule.final_lr) * (1 + math.cos(math.pi * done)) / 2
 
 
 def fit(
@@ -124,6 +44,7 @@ def fit(
     training, seed = students[0].training, students[0].spec.seed
     assert seed is not None
     steps = steps_per_epoch(len(data.train), training.batch_size)
+    stepper = _Stepper(teachers, steps)
     meter = _Meter(report_every_s)
 
     def fail(student: Student, error: Exception) -> None:
@@ -141,7 +62,7 @@ def fit(
             active = [student for student in students if student.step == position]
             if not active:
                 break
-            _step_all(active, teachers, batch, steps=steps, fail=fail)
+            stepper.step(active, batch, fail)
             position += 1
             meter.add(len(batch.labels_B) * len(active), active)
             if position % steps and meter.is_due():
@@ -189,25 +110,45 @@ def _prepared(
                 fail(student, error)
 
 
-def _step_all(
-    active: list[Student], teachers: Mapping[str, Teacher], batch: Batch, *, steps: int, fail: OnFailure
-) -> None:
-    """One optimiser step of each active student on the same batch; one that cannot take it fails alone."""
-    teacher_BC: dict[str, Tensor] = {}
-    for trial_id, taught in _by_teacher(active).items():
-        try:
-            teacher_BC[trial_id] = teachers[trial_id].logits(batch)
-        except Exception as error:  # noqa: BLE001 (as above)
-            for student in taught:
+class _Stepper:
+    """Takes the steps of a pack: student after student, or all as one network."""
+
+    def __init__(self, teachers: Mapping[str, Teacher], steps: int) -> None:
+        """An epoch has `steps` of them."""
+        self._teachers = teachers
+        self._steps = steps
+        self._group: Group | None = None
+
+    def step(self, active: list[Student], batch: Batch, fail: OnFailure) -> None:
+        """One optimiser step of each active student on the same batch; one that cannot take it fails alone, a group as a whole."""
+        teacher_BC: dict[str, Tensor] = {}
+        for trial_id, taught in _by_teacher(active).items():
+            try:
+                teacher_BC[trial_id] = self._teachers[trial_id].logits(batch)
+            except Exception as error:  # noqa: BLE001 (what a teacher cannot do costs its students only)
+                for student in taught:
+                    fail(student, error)
+        ready = [
+            student for student in active if not student.spec.teacher or student.spec.teacher.trial_id in teacher_BC
+        ]
+        logits = [teacher_BC[student.spec.teacher.trial_id] if student.spec.teacher else None for student in ready]
+        if len(ready) > 1 and ready[0].training.execution == "grouped":
+            try:
+                self._grouped(ready).step(batch, logits, steps=self._steps)
+            except Exception as error:  # noqa: BLE001 (which of them is to blame cannot be told)
+                for student in ready:
+                    fail(student, error)
+            return
+        for student, teacher in zip(ready, logits, strict=True):
+            try:
+                _step(student, batch, teacher, self._steps)
+            except Exception as error:  # noqa: BLE001 (whatever stops one student must not stop the pack)
                 fail(student, error)
-    for student in active:
-        teacher = student.spec.teacher
-        if teacher and teacher.trial_id not in teacher_BC:
-            continue
-        try:
-            _step(student, batch, teacher_BC[teacher.trial_id] if teacher else None, steps)
-        except Exception as error:  # noqa: BLE001 (whatever stops one student must not stop the pack)
-            fail(student, error)
+
+    def _grouped(self, students: list[Student]) -> Group:
+        if self._group is None or list(self._group.students) != students:
+            self._group = Group(students)
+        return self._group
 
 
 def _step(student: Student, batch: Batch, teacher_BC: Tensor | None, steps: int) -> None:

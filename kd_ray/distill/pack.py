@@ -14,7 +14,9 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Generator, Iterator
-from contextlib import suppress
+from concurrent import futures
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -33,6 +35,9 @@ from kd_ray.sweep.plan import Pack
 from kd_ray.sweep.spec import TrialSpec
 
 T = TypeVar("T")
+
+_WRITERS = 4
+"""Trials of a pack whose objects are written at once."""
 
 logger = logging.getLogger("kd_ray")
 
@@ -66,8 +71,8 @@ def run_pack(pack: Pack, worker: PackWorker) -> Generator[PackProgress, None, No
     """
     epochs = pack.trials[0].spec.epochs
     run = _Run(pack, worker)
-    with run.leases:
-        run.leases.acquire(pack)
+    with run.leases, run.writing():
+        run.acquire()
         for progress in run.train():
             run.leases.progress = {
                 "epoch": progress.epoch,
@@ -128,19 +133,18 @@ class _Leases:
                 # The store hangs. The other leases run out as well.
                 return
 
-    def acquire(self, pack: Pack) -> None:
-        """Take the trials that are neither complete nor held by another launch."""
-        for trial in pack.trials:
-            lease = ledger.acquire(self._store, trial.trial_id, launch_id=self._launch_id)
-            if lease is None:
-                continue
-            # Looked up after the lease was taken: from here on nobody else commits.
-            if self._store.exists(record_key(trial.trial_id)):
-                self.complete.append(trial.trial_id)
-                ledger.remove(self._store, lease)
-                continue
-            with self._lock:
-                self.held[trial.trial_id] = lease
+    def acquire(self, trial_id: str) -> None:
+        """Take a trial if it is neither complete nor held by another launch."""
+        lease = ledger.acquire(self._store, trial_id, launch_id=self._launch_id)
+        if lease is None:
+            return
+        # Looked up after the lease was taken: from here on nobody else commits.
+        if self._store.exists(record_key(trial_id)):
+            self.complete.append(trial_id)
+            ledger.remove(self._store, lease)
+            return
+        with self._lock:
+            self.held[trial_id] = lease
 
     def release(self, trial_id: str) -> None:
         """Give a trial back, if it is held. A lease that cannot be given back runs out."""
@@ -210,6 +214,9 @@ class _Run:
         self._started_at = datetime.now(UTC)
         self._num_trials = 0
         self._checkpoints: dict[str, Checkpoints] = {}
+        self._saving: dict[str, Future[None]] = {}
+        self._writers = ThreadPoolExecutor(max_workers=_WRITERS, thread_name_prefix="kd_ray-writer")
+        """No trial waits for the store while another could be trained or evaluated."""
         self._warning: str | None = None
 
     def take_warning(self) -> str | None:
@@ -220,6 +227,20 @@ class _Run:
     def _warn(self, message: str) -> None:
         logger.warning("%s", message)
         self._warning = message
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """The time in which the pack writes. What a store that hangs has not taken at its end is not waited for."""
+        try:
+            yield
+        finally:
+            self._writers.shutdown(wait=False, cancel_futures=True)
+
+    def acquire(self) -> None:
+        """Take the trials of the pack that are to be had, in the order of the pack."""
+        trial_ids = [trial.trial_id for trial in self._pack.trials]
+        # Exhausted, so that an error of any of them is raised.
+        list(self._writers.map(self.leases.acquire, trial_ids))
 
     def train(self) -> Iterator[FitProgress]:
         """Train the trials that are held, commit them, and give the leases back one by one."""
@@ -235,16 +256,11 @@ class _Run:
             return
         try:
             yield from self._fit(training)
+            self._commit_all(training)
         except BaseException:
-            self._save(training, self._steps)
+            # Also what is trained to the end and could not be committed shall not be trained again.
+            self._save(training, wait=True)
             raise
-        for trial in training.trials:
-            try:
-                self._commit(trial.spec, trial.finish)
-            except StoreError:
-                # What is trained to the end shall not be trained again.
-                self._save(training, self._steps)
-                raise
 
     def _fit(self, training: PackTraining) -> Iterator[FitProgress]:
         placement = self._worker.placement
@@ -259,7 +275,7 @@ class _Run:
                 every is not None and progress.end_of_epoch and progress.epoch - saved_epoch >= every
             )
             if is_due and progress.epoch < progress.epochs:
-                self._save(training, self._steps)
+                self._save(training, wait=False)
                 saved_at, saved_epoch = time.monotonic(), progress.epoch
             yield progress
 
@@ -273,33 +289,59 @@ class _Run:
             self._checkpoints[lease.trial_id] = Checkpoints(self._store, lease)
         return self._checkpoints[lease.trial_id]
 
-    def _save(self, training: PackTraining, steps: dict[str, int]) -> None:
+    def _save(self, training: PackTraining, *, wait: bool) -> None:
         """Write a checkpoint of every trial that is further than its last one. One that cannot be written costs only itself.
 
-        A store that hangs is not waited for once per trial.
+        With `wait`, they are written on return. Training waits only for a store that takes longer to write one checkpoint than it is until
+        the next, and for none that hangs.
         """
-        began = time.monotonic()
+        patience_until = time.monotonic() + LEASE_TTL_S
         for trial in training.trials:
             trial_id, step = trial.spec.trial_id, trial.step()
             lease = self.leases.held.get(trial_id)
-            if lease is not None and step > steps[trial_id]:
-                try:
-                    self._checkpoints_of(lease).save(step, trial.state())
-                    steps[trial_id] = step
-                except StoreError as error:
-                    self._warn(f"no checkpoint of {trial_id} at step {step}: {error}")
-                    if time.monotonic() - began > LEASE_TTL_S:
-                        return
+            if lease is None or step <= self._steps[trial_id]:
+                continue
+            if self._is_written(trial_id, patience_until):
+                self._saving[trial_id] = self._writers.submit(self._write_state, lease, step, trial.state())
+        if wait:
+            futures.wait(self._saving.values(), timeout=max(0.0, patience_until - time.monotonic()))
 
-    def _commit(self, spec: TrialSpec, finish: Callable[[], TrialResult]) -> None:
-        """Write a trial's weights, then its record; a trial that was taken over is left to its new holder."""
+    def _is_written(self, trial_id: str, patience_until: float) -> bool:
+        """Whether the last checkpoint of a trial is out of the way."""
+        before = self._saving.get(trial_id)
+        return before is None or bool(futures.wait([before], timeout=max(0.0, patience_until - time.monotonic())).done)
+
+    def _write_state(self, lease: Lease, step: int, state: bytes) -> None:
         try:
-            result = finish()
-        except StoreError:
-            raise
-        except Exception as error:  # noqa: BLE001 (named in the store, with its traceback)
-            self._fail(spec, error)
-            return
+            self._checkpoints_of(lease).save(step, state)
+            self._steps[lease.trial_id] = step
+        except StoreError as error:
+            self._warn(f"no checkpoint of {lease.trial_id} at step {step}: {error}")
+
+    def _commit_all(self, training: PackTraining) -> None:
+        """Evaluate trial after trial, and write each while the next is evaluated.
+
+        Raises:
+            StoreError: some could not be written; the others are.
+        """
+        writing = []
+        try:
+            for trial in training.trials:
+                try:
+                    result = trial.finish()
+                except StoreError:
+                    raise
+                except Exception as error:  # noqa: BLE001 (named in the store, with its traceback)
+                    self._fail(trial.spec, error)
+                else:
+                    writing.append(self._writers.submit(self._commit, trial.spec, result))
+        finally:
+            futures.wait(writing)
+        for future in writing:
+            future.result()
+
+    def _commit(self, spec: TrialSpec, result: TrialResult) -> None:
+        """Write a trial's weights, then its record; a trial that was taken over is left to its new holder."""
         # The heartbeat may forget the lease at any moment from here on.
         lease = self.leases.held.get(spec.trial_id)
         if lease is None or self.leases.is_lost(spec.trial_id):
@@ -321,6 +363,8 @@ class _Run:
         if commit_record(self._store, record):
             # The trial is complete; what is left behind by an error here is swept up by `gc`.
             with suppress(StoreError):
+                if (saving := self._saving.get(spec.trial_id)) is not None:
+                    futures.wait([saving])
                 self._checkpoints_of(lease).delete_all()
         else:
             self._store.delete(key)

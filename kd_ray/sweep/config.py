@@ -195,6 +195,9 @@ class Training(Config):
     """The learning-rate schedule."""
     augmentation: Augmentation = "none"
     """`flip`: horizontal, p = 0.5; `crop_flip`: also 4 pixels of zero padding and a random crop back to the size."""
+    execution: Literal["loop", "grouped"] = "loop"
+    """How the students of a pack train: `loop`, one after another on each batch, with the same bits in any company; or `grouped`, as one
+    network with their channels side by side, which is faster for LeNet-5 on the CPU and whose last bits follow the company."""
     precision: Literal["fp32"] = "fp32"
     """Arithmetic of training; TF32 is off."""
 

@@ -20,6 +20,7 @@ from kd_ray.cluster.runner import Job
 from kd_ray.distill import fit as fit_module
 from kd_ray.distill import worker as worker_module
 from kd_ray.distill.pack import run_pack
+from kd_ray.distill.student import Student
 from kd_ray.distill.training import LoadState, OnFailure, PackTraining, PackWorker
 from kd_ray.distill.worker import Worker
 from kd_ray.results import ledger
@@ -447,7 +448,7 @@ def test_a_trial_that_became_nan_by_accident_completes_on_request(
     """Guard: a trial that failed on a number that is none begins anew; its last checkpoint holds the spoilt weights."""
     step, accidents = fit_module._step, [14]
 
-    def flaky(student: fit_module.Student, *rest: Any) -> None:
+    def flaky(student: Student, *rest: Any) -> None:
         step(student, *rest)
         if student.spec.role == "scratch" and student.spec.seed == 0 and student.step in accidents:
             accidents.clear()

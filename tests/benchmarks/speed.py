@@ -1,0 +1,321 @@
+"""How fast we train against a plain loop, as ratios inside one run: `python -m tests.benchmarks.speed [--only NAME …] [--long]`.
+
+Contestants take turns epoch by epoch, so that the noise of the machine meets all of them; a ratio is the median over the rounds. One
+thread, float32, batches of 64, images of CIFAR-10's shape. The plain loop (`plain.py`) has the fastest settings that a short probe finds.
+`--long` adds the quick sweep end to end, which takes many minutes.
+"""
+
+import argparse
+import os
+import platform
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from itertools import islice
+from pathlib import Path
+from statistics import median
+
+import torch
+
+from kd_ray.data.images import ImageData
+from tests.benchmarks import plain, where, whole
+from tests.benchmarks.laps import Clock, Contestant, ratio, take_turns
+from tests.benchmarks.ours import Execution, Race, grouped_is_missing, synthetic_images
+
+TEMPERATURES = (1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0)
+AS_WRITTEN = plain.Settings(channels_last=False, num_workers=0)
+"""What stands in most scripts."""
+_CIFAR10_SIZE = 50_000
+_PROBE_STEPS = 6
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What the user asks for."""
+
+    rounds: int
+    steps: int
+    """Steps of an epoch of the benchmarks with one ResNet; the others take proportionally many."""
+    data_root: Path | None
+    clock: Clock
+
+    def images(self, steps: int) -> ImageData:
+        """Images for so many steps: the first of CIFAR-10, or random ones."""
+        count = 64 * max(1, steps)
+        if self.data_root is None:
+            return synthetic_images(count)
+        from kd_ray.data.cifar10 import fingerprint, load
+
+        data = load(root=self.data_root, version=fingerprint(self.data_root))
+        first = data.train.take(torch.arange(count).numpy())
+        return ImageData(train=first, test=data.test, class_names=data.class_names, mean=data.mean, std=data.std)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One line of the table."""
+
+    work: str
+    against: str = "–"
+    ours: str = "–"
+    theirs: str = "–"
+    found: str = "–"
+    target: str = "–"
+    met: bool | None = None
+
+    def __str__(self) -> str:
+        met = {None: "–", True: "yes", False: "**no**"}[self.met]
+        cells = [self.work, self.against, self.ours, self.theirs, self.found, self.target, met]
+        return "| " + " | ".join(cells) + " |"
+
+
+def compared(work: str, against: str, race: Race, ours: list[float], theirs: list[float], at_least: float) -> Row:
+    """A ratio of training speeds; the other one trains one student, and takes its time for each of ours."""
+    students = len(race.temperatures)
+    found = ratio(theirs, ours, factor=students)
+    return Row(
+        work=work,
+        against=against,
+        ours=f"{students * race.num_images / median(ours):,.0f}",
+        theirs=f"{race.num_images / median(theirs):,.0f}",
+        found=f"{found} ×",
+        target=f"≥ {at_least:g} ×",
+        met=found.median >= at_least,
+    )
+
+
+def resnet20(options: Options) -> list[Row]:
+    """One ResNet-20 that learns from ResNet-56."""
+    settings = fastest_plain("resnet20", options)
+    race = Race(student="resnet20", teacher="resnet56", data=options.images(options.steps))
+    laps = take_turns(
+        {
+            "plain": Contestant(laps=race.plain(settings), deterministic=False),
+            "ready": Contestant(laps=race.ours("ready", epochs=1 + options.rounds), deterministic=True),
+            "alone": Contestant(laps=race.student_alone(), deterministic=False),
+            "as written": Contestant(laps=race.plain(AS_WRITTEN), deterministic=False),
+            "live": Contestant(laps=race.ours("live", epochs=0), deterministic=True),
+            "cold": Contestant(laps=race.ours("cold", epochs=0), deterministic=True),
+        },
+        rounds=options.rounds,
+        clock=options.clock,
+    )
+    work, fair = "ResNet-20 from ResNet-56", f"plain loop ({settings.describe()})"
+    told = f"plain loop as mostly written ({AS_WRITTEN.describe()})"
+    return [
+        compared(f"{work}, table ready", fair, race, laps["ready"], laps["plain"], 2.2),
+        compared(f"{work}, table ready", told, race, laps["ready"], laps["as written"], 2.2),
+        compared(f"{work}, table cold (first epoch)", fair, race, laps["cold"], laps["plain"], 1.0),
+        compared(f"{work}, live teacher", fair, race, laps["live"], laps["plain"], 1.0),
+        compared(f"{work}, table ready", "the student alone, one fixed batch", race, laps["ready"], laps["alone"], 0.9),
+    ]
+
+
+def packs(options: Options) -> list[Row]:
+    """Eight temperatures of ResNet-20 in one pack."""
+    settings = fastest_plain("resnet20", options)
+    race = _eight("resnet20", options.images(options.steps // 3))
+    laps = take_turns(
+        {
+            "plain": Contestant(laps=race.plain(settings), deterministic=False),
+            "ours": Contestant(laps=race.ours("ready", epochs=1 + options.rounds), deterministic=True),
+            "live": Contestant(laps=race.ours("live", epochs=0), deterministic=True),
+        },
+        rounds=options.rounds,
+        clock=options.clock,
+    )
+    work, against = "8 × ResNet-20 from ResNet-56, loop", f"8 × the time of one plain loop ({settings.describe()})"
+    return [
+        compared(f"{work}, table ready", against, race, laps["ours"], laps["plain"], 2.5),
+        compared(f"{work}, live teacher", against, race, laps["live"], laps["plain"], 1.0),
+    ]
+
+
+def lenet5(options: Options) -> list[Row]:
+    """Eight temperatures of LeNet-5 in one pack, as a loop and grouped, from a small teacher and from a large one."""
+    return [*_lenet5("resnet20", options), *_lenet5("resnet56", options)]
+
+
+def _lenet5(teacher: str, options: Options) -> list[Row]:
+    settings = fastest_plain("lenet5", options, teacher=teacher)
+    data = options.images(options.steps)
+    race = _eight("lenet5", data, teacher=teacher)
+    contestants = {
+        "plain": Contestant(laps=race.plain(settings), deterministic=False),
+        "loop": Contestant(laps=race.ours("ready", epochs=1 + options.rounds), deterministic=True),
+        "live": Contestant(laps=race.ours("live", epochs=0), deterministic=True),
+    }
+    missing = grouped_is_missing()
+    if not missing:
+        grouped = _eight("lenet5", data, teacher=teacher, execution="grouped")
+        contestants["grouped"] = Contestant(laps=grouped.ours("ready", epochs=1 + options.rounds), deterministic=True)
+    laps = take_turns(contestants, rounds=options.rounds, clock=options.clock)
+    work = f"8 × LeNet-5 from ResNet-{teacher.removeprefix('resnet')}"
+    against = f"8 × the time of one plain loop ({settings.describe()})"
+    rows = [
+        compared(f"{work}, loop, table ready", against, race, laps["loop"], laps["plain"], 4.0),
+        compared(f"{work}, loop, live teacher", against, race, laps["live"], laps["plain"], 1.0),
+    ]
+    if missing:
+        return [*rows, Row(work=f"{work}, grouped", against=against, found=f"skipped: {missing}", target="≥ 7 ×")]
+    return [*rows, compared(f"{work}, grouped, table ready", against, race, laps["grouped"], laps["plain"], 7.0)]
+
+
+def _eight(student: str, data: ImageData, *, teacher: str = "resnet56", execution: Execution = "loop") -> Race:
+    return Race(student=student, teacher=teacher, data=data, temperatures=TEMPERATURES, execution=execution)
+
+
+def fastest_plain(student: str, options: Options, *, teacher: str = "resnet56") -> plain.Settings:
+    """The settings a user of the plain loop would end up with."""
+    race = Race(student=student, teacher=teacher, data=options.images(_PROBE_STEPS))
+    # Processes of the loader do not show in the CPU time of this one.
+    most_workers = 2 if options.clock is time.perf_counter else 0
+    return plain.fastest_settings(race.plain, most_workers=most_workers, clock=options.clock)
+
+
+def startup(options: Options) -> list[Row]:
+    """Commands as whole processes."""
+    with tempfile.TemporaryDirectory(prefix="kd_ray_speed_") as folder:
+        whole.help_seconds()
+        rounds = [(whole.help_seconds(), whole.plan_seconds(Path(folder))) for _ in range(options.rounds)]
+    helps, plans = zip(*rounds, strict=True)
+    return [
+        _timed("`kd-ray --help`", helps, 0.3),
+        _timed(f"`kd-ray plan` of {whole.PLANNED_TRIALS:,} trials", plans, 2.0),
+    ]
+
+
+def _timed(work: str, seconds: Sequence[float], at_most: float) -> Row:
+    found = f"{median(seconds):.2f} ({min(seconds):.2f} to {max(seconds):.2f}) s"
+    return Row(work=work, found=found, target=f"≤ {at_most:g} s", met=median(seconds) <= at_most)
+
+
+def memory(options: Options) -> list[Row]:
+    """Worker processes side by side."""
+    del options
+    rows = []
+    with tempfile.TemporaryDirectory(prefix="kd_ray_speed_") as folder:
+        version_id = whole.write_cifar10(Path(folder))
+        for workers in (1, 2, 4):
+            found = whole.memory_mb(Path(folder), version_id, workers)
+            work = f"memory per worker with CIFAR-10 loaded, {workers} workers"
+            rows.append(Row(work=work, found=f"{found['Pss']:,.0f} MB PSS, {found['Rss']:,.0f} MB RSS"))
+    return rows
+
+
+def sweep(options: Options) -> list[Row]:
+    """The quick sweep from launch to tables on all cores, against its trials one after another."""
+    with tempfile.TemporaryDirectory(prefix="kd_ray_speed_") as folder:
+        data_root = Path(folder) / "data"
+        whole.draw_data(whole.QUICK, data_root)
+        # The plain loop may use all cores too, through torch's threads.
+        choices = sorted({1, os.cpu_count() or 1})
+        first = {threads: whole.plain_sweep_seconds(whole.QUICK, data_root, threads) for threads in choices}
+        threads = min(first, key=lambda choice: first[choice])
+        ours, theirs = [], []
+        for _ in range(options.rounds):
+            ours.append(whole.our_sweep_seconds(whole.QUICK, data_root, Path(folder)))
+            theirs.append(whole.plain_sweep_seconds(whole.QUICK, data_root, threads))
+    found = ratio(theirs, ours)
+    return [
+        Row(
+            work="the quick sweep end to end, Ray and tables included",
+            against=f"its 9 trials with plain loops in one process ({threads} threads)",
+            ours=f"{median(ours):.0f} s",
+            theirs=f"{median(theirs):.0f} s",
+            found=f"{found} ×",
+            target="≥ 4 ×",
+            met=found.median >= 4.0,
+        )
+    ]
+
+
+def profile(options: Options) -> str:
+    """Where the time of a step goes, as a second table."""
+    one = Race(student="resnet20", teacher="resnet56", data=options.images(options.steps))
+    few = Race(student="lenet5", teacher="resnet56", data=one.data)
+    eight = _eight("lenet5", one.data)
+    columns = [
+        ("ResNet-20, table ready", where.ms_per_step(one, "ready", rounds=options.rounds, clock=options.clock)),
+        ("ResNet-20, live", where.ms_per_step(one, "live", rounds=options.rounds, clock=options.clock)),
+        ("LeNet-5, table ready", where.ms_per_step(few, "ready", rounds=options.rounds, clock=options.clock)),
+        ("8 × LeNet-5, table ready", where.ms_per_step(eight, "ready", rounds=options.rounds, clock=options.clock)),
+    ]
+    small, large = (where.augmentation_ms(count, clock=options.clock) for count in (one.num_images, _CIFAR10_SIZE))
+    return (
+        f"{where.table(columns)}\n\nOne batch of augmented images: {small:.2f} ms from {one.num_images:,} images, "
+        f"{large:.2f} ms from {_CIFAR10_SIZE:,}."
+    )
+
+
+ROWS: dict[str, Callable[[Options], list[Row]]] = {
+    "resnet20": resnet20,
+    "packs": packs,
+    "lenet5": lenet5,
+    "startup": startup,
+    "memory": memory,
+    "sweep": sweep,
+}
+"""Benchmarks with lines in the table, by name."""
+LONG = ("sweep",)
+"""Left out unless asked for."""
+
+
+def environment() -> str:
+    """Hardware and versions."""
+    packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "torchvision", "numpy", "ray"))
+    memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return (
+        f"{os.cpu_count()} CPUs ({cpu_name()}, {torch.backends.cpu.get_cpu_capability()}), {memory_gib:.0f} GiB, "
+        f"Python {platform.python_version()}, {packages}"
+    )
+
+
+def cpu_name() -> str:
+    """Of the first core, as Linux tells it."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    return next(islice(names, 1), platform.processor())
+
+
+HEAD = (
+    "| work | against | ours, images/s | theirs, images/s | median (smallest to largest) | target | met |\n"
+    "|:---|:---|---:|---:|:---|---:|:---|"
+)
+
+
+def main() -> None:
+    """Measure, and print the tables."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=30, help="steps of an epoch")
+    parser.add_argument("--only", action="append", choices=[*ROWS, "profile"], help="may be given several times")
+    parser.add_argument("--long", action="store_true", help="the quick sweep too")
+    parser.add_argument("--data-root", type=Path, help="folder with cifar-10-batches-py; left out, images are random")
+    parser.add_argument("--cpu-time", action="store_true", help="count CPU seconds of training: for a shared machine")
+    chosen = parser.parse_args()
+    clock = time.process_time if chosen.cpu_time else time.perf_counter
+    options = Options(rounds=chosen.rounds, steps=chosen.steps, data_root=chosen.data_root, clock=clock)
+    names = chosen.only or [name for name in [*ROWS, "profile"] if chosen.long or name not in LONG]
+    torch.set_num_threads(1)
+    started = f"{environment()}; 1 thread, n = {options.rounds} rounds of {options.steps} steps, median"
+    started += ", CPU time" if chosen.cpu_time else ", wall time"
+    sys.stdout.write(f"{started}\n\n")
+    rows = [row for name in names if name in ROWS for row in _measured(name, options)]
+    if rows:
+        sys.stdout.write("\n".join([HEAD, *map(str, rows)]) + "\n\n")
+    if "profile" in names:
+        sys.stdout.write(profile(options) + "\n")
+
+
+def _measured(name: str, options: Options) -> list[Row]:
+    rows = ROWS[name](options)
+    sys.stderr.write("\n".join(map(str, rows)) + "\n")
+    return rows
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,58 @@
+"""What must not become slow unnoticed: ratios inside one run, far below what is usual, and the best of a few rounds.
+CPU time, because CI shares its cores.
+
+How fast it is, `python -m tests.benchmarks.speed` tells.
+"""
+
+import time
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+pytest.importorskip("torchvision")
+
+from tests.benchmarks import plain
+from tests.benchmarks.laps import Contestant, ratio, take_turns
+from tests.benchmarks.ours import Race, grouped_is_missing, synthetic_images
+
+ROUNDS = 4
+TEMPERATURES = (1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def test_one_student_with_a_ready_table_outruns_the_plain_loop() -> None:
+    race = Race(student="resnet20", teacher="resnet56", data=synthetic_images(4 * 64))
+    settings = plain.Settings(channels_last=True, num_workers=0)
+    laps = take_turns(
+        {
+            "plain": Contestant(laps=race.plain(settings), deterministic=False),
+            "ours": Contestant(laps=race.ours("ready", epochs=1 + ROUNDS), deterministic=True),
+        },
+        rounds=ROUNDS,
+        clock=time.process_time,
+    )
+    assert ratio(laps["plain"], laps["ours"]).best >= 1.3
+
+
+@pytest.mark.skipif(bool(grouped_is_missing()), reason=grouped_is_missing() or "never")
+def test_eight_grouped_students_outrun_a_loop_over_them() -> None:
+    data = synthetic_images(8 * 64)
+    loop = Race(student="lenet5", teacher="lenet5", data=data, temperatures=TEMPERATURES)
+    grouped = Race(student="lenet5", teacher="lenet5", data=data, temperatures=TEMPERATURES, execution="grouped")
+    laps = take_turns(
+        {
+            "loop": Contestant(laps=loop.ours("ready", epochs=1 + ROUNDS), deterministic=True),
+            "grouped": Contestant(laps=grouped.ours("ready", epochs=1 + ROUNDS), deterministic=True),
+        },
+        rounds=ROUNDS,
+        clock=time.process_time,
+    )
+    assert ratio(laps["loop"], laps["grouped"]).best >= 1.5
