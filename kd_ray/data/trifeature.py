@@ -17,6 +17,7 @@ import secrets
 import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,7 @@ MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 """Normalisation: ours, round numbers. The mean is exactly the grey of the background."""
 
 _LOGGER = logging.getLogger("kd_ray.data")
+_NO_GUARD = 'several processes draw the images, so a script that uses kd_ray needs `if __name__ == "__main__":` around what it does'
 _IMAGES, _CODES, _CHECKSUMS = "images.npy", "codes.npy", "checksums.json"
 _CHUNK = 64
 _Images = npt.NDArray[np.uint8]
@@ -127,7 +129,12 @@ def _chunks(parameters: _Parameters, processes: int) -> Iterator[_Images]:
         yield from map(_draw_chunk, tasks)
         return
     with ProcessPoolExecutor(min(processes, len(tasks)), mp_context=multiprocessing.get_context("spawn")) as pool:
-        yield from pool.map(_draw_chunk, tasks)
+        try:
+            yield from pool.map(_draw_chunk, tasks)
+        except BrokenProcessPool as error:
+            raise DataError(
+                f"trifeature: a process that draws images died. If that happens at once: {_NO_GUARD}"
+            ) from error
 
 
 def _draw_chunk(task: tuple[_Parameters, int]) -> _Images:
@@ -182,6 +189,9 @@ def _prepared(folder: Path, parameters: _Parameters, processes: int, on_progress
     """The folder, whole and verified. A set that is fine is read without a lock, so that its root may be read-only."""
     if folder.is_dir() and _damage(folder, parameters) is None:
         return folder
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        # A process that is to draw runs the calling script again, and would wait for the lock of the one that waits for it.
+        raise DataError(_NO_GUARD)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_name(f"{folder.name}.lock")):
         if folder.is_dir():

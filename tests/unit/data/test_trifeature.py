@@ -2,6 +2,8 @@ import hashlib
 import json
 import logging
 import shutil
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -252,6 +254,19 @@ def test_many_loaders_at_once_draw_once(tmp_path: Path) -> None:
         loaded = list(pool.map(lambda target: _load(tmp_path, target=target, on_progress=count), trifeature.FEATURES))
     assert totals == [1000]
     assert all(np.array_equal(data.test.images_NHWC, loaded[0].test.images_NHWC) for data in loaded)
+
+
+def test_a_script_without_a_main_guard_is_told_so(tmp_path: Path) -> None:
+    """Guard: it would wait for ever, because the processes it starts run it again and wait for its lock."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from pathlib import Path\nfrom kd_ray.data.trifeature import load\n"
+        f"load(root=Path({str(tmp_path)!r}), size=8, images_per_combination=1, generator_seed=0, split_seed=0, test_fraction=0.5, "
+        "target='shape', processes=2)\n"
+    )
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert 'needs `if __name__ == "__main__":`' in done.stderr.splitlines()[-1]
 
 
 @pytest.mark.parametrize("damage", ["flipped byte", "truncated", "missing codes", "no checksums", "bad json"])
