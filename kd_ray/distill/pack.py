@@ -217,6 +217,7 @@ class _Run:
         self._saving: dict[str, Future[None]] = {}
         self._writers = ThreadPoolExecutor(max_workers=_WRITERS, thread_name_prefix="kd_ray-writer")
         """No trial waits for the store while another could be trained or evaluated."""
+        self._is_between_steps = False
         self._warning: str | None = None
 
     def take_warning(self) -> str | None:
@@ -258,8 +259,11 @@ class _Run:
             yield from self._fit(training)
             self._commit_all(training)
         except BaseException:
-            # Also what is trained to the end and could not be committed shall not be trained again.
-            self._save(training, wait=True)
+            # Ray ends a worker whose driver has died by SystemExit, in the middle of a step as likely as not. What is half done then, such
+            # as weights that are a step ahead of the count, must not be gone on from; the last checkpoint stands.
+            # Otherwise, what is trained to the end and could not be committed shall not be trained again either.
+            if self._is_between_steps:
+                self._save(training, wait=True)
             raise
 
     def _fit(self, training: PackTraining) -> Iterator[FitProgress]:
@@ -267,6 +271,7 @@ class _Run:
         self._steps = {trial.spec.trial_id: trial.step() for trial in training.trials}
         saved_at, saved_epoch = time.monotonic(), 0
         for progress in training.fit():
+            self._is_between_steps = True
             for trial in list(training.trials):
                 if trial.spec.trial_id not in self.leases.held:
                     training.drop(trial.spec.trial_id)
@@ -278,6 +283,8 @@ class _Run:
                 self._save(training, wait=False)
                 saved_at, saved_epoch = time.monotonic(), progress.epoch
             yield progress
+            self._is_between_steps = False
+        self._is_between_steps = True
 
     def _load_state(self, spec: TrialSpec, decode: Callable[[bytes], T]) -> T | None:
         lease = self.leases.held.get(spec.trial_id)

@@ -276,6 +276,48 @@ def test_a_checkpoint_that_finds_no_room_costs_only_itself(
 # --- stale workers --------------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("model", ["lenet5", "resnet20"])
+@pytest.mark.parametrize("where", ["after the weights", "after the batch statistics"])
+def test_a_worker_that_is_ended_in_the_middle_of_a_step_leaves_no_half_step(
+    store: Store, tmp_path: Path, trifeature_root: Path, monkeypatch: pytest.MonkeyPatch, model: str, where: str
+) -> None:
+    """Guard: `_is_between_steps`. Ray ends a worker whose driver has died by SystemExit, wherever it is.
+
+    A student whose weights were a step ahead of its count would go on from there.
+    """
+    overrides = (
+        f"student.model={model}",
+        "teacher=null",
+        "distillation=null",
+        "grid.temperature=null",
+        "grid.seed=[0]",
+    )
+    file = tiny_sweep(trifeature_root, *overrides)
+    whole = open_store(tmp_path / "whole")
+    assert launch(file, whole, runner="local").exit_code == 0
+    (pack,) = plan(file, store).packs
+    steps = run_pack(pack, Worker(store, file.sweep.placement, launch_id="ended"))
+    next(steps)
+    real, calls = torch.optim.SGD.step, [0]
+
+    def ended(self: torch.optim.SGD, *rest: Any) -> Any:
+        calls[0] += 1
+        if calls[0] == 3 and where == "after the batch statistics":
+            raise SystemExit
+        done = real(self, *rest)
+        if calls[0] == 3:
+            raise SystemExit
+        return done
+
+    monkeypatch.setattr(torch.optim.SGD, "step", ended)
+    with pytest.raises(SystemExit):
+        list(steps)
+    monkeypatch.undo()
+    assert calls == [3]
+    assert launch(file, store, runner="local").exit_code == 0
+    assert_same_tables(store, whole)
+
+
 def test_a_worker_that_outlived_its_lease_spoils_nothing(store: Store, tmp_path: Path, trifeature_root: Path) -> None:
     """Guards: generations in the names of checkpoints and weights, `is_superseded` before a commit, create-only records.
 
