@@ -276,8 +276,9 @@ def test_a_checkpoint_that_finds_no_room_costs_only_itself(
 # --- stale workers --------------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("model", ["lenet5", "resnet20"])
-@pytest.mark.parametrize("where", ["after the weights", "after the batch statistics"])
+@pytest.mark.parametrize(
+    ("model", "where"), [("lenet5", "after the weights"), ("resnet20", "after the batch statistics")]
+)
 def test_a_worker_that_is_ended_in_the_middle_of_a_step_leaves_no_half_step(
     store: Store, tmp_path: Path, trifeature_root: Path, monkeypatch: pytest.MonkeyPatch, model: str, where: str
 ) -> None:
