@@ -13,7 +13,7 @@ from typing import Any
 
 from kd_ray.sweep.config import GivenTeacher, Sweep, TrainedTeacher
 from kd_ray.sweep.load import AXIS_PATHS, SweepFile
-from kd_ray.sweep.spec import Role, TeacherRef, TrialSpec
+from kd_ray.sweep.spec import Role, TeacherRef, TrialSpec, content_hash
 
 WeightsDigest = Callable[[str], str]
 """Path of a given weights file → its SHA-256 in hex."""
@@ -26,11 +26,11 @@ class PlannedTrial:
     spec: TrialSpec
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Values of the grid axes other than those every table row carries (temperature, alpha, t_squared, objective, seed)."""
+    trial_id: str = field(init=False)
+    """The spec's identity. Kept here, because a spec that remembers it takes twice the memory, which a driver of many has to hold."""
 
-    @property
-    def trial_id(self) -> str:
-        """The spec's identity."""
-        return self.spec.trial_id
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "trial_id", content_hash(self.spec))
 
     @property
     def description(self) -> str:

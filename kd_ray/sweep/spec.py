@@ -7,7 +7,7 @@ in two sweeps is one trial.
 import hashlib
 import json
 from enum import StrEnum
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -45,6 +45,12 @@ def content_hash(model: Config) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+@lru_cache(maxsize=64)
+def dataset_id_of(dataset: Dataset) -> str:
+    """The content hash of a data set, of which many trials share few."""
+    return content_hash(dataset)
+
+
 class TeacherRef(Config):
     """Which trial teaches; model and seed are repeated here so that a record explains itself."""
 
@@ -76,10 +82,10 @@ class TrialSpec(Config):
         """16 hex digits that stand for this spec."""
         return content_hash(self)
 
-    @cached_property
+    @property
     def dataset_id(self) -> str:
         """16 hex digits that stand for the data set with its version, target and splits."""
-        return content_hash(self.dataset)
+        return dataset_id_of(self.dataset)
 
     @property
     def epochs(self) -> int:
