@@ -3,7 +3,6 @@
 Each contestant is an iterator; a step of it is one epoch.
 """
 
-import importlib.util
 import json
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -78,9 +77,8 @@ class Race:
             "optimizer": {"lr": 1e-4, "momentum": 0.9, "weight_decay": 5e-4},
             "schedule": {"name": "constant"},
             "augmentation": "crop_flip",
+            "execution": self.execution,
         }
-        if self.execution != "loop":
-            settings["execution"] = self.execution
         return Training.model_validate_json(json.dumps(settings))
 
     @cached_property
@@ -176,13 +174,6 @@ def epochs_of(students: Sequence[Student], teacher: Teacher, data: ResidentData)
     for progress in fit(list(students), {TEACHER_ID: teacher}, data, on_failure=_raise):
         if progress.end_of_epoch:
             yield
-
-
-def grouped_is_missing() -> str:
-    """Why packs cannot be grouped; empty when they can."""
-    if importlib.util.find_spec("kd_ray.distill.grouped") is None:
-        return "there is no kd_ray.distill.grouped"
-    return "" if "execution" in Training.model_fields else "Training has no field `execution`"
 
 
 def _raise(student: Student, error: Exception) -> None:
