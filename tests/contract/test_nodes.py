@@ -11,6 +11,7 @@ import pytest
 from kd_ray.cluster.launch import launch
 from kd_ray.results.ledger import Lease, scan
 from kd_ray.results.query import Results
+from kd_ray.results.status import sweep_status
 from kd_ray.results.store import Store, lease_key, open_store, trial_of
 from tests.clusters import NODES, LoopbackCluster, loopback_cluster
 from tests.processes import started, wait_until
@@ -61,10 +62,10 @@ def wait_for_a_student(store: Store, process: subprocess.Popen[str]) -> Lease:
     found: list[Lease] = []
 
     def look() -> bool:
-        keys = [item.key for item in store.entries("trials")]
-        if sum(key.endswith("record.parquet") for key in keys) == 2:
-            saved = {trial_of(key)[0] for key in keys if "/checkpoint/" in key}
-            found.extend(status.lease for status in scan(store, sorted(saved)).values() if status.lease)
+        saved = {trial_of(item.key)[0] for item in store.entries("trials") if "/checkpoint/" in item.key}
+        if saved:
+            long = {trial.trial_id for trial in sweep_status(store, "tiny").trials if trial.role == "distilled"}
+            found.extend(status.lease for status in scan(store, sorted(saved & long)).values() if status.lease)
         return bool(found)
 
     wait_until(look, process)

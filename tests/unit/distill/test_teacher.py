@@ -211,13 +211,13 @@ def test_a_sample_has_the_same_logits_in_every_batch(count: int) -> None:
 
 
 def test_a_sweep_with_and_without_tables_leaves_the_same_tables(
-    tmp_path: Path, trifeature_root: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Launch to tables, three ways: looked up, without tables, and with no space for them."""
+    """Launch to tables, three ways: looked up, without tables, and with no space for them. Its data root has no tables before."""
 
     def launched(name: str, limit: float) -> Store:
         store = open_store(tmp_path / name)
-        file = tiny_sweep(trifeature_root, f"placement.view_table_gb={limit}")
+        file = tiny_sweep(tmp_path / "data", f"placement.view_table_gb={limit}")
         assert launch(file, store, runner=LocalRunner()).exit_code == 0
         return store
 
