@@ -24,7 +24,7 @@ from torch.nn import functional
 
 from kd_ray.distill.objectives import student_loss, term_names
 from kd_ray.distill.stream import Batch
-from kd_ray.distill.student import Student, learning_rate
+from kd_ray.distill.student import Student, learning_rate, sgd
 from kd_ray.errors import TrialError
 from kd_ray.models.resnet_cifar import BasicBlock, ResNetCifar
 from kd_ray.sweep.config import Distillation
@@ -288,17 +288,10 @@ def _parts(stacked: Tensor, tensors: Sequence[Tensor]) -> list[Tensor]:
 
 def _grouped_optimizer(group: nn.Module, students: Sequence[Student]) -> torch.optim.SGD:
     """SGD over the stacked weights with the students' momentum, which becomes views; one that has none yet starts from zero."""
-    settings = students[0].training.optimizer
+    training = students[0].training
     parameters = dict(group.named_parameters())
-    optimizer = torch.optim.SGD(
-        parameters.values(),
-        lr=settings.lr,
-        momentum=settings.momentum,
-        weight_decay=settings.weight_decay,
-        nesterov=settings.nesterov,
-        fused=True,
-    )
-    if settings.momentum:
+    optimizer = sgd(parameters.values(), training, fused=True)
+    if training.optimizer.momentum:
         for name, parameter in parameters.items():
             own = [student.model.get_parameter(name) for student in students]
             slots = [student.optimizer.state[each] for student, each in zip(students, own, strict=True)]

@@ -314,9 +314,14 @@ class _Run:
             futures.wait(self._saving.values(), timeout=max(0.0, patience_until - time.monotonic()))
 
     def _is_written(self, trial_id: str, patience_until: float) -> bool:
-        """Whether the last checkpoint of a trial is out of the way."""
+        """Whether the last checkpoint of a trial is out of the way; raises what nobody expected of writing it."""
         before = self._saving.get(trial_id)
-        return before is None or bool(futures.wait([before], timeout=max(0.0, patience_until - time.monotonic())).done)
+        if before is None:
+            return True
+        if not futures.wait([before], timeout=max(0.0, patience_until - time.monotonic())).done:
+            return False
+        before.result()
+        return True
 
     def _write_state(self, lease: Lease, step: int, state: bytes) -> None:
         try:

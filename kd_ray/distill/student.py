@@ -1,6 +1,7 @@
 """A network in training: what it consists of, how it begins or goes on, and its learning rate."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import torch
@@ -47,6 +48,19 @@ class Student:
         )
 
 
+def sgd(parameters: Iterable[nn.Parameter], training: Training, *, fused: bool = False) -> torch.optim.SGD:
+    """The optimiser that the settings ask for."""
+    settings = training.optimizer
+    return torch.optim.SGD(
+        parameters,
+        lr=settings.lr,
+        momentum=settings.momentum,
+        weight_decay=settings.weight_decay,
+        nesterov=settings.nesterov,
+        fused=fused or None,
+    )
+
+
 def new_student(
     spec: TrialSpec, training: Training, data: ResidentData, device: torch.device, saved: TrainingState | None
 ) -> Student:
@@ -56,14 +70,7 @@ def new_student(
         torch.manual_seed(stream_seed(spec.seed, "init"))
         model = build_model(spec.model, num_classes=data.num_classes, image_size=data.train.image_size)
     model = model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    settings = training.optimizer
-    optimizer = torch.optim.SGD(
-        model.parameters(),
-        lr=settings.lr,
-        momentum=settings.momentum,
-        weight_decay=settings.weight_decay,
-        nesterov=settings.nesterov,
-    )
+    optimizer = sgd(model.parameters(), training)
     sums = torch.zeros(2 + len(term_names(spec.distillation)), dtype=torch.float64, device=device)
     student = Student(spec=spec, training=training, model=model.train(), optimizer=optimizer, sums=sums)
     if saved is not None:

@@ -153,10 +153,9 @@ class SharedViews:
         key = views_key(self._trial_id, self._table_id, sha256(data))
         try:
             self._store.put(key, data)
-        except StoreError as error:
+            self._note(key.rsplit("/", 1)[-1])
+        except (StoreError, OSError) as error:
             logger.warning("logits of teacher %s are not shared: %s", self._trial_id, error)
-            return
-        self._note(key.rsplit("/", 1)[-1])
 
     def _note(self, name: str) -> None:
         """Remember a chunk whose pairs are in the table."""
