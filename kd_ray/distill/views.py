@@ -109,10 +109,6 @@ class ViewTable:
         """The logits of pairs that are ready, copied."""
         return np.asarray(self._logits_PC[pairs_N])
 
-    def count(self) -> int:
-        """How many pairs are ready."""
-        return int((self._state_P == READY).sum())
-
 
 class SharedViews:
     """What a table exchanges with the store."""
