@@ -7,6 +7,9 @@ from kd_ray.data import cifar10, trifeature
 from kd_ray.data.images import ImageData, split_off_validation
 from kd_ray.sweep.config import Cifar10Dataset, Dataset, TrifeatureDataset
 
+CONTENT_VERSION = str(trifeature.GENERATOR_VERSION)
+"""Changes when the code here would load other content for the same settings."""
+
 OnProgress = Callable[[int, int], None]
 """Called with (done, total) while something is made that takes long."""
 

@@ -40,6 +40,15 @@ class ResidentSplit:
         """Side of the images in pixels, without the padding."""
         return self.images_NHWC.shape[1] - 2 * PADDING
 
+    def to(self, device: torch.device) -> "ResidentSplit":
+        """A copy on another device."""
+        return ResidentSplit(
+            images_NHWC=self.images_NHWC.to(device),
+            labels_N=self.labels_N.to(device),
+            scale_C=self.scale_C.to(device),
+            shift_C=self.shift_C.to(device),
+        )
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ResidentData:

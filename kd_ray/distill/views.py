@@ -8,22 +8,19 @@ hold pairs and their logits, so a process on another node, or after a restart of
 The files belong to one boot of one host. After a power cut the two could disagree; another boot does not look at them.
 """
 
-import contextlib
 import hashlib
 import logging
 import os
-import shutil
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from filelock import FileLock
 from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 
+from kd_ray.distill.node import shared_folder
 from kd_ray.errors import StoreError
 from kd_ray.results.ledger import boot_id
 from kd_ray.results.record import sha256
@@ -32,8 +29,6 @@ from kd_ray.results.store import Store, views_folder, views_key
 Pairs = npt.NDArray[np.int64]
 
 _MISSING, _CLAIMED, READY = 0, 1, 2
-_UNUSED_S = 7 * 24 * 3600.0
-"""Tables that nobody has opened for so long are deleted from a node."""
 
 logger = logging.getLogger("kd_ray")
 
@@ -66,23 +61,14 @@ class ViewTable:
         Raises:
             OSError: they cannot be made: no space, or no right to write.
         """
-        self.folder = root / f"{name}-{hashlib.sha256(boot_id().encode()).hexdigest()[:8]}"
-        root.mkdir(parents=True, exist_ok=True)
-        with FileLock(root / ".lock"):
-            _drop_unused(root)
-            if not self.folder.is_dir():
-                partial = root / f".{self.folder.name}"
-                shutil.rmtree(partial, ignore_errors=True)
-                partial.mkdir()
-                try:
-                    # Reserved at once: a write into a hole of a full disk would kill the process.
-                    _reserve(partial / "logits", shape.num_pairs * shape.num_classes * 4)
-                    _reserve(partial / "state", shape.num_pairs)
-                    partial.rename(self.folder)
-                except BaseException:
-                    shutil.rmtree(partial, ignore_errors=True)
-                    raise
-            os.utime(self.folder)
+
+        def reserve(folder: Path) -> None:
+            # Reserved at once: a write into a hole of a full disk would kill the process.
+            _reserve(folder / "logits", shape.num_pairs * shape.num_classes * 4)
+            _reserve(folder / "state", shape.num_pairs)
+
+        boot = hashlib.sha256(boot_id().encode()).hexdigest()[:8]
+        self.folder = shared_folder(root, f"{name}-{boot}", reserve)
         self._logits_PC = np.memmap(
             self.folder / "logits", dtype=np.float32, mode="r+", shape=(shape.num_pairs, shape.num_classes)
         )
@@ -162,12 +148,3 @@ class SharedViews:
 def _reserve(path: Path, size_bytes: int) -> None:
     with path.open("wb") as stream:
         os.posix_fallocate(stream.fileno(), 0, max(1, size_bytes))
-
-
-def _drop_unused(root: Path) -> None:
-    """Delete the tables of other boots, and of sweeps long past."""
-    now = time.time()
-    for folder in root.iterdir():
-        with contextlib.suppress(OSError):
-            if folder.is_dir() and now - folder.stat().st_mtime > _UNUSED_S:
-                shutil.rmtree(folder, ignore_errors=True)

@@ -15,19 +15,16 @@ from typing import TypeVar
 import torch
 from torch import nn
 
-from kd_ray.data.images import ImageData
-from kd_ray.data.load import load_dataset
 from kd_ray.distill.checkpoint import decode, encode, from_weights, to_weights
-from kd_ray.distill.evaluate import evaluate, fairness_pairs
+from kd_ray.distill.evaluate import evaluate
 from kd_ray.distill.fit import fit
-from kd_ray.distill.samples import samples_of
-from kd_ray.distill.stream import ResidentData, num_views, to_device
+from kd_ray.distill.loaded import LoadedData, load_data
+from kd_ray.distill.stream import num_views
 from kd_ray.distill.student import Student, new_student
 from kd_ray.distill.teacher import TabledTeacher, Teacher
 from kd_ray.distill.training import FitProgress, LoadState, OnFailure, PackTraining, TrialResult, TrialTraining
 from kd_ray.distill.views import SharedViews, TableShape, ViewTable
 from kd_ray.errors import CorruptObjectError, LostTeacherError, TrialError
-from kd_ray.metrics.individual import Pairs
 from kd_ray.models import build_model, count_parameters
 from kd_ray.results.record import read_record, sha256, write_samples
 from kd_ray.results.store import Store, given_weights_key
@@ -45,7 +42,7 @@ _KEPT_TEACHERS = 4
 class _Training:
     """The students of one pack, side by side; and networks with given weights, which are only evaluated."""
 
-    def __init__(self, data: "LoadedData", on_failure: OnFailure) -> None:
+    def __init__(self, data: LoadedData, on_failure: OnFailure) -> None:
         self.students: list[Student] = []
         self.teachers: dict[str, Teacher] = {}
         self.given: list[tuple[TrialSpec, nn.Module]] = []
@@ -104,16 +101,6 @@ class _Training:
         )
 
 
-class LoadedData:
-    """A data set, in memory and on the device, with what is derived from it once."""
-
-    def __init__(self, dataset_id: str, data: ImageData, device: torch.device) -> None:
-        """Copy the data to the device and choose the pairs for individual fairness."""
-        self.dataset_id = dataset_id
-        self.resident: ResidentData = to_device(data, device)
-        self.pairs: Pairs = fairness_pairs(data)
-
-
 class Worker:
     """The state of one worker process; packs run through it one after another."""
 
@@ -162,14 +149,14 @@ class Worker:
 
     def data(self, dataset: Dataset) -> LoadedData:
         """The data set, loaded once per process; its test samples are stored once per store."""
-        dataset_id = content_hash(dataset)
 
         def load() -> LoadedData:
-            data = load_dataset(dataset, Path(self.placement.data_root), processes=self.placement.cpus_per_pack)
-            write_samples(self.store, dataset_id, samples_of(dataset, data))
-            return LoadedData(dataset_id, data, self.device)
+            placement = self.placement
+            data = load_data(dataset, Path(placement.data_root), self.device, processes=placement.cpus_per_pack)
+            write_samples(self.store, data.dataset_id, data.samples)
+            return data
 
-        return _remember(self._data, dataset_id, load, keep=_KEPT_DATASETS)
+        return _remember(self._data, content_hash(dataset), load, keep=_KEPT_DATASETS)
 
     def teacher(self, trial_id: str, data: LoadedData, augmentation: Augmentation) -> Teacher:
         """The committed teacher, ready to teach, with a table of its logits where they fit.

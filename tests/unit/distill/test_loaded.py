@@ -1,0 +1,119 @@
+"""One copy of the data on a node: what is mapped equals what was loaded, no worker's pages are its own, and nothing is left half made."""
+
+import logging
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from kd_ray.data.load import load_dataset
+from kd_ray.distill import loaded
+from kd_ray.distill.evaluate import fairness_pairs
+from kd_ray.distill.loaded import LoadedData, load_data
+from kd_ray.distill.samples import samples_of
+from kd_ray.distill.stream import ResidentSplit, batches, epoch_draw, to_device
+from kd_ray.errors import DataError
+from kd_ray.sweep.config import Cifar10Dataset, TrifeatureDataset
+
+CPU = torch.device("cpu")
+DATASET = TrifeatureDataset(name="trifeature", size=16, images_per_combination=1, validation_fraction=0.1)
+
+
+def parts(data: LoadedData) -> Iterator[tuple[str, torch.Tensor]]:
+    """Every tensor with its name."""
+    for name in ("train", "test", "validation"):
+        split = getattr(data.resident, name)
+        assert isinstance(split, ResidentSplit)
+        for part in ("images_NHWC", "labels_N", "scale_C", "shift_C"):
+            yield f"{name}.{part}", getattr(split, part)
+
+
+def assert_is_the_data_set(data: LoadedData, root: Path) -> None:
+    raw = load_dataset(DATASET, root)
+    expected = to_device(raw, CPU)
+    for name, tensor in parts(data):
+        split, part = name.split(".")
+        assert torch.equal(tensor, getattr(getattr(expected, split), part)), name
+    pairs = fairness_pairs(raw)
+    for name in ("first_P", "second_P", "distance_P"):
+        assert np.array_equal(getattr(data.pairs, name), getattr(pairs, name)), name
+    assert data.pairs.num_dropped == pairs.num_dropped
+    samples = samples_of(DATASET, raw)
+    assert data.samples.class_names == samples.class_names
+    assert np.array_equal(data.samples.labels_N, samples.labels_N)
+    for feature, groups in samples.sensitive_features.items():
+        assert data.samples.sensitive_features[feature].to_lists() == groups.to_lists()
+
+
+def test_what_is_mapped_is_what_was_loaded(trifeature_root: Path) -> None:
+    assert_is_the_data_set(load_data(DATASET, trifeature_root, CPU), trifeature_root)
+    assert_is_the_data_set(load_data(DATASET, trifeature_root, CPU), trifeature_root)
+
+
+def test_no_worker_has_pages_of_its_own(trifeature_root: Path) -> None:
+    data = load_data(DATASET, trifeature_root, CPU)
+    draw = epoch_draw(len(data.resident.train), "crop_flip", seed=0, epoch=0)
+    for batch in batches(data.resident.train, draw, batch_size=64):
+        batch.images_BCHW.add_(1)
+    own_kib = {path.name: kib for path, kib in _private_dirty(trifeature_root / "loaded")}
+    assert {"train-images.npy", "test-images.npy", "validation-images.npy"} <= set(own_kib)
+    assert own_kib == dict.fromkeys(own_kib, 0)
+
+
+def _private_dirty(folder: Path) -> Iterator[tuple[Path, int]]:
+    """Mapped files below a folder, and how many KiB of them this process has copied for itself."""
+    path = None
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        if re.match(r"[0-9a-f]+-[0-9a-f]+ ", line):
+            path = Path(line.split(maxsplit=5)[-1])
+        elif line.startswith("Private_Dirty") and path is not None and folder in path.parents:
+            yield path, int(line.split()[1])
+
+
+def test_the_second_worker_does_not_load(trifeature_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    load_data(DATASET, trifeature_root, CPU)
+    monkeypatch.setattr(loaded, "load_dataset", _must_not_be_called)
+    load_data(DATASET, trifeature_root, CPU)
+
+
+def _must_not_be_called(*args: object, **kwargs: object) -> None:
+    raise AssertionError("the data set was loaded again")
+
+
+def test_without_room_for_the_files_the_data_are_held_in_memory(
+    trifeature_root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("numpy.save", _full)
+    dataset = DATASET.model_copy(update={"split_seed": 1})
+    with caplog.at_level(logging.WARNING, logger="kd_ray"):
+        data = load_data(dataset, trifeature_root, CPU)
+    assert "every worker holds the data set in memory of its own: [Errno 28] No space left on device" in caplog.text
+    assert len(data.resident.train) == 450
+    monkeypatch.undo()
+    assert torch.equal(load_data(dataset, trifeature_root, CPU).resident.train.labels_N, data.resident.train.labels_N)
+
+
+def _full(*args: object, **kwargs: object) -> None:
+    raise OSError(28, "No space left on device")
+
+
+def test_a_data_set_that_cannot_be_loaded_leaves_no_files(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="cifar-10-batches-py"):
+        load_data(Cifar10Dataset(name="cifar10"), tmp_path, CPU)
+    assert [path.name for path in (tmp_path / "loaded").iterdir() if path.is_dir()] == []
+
+
+def test_an_incomplete_folder_is_named_and_not_used(trifeature_root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    dataset = DATASET.model_copy(update={"split_seed": 2})
+    load_data(dataset, trifeature_root, CPU)
+    folder = max(
+        (trifeature_root / "loaded").glob("*/train-images.npy"), key=lambda path: path.stat().st_mtime_ns
+    ).parent
+    (folder / "train-images.npy").unlink()
+    with caplog.at_level(logging.WARNING, logger="kd_ray"):
+        data = load_data(dataset, trifeature_root, CPU)
+    assert f"{folder} is incomplete; delete it" in caplog.text
+    assert len(data.resident.train) == 450
