@@ -85,8 +85,8 @@ def _by_teacher(students: Sequence[Student]) -> dict[str, list[Student]]:
     """The students of each teacher, in order."""
     taught: dict[str, list[Student]] = {}
     for student in students:
-        if student.spec.teacher:
-            taught.setdefault(student.spec.teacher.trial_id, []).append(student)
+        if student.taught_by is not None:
+            taught.setdefault(student.taught_by, []).append(student)
     return taught
 
 
@@ -100,10 +100,10 @@ def _prepared(
     fail: OnFailure,
 ) -> Iterator[Sequence[Student]]:
     """Let the teachers get ready for the rest of an epoch; yields the students for whom it is done, now and then."""
-    for trial_id, taught in _by_teacher(students).items():
+    for source, taught in _by_teacher(students).items():
         batch_size = taught[0].training.batch_size
         try:
-            for _ in teachers[trial_id].prepare(data.train, draw, batch_size=batch_size, start=start):
+            for _ in teachers[source].prepare(data.train, draw, batch_size=batch_size, start=start):
                 yield taught
         except Exception as error:  # noqa: BLE001 (what a teacher cannot do costs its students only)
             for student in taught:
@@ -122,16 +122,14 @@ class _Stepper:
     def step(self, active: list[Student], batch: Batch, fail: OnFailure) -> None:
         """One optimiser step of each active student on the same batch; one that cannot take it fails alone, a group as a whole."""
         teacher_BC: dict[str, Tensor] = {}
-        for trial_id, taught in _by_teacher(active).items():
+        for source, taught in _by_teacher(active).items():
             try:
-                teacher_BC[trial_id] = self._teachers[trial_id].logits(batch)
+                teacher_BC[source] = self._teachers[source].logits(batch)
             except Exception as error:  # noqa: BLE001 (what a teacher cannot do costs its students only)
                 for student in taught:
                     fail(student, error)
-        ready = [
-            student for student in active if not student.spec.teacher or student.spec.teacher.trial_id in teacher_BC
-        ]
-        logits = [teacher_BC[student.spec.teacher.trial_id] if student.spec.teacher else None for student in ready]
+        ready = [student for student in active if student.taught_by is None or student.taught_by in teacher_BC]
+        logits = [None if student.taught_by is None else teacher_BC[student.taught_by] for student in ready]
         if len(ready) > 1 and ready[0].training.execution == "grouped":
             try:
                 self._grouped(ready).step(batch, logits, steps=self._steps)
@@ -155,7 +153,7 @@ def _step(student: Student, batch: Batch, teacher_BC: Tensor | None, steps: int)
     labels_B = batch.labels_B
     for group in student.optimizer.param_groups:
         group["lr"] = learning_rate(student.training, student.step, steps)
-    logits_BC = student.model(batch.images_BCHW)
+    logits_BC = student.forward(batch.images_BCHW)
     loss = student_loss(logits_BC, teacher_BC, labels_B, student.spec.distillation)
     student.optimizer.zero_grad(set_to_none=True)
     loss.total.backward()  # type: ignore[no-untyped-call]

@@ -24,7 +24,7 @@ from torch.nn import functional
 
 from kd_ray.distill.objectives import student_loss, term_names
 from kd_ray.distill.stream import Batch
-from kd_ray.distill.student import Student, learning_rate, sgd
+from kd_ray.distill.student import Student, forward_of, learning_rate, sgd
 from kd_ray.errors import TrialError
 from kd_ray.models.resnet_cifar import BasicBlock, ResNetCifar
 from kd_ray.sweep.config import Distillation
@@ -48,6 +48,7 @@ class Group:
         _check_alike(students)
         self.students = tuple(students)
         self.model = grouped_model([student.model for student in students], name=students[0].spec.model)
+        self._forward = forward_of(self.model, students[0].training, students[0].sums.device)
         self._optimizer = _grouped_optimizer(self.model, students)
         self._loss = GroupLoss([student.spec.distillation for student in students])
         self._sums_KS = _stacked_sums(students)
@@ -73,8 +74,7 @@ class Group:
 
     def logits(self, images_BCHW: Tensor) -> Tensor:
         """Logits of every student for the same images: (K, C, B)."""
-        logits_BN: Tensor = self.model(images_BCHW)
-        return _by_student(logits_BN, len(self.students))
+        return _by_student(self._forward(images_BCHW), len(self.students))
 
 
 class GroupLoss:

@@ -1,7 +1,7 @@
 """A network in training: what it consists of, how it begins or goes on, and its learning rate."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import torch
@@ -13,7 +13,7 @@ from kd_ray.distill.stream import ResidentData
 from kd_ray.models import build_model
 from kd_ray.results.record import Epoch
 from kd_ray.seeding import stream_seed
-from kd_ray.sweep.config import ConstantSchedule, StepSchedule, Training
+from kd_ray.sweep.config import ConstantSchedule, Distillation, StepSchedule, Training
 from kd_ray.sweep.spec import TrialSpec
 
 
@@ -24,6 +24,8 @@ class Student:
     spec: TrialSpec
     training: Training
     model: nn.Module
+    forward: Callable[[Tensor], Tensor]
+    """The model's forward pass as training takes it."""
     optimizer: torch.optim.Optimizer
     sums: Tensor
     """Float64 sums over the unfinished epoch: loss, correct predictions, then each term of the loss."""
@@ -34,6 +36,13 @@ class Student:
     epoch_started_s: float = 0.0
     """`elapsed_s` at the beginning of the unfinished epoch."""
     restarts: int = 0
+
+    @property
+    def taught_by(self) -> str | None:
+        """Names the logits it learns from: students with the same name share them."""
+        if self.spec.teacher is None or self.spec.distillation is None:
+            return None
+        return source_of_logits(self.spec.teacher.trial_id, self.spec.distillation)
 
     def state(self) -> TrainingState:
         """Everything the next step depends on."""
@@ -46,6 +55,28 @@ class Student:
             elapsed_s=self.elapsed_s,
             restarts=self.restarts,
         )
+
+
+def source_of_logits(teacher: str, distillation: Distillation) -> str:
+    """Names a teacher (by its trial_id) together with the precision of its logits."""
+    return teacher if distillation.teacher_logits == "fp32" else f"{teacher} {distillation.teacher_logits}"
+
+
+def forward_of(model: nn.Module, training: Training, device: torch.device) -> Callable[[Tensor], Tensor]:
+    """The model's forward pass in the arithmetic that the settings ask for, compiled if they do; logits come out as float32."""
+    forward: Callable[[Tensor], Tensor] = model
+    if training.compile:
+        # Shapes are fixed, so the last batch of an epoch has a program of its own. One program serves all students of an architecture.
+        forward = torch.compile(model, dynamic=False, mode="reduce-overhead" if device.type == "cuda" else None)
+    if training.precision == "fp32":
+        return forward
+
+    def in_bf16(images_BCHW: Tensor) -> Tensor:
+        with torch.autocast(device.type, torch.bfloat16):
+            logits_BC = forward(images_BCHW)
+        return logits_BC.float()
+
+    return in_bf16
 
 
 def sgd(parameters: Iterable[nn.Parameter], training: Training, *, fused: bool = False) -> torch.optim.SGD:
@@ -72,7 +103,14 @@ def new_student(
     model = model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = sgd(model.parameters(), training)
     sums = torch.zeros(2 + len(term_names(spec.distillation)), dtype=torch.float64, device=device)
-    student = Student(spec=spec, training=training, model=model.train(), optimizer=optimizer, sums=sums)
+    student = Student(
+        spec=spec,
+        training=training,
+        model=model.train(),
+        forward=forward_of(model, training, device),
+        optimizer=optimizer,
+        sums=sums,
+    )
     if saved is not None:
         model.load_state_dict(saved.model)
         optimizer.load_state_dict(dict(saved.optimizer))

@@ -13,15 +13,18 @@ from torch import Tensor, nn
 
 from kd_ray.distill.stream import Batch, Draw, ResidentSplit, augmented, num_views, view_numbers, views_of
 from kd_ray.distill.views import Pairs, SharedViews, ViewTable
-from kd_ray.sweep.config import Augmentation
+from kd_ray.errors import TrialError
+from kd_ray.sweep.config import Augmentation, LogitPrecision
 
 _LEAST_BATCH = 32
 _FILL_BATCH = 64
 """On one thread of a CPU a ResNet-56 takes 1.8 ms per image in batches of 64, 2.6 in batches of 256: the activations leave the cache."""
 _SHARE_EVERY = 8
 """A chunk goes to the store when it holds an eighth of the samples."""
-_CUDA_TOLERANCE = 1e-4
+_CUDA_TOLERANCE = {"fp32": 1e-4, "fp16": 2e-3}
 """Largest difference on a GPU between table and network, as a share of the largest logit: kernels differ with the batch size there."""
+_FP16_DIVERGENCE = 1e-4
+"""Largest Kullback-Leibler divergence, in nat, between a teacher and its rounded self on any sample; logits near 30 and above exceed it."""
 
 logger = logging.getLogger("kd_ray")
 
@@ -43,8 +46,10 @@ def forward(model: nn.Module, images_BCHW: Tensor) -> Tensor:
 class Teacher:
     """Runs the network for every batch."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, *, precision: LogitPrecision = "fp32") -> None:
+        """With `fp16` its logits are rounded to half precision."""
         self.model = model
+        self._precision: LogitPrecision = precision
 
     def prepare(self, split: ResidentSplit, draw: Draw, *, batch_size: int, start: int) -> Iterator[None]:
         """Called before the batches of an epoch from step `start` on; yields now and then while it works."""
@@ -52,11 +57,30 @@ class Teacher:
         yield from ()
 
     def logits(self, batch: Batch) -> Tensor:
-        """Logits (B, C) for a batch."""
-        return forward(self.model, batch.images_BCHW)
+        """Logits (B, C) for a batch, float32.
+
+        Raises:
+            TrialError: half precision changes what the teacher says.
+        """
+        return self._forward(batch.images_BCHW)
 
     def finish(self) -> None:
         """Called when a pack has ended, however it did."""
+
+    def _forward(self, images_BCHW: Tensor) -> Tensor:
+        exact_BC = forward(self.model, images_BCHW).float()
+        if self._precision == "fp32":
+            return exact_BC
+        rounded_BC = exact_BC.half().float()
+        log_exact_BC, log_rounded_BC = exact_BC.log_softmax(1), rounded_BC.log_softmax(1)
+        divergence = float((log_exact_BC.exp() * (log_exact_BC - log_rounded_BC)).sum(1).max())
+        # Not a number where a logit is out of range.
+        if not divergence <= _FP16_DIVERGENCE:
+            raise TrialError(
+                f"distillation.teacher_logits: fp16 changes this teacher (logits up to {float(exact_BC.abs().max()):.3g}, divergence "
+                f"{divergence:.2g} nat at T = 1, at most {_FP16_DIVERGENCE:g} is allowed); use fp32"
+            )
+        return rounded_BC
 
 
 class TabledTeacher(Teacher):
@@ -72,7 +96,7 @@ class TabledTeacher(Teacher):
         in_background: Callable[[Callable[[], None]], object],
     ) -> None:
         """`in_background` runs what need not be waited for."""
-        super().__init__(model)
+        super().__init__(model, precision=table.shape.precision)
         self._table = table
         self._shared = shared
         self._augmentation: Augmentation = augmentation
@@ -94,7 +118,7 @@ class TabledTeacher(Teacher):
                 chunk_M = self._table.missing(todo_N[first : first + _FILL_BATCH], also_claimed=also_claimed)
                 if len(chunk_M):
                     self._table.claim(chunk_M)
-                    self._table.put(chunk_M, self._compute(split, chunk_M).float().cpu().numpy())
+                    self._table.put(chunk_M, self._compute(split, chunk_M).cpu().numpy())
                     self._fresh.append(chunk_M)
                     yield
         if sum(map(len, self._fresh)) * _SHARE_EVERY >= len(split):
@@ -109,7 +133,7 @@ class TabledTeacher(Teacher):
         pairs_B = self._pairs(batch.samples_B, batch.views_B3)
         if not (self._holds and self._table.has(pairs_B)):
             return super().logits(batch)
-        return torch.from_numpy(self._table.take(pairs_B)).to(batch.labels_B.device, non_blocking=True)
+        return torch.from_numpy(self._table.take(pairs_B)).float().to(batch.labels_B.device, non_blocking=True)
 
     def finish(self) -> None:
         """Share what is new, and check again when the next pack starts."""
@@ -126,7 +150,7 @@ class TabledTeacher(Teacher):
         samples_M = torch.from_numpy(pairs_M // views)
         views_M3 = views_of(torch.from_numpy(pairs_M % views), self._augmentation)
         device = split.labels_N.device
-        return forward(self.model, augmented(split, samples_M.to(device), views_M3.to(device)))
+        return self._forward(augmented(split, samples_M.to(device), views_M3.to(device)))
 
     def _share(self) -> None:
         fresh, self._fresh = self._fresh, []
@@ -136,11 +160,9 @@ class TabledTeacher(Teacher):
     def _check(self, split: ResidentSplit, draw: Draw) -> None:
         """Compare the table with the network on the pack's first batch."""
         device = split.labels_N.device
-        live_BC = (
-            forward(self.model, augmented(split, draw.samples_N.to(device), draw.views_N3.to(device))).float().cpu()
-        )
-        known_BC = torch.from_numpy(self._table.take(self._pairs(draw.samples_N, draw.views_N3)))
-        tolerance = 0.0 if device.type == "cpu" else _CUDA_TOLERANCE * float(live_BC.abs().max())
+        live_BC = self._forward(augmented(split, draw.samples_N.to(device), draw.views_N3.to(device))).cpu()
+        known_BC = torch.from_numpy(self._table.take(self._pairs(draw.samples_N, draw.views_N3))).float()
+        tolerance = 0.0 if device.type == "cpu" else _CUDA_TOLERANCE[self._precision] * float(live_BC.abs().max())
         difference = float((live_BC - known_BC).abs().max())
         if not difference <= tolerance:
             self._holds = False

@@ -25,6 +25,7 @@ from kd_ray.errors import StoreError
 from kd_ray.results.ledger import boot_id
 from kd_ray.results.record import sha256
 from kd_ray.results.store import Store, views_folder, views_key
+from kd_ray.sweep.config import LogitPrecision
 
 Pairs = npt.NDArray[np.int64]
 
@@ -40,6 +41,12 @@ class TableShape:
     num_samples: int
     num_views: int
     num_classes: int
+    precision: LogitPrecision = "fp32"
+
+    @property
+    def dtype(self) -> np.dtype[np.floating]:
+        """Of a logit."""
+        return np.dtype(np.float32 if self.precision == "fp32" else np.float16)
 
     @property
     def num_pairs(self) -> int:
@@ -47,30 +54,36 @@ class TableShape:
         return self.num_samples * self.num_views
 
     @property
+    def size_bytes(self) -> int:
+        """Of the file of logits."""
+        return self.num_pairs * self.num_classes * self.dtype.itemsize
+
+    @property
     def size_gb(self) -> float:
         """Of the file of logits, in GB."""
-        return self.num_pairs * self.num_classes * 4 / 1e9
+        return self.size_bytes / 1e9
 
 
 class ViewTable:
     """The table of one teacher on this node."""
 
     def __init__(self, root: Path, name: str, shape: TableShape) -> None:
-        """Open the files below `root`, or make them.
+        """Open the files below `root`, or make them; one name means one shape.
 
         Raises:
             OSError: they cannot be made: no space, or no right to write.
         """
+        self.shape = shape
 
         def reserve(folder: Path) -> None:
             # Reserved at once: a write into a hole of a full disk would kill the process.
-            _reserve(folder / "logits", shape.num_pairs * shape.num_classes * 4)
+            _reserve(folder / "logits", shape.size_bytes)
             _reserve(folder / "state", shape.num_pairs)
 
         boot = hashlib.sha256(boot_id().encode()).hexdigest()[:8]
         self.folder = shared_folder(root, f"{name}-{boot}", reserve)
         self._logits_PC = np.memmap(
-            self.folder / "logits", dtype=np.float32, mode="r+", shape=(shape.num_pairs, shape.num_classes)
+            self.folder / "logits", dtype=shape.dtype, mode="r+", shape=(shape.num_pairs, shape.num_classes)
         )
         self._state_P = np.memmap(self.folder / "state", dtype=np.uint8, mode="r+", shape=(shape.num_pairs,))
 
@@ -82,7 +95,7 @@ class ViewTable:
         """Tell the other processes of this node that these are being computed."""
         self._state_P[pairs_N] = np.maximum(self._state_P[pairs_N], _CLAIMED)
 
-    def put(self, pairs_N: Pairs, logits_NC: npt.NDArray[np.float32]) -> None:
+    def put(self, pairs_N: Pairs, logits_NC: npt.NDArray[np.floating]) -> None:
         """Write logits; a process that is killed in between leaves them claimed."""
         self._logits_PC[pairs_N] = logits_NC
         self._state_P[pairs_N] = READY
@@ -91,7 +104,7 @@ class ViewTable:
         """Whether all of them are ready."""
         return bool((self._state_P[pairs_N] == READY).all())
 
-    def take(self, pairs_N: Pairs) -> npt.NDArray[np.float32]:
+    def take(self, pairs_N: Pairs) -> npt.NDArray[np.floating]:
         """The logits of pairs that are ready, copied."""
         return np.asarray(self._logits_PC[pairs_N])
 

@@ -20,7 +20,7 @@ from kd_ray.distill.evaluate import evaluate
 from kd_ray.distill.fit import fit
 from kd_ray.distill.loaded import LoadedData, load_data
 from kd_ray.distill.stream import num_views
-from kd_ray.distill.student import Student, new_student
+from kd_ray.distill.student import Student, new_student, source_of_logits
 from kd_ray.distill.teacher import TabledTeacher, Teacher
 from kd_ray.distill.training import FitProgress, LoadState, OnFailure, PackTraining, TrialResult, TrialTraining
 from kd_ray.distill.views import SharedViews, TableShape, ViewTable
@@ -28,7 +28,7 @@ from kd_ray.errors import CorruptObjectError, LostTeacherError, TrialError
 from kd_ray.models import build_model, count_parameters
 from kd_ray.results.record import read_record, sha256, write_samples
 from kd_ray.results.store import Store, given_weights_key
-from kd_ray.sweep.config import Augmentation, Dataset, Placement
+from kd_ray.sweep.config import Augmentation, Dataset, LogitPrecision, Placement
 from kd_ray.sweep.spec import TrialSpec, content_hash
 
 T = TypeVar("T")
@@ -138,9 +138,11 @@ class Worker:
                 if spec.training is None:
                     training.given.append((spec, self.given(spec, data)))
                     continue
-                if spec.teacher:
-                    augmentation = spec.training.augmentation
-                    training.teachers[spec.teacher.trial_id] = self.teacher(spec.teacher.trial_id, data, augmentation)
+                if spec.teacher and spec.distillation:
+                    source = source_of_logits(spec.teacher.trial_id, spec.distillation)
+                    training.teachers[source] = self.teacher(
+                        spec.teacher.trial_id, data, spec.training.augmentation, spec.distillation.teacher_logits
+                    )
                 saved = load_state(spec, decode)
                 training.students.append(new_student(spec, spec.training, data.resident, self.device, saved))
             except Exception as error:  # noqa: BLE001 (each trial fails alone; the pack knows what to make of it)
@@ -158,7 +160,9 @@ class Worker:
 
         return _remember(self._data, content_hash(dataset), load, keep=_KEPT_DATASETS)
 
-    def teacher(self, trial_id: str, data: LoadedData, augmentation: Augmentation) -> Teacher:
+    def teacher(
+        self, trial_id: str, data: LoadedData, augmentation: Augmentation, precision: LogitPrecision = "fp32"
+    ) -> Teacher:
         """The committed teacher, ready to teach, with a table of its logits where they fit.
 
         Raises:
@@ -176,20 +180,28 @@ class Worker:
             if weights is None or sha256(weights) != record.weights_sha256:
                 raise LostTeacherError(trial_id, f"{record.weights_key!r} is not what its record names")
             model = self._build(record.spec, weights, record.weights_key, data).eval().requires_grad_(False)
-            return self._with_table(model, trial_id, record.weights_sha256, data, augmentation)
+            return self._with_table(model, trial_id, record.weights_sha256, data, augmentation, precision)
 
-        return _remember(self._teachers, f"{trial_id} {data.dataset_id} {augmentation}", load, keep=_KEPT_TEACHERS)
+        name = f"{trial_id} {data.dataset_id} {augmentation} {precision}"
+        return _remember(self._teachers, name, load, keep=_KEPT_TEACHERS)
 
     def _with_table(
-        self, model: nn.Module, trial_id: str, weights_sha256: str, data: LoadedData, augmentation: Augmentation
+        self,
+        model: nn.Module,
+        trial_id: str,
+        weights_sha256: str,
+        data: LoadedData,
+        augmentation: Augmentation,
+        precision: LogitPrecision,
     ) -> Teacher:
         shape = TableShape(
             num_samples=len(data.resident.train),
             num_views=num_views(augmentation),
             num_classes=data.resident.num_classes,
+            precision=precision,
         )
         if shape.size_gb > self.placement.view_table_gb:
-            return Teacher(model)
+            return Teacher(model, precision=precision)
         # All that the bits of a logit depend on.
         parts = [weights_sha256, data.dataset_id, augmentation, *astuple(shape), torch.__version__, self.device_name]
         if self.device.type == "cpu":
@@ -201,7 +213,7 @@ class Worker:
             shared.fetch()
         except OSError as error:
             logger.warning("no table of the teacher's logits, so it runs for every batch: %s", error)
-            return Teacher(model)
+            return Teacher(model, precision=precision)
         return TabledTeacher(model, table, shared, augmentation=augmentation, in_background=self._background.submit)
 
     def given(self, spec: TrialSpec, data: LoadedData) -> nn.Module:

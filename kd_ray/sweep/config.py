@@ -4,7 +4,8 @@ Every field is checked when the file is read, a docstring under it gives its uni
 knowledge to editors. Nothing here knows how to train: `spec.py` turns a valid sweep into trials, `load.py` reads the YAML.
 """
 
-from typing import Annotated, Any, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -31,6 +32,10 @@ class Config(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
     )
+
+    ADDED: ClassVar[Mapping[str, JsonValue]] = {}
+    """Fields that came after version 0.1, each with the value that means what was done before. With that value a field does not enter an
+    identity, so trials of older stores are found again. It never changes, whatever becomes of the default."""
 
 
 def _refuse(field: str, message: str) -> PydanticCustomError:
@@ -198,8 +203,12 @@ class Training(Config):
     execution: Literal["loop", "grouped"] = "loop"
     """How the students of a pack train: `loop`, one after another on each batch, with the same bits in any company; or `grouped`, as one
     network with their channels side by side, which is faster for LeNet-5 on the CPU and whose last bits follow the company."""
-    precision: Literal["fp32"] = "fp32"
-    """Arithmetic of training; TF32 is off."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Arithmetic of training: `fp32`, with TF32 off; or `bf16`, where convolutions and matrix products round to bfloat16 while weights,
+    normalisation and losses stay in float32 (`torch.autocast`). Evaluation is always fp32."""
+    ADDED = {"compile": False}
+    compile: bool = False
+    """Let `torch.compile` fuse the student's operations, on a GPU into CUDA graphs. The first step takes seconds, and a C++ compiler."""
 
     @model_validator(mode="after")
     def _schedule_fits_epochs(self) -> Self:
@@ -262,6 +271,9 @@ class Student(Config):
     """Architecture."""
 
 
+LogitPrecision = Literal["fp32", "fp16"]
+
+
 class KnowledgeDistillation(Config):
     """The loss of Hinton et al. 2015: alpha · L_distill + (1 − alpha) · cross-entropy."""
 
@@ -272,6 +284,9 @@ class KnowledgeDistillation(Config):
     """Weight of the distillation term, as in Mohammadshahi & Ioannou; other code bases use it for the other term."""
     t_squared: bool
     """Multiply the distillation term by T², so that its gradient does not vanish as T grows."""
+    ADDED = {"teacher_logits": "fp32"}
+    teacher_logits: LogitPrecision = "fp32"
+    """`fp16` rounds the teacher's logits to half precision, which halves the table of them; refused where that changes the teacher."""
 
 
 Distillation = KnowledgeDistillation

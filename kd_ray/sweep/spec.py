@@ -8,7 +8,7 @@ import hashlib
 import json
 from enum import StrEnum
 from functools import cached_property, lru_cache
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -40,9 +40,24 @@ class TrialState(StrEnum):
 
 
 def content_hash(model: Config) -> str:
-    """First 16 hex digits of SHA-256 over the canonical JSON of `model`: sorted keys, no spaces, every field spelled out."""
-    text = json.dumps(model.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    """First 16 hex digits of SHA-256 over the canonical JSON of `model`: sorted keys, no spaces, every field spelled out.
+
+    Fields that were added later are left out where they have the value that means what was done before (`Config.ADDED`).
+    """
+    content = model.model_dump(mode="json")
+    _leave_out_added(model, content)
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _leave_out_added(model: Config, content: dict[str, Any]) -> None:
+    for name, before in model.ADDED.items():
+        if content[name] == before:
+            del content[name]
+    for name in type(model).model_fields:
+        value = getattr(model, name)
+        if isinstance(value, Config):
+            _leave_out_added(value, content[name])
 
 
 @lru_cache(maxsize=64)

@@ -9,13 +9,19 @@ from pathlib import Path
 from kd_ray.cluster.runner import Interrupts
 
 HANGING = """
-import ctypes
+import ctypes, os, threading
 from kd_ray.cluster import runner
 
 runner._GRACE_S = 0.2
 libc, mutex = ctypes.CDLL(None), ctypes.create_string_buffer(64)
-with runner.Interrupts().watch():
+
+def say_when_main_hangs():
+    while hex(ctypes.addressof(mutex)) not in open(f"/proc/self/task/{os.getpid()}/syscall").read().split():
+        pass
     print("ready", flush=True)
+
+with runner.Interrupts().watch():
+    threading.Thread(target=say_when_main_hangs, daemon=True).start()
     libc.pthread_mutex_lock(mutex)
     libc.pthread_mutex_lock(mutex)  # for ever, and no signal ends it
 """

@@ -1,5 +1,6 @@
 """The loop's promises: schedules, bit-identity in any company and after any interruption, failures that cost only themselves."""
 
+import shutil
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
@@ -125,6 +126,35 @@ def test_a_trial_has_the_same_bits_alone_and_in_any_company(teachers: dict[str, 
     reordered = run(specs[::-1], teachers)[::-1]
     for a, b in zip(together, reordered, strict=True):
         assert_same_bits(a, b)
+
+
+@pytest.mark.parametrize("execution", ["loop", "grouped"])
+def test_bf16_rounds_in_training_and_nowhere_else(teachers: dict[str, Teacher], execution: str) -> None:
+    """Same bits in any company as the loop promises; other bits than fp32, near them; weights stay float32."""
+    specs = [make_spec(t, precision="bf16", execution=execution, augmentation="none") for t in (1.0, 4.0)]
+    together = run(specs, teachers)
+    again = run(specs, teachers)
+    for spec, student, twin in zip(specs, together, again, strict=True):
+        assert_same_bits(student, twin)
+        if execution == "loop":
+            assert_same_bits(run([spec], teachers)[0], student)
+        assert {parameter.dtype for parameter in student.model.parameters()} == {torch.float32}
+    exact = run([make_spec(t, execution=execution, augmentation="none") for t in (1.0, 4.0)], teachers)
+    for student, reference in zip(together, exact, strict=True):
+        first, reference_first = student.history[0].loss, reference.history[0].loss
+        assert first != reference_first
+        assert first == pytest.approx(reference_first, rel=0.02)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler: g++")
+def test_a_compiled_student_learns_the_same_in_any_company(teachers: dict[str, Teacher]) -> None:
+    specs = [make_spec(4.0, compile=True, epochs=2), make_spec(1.0, compile=True, epochs=2)]
+    together = run(specs, teachers)
+    for spec, student in zip(specs, together, strict=True):
+        assert_same_bits(run([spec], teachers)[0], student)
+    plain = run([make_spec(4.0, epochs=2)], teachers)[0]
+    assert list(together[0].model.state_dict()) == list(plain.model.state_dict())
+    assert together[0].history[-1].loss == pytest.approx(plain.history[-1].loss, rel=1e-3)
 
 
 @pytest.mark.parametrize("model", ["lenet5", "resnet20"])

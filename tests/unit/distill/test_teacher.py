@@ -22,6 +22,7 @@ from kd_ray.distill.worker import make_deterministic
 from kd_ray.models import build_model
 from kd_ray.results.store import Store, open_store
 from kd_ray.sweep.config import Augmentation
+from kd_ray.sweep.spec import TrialSpec
 from tests.sweeps import assert_same_tables, tiny_sweep
 from tests.unit.distill.test_fit import DATA, TEACHER_ID, assert_same_bits, make_spec, start
 
@@ -97,6 +98,61 @@ def test_looking_logits_up_gives_the_same_bits_as_computing_them(
     if augmentation == "none":
         # One view: 70 samples once, as 64 and 6 that are filled up to 32, and the check.
         assert computed == 64 + 32 + 32
+
+
+def half(temperature: float) -> TrialSpec:
+    """A spec that asks for logits in half precision."""
+    spec = make_spec(temperature)
+    assert spec.distillation
+    return spec.model_copy(
+        update={"distillation": spec.distillation.model_copy(update={"teacher_logits": "fp16"})}, deep=True
+    )
+
+
+def test_rounded_logits_are_the_same_looked_up_and_computed(tmp_path: Path, store: Store) -> None:
+    """One pack, two sources: the student that asks for fp32 gets fp32. The table of rounded logits takes half the space."""
+    table = ViewTable(
+        tmp_path, "b" * 16, TableShape(num_samples=NUM_TRAIN, num_views=162, num_classes=3, precision="fp16")
+    )
+    assert (table.folder / "logits").stat().st_size == NUM_TRAIN * 162 * 3 * 2
+    shared = SharedViews(store, TEACHER_ID, "b" * 16, table)
+    looked_up = TabledTeacher(Network(), table, shared, augmentation="crop_flip", in_background=lambda task: task())
+
+    def train_both(rounded: Teacher) -> list[Student]:
+        students = [start(half(4.0)), start(make_spec(4.0))]
+        sources = {f"{TEACHER_ID} fp16": rounded, TEACHER_ID: Teacher(Network())}
+        for _ in fit(list(students), sources, DATA, on_failure=_raise):
+            pass
+        return students
+
+    live, again = train_both(Teacher(Network(), precision="fp16")), train_both(looked_up)
+    assert_same_bits(live[0], again[0])
+    assert_same_bits(live[1], again[1])
+    assert live[0].history[-1].loss != live[1].history[-1].loss
+    assert live[0].history[-1].loss == pytest.approx(live[1].history[-1].loss, rel=1e-2)
+    assert table.missing(np.arange(NUM_TRAIN * 162), also_claimed=True).size < NUM_TRAIN * 162
+
+
+@pytest.mark.parametrize(
+    ("offset", "reason"), [(1e6, "divergence nan"), (3e3, "(logits up to 3.01e+03, divergence 0.00041 nat")]
+)
+def test_half_precision_that_changes_the_teacher_is_refused(offset: float, reason: str) -> None:
+    """Out of range, and too coarse."""
+    network = Network()
+    with torch.no_grad():
+        list(network.inner.parameters())[-1].add_(offset)
+    failed: list[str] = []
+    students = [start(half(4.0))]
+    for _ in fit(
+        students,
+        {f"{TEACHER_ID} fp16": Teacher(network, precision="fp16")},
+        DATA,
+        on_failure=lambda student, error: failed.append(str(error)),
+    ):
+        pass
+    assert len(failed) == 1
+    assert failed[0].startswith("distillation.teacher_logits: fp16 changes this teacher (logits up to ")
+    assert reason in failed[0]
 
 
 def test_a_pack_that_goes_on_in_the_middle_of_an_epoch_computes_only_the_rest(tmp_path: Path, store: Store) -> None:

@@ -10,7 +10,7 @@ from kd_ray.sweep.config import Cifar10Dataset, GivenTeacher, TrifeatureDataset
 from kd_ray.sweep.load import load_sweep, parse_dataset, parse_sweep
 from tests.fakes import SWEEP_YAML, make_sweep, plan_trials
 
-TRAINING_KEYS = "augmentation, batch_size, epochs, execution, optimizer, precision, schedule"
+TRAINING_KEYS = "augmentation, batch_size, compile, epochs, execution, optimizer, precision, schedule"
 SWEEP_KEYS = "baselines, dataset, distillation, grid, intersections, name, placement, sensitive_features, student, teacher, training"
 MODELS = "'lenet5', 'resnet20', 'resnet32', 'resnet44' or 'resnet56'"
 STEP = "schedule: {name: step, milestones: [2]}"

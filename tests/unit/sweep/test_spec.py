@@ -43,8 +43,15 @@ def test_canonical_json_spells_out_every_field() -> None:
             "augmentation": "none",
             "execution": "loop",
             "precision": "fp32",
+            "compile": False,
         },
-        "distillation": {"objective": "kd", "temperature": 4.0, "alpha": 0.9, "t_squared": True},
+        "distillation": {
+            "objective": "kd",
+            "temperature": 4.0,
+            "alpha": 0.9,
+            "t_squared": True,
+            "teacher_logits": "fp32",
+        },
         "teacher": {"trial_id": "0123456789abcdef", "model": "resnet20", "seed": 0},
         "seed": 0,
     }
@@ -73,9 +80,12 @@ CHANGES: dict[str, Any] = {
     "training.schedule.warmup_epochs": 1,
     "training.augmentation": "flip",
     "training.execution": "grouped",
+    "training.precision": "bf16",
+    "training.compile": True,
     "distillation.temperature": 4.5,
     "distillation.alpha": 0.8,
     "distillation.t_squared": False,
+    "distillation.teacher_logits": "fp16",
     "teacher.trial_id": "0123456789abcdee",
     "teacher.model": "resnet32",
     "teacher.seed": 1,
@@ -85,7 +95,6 @@ ONE_VALUE = {
     "dataset.name",
     "training.optimizer.name",
     "training.schedule.name",
-    "training.precision",
     "distillation.objective",
 }
 """Fields that can only change together with others, or cannot yet."""
