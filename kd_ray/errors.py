@@ -10,6 +10,7 @@
     │   └── OtherVersionError    a whole object in the form of another version of kd_ray
     └── TrialError               a trial that cannot go on
         ├── NonFiniteLossError   its loss became NaN or infinite
+        ├── OutOfMemoryError     there is no memory for it in this company; alone it may fit
         └── LostTeacherError     its teacher is not in the store as it was committed
 
 Messages say what was wrong, the value, where it stood, and the valid choices. Library code neither prints nor exits; `cli.py` turns these
@@ -55,6 +56,10 @@ class TrialError(KdRayError):
 
 class NonFiniteLossError(TrialError):
     """The training loss became NaN or infinite."""
+
+
+class OutOfMemoryError(TrialError):
+    """The memory of the host or of its device does not do for a trial beside the others of its pack."""
 
 
 class LostTeacherError(TrialError):

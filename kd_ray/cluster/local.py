@@ -34,7 +34,13 @@ class LocalRunner:
                 for progress in steps:
                     observer.progressed(progress)
                     if progress.done:
-                        queue.end(pack, committed=progress.committed, failed=progress.failed, crashed=False)
+                        queue.end(
+                            pack,
+                            committed=progress.committed,
+                            failed=progress.failed,
+                            crashed=False,
+                            is_too_large=progress.is_too_large,
+                        )
                         observer.ended(pack, len(progress.committed), len(progress.failed))
                     elif interrupts.requested():
                         break

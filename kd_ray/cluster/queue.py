@@ -5,10 +5,10 @@ times, and in two halves until the trial that kills its worker is alone. A pack 
 """
 
 from collections import deque
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 
-from kd_ray.sweep.plan import Pack
+from kd_ray.sweep.plan import Pack, PlannedTrial
 
 _RETRIES_WITHOUT_FAULT = 100
 """How often a pack is started again when it is not at fault; only there so that a launch ends."""
@@ -53,14 +53,19 @@ class PackQueue:
         failed: Collection[str],
         crashed: bool,
         at_fault: bool = True,
+        is_too_large: bool = False,
     ) -> None:
         """A pack has ended. After a crash its other trials queue again, unless they have had all their retries.
 
-        `at_fault` is False when the worker died with its node, or ended because of the store.
+        `at_fault` is False when the worker died with its node, or ended because of the store. A pack that was too large for the memory
+        queues again in two halves; its worker lives, so nothing is counted.
         """
         self.running.pop(pack.pack_id, None)
         self.done.update(committed)
         left = [trial for trial in pack.trials if trial.trial_id not in committed and trial.trial_id not in failed]
+        if is_too_large and left:
+            self._again(left, pack, in_halves=True)
+            return
         if not crashed or not left:
             return
         is_last = self.max_retries == 0 or (len(pack.trials) == 1 and pack.crashes >= self.max_retries)
@@ -68,8 +73,11 @@ class PackQueue:
             self.given_up.update(trial.trial_id for trial in left)
             return
         # In two halves: what was too much together may fit apart, and a trial that kills its worker ends up alone.
-        half = -(-len(left) // 2) if at_fault else len(left)
+        died = Pack(trials=pack.trials, retries=pack.retries + 1, crashes=pack.crashes + at_fault)
+        self._again(left, died, in_halves=at_fault)
+
+    def _again(self, left: Sequence[PlannedTrial], pack: Pack, *, in_halves: bool) -> None:
+        half = -(-len(left) // 2) if in_halves else len(left)
         for part in (left[half:], left[:half]):
             if part:
-                again = Pack(trials=tuple(part), retries=pack.retries + 1, crashes=pack.crashes + at_fault)
-                self.waiting.appendleft(again)
+                self.waiting.appendleft(replace(pack, trials=tuple(part)))

@@ -24,7 +24,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from kd_ray.distill.training import FitProgress, PackTraining, PackWorker, TrialResult
-from kd_ray.errors import CorruptObjectError, DataError, LostTeacherError, NonFiniteLossError, StoreError
+from kd_ray.errors import (
+    CorruptObjectError,
+    DataError,
+    LostTeacherError,
+    NonFiniteLossError,
+    OutOfMemoryError,
+    StoreError,
+)
 from kd_ray.results import ledger
 from kd_ray.results.checkpoints import Checkpoints
 from kd_ray.results.ledger import LEASE_TTL_S, Lease
@@ -59,6 +66,8 @@ class PackProgress:
     """With the last word: trials that are complete now."""
     failed: tuple[str, ...] = ()
     """With the last word: trials that failed."""
+    is_too_large: bool = False
+    """With the last word: memory did not do for the pack. What is left of it goes on from its checkpoints, in two halves."""
 
 
 def run_pack(pack: Pack, worker: PackWorker) -> Generator[PackProgress, None, None]:
@@ -71,23 +80,28 @@ def run_pack(pack: Pack, worker: PackWorker) -> Generator[PackProgress, None, No
     """
     epochs = pack.trials[0].spec.epochs
     run = _Run(pack, worker)
+    is_too_large = False
     with run.leases, run.writing():
         run.acquire()
-        for progress in run.train():
-            run.leases.progress = {
-                "epoch": progress.epoch,
-                "epochs": epochs,
-                "accuracy": progress.accuracy,
-                "images_per_s": progress.images_per_s,
-            }
-            yield PackProgress(
-                pack_id=pack.pack_id,
-                epoch=progress.epoch,
-                epochs=epochs,
-                accuracy=progress.accuracy,
-                images_per_s=progress.images_per_s,
-                warning=run.take_warning(),
-            )
+        try:
+            for progress in run.train():
+                run.leases.progress = {
+                    "epoch": progress.epoch,
+                    "epochs": epochs,
+                    "accuracy": progress.accuracy,
+                    "images_per_s": progress.images_per_s,
+                }
+                yield PackProgress(
+                    pack_id=pack.pack_id,
+                    epoch=progress.epoch,
+                    epochs=epochs,
+                    accuracy=progress.accuracy,
+                    images_per_s=progress.images_per_s,
+                    warning=run.take_warning(),
+                )
+        except OutOfMemoryError as error:
+            is_too_large = True
+            run.warn(f"pack {pack.pack_id} is too large: {error}; what is left of it goes on in two halves")
     yield PackProgress(
         pack_id=pack.pack_id,
         epoch=epochs,
@@ -98,6 +112,7 @@ def run_pack(pack: Pack, worker: PackWorker) -> Generator[PackProgress, None, No
         done=True,
         committed=tuple(run.leases.complete),
         failed=tuple(run.failed),
+        is_too_large=is_too_large,
     )
 
 
@@ -207,7 +222,7 @@ class _Run:
 
     def __init__(self, pack: Pack, worker: PackWorker) -> None:
         self.failed: list[str] = []
-        self.leases = _Leases(worker, self._warn)
+        self.leases = _Leases(worker, self.warn)
         self._pack = pack
         self._worker = worker
         self._store = worker.store
@@ -225,7 +240,8 @@ class _Run:
         warning, self._warning = self._warning, None
         return warning
 
-    def _warn(self, message: str) -> None:
+    def warn(self, message: str) -> None:
+        """Say what went wrong without ending anything."""
         logger.warning("%s", message)
         self._warning = message
 
@@ -328,7 +344,7 @@ class _Run:
             self._checkpoints_of(lease).save(step, state)
             self._steps[lease.trial_id] = step
         except StoreError as error:
-            self._warn(f"no checkpoint of {lease.trial_id} at step {step}: {error}")
+            self.warn(f"no checkpoint of {lease.trial_id} at step {step}: {error}")
 
     def _commit_all(self, training: PackTraining) -> None:
         """Evaluate trial after trial, and write each while the next is evaluated.
@@ -402,13 +418,20 @@ class _Run:
         )
 
     def _fail(self, spec: TrialSpec, error: Exception) -> None:
-        """Name the failure in the store, and give the trial back. A student whose teacher is lost is only given back."""
+        """Name the failure in the store, and give the trial back. A student whose teacher is lost is only given back.
+
+        Raises:
+            OutOfMemoryError: memory did not do for the trial beside others of the pack, which is too large then.
+            StoreError: the trial is not at fault, the store is.
+        """
         lease = self.leases.held.get(spec.trial_id)
         if lease is None or self.leases.is_lost(spec.trial_id):
             # Its new holder says what becomes of it.
             return
+        if isinstance(error, OutOfMemoryError) and len(self.leases.held) > 1:
+            raise error
         if isinstance(error, LostTeacherError):
-            self._warn(f"{error}; it is trained again")
+            self.warn(f"{error}; it is trained again")
             # Under a name of its own: this launch may be training the teacher again already.
             set_aside_trial(self._store, error.teacher, launch_id=ledger.new_launch_id())
         elif isinstance(error, StoreError) and not isinstance(error, CorruptObjectError):

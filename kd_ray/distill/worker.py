@@ -24,7 +24,7 @@ from kd_ray.distill.student import Student, new_student, source_of_logits
 from kd_ray.distill.teacher import TabledTeacher, Teacher
 from kd_ray.distill.training import FitProgress, LoadState, OnFailure, PackTraining, TrialResult, TrialTraining
 from kd_ray.distill.views import SharedViews, TableShape, ViewTable
-from kd_ray.errors import CorruptObjectError, LostTeacherError, TrialError
+from kd_ray.errors import CorruptObjectError, LostTeacherError, OutOfMemoryError, TrialError
 from kd_ray.models import build_model, count_parameters
 from kd_ray.results.record import read_record, sha256, write_samples
 from kd_ray.results.store import Store, given_weights_key
@@ -47,7 +47,7 @@ class _Training:
         self.teachers: dict[str, Teacher] = {}
         self.given: list[tuple[TrialSpec, nn.Module]] = []
         self._data = data
-        self._on_failure = on_failure
+        self._on_failure: OnFailure = lambda spec, error: on_failure(spec, _named(error))
 
     @property
     def trials(self) -> Sequence[TrialTraining]:
@@ -86,7 +86,10 @@ class _Training:
         )
 
     def _result(self, spec: TrialSpec, model: nn.Module, student: Student | None = None) -> TrialResult:
-        evaluation = evaluate(model, self._data.resident.test, self._data.pairs)
+        try:
+            evaluation = evaluate(model, self._data.resident.test, self._data.pairs)
+        except Exception as error:
+            raise _named(error) from error
         return TrialResult(
             history=tuple(student.history) if student else (),
             scalars=evaluation.scalars,
@@ -146,7 +149,7 @@ class Worker:
                 saved = load_state(spec, decode)
                 training.students.append(new_student(spec, spec.training, data.resident, self.device, saved))
             except Exception as error:  # noqa: BLE001 (each trial fails alone; the pack knows what to make of it)
-                on_failure(spec, error)
+                on_failure(spec, _named(error))
         return training
 
     def data(self, dataset: Dataset) -> LoadedData:
@@ -240,6 +243,16 @@ class Worker:
         except (RuntimeError, ValueError) as error:
             raise TrialError(f"weights {source} do not fit {spec.model}: {error}") from error
         return model.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+
+def _named(error: Exception) -> Exception:
+    """The error itself, or what it means: torch has one class for a full GPU, and none for a full host."""
+    is_full = isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    if not is_full:
+        return error
+    named = OutOfMemoryError(" ".join(str(error).split()) or "no memory left")
+    named.__cause__ = error
+    return named
 
 
 def make_deterministic(threads: int) -> None:

@@ -1,6 +1,9 @@
-"""A worker that takes the memory of its node: Ray's own monitor ends it, and the sweep goes on."""
+"""Memory that does not do: Ray's own monitor ends a greedy worker, a pack that is too large is halved, and the sweep goes on."""
 
+import json
 import os
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -11,6 +14,7 @@ from kd_ray.cluster.launch import launch
 from kd_ray.cluster.ray_tune.runner import RayRunner
 from kd_ray.cluster.runner import Job
 from kd_ray.distill.training import PackWorker
+from kd_ray.results.query import Results
 from kd_ray.results.store import Store
 from tests.benchmarks.synthetic import packs_of_ten, synthetic_worker
 
@@ -50,3 +54,25 @@ def test_a_worker_that_ray_ends_for_its_memory_costs_only_a_retry(
     assert store.exists("greedy")
     assert (report.exit_code, report.num_trained) == (0, 21), report.warnings
     assert any("the node was running out of memory" in warning for warning in report.warnings), report.warnings
+
+
+def test_a_pack_that_is_too_large_for_the_memory_goes_on_in_halves(store: Store, tmp_path: Path) -> None:
+    """Guards: torch's error is known for what it is, the process lives, nothing counts as a death, and no trial fails."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.starving", store.url, str(tmp_path / "data"), "190"],
+        cwd=Path(__file__).resolve().parents[2],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout.splitlines()[-1])
+    assert said["exit_code"] == 0, said["warnings"]
+    assert any("x8 is too large: " in warning and "can't allocate memory" in warning for warning in said["warnings"]), (
+        said["warnings"]
+    )
+    trials = Results(store).query("SELECT pack_size, retries FROM trials WHERE role = 'distilled'").to_pylist()
+    assert len(trials) == 8
+    assert {trial["retries"] for trial in trials} == {0}
+    assert max(trial["pack_size"] for trial in trials) < 8

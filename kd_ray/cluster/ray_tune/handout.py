@@ -139,7 +139,10 @@ class Handout(_NotKept, Searcher):
             # The client has tried for minutes each time: nothing is wrong with the trials, and nothing can be done here.
             raise StoreError(f"{cause.removeprefix('StoreError: ')} ({self._store_errors} packs in a row)")
         at_fault = not (result.get("store") or (death and died_with_its_node(death, result.get("node_ip"))))
-        self._queue.end(pack, committed=committed, failed=failed, crashed=crashed, at_fault=at_fault)
+        is_too_large = bool(result.get("is_too_large"))
+        self._queue.end(
+            pack, committed=committed, failed=failed, crashed=crashed, at_fault=at_fault, is_too_large=is_too_large
+        )
         if crashed:
             self._observer.warn(f"{cause}; what is left of pack {pack.pack_id} goes on from its checkpoints")
         for trial in pack.trials:

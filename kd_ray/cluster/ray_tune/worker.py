@@ -110,6 +110,7 @@ def _result_of(progress: PackProgress) -> dict[str, Any]:
         "warning": progress.warning,
         "committed": " ".join(progress.committed),
         "failed": " ".join(progress.failed),
+        "is_too_large": progress.is_too_large,
     }
 
 
@@ -125,4 +126,5 @@ def progress_of(result: Mapping[str, Any]) -> PackProgress:
         done=result["done"],
         committed=tuple(result["committed"].split()),
         failed=tuple(result["failed"].split()),
+        is_too_large=result["is_too_large"],
     )

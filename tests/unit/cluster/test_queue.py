@@ -71,6 +71,17 @@ def test_after_a_crash_the_rest_comes_back_in_two_halves() -> None:
     assert tuple(trial for part in queue.waiting for trial in part.trials) == pack.trials
 
 
+def test_a_pack_that_was_too_large_comes_back_in_two_halves_and_nothing_is_counted() -> None:
+    queue = PackQueue.of((), (), max_retries=0)
+    pack = Pack(trials=tuple(trial for pack in PACKS if role(pack) == "distilled" for trial in pack.trials)[:3])
+    queue.done |= pack.teachers
+    done = pack.trials[0].trial_id
+    queue.end(pack, committed={done}, failed=(), crashed=False, is_too_large=True)
+    assert [(len(part.trials), part.retries, part.crashes) for part in queue.waiting] == [(1, 0, 0), (1, 0, 0)]
+    assert tuple(trial for part in queue.waiting for trial in part.trials) == pack.trials[1:]
+    assert not queue.given_up
+
+
 def lone_pack(**changes: int) -> Pack:
     return Pack(trials=next(pack for pack in PACKS if role(pack) == "scratch").trials[:1], **changes)
 
