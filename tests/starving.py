@@ -20,9 +20,9 @@ from tests.sweeps import tiny_sweep
 
 SETTINGS = (
     "training.execution=grouped",
-    "training.batch_size=500",
+    "training.batch_size=250",
     "training.epochs=1",
-    "dataset.size=32",
+    "dataset.size=64",
     "grid.seed=[0]",
     "grid.temperature=[1,2,3,4,5,6,7,8]",
     "baselines=[]",

@@ -59,7 +59,7 @@ def test_a_worker_that_ray_ends_for_its_memory_costs_only_a_retry(
 def test_a_pack_that_is_too_large_for_the_memory_goes_on_in_halves(store: Store, tmp_path: Path) -> None:
     """Guards: torch's error is known for what it is, the process lives, nothing counts as a death, and no trial fails."""
     done = subprocess.run(
-        [sys.executable, "-m", "tests.starving", store.url, str(tmp_path / "data"), "190"],
+        [sys.executable, "-m", "tests.starving", store.url, str(tmp_path / "data"), "330"],
         cwd=Path(__file__).resolve().parents[2],
         capture_output=True,
         text=True,
