@@ -98,12 +98,20 @@ def cli() -> None:
 @_SET
 @_store_option
 @_JSON
-def plan_command(sweep_file: Path, overrides: tuple[str, ...], store_url: str, as_json: bool) -> None:
-    """Show what would run, what is done already, and why; touch nothing."""
+@click.option(
+    "--probe", is_flag=True, help="Measure students side by side on this machine first, and keep it in the store."
+)
+def plan_command(sweep_file: Path, overrides: tuple[str, ...], store_url: str, as_json: bool, probe: bool) -> None:
+    """Show what would run, what is done already, and why; touch nothing (but for --probe)."""
     from kd_ray import text
     from kd_ray.results.status import plan
 
-    plan_ = plan(_load(sweep_file, overrides), _store(store_url))
+    file = _load(sweep_file, overrides)
+    if probe:
+        from kd_ray.cluster.launch import measure
+
+        measure(file, _store(store_url))
+    plan_ = plan(file, _store(store_url))
     click.echo(json.dumps(plan_.to_dict(), indent=1) if as_json else text.plan(plan_))
 
 

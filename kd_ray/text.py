@@ -37,7 +37,8 @@ def plan(plan: Plan) -> str:
         head += f"\n{plan.dropped()}"
     if not to_run:
         return f"{head}\n{_trials(plan.trials)}\nnothing to run"
-    return f"{head}\n{_trials(plan.trials)}\n{to_run} to run, in {len(plan.packs)} packs"
+    advice = f"\n{plan.advice}" if plan.advice else ""
+    return f"{head}\n{_trials(plan.trials)}\n{to_run} to run, in {len(plan.packs)} packs{advice}"
 
 
 def status(status: SweepStatus, *, tracebacks: bool = False) -> str:

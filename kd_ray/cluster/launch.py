@@ -7,21 +7,22 @@ Launching the same sweep again does whatever is still missing, and nothing when 
 
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from kd_ray.cluster.display import Display, QuietDisplay
+from kd_ray.cluster.following import BackgroundFold, Observers, Warnings
 from kd_ray.cluster.queue import PackQueue
-from kd_ray.cluster.runner import Interrupts, Job, Observer, Runner, cpu_count
+from kd_ray.cluster.runner import Interrupts, Job, Runner, cpu_count, probe_students
 from kd_ray.data.load import load_dataset
-from kd_ray.distill.pack import PackProgress
 from kd_ray.distill.samples import samples_of
-from kd_ray.errors import CorruptObjectError, InvalidInputError, KdRayError, StoreError, SweepError
+from kd_ray.errors import CorruptObjectError, InvalidInputError, StoreError, SweepError, TrialError
 from kd_ray.results import ledger
 from kd_ray.results.manifest import read_manifest, write_manifest
+from kd_ray.results.probe import UNMEASURED, chosen_pack_size, read_probe, representative, write_probe
 from kd_ray.results.record import write_samples
 from kd_ray.results.repair import set_aside_trial, set_aside_trials, trial_damage
 from kd_ray.results.status import Plan, TrialView, count_states, file_digest, plan, planned_views
@@ -29,15 +30,11 @@ from kd_ray.results.store import Store, given_weights_key, sweep_key
 from kd_ray.results.tables import FoldReport, fold
 from kd_ray.sweep.config import Placement
 from kd_ray.sweep.load import SweepFile, axis_path, parse_sweep
-from kd_ray.sweep.plan import Pack, PlannedTrial, make_packs
+from kd_ray.sweep.plan import PlannedTrial, make_packs
 from kd_ray.sweep.spec import TrialState
 
-FOLD_EVERY_S = 5.0
-"""Least time between two folds while a sweep runs."""
 POLL_S = 2.0
 """How often trials held by another launch are looked at."""
-_FOLD_REST = 1.0
-"""A fold is followed by a rest of at least so many times its own length."""
 _MAX_ROUNDS = 5
 """How often a launch begins again because of damaged objects, or because nothing came of what it ran."""
 
@@ -101,7 +98,7 @@ def launch(
     display = display or QuietDisplay()
     file = _with_absolute_paths(file)
     interrupts = Interrupts()
-    warnings = _Warnings(display)
+    warnings = Warnings(display)
     done_before: set[str] | None = None
     with ExitStack() as stack:
         engine: Runner | None = None
@@ -129,7 +126,8 @@ def launch(
                     display.begin(now, todo)
                 del now  # as large as the sweep, and out of date from here on
                 if todo and engine is not None:
-                    _run(file, store, planned, engine, display, interrupts, warnings)
+                    pack_size = _pack_size(file, store, todo, engine, warnings)
+                    _run(file, store, planned, engine, display, interrupts, warnings, pack_size)
                 report = fold(store, file.sweep.name)
                 if interrupts.requested() or not _repair(file, store, planned, report, warnings):
                     break
@@ -170,7 +168,7 @@ def _repair(
     store: Store,
     planned: Collection[PlannedTrial],
     report: FoldReport,
-    warnings: "_Warnings",
+    warnings: Warnings,
 ) -> bool:
     """Set damaged records aside, so that their trials run again, and write damaged samples anew; says whether anything was done."""
     done = False
@@ -305,6 +303,37 @@ def _runner(
     return RayRunner(placement=placement, address=address, verbose=verbose)
 
 
+def measure(file: SweepFile, store: Store) -> None:
+    """Measure students side by side on this machine, and keep it in the store for `plan` and for launches with `pack_size: auto`.
+
+    Raises:
+        TrialError: none can be trained here.
+    """
+    placement = file.sweep.placement
+    student = representative(plan(file, None).planned)
+    if student is not None:
+        sharers = max(1, cpu_count() // placement.cpus_per_pack)
+        write_probe(store, student, placement, probe_students(student, placement, sharers))
+
+
+def _pack_size(
+    file: SweepFile, store: Store, todo: Collection[PlannedTrial], runner: Runner, warnings: Warnings
+) -> int:
+    """As the sweep says; with `auto`, after a measurement on a worker, which is made once per store."""
+    placement, student = file.sweep.placement, representative(todo)
+    probe = None
+    if placement.pack_size == "auto" and student is not None and len(todo) > 1:
+        probe = read_probe(store, student, placement)
+        if probe is None:
+            try:
+                probe = runner.probe(student, placement)
+            except TrialError as error:
+                warnings.add(f"placement.pack_size: auto cannot be measured: {error}; packs have {UNMEASURED} students")
+            else:
+                write_probe(store, student, placement, probe)
+    return chosen_pack_size(placement, probe, todo, done=(), slots=runner.slots())
+
+
 def _run(
     file: SweepFile,
     store: Store,
@@ -312,7 +341,8 @@ def _run(
     runner: Runner,
     display: Display,
     interrupts: Interrupts,
-    warnings: "_Warnings",
+    warnings: Warnings,
+    pack_size: int,
 ) -> None:
     """Run until nothing is left that this launch could do; trials held by another launch are waited for.
 
@@ -324,8 +354,8 @@ def _run(
     waiter = threading.Event()
     reported: set[str] = set()
     fruitless = 0
-    with _BackgroundFold(store, file.sweep.name, warnings) as folder:
-        observer = _Observers(display, folder, warnings)
+    with BackgroundFold(store, file.sweep.name, warnings) as folder:
+        observer = Observers(display, folder, warnings)
         while not interrupts.requested():
             states = ledger.scan(store, [trial.trial_id for trial in planned])
             by_state = {state: {trial_id for trial_id, s in states.items() if s.state is state} for state in TrialState}
@@ -340,7 +370,7 @@ def _run(
             blocked = {
                 trial.trial_id for trial in planned if trial.spec.teacher and trial.spec.teacher.trial_id in failed
             }
-            packs = make_packs(planned, pack_size=placement.pack_size, done=done | held | failed | blocked)
+            packs = make_packs(planned, pack_size=pack_size, done=done | held | failed | blocked)
             queue = PackQueue.of(packs, done, placement.max_retries)
             if not queue.is_exhausted() and fruitless < _MAX_ROUNDS:
                 runner.run(queue, job, observer, interrupts)
@@ -351,81 +381,3 @@ def _run(
                 waiter.wait(POLL_S)
             else:
                 return
-
-
-class _Warnings:
-    """What went wrong without stopping anything, each thing said once."""
-
-    def __init__(self, display: Display) -> None:
-        self._display = display
-        self.said: dict[str, None] = {}
-
-    def add(self, warning: str) -> None:
-        """Say it, unless it was said before."""
-        if warning not in self.said:
-            self.said[warning] = None
-            self._display.warn(warning)
-
-
-class _BackgroundFold:
-    """Folds while the sweep runs, so that a query sees committed trials soon; never in the way of the scheduler."""
-
-    def __init__(self, store: Store, sweep: str, warnings: _Warnings) -> None:
-        self._fold: Callable[[], FoldReport] = lambda: fold(store, sweep, settle=False)
-        self._warnings = warnings
-        self._due = threading.Event()
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._work, name="kd_ray-fold", daemon=True)
-
-    def __enter__(self) -> "_BackgroundFold":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._due.set()
-        self._thread.join()
-
-    def request(self) -> None:
-        """There are new records."""
-        self._due.set()
-
-    def _work(self) -> None:
-        pause_s = FOLD_EVERY_S
-        while not self._stop.wait(pause_s):
-            self._due.wait()
-            self._due.clear()
-            if self._stop.is_set():
-                return
-            started = time.monotonic()
-            try:
-                self._fold()
-            except KdRayError as error:
-                # The fold at the end tries again, and its failure ends the launch.
-                self._warnings.add(f"cannot bring the tables up to date: {error}")
-            pause_s = max(FOLD_EVERY_S, _FOLD_REST * (time.monotonic() - started))
-
-
-class _Observers(Observer):
-    """The display, and the fold that follows new records."""
-
-    def __init__(self, display: Display, folder: _BackgroundFold, warnings: _Warnings) -> None:
-        self._display = display
-        self._warnings = warnings
-        self._folder = folder
-
-    def warn(self, warning: str) -> None:
-        self._warnings.add(warning)
-
-    def started(self, pack: Pack) -> None:
-        self._display.started(pack)
-
-    def progressed(self, progress: PackProgress) -> None:
-        if progress.warning:
-            self._warnings.add(progress.warning)
-        self._display.progressed(progress)
-
-    def ended(self, pack: Pack, committed: int, failed: int) -> None:
-        self._display.ended(pack, committed, failed)
-        if committed:
-            self._folder.request()

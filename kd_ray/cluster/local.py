@@ -5,8 +5,11 @@ from types import TracebackType
 from typing import Self
 
 from kd_ray.cluster.queue import PackQueue
-from kd_ray.cluster.runner import Interrupts, Job, Observer, WorkerFactory, training_worker
+from kd_ray.cluster.runner import Interrupts, Job, Observer, WorkerFactory, probe_students, training_worker
 from kd_ray.distill.pack import run_pack
+from kd_ray.results.probe import Probe
+from kd_ray.sweep.config import Placement
+from kd_ray.sweep.spec import TrialSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +26,14 @@ class LocalRunner:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         return
+
+    def slots(self) -> int:
+        """One: this process."""
+        return 1
+
+    def probe(self, spec: TrialSpec, placement: Placement) -> Probe:
+        """See `Runner`."""
+        return probe_students(spec, placement, 1)
 
     def run(self, queue: PackQueue, job: Job, observer: Observer, interrupts: Interrupts) -> None:
         """Run the packs in the order of the queue."""

@@ -14,9 +14,11 @@ from typing import Protocol, Self
 from kd_ray.cluster.queue import PackQueue
 from kd_ray.distill.pack import PackProgress
 from kd_ray.distill.training import PackWorker
+from kd_ray.results.probe import Probe
 from kd_ray.results.store import Store
 from kd_ray.sweep.config import Placement
 from kd_ray.sweep.plan import Pack
+from kd_ray.sweep.spec import TrialSpec
 
 _GRACE_S = 10.0
 """How long a second signal waits for the ordinary way out."""
@@ -45,6 +47,13 @@ def training_worker(job: Job) -> PackWorker:
     return Worker(job.store, job.placement, launch_id=job.launch_id)
 
 
+def probe_students(spec: TrialSpec, placement: Placement, sharers: int) -> Probe:
+    """The measurement in this process; torch is imported here."""
+    from kd_ray.distill.probe import probe
+
+    return probe(spec, placement, sharers=sharers)
+
+
 class Observer(Protocol):
     """Whom a runner tells what happens."""
 
@@ -71,6 +80,12 @@ class Runner(Protocol):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Let them go."""
+
+    def slots(self) -> int:
+        """How many packs run at once now."""
+
+    def probe(self, spec: TrialSpec, placement: Placement) -> Probe:
+        """Measure students like this one where packs run. Raises TrialError: none can be trained there."""
 
     def run(self, queue: PackQueue, job: Job, observer: Observer, interrupts: "Interrupts") -> None:
         """Run the packs. Returns normally after an interrupt, when the packs have stopped."""

@@ -3,8 +3,6 @@
 import functools
 import json
 import logging
-import os
-import platform
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +14,7 @@ import torch
 from torch import nn
 
 from kd_ray.distill.checkpoint import decode, encode, from_weights, to_weights
+from kd_ray.distill.device import device_of, make_deterministic, name_of, named
 from kd_ray.distill.evaluate import evaluate
 from kd_ray.distill.fit import fit
 from kd_ray.distill.loaded import LoadedData, load_data
@@ -24,7 +23,7 @@ from kd_ray.distill.student import Student, new_student, source_of_logits
 from kd_ray.distill.teacher import TabledTeacher, Teacher
 from kd_ray.distill.training import FitProgress, LoadState, OnFailure, PackTraining, TrialResult, TrialTraining
 from kd_ray.distill.views import SharedViews, TableShape, ViewTable
-from kd_ray.errors import CorruptObjectError, LostTeacherError, OutOfMemoryError, TrialError
+from kd_ray.errors import CorruptObjectError, LostTeacherError, TrialError
 from kd_ray.models import build_model, count_parameters
 from kd_ray.results.record import read_record, sha256, write_samples
 from kd_ray.results.store import Store, given_weights_key
@@ -47,7 +46,7 @@ class _Training:
         self.teachers: dict[str, Teacher] = {}
         self.given: list[tuple[TrialSpec, nn.Module]] = []
         self._data = data
-        self._on_failure: OnFailure = lambda spec, error: on_failure(spec, _named(error))
+        self._on_failure: OnFailure = lambda spec, error: on_failure(spec, named(error))
 
     @property
     def trials(self) -> Sequence[TrialTraining]:
@@ -89,7 +88,7 @@ class _Training:
         try:
             evaluation = evaluate(model, self._data.resident.test, self._data.pairs)
         except Exception as error:
-            raise _named(error) from error
+            raise named(error) from error
         return TrialResult(
             history=tuple(student.history) if student else (),
             scalars=evaluation.scalars,
@@ -112,11 +111,7 @@ class Worker:
         self.store = store
         self.placement = placement
         self.launch_id = launch_id
-        self.device = torch.device("cuda" if placement.gpus_per_pack > 0 else "cpu")
-        if self.device.type == "cuda" and not torch.cuda.is_available():
-            raise TrialError(
-                f"placement.gpus_per_pack = {placement.gpus_per_pack}, but {platform.node()} has no CUDA device"
-            )
+        self.device = device_of(placement)
         make_deterministic(placement.cpus_per_pack)
         self._data: OrderedDict[str, LoadedData] = OrderedDict()
         self._teachers: OrderedDict[str, Teacher] = OrderedDict()
@@ -125,7 +120,7 @@ class Worker:
     @property
     def device_name(self) -> str:
         """`cpu`, or the name of the GPU."""
-        return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
+        return name_of(self.device)
 
     def begin(self, specs: Sequence[TrialSpec], load_state: LoadState, on_failure: OnFailure) -> PackTraining:
         """Build the students of a pack, new or as they were saved, and get hold of their teachers.
@@ -149,7 +144,7 @@ class Worker:
                 saved = load_state(spec, decode)
                 training.students.append(new_student(spec, spec.training, data.resident, self.device, saved))
             except Exception as error:  # noqa: BLE001 (each trial fails alone; the pack knows what to make of it)
-                on_failure(spec, _named(error))
+                on_failure(spec, named(error))
         return training
 
     def data(self, dataset: Dataset) -> LoadedData:
@@ -243,28 +238,6 @@ class Worker:
         except (RuntimeError, ValueError) as error:
             raise TrialError(f"weights {source} do not fit {spec.model}: {error}") from error
         return model.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
-
-
-def _named(error: Exception) -> Exception:
-    """The error itself, or what it means: torch has one class for a full GPU, and none for a full host."""
-    is_full = isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
-    if not is_full:
-        return error
-    named = OutOfMemoryError(" ".join(str(error).split()) or "no memory left")
-    named.__cause__ = error
-    return named
-
-
-def make_deterministic(threads: int) -> None:
-    """Bind torch to `threads` CPU threads and to algorithms whose result does not change from run to run."""
-    torch.set_num_threads(threads)
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(True)
-    # Else every fresh tensor is filled with NaN, which costs 7 % of a step; what is read before it is written is a bug that tests find.
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # made by its module class
-    torch.backends.cudnn.benchmark = False
-    torch.backends.cudnn.allow_tf32 = False
-    torch.backends.cuda.matmul.allow_tf32 = False
 
 
 def _remember(cache: OrderedDict[str, T], key: str, make: Callable[[], T], *, keep: int) -> T:

@@ -10,6 +10,7 @@ from typing import Any
 from kd_ray.errors import SweepError
 from kd_ray.results.ledger import TrialStatus, scan
 from kd_ray.results.manifest import find_manifest, read_manifest
+from kd_ray.results.probe import chosen_pack_size, read_probe, representative
 from kd_ray.results.repair import set_aside_of
 from kd_ray.results.store import Store, record_key
 from kd_ray.sweep.load import SweepFile
@@ -54,6 +55,8 @@ class Plan:
     """What would be scheduled, in order."""
     num_dropped: int
     """Complete trials that the sweep of this name asked for before and does not ask for now."""
+    advice: str | None
+    """What a measurement says about `training.execution`, where there is one."""
 
     def counts(self) -> dict[str, int]:
         """Trials by state."""
@@ -72,6 +75,7 @@ class Plan:
             "counts": self.counts(),
             "num_dropped": self.num_dropped,
             "trials": [asdict(trial) for trial in self.trials],
+            "advice": self.advice,
             "packs": [[trial.trial_id for trial in pack.trials] for pack in self.packs],
         }
 
@@ -126,12 +130,16 @@ def plan(
     idle = {view.trial_id for view in views if view.is_settled or view.state == TrialState.RUNNING}
     if retry_failed:
         idle -= {view.trial_id for view in views if view.state == TrialState.FAILED}
+    placement, student = file.sweep.placement, representative(planned)
+    probe = read_probe(store, student, placement) if store and student else None
+    pack_size = chosen_pack_size(placement, probe, planned, done=idle, slots=1)
     return Plan(
         sweep=file.sweep.name,
         store=store.url if store else "",
         trials=views,
         planned=planned,
-        packs=make_packs(planned, pack_size=file.sweep.placement.pack_size, done=idle),
+        packs=make_packs(planned, pack_size=pack_size, done=idle),
+        advice=probe.advice() if probe else None,
         num_dropped=sum(statuses[trial_id].state is TrialState.COMPLETE for trial_id in dropped),
     )
 

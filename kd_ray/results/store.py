@@ -368,6 +368,11 @@ def views_key(trial_id: str, table_id: str, digest: str) -> str:
     return f"{views_folder(trial_id, table_id)}/{digest[:16]}.safetensors"
 
 
+def probe_key(name: str) -> str:
+    """Key of a measurement of students side by side."""
+    return f"probes/{name}.json"
+
+
 def samples_key(dataset_id: str) -> str:
     """Labels and sensitive features of the test samples of a data set."""
     return f"{DATASETS}/{dataset_id}/samples.parquet"

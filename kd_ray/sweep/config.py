@@ -187,6 +187,9 @@ Schedule = Annotated[ConstantSchedule | StepSchedule | CosineSchedule, Field(dis
 Augmentation = Literal["none", "flip", "crop_flip"]
 
 
+Execution = Literal["loop", "grouped"]
+
+
 class Training(Config):
     """How a network is trained."""
 
@@ -200,7 +203,7 @@ class Training(Config):
     """The learning-rate schedule."""
     augmentation: Augmentation = "none"
     """`flip`: horizontal, p = 0.5; `crop_flip`: also 4 pixels of zero padding and a random crop back to the size."""
-    execution: Literal["loop", "grouped"] = "loop"
+    execution: Execution = "loop"
     """How the students of a pack train: `loop`, one after another on each batch, with the same bits in any company; or `grouped`, as one
     network with their channels side by side, which is faster for LeNet-5 on the CPU and whose last bits follow the company."""
     precision: Literal["fp32", "bf16"] = "fp32"
@@ -300,8 +303,9 @@ class Placement(Config):
     """CPUs, and threads, of one pack. On the CPU the last bits of a result follow it: keep it the same within a sweep."""
     gpus_per_pack: Annotated[float, Field(ge=0)] = 0.0
     """GPUs of one pack; fractions are allowed below 1."""
-    pack_size: PositiveInt = 8
-    """Most students trained side by side on one batch stream."""
+    pack_size: PositiveInt | Literal["auto"] = 8
+    """Most students trained side by side on one batch stream; `auto` follows a short measurement of their time and memory on a worker, and
+    the number of workers."""
     data_root: str = "./data"
     """Folder with the data sets, the same path on every node."""
     checkpoint_interval_s: Annotated[float, Field(ge=0)] = 30.0

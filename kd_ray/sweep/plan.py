@@ -151,8 +151,14 @@ def _concerns(axis: str, role: Role, sweep: Sweep) -> bool:
     return root in ("training", "student") or role is Role.DISTILLED
 
 
+def even_parts(count: int, size: int) -> list[int]:
+    """`count` things in as few parts of at most `size` as can be; parts differ by one at most, the larger ones first."""
+    parts = -(-count // size)
+    return [count // parts + (i < count % parts) for i in range(parts)]
+
+
 def make_packs(trials: Iterable[PlannedTrial], *, pack_size: int, done: Collection[str] = ()) -> tuple[Pack, ...]:
-    """Group the trials that are not `done` into packs of at most `pack_size` that share one stream of batches.
+    """Group the trials that are not `done` into even packs of at most `pack_size` that share one stream of batches.
 
     Packs stand in the order in which they should start: teachers, distilled students, scratch students (a distilled pack waits for its
     teachers, and scratch students fill that time).
@@ -161,11 +167,10 @@ def make_packs(trials: Iterable[PlannedTrial], *, pack_size: int, done: Collecti
     for trial in trials:
         if trial.trial_id not in done:
             streams.setdefault(trial.spec.stream_key(), []).append(trial)
-    packs = [
-        Pack(trials=tuple(members[i : i + pack_size]))
-        for members in streams.values()
-        for i in range(0, len(members), pack_size)
-    ]
+    packs = []
+    for members in streams.values():
+        rest = iter(members)
+        packs += [Pack(trials=tuple(itertools.islice(rest, part))) for part in even_parts(len(members), pack_size)]
     order = [Role.TEACHER, Role.DISTILLED, Role.SCRATCH]
     return tuple(sorted(packs, key=lambda pack: order.index(pack.trials[0].spec.role)))
 

@@ -66,9 +66,11 @@ def test_extending_a_grid_trains_only_the_new_cells(
 ) -> None:
     launch(tiny_sweep(trifeature_root, "grid.seed=[0]", "grid.temperature=[1]"), store, runner="local")
     before = record_times(store)
-    report = launch(tiny_sweep(trifeature_root), store, runner=runner)
+    # The second launch chooses the size of its packs by a measurement on a worker: no number depends on it.
+    report = launch(tiny_sweep(trifeature_root, "placement.pack_size=auto"), store, runner=runner)
     after = record_times(store)
     assert (len(before), len(after), report.num_trained) == (3, 7, 4)
+    assert len(list(store.entries("probes"))) == 1
     assert {key: after[key] for key in before} == before
     # Positions differ, because the first cells came first; the rows are the same.
     trials = Results(store).query("SELECT trial_id, accuracy, loss FROM trials ORDER BY trial_id")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from kd_ray.cluster import launch as launch_module
+from kd_ray.cluster import following
 from kd_ray.cluster.launch import launch
 from kd_ray.cluster.local import LocalRunner
 from kd_ray.cluster.ray_tune import runner as ray_runner
@@ -41,8 +41,8 @@ def test_a_query_in_the_middle_sees_each_committed_trial_once(
     store: Store, trifeature_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Guards: parts are replaced atomically, and a trial's rows have one part for ever; the records are folded while the sweep runs."""
-    monkeypatch.setattr(launch_module, "FOLD_EVERY_S", 0.1)
-    monkeypatch.setattr(launch_module, "_FOLD_REST", 0.1)
+    monkeypatch.setattr(following, "FOLD_EVERY_S", 0.1)
+    monkeypatch.setattr(following, "_REST", 0.1)
     file = synthetic_sweep(401, str(trifeature_root))
     seen: list[int] = []
     problems: list[object] = []

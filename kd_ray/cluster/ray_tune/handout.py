@@ -29,10 +29,13 @@ def nodes() -> list[dict[str, float]]:
 
 def slots(placement: Placement) -> int:
     """How many packs fit on the cluster at once."""
+    return sum(packs_on(node, placement) for node in nodes())
+
+
+def packs_on(node: Mapping[str, float], placement: Placement) -> int:
+    """How many packs fit on a node with these resources at once."""
     cpus, gpus = placement.cpus_per_pack, placement.gpus_per_pack
-    return sum(
-        int(min(node.get("CPU", 0) / cpus, node.get("GPU", 0) / gpus if gpus else float("inf"))) for node in nodes()
-    )
+    return int(min(node.get("CPU", 0) / cpus, node.get("GPU", 0) / gpus if gpus else float("inf")))
 
 
 class Room:

@@ -18,12 +18,14 @@ import ray
 from ray import tune
 
 from kd_ray.cluster.queue import PackQueue
-from kd_ray.cluster.ray_tune.handout import Handout, InTurn, Relay, Room, StopOnInterrupt, nodes, slots
+from kd_ray.cluster.ray_tune.handout import Handout, InTurn, Relay, Room, StopOnInterrupt, nodes, packs_on, slots
 from kd_ray.cluster.ray_tune.worker import PackTrainable, Shelf
-from kd_ray.cluster.runner import Interrupts, Job, Observer, WorkerFactory, cpu_count, training_worker
+from kd_ray.cluster.runner import Interrupts, Job, Observer, WorkerFactory, cpu_count, probe_students, training_worker
 from kd_ray.errors import InvalidInputError
 from kd_ray.results import ledger
+from kd_ray.results.probe import Probe
 from kd_ray.sweep.config import Placement
+from kd_ray.sweep.spec import TrialSpec
 
 _FOLDER = "kd_ray_tune_"
 _HEAD_EVERY_S = 5.0
@@ -64,6 +66,19 @@ class RayRunner:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         ray.shutdown()
+
+    def slots(self) -> int:
+        """Packs that fit on the nodes of the cluster."""
+        return slots(self.placement)
+
+    def probe(self, spec: TrialSpec, placement: Placement) -> Probe:
+        """See `Runner`; on any node that could run a pack."""
+        most = max(packs_on(node, placement) for node in nodes())
+        measure = ray.remote(num_cpus=placement.cpus_per_pack, num_gpus=placement.gpus_per_pack)(probe_students)
+        try:
+            return ray.get(measure.remote(spec, placement, most))
+        except ray.exceptions.RayTaskError as error:
+            raise error.as_instanceof_cause() from error  # type: ignore[no-untyped-call]
 
     def run(self, queue: PackQueue, job: Job, observer: Observer, interrupts: Interrupts) -> None:
         """Run the packs, up to a thousand or more of them as one Tune experiment."""

@@ -1,0 +1,139 @@
+"""A short measurement: how long steps of students side by side take on this device, and how much memory.
+
+It goes through the training loop itself, with random images and a teacher that has its answers ready, so it needs no data. The number of
+students is doubled for as long as that makes each of them faster.
+"""
+
+import itertools
+import time
+
+import torch
+from torch import Tensor
+
+from kd_ray.distill.device import device_of, forget_peak, free_bytes, make_deterministic, name_of, named, peak_bytes
+from kd_ray.distill.fit import fit
+from kd_ray.distill.stream import PADDING, Batch, ResidentData, ResidentSplit
+from kd_ray.distill.student import Student, new_student
+from kd_ray.distill.teacher import Teacher
+from kd_ray.errors import OutOfMemoryError, TrialError
+from kd_ray.results.probe import Pace, Probe
+from kd_ray.sweep.config import ConstantSchedule, Execution, Placement, Training
+from kd_ray.sweep.spec import TrialSpec
+
+_LARGEST = 32
+_PAYS = 0.97
+"""Twice as many students pay when each takes at most so much of the time."""
+_STEPS = 4
+"""Of an epoch; the first epoch warms up."""
+_LEAST_S = 0.2
+"""Length of a measurement."""
+
+
+def probe(spec: TrialSpec, placement: Placement, *, sharers: int) -> Probe:
+    """Measure students like this one, with the threads and on the device of a pack; so many packs share its memory. Takes seconds.
+
+    Raises:
+        TrialError: not even one student can be trained here.
+    """
+    assert spec.training is not None
+    make_deterministic(placement.cpus_per_pack)
+    device = device_of(placement)
+    data = _random_data(spec, spec.training, device)
+    room_bytes = free_bytes(device) // sharers
+    loop = _pace(spec, data, device, "loop", 1)
+    if loop is None:
+        raise OutOfMemoryError(f"the memory of {name_of(device)} does not do for one {spec.model}")
+    try:
+        grouped = _pace(spec, data, device, "grouped", 2)
+    except TrialError:
+        grouped = None
+    return Probe(
+        model=spec.model,
+        device=name_of(device),
+        threads=placement.cpus_per_pack,
+        room_bytes=room_bytes,
+        loop=loop,
+        grouped=grouped,
+    )
+
+
+def _pace(spec: TrialSpec, data: ResidentData, device: torch.device, execution: Execution, first: int) -> Pace | None:
+    """From `first` students on as many as pay; None where memory does not even do for `first`.
+
+    Raises:
+        TrialError: networks of this kind cannot be trained like this.
+    """
+    seconds: dict[int, float] = {}
+    peaks: dict[int, int] = {}
+    count = first
+    while count <= _LARGEST:
+        forget_peak(device)
+        try:
+            step_s = _step_s(spec, data, device, execution, count)
+        except OutOfMemoryError:
+            break
+        peaks[count] = peak_bytes(device)
+        before = seconds.get(count // 2)
+        if before is not None and step_s > _PAYS * 2 * before:
+            break
+        seconds[count] = step_s
+        count *= 2
+    if not seconds:
+        return None
+    few, many = min(peaks), max(peaks)
+    growth = (peaks[many] - peaks[few]) // (many - few) if many > few else 0
+    return Pace(seconds=seconds, bytes_per_student=max(0, growth))
+
+
+def _step_s(spec: TrialSpec, data: ResidentData, device: torch.device, execution: Execution, count: int) -> float:
+    assert spec.training is not None
+    training = spec.training.model_copy(
+        update={"epochs": 1_000_000, "schedule": ConstantSchedule(name="constant"), "execution": execution}
+    )
+    asked = spec.model_copy(update={"training": training})
+    students = [new_student(asked, training, data, device, None) for _ in range(count)]
+    source = students[0].taught_by
+    teachers = {source: _ReadyTeacher(data, device)} if source else {}
+    times = []
+    for progress in fit(students, teachers, data, on_failure=_raise, report_every_s=float("inf")):
+        if not progress.end_of_epoch:
+            continue
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        times.append(time.perf_counter())
+        if len(times) > 1 and times[-1] - times[0] >= _LEAST_S:
+            break
+    return min(later - earlier for earlier, later in itertools.pairwise(times)) / _STEPS
+
+
+class _ReadyTeacher(Teacher):
+    """Looks every answer up, as one with a complete table does."""
+
+    def __init__(self, data: ResidentData, device: torch.device) -> None:
+        super().__init__(torch.nn.Identity())
+        self._logits_NC = torch.randn(len(data.train), data.num_classes, generator=torch.Generator().manual_seed(0))
+        self._device = device
+
+    def logits(self, batch: Batch) -> Tensor:
+        return self._logits_NC[batch.samples_B].to(self._device)
+
+
+def _random_data(spec: TrialSpec, training: Training, device: torch.device) -> ResidentData:
+    side = spec.dataset.image_size + 2 * PADDING
+    count = _STEPS * training.batch_size
+    random = torch.Generator().manual_seed(0)
+
+    def split(count: int) -> ResidentSplit:
+        return ResidentSplit(
+            images_NHWC=torch.randint(256, (count, side, side, 3), dtype=torch.uint8, generator=random),
+            labels_N=torch.randint(spec.dataset.num_classes, (count,), generator=random),
+            scale_C=torch.full((3,), 1 / 255),
+            shift_C=torch.full((3,), -0.5),
+        ).to(device)
+
+    return ResidentData(train=split(count), test=split(1), validation=None, num_classes=spec.dataset.num_classes)
+
+
+def _raise(student: Student, error: Exception) -> None:
+    del student
+    raise named(error)

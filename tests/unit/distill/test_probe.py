@@ -1,0 +1,92 @@
+"""The measurement itself: it goes through the training loop, and leaves nothing behind."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from kd_ray.cluster.launch import launch, measure
+from kd_ray.cluster.local import LocalRunner
+from kd_ray.distill import probe as probe_module
+from kd_ray.distill.probe import probe
+from kd_ray.errors import OutOfMemoryError, TrialError
+from kd_ray.results.probe import read_probe, representative
+from kd_ray.results.status import plan
+from kd_ray.results.store import Store, open_store
+from kd_ray.sweep.config import Placement, TrifeatureDataset
+from tests.sweeps import assert_same_tables, tiny_sweep
+from tests.unit.distill.test_fit import make_spec
+
+PLACEMENT = Placement(cpus_per_pack=1)
+SPEC = make_spec(4.0).model_copy(update={"dataset": TrifeatureDataset(name="trifeature", size=16)})
+
+
+@pytest.fixture(autouse=True)
+def _as_before() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    yield
+    torch.use_deterministic_algorithms(False)
+    torch.set_num_threads(threads)
+
+
+def test_students_are_doubled_for_as_long_as_it_pays() -> None:
+    found = probe(SPEC, PLACEMENT, sharers=2)
+    assert (found.model, found.device, found.threads) == ("lenet5", "cpu", 1)
+    assert list(found.loop.seconds) == [2**i for i in range(len(found.loop.seconds))]
+    assert found.grouped
+    assert list(found.grouped.seconds) == [2 ** (i + 1) for i in range(len(found.grouped.seconds))]
+    assert 0 < found.room_bytes < 2**50
+
+
+def test_a_network_that_cannot_be_grouped_has_no_grouped_pace(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise TrialError("networks of this kind cannot be grouped")
+
+    monkeypatch.setattr("kd_ray.distill.grouped.grouped_model", refuse)
+    assert probe(SPEC, PLACEMENT, sharers=1).grouped is None
+
+
+def test_memory_ends_the_doubling(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Torch's own error, at the third student."""
+    step_s = probe_module._step_s
+
+    def starved(*args: object) -> float:
+        if args[-1] > 2:  # type: ignore[operator]
+            raise OutOfMemoryError("full")
+        return step_s(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(probe_module, "_PAYS", 100.0)
+    monkeypatch.setattr(probe_module, "_step_s", starved)
+    assert list(probe(SPEC, PLACEMENT, sharers=1).loop.seconds) == [1, 2]
+
+
+def test_memory_that_does_not_do_for_one_student_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*args: object, **kwargs: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("kd_ray.distill.fit.student_loss", full)
+    with pytest.raises(OutOfMemoryError, match="the memory of cpu does not do for one lenet5"):
+        probe(SPEC, PLACEMENT, sharers=1)
+
+
+def test_a_launch_with_auto_measures_once_and_leaves_the_same_tables(tmp_path: Path, trifeature_root: Path) -> None:
+    fixed, auto = open_store(tmp_path / "fixed"), open_store(tmp_path / "auto")
+    assert launch(tiny_sweep(trifeature_root), fixed, runner=LocalRunner()).exit_code == 0
+    file = tiny_sweep(trifeature_root, "placement.pack_size=auto")
+    assert launch(file, auto, runner=LocalRunner()).exit_code == 0
+    assert_same_tables(fixed, auto)
+    (probed,) = [item.e_tag for item in auto.entries("probes")]
+    more = tiny_sweep(trifeature_root, "placement.pack_size=auto", "grid.seed=[0,1,2]")
+    assert launch(more, auto, runner=LocalRunner()).exit_code == 0
+    assert [item.e_tag for item in auto.entries("probes")] == [probed]
+
+
+def test_plan_with_probe_measures_here(store: Store, trifeature_root: Path) -> None:
+    file = tiny_sweep(trifeature_root)
+    measure(file, store)
+    student = representative(plan(file, store).planned)
+    assert student
+    found = read_probe(store, student, file.sweep.placement)
+    assert found
+    assert plan(file, store).advice == found.advice()
