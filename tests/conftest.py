@@ -20,6 +20,14 @@ def shared_data() -> Path:
 
 
 @pytest.fixture(scope="session")
+def cifar10_root(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data root with the first 4,000 training images of CIFAR-10, exact; the shared folder itself stays as it is."""
+    root = tmp_path_factory.mktemp("cifar10")
+    (root / "cifar-10-batches-py").symlink_to(shared_data / "cifar10-lossless-4000" / "cifar-10-batches-py")
+    return root
+
+
+@pytest.fixture(scope="session")
 def trifeature_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data root in which the generated sets of the session are kept, so that each is drawn once."""
     return tmp_path_factory.mktemp("data")

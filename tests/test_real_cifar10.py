@@ -47,10 +47,9 @@ def teacher(teacher_file: Path) -> torch.nn.Module:
 
 
 @pytest.fixture(scope="module")
-def images(shared_data: Path) -> ImageData:
+def images(cifar10_root: Path) -> ImageData:
     """The first 4,000 CIFAR-10 training images, exact, with the normalisation of the pretrained weights."""
-    root = shared_data / "cifar10-lossless-4000"
-    return cifar10.load(root=root, version=cifar10.fingerprint(root), normalization="imagenet")
+    return cifar10.load(root=cifar10_root, version=cifar10.fingerprint(cifar10_root), normalization="imagenet")
 
 
 def test_pretrained_resnet56_is_right_on_all_4000_exact_train_images(
@@ -102,10 +101,9 @@ placement: {{data_root: '{root}'}}
 
 @pytest.mark.ray
 def test_pretrained_resnet56_distilled_into_resnet20_through_ray(
-    store: Store, teacher_file: Path, images: ImageData, shared_data: Path
+    store: Store, teacher_file: Path, images: ImageData, cifar10_root: Path
 ) -> None:
-    root = shared_data / "cifar10-lossless-4000"
-    text = SWEEP.format(version=cifar10.fingerprint(root), weights=teacher_file, root=root)
+    text = SWEEP.format(version=cifar10.fingerprint(cifar10_root), weights=teacher_file, root=cifar10_root)
     report = launch(parse_sweep(text, source="real.yaml"), store, runner="ray")
     assert (report.exit_code, len(report.trials)) == (0, 1 + 2 + 4)
     rows = Results(store).query("SELECT trial_id, role, temperature, seed, accuracy, epochs FROM trials").to_pylist()

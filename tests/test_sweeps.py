@@ -70,9 +70,9 @@ def test_trifeature_in_a_cut_down_form(store: Store, trifeature_root: Path) -> N
     assert macro["feature"].to_pylist() == ["color", "color & texture", "texture"]
 
 
-def test_cifar10_in_a_cut_down_form_on_real_images(store: Store, shared_data: Path) -> None:
+def test_cifar10_in_a_cut_down_form_on_real_images(store: Store, cifar10_root: Path) -> None:
     """Teacher and student of the file on the 4,000 original images, one epoch of each."""
-    root = shared_data / "cifar10-lossless-4000"
+    root = cifar10_root
     file = load_sweep(
         SWEEPS / "cifar10.yaml",
         [

@@ -2,7 +2,7 @@
 
 Contestants take turns epoch by epoch, so that the noise of the machine meets all of them; a ratio is the median over the rounds. One
 thread, float32, batches of 64, images of CIFAR-10's shape. The plain loop (`plain.py`) has the fastest settings that a short probe finds.
-`--long` adds the quick sweep end to end, which takes many minutes.
+`--long` adds whole sweeps and accuracies on real images, which take many minutes.
 """
 
 import argparse
@@ -16,12 +16,13 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 
 import torch
 
 from kd_ray.data.images import ImageData
-from tests.benchmarks import plain, where, whole
+from tests.benchmarks import agreement, plain, where, whole
+from tests.benchmarks import many as many_trials
 from tests.benchmarks.laps import Clock, Contestant, ratio, take_turns
 from tests.benchmarks.ours import Execution, Race, synthetic_images
 
@@ -39,7 +40,10 @@ class Options:
     rounds: int
     steps: int
     """Steps of an epoch of the benchmarks with one ResNet; the others take proportionally many."""
+    epochs: int
+    """Of the students of a sweep."""
     data_root: Path | None
+    teacher: Path | None
     clock: Clock
 
     def images(self, steps: int) -> ImageData:
@@ -229,6 +233,43 @@ def sweep(options: Options) -> list[Row]:
     ]
 
 
+def many(options: Options) -> list[Row]:
+    """A sweep of 105 trials, once: the share of the cores' time that is training."""
+    with tempfile.TemporaryDirectory(prefix="kd_ray_speed_") as folder:
+        found = many_trials.launch_many(Path(folder), epochs=options.epochs)
+    return [
+        Row(
+            work=f"a sweep of {found.trials} trials from launch to last table: training as a share of the cores' time",
+            against=f"{found.wall_s:.0f} s × {os.cpu_count()} cores",
+            ours=f"{found.training_s:.0f} s",
+            found=f"{100 * found.share:.0f} %",
+            target="≥ 90 %",
+            met=found.share >= 0.9,
+        )
+    ]
+
+
+def agree(options: Options) -> list[Row]:
+    """Accuracy on real images, five seeds each."""
+    if options.data_root is None or options.teacher is None:
+        raise SystemExit("--only agree needs --data-root and --teacher")
+    data, teacher = agreement.cifar10_images(options.data_root), agreement.teacher_of(options.teacher)
+    found = agreement.compare(data, teacher, student="resnet20", epochs=8, seeds=range(options.rounds))
+    low, high = found.interval
+    return [
+        Row(
+            work=f"test accuracy of ResNet-20 from ResNet-56, 8 epochs of {len(data.train):,} images, "
+            f"{len(data.test):,} to test, {options.rounds} seeds each",
+            against="plain loop",
+            ours=f"{100 * mean(found.ours):.1f} %",
+            theirs=f"{100 * mean(found.theirs):.1f} %",
+            found=f"{100 * found.difference:+.1f} points (95 %: {100 * low:+.1f} to {100 * high:+.1f}, Welch p = {found.p:.2f})",
+            target="the interval holds 0",
+            met=low <= 0 <= high,
+        )
+    ]
+
+
 def profile(options: Options) -> str:
     """Where the time of a step goes, as a second table."""
     one = Race(student="resnet20", teacher="resnet56", data=options.images(options.steps))
@@ -240,10 +281,14 @@ def profile(options: Options) -> str:
         ("LeNet-5, table ready", where.ms_per_step(few, "ready", rounds=options.rounds, clock=options.clock)),
         ("8 × LeNet-5, table ready", where.ms_per_step(eight, "ready", rounds=options.rounds, clock=options.clock)),
     ]
+    with tempfile.TemporaryDirectory(prefix="kd_ray_speed_") as folder:
+        parts = many_trials.seconds_of_parts(Path(folder), epochs=options.epochs)
     small, large = (where.augmentation_ms(count, clock=options.clock) for count in (one.num_images, _CIFAR10_SIZE))
     return (
         f"{where.table(columns)}\n\nOne batch of augmented images: {small:.2f} ms from {one.num_images:,} images, "
-        f"{large:.2f} ms from {_CIFAR10_SIZE:,}."
+        f"{large:.2f} ms from {_CIFAR10_SIZE:,}.\n\n"
+        f"One seed of the sweep of `many.py` ({options.epochs} epochs, 21 trials) in one process:\n\n"
+        f"{many_trials.table(parts)}"
     )
 
 
@@ -254,9 +299,11 @@ ROWS: dict[str, Callable[[Options], list[Row]]] = {
     "startup": startup,
     "memory": memory,
     "sweep": sweep,
+    "many": many,
+    "agree": agree,
 }
 """Benchmarks with lines in the table, by name."""
-LONG = ("sweep",)
+LONG = ("sweep", "many", "agree")
 """Left out unless asked for."""
 
 
@@ -289,12 +336,21 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=30, help="steps of an epoch")
     parser.add_argument("--only", action="append", choices=[*ROWS, "profile"], help="may be given several times")
-    parser.add_argument("--long", action="store_true", help="the quick sweep too")
+    parser.add_argument("--epochs", type=int, default=30, help="of the students of the sweep of 105 trials")
+    parser.add_argument("--long", action="store_true", help="whole sweeps and accuracies too")
+    parser.add_argument("--teacher", type=Path, help="weights of a ResNet-56 for CIFAR-10, for the accuracies")
     parser.add_argument("--data-root", type=Path, help="folder with cifar-10-batches-py; left out, images are random")
     parser.add_argument("--cpu-time", action="store_true", help="count CPU seconds of training: for a shared machine")
     chosen = parser.parse_args()
     clock = time.process_time if chosen.cpu_time else time.perf_counter
-    options = Options(rounds=chosen.rounds, steps=chosen.steps, data_root=chosen.data_root, clock=clock)
+    options = Options(
+        rounds=chosen.rounds,
+        steps=chosen.steps,
+        epochs=chosen.epochs,
+        data_root=chosen.data_root,
+        teacher=chosen.teacher,
+        clock=clock,
+    )
     names = chosen.only or [name for name in [*ROWS, "profile"] if chosen.long or name not in LONG]
     torch.set_num_threads(1)
     started = f"{environment()}; 1 thread, n = {options.rounds} rounds of {options.steps} steps, median"

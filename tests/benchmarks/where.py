@@ -58,6 +58,23 @@ class Clocks:
         finally:
             setattr(owner, name, original)
 
+    @contextmanager
+    def around_steps(self, owner: Any, name: str, part: str) -> Iterator[None]:
+        """Within, the steps of the iterator that `owner.name` returns have a clock around them."""
+        original = getattr(owner, name)
+
+        def timed(*args: Any, **kwargs: Any) -> Iterator[Any]:
+            steps = original(*args, **kwargs)
+            following = self.wrapped(part, lambda: next(steps, None))
+            while (value := following()) is not None:
+                yield value
+
+        setattr(owner, name, timed)
+        try:
+            yield
+        finally:
+            setattr(owner, name, original)
+
 
 def ms_per_step(race: Race, teaching: Teaching, *, rounds: int, clock: Clock = time.perf_counter) -> dict[str, float]:
     """Milliseconds of each part in one step of the pack: medians over epochs after the first."""
