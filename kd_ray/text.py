@@ -17,7 +17,7 @@ from kd_ray.housekeeping.gc import GarbageReport
 from kd_ray.housekeeping.verify import Remedy, RepairReport, VerifyReport
 from kd_ray.results.query import Results
 from kd_ray.results.record import encode_table
-from kd_ray.results.schema import TABLES, VIEWS
+from kd_ray.results.schema import QUERIED, VIEWS
 from kd_ray.results.status import Plan, SweepStatus, TrialView
 from kd_ray.results.summary import ConditionSummary, Statistic, sweep_summary
 from kd_ray.sweep.spec import TrialState
@@ -185,14 +185,14 @@ def schema(name: str | None) -> str:
     views = {view.split("(")[0]: f"{view}: {meaning}" for view, meaning in VIEWS.items()}
     if name in views:
         return views[name]
-    if name is not None and name not in TABLES:
-        raise QueryError(f"no table {name!r}; valid: {', '.join([*TABLES, *views])}")
+    if name is not None and name not in QUERIED:
+        raise QueryError(f"no table {name!r}; valid: {', '.join([*QUERIED, *views])}")
     parts = []
-    for table_name in [name] if name else list(TABLES):
+    for table_name in [name] if name else list(QUERIED):
         table = _table(["column", "type", "unit", "meaning"])
-        for column in TABLES[table_name].columns:
+        for column in QUERIED[table_name].columns:
             table.add_row(column.name, str(column.type), column.unit, column.meaning)
-        parts.append(f"{table_name}: one row per {TABLES[table_name].one_row_per}\n{_render(table)}")
+        parts.append(f"{table_name}: one row per {QUERIED[table_name].one_row_per}\n{_render(table)}")
     if name is None:
         parts.append("views for SQL\n" + "\n".join(f"  {view}: {meaning}" for view, meaning in VIEWS.items()))
     return "\n\n".join(parts)

@@ -22,7 +22,7 @@ from kd_ray.errors import CorruptObjectError, OtherVersionError
 from kd_ray.results.manifest import Manifest, ManifestTrial, read_manifest
 from kd_ray.results.record import Record, Samples, decode_table, encode_table, read_record, read_samples
 from kd_ray.results.rows import part_rows, sample_rows
-from kd_ray.results.schema import TABLES
+from kd_ray.results.schema import COMPARISONS, QUERIED, TABLES
 from kd_ray.results.store import (
     DATASETS,
     RECORD_NAME,
@@ -113,7 +113,9 @@ class _Fold:
                 number, [trial for trial in part if trial.active and trial.trial_id in self._records]
             )
         self._bring_samples_up_to_date()
-        for key in set(self._present) - set(self._index):
+        # What was made from these tables holds as long as they do.
+        kept = set() if self._written else {part_key(COMPARISONS.name, self._manifest.sweep, 0)}
+        for key in set(self._present) - set(self._index) - kept:
             self._store.delete(key)
             self._written += 1
         if self._index != self._known:
@@ -235,7 +237,7 @@ def read_table(store: Store, table: str, sweeps: Collection[str] | None = None) 
         CorruptObjectError: a part cannot be read; the next fold rebuilds it.
     """
     parts = [_read_part(store, key) for key in part_keys(store, table, sweeps)]
-    return pa.concat_tables([TABLES[table].arrow_schema.empty_table(), *parts])
+    return pa.concat_tables([QUERIED[table].arrow_schema.empty_table(), *parts])
 
 
 def part_keys(store: Store, table: str, sweeps: Collection[str] | None = None) -> Iterator[str]:
