@@ -10,6 +10,7 @@ from kd_ray.results.store import open_store as _open_store
 from kd_ray.sweep.load import SweepFile
 
 if TYPE_CHECKING:
+    from kd_ray.analysis.compare import SweepComparison
     from kd_ray.cluster.launch import LaunchReport
 
 
@@ -57,3 +58,22 @@ def launch(
     return run(
         sweep, results.store, runner=runner, address=address, retry_failed=retry_failed, only=only, display=display
     )
+
+
+def compare(
+    sweep: str,
+    results: Results,
+    *,
+    normalise: Literal["ratio", "difference"] = "ratio",
+    overall: Literal["per_run", "mean"] = "per_run",
+    level: float = 0.05,
+    split: float = 10.0,
+) -> "SweepComparison":
+    """Which differences between the conditions of a sweep are real; replaces the sweep's rows of the table `comparisons`.
+
+    Raises:
+        InvalidInputError: there is no such sweep, it has nothing that can be compared, or an option is out of range.
+    """
+    from kd_ray.analysis.compare import compare as run
+
+    return run(results, sweep, normalise=normalise, overall=overall, level=level, split=split)
