@@ -22,7 +22,7 @@ MOST_RUNS = 200
 """Where the search for the number of runs ends."""
 
 _RATIOS = 200
-_QUANTILES = 100
+_QUANTILES = 50
 
 
 @lru_cache(maxsize=4096)
@@ -60,7 +60,7 @@ def detectable_shift(n_baseline: int, n_treatment: int, level: float, power: flo
     low, high = 0.0, 1.0
     while rejection_rate(n_baseline, n_treatment, level, high) < power:
         low, high = high, 2 * high
-    while high - low > 1e-4 * high:
+    while high - low > 1e-3 * high:
         middle = (low + high) / 2
         if rejection_rate(n_baseline, n_treatment, level, middle) < power:
             low = middle

@@ -49,27 +49,28 @@ def resampled_fairness(
     """
     b, g = len(weights_BN), len(groups.names)
     sample_K, group_K = np.nonzero(groups.membership_NG)
+    weights_NB = np.ascontiguousarray(weights_BN.T)
 
     def count(chosen_K: npt.NDArray[np.bool_], class_N: npt.NDArray[np.integer]) -> FloatArray:
-        column_K = group_K[chosen_K] * num_classes + class_N[sample_K[chosen_K]]
-        ones_K = np.ones(int(chosen_K.sum()))
-        select = sparse.csr_array((ones_K, (sample_K[chosen_K], column_K)), shape=(len(labels_N), g * num_classes))
-        return np.asarray((select.T @ weights_BN.T).T).reshape(b, g, num_classes)
+        row_K = group_K[chosen_K] * num_classes + class_N[sample_K[chosen_K]]
+        ones_K = np.ones(len(row_K))
+        select = sparse.csr_array((ones_K, (row_K, sample_K[chosen_K])), shape=(g * num_classes, len(labels_N)))
+        return np.asarray(select @ weights_NB).reshape(g, num_classes, b)
 
     every_K = np.ones(len(sample_K), dtype=np.bool_)
-    positive_BGC = count(every_K, labels_N)
-    n_BG1 = positive_BGC.sum(axis=2, keepdims=True)
+    positive_GCB = count(every_K, labels_N)
+    n_G1B = positive_GCB.sum(axis=1, keepdims=True)
     found_TBM = np.empty((len(predictions), b, len(FAIRNESS)))
     for t, predictions_N in enumerate(predictions):
-        predicted_BGC = count(every_K, predictions_N)
-        correct_BGC = count((predictions_N == labels_N)[sample_K], predictions_N)
-        selection_BC = _gap(divide(predicted_BGC, n_BG1))
-        odds_BC = np.maximum(
-            _gap(divide(correct_BGC, positive_BGC)), _gap(divide(predicted_BGC - correct_BGC, n_BG1 - positive_BGC))
+        predicted_GCB = count(every_K, predictions_N)
+        correct_GCB = count((predictions_N == labels_N)[sample_K], predictions_N)
+        selection_CB = _gap(divide(predicted_GCB, n_G1B))
+        odds_CB = np.maximum(
+            _gap(divide(correct_GCB, positive_GCB)), _gap(divide(predicted_GCB - correct_GCB, n_G1B - positive_GCB))
         )
-        found_TBM[t, :, 0] = _mean_of_defined(selection_BC)
-        found_TBM[t, :, 1] = _mean_of_defined(odds_BC)
-        found_TBM[t, :, 2] = _worst(divide(correct_BGC.sum(axis=2), n_BG1[:, :, 0]))
+        found_TBM[t, :, 0] = _mean_of_defined(selection_CB)
+        found_TBM[t, :, 1] = _mean_of_defined(odds_CB)
+        found_TBM[t, :, 2] = _worst(divide(correct_GCB.sum(axis=1), n_G1B[:, 0]))
     return found_TBM
 
 
@@ -78,14 +79,16 @@ def resampled_worst_class(
 ) -> FloatArray:
     """Accuracy of the worst class of each of T predictions under each draw, (T, B)."""
 
-    def count(chosen_K: IntArray) -> FloatArray:
-        shape = (len(labels_N), num_classes)
-        select_NC = sparse.csr_array((np.ones(len(chosen_K)), (chosen_K, labels_N[chosen_K])), shape=shape)
-        return np.asarray((select_NC.T @ weights_BN.T).T)
+    weights_NB = np.ascontiguousarray(weights_BN.T)
 
-    n_BC = count(np.arange(len(labels_N)))
+    def count(chosen_K: IntArray) -> FloatArray:
+        shape = (num_classes, len(labels_N))
+        select_CN = sparse.csr_array((np.ones(len(chosen_K)), (labels_N[chosen_K], chosen_K)), shape=shape)
+        return np.asarray(select_CN @ weights_NB)
+
+    n_CB = count(np.arange(len(labels_N)))
     return np.stack(
-        [_worst(divide(count(np.flatnonzero(predictions_N == labels_N)), n_BC)) for predictions_N in predictions]
+        [_worst(divide(count(np.flatnonzero(predictions_N == labels_N)), n_CB)) for predictions_N in predictions]
     )
 
 
@@ -95,21 +98,20 @@ def _strata(groups: Groups) -> IntArray:
     return inverse_N.reshape(-1).astype(np.int64)
 
 
-def _gap(rate_BGC: FloatArray) -> FloatArray:
-    """Largest minus smallest defined rate over groups, (B, C); NaN with fewer than two."""
-    defined_BGC = ~np.isnan(rate_BGC)
-    gap_BC = np.max(rate_BGC, axis=1, where=defined_BGC, initial=-np.inf) - np.min(
-        rate_BGC, axis=1, where=defined_BGC, initial=np.inf
-    )
-    return np.where(defined_BGC.sum(axis=1) >= 2, gap_BC, np.nan)
+def _gap(rate_GCB: FloatArray) -> FloatArray:
+    """Largest minus smallest defined rate over groups, (C, B); NaN with fewer than two."""
+    defined_GCB = ~np.isnan(rate_GCB)
+    largest_CB = np.where(defined_GCB, rate_GCB, -np.inf).max(axis=0)
+    smallest_CB = np.where(defined_GCB, rate_GCB, np.inf).min(axis=0)
+    return np.where(defined_GCB.sum(axis=0) >= 2, largest_CB - smallest_CB, np.nan)
 
 
-def _mean_of_defined(values_BC: FloatArray) -> FloatArray:
-    defined_BC = ~np.isnan(values_BC)
-    return divide(np.where(defined_BC, values_BC, 0.0).sum(axis=1), defined_BC.sum(axis=1))
+def _mean_of_defined(values_CB: FloatArray) -> FloatArray:
+    defined_CB = ~np.isnan(values_CB)
+    return divide(np.where(defined_CB, values_CB, 0.0).sum(axis=0), defined_CB.sum(axis=0))
 
 
-def _worst(rate_BG: FloatArray) -> FloatArray:
+def _worst(rate_GB: FloatArray) -> FloatArray:
     """The smallest defined rate of each draw; NaN where none is."""
-    worst_B = np.min(rate_BG, axis=1, where=~np.isnan(rate_BG), initial=np.inf)
+    worst_B = np.where(np.isnan(rate_GB), np.inf, rate_GB).min(axis=0)
     return np.where(np.isinf(worst_B), np.nan, worst_B)

@@ -7,7 +7,7 @@ of the treatment. NaN in a run makes its quantity NaN throughout. Agreement with
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, islice
 
 import numpy as np
 import numpy.typing as npt
@@ -128,8 +128,10 @@ def exchanges(baseline_RC: FloatArray, treatment_SC: FloatArray, *, level: float
         return None
     pool_NC = np.concatenate([baseline_RC, treatment_SC])
     pool_NC = pool_NC - pool_NC.mean(axis=0)
-    chosen_WN = np.zeros((math.comb(r + s, r), r + s))
-    for way, members in enumerate(combinations(range(r + s), r)):
+    # With groups of one size a way and its mirror image differ as much: half of them do, those that leave the first run where it is.
+    num_ways = math.comb(r + s, r) // (2 if r == s else 1)
+    chosen_WN = np.zeros((num_ways, r + s))
+    for way, members in enumerate(islice(combinations(range(r + s), r), num_ways)):
         chosen_WN[way, list(members)] = 1.0
     # The first way leaves everything where it is.
     mean_b_WC, mean_t_WC = chosen_WN @ pool_NC / r, (1 - chosen_WN) @ pool_NC / s
@@ -144,9 +146,7 @@ def exchanges(baseline_RC: FloatArray, treatment_SC: FloatArray, *, level: float
         df_WC = se2_WC**2 / (np.maximum(var_b_WC, 0) ** 2 / (r - 1) + np.maximum(var_t_WC, 0) ** 2 / (s - 1))
         rejected_WC = 2 * special.stdtr(df_WC, -gap_WC / np.sqrt(se2_WC)) < level
     count_W = rejected_WC.sum(axis=1)
-    return Exchanges(
-        p_C=p_C, floor=(2 if r == s else 1) / len(chosen_WN), p_count=float((count_W >= count_W[0]).mean())
-    )
+    return Exchanges(p_C=p_C, floor=1 / num_ways, p_count=float((count_W >= count_W[0]).mean()))
 
 
 def benjamini_hochberg(p_C: FloatArray) -> FloatArray:
