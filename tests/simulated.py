@@ -10,7 +10,7 @@ from kd_ray.results.query import Results
 from kd_ray.results.record import Samples, commit_record, write_samples
 from kd_ray.results.store import Store
 from kd_ray.results.tables import fold
-from kd_ray.sweep.spec import TrialSpec
+from kd_ray.sweep.spec import Role, TrialSpec
 from tests.fakes import make_provenance, make_record, make_samples, make_sweep, plan_trials, write_sweep
 
 Rates = Callable[[TrialSpec, np.random.Generator], npt.NDArray[np.float64]]
@@ -44,7 +44,7 @@ def simulate(
     samples = drawn_samples(num_classes, per_class)
     labels_N = samples.labels_N
     for trial in plan_trials(file):
-        rng = np.random.default_rng(int(trial.trial_id, 16))
+        rng = _random(trial.spec)
         is_right_N = rng.random(len(labels_N)) < rates(trial.spec, rng)[labels_N]
         wrong_N = (labels_N + rng.integers(1, num_classes, len(labels_N))) % num_classes
         predictions_N = np.where(is_right_N, labels_N, wrong_N).astype(np.int32)
@@ -62,3 +62,9 @@ def simulate(
     write_sweep(store, file)
     fold(store, file.sweep.name)
     return Results(store)
+
+
+def _random(spec: TrialSpec) -> np.random.Generator:
+    """Not from the trial_id: a new field of a spec is no reason for other results."""
+    temperature = spec.distillation.temperature if spec.distillation else 0.0
+    return np.random.default_rng([list(Role).index(spec.role), round(1000 * temperature), spec.seed or 0])

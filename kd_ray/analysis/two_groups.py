@@ -154,7 +154,7 @@ def benjamini_hochberg(p_C: FloatArray) -> FloatArray:
 
     Benjamini & Hochberg 1995. NaN is no test: it stays NaN and does not count.
     """
-    return _stepwise(p_C, lambda sorted_M: _up(sorted_M * len(sorted_M) / np.arange(1, len(sorted_M) + 1)))
+    return _stepwise(p_C, lambda sorted_M: _up(sorted_M * (len(sorted_M) / np.arange(1, len(sorted_M) + 1))))
 
 
 def holm(p_C: FloatArray) -> FloatArray:
