@@ -1,6 +1,7 @@
 """The Python API: the verbs of the command line over a `Results` object."""
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from kd_ray.results.query import Results
@@ -11,6 +12,7 @@ from kd_ray.sweep.load import SweepFile
 
 if TYPE_CHECKING:
     from kd_ray.analysis.compare import SweepComparison
+    from kd_ray.analysis.report.build import Report
     from kd_ray.cluster.launch import LaunchReport
 
 
@@ -77,3 +79,14 @@ def compare(
     from kd_ray.analysis.compare import compare as run
 
     return run(results, sweep, normalise=normalise, overall=overall, level=level, split=split)
+
+
+def report(sweep: str, results: Results, output: str | os.PathLike[str] | None = None) -> "Report":
+    """Write the report of a sweep to a local folder, by default to `reports/<sweep>` of a local store.
+
+    Raises:
+        InvalidInputError: there is no such sweep, nothing of it is complete, or there is no folder to write to.
+    """
+    from kd_ray.analysis.report.build import report as run
+
+    return run(results, sweep, None if output is None else Path(output), store=results.store.url)

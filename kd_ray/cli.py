@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kd_ray.cli_analysis import compare_command
+from kd_ray.cli_analysis import compare_command, report_command
 from kd_ray.cli_base import (
     JSON_OPTION,
     SET_OPTION,
@@ -254,6 +254,7 @@ def adopt_command(from_store: str, store_url: str, sweep_name: str | None, dry_r
 
 
 cli.add_command(compare_command)
+cli.add_command(report_command)
 
 
 @cli.group("data")

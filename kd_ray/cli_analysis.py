@@ -1,6 +1,7 @@
 """The commands that say what the results mean; `cli.py` adds them to the others."""
 
 import json
+from pathlib import Path
 from typing import Literal
 
 import click
@@ -66,3 +67,24 @@ def compare_command(
         click.echo(json.dumps(comparison.to_dict(), indent=1))
     else:
         click.echo(text_compare.compared(comparison, store=other_store(store_url)))
+
+
+@click.command("report", cls=Command, example="kd-ray report trifeature-quick -o ./trifeature-report")
+@click.argument("sweep_name", metavar="SWEEP_NAME")
+@store_option
+@click.option(
+    "-o",
+    "--output",
+    metavar="DIR",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder to write to.  [default: reports/SWEEP_NAME in a local store]",
+)
+def report_command(sweep_name: str, store_url: str, output: Path | None) -> None:
+    """Write a page about a sweep that needs no network, its figures (SVG, PDF) and its tables (CSV, LaTeX)."""
+    from kd_ray.analysis.report.build import report
+    from kd_ray.results.query import Results
+
+    done = report(Results(open_existing(store_url)), sweep_name, output, store=other_store(store_url))
+    click.echo(
+        f"report: {done.page} ({done.size_bytes / 1e6:.1f} MB, {done.num_figures} figures, {done.num_tables} tables)"
+    )

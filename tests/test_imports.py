@@ -129,7 +129,7 @@ def test_the_driver_of_a_sweep_does_without_torch(tmp_path: Path) -> None:
 
 
 def test_public_names() -> None:
-    assert kd_ray.__all__ == ["Results", "compare", "launch", "load_sweep", "open_store", "plan"]
+    assert kd_ray.__all__ == ["Results", "compare", "launch", "load_sweep", "open_store", "plan", "report"]
     assert all(getattr(kd_ray, name) for name in kd_ray.__all__)
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         _ = kd_ray.nothing

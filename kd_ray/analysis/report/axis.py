@@ -51,15 +51,14 @@ class ConditionAxis:
     num_left_out: int
     """Lines beyond `MAX_SERIES`; tables have them all."""
     ticks: tuple[tuple[float, str], ...]
+    label: str
+    """What stands under the axis."""
     is_temperature: bool
-    is_log: bool
 
     def dress(self, axes: Axes, *, label: bool = True) -> None:
         """Scale, ticks and label of the x axis."""
-        if self.is_log:
-            axes.set_xscale("log")
         positions = [x for x, _ in self.ticks]
-        shown = _spaced(self.ticks, is_log=self.is_log, width=_width_in(axes)) if self.is_temperature else self.ticks
+        shown = _spaced(self.ticks, width=_width_in(axes)) if self.is_temperature else self.ticks
         axes.xaxis.set_major_locator(FixedLocator([x for x, _ in shown]))
         axes.xaxis.set_minor_locator(FixedLocator(positions) if self.is_temperature else NullLocator())
         axes.xaxis.set_minor_formatter(NullFormatter())
@@ -71,30 +70,29 @@ class ConditionAxis:
         if label:
             axes.set_xlabel(self.label)
 
-    @property
-    def label(self) -> str:
-        """What stands under the axis."""
-        return ("temperature T (log scale)" if self.is_log else "temperature T") if self.is_temperature else ""
-
 
 def condition_axis(study: Study) -> ConditionAxis:
     """Temperature if at least two temperatures were distilled with, else one place for each distilled condition."""
     over_t = series(study)
     temperatures = sorted({c.temperature for s in over_t for c in s.conditions if c.temperature is not None})
     if len(temperatures) > 1:
-        is_log = temperatures[0] > 0 and temperatures[-1] / temperatures[0] >= 4
+        is_even = _would_crowd(temperatures)
+        place = {t: float(i) if is_even else t for i, t in enumerate(temperatures)}
         lines = [
-            Line(label=s.label, conditions=s.conditions, x=np.array([c.temperature for c in s.conditions], dtype=float))
+            Line(
+                label=s.label, conditions=s.conditions, x=np.array([place[c.temperature or 0.0] for c in s.conditions])
+            )
             for s in over_t
         ]
-        ticks = tuple((t, number(t)) for t in temperatures)
-        return _axis(lines, ticks, is_temperature=True, is_log=is_log)
+        ticks = tuple((place[t], number(t)) for t in temperatures)
+        label = "temperature T, tested values evenly spaced" if is_even else "temperature T"
+        return _axis(lines, ticks, label=label, is_temperature=True)
     distilled = study.of_role("distilled")
     lines = (
         [Line(label="distilled", conditions=distilled, x=np.arange(len(distilled), dtype=float))] if distilled else []
     )
     ticks = tuple((float(i), drawable(condition.label, 30)) for i, condition in enumerate(distilled))
-    return _axis(lines, ticks, is_temperature=False, is_log=False)
+    return _axis(lines, ticks, label="", is_temperature=False)
 
 
 def interval(values: FloatArray) -> Interval:
@@ -113,7 +111,7 @@ def draw_lines(axes: Axes, axis: ConditionAxis, values_R: FloatArray, *, scale: 
     for i, line in enumerate(axis.lines):
         found = [interval(scale * condition.over_runs(values_R)) for condition in line.conditions]
         axes.errorbar(
-            _aside(line.x, i, len(axis.lines), is_log=axis.is_log),
+            _aside(axis, i),
             [it.mean for it in found],
             yerr=[0.0 if np.isnan(it.half_width) else it.half_width for it in found],
             label=drawable(line.label, 40),
@@ -165,20 +163,28 @@ def counts_in_words(study: Study) -> str:
 
 
 def _axis(
-    lines: Sequence[Line], ticks: tuple[tuple[float, str], ...], *, is_temperature: bool, is_log: bool
+    lines: Sequence[Line], ticks: tuple[tuple[float, str], ...], *, label: str, is_temperature: bool
 ) -> ConditionAxis:
     return ConditionAxis(
         lines=tuple(lines[:MAX_SERIES]),
         num_left_out=max(0, len(lines) - MAX_SERIES),
         ticks=ticks,
+        label=label,
         is_temperature=is_temperature,
-        is_log=is_log,
     )
 
 
-def _aside(x: FloatArray, i: int, count: int, *, is_log: bool) -> FloatArray:
-    step = i - (count - 1) / 2
-    return x * 1.012**step if is_log else x + 0.04 * step
+def _would_crowd(temperatures: Sequence[float]) -> bool:
+    """Whether true spacing would press some temperatures together: 1 to 10 beside 40, say, or powers of two."""
+    gaps = np.diff(temperatures)
+    return bool(gaps.min() < 0.5 * (temperatures[-1] - temperatures[0]) / len(gaps))
+
+
+def _aside(axis: ConditionAxis, i: int) -> FloatArray:
+    """Places of the i-th line, moved a little from its neighbours."""
+    ticks = [x for x, _ in axis.ticks]
+    gap = min(np.diff(ticks), default=1.0)
+    return axis.lines[i].x + 0.08 * gap * (i - (len(axis.lines) - 1) / 2)
 
 
 def _width_in(axes: Axes) -> float:
@@ -190,14 +196,13 @@ def _width_in(axes: Axes) -> float:
     return float(figure.get_figwidth()) / columns * 0.8
 
 
-def _spaced(ticks: Sequence[tuple[float, str]], *, is_log: bool, width: float) -> list[tuple[float, str]]:
+def _spaced(ticks: Sequence[tuple[float, str]], *, width: float) -> list[tuple[float, str]]:
     """Ticks whose labels do not touch: the ends, then round values, then whatever has room."""
-    place = [np.log(x) if is_log else x for x, _ in ticks]
-    span = place[-1] - place[0]
-    inches = [(p - place[0]) / span * width for p in place]
+    span = ticks[-1][0] - ticks[0][0]
+    inches = [(x - ticks[0][0]) / span * width for x, _ in ticks]
     needed = [0.085 * len(name) + 0.06 for _, name in ticks]
     kept = [0, len(ticks) - 1]
-    for i in sorted(range(1, len(ticks) - 1), key=lambda i: not _is_round(ticks[i][0])):
+    for i in sorted(range(1, len(ticks) - 1), key=lambda i: not _is_round(float(ticks[i][1]))):
         if all(abs(inches[i] - inches[k]) >= (needed[i] + needed[k]) / 2 for k in kept):
             kept.append(i)
     return [ticks[i] for i in sorted(kept)]

@@ -1,11 +1,15 @@
 """Figures of class bias: accuracies of single classes, how many differ, and by how much."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import TwoSlopeNorm
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from kd_ray.analysis.report.axis import (
     ConditionAxis,
@@ -18,7 +22,7 @@ from kd_ray.analysis.report.axis import (
 )
 from kd_ray.analysis.report.evidence import SCRATCH, TEACHER, Evidence
 from kd_ray.analysis.report.study import FloatArray, IntArray, Study
-from kd_ray.analysis.report.style import BLACK, EXPECTED, ORANGE, WIDTH, Drawing, drawable, new_figure
+from kd_ray.analysis.report.style import BLACK, EXPECTED, ORANGE, Drawing, drawable, new_figure
 
 PANELS = 12
 """Classes with a panel of their own."""
@@ -53,11 +57,11 @@ def class_accuracy(study: Study, evidence: Evidence, axis: ConditionAxis) -> Dra
         if i % columns == 0:
             axes.set_ylabel("accuracy (%)")
     figure.supxlabel(axis.label, fontsize=9)
-    _legend_below(figure, panels.flat[0], with_marks=bool(evidence.class_bias))
+    _legend_above(figure, panels.flat[:1], with_marks=bool(evidence.class_bias))
     which = (
         "All classes"
         if len(chosen) == len(study.class_names)
-        else f"The {len(chosen)} of {len(study.class_names):,} classes with the largest effects"
+        else f"The {len(chosen)} of {len(study.class_names):,} classes with the largest effects, against scratch if there is one"
     )
     tested = (
         " Marks stand for a class accuracy ÷ overall accuracy that differs from scratch: ring p < "
@@ -80,21 +84,22 @@ def counts(study: Study, evidence: Evidence, axis: ConditionAxis) -> Drawing | N
     if not axis.lines:
         return None
     shown = [contrast for contrast in (SCRATCH, TEACHER) if evidence.of("class_bias_counts", contrast=contrast)]
-    figure = new_figure(2.9)
+    figure = new_figure(3.1)
     panels = figure.subplots(1, 1 + len(shown), squeeze=False)[0]
     draw_references(panels[0], study, study.values("accuracy"))
     draw_lines(panels[0], axis, study.values("accuracy"))
     panels[0].set_ylabel("accuracy (%)")
     panels[0].set_title("test accuracy")
-    panels[0].legend(fontsize=7)
     for axes, contrast in zip(panels[1:], shown, strict=True):
         _draw_counts(axes, evidence, axis, contrast)
         axes.set_title(f"{'#SC: scratch' if contrast == SCRATCH else '#TC: teacher'} against distilled")
         axes.set_ylabel(f"classes of {len(study.class_names):,}")
         axes.set_ylim(bottom=-0.03 * axes.get_ylim()[1])
-        axes.legend(fontsize=7)
+        axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     for axes in panels:
-        axis.dress(axes)
+        axis.dress(axes, label=False)
+    figure.supxlabel(axis.label, fontsize=9)
+    _legend_above(figure, panels, with_marks=False)
     tested = (
         f" Counts are classes whose accuracy ÷ overall accuracy differs (Welch's t, level {evidence.level:g}): "
         "uncorrected as published, "
@@ -153,7 +158,7 @@ def heat_map(study: Study, evidence: Evidence, axis: ConditionAxis) -> Drawing |
     which = (
         "All classes"
         if len(chosen) == len(study.class_names)
-        else f"The {len(chosen)} of {len(study.class_names):,} classes with the largest effects"
+        else f"The {len(chosen)} of {len(study.class_names):,} classes with the largest effects, against scratch if there is one"
     )
     return Drawing(
         name="class-effects",
@@ -173,7 +178,9 @@ def largest_effects(study: Study, evidence: Evidence, limit: int) -> IntArray:
     present = np.flatnonzero(study.class_n_C > 0)
     if len(present) <= limit:
         return present
-    effects = [np.abs(bias.effect_C) for bias in evidence.class_bias.values()]
+    by_contrast = {contrast for contrast, _ in evidence.class_bias}
+    main = SCRATCH if SCRATCH in by_contrast else TEACHER
+    effects = [np.abs(bias.effect_C) for (contrast, _), bias in evidence.class_bias.items() if contrast == main]
     if effects:
         size_C = np.nanmax(np.nan_to_num(np.array(effects), nan=0.0), axis=0)
     else:
@@ -206,7 +213,7 @@ def _draw_counts(axes: Axes, evidence: Evidence, axis: ConditionAxis, contrast: 
         rows = [next(iter(evidence.about(c, "class_bias_counts", contrast=contrast)), None) for c in line.conditions]
         for k, (column, name) in enumerate(kinds if single else kinds[:2]):
             y = [np.nan if row is None or row[column] is None else row[column] for row in rows]
-            style = look(k if single else i, joined=axis.is_temperature)
+            style = look(k + 1 if single else i, joined=axis.is_temperature)
             if not single and k:
                 style |= {"markerfacecolor": "white", "linewidth": 0.8}
             axes.plot(line.x, y, label=name if single else f"{drawable(line.label, 24)}, {name}", **style)
@@ -240,7 +247,7 @@ def _mark_cells(axes: Axes, evidence: Evidence, contrast: str, line: Line, chose
     for kind, face in (("raw", "white"), ("bh", BLACK)):
         if spots[kind]:
             x, y = zip(*spots[kind], strict=True)
-            axes.scatter(x, y, s=13, facecolor=face, edgecolor=BLACK, linewidth=0.7)
+            axes.scatter(x, y, s=14, facecolor=face, edgecolor=BLACK if kind == "raw" else "white", linewidth=0.7)
 
 
 def _same_span(panels: Sequence[Axes]) -> None:
@@ -253,23 +260,16 @@ def _same_span(panels: Sequence[Axes]) -> None:
         axes.set_ylim(middle - half, middle + half)
 
 
-def _legend_below(figure: object, axes: Axes, *, with_marks: bool) -> None:
-    from matplotlib.figure import Figure
-    from matplotlib.lines import Line2D
-
-    assert isinstance(figure, Figure)
-    handles, labels = axes.get_legend_handles_labels()
-    unique = dict(zip(labels, handles, strict=True))
+def _legend_above(figure: Figure, panels: Iterable[Axes], *, with_marks: bool) -> None:
+    unique: dict[str, Any] = {}
+    for axes in panels:
+        handles, labels = axes.get_legend_handles_labels()
+        unique |= dict(zip(labels, handles, strict=True))
     if with_marks:
-        unique["p uncorrected"] = Line2D(
-            [], [], marker="o", markersize=9, markerfacecolor="none", color=BLACK, linestyle="none"
-        )
-        unique["also Benjamini–Hochberg"] = Line2D(
-            [], [], marker="*", markersize=11, color=ORANGE, markeredgecolor=BLACK, linestyle="none"
-        )
-    figure.legend(
-        unique.values(), unique.keys(), loc="outside lower center", ncols=min(len(unique), 5 if WIDTH > 6 else 3)
-    )
+        empty: dict[str, Any] = {"linestyle": "none", "markeredgecolor": BLACK}
+        unique["p uncorrected"] = Line2D([], [], marker="o", markersize=9, markerfacecolor="none", **empty)
+        unique["also Benjamini–Hochberg"] = Line2D([], [], marker="*", markersize=11, color=ORANGE, **empty)
+    figure.legend(unique.values(), unique.keys(), loc="outside upper center", ncols=min(len(unique), 4))
 
 
 def _left_out(axis: ConditionAxis, shown: int | None = None) -> str:

@@ -16,7 +16,7 @@ from kd_ray.analysis.report.axis import ConditionAxis, condition_axis
 from kd_ray.analysis.report.disagreement import Disagreement, disagreements, matrices
 from kd_ray.analysis.report.evidence import Evidence, read_evidence
 from kd_ray.analysis.report.findings import make_findings
-from kd_ray.analysis.report.next_step import command, in_words, open_steps
+from kd_ray.analysis.report.next_step import commands, in_words, open_steps
 from kd_ray.analysis.report.page import Section, page
 from kd_ray.analysis.report.power import power_curves
 from kd_ray.analysis.report.published import Published, find_published
@@ -113,7 +113,7 @@ def make_report(results: Results, sweep: str, *, store: str | None = None) -> di
             evidence,
             problem=problem,
             steps=[in_words(step) for step in steps],
-            commands=list(dict.fromkeys(filter(None, (command(step, sweep, store) for step in steps)))),
+            commands=commands(steps, sweep, store),
         ),
         sections=sections,
         rendered=rendered,

@@ -12,6 +12,10 @@ from kd_ray.analysis.report.published import Published
 from kd_ray.analysis.report.study import Condition, FloatArray, Study
 from kd_ray.analysis.report.table import Cell, Column, Measured, ReportTable, percent, without_empty_columns
 
+_SCALED = (
+    *("effect", "ci_low", "ci_high", "mean_baseline", "mean_treatment", "label_difference"),
+    *("sampling_sd", "smallest_detectable"),
+)
 _RUNS = "Mean ± sd over runs (seeds), ddof = 1"
 
 
@@ -225,31 +229,17 @@ def test_table(evidence: Evidence, analysis: str, name: str, title: str, caption
     rows = []
     for row in evidence.of(analysis):
         scale = 100.0 if row["metric"] in IN_PERCENT and analysis != "trend" else 1.0
+        scaled = {name: None if row[name] is None else scale * row[name] for name in _SCALED}
         rows.append(
             (
                 _contrast(row),
                 short(row["metric"]),
                 row["sensitive_feature"],
                 row["condition"],
-                row["n_baseline"],
-                row["n_treatment"],
-                *(
-                    None if row[column] is None else scale * row[column]
-                    for column in (
-                        "mean_baseline",
-                        "mean_treatment",
-                        "label_difference",
-                        "effect",
-                        "ci_low",
-                        "ci_high",
-                        "sampling_sd",
-                    )
-                ),
-                row["p"],
-                row["q"],
-                row["p_holm"],
-                row["p_permutation"],
-                None if row["smallest_detectable"] is None else scale * row["smallest_detectable"],
+                *(scaled[name] for name in ("effect", "ci_low", "ci_high")),
+                *(row[name] for name in ("p", "q", "p_holm", "p_permutation", "n_baseline", "n_treatment")),
+                *(scaled[name] for name in ("mean_baseline", "mean_treatment", "label_difference")),
+                *(scaled[name] for name in ("sampling_sd", "smallest_detectable")),
                 row["test"],
                 ", ".join(row["flags"] or ()) or None,
             )
@@ -263,20 +253,20 @@ def test_table(evidence: Evidence, analysis: str, name: str, title: str, caption
             Column(name="metric"),
             Column(name="feature"),
             Column(name="condition"),
-            Column(name="n baseline"),
-            Column(name="n"),
-            Column(name="baseline"),
-            Column(name="treatment"),
-            Column(name="label DPD"),
             Column(name="effect", digits=3),
             Column(name="from", digits=3),
             Column(name="to", digits=3),
-            Column(name="sampling sd", digits=3),
             Column(name="p", digits=3, is_p=True),
             Column(name="q", digits=3, is_p=True),
             Column(name="p after Holm", digits=3, is_p=True),
             Column(name="p by exchange", digits=3, is_p=True),
-            Column(name="smallest detectable"),
+            Column(name="n baseline"),
+            Column(name="n"),
+            Column(name="baseline", digits=3),
+            Column(name="treatment", digits=3),
+            Column(name="label DPD", digits=3),
+            Column(name="sampling sd", digits=3),
+            Column(name="smallest detectable", digits=3),
             Column(name="test"),
             Column(name="flags"),
         ],
@@ -416,7 +406,12 @@ def _count(evidence: Evidence, condition: Condition, contrast: str) -> Measured 
 
 
 def _contrast(row: Row) -> str:
-    words = {SCRATCH: "against scratch", TEACHER: "against the teacher"}
+    words = {
+        SCRATCH: "against scratch",
+        TEACHER: "against the teacher",
+        "temperature_low": "low temperatures",
+        "temperature_high": "high temperatures",
+    }
     return words.get(row["contrast"] or "", (row["contrast"] or "").replace("_", " "))
 
 

@@ -132,18 +132,25 @@ def _draw_frontier(axes: Axes, study: Study, axis: ConditionAxis, accuracy_R: Fl
         style = {name: value for name, value in look(i).items() if name != "linestyle"}
         label = drawable(line.label, 30)
         points = [_point(axes, c, accuracy_R, values_R, label=label, **style) for c in line.conditions]
-        if axis.is_temperature:
-            axes.plot(*zip(*points, strict=True), color=style["color"], linewidth=0.7, alpha=0.5)
         names = [c.label.split(" ")[0] if axis.is_temperature else drawable(c.label, 18) for c in line.conditions]
         ends = [k in (0, len(points) - 1) for k in range(len(points))]
         students += zip(names, points, ends, strict=True)
     best = _pareto([point for _, point, _ in students if not np.isnan(point[0] + point[1])])
     label = "no student is better in both"
     axes.plot([x for x, _ in best], [y for _, y in best], color=BLACK, linewidth=0.9, zorder=1, label=label)
-    for name, point, is_end in students:
-        if point in best or is_end:
-            axes.annotate(name, point, xytext=(4, 4), textcoords="offset points", fontsize=6.5)
+    _name_points(axes, [(name, point) for name, point, is_end in students if point in best or is_end])
     _teacher_if_near(axes, study, accuracy_R, values_R)
+
+
+def _name_points(axes: Axes, named: Sequence[tuple[str, tuple[float, float]]]) -> None:
+    """Write names beside points, where they do not cover one another."""
+    axes.autoscale_view()
+    placed: list[tuple[float, float]] = []
+    for name, point in named:
+        x, y = axes.transAxes.inverted().transform(axes.transData.transform(point))
+        if np.isfinite(x + y) and all(abs(x - px) > 0.2 or abs(y - py) > 0.07 for px, py in placed):
+            axes.annotate(name, point, xytext=(4, 4), textcoords="offset points", fontsize=6.5)
+            placed.append((float(x), float(y)))
 
 
 def _teacher_if_near(axes: Axes, study: Study, accuracy_R: FloatArray, values_R: FloatArray) -> None:

@@ -26,8 +26,8 @@ _SHORT = {
 _TESTS = {"spearman": "Spearman", "kendall": "Kendall", "jonckheere_terpstra": "Jonckheere–Terpstra"}
 IN_PERCENT = frozenset(_SHORT) - {"individual_fairness", "individual_fairness_hard"}
 """Metrics that are rates, and so shown in percent."""
-_MOST = 6
-"""Metrics named in a sentence; the tables have all."""
+_MOST = {SCRATCH: 6, TEACHER: 3}
+"""Metrics named in a sentence; the tables have all. Students differ from a larger teacher in almost everything."""
 _FLAGS = {
     "shared_teacher": "Students of several seeds learned from one teacher: against the teacher they are no independent samples, "
     "and nothing is said about other teachers.",
@@ -162,10 +162,11 @@ def _differences(evidence: Evidence, analysis: str, contrast: str, found: list[s
     sentences = [_difference(same, tried, evidence.level) for same in groups]
     before = "At equal accuracy, against" if analysis == "matched_accuracy" else "Against"
     if sentences:
-        more = f" {_plural(len(sentences) - _MOST, 'more metric')} are in the tables." if len(sentences) > _MOST else ""
+        most = _MOST[contrast]
+        more = f" {len(sentences) - most} more in the tables." if len(sentences) > most else ""
         found.append(
             f"{before} {BASELINE[contrast]}, after Benjamini & Hochberg ({_runs(survive)}): "
-            f"{'; '.join(sentences[:_MOST])}.{more}{_remarks(survive)}"
+            f"{'; '.join(sentences[:most])}.{more}{_remarks(survive)}"
         )
     rest = [row for row in rows if not _survives(row, evidence.level)]
     if rest:
@@ -204,8 +205,8 @@ def _trends(evidence: Evidence, found: list[str], still_open: list[str]) -> None
             exchanged = [row["p_permutation"] for row in same if row["p_permutation"] is not None]
             if all(_survives(row, evidence.level) for row in same) and all(p < evidence.level for p in exchanged):
                 way = "rises" if same[0]["effect"] > 0 else "falls"
-                tests = ", ".join(f"{_TESTS.get(row['test'], row['test'])} {row['effect']:+.2f}" for row in same)
-                established.append(f"{_subject(same[0])} {way} ({tests})".replace("-", "−"))
+                tests = ", ".join(f"{_TESTS.get(row['test'], row['test'])} {_signed(row['effect'])}" for row in same)
+                established.append(f"{_subject(same[0])} {way} ({tests})")
             else:
                 rest.append(_subject(same[0]))
         runs = f"n = {over[0]['n_treatment']} runs"
@@ -251,6 +252,10 @@ def _nothing_compared(study: Study) -> str:
         return "No distilled student is complete yet, so nothing could be compared."
     counts = ", ".join(f"{c.label} n = {c.n}" for c in study.conditions[:6])
     return f"No difference could be tested: a test needs two seeds on each side ({counts})."
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.2f}".replace("-", "−")
 
 
 def _survives(row: Row, level: float) -> bool:
@@ -316,7 +321,7 @@ def _ends(row: Row, level: float) -> str:
     if row["ci_low"] is None or row["ci_high"] is None:
         return "no interval"
     show = points if row["metric"] in IN_PERCENT else lambda value: f"{value:+.4f}".replace("-", "−")
-    return f"{1 - level:.0%} interval {show(row['ci_low'])} to {show(row['ci_high'])}".replace("%", " %")
+    return f"{100 * (1 - level):g} % interval {show(row['ci_low'])} to {show(row['ci_high'])}"
 
 
 def _detectable(rows: Sequence[Row]) -> str:

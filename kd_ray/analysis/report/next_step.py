@@ -1,10 +1,12 @@
 """The command that would settle more, from the comparisons as they stand in the store."""
 
 import shlex
+from collections.abc import Sequence
 from dataclasses import fields
 
 from kd_ray.analysis.comparisons import Comparison
 from kd_ray.analysis.planning import NextStep, next_steps
+from kd_ray.analysis.power import MOST_RUNS
 from kd_ray.analysis.runs import load_runs
 from kd_ray.results.query import Results
 
@@ -26,9 +28,7 @@ def open_steps(results: Results, sweep: str) -> list[NextStep]:
 
 
 def command(step: NextStep, sweep: str, store: str | None) -> str:
-    """What to type; empty when no number of runs that is worth proposing would do. `store` is None for the default one."""
-    if not step.overrides:
-        return ""
+    """What to type; `store` is None for the default one."""
     options = [
         *(f"--set {shlex.quote(it)}" for it in step.overrides),
         *([f"--store {shlex.quote(store)}"] if store else []),
@@ -36,16 +36,23 @@ def command(step: NextStep, sweep: str, store: str | None) -> str:
     return " ".join(["kd-ray resume", sweep, *options])
 
 
+def commands(steps: Sequence[NextStep], sweep: str, store: str | None) -> list[str]:
+    """The commands of the step that takes least and of the one that takes most, which includes the others."""
+    possible = sorted((step for step in steps if step.overrides), key=lambda step: step.n_needed or 0)
+    ends = [possible[0], possible[-1]] if possible else []
+    return list(dict.fromkeys(command(step, sweep, store) for step in ends))
+
+
 def in_words(step: NextStep) -> str:
     """A step as a sentence."""
-    about = f"{_WHAT.get(step.what, step.what)} differences against {_CONTRASTS.get(step.contrast, step.contrast)}"
+    noun = "difference" if step.num_open == 1 else "differences"
+    about = f"{_WHAT.get(step.what, step.what)} {noun} against {_CONTRASTS.get(step.contrast, step.contrast)}"
     if step.n_now < 2:
         return f"One run on a side: {about} cannot be tested; {step.n_needed} seeds are what studies of the field have."
-    count = f"{step.num_open:,} {about} {'has' if step.num_open == 1 else 'have'} p below the level uncorrected and not corrected"
+    count = f"{step.num_open:,} {about} {'has' if step.num_open == 1 else 'have'} p below the level only uncorrected"
     if step.n_needed is None:
-        return f"{count}; even 200 seeds would not settle half of them, if they are as large as they look."
+        return f"{count}; even {MOST_RUNS} seeds would not settle half of them, if they are as large as they look."
     return (
         f"{count}; {step.n_needed} seeds on each side (now {step.n_now}) would settle half of them, if they are as "
-        "large as they look. "
-        "Differences that were picked for being large look larger than they are."
+        "large as they look."
     )

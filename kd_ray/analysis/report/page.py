@@ -1,7 +1,8 @@
 """The page: everything in one file, so that it can be sent and opened anywhere without a network."""
 
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from typing import Any
 
@@ -52,7 +53,7 @@ def page(
         lead=lead,
         missing=missing,
         foot=foot,
-        findings=findings.groups(),
+        findings=[replace(group, sentences=tuple(map(unbroken, group.sentences))) for group in findings.groups()],
         commands=findings.commands,
         sections=[
             {
@@ -69,11 +70,17 @@ def page(
     )
 
 
+def unbroken(text: str) -> str:
+    """Text whose numbers stay on one line with their signs and units."""
+    text = re.sub(r"(?<=\d) (?=%)", "\u00a0", text)
+    return re.sub(r"\b([npqT]) ([=<]) (?=\d)", "\\1\u00a0\\2\u00a0", text)
+
+
 def _figure(drawing: Drawing, rendered: Rendered, number: int) -> dict[str, Any]:
     return {
         "name": drawing.name,
         "title": drawing.title,
-        "caption": drawing.caption,
+        "caption": unbroken(drawing.caption),
         "number": number,
         # Drawn by us; matplotlib escapes the texts in it.
         "svg": Markup(rendered.inline(drawing.name)),  # noqa: S704
@@ -85,7 +92,7 @@ def _table(table: ReportTable, number: int) -> dict[str, Any]:
     return {
         "name": table.name,
         "title": table.title,
-        "caption": table.caption,
+        "caption": unbroken(table.caption),
         "number": number,
         "columns": [
             {"title": c.title, "numeric": is_number} for c, is_number in zip(table.columns, numeric, strict=True)
@@ -96,6 +103,7 @@ def _table(table: ReportTable, number: int) -> dict[str, Any]:
                 {
                     "text": shown(cell, column),
                     "numeric": is_number,
+                    "long": isinstance(cell, str) and len(cell) > 40,
                     "key": sort_key(cell) if is_number or isinstance(cell, Measured) or cell is None else None,
                 }
                 for cell, column, is_number in zip(row, table.columns, numeric, strict=True)

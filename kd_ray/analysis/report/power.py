@@ -45,7 +45,7 @@ def power_curves(study: Study, evidence: Evidence) -> Drawing | None:
         _dress(axes, n_now)
         axes.set_title(name)
         axes.set_ylabel("smallest difference found (points)")
-        axes.legend(fontsize=6.5)
+        axes.legend(fontsize=6.5, loc="upper right")
     power = next(row["power"] for row in chosen)
     against = "scratch" if contrast == SCRATCH else "the teacher"
     return Drawing(
@@ -63,7 +63,9 @@ def power_curves(study: Study, evidence: Evidence) -> Drawing | None:
 
 
 def _draw(axes: Axes, rows: Sequence[Row], column: str, label: str, i: int) -> None:
-    points = sorted((row["n_treatment"], 100 * row[column]) for row in rows if row[column] is not None)
+    points = sorted(
+        (row["n_treatment"], 100 * row[column]) for row in rows if row[column] is not None and row[column] <= 1
+    )
     if points:
         axes.plot(*zip(*points, strict=True), label=label, **look(i))
 
@@ -76,6 +78,8 @@ def _dress(axes: Axes, n_now: int) -> None:
     for it in (axes.xaxis, axes.yaxis):
         it.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         it.set_minor_formatter(NullFormatter())
+    # No difference of rates is larger.
+    axes.set_ylim(top=min(100.0, axes.get_ylim()[1]))
     if n_now > 1:
         axes.axvline(n_now, **EXPECTED)
     axes.set_xlabel("seeds on each side (log scale)")
