@@ -122,7 +122,8 @@ def _differences(comparison: SweepComparison) -> str:
             versus = contrast.removesuffix("_vs_distilled")
             raw = sum((row.p or 0.0) < row.level for row in rows)
             lines.append(
-                f"{words}, distilled against {versus}: {raw} of {len(rows)} differences have p < {rows[0].level:g}, {len(found)} have q"
+                f"{words}, distilled against {versus}: {raw} of {len(rows)} differences have p < {rows[0].level:g}, "
+                f"{len(found)} q < {rows[0].level:g}"
             )
             if found:
                 lines.append(_difference_table(found[:_SHOWN]))

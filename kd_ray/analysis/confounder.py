@@ -138,7 +138,8 @@ def _matched(
     rows = []
     for b, treatment in enumerate(treatments, start=1):
         effect, se = fit.difference(0, b)
-        t = effect / se if se > 0 else float("nan")
+        # One run says nothing of its own spread, and that of others is no substitute across roles.
+        t = effect / se if se > 0 and min(baseline.n, treatment.n) > 1 else float("nan")
         half = float(special.stdtrit(fit.df, 1 - options.level / 2)) * se
         reach = [(it[:, 0].min(), it[:, 0].max()) for it in (values[0], values[b])]
         apart = reach[0][1] < reach[1][0] or reach[1][1] < reach[0][0]
@@ -156,8 +157,8 @@ def _matched(
                     "accuracy_baseline": number(fit.accuracy_K[0]),
                     "accuracy_treatment": number(fit.accuracy_K[b]),
                     "effect": effect,
-                    "ci_low": effect - half,
-                    "ci_high": effect + half,
+                    "ci_low": None if np.isnan(t) else effect - half,
+                    "ci_high": None if np.isnan(t) else effect + half,
                     "test": "ancova_t",
                     "statistic": number(t),
                     "df": float(fit.df),

@@ -155,7 +155,10 @@ def _levels(runs: SweepRuns, measured: Measured, condition: Condition, options: 
                     "sampling_sd": linear_sd if metric.name == "accuracy" else number(draws_BM[:, m].std(ddof=1)),
                     "sampling_bias": number(draws_BM[:, m].mean() - mean_M[m]),
                     "label_difference": _label_difference(measured, metric, condition),
-                    "flags": ("n<2",) if condition.n < 2 else (),
+                    "flags": (
+                        *(["n<2"] if condition.n < 2 else []),
+                        *(["undefined"] if np.isnan(mean_M[m]) else []),
+                    ),
                 }
             )
         )

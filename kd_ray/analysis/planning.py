@@ -89,7 +89,8 @@ def next_steps(runs: SweepRuns, rows: Sequence[Comparison]) -> list[NextStep]:
     for contrast in dict.fromkeys(row.contrast for row in rows if row.analysis in ("class_bias", "fairness")):
         for what in ("class_bias", "fairness"):
             mine = [row for row in rows if (row.analysis, row.contrast) == (what, contrast)]
-            if not mine or contrast is None:
+            # Given weights are one teacher for good.
+            if not mine or contrast is None or (contrast != SCRATCH and _has_given_teachers(runs)):
                 continue
             n_now = min(min(row.n_baseline or 0, row.n_treatment or 0) for row in mine)
             if n_now < 2:
@@ -109,6 +110,10 @@ def next_steps(runs: SweepRuns, rows: Sequence[Comparison]) -> list[NextStep]:
                 n_needed = None if settles > MOST_RUNS else max(int(settles), n_now + 1)
                 found.append(_step(runs, contrast, what, len(still_open), n_now, n_needed))
     return found
+
+
+def _has_given_teachers(runs: SweepRuns) -> bool:
+    return all(trial["teacher_seed"] is None for trial in runs.trials if trial["role"] == "distilled")
 
 
 def _step(runs: SweepRuns, contrast: str, what: str, num_open: int, n_now: int, n_needed: int | None) -> NextStep:

@@ -22,9 +22,7 @@ def temperature_trends(runs: SweepRuns, measured: Measured, options: Options) ->
     rows: dict[tuple[str, str], list[Comparison]] = defaultdict(list)
     for series in temperature_series(runs):
         for side in (LOW, HIGH):
-            chosen = [
-                it for it in series if (it.key["temperature"] <= options.split) == (side == LOW) or _at(it, options)
-            ]
+            chosen = [it for it in series if _is_on(side, it.key["temperature"], options.split)]
             if len({it.key["temperature"] for it in chosen}) > 1:
                 for row in _side(runs, measured, chosen, side, options):
                     rows[side, row.test or ""].append(row)
@@ -41,8 +39,8 @@ def temperature_series(runs: SweepRuns) -> list[list[Condition]]:
     return [sorted(series, key=lambda it: it.key["temperature"]) for series in found.values()]
 
 
-def _at(condition: Condition, options: Options) -> bool:
-    return bool(condition.key["temperature"] == options.split)
+def _is_on(side: str, temperature: float, split: float) -> bool:
+    return temperature <= split if side == LOW else temperature >= split
 
 
 def _side(
