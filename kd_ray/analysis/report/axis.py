@@ -1,7 +1,7 @@
 """The x axis of a report: temperature where there is one, else the conditions side by side; and lines with intervals over it."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,6 @@ from kd_ray.analysis.report.style import (
 
 MAX_SERIES = 8
 """Lines in one panel that can still be told apart."""
-MAX_REFERENCES = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +54,10 @@ class ConditionAxis:
     """What stands under the axis."""
     is_temperature: bool
 
+    def first(self, count: int) -> "ConditionAxis":
+        """The same axis with its first lines only."""
+        return replace(self, lines=self.lines[:count], num_left_out=self.num_left_out + max(0, len(self.lines) - count))
+
     def dress(self, axes: Axes, *, label: bool = True) -> None:
         """Scale, ticks and label of the x axis."""
         positions = [x for x, _ in self.ticks]
@@ -64,8 +67,12 @@ class ConditionAxis:
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_xticklabels([name for _, name in shown])
         if not self.is_temperature:
-            long = max((len(name) for _, name in shown), default=0) * len(shown) > 60
-            axes.tick_params(axis="x", labelrotation=60 if long else 0, length=0)
+            is_wide = sum(0.075 * len(name) + 0.1 for _, name in shown) > _width_in(axes)
+            axes.tick_params(axis="x", labelrotation=60 if is_wide else 0, length=0)
+            for text in axes.get_xticklabels():
+                text.set(
+                    horizontalalignment="right" if is_wide else "center", rotation_mode="anchor" if is_wide else None
+                )
             axes.set_xlim(-0.6, max(len(positions), 1) - 0.4)
         if label:
             axes.set_xlabel(self.label)
@@ -91,7 +98,7 @@ def condition_axis(study: Study) -> ConditionAxis:
     lines = (
         [Line(label="distilled", conditions=distilled, x=np.arange(len(distilled), dtype=float))] if distilled else []
     )
-    ticks = tuple((float(i), drawable(condition.label, 30)) for i, condition in enumerate(distilled))
+    ticks = tuple((float(i), drawable(name, 30)) for i, name in enumerate(_short_labels(distilled)))
     return _axis(lines, ticks, label="", is_temperature=False)
 
 
@@ -121,18 +128,67 @@ def draw_lines(axes: Axes, axis: ConditionAxis, values_R: FloatArray, *, scale: 
         )
 
 
-def draw_references(axes: Axes, study: Study, values_R: FloatArray, *, scale: float = 100.0) -> None:
-    """Teacher and scratch as horizontal lines, their intervals as bands."""
+def draw_references(
+    axes: Axes, study: Study, axis: ConditionAxis, values_R: FloatArray, *, scale: float = 100.0
+) -> None:
+    """Teacher and scratch as horizontal lines with their intervals as bands; where there are several, each beside its own students."""
     for role, drawn in (("teacher", TEACHER), ("scratch", SCRATCH)):
-        for condition in study.of_role(role)[:MAX_REFERENCES]:
-            it = interval(scale * condition.over_runs(values_R))
-            if np.isnan(it.mean):
-                continue
-            axes.axhline(it.mean, label=drawable(condition.label, 40), zorder=1.5, **drawn)
-            if not np.isnan(it.half_width):
-                axes.axhspan(
-                    it.mean - it.half_width, it.mean + it.half_width, color=drawn["color"], alpha=0.12, linewidth=0
-                )
+        conditions = study.of_role(role)
+        if len(conditions) == 1 or not axis.is_temperature:
+            spans = [(None, conditions[0])] if len(conditions) == 1 else _beside(study, axis, role)
+            for place, condition in spans:
+                _draw_reference(axes, role, interval(scale * condition.over_runs(values_R)), place, drawn)
+            continue
+        for i, line in enumerate(axis.lines):
+            # As many lines as there are students; the color says whose.
+            for condition in matching(study, role, line.conditions[0])[:1]:
+                it = interval(scale * condition.over_runs(values_R))
+                axes.axhline(it.mean, label=role, zorder=1.5, **{**drawn, "color": look(i)["color"]})
+
+
+def matching(study: Study, role: str, student: Condition) -> list[Condition]:
+    """The teachers, or the scratch students, that a distilled condition is to be seen beside."""
+    model = student.axes["teacher" if role == "teacher" else "model"]
+    return [
+        condition
+        for condition in study.of_role(role)
+        if condition.axes["model"] == model
+        and condition.axes["dataset_id"] == student.axes["dataset_id"]
+        and set(condition.settings) <= set(student.settings)
+    ]
+
+
+def legend_columns(labels: Iterable[str]) -> int:
+    """Entries of a legend that stand side by side without leaving the page."""
+    lengths = [len(label) for label in labels]
+    return max(1, min(len(lengths), int(100 / (max(lengths, default=1) + 7))))
+
+
+def _beside(study: Study, axis: ConditionAxis, role: str) -> list[tuple[float, Condition]]:
+    return [
+        (float(x), reference)
+        for line in axis.lines
+        for x, condition in zip(line.x, line.conditions, strict=True)
+        for reference in matching(study, role, condition)[:1]
+    ]
+
+
+def _draw_reference(axes: Axes, role: str, it: Interval, place: float | None, drawn: dict[str, Any]) -> None:
+    """One line with its band: across the panel, or only around a place on the x axis."""
+    if np.isnan(it.mean):
+        return
+    band = {"color": drawn["color"], "alpha": 0.12, "linewidth": 0}
+    low, high = it.mean - it.half_width, it.mean + it.half_width
+    if place is None:
+        axes.axhline(it.mean, label=role, zorder=1.5, **drawn)
+    else:
+        axes.plot([place - 0.38, place + 0.38], [it.mean, it.mean], label=role, zorder=1.5, **drawn)
+    if np.isnan(it.half_width):
+        return
+    if place is None:
+        axes.axhspan(low, high, **band)
+    else:
+        axes.fill_between([place - 0.38, place + 0.38], low, high, **band)
 
 
 def look(i: int, *, joined: bool = True) -> dict[str, Any]:
@@ -160,6 +216,16 @@ def counts_in_words(study: Study) -> str:
             parts.append(f"{seeds(conditions)} {role} run{'s' if max(c.n for c in conditions) > 1 else ''}")
     per = " per condition" if len(study.of_role("distilled")) > 1 else ""
     return ", ".join(parts) + per
+
+
+def _short_labels(conditions: Sequence[Condition]) -> list[str]:
+    """Labels without what they all have in common."""
+    parts = [condition.label.split(", ") for condition in conditions]
+    common = set(parts[0]).intersection(*parts[1:]) if len(parts) > 1 else set()
+    return [
+        ", ".join(part for part in it if part not in common) or condition.label
+        for it, condition in zip(parts, conditions, strict=True)
+    ]
 
 
 def _axis(

@@ -18,6 +18,7 @@ from kd_ray.analysis.report.axis import (
     draw_lines,
     draw_references,
     interval,
+    legend_columns,
     look,
 )
 from kd_ray.analysis.report.evidence import SCRATCH, TEACHER, Evidence
@@ -26,6 +27,7 @@ from kd_ray.analysis.report.style import BLACK, EXPECTED, ORANGE, Drawing, drawa
 
 PANELS = 12
 """Classes with a panel of their own."""
+_LINES_PER_CLASS = 3
 HEAT_ROWS = 40
 """Classes in a heat map whose names can still be read."""
 INTERVAL = "Points are means, bars and bands 95 % t intervals over runs (seeds)"
@@ -37,13 +39,14 @@ def class_accuracy(study: Study, evidence: Evidence, axis: ConditionAxis) -> Dra
     chosen = largest_effects(study, evidence, PANELS)
     if not len(chosen) or not axis.lines:
         return None
+    axis = axis.first(_LINES_PER_CLASS)
     columns = min(len(chosen), 5 if 4 < len(chosen) <= 10 and len(chosen) != 8 else 4)
     rows = math.ceil(len(chosen) / columns)
     figure = new_figure(0.85 + 1.5 * rows)
     panels = figure.subplots(rows, columns, squeeze=False, sharex=True)
     for place, axes in zip(chosen, panels.flat, strict=False):
         values_R = study.class_accuracy_RC[:, place]
-        draw_references(axes, study, values_R)
+        draw_references(axes, study, axis, values_R)
         draw_lines(axes, axis, values_R)
         for line in axis.lines:
             _mark(axes, study, evidence, line, int(place))
@@ -57,7 +60,7 @@ def class_accuracy(study: Study, evidence: Evidence, axis: ConditionAxis) -> Dra
         if i % columns == 0:
             axes.set_ylabel("accuracy (%)")
     figure.supxlabel(axis.label, fontsize=9)
-    _legend_above(figure, panels.flat[:1], with_marks=bool(evidence.class_bias))
+    _legend_above(figure, panels.flat[:1], with_marks=evidence.has_class_tests)
     which = (
         "All classes"
         if len(chosen) == len(study.class_names)
@@ -65,9 +68,8 @@ def class_accuracy(study: Study, evidence: Evidence, axis: ConditionAxis) -> Dra
     )
     tested = (
         " Marks stand for a class accuracy ÷ overall accuracy that differs from scratch: ring p < "
-        f"{evidence.level:g} uncorrected, "
-        "star also after Benjamini & Hochberg over all classes of the condition."
-        if evidence.class_bias
+        f"{evidence.level:g} uncorrected, star also after Benjamini & Hochberg over all classes of the condition."
+        if evidence.has_class_tests
         else ""
     )
     return Drawing(
@@ -83,10 +85,14 @@ def counts(study: Study, evidence: Evidence, axis: ConditionAxis) -> Drawing | N
     """Accuracy, #SC and #TC over temperature (Figures 3 and 8)."""
     if not axis.lines:
         return None
-    shown = [contrast for contrast in (SCRATCH, TEACHER) if evidence.of("class_bias_counts", contrast=contrast)]
+    shown = [
+        contrast
+        for contrast in (SCRATCH, TEACHER)
+        if any(row["num_significant"] is not None for row in evidence.of("class_bias_counts", contrast=contrast))
+    ]
     figure = new_figure(3.1)
     panels = figure.subplots(1, 1 + len(shown), squeeze=False)[0]
-    draw_references(panels[0], study, study.values("accuracy"))
+    draw_references(panels[0], study, axis, study.values("accuracy"))
     draw_lines(panels[0], axis, study.values("accuracy"))
     panels[0].set_ylabel("accuracy (%)")
     panels[0].set_title("test accuracy")
@@ -94,7 +100,8 @@ def counts(study: Study, evidence: Evidence, axis: ConditionAxis) -> Drawing | N
         _draw_counts(axes, evidence, axis, contrast)
         axes.set_title(f"{'#SC: scratch' if contrast == SCRATCH else '#TC: teacher'} against distilled")
         axes.set_ylabel(f"classes of {len(study.class_names):,}")
-        axes.set_ylim(bottom=-0.03 * axes.get_ylim()[1])
+        top = max(1.05, axes.get_ylim()[1])
+        axes.set_ylim(-0.03 * top, top)
         axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     for axes in panels:
         axis.dress(axes, label=False)
@@ -102,10 +109,9 @@ def counts(study: Study, evidence: Evidence, axis: ConditionAxis) -> Drawing | N
     _legend_above(figure, panels, with_marks=False)
     tested = (
         f" Counts are classes whose accuracy ÷ overall accuracy differs (Welch's t, level {evidence.level:g}): "
-        "uncorrected as published, "
-        "and after Benjamini & Hochberg and Holm over the classes of a condition. The dotted line is the count that "
-        "is expected "
-        "uncorrected if no class differed."
+        "uncorrected as published, and after Benjamini & Hochberg and Holm over the classes of a condition. The "
+        "dotted line is the count that is expected uncorrected if no class "
+        f"differed.{' Open markers: after Benjamini & Hochberg.' if len(axis.lines) > 1 else ''}"
     )
     return Drawing(
         name="accuracy-and-counts",
@@ -130,30 +136,36 @@ def heat_map(study: Study, evidence: Evidence, axis: ConditionAxis) -> Drawing |
     strongest = max(float(np.nanmax(np.abs(map_))) if np.isfinite(map_).any() else 0.0 for map_ in maps) or 1.0
     names = [drawable(study.class_names[place], 20) for place in chosen]
     height = min(0.24, 8.2 / len(chosen)) * len(chosen)
-    stacked = len(panels) > 2 or len(panels[0][1].conditions) * len(panels) > 30
-    figure = new_figure((height + 1.0) * (len(panels) if stacked else 1) + 0.3)
-    grid = figure.subplots(len(panels) if stacked else 1, 1 if stacked else len(panels), squeeze=False)
+    side_by_side = min(len(panels), 2 if len(panels[0][1].conditions) <= 15 else 1)
+    rows = math.ceil(len(panels) / side_by_side)
+    figure = new_figure((height + 1.0) * rows + 0.3)
+    grid = figure.subplots(rows, side_by_side, squeeze=False)
     mesh = None
-    for axes, (contrast, line), map_ in zip(grid.flat, panels, maps, strict=True):
+    for axes in grid.flat[len(panels) :]:
+        axes.remove()
+    for axes, (contrast, line), map_ in zip(grid.flat, panels, maps, strict=False):
         mesh = axes.pcolormesh(
             map_, cmap="PuOr_r", norm=TwoSlopeNorm(0, -strongest, strongest), rasterized=map_.size > 2000
         )
         _mark_cells(axes, evidence, contrast, line, chosen)
         axes.invert_yaxis()
         axes.grid(visible=False)
-        axes.set_yticks(np.arange(len(chosen)) + 0.5, names if stacked or axes is grid.flat[0] else [], fontsize=7)
-        labels = [
-            c.label.split(",")[0].removeprefix("T=") if axis.is_temperature else drawable(c.label)
-            for c in line.conditions
-        ]
-        axes.set_xticks(np.arange(len(labels)) + 0.5, labels, fontsize=7, rotation=0 if axis.is_temperature else 60)
+        axes.set_yticks(np.arange(len(chosen)) + 0.5, names if axes in grid[:, 0] else [], fontsize=7)
+        axes.set_xticks(np.arange(len(line.conditions)) + 0.5, [_tick(axis, x) for x in line.x], fontsize=7)
+        if not axis.is_temperature:
+            for text in axes.get_xticklabels():
+                text.set(rotation=60, horizontalalignment="right", rotation_mode="anchor")
         axes.set_xlabel("temperature T" if axis.is_temperature else "")
         name = f", {drawable(line.label, 30)}" if len(axis.lines) > 1 else ""
         axes.set_title(f"distilled − {AGAINST[contrast]}{name}")
         axes.tick_params(length=0)
     assert mesh is not None
     figure.colorbar(
-        mesh, ax=list(grid.flat), label="effect (points of class accuracy, normalised)", shrink=0.8, pad=0.01
+        mesh,
+        ax=list(grid.flat[: len(panels)]),
+        label="effect (points of class accuracy, normalised)",
+        shrink=0.8,
+        pad=0.01,
     )
     which = (
         "All classes"
@@ -164,11 +176,9 @@ def heat_map(study: Study, evidence: Evidence, axis: ConditionAxis) -> Drawing |
         name="class-effects",
         title="Effect of distillation on each class",
         caption=f"{which}. Color is the mean change in class accuracy ÷ overall accuracy, times the baseline's "
-        "overall accuracy, so that 1 is a "
-        f"point of accuracy; {counts_in_words(study)}. Ring: p < {evidence.level:g} uncorrected; filled: also after "
-        "Benjamini & "
-        "Hochberg over the classes of the condition. The largest of many noisy effects look larger than they "
-        f"are.{_left_out(axis, 2)}",
+        f"overall accuracy, so that 1 is a point of accuracy; {counts_in_words(study)}. Ring: p < {evidence.level:g} "
+        "uncorrected; filled: also after Benjamini & Hochberg over the classes of the condition. The largest of "
+        f"many noisy effects look larger than they are.{_left_out(axis, 2)}",
         figure=figure,
     )
 
@@ -216,7 +226,8 @@ def _draw_counts(axes: Axes, evidence: Evidence, axis: ConditionAxis, contrast: 
             style = look(k + 1 if single else i, joined=axis.is_temperature)
             if not single and k:
                 style |= {"markerfacecolor": "white", "linewidth": 0.8}
-            axes.plot(line.x, y, label=name if single else f"{drawable(line.label, 24)}, {name}", **style)
+            label = name if single else drawable(line.label, 40)
+            axes.plot(line.x, y, label=label if single or not k else "_", **style)
         expected = [
             np.nan if row is None or row["expected_significant"] is None else row["expected_significant"]
             for row in rows
@@ -235,6 +246,10 @@ def _effects(evidence: Evidence, contrast: str, line: Line, chosen: IntArray) ->
         bias = evidence.bias(contrast, condition)
         columns.append(np.full(len(chosen), np.nan) if bias is None else bias.effect_C[chosen])
     return np.stack(columns, axis=1)
+
+
+def _tick(axis: ConditionAxis, x: float) -> str:
+    return next(name for place, name in axis.ticks if place == x)
 
 
 def _mark_cells(axes: Axes, evidence: Evidence, contrast: str, line: Line, chosen: IntArray) -> None:
@@ -269,7 +284,7 @@ def _legend_above(figure: Figure, panels: Iterable[Axes], *, with_marks: bool) -
         empty: dict[str, Any] = {"linestyle": "none", "markeredgecolor": BLACK}
         unique["p uncorrected"] = Line2D([], [], marker="o", markersize=9, markerfacecolor="none", **empty)
         unique["also Benjamini–Hochberg"] = Line2D([], [], marker="*", markersize=11, color=ORANGE, **empty)
-    figure.legend(unique.values(), unique.keys(), loc="outside upper center", ncols=min(len(unique), 4))
+    figure.legend(unique.values(), unique.keys(), loc="outside upper center", ncols=legend_columns(unique))
 
 
 def _left_out(axis: ConditionAxis, shown: int | None = None) -> str:

@@ -83,8 +83,7 @@ def make_report(results: Results, sweep: str, *, store: str | None = None) -> di
     if not study.trials:
         raise InvalidInputError(
             f"sweep {sweep}: none of its {sum(study.states.values())} trials is complete, so there is nothing to "
-            "report; "
-            f"`kd-ray status {sweep}` tells how far they are"
+            f"report; `kd-ray status {sweep}` tells how far they are"
         )
     problem = compared(results, sweep)
     evidence = read_evidence(results, study)
@@ -112,7 +111,7 @@ def make_report(results: Results, sweep: str, *, store: str | None = None) -> di
             study,
             evidence,
             problem=problem,
-            steps=[in_words(step) for step in steps],
+            steps=list(dict.fromkeys(in_words(step) for step in steps)),
             commands=commands(steps, sweep, store),
         ),
         sections=sections,
@@ -222,8 +221,8 @@ def _group_section(study: Study, evidence: Evidence, axis: ConditionAxis) -> Sec
                         "fairness-tests",
                         "Differences in fairness",
                         "Distilled minus baseline with its interval over runs; rates in percent, differences in "
-                        "points. Sampling sd: what other test samples of the "
-                        "same size would add. q after Benjamini & Hochberg over the family.",
+                        "points. Sampling sd: what other test samples of the same size would add. q after Benjamini "
+                        "& Hochberg over the family.",
                     ),
                     contents.test_table(
                         evidence,
@@ -250,8 +249,7 @@ def _trend_section(evidence: Evidence) -> Section:
         "trends",
         "Trends over temperature",
         "Rank correlation of a metric with temperature over all runs, or Jonckheere & Terpstra's test; low and high "
-        "temperatures apart, "
-        "because trends reported in the literature turn.",
+        "temperatures apart, because trends reported in the literature turn.",
     )
     return Section(name="trends", title="Trends", tables=tuple(_some([table])))
 
@@ -265,11 +263,9 @@ def _published_section(
 ) -> Section:
     words = (
         f"This sweep has the data set and the models of the {published.name} experiment in {published.paper}. Values "
-        "of the paper stand "
-        "beside those of this sweep; what could not be read is left out, not guessed.",
+        "of the paper stand beside those of this sweep; what could not be read is left out, not guessed.",
         f"Not known of the paper: {published.unknown}. Whatever this sweep sets them to is a substitute, so a "
-        "difference between the columns is no "
-        "failed replication, and equal columns are no proof of one.",
+        "difference between the columns is no failed replication, and equal columns are no proof of one.",
         *([published.statement] if published.statement else []),
     )
     table = contents.published_table(study, evidence, published, found)
@@ -301,8 +297,7 @@ def _lead(study: Study) -> str:
     taught = f"{', '.join(teachers) or 'no teacher'} → {', '.join(students) or 'no student'}"
     return (
         f"{study.dataset}, target {study.target}, {len(study.class_names):,} classes, "
-        f"{', '.join(f'{n:,}' for n in samples)} test samples; {taught}; "
-        f"{len(study.trials):,} of {count:,} trials."
+        f"{', '.join(f'{n:,}' for n in samples)} test samples; {taught}; {len(study.trials):,} of {count:,} trials."
     )
 
 

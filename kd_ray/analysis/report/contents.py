@@ -109,12 +109,9 @@ def count_table(evidence: Evidence) -> ReportTable:
         "class-counts",
         "How many classes differ",
         f"Classes whose accuracy ÷ overall accuracy differs from the baseline's, at level {evidence.level:g}: "
-        "uncorrected (#SC against scratch, #TC "
-        "against the teacher, as published), expected uncorrected if none differed, and after correction over the "
-        "classes of the "
-        "condition. Paired compares the same seeds, after Benjamini & Hochberg. The last column is the difference "
-        "that is found with "
-        "probability 0.8 after Holm.",
+        "uncorrected (#SC against scratch, #TC against the teacher, as published), expected uncorrected if none "
+        "differed, and after correction over the classes of the condition. Paired compares the same seeds, after "
+        "Benjamini & Hochberg. The last column is the difference that is found with probability 0.8 after Holm.",
         [
             Column(name="baseline"),
             Column(name="condition"),
@@ -162,11 +159,10 @@ def class_table(study: Study, evidence: Evidence) -> ReportTable:
     return _table(
         "classes",
         "Classes",
-        "Accuracy per class, and the condition in which it differs most clearly (smallest p) from scratch: effect in "
-        "points of normalised "
-        f"accuracy with its {_coverage(evidence)} interval, not corrected for having been chosen; q after Benjamini "
-        "& Hochberg over the classes of that condition. "
-        f"Counts of conditions, of {len(tested)}, with p and with q below {evidence.level:g}.",
+        "Accuracy per class, and the condition in which it differs most clearly (smallest p) from scratch: effect "
+        f"in points of normalised accuracy with its {_coverage(evidence)} interval, not corrected for having been "
+        "chosen; q after Benjamini & Hochberg over the classes of that condition. Counts of conditions, of "
+        f"{len(tested)}, with p and with q below {evidence.level:g}.",
         [
             Column(name="class"),
             Column(name="test samples"),

@@ -59,7 +59,7 @@ def matrices(study: Study, found: Sequence[Disagreement]) -> Drawing | None:
     top = max(float(matrix.max()) for matrix in shown) or 1.0
     numbered = size <= LARGEST_NUMBERED
     names = [drawable(study.class_names[place], 12) for place in places]
-    figure = new_figure(3.3)
+    figure = new_figure(3.4)
     panels = figure.subplots(1, len(chosen), squeeze=False)[0]
     for axes, it, matrix in zip(panels, chosen, shown, strict=True):
         masked = np.ma.masked_array(matrix, mask=np.eye(len(places), dtype=bool))
@@ -70,7 +70,7 @@ def matrices(study: Study, found: Sequence[Disagreement]) -> Drawing | None:
         axes.tick_params(length=0)
         axes.set_xticks(np.arange(len(places)) + 0.5, names, rotation=90, fontsize=7 if numbered else 5)
         axes.set_yticks(np.arange(len(places)) + 0.5, names if axes is panels[0] else [], fontsize=7 if numbered else 5)
-        axes.set_title(f"{drawable(it.condition.label, 26)}: {100 * it.rates.mean():.1f} %")
+        axes.set_title(f"{drawable(it.condition.label, 26)}\n{100 * it.rates.mean():.1f} %")
         axes.set_xlabel("student predicts")
         if numbered:
             _number(axes, matrix, top)
@@ -88,10 +88,9 @@ def matrices(study: Study, found: Sequence[Disagreement]) -> Drawing | None:
         name="disagreement",
         title="Where students contradict their teacher",
         caption="Test samples that the teacher predicts as one class (row) and the student as another (column), "
-        "whatever their true class; the "
-        "diagonal is left out. Mean over pairs of a student and its teacher, rounded to whole samples; above each "
-        "panel the share of "
-        f"all test samples. Pairs: {pairs}; {chosen[0].num_test:,} test samples.{others}{which}",
+        "whatever their true class; the diagonal is left out. Mean over pairs of a student and its teacher, rounded "
+        f"to whole samples; above each panel the share of all test samples. Pairs: {pairs}; {chosen[0].num_test:,} "
+        f"test samples.{others}{which}",
         figure=figure,
     )
 

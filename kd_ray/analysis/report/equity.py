@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from kd_ray.analysis.report.axis import (
     ConditionAxis,
@@ -11,6 +12,7 @@ from kd_ray.analysis.report.axis import (
     draw_lines,
     draw_references,
     interval,
+    legend_columns,
     look,
 )
 from kd_ray.analysis.report.bias import INTERVAL
@@ -32,7 +34,7 @@ def group_fairness(study: Study, fairness: Fairness, axis: ConditionAxis, name: 
     figure = new_figure(2.9)
     panels = figure.subplots(1, 2)
     for axes, metric in zip(panels, (EOD, DPD), strict=True):
-        draw_references(axes, study, fairness.metrics[metric])
+        draw_references(axes, study, axis, fairness.metrics[metric])
         draw_lines(axes, axis, fairness.metrics[metric])
         if metric == DPD:
             _label_line(axes, fairness)
@@ -40,19 +42,22 @@ def group_fairness(study: Study, fairness: Fairness, axis: ConditionAxis, name: 
         axes.set_ylabel(f"{NAMES[metric]} (%)")
     panels[0].set_title("equalized odds difference")
     panels[1].set_title("demographic parity difference")
-    handles, labels = panels[1].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(5, len(labels)))
+    _legend_below(figure, panels[1])
     return Drawing(
         name=name,
         title=f"Fairness between groups of {fairness.feature}",
         caption=f"Differences between {fairness.num_groups} groups of {fairness.feature}, one-vs-rest mean over "
-        f"classes; 0 is parity. {INTERVAL}, "
-        f"which hold for this test set; {counts_in_words(study)}. The dotted line is the DPD that the true labels "
-        "have: a model that "
-        "falls below it does so by erring. A largest minus a smallest rate grows with the number of groups and with "
-        "their noise.",
+        f"classes; 0 is parity. {INTERVAL}, which hold for this test set; {counts_in_words(study)}. The dotted line "
+        "is the DPD that the true labels have: a model that falls below it does so by erring. A largest minus a "
+        "smallest rate grows with the number of groups and with their noise.",
         figure=figure,
     )
+
+
+def _legend_below(figure: Figure, axes: Axes) -> None:
+    handles, labels = axes.get_legend_handles_labels()
+    unique = dict(zip(labels, handles, strict=True))
+    figure.legend(unique.values(), unique.keys(), loc="outside lower center", ncols=legend_columns(unique))
 
 
 def _label_line(axes: Axes, fairness: Fairness) -> None:
@@ -78,18 +83,15 @@ def frontier(study: Study, features: Sequence[Fairness], axis: ConditionAxis) ->
                 _label_line(axes, fairness)
             else:
                 axes.set_title(drawable(fairness.feature, 30))
-    handles, labels = grid[1, 0].get_legend_handles_labels()
-    unique = dict(zip(labels, handles, strict=True))
-    figure.legend(unique.values(), unique.keys(), loc="outside lower center", ncols=min(5, len(unique)))
+    _legend_below(figure, grid[1, 0])
     return Drawing(
         name="frontier",
         title="Accuracy and fairness",
         caption="Each point is the mean of a condition, bars are 95 % t intervals over runs (seeds); right and below "
-        "is better. The black line joins the "
-        "students that no other student beats in both; these and the ends of each line are named. A teacher far from "
-        "its students is given by its "
-        f"numbers. {counts_in_words(study)}. EOD tends to fall with the error "
-        "rate: a condition that is only further down the slope is not fairer at the same accuracy.",
+        "is better. The black line joins the students that no other student beats in both; these and the ends of "
+        f"each line are named. A teacher far from its students is given by its numbers. {counts_in_words(study)}. "
+        "EOD tends to fall with the error rate: a condition that is only further down the slope is not fairer at "
+        "the same accuracy.",
         figure=figure,
     )
 
@@ -104,20 +106,18 @@ def individual(study: Study, axis: ConditionAxis) -> Drawing | None:
     for axes, values_R, title in zip(
         panels, (soft_R, hard_R), ("on probabilities", "on predicted labels"), strict=True
     ):
-        draw_references(axes, study, values_R, scale=1)
+        draw_references(axes, study, axis, values_R, scale=1)
         draw_lines(axes, axis, values_R, scale=1)
         axis.dress(axes)
         axes.set_title(title)
         axes.set_ylabel("individual fairness (0 is fair)")
-    handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(5, len(labels)))
+    _legend_below(figure, panels[0])
     return Drawing(
         name="individual-fairness",
         title="Fairness between individuals",
         caption="Mean change of the prediction (total variation) per unit of distance between two test samples. "
         f"{INTERVAL}; {counts_in_words(study)}. Flatter probabilities alone lower the left panel without any other "
-        "decision; the right "
-        "panel counts decisions only.",
+        "decision; the right panel counts decisions only.",
         figure=figure,
     )
 

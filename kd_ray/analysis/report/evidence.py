@@ -66,6 +66,11 @@ class Evidence:
         return [row for row in self.of(analysis, **values) if _key(row) == key]
 
     @property
+    def has_class_tests(self) -> bool:
+        """Whether any class was tested: with one run on a side there are effects without a test."""
+        return any(np.isfinite(bias.p_C).any() for bias in self.class_bias.values())
+
+    @property
     def level(self) -> float:
         """Significance level; 0.05 when nothing was tested."""
         return float(next((row["level"] for row in self.rows), 0.05))
@@ -74,13 +79,15 @@ class Evidence:
 def read_evidence(results: Results, study: Study) -> Evidence:
     """Read the comparisons of a sweep; classes stay in columns, because there may be many of them."""
     where = f"FROM comparisons WHERE sweep = '{study.sweep}' AND"
-    rows = results.query(f"SELECT * {where} analysis <> 'class_bias'").to_pylist(maps_as_pydicts="strict")
+    labels = {key_of(condition): condition.label for condition in study.conditions}
+    found_rows = results.query(f"SELECT * {where} analysis <> 'class_bias'").to_pylist(maps_as_pydicts="strict")
+    # A condition has one name on the page; a trend, which is about several, keeps its own.
+    rows = [{**row, "condition": labels.get(_key(row), row["condition"])} for row in found_rows]
     columns = ", ".join(_BY_CLASS)
     by_class = results.query(
         f"SELECT contrast, {_CONDITION}, any_value(level) AS level, list(class_index) AS class_index, "
-        f"{', '.join(f'list({name}) AS {name}' for name in _BY_CLASS)} "
-        f"FROM (SELECT contrast, {_CONDITION}, level, class_index, {columns} {where} analysis = 'class_bias' "
-        "AND class_index IS NOT NULL) GROUP BY ALL"
+        f"{', '.join(f'list({name}) AS {name}' for name in _BY_CLASS)} FROM (SELECT contrast, {_CONDITION}, level, "
+        f"class_index, {columns} {where} analysis = 'class_bias' AND class_index IS NOT NULL) GROUP BY ALL"
     )
     size = len(study.class_names)
     found = {

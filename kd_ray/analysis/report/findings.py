@@ -7,6 +7,7 @@ said how large an effect would have had to be. An uncorrected count is never cal
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import median
 from typing import Any
 
 from kd_ray.analysis.report.evidence import SCRATCH, TEACHER, Evidence, Row
@@ -114,8 +115,7 @@ def _class_bias(study: Study, evidence: Evidence, contrast: str, found: list[str
     raw, expected = _span([row["num_significant"] for row in rows]), _span_of(rows, "expected_significant")
     head = (
         f"Class accuracy against {BASELINE[contrast]} ({_runs(rows)}): {name} is {raw} of {classes:,} classes at p < "
-        f"{evidence.level:g} "
-        f"uncorrected{_over(rows)}, where {expected} would be expected if no class differed"
+        f"{evidence.level:g} uncorrected{_over(rows)}, where {expected} would be expected if no class differed"
     )
     corrected = [row for row in rows if row["num_significant_bh"]]
     bh, holm = (_span([row[column] or 0 for row in rows]) for column in ("num_significant_bh", "num_significant_holm"))
@@ -131,9 +131,8 @@ def _class_bias(study: Study, evidence: Evidence, contrast: str, found: list[str
         else f"and {holm} after Holm (no false one, with probability {1 - evidence.level:g})"
     )
     found.append(
-        f"{head}. After Benjamini & Hochberg {bh} remain ({where}), of which about {100 * evidence.level:g} % "
-        f"may be false, {holm_words}."
-        f"{_strongest(study, evidence, contrast)}"
+        f"{head}. After Benjamini & Hochberg {bh} remain ({where}), of which about {100 * evidence.level:g} % may be "
+        f"false, {holm_words}.{_strongest(study, evidence, contrast)}"
     )
 
 
@@ -175,10 +174,8 @@ def _differences(evidence: Evidence, analysis: str, contrast: str, found: list[s
         metrics = _list(_distinct(short(row["metric"]) for row in rest), 8)
         still_open.append(
             f"{before} {BASELINE[contrast]}, {len(rest)} of {_plural(len(rows), 'test')} show nothing after "
-            f"correction ({metrics}"
-            f"{'; groups of ' + features if features else ''}; {_runs(rest)}); {raw} of them have p < "
-            f"{evidence.level:g} uncorrected. "
-            f"That is no evidence of equality.{_detectable(rest)}"
+            f"correction ({metrics}{'; groups of ' + features if features else ''}; {_runs(rest)}); {raw} of them "
+            f"have p < {evidence.level:g} uncorrected. That is no evidence of equality.{_detectable(rest)}"
         )
 
 
@@ -198,26 +195,53 @@ def _difference(same: Sequence[Row], tried: Mapping[tuple[str, str | None], int]
 def _trends(evidence: Evidence, found: list[str], still_open: list[str]) -> None:
     """A trend is found when every test of it survives, and the exchange of temperatures within seeds agrees."""
     rows = [row for row in evidence.of("trend") if row["p"] is not None]
-    for over in _grouped(rows, lambda row: (row["contrast"], row["condition"])):
-        established: list[str] = []
-        rest: list[str] = []
-        for same in _grouped(over, lambda row: (row["metric"], row["sensitive_feature"])):
-            exchanged = [row["p_permutation"] for row in same if row["p_permutation"] is not None]
-            if all(_survives(row, evidence.level) for row in same) and all(p < evidence.level for p in exchanged):
-                way = "rises" if same[0]["effect"] > 0 else "falls"
-                tests = ", ".join(f"{_TESTS.get(row['test'], row['test'])} {_signed(row['effect'])}" for row in same)
-                established.append(f"{_subject(same[0])} {way} ({tests})")
-            else:
-                rest.append(_subject(same[0]))
+    ranges = _grouped(rows, lambda row: (row["contrast"], row["condition"]))
+    if len(ranges) > 3:
+        _many_trends(ranges, evidence.level, found, still_open)
+        return
+    for over in ranges:
+        tests = _grouped(over, lambda row: (row["metric"], row["sensitive_feature"]))
+        established = [same for same in tests if _is_established(same, evidence.level)]
+        rest = [_subject(same[0]) for same in tests if same not in established]
         runs = f"n = {over[0]['n_treatment']} runs"
         if established:
+            words = [f"{_direction(same)} ({', '.join(_correlation(row) for row in same)})" for same in established]
             found.append(
                 f"Over {over[0]['condition']}, with every test below {evidence.level:g} after correction and when "
-                "temperatures are exchanged within seeds "
-                f"({runs}): {_list(established, 8, '; ')}."
+                f"temperatures are exchanged within seeds ({runs}): {_list(words, 8, '; ')}."
             )
         if rest:
             still_open.append(f"Over {over[0]['condition']}, no trend is established ({runs}) of {_list(rest, 8)}.")
+
+
+def _many_trends(ranges: Sequence[list[Row]], level: float, found: list[str], still_open: list[str]) -> None:
+    """The same in one sentence each, where there are many lines over temperature."""
+    tests = [same for over in ranges for same in _grouped(over, lambda row: (row["metric"], row["sensitive_feature"]))]
+    established = Counter(_direction(same) for same in tests if _is_established(same, level))
+    if established:
+        words = [f"{direction} in {_plural(count, 'line')}" for direction, count in established.most_common()]
+        found.append(
+            f"Over temperature, with every test below {level:g} after correction and when temperatures are exchanged "
+            f"within seeds, of {_plural(len(ranges), 'line')}: {_list(words, 8, '; ')}."
+        )
+    rest = len(tests) - established.total()
+    if rest:
+        still_open.append(
+            f"Of {_plural(len(tests), 'trend')} over temperature in {_plural(len(ranges), 'line')}, {rest} are not established."
+        )
+
+
+def _is_established(same: Sequence[Row], level: float) -> bool:
+    exchanged = [row["p_permutation"] for row in same if row["p_permutation"] is not None]
+    return all(_survives(row, level) for row in same) and all(p < level for p in exchanged)
+
+
+def _direction(same: Sequence[Row]) -> str:
+    return f"{_subject(same[0])} {'rises' if same[0]['effect'] > 0 else 'falls'}"
+
+
+def _correlation(row: Row) -> str:
+    return f"{_TESTS.get(row['test'], row['test'])} {_signed(row['effect'])}"
 
 
 def _care(study: Study, evidence: Evidence) -> list[str]:
@@ -289,8 +313,7 @@ def _remarks(rows: Sequence[Row]) -> str:
         label = _span([100 * row["label_difference"] for row in below], digits=2)
         remarks += (
             f" Where DPD is lower it is below that of the true labels in {_plural(len(below), 'condition')} ({label} "
-            "points), "
-            "which takes errors."
+            "points), which takes errors."
         )
     beyond = sum("extrapolated" in (row["flags"] or ()) for row in rows)
     if beyond:
@@ -335,9 +358,12 @@ def _detectable(rows: Sequence[Row]) -> str:
     if not rates:
         return ""
     power = next((row["power"] for row in rates if row["power"] is not None), 0.8)
-    span = _span([100 * row["smallest_detectable"] for row in rates], digits=1)
+    middle = median(row["smallest_detectable"] for row in rates)
     kind = " in a rate" if len(rates) < len(rows) else ""
-    return f" With so many runs, a difference{kind} has to be {span} points to be found with probability {power:g} after Holm's correction."
+    found = f"found with probability {power:g} after Holm's correction."
+    if middle > 1:
+        return f" With so few runs, not even a difference of 100 points{kind} would be {found}"
+    return f" With so many runs, a difference{kind} has to be about {points(middle, sign=False)} points (median) to be {found}"
 
 
 def _runs(rows: Sequence[Row]) -> str:

@@ -19,8 +19,8 @@ _WHAT = {"class_bias": "class", "fairness": "fairness"}
 def open_steps(results: Results, sweep: str) -> list[NextStep]:
     """What is open, and the runs that would settle half of it, as `kd-ray compare` says it."""
     rows = results.query(
-        f"SELECT * FROM comparisons WHERE sweep = '{sweep}' AND analysis IN ('class_bias', 'fairness') "
-        f"AND (p IS NULL OR p < level AND q >= level) ORDER BY p NULLS LAST LIMIT {_MOST_ROWS}"
+        f"SELECT * FROM comparisons WHERE sweep = '{sweep}' AND analysis IN ('class_bias', 'fairness') AND (p IS "
+        f"NULL OR p < level AND q >= level) ORDER BY p NULLS LAST LIMIT {_MOST_ROWS}"
     ).to_pylist(maps_as_pydicts="strict")
     names = [item.name for item in fields(Comparison)]
     found = [Comparison(**{**{name: row[name] for name in names}, "flags": tuple(row["flags"])}) for row in rows]
@@ -48,7 +48,7 @@ def in_words(step: NextStep) -> str:
     noun = "difference" if step.num_open == 1 else "differences"
     about = f"{_WHAT.get(step.what, step.what)} {noun} against {_CONTRASTS.get(step.contrast, step.contrast)}"
     if step.n_now < 2:
-        return f"One run on a side: {about} cannot be tested; {step.n_needed} seeds are what studies of the field have."
+        return f"One run on a side cannot be tested; {step.n_needed} seeds are what studies of the field have."
     count = f"{step.num_open:,} {about} {'has' if step.num_open == 1 else 'have'} p below the level only uncorrected"
     if step.n_needed is None:
         return f"{count}; even {MOST_RUNS} seeds would not settle half of them, if they are as large as they look."

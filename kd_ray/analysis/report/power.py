@@ -52,12 +52,10 @@ def power_curves(study: Study, evidence: Evidence) -> Drawing | None:
         name="power",
         title="How small a difference these and more seeds find",
         caption=f"Difference between {against} and distilled that is found with probability {power:g} at level "
-        f"{evidence.level:g}, by "
-        "the number of seeds on each side; both axes are logarithmic. From the median spread between seeds (n = "
-        f"{n_now} now: the dotted "
-        "line), as if it were known exactly and runs were normal. After Holm: with the correction for as many tests "
-        "as there are. "
-        "Other test samples: if it is to hold beyond this test set, whose noise no seed removes.",
+        f"{evidence.level:g}, by the number of seeds on each side; both axes are logarithmic. From the median spread "
+        f"between seeds (n = {n_now} now: the dotted line), as if it were known exactly and runs were normal. After "
+        "Holm: with the correction for as many tests as there are. Other test samples: if it is to hold beyond this "
+        "test set, whose noise no seed removes.",
         figure=figure,
     )
 

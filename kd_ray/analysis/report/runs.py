@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from kd_ray.analysis.report.axis import seeds
+from kd_ray.analysis.report.axis import legend_columns, seeds
 from kd_ray.analysis.report.study import Condition, FloatArray, Study
 from kd_ray.analysis.report.style import BLACK, BLUE, SCRATCH, SERIES_DASHES, TEACHER, Drawing, drawable, new_figure
 
@@ -42,14 +42,14 @@ def training_curves(study: Study) -> Drawing | None:
         axes.set_xlabel("epoch")
         axes.set_ylabel(name)
     handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(5, len(labels)))
+    figure.legend(handles, labels, loc="outside lower center", ncols=legend_columns(labels))
     more = f" {len(trained) - len(shown)} more conditions are left out." if len(trained) > len(shown) else ""
     return Drawing(
         name="training-curves",
         title="Training",
         caption=f"Mean over the trials of a condition, {seeds(shown)}; no intervals are drawn. Losses of different "
-        "objectives, temperatures and weights "
-        f"are not on one scale. Accuracy is that on the samples as they were trained on, augmentation included.{more}",
+        "objectives, temperatures and weights are not on one scale. Accuracy is that on the samples as they were "
+        f"trained on, augmentation included.{more}",
         figure=figure,
     )
 

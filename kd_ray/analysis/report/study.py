@@ -20,10 +20,9 @@ _ROLES = ("teacher", "scratch", "distilled")
 _AXES = ("model", "teacher", "objective", "alpha", "t_squared", "dataset_id")
 _TRIAL = (
     "trial_id, role, dataset, target, model, teacher, teacher_seed, objective, temperature, alpha, t_squared, seed, "
-    "settings, "
-    "teacher_trial_id, dataset_id, num_parameters, epochs, num_test, accuracy, expected_calibration_error, "
-    "worst_class_accuracy, "
-    "individual_fairness, individual_fairness_hard, elapsed_s, device, threads, host, started_at, finished_at"
+    "settings, teacher_trial_id, dataset_id, num_parameters, epochs, num_test, accuracy, expected_calibration_error, "
+    "worst_class_accuracy, individual_fairness, individual_fairness_hard, elapsed_s, device, threads, host, "
+    "started_at, finished_at"
 )
 FAIRNESS = (
     "equalized_odds_difference",
