@@ -46,8 +46,8 @@ def compared(comparison: SweepComparison, *, store: str | None) -> str:
 
 def _counts(comparison: SweepComparison) -> str:
     first = comparison.of("class_bias_counts")[0]
-    names = ["#SC", "expected", "p of #", "BH", "Holm", "paired BH"]
-    table = table_of(["condition", "n", "accuracy", *names, "#TC", *names[1:]], right=range(1, 15))
+    names = ["#SC", "expected", "p of #", "BH", "Holm", "paired BH", "smallest shift"]
+    table = table_of(["condition", "n", "accuracy", *names, "#TC", *names[1:]], right=range(1, 17))
     accuracy = [row for row in comparison.of("condition") if row.metric == "accuracy"]
     counts = {(row.contrast, _key(row)): row for row in comparison.of("class_bias_counts")}
     for row in accuracy:
@@ -60,13 +60,14 @@ def _counts(comparison: SweepComparison) -> str:
         render(table),
         "expected: rejections if nothing differed (Welch, normal runs); p of #: exchanges of runs that give as many or more"
         + (f", {floor:.2g} at the least" if floor else ""),
+        "smallest shift: points of a median class that are found with probability 0.8 after Holm; where it moves, so may the counts",
     ]
     return "\n".join(lines)
 
 
 def _count_cells(row: Comparison | None) -> list[str]:
     if row is None or row.num_significant is None:
-        return ["–"] * 6
+        return ["–"] * 7
     return [
         str(row.num_significant),
         f"{row.expected_significant:.1f}",
@@ -74,6 +75,7 @@ def _count_cells(row: Comparison | None) -> list[str]:
         str(row.num_significant_bh),
         str(row.num_significant_holm),
         "–" if row.num_significant_paired is None else str(row.num_significant_paired),
+        _value(row, row.smallest_detectable),
     ]
 
 

@@ -219,7 +219,7 @@ def _conditions(trials: Sequence[Mapping[str, Any]]) -> tuple[Condition, ...]:
         found.append(
             Condition(
                 role=key[0],
-                label=words if key[0] == "distilled" else " ".join([key[0], words]).strip(),
+                label=(words or key[5]) if key[0] == "distilled" else " ".join([key[0], words]).strip(),
                 key=columns,
                 settings=dict(key[-1]),
                 seeds=tuple(trials[run[0]]["seed"] for run in runs),

@@ -216,6 +216,20 @@ def test_students_of_one_teacher_are_flagged(store: Store) -> None:
     assert any("teacher.seed=paired" in step.overrides for step in found.next_steps)
 
 
+def test_equal_accuracy_is_not_tested_with_one_run(store: Store) -> None:
+    found = compare(simulate(store, "grid.seed=[0, 1, 2]", "teacher.seed=[7]"), "demo")
+    alone, together = (found.of("matched_accuracy", f"{role}_vs_distilled") for role in ("teacher", "scratch"))
+    assert alone and {(row.p, row.ci_low) for row in alone} == {(None, None)}
+    assert together and all(row.p is not None and row.df == 9 - 3 - 1 for row in together)
+
+
+def test_given_teachers_bring_no_advice_to_train_them(store: Store) -> None:
+    given = "teacher={model: resnet20, weights: teacher.pth}"
+    found = compare(simulate(store, "grid.seed=[0, 1, 2]", given, "dataset.size=32"), "demo")
+    assert {row.flags for row in found.of("class_bias_counts", "teacher_vs_distilled")} == {("n<2", "shared_teacher")}
+    assert "teacher_vs_distilled" not in {step.contrast for step in found.next_steps}
+
+
 def test_a_seed_with_several_teachers_is_one_run(store: Store) -> None:
     found = compare(simulate(store, "grid.seed=[0, 1, 2]", "teacher.seed=[7, 8]"), "demo")
     row = row_of(found, "class_bias_counts", contrast="teacher_vs_distilled", temperature=4)
