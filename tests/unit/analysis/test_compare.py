@@ -24,7 +24,7 @@ from kd_ray.results.schema import COMPARISONS
 from kd_ray.results.store import Store, open_store, part_key, record_key
 from kd_ray.results.tables import fold
 from kd_ray.sweep.spec import Role, TrialSpec
-from tests.fakes import make_sweep, plan_trials, write_sweep
+from tests.fakes import WatchedStore, make_sweep, plan_trials, write_sweep
 from tests.golden.make import TABLE, golden_results, to_csv
 from tests.processes import run_cli
 from tests.simulated import simulate
@@ -88,6 +88,16 @@ def test_a_fold_keeps_the_table_until_a_trial_changes(store: Store) -> None:
     store.delete(record_key(plan_trials(make_sweep())[-1].trial_id))
     fold(store, "demo")
     assert read_comparisons(results, "demo") == []
+
+
+def test_a_fold_drops_the_table_before_it_changes_another(tmp_path: Path) -> None:
+    store = WatchedStore(str(tmp_path))
+    compare(simulate(store), "demo")
+    store.delete(record_key(plan_trials(make_sweep())[-1].trial_id))
+    store.changed.clear()
+    fold(store, "demo")
+    assert store.changed[0] == part_key("comparisons", "demo", 0)
+    assert len(store.changed) > 2
 
 
 # --- numbers -----------------------------------------------------------------------------------------------------------------------------
