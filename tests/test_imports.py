@@ -112,7 +112,7 @@ def test_quick_commands_import_neither_torch_nor_ray(arguments: list[str], tmp_p
         "import sys, kd_ray.cli\n"
         f"sys.argv = ['kd-ray', *{arguments!r}]\n"
         "try:\n    kd_ray.cli.main()\nexcept SystemExit:\n    pass\n"
-        "print('heavy:', sorted({'torch', 'ray'} & set(sys.modules)))"
+        "print('heavy:', sorted({'torch', 'ray', 'scipy', 'matplotlib'} & set(sys.modules)))"
     )
     environment = {"PATH": "", "KD_RAY_STORE": str(tmp_path)}
     done = subprocess.run(
