@@ -8,17 +8,19 @@ The verbs of the command line, for notebooks:
     results = kd_ray.open_store("./kd_ray_store")
     print(kd_ray.plan(sweep, results).counts())
     kd_ray.launch(sweep, results)
+    kd_ray.compare("trifeature-quick", results).rows
+    kd_ray.report("trifeature-quick", results).page
     results.table("fairness_metrics").to_pandas()
 """
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from kd_ray.api import launch, open_store, plan
+    from kd_ray.api import compare, launch, open_store, plan, report
     from kd_ray.results.query import Results
     from kd_ray.sweep.load import load_sweep
 
-__all__ = ["Results", "launch", "load_sweep", "open_store", "plan"]
+__all__ = ["Results", "compare", "launch", "load_sweep", "open_store", "plan", "report"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,6 +1,7 @@
 """The Python API: the verbs of the command line over a `Results` object."""
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from kd_ray.results.query import Results
@@ -10,6 +11,8 @@ from kd_ray.results.store import open_store as _open_store
 from kd_ray.sweep.load import SweepFile
 
 if TYPE_CHECKING:
+    from kd_ray.analysis.compare import SweepComparison
+    from kd_ray.analysis.report.build import Report
     from kd_ray.cluster.launch import LaunchReport
 
 
@@ -57,3 +60,33 @@ def launch(
     return run(
         sweep, results.store, runner=runner, address=address, retry_failed=retry_failed, only=only, display=display
     )
+
+
+def compare(
+    sweep: str,
+    results: Results,
+    *,
+    normalise: Literal["ratio", "difference"] = "ratio",
+    overall: Literal["per_run", "mean"] = "per_run",
+    level: float = 0.05,
+    split: float = 10.0,
+) -> "SweepComparison":
+    """Which differences between the conditions of a sweep are real; replaces the sweep's rows of the table `comparisons`.
+
+    Raises:
+        InvalidInputError: there is no such sweep, it has nothing that can be compared, or an option is out of range.
+    """
+    from kd_ray.analysis.compare import compare as run
+
+    return run(results, sweep, normalise=normalise, overall=overall, level=level, split=split)
+
+
+def report(sweep: str, results: Results, output: str | os.PathLike[str] | None = None) -> "Report":
+    """Write the report of a sweep to a local folder, by default to `reports/<sweep>` of a local store.
+
+    Raises:
+        InvalidInputError: there is no such sweep, nothing of it is complete, or there is no folder to write to.
+    """
+    from kd_ray.analysis.report.build import report as run
+
+    return run(results, sweep, None if output is None else Path(output), store=results.store.url)

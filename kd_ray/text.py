@@ -17,7 +17,7 @@ from kd_ray.housekeeping.gc import GarbageReport
 from kd_ray.housekeeping.verify import Remedy, RepairReport, VerifyReport
 from kd_ray.results.query import Results
 from kd_ray.results.record import encode_table
-from kd_ray.results.schema import TABLES, VIEWS
+from kd_ray.results.schema import QUERIED, VIEWS
 from kd_ray.results.status import Plan, SweepStatus, TrialView
 from kd_ray.results.summary import ConditionSummary, Statistic, sweep_summary
 from kd_ray.sweep.spec import TrialState
@@ -60,10 +60,10 @@ def sweeps(statuses: Sequence[SweepStatus], store: str) -> str:
     """The sweeps of a store, one line each."""
     if not statuses:
         return f"store {store}: no sweeps yet"
-    table = _table(["sweep", "trials", "states"], right=[1])
+    table = table_of(["sweep", "trials", "states"], right=[1])
     for status in statuses:
         table.add_row(status.sweep, str(len(status.trials)), _counts(status.trials))
-    return _render(table)
+    return render(table)
 
 
 def launch_report(report: "LaunchReport", results: Results, *, store: str | None) -> str:
@@ -109,13 +109,13 @@ def _more_seeds(report: "LaunchReport") -> list[int]:
 def conditions(rows: Sequence[ConditionSummary]) -> str:
     """One line per condition; rates in percent, mean ± sd over trials."""
     names = list(dict.fromkeys(name for row in rows for name in row.metrics))
-    table = _table(["", "", "n", *names], right=range(2, len(names) + 3))
+    table = table_of(["", "", "n", *names], right=range(2, len(names) + 3))
     for row in rows:
         table.add_row(row.role, row.label, str(row.n), *(_statistic(name, row.metrics.get(name)) for name in names))
     note = "percent, mean ± sd over trials; individual fairness as it is, 0 is fair."
     if any(name.startswith("DPD") for name in names):
         note += " DPD, EOD: one-vs-rest mean over classes."
-    return f"{_render(table)}\n{note}"
+    return f"{render(table)}\n{note}"
 
 
 def garbage(report: GarbageReport) -> str:
@@ -123,10 +123,10 @@ def garbage(report: GarbageReport) -> str:
     lines = [f"left: {note}" for note in report.notes]
     if not report.garbage:
         return "\n".join([f"store {report.store}: nothing to delete; the youngest objects are always left", *lines])
-    table = _table(["what", "objects", "size", "why it is safe to delete"], right=[1, 2])
+    table = table_of(["what", "objects", "size", "why it is safe to delete"], right=[1, 2])
     for group in report.groups():
         table.add_row(group.kind.value, f"{group.num_objects:,}", size(group.size_bytes), group.reason)
-    return "\n".join([_render(table), *lines])
+    return "\n".join([render(table), *lines])
 
 
 def collected(report: GarbageReport, *, deleted: bool, asked: bool) -> str:
@@ -186,14 +186,14 @@ def schema(name: str | None) -> str:
     views = {view.split("(")[0]: f"{view}: {meaning}" for view, meaning in VIEWS.items()}
     if name in views:
         return views[name]
-    if name is not None and name not in TABLES:
-        raise QueryError(f"no table {name!r}; valid: {', '.join([*TABLES, *views])}")
+    if name is not None and name not in QUERIED:
+        raise QueryError(f"no table {name!r}; valid: {', '.join([*QUERIED, *views])}")
     parts = []
-    for table_name in [name] if name else list(TABLES):
-        table = _table(["column", "type", "unit", "meaning"])
-        for column in TABLES[table_name].columns:
+    for table_name in [name] if name else list(QUERIED):
+        table = table_of(["column", "type", "unit", "meaning"])
+        for column in QUERIED[table_name].columns:
             table.add_row(column.name, str(column.type), column.unit, column.meaning)
-        parts.append(f"{table_name}: one row per {TABLES[table_name].one_row_per}\n{_render(table)}")
+        parts.append(f"{table_name}: one row per {QUERIED[table_name].one_row_per}\n{render(table)}")
     if name is None:
         parts.append("views for SQL\n" + "\n".join(f"  {view}: {meaning}" for view, meaning in VIEWS.items()))
     return "\n\n".join(parts)
@@ -219,10 +219,10 @@ def encode(answer: pa.Table, format_: str) -> bytes:
         writer = csv.writer(buffer, lineterminator="\n")
         writer.writerows([names, *rows])
         return buffer.getvalue().encode()
-    table = _table(names, right=[i for i, kind in enumerate(answer.schema.types) if _is_number(kind)])
+    table = table_of(names, right=[i for i, kind in enumerate(answer.schema.types) if _is_number(kind)])
     for row in rows:
         table.add_row(*map(_cell, row))
-    return (_render(table) + f"\n{answer.num_rows} rows\n").encode()
+    return (render(table) + f"\n{answer.num_rows} rows\n").encode()
 
 
 def _is_number(kind: pa.DataType) -> bool:
@@ -255,7 +255,7 @@ def _counts(trials: Sequence[TrialView]) -> str:
 
 
 def _trials(trials: Sequence[TrialView]) -> str:
-    table = _table(["trial_id", "trial", "state", "why"])
+    table = table_of(["trial_id", "trial", "state", "why"])
     for trial in trials[:_SHOWN]:
         why = trial.why
         if trial.epoch is not None:
@@ -263,17 +263,19 @@ def _trials(trials: Sequence[TrialView]) -> str:
             why = f"epoch {trial.epoch} of {trial.epochs}{accuracy}; {why}"
         table.add_row(trial.trial_id, trial.description, trial.state, why.splitlines()[0])
     more = f"\n… and {len(trials) - _SHOWN} more; --json lists all" if len(trials) > _SHOWN else ""
-    return _render(table) + more
+    return render(table) + more
 
 
-def _table(columns: Sequence[str], right: Sequence[int] = ()) -> Table:
+def table_of(columns: Sequence[str], right: Sequence[int] = ()) -> Table:
+    """An empty table; `right` are the columns that are aligned to the right."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for i, name in enumerate(columns):
         table.add_column(name, justify="right" if i in right else "left", no_wrap=True)
     return table
 
 
-def _render(table: Table) -> str:
+def render(table: Table) -> str:
+    """The table as plain text."""
     # As wide as the content: a terminal wraps or scrolls, a file or pipe gets it whole.
     console = Console(file=io.StringIO(), width=10_000, no_color=True, highlight=False, markup=False)
     width = console.measure(table).maximum

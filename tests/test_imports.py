@@ -13,9 +13,23 @@ PACKAGE = Path(kd_ray.__file__).parent
 
 # Each room with the rooms it may import; `errors`, `seeding` and `groups` are the ground that all stand on.
 MAY_IMPORT: dict[str, set[str]] = {
-    "cli": {"text", "api", "cluster", "housekeeping", "distill", "data", "results", "sweep"},
+    "cli": {
+        "cli_base",
+        "cli_analysis",
+        "text",
+        "api",
+        "cluster",
+        "housekeeping",
+        "distill",
+        "data",
+        "results",
+        "sweep",
+    },
+    "cli_base": {"results"},
+    "cli_analysis": {"cli_base", "text_compare", "analysis", "results"},
     "text": {"housekeeping", "results", "sweep", "cluster"},
-    "api": {"cluster", "results", "sweep"},
+    "text_compare": {"text", "analysis"},
+    "api": {"analysis", "cluster", "results", "sweep"},
     "cluster": {"distill", "data", "models", "results", "sweep"},
     "analysis": {"results", "metrics", "sweep"},
     "housekeeping": {"results", "sweep"},
@@ -27,8 +41,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "sweep": set(),
 }
 GROUND = {"errors", "seeding", "groups"}
+SURFACE = ("cli", "cli_base", "cli_analysis", "text", "text_compare", "api")
 FORBIDDEN = {
-    "torch": {"sweep", "metrics", "results", "housekeeping", "analysis", "data", "cli", "text", "api"},
+    "torch": {"sweep", "metrics", "results", "housekeeping", "analysis", "data", *SURFACE},
     "ray": {
         "sweep",
         "metrics",
@@ -38,9 +53,7 @@ FORBIDDEN = {
         "data",
         "models",
         "distill",
-        "cli",
-        "text",
-        "api",
+        *SURFACE,
     },
 }
 
@@ -90,6 +103,7 @@ def test_only_the_ray_runner_imports_ray() -> None:
         ["status", "none", "--store", "nowhere"],
         ["query", "SELECT 1"],
         ["launch", "--help"],
+        ["compare", "--help"],
     ],
     ids=lambda arguments: arguments[0],
 )
@@ -98,7 +112,7 @@ def test_quick_commands_import_neither_torch_nor_ray(arguments: list[str], tmp_p
         "import sys, kd_ray.cli\n"
         f"sys.argv = ['kd-ray', *{arguments!r}]\n"
         "try:\n    kd_ray.cli.main()\nexcept SystemExit:\n    pass\n"
-        "print('heavy:', sorted({'torch', 'ray'} & set(sys.modules)))"
+        "print('heavy:', sorted({'torch', 'ray', 'scipy', 'matplotlib'} & set(sys.modules)))"
     )
     environment = {"PATH": "", "KD_RAY_STORE": str(tmp_path)}
     done = subprocess.run(
@@ -115,7 +129,7 @@ def test_the_driver_of_a_sweep_does_without_torch(tmp_path: Path) -> None:
 
 
 def test_public_names() -> None:
-    assert kd_ray.__all__ == ["Results", "launch", "load_sweep", "open_store", "plan"]
+    assert kd_ray.__all__ == ["Results", "compare", "launch", "load_sweep", "open_store", "plan", "report"]
     assert all(getattr(kd_ray, name) for name in kd_ray.__all__)
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         _ = kd_ray.nothing

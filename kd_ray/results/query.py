@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from kd_ray.errors import QueryError
 from kd_ray.results.manifest import sweep_names
-from kd_ray.results.schema import TABLES, VIEWS
+from kd_ray.results.schema import QUERIED, VIEWS
 from kd_ray.results.store import Store
 from kd_ray.results.tables import part_keys, read_table
 
@@ -92,8 +92,8 @@ class Results:
         Raises:
             QueryError: there is no such table or sweep; the message names those there are.
         """
-        if name not in TABLES:
-            raise QueryError(f"no table {name!r}; valid: {', '.join(TABLES)}")
+        if name not in QUERIED:
+            raise QueryError(f"no table {name!r}; valid: {', '.join(QUERIED)}")
         if sweep is not None and sweep not in self.sweeps():
             raise QueryError(
                 f"store {self.store.url}: no sweep {sweep!r}; it has: {', '.join(self.sweeps()) or 'none'}"
@@ -114,7 +114,7 @@ class Results:
                 relation = connection.sql(sql)
                 return pa.table({"ok": [True]}) if relation is None else relation.to_arrow_table()
             except duckdb.Error as error:
-                names = ", ".join([*TABLES, *VIEWS])
+                names = ", ".join([*QUERIED, *VIEWS])
                 raise QueryError(f"SQL: {error}\ntables and views: {names}") from error
 
 
@@ -123,8 +123,8 @@ def connect_tables(connection: "duckdb.DuckDBPyConnection", store: Store, sql: s
     words = set(re.findall(r"\w+", sql.lower()))
     views = [name for name in _SQL_VIEWS if name in words]
     # A statement such as SHOW TABLES mentions none of them and wants all.
-    wanted = {name for name in TABLES if name in words} | {table for view in views for table in _NEEDS[view]}
-    for name in wanted or TABLES:
+    wanted = {name for name in QUERIED if name in words} | {table for view in views for table in _NEEDS[view]}
+    for name in wanted or QUERIED:
         _connect_table(connection, store, name)
     for view in views if wanted else _SQL_VIEWS:
         connection.execute(_SQL_VIEWS[view])

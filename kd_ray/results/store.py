@@ -10,6 +10,7 @@ whole-object atomic puts, create-if-absent, list, delete.
     <store>/sweeps/<name>/       sweep.yaml  manifest/000001.json        what was asked for, resolved
                                  folded.json                            what its tables were folded from
     <store>/tables/<table>/sweep=<name>/part-00000.parquet               what people query
+    <store>/reports/<name>/      index.html  figures/  tables/           what a sweep means, for people
     <store>/damaged/<key>-<16 hex of content>                             what was found damaged, out of the way
 """
 
@@ -308,6 +309,7 @@ TABLES_FOLDER = "tables"
 DATASETS = "datasets"
 DAMAGED = "damaged"
 TEACHERS = "teachers"
+REPORTS = "reports"
 RECORD_NAME = "record.parquet"
 MANIFEST = "manifest"
 
@@ -412,3 +414,8 @@ def trial_of(key: str) -> tuple[str, str]:
     """(trial_id, name below the trial's folder) of a key under `trials/`; empty for a file that is none of ours."""
     parts = key.split("/", 2)
     return (parts[1], parts[2]) if len(parts) == 3 else ("", "")
+
+
+def report_folder(sweep: str) -> str:
+    """The report of a sweep: a page, its figures and its tables; can be thrown away."""
+    return f"{REPORTS}/{sweep}"

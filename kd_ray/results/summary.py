@@ -73,7 +73,7 @@ def summarize(trials: pa.Table, fairness: pa.Table) -> list[ConditionSummary]:
     return [
         ConditionSummary(
             role=key[0],
-            label=_label(dict(zip(_CONDITION, key[:-1], strict=True)), key[-1], varying),
+            label=condition_label(dict(zip(_CONDITION, key[:-1], strict=True)), key[-1], varying),
             n=len(conditions[key]),
             metrics=_metrics(conditions[key], by_trial),
         )
@@ -81,7 +81,8 @@ def summarize(trials: pa.Table, fairness: pa.Table) -> list[ConditionSummary]:
     ]
 
 
-def _label(condition: dict[str, Any], settings: tuple[tuple[str, str], ...], varying: Sequence[str]) -> str:
+def condition_label(condition: dict[str, Any], settings: tuple[tuple[str, str], ...], varying: Sequence[str]) -> str:
+    """A condition in words: its temperature, and what tells it from the others."""
     named = {axis.rsplit(".", 1)[-1] for axis, _ in settings}
     words = [] if condition["temperature"] is None else [f"T={condition['temperature']:g}"]
     if condition["role"] == "distilled":

@@ -22,7 +22,7 @@ from kd_ray.errors import CorruptObjectError, OtherVersionError
 from kd_ray.results.manifest import Manifest, ManifestTrial, read_manifest
 from kd_ray.results.record import Record, Samples, decode_table, encode_table, read_record, read_samples
 from kd_ray.results.rows import part_rows, sample_rows
-from kd_ray.results.schema import TABLES
+from kd_ray.results.schema import COMPARISONS, QUERIED, TABLES
 from kd_ray.results.store import (
     DATASETS,
     RECORD_NAME,
@@ -95,6 +95,7 @@ class _Fold:
         self._present = {
             item.key: item.e_tag for item in store.entries(TABLES_FOLDER) if f"/sweep={manifest.sweep}/" in item.key
         }
+        self._comparisons = part_key(COMPARISONS.name, manifest.sweep, 0)
         self._known = read_index(store, manifest.sweep)
         self._index: dict[str, list[str]] = {}
         self._samples = _SamplesCache(store)
@@ -113,9 +114,9 @@ class _Fold:
                 number, [trial for trial in part if trial.active and trial.trial_id in self._records]
             )
         self._bring_samples_up_to_date()
-        for key in set(self._present) - set(self._index):
+        for key in set(self._present) - set(self._index) - {self._comparisons}:
+            self._changes_a_part()
             self._store.delete(key)
-            self._written += 1
         if self._index != self._known:
             self._store.put(fold_index_key(self._manifest.sweep), json.dumps(self._index).encode())
         return FoldReport(
@@ -146,7 +147,7 @@ class _Fold:
 
     def _write_part(self, keys: Mapping[str, str], trials: list[ManifestTrial]) -> list[ManifestTrial]:
         """Rebuild one part of every table from the records; returns the trials it holds."""
-        self._written += 1
+        self._changes_a_part()
         folded: list[tuple[ManifestTrial, Record, Samples]] = []
         with ThreadPoolExecutor(max_workers=_READERS) as pool:
             records = pool.map(self._try_read, trials)
@@ -204,12 +205,19 @@ class _Fold:
             wanted = f"{FOLD_VERSION} {self._manifest.sweep} {dataset_id} {e_tag}" if dataset_id in in_use else None
             if self._is_up_to_date(key, wanted):
                 continue
-            self._written += 1
+            self._changes_a_part()
             samples = self._samples_of(dataset_id) if wanted is not None else None
             if wanted is None or samples is None:
                 self._drop_part(key)
             else:
                 self._put_part(key, sample_rows(dataset_id, samples, self._manifest.sweep), wanted)
+
+    def _changes_a_part(self) -> None:
+        """What was made from the parts goes before the first of them changes, so that a crash leaves no comparison of other trials."""
+        self._written += 1
+        if self._comparisons in self._present:
+            self._store.delete(self._comparisons)
+            del self._present[self._comparisons]
 
     def _put_part(self, key: str, table: pa.Table, fold_key: str) -> None:
         e_tag = self._store.put(key, encode_table(table.replace_schema_metadata({_FOLD_KEY: fold_key})))
@@ -235,7 +243,7 @@ def read_table(store: Store, table: str, sweeps: Collection[str] | None = None) 
         CorruptObjectError: a part cannot be read; the next fold rebuilds it.
     """
     parts = [_read_part(store, key) for key in part_keys(store, table, sweeps)]
-    return pa.concat_tables([TABLES[table].arrow_schema.empty_table(), *parts])
+    return pa.concat_tables([QUERIED[table].arrow_schema.empty_table(), *parts])
 
 
 def part_keys(store: Store, table: str, sweeps: Collection[str] | None = None) -> Iterator[str]:

@@ -9,13 +9,13 @@ from kd_ray.errors import InvalidInputError, KdRayError, QueryError
 from kd_ray.metrics.disagreement import disagreement
 from kd_ray.results.query import Results
 from kd_ray.results.record import read_record
-from kd_ray.results.schema import TABLES
+from kd_ray.results.schema import QUERIED
 from kd_ray.results.store import Store, open_store, part_key
 from kd_ray.results.tables import fold
 from tests.fakes import CLASSES, LABELS_N, commit_trials, make_sweep, plan_trials, random_predictions, write_sweep
 
 NAMES = (
-    "trials, class_metrics, group_metrics, fairness_metrics, epochs, predictions, samples, "
+    "trials, class_metrics, group_metrics, fairness_metrics, epochs, predictions, samples, comparisons, "
     "teacher_disagreement, disagreement(a, b), disagreement_matrix(a, b)"
 )
 TRIALS = plan_trials(make_sweep())
@@ -40,7 +40,7 @@ def rows(results: Results, sql: str) -> list[tuple[Any, ...]]:
 
 
 def test_sql_sees_every_table(results: Results) -> None:
-    for name in TABLES:
+    for name in QUERIED:
         assert rows(results, f"SELECT count(*) FROM {name}") == [(results.table(name).num_rows,)]
         assert results.query(f"SELECT * FROM {name} LIMIT 0").column_names == results.table(name).column_names
 
@@ -238,7 +238,7 @@ def test_damaged_part_is_an_error_of_ours(store: Store) -> None:
 
 
 def test_unknown_table_or_sweep_is_refused_with_the_valid_ones(results: Results, empty: Results) -> None:
-    valid = "trials, class_metrics, group_metrics, fairness_metrics, epochs, predictions, samples"
+    valid = "trials, class_metrics, group_metrics, fairness_metrics, epochs, predictions, samples, comparisons"
     with pytest.raises(QueryError, match=f"^no table 'nope'; valid: {valid}$"):
         results.table("nope")
     with pytest.raises(QueryError, match=r"no sweep 'nope'; it has: demo$"):
@@ -249,7 +249,7 @@ def test_unknown_table_or_sweep_is_refused_with_the_valid_ones(results: Results,
 
 def test_empty_store_gives_empty_tables(empty: Results) -> None:
     assert empty.sweeps() == []
-    for name, table in TABLES.items():
+    for name, table in QUERIED.items():
         assert empty.table(name).schema.equals(table.arrow_schema)
         assert empty.table(name).num_rows == 0
         assert empty.query(f"SELECT * FROM {name}").num_rows == 0
@@ -260,7 +260,7 @@ def test_empty_store_gives_empty_tables(empty: Results) -> None:
 @pytest.mark.parametrize("which", ["results", "empty"])
 def test_show_tables_names_all(which: str, request: pytest.FixtureRequest) -> None:
     found = {row[0] for row in rows(request.getfixturevalue(which), "SHOW TABLES")}
-    assert found == {*TABLES, "teacher_disagreement"}
+    assert found == {*QUERIED, "teacher_disagreement"}
 
 
 def test_statement_without_an_answer_says_ok(results: Results) -> None:

@@ -1,0 +1,170 @@
+"""Is a difference in equalized odds more than a difference in accuracy? The frontier of both, and a comparison at matched accuracy.
+
+A student that errs less has less room to err unequally. `frontier` says which conditions no other beats on both. `matched_accuracy` fits
+EOD = condition + slope · accuracy to all runs (analysis of covariance; the slope is that within conditions, common to all) and compares the
+conditions' intercepts. It assumes that the relation is linear, the same in every condition, and with one variance; and where the accuracies
+of two conditions do not overlap it extends the line beyond the runs, which the flag `extrapolated` says.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import special
+
+from kd_ray.analysis.comparisons import Comparison
+from kd_ray.analysis.contrast import Options, about, corrected, flags, number
+from kd_ray.analysis.fairness import Measured
+from kd_ray.analysis.runs import SCRATCH, TEACHER, Condition, SweepRuns
+from kd_ray.metrics.arrays import FloatArray
+
+EOD = "equalized_odds_difference"
+
+
+def frontier(runs: SweepRuns, measured: Measured, options: Options) -> list[Comparison]:
+    """A row for each feature and condition with its mean accuracy and EOD; the flag `pareto` where no other is better in both."""
+    rows = []
+    for dataset_id in runs.class_names:
+        conditions = [it for it in runs.conditions if it.key["dataset_id"] == dataset_id]
+        for m, metric in enumerate(measured.metrics):
+            if metric.name != EOD:
+                continue
+            mean_K2 = np.array([measured.of(it)[:, [0, m]].mean(axis=0) for it in conditions])
+            best = pareto(mean_K2[:, 0], mean_K2[:, 1])
+            for condition, (accuracy, eod), is_best in zip(conditions, mean_K2, best, strict=True):
+                rows.append(
+                    Comparison(
+                        **{
+                            **about(runs, condition, options),
+                            **metric.columns(),
+                            "analysis": "frontier",
+                            "n_treatment": condition.n,
+                            "mean_treatment": number(eod),
+                            "accuracy_treatment": number(accuracy),
+                            "flags": ("pareto",) if is_best else (),
+                        }
+                    )
+                )
+    return rows
+
+
+def pareto(accuracy_K: FloatArray, eod_K: FloatArray) -> list[bool]:
+    """Which of K conditions no other beats: at least as accurate and at least as low in EOD, and better in one. NaN is never best."""
+    found = []
+    for accuracy, eod in zip(accuracy_K, eod_K, strict=True):
+        as_good_K = (accuracy_K >= accuracy) & (eod_K <= eod)
+        better_K = as_good_K & ((accuracy_K > accuracy) | (eod_K < eod))
+        found.append(bool(not better_K.any() and np.isfinite(accuracy) and np.isfinite(eod)))
+    return found
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Covariance:
+    """EOD of runs against accuracy, one intercept for each of K conditions and one slope."""
+
+    slope: float
+    variance: float
+    """Of the residuals."""
+    df: int
+    spread: float
+    """Sum of squares of accuracy within conditions."""
+    n_K: FloatArray
+    accuracy_K: FloatArray
+    eod_K: FloatArray
+
+    def difference(self, a: int, b: int) -> tuple[float, float]:
+        """EOD of condition b minus condition a at equal accuracy, and its standard error."""
+        gap = self.accuracy_K[b] - self.accuracy_K[a]
+        effect = self.eod_K[b] - self.eod_K[a] - self.slope * gap
+        variance = self.variance * (1 / self.n_K[a] + 1 / self.n_K[b] + gap**2 / self.spread)
+        return float(effect), float(np.sqrt(variance))
+
+
+def fit_covariance(accuracy: list[FloatArray], eod: list[FloatArray]) -> Covariance | None:
+    """Least squares; arrays hold the runs of each condition. None without a degree of freedom, or where accuracy does not vary."""
+    x = np.concatenate([it - it.mean() for it in accuracy])
+    y = np.concatenate([it - it.mean() for it in eod])
+    df = len(x) - len(accuracy) - 1
+    spread = float(x @ x)
+    if df < 1 or spread <= 1e-24 or np.isnan(y).any():
+        return None
+    slope = float(x @ y) / spread
+    residual = y - slope * x
+    return Covariance(
+        slope=slope,
+        variance=float(residual @ residual) / df,
+        df=df,
+        spread=spread,
+        n_K=np.array([len(it) for it in accuracy], dtype=np.float64),
+        accuracy_K=np.array([it.mean() for it in accuracy]),
+        eod_K=np.array([it.mean() for it in eod]),
+    )
+
+
+def matched_accuracy(runs: SweepRuns, measured: Measured, options: Options) -> list[Comparison]:
+    """A row for each contrast, feature and distilled condition: the difference in EOD at equal accuracy."""
+    rows = []
+    for contrast in (SCRATCH, TEACHER):
+        family: list[Comparison] = []
+        for baseline, treatments in _by_baseline(runs, contrast):
+            for m, metric in enumerate(measured.metrics):
+                if metric.name == EOD:
+                    family += _matched(runs, measured, m, contrast, baseline, treatments, options)
+        rows += corrected(family, f"matched_accuracy {contrast}")
+    return rows
+
+
+def _by_baseline(runs: SweepRuns, contrast: str) -> list[tuple[Condition, list[Condition]]]:
+    found: dict[int, tuple[Condition, list[Condition]]] = {}
+    for treatment in runs.distilled:
+        baseline = runs.baseline(contrast, treatment)
+        if baseline is not None:
+            found.setdefault(id(baseline), (baseline, []))[1].append(treatment)
+    return list(found.values())
+
+
+def _matched(
+    runs: SweepRuns,
+    measured: Measured,
+    m: int,
+    contrast: str,
+    baseline: Condition,
+    treatments: list[Condition],
+    options: Options,
+) -> list[Comparison]:
+    values = [measured.of(it) for it in (baseline, *treatments)]
+    fit = fit_covariance([it[:, 0] for it in values], [it[:, m] for it in values])
+    if fit is None:
+        return []
+    rows = []
+    for b, treatment in enumerate(treatments, start=1):
+        effect, se = fit.difference(0, b)
+        # One run says nothing of its own spread, and that of others is no substitute across roles.
+        t = effect / se if se > 0 and min(baseline.n, treatment.n) > 1 else float("nan")
+        half = float(special.stdtrit(fit.df, 1 - options.level / 2)) * se
+        reach = [(it[:, 0].min(), it[:, 0].max()) for it in (values[0], values[b])]
+        apart = reach[0][1] < reach[1][0] or reach[1][1] < reach[0][0]
+        rows.append(
+            Comparison(
+                **{
+                    **about(runs, treatment, options),
+                    **measured.metrics[m].columns(),
+                    "analysis": "matched_accuracy",
+                    "contrast": contrast,
+                    "n_baseline": baseline.n,
+                    "n_treatment": treatment.n,
+                    "mean_baseline": number(fit.eod_K[0]),
+                    "mean_treatment": number(fit.eod_K[b]),
+                    "accuracy_baseline": number(fit.accuracy_K[0]),
+                    "accuracy_treatment": number(fit.accuracy_K[b]),
+                    "effect": effect,
+                    "ci_low": None if np.isnan(t) else effect - half,
+                    "ci_high": None if np.isnan(t) else effect + half,
+                    "test": "ancova_t",
+                    "statistic": number(t),
+                    "df": float(fit.df),
+                    "p": number(2 * special.stdtr(fit.df, -abs(t))),
+                    "flags": (*flags(contrast, baseline, treatment), *(["extrapolated"] if apart else [])),
+                }
+            )
+        )
+    return rows

@@ -1,0 +1,152 @@
+"""Which classes students say where their teacher says another (Figure 2 of Mohammadshahi & Ioannou)."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from kd_ray.analysis.report.study import Condition, FloatArray, IntArray, Study
+from kd_ray.analysis.report.style import Drawing, drawable, new_figure
+
+LARGEST_NUMBERED = 12
+"""Classes up to which the counts are printed into the cells."""
+LARGEST_SHOWN = 30
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Disagreement:
+    """How often the trials of one condition contradict their teachers."""
+
+    condition: Condition
+    matrix_CC: FloatArray
+    """Mean count over pairs; [i, j]: the teacher predicts i, the student j. The diagonal is 0."""
+    rates: FloatArray
+    """Share of test samples on which a pair differs, one value per pair."""
+    num_test: int
+
+    @property
+    def n(self) -> int:
+        """Pairs of a student and its teacher."""
+        return len(self.rates)
+
+
+def disagreements(study: Study) -> tuple[Disagreement, ...]:
+    """Every student condition beside its teachers; empty without any teacher's predictions.
+
+    A scratch student has no teacher of its own: it is paired with those that taught the distilled students of its seed and model.
+    """
+    pairs = {
+        condition: _pairs(study, condition) for condition in (*study.of_role("scratch"), *study.of_role("distilled"))
+    }
+    places = sorted({place for found in pairs.values() for pair in found for place in pair})
+    predictions = study.predictions(places)
+    found = [_disagreement(study, condition, pairs[condition], predictions) for condition in pairs]
+    return tuple(it for it in found if it is not None)
+
+
+def matrices(study: Study, found: Sequence[Disagreement]) -> Drawing | None:
+    """Up to three matrices: scratch, and the distilled conditions that agree most and least with the teacher."""
+    chosen = _chosen(found)
+    if not chosen:
+        return None
+    size = len(study.class_names)
+    places = np.arange(size)
+    if size > LARGEST_SHOWN:
+        off = np.sum([it.matrix_CC.sum(axis=0) + it.matrix_CC.sum(axis=1) for it in chosen], axis=0)
+        places = np.sort(np.lexsort((places, -off))[:LARGEST_SHOWN])
+    shown = [it.matrix_CC[np.ix_(places, places)] for it in chosen]
+    top = max(float(matrix.max()) for matrix in shown) or 1.0
+    numbered = size <= LARGEST_NUMBERED
+    names = [drawable(study.class_names[place], 12) for place in places]
+    figure = new_figure(3.4)
+    panels = figure.subplots(1, len(chosen), squeeze=False)[0]
+    for axes, it, matrix in zip(panels, chosen, shown, strict=True):
+        masked = np.ma.masked_array(matrix, mask=np.eye(len(places), dtype=bool))
+        mesh = axes.pcolormesh(masked, cmap="Blues", vmin=0, vmax=top, rasterized=len(places) > 60)
+        axes.invert_yaxis()
+        axes.set_aspect("equal")
+        axes.grid(visible=False)
+        axes.tick_params(length=0)
+        axes.set_xticks(np.arange(len(places)) + 0.5, names, rotation=90, fontsize=7 if numbered else 5)
+        axes.set_yticks(np.arange(len(places)) + 0.5, names if axes is panels[0] else [], fontsize=7 if numbered else 5)
+        axes.set_title(f"{drawable(it.condition.label, 26)}\n{100 * it.rates.mean():.1f} %")
+        axes.set_xlabel("student predicts")
+        if numbered:
+            _number(axes, matrix, top)
+    panels[0].set_ylabel("teacher predicts")
+    figure.colorbar(mesh, ax=list(panels), label="test samples, mean over pairs", shrink=0.75, pad=0.01)
+    which = f" The {len(places)} of {size:,} classes with most disagreement are shown." if size > len(places) else ""
+    pairs = ", ".join(f"{it.condition.label} n = {it.n}" for it in chosen)
+    more = len(found) - len(chosen)
+    others = (
+        f" Of the distilled conditions, those with the least and the most disagreement; {more} more are in the table."
+        if more > 0
+        else ""
+    )
+    return Drawing(
+        name="disagreement",
+        title="Where students contradict their teacher",
+        caption="Test samples that the teacher predicts as one class (row) and the student as another (column), "
+        "whatever their true class; the diagonal is left out. Mean over pairs of a student and its teacher, rounded "
+        f"to whole samples; above each panel the share of all test samples. Pairs: {pairs}; {chosen[0].num_test:,} "
+        f"test samples.{others}{which}",
+        figure=figure,
+    )
+
+
+def _chosen(found: Sequence[Disagreement]) -> list[Disagreement]:
+    scratch = [it for it in found if it.condition.role == "scratch"][:1]
+    distilled = sorted((it for it in found if it.condition.is_distilled), key=lambda it: float(it.rates.mean()))
+    ends = distilled if len(distilled) < 3 else [distilled[0], distilled[-1]]
+    return [*scratch, *ends]
+
+
+def _number(axes: object, matrix: npt.NDArray[np.float64], top: float) -> None:
+    from matplotlib.axes import Axes
+
+    assert isinstance(axes, Axes)
+    for i, j in np.ndindex(*matrix.shape):
+        if i != j:
+            color = "white" if matrix[i, j] > 0.6 * top else "black"
+            axes.text(j + 0.5, i + 0.5, f"{matrix[i, j]:.0f}", ha="center", va="center", fontsize=5.5, color=color)
+
+
+def _pairs(study: Study, condition: Condition) -> list[tuple[int, int]]:
+    """(teacher, student) by place."""
+    place = {row["trial_id"]: i for i, row in enumerate(study.trials)}
+    if condition.is_distilled:
+        teachers = [(study.trials[i]["teacher_trial_id"], int(i)) for i in condition.trials]
+        return [(place[teacher], i) for teacher, i in teachers if teacher in place]
+    pairs: dict[tuple[int, int], None] = {}
+    for i in condition.trials:
+        scratch = study.trials[i]
+        for row in study.trials:
+            is_twin = row["role"] == "distilled" and all(
+                row[name] == scratch[name] for name in ("seed", "model", "dataset_id")
+            )
+            if is_twin and set(scratch["settings"]) <= set(row["settings"]) and row["teacher_trial_id"] in place:
+                pairs[place[row["teacher_trial_id"]], int(i)] = None
+    return list(pairs)
+
+
+def _disagreement(
+    study: Study,
+    condition: Condition,
+    pairs: Sequence[tuple[int, int]],
+    predictions: Mapping[int, IntArray],
+) -> Disagreement | None:
+    whole = [(predictions[a], predictions[b]) for a, b in pairs if a in predictions and b in predictions]
+    if not whole:
+        return None
+    size = len(study.class_names)
+    matrix_CC = np.zeros((size, size))
+    rates = []
+    for teacher_N, student_N in whole:
+        differ_N = teacher_N != student_N
+        rates.append(float(differ_N.mean()))
+        cells = np.bincount(teacher_N[differ_N] * size + student_N[differ_N], minlength=size * size)
+        matrix_CC += cells.reshape(size, size)
+    return Disagreement(
+        condition=condition, matrix_CC=matrix_CC / len(whole), rates=np.array(rates), num_test=len(whole[0][0])
+    )

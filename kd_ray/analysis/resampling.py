@@ -1,0 +1,117 @@
+"""The bootstrap over test samples: how far fairness would move with other samples of the same groups.
+
+Samples are drawn with replacement within each group (within each combination of groups, where they overlap), so that group sizes stay. All
+trials see the same draws: a difference between two conditions is resampled as a pair, and what both owe to the test set cancels. Every rate
+is a ratio of sums over samples, so a draw is a row of weights and all draws are one sparse product.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+from scipy import sparse
+
+from kd_ray.groups import Groups
+from kd_ray.metrics.arrays import FloatArray, IntArray, divide
+from kd_ray.seeding import integers, stream
+
+RESAMPLES = 200
+"""Draws; the standard deviation over them is itself uncertain by 5 %."""
+
+FAIRNESS = ("demographic_parity_difference", "equalized_odds_difference", "worst_group_accuracy")
+"""The resampled metrics, in order: macro over classes for the first two."""
+
+
+def weights(groups: Groups | IntArray, *, resamples: int = RESAMPLES, seed: int = 0) -> npt.NDArray[np.float64]:
+    """How often each sample is drawn, (B, N); drawn within groups, or within the strata of an index per sample."""
+    strata_N = _strata(groups) if isinstance(groups, Groups) else groups
+    random = stream(seed, "resampling")
+    weights_BN = np.zeros((resamples, len(strata_N)))
+    for stratum in np.unique(strata_N):
+        members_M = np.flatnonzero(strata_N == stratum)
+        m = len(members_M)
+        drawn_BM = integers(m, resamples * m, random).reshape(resamples, m) + m * np.arange(resamples)[:, None]
+        weights_BN[:, members_M] = np.bincount(drawn_BM.ravel(), minlength=resamples * m).reshape(resamples, m)
+    return weights_BN
+
+
+def resampled_fairness(
+    labels_N: IntArray,
+    predictions: Sequence[npt.NDArray[np.integer]],
+    groups: Groups,
+    weights_BN: FloatArray,
+    *,
+    num_classes: int,
+) -> FloatArray:
+    """The three `FAIRNESS` metrics of each of T predictions under each draw, (T, B, 3).
+
+    They are those of `kd_ray.metrics.fairness` on the drawn samples; an undefined rate stays out, as there.
+    """
+    b, g = len(weights_BN), len(groups.names)
+    sample_K, group_K = np.nonzero(groups.membership_NG)
+    weights_NB = np.ascontiguousarray(weights_BN.T)
+
+    def count(chosen_K: npt.NDArray[np.bool_], class_N: npt.NDArray[np.integer]) -> FloatArray:
+        row_K = group_K[chosen_K] * num_classes + class_N[sample_K[chosen_K]]
+        ones_K = np.ones(len(row_K))
+        select = sparse.csr_array((ones_K, (row_K, sample_K[chosen_K])), shape=(g * num_classes, len(labels_N)))
+        return np.asarray(select @ weights_NB).reshape(g, num_classes, b)
+
+    every_K = np.ones(len(sample_K), dtype=np.bool_)
+    positive_GCB = count(every_K, labels_N)
+    n_G1B = positive_GCB.sum(axis=1, keepdims=True)
+    found_TBM = np.empty((len(predictions), b, len(FAIRNESS)))
+    for t, predictions_N in enumerate(predictions):
+        predicted_GCB = count(every_K, predictions_N)
+        correct_GCB = count((predictions_N == labels_N)[sample_K], predictions_N)
+        selection_CB = _gap(divide(predicted_GCB, n_G1B))
+        odds_CB = np.maximum(
+            _gap(divide(correct_GCB, positive_GCB)), _gap(divide(predicted_GCB - correct_GCB, n_G1B - positive_GCB))
+        )
+        found_TBM[t, :, 0] = _mean_of_defined(selection_CB)
+        found_TBM[t, :, 1] = _mean_of_defined(odds_CB)
+        found_TBM[t, :, 2] = _worst(divide(correct_GCB.sum(axis=1), n_G1B[:, 0]))
+    return found_TBM
+
+
+def resampled_worst_class(
+    labels_N: IntArray, predictions: Sequence[npt.NDArray[np.integer]], weights_BN: FloatArray, *, num_classes: int
+) -> FloatArray:
+    """Accuracy of the worst class of each of T predictions under each draw, (T, B)."""
+
+    weights_NB = np.ascontiguousarray(weights_BN.T)
+
+    def count(chosen_K: IntArray) -> FloatArray:
+        shape = (num_classes, len(labels_N))
+        select_CN = sparse.csr_array((np.ones(len(chosen_K)), (labels_N[chosen_K], chosen_K)), shape=shape)
+        return np.asarray(select_CN @ weights_NB)
+
+    n_CB = count(np.arange(len(labels_N)))
+    return np.stack(
+        [_worst(divide(count(np.flatnonzero(predictions_N == labels_N)), n_CB)) for predictions_N in predictions]
+    )
+
+
+def _strata(groups: Groups) -> IntArray:
+    """One index for all samples that are in the same groups."""
+    _, inverse_N = np.unique(groups.membership_NG, axis=0, return_inverse=True)
+    return inverse_N.reshape(-1).astype(np.int64)
+
+
+def _gap(rate_GCB: FloatArray) -> FloatArray:
+    """Largest minus smallest defined rate over groups, (C, B); NaN with fewer than two."""
+    defined_GCB = ~np.isnan(rate_GCB)
+    largest_CB = np.where(defined_GCB, rate_GCB, -np.inf).max(axis=0)
+    smallest_CB = np.where(defined_GCB, rate_GCB, np.inf).min(axis=0)
+    return np.where(defined_GCB.sum(axis=0) >= 2, largest_CB - smallest_CB, np.nan)
+
+
+def _mean_of_defined(values_CB: FloatArray) -> FloatArray:
+    defined_CB = ~np.isnan(values_CB)
+    return divide(np.where(defined_CB, values_CB, 0.0).sum(axis=0), defined_CB.sum(axis=0))
+
+
+def _worst(rate_GB: FloatArray) -> FloatArray:
+    """The smallest defined rate of each draw; NaN where none is."""
+    worst_B = np.where(np.isnan(rate_GB), np.inf, rate_GB).min(axis=0)
+    return np.where(np.isinf(worst_B), np.nan, worst_B)

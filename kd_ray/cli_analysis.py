@@ -1,0 +1,90 @@
+"""The commands that say what the results mean; `cli.py` adds them to the others."""
+
+import json
+from pathlib import Path
+from typing import Literal
+
+import click
+
+from kd_ray.cli_base import JSON_OPTION, Command, open_existing, other_store, store_option
+
+
+@click.command("compare", cls=Command, example="kd-ray compare trifeature-quick --normalise ratio --level 0.05")
+@click.argument("sweep_name", metavar="SWEEP_NAME")
+@store_option
+@click.option(
+    "--normalise",
+    type=click.Choice(["ratio", "difference"]),
+    default="ratio",
+    show_default=True,
+    help="Class bias: class accuracy divided by overall accuracy, or minus it.",
+)
+@click.option(
+    "--overall",
+    type=click.Choice(["per-run", "mean"]),
+    default="per-run",
+    show_default=True,
+    help="Overall accuracy of each run, or its mean over the runs.",
+)
+@click.option(
+    "--level",
+    type=click.FloatRange(0, 0.5, min_open=True, max_open=True),
+    default=0.05,
+    show_default=True,
+    help="Significance level; intervals cover 1 - level.",
+)
+@click.option(
+    "--split",
+    type=click.FloatRange(0, min_open=True),
+    default=10.0,
+    show_default=True,
+    help="Temperature that ends one trend and begins the other; it belongs to both.",
+)
+@JSON_OPTION
+def compare_command(
+    sweep_name: str,
+    store_url: str,
+    normalise: Literal["ratio", "difference"],
+    overall: str,
+    level: float,
+    split: float,
+    as_json: bool,
+) -> None:
+    """Say which differences between conditions are real; writes the table `comparisons`."""
+    from kd_ray import text_compare
+    from kd_ray.analysis.compare import compare
+    from kd_ray.results.query import Results
+
+    comparison = compare(
+        Results(open_existing(store_url)),
+        sweep_name,
+        normalise=normalise,
+        overall="mean" if overall == "mean" else "per_run",
+        level=level,
+        split=split,
+    )
+    if as_json:
+        click.echo(json.dumps(comparison.to_dict(), indent=1))
+    else:
+        click.echo(text_compare.compared(comparison, store=other_store(store_url)))
+
+
+@click.command("report", cls=Command, example="kd-ray report trifeature-quick -o ./trifeature-report")
+@click.argument("sweep_name", metavar="SWEEP_NAME")
+@store_option
+@click.option(
+    "-o",
+    "--output",
+    metavar="DIR",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder to write to.  [default: reports/SWEEP_NAME in a local store]",
+)
+def report_command(sweep_name: str, store_url: str, output: Path | None) -> None:
+    """Write a page about a sweep that needs no network, its figures (SVG, PDF) and its tables (CSV, LaTeX)."""
+    from kd_ray.analysis.report.build import report
+    from kd_ray.results.query import Results
+
+    done = report(Results(open_existing(store_url)), sweep_name, output, store=other_store(store_url))
+    click.echo(
+        f"report: {done.page} ({done.size_bytes / 1e6:.1f} MB, {done.num_figures} figures, {done.num_tables} tables)"
+    )
