@@ -20,7 +20,7 @@ from kd_ray.results.record import encode_table
 from kd_ray.results.schema import QUERIED, VIEWS
 from kd_ray.results.status import Plan, SweepStatus, TrialView
 from kd_ray.results.summary import ConditionSummary, Statistic, sweep_summary
-from kd_ray.sweep.spec import TrialState
+from kd_ray.sweep.spec import Role, TrialState
 
 if TYPE_CHECKING:
     from kd_ray.cluster.launch import LaunchReport
@@ -95,6 +95,9 @@ def launch_report(report: "LaunchReport", results: Results, *, store: str | None
     where = f"WHERE sweep = '{report.sweep}'"
     sql = f"SELECT {columns}, avg(accuracy) AS accuracy FROM trials {where} GROUP BY ALL ORDER BY ALL"  # noqa: S608 (to be read)
     lines.append(f'ask:        kd-ray query "{sql}"{option}')
+    if any(trial.role == Role.DISTILLED and trial.state == TrialState.COMPLETE for trial in report.trials):
+        lines.append(f"compare:    kd-ray compare {report.sweep}{option}")
+        lines.append(f"look at it: kd-ray report {report.sweep}{option}")
     lines.append(
         f"add a seed: kd-ray resume {report.sweep} --set grid.seed='{json.dumps(_more_seeds(report))}'{option}"
     )
