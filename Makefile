@@ -26,7 +26,8 @@ demo: install
 	FROM trials GROUP BY ALL ORDER BY role, temperature"
 
 test: check
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile -m 'not alone'
+	$(BIN)/python -m pytest -m alone
 
 check: install-dev
 	$(BIN)/ruff check

@@ -8,6 +8,16 @@ import pytest
 from kd_ray.results.store import Store, open_store
 
 _REPOSITORY = Path(__file__).resolve().parents[1]
+_ON_REQUEST = ("chaos", "calibration")
+"""Markers of tests that run only when `-m` names them."""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Whatever else is chosen, long tests are left out unless they are asked for by their marker."""
+    unasked = [marker for marker in _ON_REQUEST if marker not in config.option.markexpr]
+    left_out = [item for item in items if any(item.get_closest_marker(marker) for marker in unasked)]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in left_out]
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,8 @@ from tests.benchmarks import plain
 from tests.benchmarks.laps import Contestant, ratio, take_turns
 from tests.benchmarks.ours import Race, synthetic_images
 
+pytestmark = pytest.mark.alone
+
 ROUNDS = 4
 TEMPERATURES = (1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0)
 

@@ -18,6 +18,8 @@ from kd_ray.results.query import Results
 from kd_ray.results.store import Store
 from tests.benchmarks.synthetic import packs_of_ten, synthetic_worker
 
+pytestmark = pytest.mark.alone
+
 GREED_BYTES = 5 << 30
 """What the worker takes."""
 REST_BYTES = 3 << 30
