@@ -1,7 +1,7 @@
 """A short measurement: how long steps of students side by side take on this device, and how much memory.
 
 It goes through the training loop itself, with random images and a teacher that has its answers ready, so it needs no data. The number of
-students is doubled for as long as that makes each of them faster.
+students is doubled for as long as that makes none of them slower.
 """
 
 import itertools
@@ -20,13 +20,15 @@ from kd_ray.results.probe import Pace, Probe
 from kd_ray.sweep.config import ConstantSchedule, Execution, Placement, Training
 from kd_ray.sweep.spec import TrialSpec
 
-_LARGEST = 32
-_PAYS = 0.97
-"""Twice as many students pay when each takes at most so much of the time."""
-_STEPS = 4
-"""Of an epoch; the first epoch warms up."""
-_LEAST_S = 0.2
-"""Length of a measurement."""
+_LARGEST = 16
+_WORSE = 1.1
+"""More students side by side do no harm for as long as each takes at most so many times the best time per student."""
+_STEPS = 2
+"""Of an epoch."""
+_EPOCHS = 3
+"""The first warms up, and the fastest of the others counts: the machine may be shared."""
+_LEAST_S, _MOST_S = 0.1, 1.5
+"""Epochs are added up to the one; beyond the other, no larger number of students is tried."""
 
 
 def probe(spec: TrialSpec, placement: Placement, *, sharers: int) -> Probe:
@@ -58,7 +60,7 @@ def probe(spec: TrialSpec, placement: Placement, *, sharers: int) -> Probe:
 
 
 def _pace(spec: TrialSpec, data: ResidentData, device: torch.device, execution: Execution, first: int) -> Pace | None:
-    """From `first` students on as many as pay; None where memory does not even do for `first`.
+    """From `first` students on as many as do no harm; None where memory does not even do for `first`.
 
     Raises:
         TrialError: networks of this kind cannot be trained like this.
@@ -73,13 +75,15 @@ def _pace(spec: TrialSpec, data: ResidentData, device: torch.device, execution: 
         except OutOfMemoryError:
             break
         peaks[count] = peak_bytes(device)
-        before = seconds.get(count // 2)
-        if before is not None and step_s > _PAYS * 2 * before:
-            break
         seconds[count] = step_s
+        if step_s * _STEPS > _MOST_S:
+            break
         count *= 2
     if not seconds:
         return None
+    best = min(step_s / count for count, step_s in seconds.items())
+    while (most := max(seconds)) and seconds[most] / most > _WORSE * best:
+        del seconds[most]
     few, many = min(peaks), max(peaks)
     growth = (peaks[many] - peaks[few]) // (many - few) if many > few else 0
     return Pace(seconds=seconds, bytes_per_student=max(0, growth))
@@ -101,7 +105,7 @@ def _step_s(spec: TrialSpec, data: ResidentData, device: torch.device, execution
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         times.append(time.perf_counter())
-        if len(times) > 1 and times[-1] - times[0] >= _LEAST_S:
+        if len(times) >= _EPOCHS and times[-1] - times[0] >= _LEAST_S:
             break
     return min(later - earlier for earlier, later in itertools.pairwise(times)) / _STEPS
 

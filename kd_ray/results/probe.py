@@ -34,7 +34,7 @@ class Pace:
     """Time and memory of students side by side."""
 
     seconds: Annotated[Mapping[PositiveInt, PositiveFloat], Field(min_length=1)]
-    """Number of students → seconds of a step of all of them. The largest number is one that still paid."""
+    """Number of students → seconds of a step of all of them. The largest number makes none of them slower."""
     bytes_per_student: NonNegativeInt
     """What one student more takes."""
 
@@ -49,7 +49,7 @@ class Pace:
         return low_s + (high_s - low_s) * (count - low_count) / (high_count - low_count)
 
     def most(self, room_bytes: int) -> int:
-        """Most students side by side that pay and fit into so much memory."""
+        """Most students side by side that do no harm and fit into so much memory."""
         fitting = (
             int(_USED_MEMORY * room_bytes / self.bytes_per_student) if self.bytes_per_student else max(self.seconds)
         )

@@ -30,7 +30,7 @@ def _as_before() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-def test_students_are_doubled_for_as_long_as_it_pays() -> None:
+def test_students_are_doubled_for_as_long_as_none_gets_slower() -> None:
     found = probe(SPEC, PLACEMENT, sharers=2)
     assert (found.model, found.device, found.threads) == ("lenet5", "cpu", 1)
     assert list(found.loop.seconds) == [2**i for i in range(len(found.loop.seconds))]
@@ -56,7 +56,7 @@ def test_memory_ends_the_doubling(monkeypatch: pytest.MonkeyPatch) -> None:
             raise OutOfMemoryError("full")
         return step_s(*args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(probe_module, "_PAYS", 100.0)
+    monkeypatch.setattr(probe_module, "_WORSE", 100.0)
     monkeypatch.setattr(probe_module, "_step_s", starved)
     assert list(probe(SPEC, PLACEMENT, sharers=1).loop.seconds) == [1, 2]
 
