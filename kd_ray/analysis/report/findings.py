@@ -312,7 +312,7 @@ def _remarks(rows: Sequence[Row]) -> str:
     if below:
         label = _span([100 * row["label_difference"] for row in below], digits=2)
         remarks += (
-            f" Where DPD is lower it is below that of the true labels in {_plural(len(below), 'condition')} ({label} "
+            f" Where DPD is lower it is below that of the true labels in {_plural(len(below), 'comparison')} ({label} "
             "points), which takes errors."
         )
     beyond = sum("extrapolated" in (row["flags"] or ()) for row in rows)
