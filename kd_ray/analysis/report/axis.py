@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator
 
-from kd_ray.analysis.report.study import Condition, FloatArray, Study, number, series
+from kd_ray.analysis.report.study import Condition, FloatArray, Study, matching, number, series
 from kd_ray.analysis.report.style import (
     SCRATCH,
     SERIES_COLORS,
@@ -144,18 +144,6 @@ def draw_references(
             for condition in matching(study, role, line.conditions[0])[:1]:
                 it = interval(scale * condition.over_runs(values_R))
                 axes.axhline(it.mean, label=role, zorder=1.5, **{**drawn, "color": look(i)["color"]})
-
-
-def matching(study: Study, role: str, student: Condition) -> list[Condition]:
-    """The teachers, or the scratch students, that a distilled condition is to be seen beside."""
-    model = student.axes["teacher" if role == "teacher" else "model"]
-    return [
-        condition
-        for condition in study.of_role(role)
-        if condition.axes["model"] == model
-        and condition.axes["dataset_id"] == student.axes["dataset_id"]
-        and set(condition.settings) <= set(student.settings)
-    ]
 
 
 def legend_columns(labels: Iterable[str]) -> int:

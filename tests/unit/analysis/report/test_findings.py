@@ -81,7 +81,7 @@ def test_uncorrected_counts_are_open_with_n_and_what_could_have_been_found() -> 
 
 
 def test_corrected_counts_are_found_with_their_classes() -> None:
-    study = make_study()
+    study = make_study(accuracies={"T=4": (0.45,)})
     condition = study.conditions[-1]
     bias = make_bias(p=[0.001, 0.03], q=[0.002, 0.06], holm=[0.002, 0.06], effect=[-0.05, 0.04])
     rows = [
@@ -93,6 +93,17 @@ def test_corrected_counts_are_found_with_their_classes() -> None:
         "where 0.1 would be expected if no class differed. After Benjamini & Hochberg 1 remain (T=4), of which about "
         "5 % may be false, and 1 after Holm (no false one, with probability 0.95). Clearest: cat −5.00 points at T=4 "
         "(95 % interval −7.00 to −3.00, q = 0.002)."
+    )
+
+
+def test_class_that_differs_only_because_the_others_do_is_said_to() -> None:
+    study = make_study()
+    bias = make_bias(p=[0.001, 0.03], q=[0.002, 0.06], holm=[0.002, 0.06], effect=[-0.005, 0.04])
+    rows = [counts(num_significant_bh=1)]
+    (sentence,) = make_findings(study, make_evidence(rows, {(SCRATCH, key_of(study.conditions[-1])): bias})).found
+    assert "Clearest" not in sentence
+    assert sentence.endswith(
+        " In 1 case the accuracy of the class itself is the same on both sides: only the overall accuracy that it is divided by differs."
     )
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from kd_ray.analysis.report.contents import published_table
+from kd_ray.analysis.report.beside import published_table
 from kd_ray.analysis.report.published import Published, find_published
 from kd_ray.analysis.report.study import Study
 from tests.unit.analysis.report.made import make_condition, make_evidence, make_row, make_study
