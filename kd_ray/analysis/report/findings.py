@@ -128,8 +128,8 @@ def _class_bias(study: Study, evidence: Evidence, contrast: str, found: list[str
         else f"and {holm} after Holm (no false one, with probability {1 - evidence.level:g})"
     )
     found.append(
-        f"{head}. After Benjamini & Hochberg {bh} remain ({where}), of which about {100 * evidence.level:g} % may be "
-        f"false, {holm_words}.{_strongest(study, evidence, contrast)}"
+        f"{head}. After Benjamini & Hochberg {bh} remain ({where}), of which on average at most "
+        f"{100 * evidence.level:g} % are false, {holm_words}.{_strongest(study, evidence, contrast)}"
     )
 
 

@@ -90,8 +90,8 @@ def test_corrected_counts_are_found_with_their_classes() -> None:
     (sentence,) = make_findings(study, make_evidence(rows, {(SCRATCH, key_of(condition)): bias})).found
     assert sentence == (
         "Class accuracy against scratch (n = 5 against 5 runs): #SC is 2 of 2 classes at p < 0.05 uncorrected (T=4), "
-        "where 0.1 would be expected if no class differed. After Benjamini & Hochberg 1 remain (T=4), of which about "
-        "5 % may be false, and 1 after Holm (no false one, with probability 0.95). Clearest: cat −5.00 points at T=4 "
+        "where 0.1 would be expected if no class differed. After Benjamini & Hochberg 1 remain (T=4), of which on "
+        "average at most 5 % are false, and 1 after Holm (no false one, with probability 0.95). Clearest: cat −5.00 points at T=4 "
         "(95 % interval −7.00 to −3.00, q = 0.002)."
     )
 
