@@ -179,6 +179,12 @@ def _draw_reference(axes: Axes, role: str, it: Interval, place: float | None, dr
         axes.fill_between([place - 0.38, place + 0.38], low, high, **band)
 
 
+def keep_to_rates(axes: Axes) -> None:
+    """Show nothing below 0 and above 100 %: intervals of two runs go far beyond what a rate can be."""
+    low, high = axes.get_ylim()
+    axes.set_ylim(max(low, -2.0), min(high, 102.0))
+
+
 def look(i: int, *, joined: bool = True) -> dict[str, Any]:
     """Color, marker and dashes of the i-th line."""
     return {

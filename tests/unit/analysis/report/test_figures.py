@@ -118,6 +118,15 @@ def test_panels_of_classes_span_as_much() -> None:
     assert spans == pytest.approx([spans[0]] * 2)
 
 
+def test_panels_show_no_impossible_rate() -> None:
+    # t(0.975, 1) = 12.7: the intervals of two runs reach from far below 0 to far above 100 %.
+    study = make_study(seeds=2, accuracies=ACCURACIES)
+    with drawing():
+        found = bias.class_accuracy(study, make_evidence(), condition_axis(study))
+    assert found is not None
+    assert all(-2 <= low < high <= 102 for low, high in (axes.get_ylim() for axes in found.figure.axes))
+
+
 @pytest.mark.parametrize(
     ("temperatures", "places", "label"),
     [
