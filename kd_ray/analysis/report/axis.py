@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator
 
-from kd_ray.analysis.report.study import Condition, FloatArray, Study, number, series
+from kd_ray.analysis.report.study import Condition, FloatArray, Study, matching, number, series
 from kd_ray.analysis.report.style import (
     SCRATCH,
     SERIES_COLORS,
@@ -146,18 +146,6 @@ def draw_references(
                 axes.axhline(it.mean, label=role, zorder=1.5, **{**drawn, "color": look(i)["color"]})
 
 
-def matching(study: Study, role: str, student: Condition) -> list[Condition]:
-    """The teachers, or the scratch students, that a distilled condition is to be seen beside."""
-    model = student.axes["teacher" if role == "teacher" else "model"]
-    return [
-        condition
-        for condition in study.of_role(role)
-        if condition.axes["model"] == model
-        and condition.axes["dataset_id"] == student.axes["dataset_id"]
-        and set(condition.settings) <= set(student.settings)
-    ]
-
-
 def legend_columns(labels: Iterable[str]) -> int:
     """Entries of a legend that stand side by side without leaving the page."""
     lengths = [len(label) for label in labels]
@@ -189,6 +177,12 @@ def _draw_reference(axes: Axes, role: str, it: Interval, place: float | None, dr
         axes.axhspan(low, high, **band)
     else:
         axes.fill_between([place - 0.38, place + 0.38], low, high, **band)
+
+
+def keep_to_rates(axes: Axes) -> None:
+    """Show nothing below 0 and above 100 %: intervals of two runs go far beyond what a rate can be."""
+    low, high = axes.get_ylim()
+    axes.set_ylim(max(low, -2.0), min(high, 102.0))
 
 
 def look(i: int, *, joined: bool = True) -> dict[str, Any]:

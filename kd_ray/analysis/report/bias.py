@@ -18,6 +18,7 @@ from kd_ray.analysis.report.axis import (
     draw_lines,
     draw_references,
     interval,
+    keep_to_rates,
     legend_columns,
     look,
 )
@@ -94,6 +95,7 @@ def counts(study: Study, evidence: Evidence, axis: ConditionAxis) -> Drawing | N
     panels = figure.subplots(1, 1 + len(shown), squeeze=False)[0]
     draw_references(panels[0], study, axis, study.values("accuracy"))
     draw_lines(panels[0], axis, study.values("accuracy"))
+    keep_to_rates(panels[0])
     panels[0].set_ylabel("accuracy (%)")
     panels[0].set_title("test accuracy")
     for axes, contrast in zip(panels[1:], shown, strict=True):
@@ -163,7 +165,7 @@ def heat_map(study: Study, evidence: Evidence, axis: ConditionAxis) -> Drawing |
     figure.colorbar(
         mesh,
         ax=list(grid.flat[: len(panels)]),
-        label="effect (points of class accuracy, normalised)",
+        label="effect (points)",
         shrink=0.8,
         pad=0.01,
     )
@@ -267,11 +269,13 @@ def _mark_cells(axes: Axes, evidence: Evidence, contrast: str, line: Line, chose
 
 def _same_span(panels: Sequence[Axes]) -> None:
     """Give all panels the span of the widest, each around its own middle, so that equal differences look equal."""
+    for axes in panels:
+        keep_to_rates(axes)
     limits = [axes.get_ylim() for axes in panels]
     half = max(high - low for low, high in limits) / 2
     for axes, (low, high) in zip(panels, limits, strict=True):
         # Nothing is above 100 %.
-        middle = min((low + high) / 2, 101 - half)
+        middle = min((low + high) / 2, 102 - half)
         axes.set_ylim(middle - half, middle + half)
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from kd_ray.analysis.compare import compare
 from kd_ray.analysis.report import bias, contents, equity, runs
 from kd_ray.analysis.report.axis import ConditionAxis, condition_axis
+from kd_ray.analysis.report.beside import published_table
 from kd_ray.analysis.report.disagreement import Disagreement, disagreements, matrices
 from kd_ray.analysis.report.evidence import Evidence, read_evidence
 from kd_ray.analysis.report.findings import make_findings
@@ -268,7 +269,7 @@ def _published_section(
         "difference between the columns is no failed replication, and equal columns are no proof of one.",
         *([published.statement] if published.statement else []),
     )
-    table = contents.published_table(study, evidence, published, found)
+    table = published_table(study, evidence, published, found)
     return Section(name="paper", title="Beside the paper", paragraphs=words, tables=tuple(_some([table])))
 
 

@@ -1,14 +1,12 @@
 """The tables of a report."""
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
 from kd_ray.analysis.report.disagreement import Disagreement
 from kd_ray.analysis.report.evidence import SCRATCH, TEACHER, Evidence, Row
 from kd_ray.analysis.report.findings import BASELINE, IN_PERCENT, short
-from kd_ray.analysis.report.published import Published
 from kd_ray.analysis.report.study import Condition, FloatArray, Study
 from kd_ray.analysis.report.table import Cell, Column, Measured, ReportTable, percent, without_empty_columns
 
@@ -33,7 +31,7 @@ def condition_table(study: Study) -> ReportTable:
         )
         for condition in study.conditions
     ]
-    return _table(
+    return report_table(
         "conditions",
         "Conditions",
         f"{_RUNS}. Individual fairness (Table 4 of the paper): mean change of the prediction per unit of distance, 0 "
@@ -69,7 +67,7 @@ def fairness_table(study: Study) -> ReportTable:
         for fairness in study.fairness
         for condition in study.conditions
     ]
-    return _table(
+    return report_table(
         "group-fairness",
         "Fairness between groups",
         f"{_RUNS}; one-vs-rest mean over classes, 0 is parity. Label DPD is what the true labels have.",
@@ -105,7 +103,7 @@ def count_table(evidence: Evidence) -> ReportTable:
         )
         for row in evidence.of("class_bias_counts")
     ]
-    return _table(
+    return report_table(
         "class-counts",
         "How many classes differ",
         f"Classes whose accuracy ÷ overall accuracy differs from the baseline's, at level {evidence.level:g}: "
@@ -156,7 +154,7 @@ def class_table(study: Study, evidence: Evidence) -> ReportTable:
                 _number(bias.q_C[place]),
             ]
         rows.append(tuple(cells))
-    return _table(
+    return report_table(
         "classes",
         "Classes",
         "Accuracy per class, and the condition in which it differs most clearly (smallest p) from scratch: effect "
@@ -201,7 +199,7 @@ def class_effect_table(study: Study, evidence: Evidence) -> ReportTable:
                 (BASELINE[contrast], condition.label, name, *map(_number, values))
                 for name, *values in zip(study.class_names, *(column.tolist() for column in columns), strict=True)
             ]
-    return _table(
+    return report_table(
         "class-effects",
         "Effects on classes",
         "Every class in every condition against each baseline.",
@@ -240,7 +238,7 @@ def test_table(evidence: Evidence, analysis: str, name: str, title: str, caption
                 ", ".join(row["flags"] or ()) or None,
             )
         )
-    return _table(
+    return report_table(
         name,
         title,
         caption,
@@ -272,8 +270,8 @@ def test_table(evidence: Evidence, analysis: str, name: str, title: str, caption
 
 def disagreement_table(found: Sequence[Disagreement]) -> ReportTable:
     """Share of test samples on which students and teachers differ."""
-    rows = [(it.condition.role, it.condition.label, it.n, _spread(100 * it.rates), it.num_test) for it in found]
-    return _table(
+    rows = [(it.condition.role, it.condition.label, it.n, spread(100 * it.rates), it.num_test) for it in found]
+    return report_table(
         "disagreement",
         "Disagreement with the teacher",
         "Share of test samples on which a student and its teacher predict different classes; mean ± sd over pairs.",
@@ -283,52 +281,6 @@ def disagreement_table(found: Sequence[Disagreement]) -> ReportTable:
             Column(name="pairs"),
             Column(name="disagreement", unit="%"),
             Column(name="test samples"),
-        ],
-        rows,
-    )
-
-
-def published_table(
-    study: Study, evidence: Evidence, published: Published, found: Sequence[Disagreement]
-) -> ReportTable:
-    """The paper's values beside ours, condition by condition; only what the paper is known to print."""
-    rows: list[tuple[Cell, ...]] = []
-    for metric, feature, ours, name, unit in _ours(study, evidence, found):
-        for condition in study.conditions:
-            value = published.value(metric, condition, feature)
-            if value is None:
-                continue
-            rows.append(
-                (
-                    name,
-                    feature,
-                    condition.role,
-                    condition.temperature,
-                    ours(condition),
-                    condition.n,
-                    Measured(mean=value.mean, sd=value.sd),
-                    published.seeds,
-                    unit,
-                    value.where,
-                    value.note or None,
-                )
-            )
-    return _table(
-        "beside-the-paper",
-        f"Beside the paper: {published.name}",
-        f"Mean ± sd over seeds, here and in the paper ({published.paper}). {published.how_read}",
-        [
-            Column(name="metric"),
-            Column(name="feature"),
-            Column(name="role"),
-            Column(name="T", digits=0),
-            Column(name="here"),
-            Column(name="n here"),
-            Column(name="paper"),
-            Column(name="n paper"),
-            Column(name="unit"),
-            Column(name="where"),
-            Column(name="note"),
         ],
         rows,
     )
@@ -345,13 +297,13 @@ def cost_table(study: Study) -> ReportTable:
             len(condition.trials),
             int(parameters_R[condition.trials[0]]),
             int(epochs_R[condition.trials[0]]),
-            _spread(elapsed_R[condition.trials]),
+            spread(elapsed_R[condition.trials]),
             float(np.nansum(elapsed_R[condition.trials])),
             ", ".join(sorted({str(study.trials[i]["device"]) for i in condition.trials})),
         )
         for condition in study.conditions
     ]
-    return _table(
+    return report_table(
         "cost",
         "What the trials took",
         "Training time per trial, mean ± sd over trials, and in all; in a pack, a trial's time is its share.",
@@ -371,34 +323,15 @@ def cost_table(study: Study) -> ReportTable:
 
 def measured(condition: Condition, values_R: FloatArray) -> Measured | None:
     """Mean and sd over the runs of a condition; None without a defined value."""
-    return _spread(condition.over_runs(values_R))
+    return spread(condition.over_runs(values_R))
 
 
-def _spread(values: FloatArray) -> Measured | None:
+def spread(values: FloatArray) -> Measured | None:
+    """Mean and sd of the defined values."""
     defined = values[~np.isnan(values)]
     if not len(defined):
         return None
     return Measured(mean=float(defined.mean()), sd=float(defined.std(ddof=1)) if len(defined) > 1 else None)
-
-
-def _ours(study: Study, evidence: Evidence, found: Sequence[Disagreement]) -> Iterable[Any]:
-    """(metric, feature, our value of a condition, name, unit)."""
-    rates = {it.condition: it.rates for it in found}
-    accuracy_R, individual_R = 100 * study.values("accuracy"), study.values("individual_fairness")
-    yield "accuracy", None, lambda c: measured(c, accuracy_R), "accuracy", "%"
-    for contrast, metric in ((SCRATCH, "sc"), (TEACHER, "tc")):
-        yield metric, None, lambda c, contrast=contrast: _count(evidence, c, contrast), f"#{metric.upper()}", "classes"
-    yield "disagreement", None, lambda c: _spread(100 * rates[c]) if c in rates else None, "disagreement", "%"
-    for fairness in study.fairness:
-        for metric, name in (("equalized_odds_difference", "EOD"), ("demographic_parity_difference", "DPD")):
-            values_R = 100 * fairness.metrics[metric]
-            yield metric, fairness.feature, lambda c, values_R=values_R: measured(c, values_R), name, "%"
-    yield "individual_fairness", None, lambda c: measured(c, individual_R), "individual fairness", ""
-
-
-def _count(evidence: Evidence, condition: Condition, contrast: str) -> Measured | None:
-    row = next(iter(evidence.about(condition, "class_bias_counts", contrast=contrast)), None)
-    return None if row is None or row["num_significant"] is None else Measured(mean=row["num_significant"])
 
 
 def _contrast(row: Row) -> str:
@@ -423,9 +356,10 @@ def _or_last(value: float) -> float:
     return np.inf if np.isnan(value) else value
 
 
-def _table(
+def report_table(
     name: str, title: str, caption: str, columns: Sequence[Column], rows: Sequence[tuple[Cell, ...]]
 ) -> ReportTable:
+    """A table without the columns that hold nothing."""
     return without_empty_columns(
         ReportTable(name=name, title=title, caption=caption, columns=tuple(columns), rows=tuple(rows))
     )

@@ -12,6 +12,7 @@ from kd_ray.analysis.report.axis import (
     draw_lines,
     draw_references,
     interval,
+    keep_to_rates,
     legend_columns,
     look,
 )
@@ -38,6 +39,7 @@ def group_fairness(study: Study, fairness: Fairness, axis: ConditionAxis, name: 
         draw_lines(axes, axis, fairness.metrics[metric])
         if metric == DPD:
             _label_line(axes, fairness)
+        keep_to_rates(axes)
         axis.dress(axes)
         axes.set_ylabel(f"{NAMES[metric]} (%)")
     panels[0].set_title("equalized odds difference")

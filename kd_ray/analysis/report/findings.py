@@ -5,14 +5,17 @@ said how large an effect would have had to be. An uncorrected count is never cal
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from kd_ray.analysis.report.evidence import SCRATCH, TEACHER, Evidence, Row
-from kd_ray.analysis.report.study import Study
-from kd_ray.analysis.report.table import p_value
+from kd_ray.analysis.report.study import Condition, Study, matching
+from kd_ray.analysis.report.wording import distinct, equals, listed, plural, points, signed, span
 
 _SHORT = {
     "accuracy": "accuracy",
@@ -96,12 +99,6 @@ def make_findings(
     )
 
 
-def points(value: float, *, sign: bool = True) -> str:
-    """An effect on a rate, as points of percent; small ones with more digits."""
-    digits = 1 if abs(100 * value) >= 10 else 2
-    return f"{100 * value:{'+' if sign else ''}.{digits}f}".replace("-", "−")
-
-
 def _class_bias(study: Study, evidence: Evidence, contrast: str, found: list[str], still_open: list[str]) -> None:
     rows = [
         row
@@ -112,18 +109,18 @@ def _class_bias(study: Study, evidence: Evidence, contrast: str, found: list[str
         return
     name = "#SC" if contrast == SCRATCH else "#TC"
     classes = max(row["num_tests"] for row in rows)
-    raw, expected = _span([row["num_significant"] for row in rows]), _span_of(rows, "expected_significant")
+    raw, expected = span([row["num_significant"] for row in rows]), _span_of(rows, "expected_significant")
     head = (
         f"Class accuracy against {BASELINE[contrast]} ({_runs(rows)}): {name} is {raw} of {classes:,} classes at p < "
         f"{evidence.level:g} uncorrected{_over(rows)}, where {expected} would be expected if no class differed"
     )
     corrected = [row for row in rows if row["num_significant_bh"]]
-    bh, holm = (_span([row[column] or 0 for row in rows]) for column in ("num_significant_bh", "num_significant_holm"))
+    bh, holm = (span([row[column] or 0 for row in rows]) for column in ("num_significant_bh", "num_significant_holm"))
     if not corrected:
         detectable = _detectable(rows)
         still_open.append(f"{head}. None remains after correction (Benjamini & Hochberg).{detectable}")
         return
-    where = _list([row["condition"] for row in corrected])
+    where = listed([row["condition"] for row in corrected])
     none_holm = not any(row["num_significant_holm"] for row in rows)
     holm_words = (
         "and none after Holm"
@@ -131,24 +128,45 @@ def _class_bias(study: Study, evidence: Evidence, contrast: str, found: list[str
         else f"and {holm} after Holm (no false one, with probability {1 - evidence.level:g})"
     )
     found.append(
-        f"{head}. After Benjamini & Hochberg {bh} remain ({where}), of which about {100 * evidence.level:g} % may be "
-        f"false, {holm_words}.{_strongest(study, evidence, contrast)}"
+        f"{head}. After Benjamini & Hochberg {bh} remain ({where}), of which on average at most "
+        f"{100 * evidence.level:g} % are false, {holm_words}.{_strongest(study, evidence, contrast)}"
     )
 
 
 def _strongest(study: Study, evidence: Evidence, contrast: str) -> str:
-    """The classes with the smallest q, each with its interval."""
+    """The classes with the smallest q, each with its interval; and how many differ only because others do."""
     best: list[tuple[float, str]] = []
+    num_unchanged = 0
     for condition in study.of_role("distilled"):
         bias = evidence.bias(contrast, condition)
-        for place, q in enumerate(bias.q_C if bias else ()):
-            if bias is not None and q < bias.level:
-                ends = f"{points(bias.ci_low_C[place])} to {points(bias.ci_high_C[place])}"
-                effect = f"{study.class_names[place]} {points(bias.effect_C[place])} points at {condition.label}"
-                interval = f"{100 * (1 - bias.level):g} % interval {ends}, q {_equals(q)}"
-                best.append((float(q), f"{effect} ({interval})"))
+        if bias is None:
+            continue
+        is_same_C = _has_same_accuracy(study, contrast, condition)
+        for place in np.flatnonzero(bias.q_C < bias.level):
+            if is_same_C[place]:
+                num_unchanged += 1
+                continue
+            ends = f"{points(bias.ci_low_C[place])} to {points(bias.ci_high_C[place])}"
+            effect = f"{study.class_names[place]} {points(bias.effect_C[place])} points at {condition.label}"
+            interval = f"{100 * (1 - bias.level):g} % interval {ends}, q {equals(bias.q_C[place])}"
+            best.append((float(bias.q_C[place]), f"{effect} ({interval})"))
     shown = [words for _, words in sorted(best)[:3]]
-    return f" Clearest: {'; '.join(shown)}." if shown else ""
+    clearest = f" Clearest: {'; '.join(shown)}." if shown else ""
+    if num_unchanged:
+        clearest += (
+            f" In {plural(num_unchanged, 'case')} the accuracy of the class itself is the same on both sides: only "
+            "the overall accuracy that it is divided by differs."
+        )
+    return clearest
+
+
+def _has_same_accuracy(study: Study, contrast: str, condition: Condition) -> npt.NDArray[np.bool_]:
+    """Classes, (C,), of equal mean accuracy in a condition and its baseline."""
+    baselines = matching(study, "scratch" if contrast == SCRATCH else "teacher", condition)
+    if not baselines:
+        return np.zeros(len(study.class_names), dtype=np.bool_)
+    means = [study.class_accuracy_RC[it.trials].mean(axis=0) for it in (baselines[0], condition)]
+    return np.asarray(np.abs(means[0] - means[1]) < 1e-9)
 
 
 def _differences(evidence: Evidence, analysis: str, contrast: str, found: list[str], still_open: list[str]) -> None:
@@ -170,10 +188,10 @@ def _differences(evidence: Evidence, analysis: str, contrast: str, found: list[s
     rest = [row for row in rows if not _survives(row, evidence.level)]
     if rest:
         raw = sum(row["p"] < evidence.level for row in rest)
-        features = _list(_distinct(row["sensitive_feature"] for row in rest))
-        metrics = _list(_distinct(short(row["metric"]) for row in rest), 8)
+        features = listed(distinct(row["sensitive_feature"] for row in rest))
+        metrics = listed(distinct(short(row["metric"]) for row in rest), 8)
         still_open.append(
-            f"{before} {BASELINE[contrast]}, {len(rest)} of {_plural(len(rows), 'test')} show nothing after "
+            f"{before} {BASELINE[contrast]}, {len(rest)} of {plural(len(rows), 'test')} show nothing after "
             f"correction ({metrics}{'; groups of ' + features if features else ''}; {_runs(rest)}); {raw} of them "
             f"have p < {evidence.level:g} uncorrected. That is no evidence of equality.{_detectable(rest)}"
         )
@@ -186,10 +204,10 @@ def _difference(same: Sequence[Row], tried: Mapping[tuple[str, str | None], int]
     where = (
         clearest["condition"]
         if count == 1
-        else f"{len(same)} of {_plural(count, 'condition')}, clearest at {clearest['condition']}"
+        else f"{len(same)} of {plural(count, 'condition')}, clearest at {clearest['condition']}"
     )
     way = "higher" if clearest["effect"] > 0 else "lower"
-    return f"{_subject(clearest)} {way} at {where}, by {_size(clearest)} ({_ends(clearest, level)}, q {_equals(clearest['q'])})"
+    return f"{_subject(clearest)} {way} at {where}, by {_size(clearest)} ({_ends(clearest, level)}, q {equals(clearest['q'])})"
 
 
 def _trends(evidence: Evidence, found: list[str], still_open: list[str]) -> None:
@@ -208,10 +226,10 @@ def _trends(evidence: Evidence, found: list[str], still_open: list[str]) -> None
             words = [f"{_direction(same)} ({', '.join(_correlation(row) for row in same)})" for same in established]
             found.append(
                 f"Over {over[0]['condition']}, with every test below {evidence.level:g} after correction and when "
-                f"temperatures are exchanged within seeds ({runs}): {_list(words, 8, '; ')}."
+                f"temperatures are exchanged within seeds ({runs}): {listed(words, 8, '; ')}."
             )
         if rest:
-            still_open.append(f"Over {over[0]['condition']}, no trend is established ({runs}) of {_list(rest, 8)}.")
+            still_open.append(f"Over {over[0]['condition']}, no trend is established ({runs}) of {listed(rest, 8)}.")
 
 
 def _many_trends(ranges: Sequence[list[Row]], level: float, found: list[str], still_open: list[str]) -> None:
@@ -219,15 +237,16 @@ def _many_trends(ranges: Sequence[list[Row]], level: float, found: list[str], st
     tests = [same for over in ranges for same in _grouped(over, lambda row: (row["metric"], row["sensitive_feature"]))]
     established = Counter(_direction(same) for same in tests if _is_established(same, level))
     if established:
-        words = [f"{direction} in {_plural(count, 'line')}" for direction, count in established.most_common()]
+        words = [f"{direction} in {plural(count, 'line')}" for direction, count in established.most_common()]
         found.append(
             f"Over temperature, with every test below {level:g} after correction and when temperatures are exchanged "
-            f"within seeds, of {_plural(len(ranges), 'line')}: {_list(words, 8, '; ')}."
+            f"within seeds, of {plural(len(ranges), 'line')}: {listed(words, 8, '; ')}."
         )
     rest = len(tests) - established.total()
     if rest:
         still_open.append(
-            f"Of {_plural(len(tests), 'trend')} over temperature in {_plural(len(ranges), 'line')}, {rest} are not established."
+            f"Of {plural(len(tests), 'trend')} over temperature in {plural(len(ranges), 'line')}, {rest} are not "
+            "established."
         )
 
 
@@ -241,7 +260,7 @@ def _direction(same: Sequence[Row]) -> str:
 
 
 def _correlation(row: Row) -> str:
-    return f"{_TESTS.get(row['test'], row['test'])} {_signed(row['effect'])}"
+    return f"{_TESTS.get(row['test'], row['test'])} {signed(row['effect'])}"
 
 
 def _care(study: Study, evidence: Evidence) -> list[str]:
@@ -278,10 +297,6 @@ def _nothing_compared(study: Study) -> str:
     return f"No difference could be tested: a test needs two seeds on each side ({counts})."
 
 
-def _signed(value: float) -> str:
-    return f"{value:+.2f}".replace("-", "−")
-
-
 def _survives(row: Row, level: float) -> bool:
     return row["q"] is not None and row["q"] < level
 
@@ -310,15 +325,15 @@ def _remarks(rows: Sequence[Row]) -> str:
     ]
     remarks = ""
     if below:
-        label = _span([100 * row["label_difference"] for row in below], digits=2)
+        label = span([100 * row["label_difference"] for row in below], digits=2)
         remarks += (
-            f" Where DPD is lower it is below that of the true labels in {_plural(len(below), 'condition')} ({label} "
+            f" Where DPD is lower it is below that of the true labels in {plural(len(below), 'comparison')} ({label} "
             "points), which takes errors."
         )
     beyond = sum("extrapolated" in (row["flags"] or ()) for row in rows)
     if beyond:
         remarks += (
-            f" In {_plural(beyond, 'comparison')} the two sides have no accuracy in common, so the line is drawn "
+            f" In {plural(beyond, 'comparison')} the two sides have no accuracy in common, so the line is drawn "
             "beyond the runs."
         )
     return remarks
@@ -330,14 +345,6 @@ def _size(row: Row) -> str:
         if row["metric"] in IN_PERCENT
         else f"{abs(row['effect']):.4f}"
     )
-
-
-def _plural(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
-def _distinct(words: Iterable[str | None]) -> list[str]:
-    return list(dict.fromkeys(filter(None, words)))
 
 
 def _ends(row: Row, level: float) -> str:
@@ -363,7 +370,11 @@ def _detectable(rows: Sequence[Row]) -> str:
     found = f"found with probability {power:g} after Holm's correction."
     if middle > 1:
         return f" With so few runs, not even a difference of 100 points{kind} would be {found}"
-    return f" With so many runs, a difference{kind} has to be about {points(middle, sign=False)} points (median) to be {found}"
+    return f" With so many runs, a difference{kind} has to be {_about(middle)} (median) to be {found}"
+
+
+def _about(value: float) -> str:
+    return f"about {points(value, sign=False)} points" if value >= 1e-4 else "less than 0.01 points"
 
 
 def _runs(rows: Sequence[Row]) -> str:
@@ -371,34 +382,18 @@ def _runs(rows: Sequence[Row]) -> str:
     if not pairs:
         return "n unknown"
     baselines, treatments = ([pair[i] for pair in pairs if pair[i] is not None] for i in (0, 1))
-    return f"n = {_span(baselines)} against {_span(treatments)} runs" if baselines else f"n = {_span(treatments)} runs"
+    return f"n = {span(baselines)} against {span(treatments)} runs" if baselines else f"n = {span(treatments)} runs"
 
 
 def _over(rows: Sequence[Row]) -> str:
     return f", depending on the condition ({len(rows)})" if len(rows) > 1 else f" ({rows[0]['condition']})"
 
 
-def _span(values: Sequence[Any], digits: int = 0) -> str:
-    low, high = f"{min(values):.{digits}f}", f"{max(values):.{digits}f}"
-    return low if low == high else f"{low} to {high}"
-
-
 def _span_of(rows: Sequence[Row], column: str) -> str:
     values = [row[column] for row in rows if row[column] is not None]
-    return _span(values, digits=1) if values else "an unknown number"
-
-
-def _list(words: Sequence[str], limit: int = 4, between: str = ", ") -> str:
-    if len(words) > limit:
-        return f"{between.join(words[:limit])} and {len(words) - limit} more"
-    return " and ".join(filter(None, [between.join(words[:-1]), *words[-1:]]))
+    return span(values, digits=1) if values else "an unknown number"
 
 
 def short(metric: str) -> str:
     """A metric as people say it."""
     return _SHORT.get(metric, metric.replace("_", " "))
-
-
-def _equals(p: float) -> str:
-    text = p_value(p)
-    return text if text.startswith("<") else f"= {text}"

@@ -188,6 +188,18 @@ def series(study: Study) -> tuple[Series, ...]:
     )
 
 
+def matching(study: Study, role: str, student: Condition) -> list[Condition]:
+    """The teachers, or the scratch students, that a distilled condition is to be seen beside."""
+    model = student.axes["teacher" if role == "teacher" else "model"]
+    return [
+        condition
+        for condition in study.of_role(role)
+        if condition.axes["model"] == model
+        and condition.axes["dataset_id"] == student.axes["dataset_id"]
+        and set(condition.settings) <= set(student.settings)
+    ]
+
+
 def number(value: float) -> str:
     """A temperature or another setting, as short as it goes."""
     return f"{value:g}"
