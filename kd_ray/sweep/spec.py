@@ -12,7 +12,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from kd_ray.sweep.config import Config, Dataset, Distillation, ModelName, Seed, Training
+from kd_ray.sweep.architectures import ModelName
+from kd_ray.sweep.config import Distillation, Training
+from kd_ray.sweep.datasets import Dataset
+from kd_ray.sweep.fields import Config, Seed
 
 SPEC_VERSION = 1
 """Raised whenever the same settings would train to other numbers."""

@@ -60,6 +60,7 @@ CHANGES: dict[str, Any] = {
     "dataset.split_seed": 1,
     "dataset.test_fraction": 0.25,
     "dataset.validation_fraction": 0.1,
+    "dataset.long_tail": {"imbalance_factor": 10},
     "model": "resnet20",
     "initial_weights": "ab" * 32,
     "training.epochs": 5,
