@@ -28,6 +28,17 @@ ARCHITECTURES: dict[str, Architecture] = {
 }
 """Networks of our own; `kd_ray.models` builds them."""
 
+SMALL_IMAGE = 64
+"""Networks with two stems take the one for small images up to this side."""
+for _name, _small, _large in (
+    ("resnet18", 9, 33),
+    ("resnet50", 9, 33),
+    ("densenet121", 16, 61),
+    ("densenet169", 16, 61),
+):
+    ARCHITECTURES[_name] = ARCHITECTURES[f"{_name}-cifar"] = Architecture(min_image_size=_small)
+    ARCHITECTURES[f"{_name}-imagenet"] = Architecture(min_image_size=_large)
+
 _LIBRARY_NAME = re.compile(r"(timm|torchvision):[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
