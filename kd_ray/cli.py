@@ -4,9 +4,7 @@ Heavy imports (torch, ray, duckdb) happen inside the commands that need them, so
 Exit codes: 0 done, 1 some trials failed or problems were found, 2 bad input, 130 interrupted.
 """
 
-import io
 import json
-import os
 import re
 import sys
 import time
@@ -16,47 +14,22 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from kd_ray.cli_base import (
+    JSON_OPTION,
+    SET_OPTION,
+    Command,
+    console,
+    open_existing,
+    open_or_make,
+    other_store,
+    store_option,
+    write,
+)
+from kd_ray.cli_data import data_group
 from kd_ray.errors import InvalidInputError, KdRayError
 
 if TYPE_CHECKING:
-    from kd_ray.results.store import Store
     from kd_ray.sweep.load import SweepFile
-
-DEFAULT_STORE = "./kd_ray_store"
-
-
-class Command(click.Command):
-    """A command whose `--help` ends with its example as written."""
-
-    def __init__(self, *args: Any, example: str = "", **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.example = example
-
-    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        if self.example:
-            with formatter.section("Example"):
-                for line in self.example.splitlines():
-                    formatter.write(f"  {line}\n")
-
-
-def _store_option(function: Callable[..., Any]) -> Callable[..., Any]:
-    return click.option(
-        "--store",
-        "store_url",
-        metavar="URL",
-        default=lambda: os.environ.get("KD_RAY_STORE") or DEFAULT_STORE,
-        help=f"Local folder, s3://…, gs://… or az://…  [default: $KD_RAY_STORE or {DEFAULT_STORE}]",
-    )(function)
-
-
-_SET = click.option(
-    "--set",
-    "overrides",
-    metavar="KEY=VALUE",
-    multiple=True,
-    help="Override a field: --set grid.temperature='[1,2,4]'; null removes it.",
-)
-_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 def _launch_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -80,7 +53,7 @@ def _launch_options(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--verbose", is_flag=True, help="Show Ray's own output too."),
     ):
         function = option(function)
-    return _store_option(function)
+    return store_option(function)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
@@ -95,21 +68,21 @@ def cli() -> None:
 
 @cli.command("plan", cls=Command, example="kd-ray plan sweeps/trifeature-quick.yaml --set grid.temperature='[1,2,4]'")
 @click.argument("sweep_file", metavar="SWEEP.yaml", type=click.Path(path_type=Path))
-@_SET
-@_store_option
-@_JSON
+@SET_OPTION
+@store_option
+@JSON_OPTION
 def plan_command(sweep_file: Path, overrides: tuple[str, ...], store_url: str, as_json: bool) -> None:
     """Show what would run, what is done already, and why; touch nothing."""
     from kd_ray import text
     from kd_ray.results.status import plan
 
-    plan_ = plan(_load(sweep_file, overrides), _store(store_url))
+    plan_ = plan(_load(sweep_file, overrides), open_or_make(store_url))
     click.echo(json.dumps(plan_.to_dict(), indent=1) if as_json else text.plan(plan_))
 
 
 @cli.command("launch", cls=Command, example="kd-ray launch sweeps/trifeature-quick.yaml --store ./kd_ray_store")
 @click.argument("sweep_file", metavar="SWEEP.yaml", type=click.Path(path_type=Path))
-@_SET
+@SET_OPTION
 @_launch_options
 def launch_command(sweep_file: Path, overrides: tuple[str, ...], **options: Any) -> None:
     """Run everything that is not complete. The same command again is resume."""
@@ -118,20 +91,20 @@ def launch_command(sweep_file: Path, overrides: tuple[str, ...], **options: Any)
 
 @cli.command("resume", cls=Command, example="kd-ray resume trifeature-quick --set grid.seed='[0,1,2]'")
 @click.argument("sweep_name", metavar="SWEEP_NAME")
-@_SET
+@SET_OPTION
 @_launch_options
 def resume_command(sweep_name: str, overrides: tuple[str, ...], **options: Any) -> None:
     """Launch a sweep from its manifest in the store; the sweep file is not needed."""
     from kd_ray.cluster.launch import resume_file
 
-    file, weights = resume_file(_open(options["store_url"]), sweep_name, overrides)
+    file, weights = resume_file(open_existing(options["store_url"]), sweep_name, overrides)
     _launch(file, weights, **options)
 
 
 @cli.command("status", cls=Command, example="kd-ray status trifeature-quick --watch")
 @click.argument("sweep_name", metavar="[SWEEP_NAME]", required=False)
-@_store_option
-@_JSON
+@store_option
+@JSON_OPTION
 @click.option("--watch", is_flag=True, help="Show again every two seconds until every trial is settled.")
 @click.option("--failed", is_flag=True, help="Show the traceback of each failed trial.")
 def status_command(sweep_name: str | None, store_url: str, as_json: bool, watch: bool, failed: bool) -> None:
@@ -140,7 +113,7 @@ def status_command(sweep_name: str | None, store_url: str, as_json: bool, watch:
     from kd_ray.results.query import Results
     from kd_ray.results.status import sweep_status
 
-    store = _open(store_url)
+    store = open_existing(store_url)
     if sweep_name is None:
         statuses = [sweep_status(store, name) for name in Results(store).sweeps()]
         click.echo(
@@ -167,7 +140,7 @@ def status_command(sweep_name: str | None, store_url: str, as_json: bool, watch:
     example="kd-ray query \"SELECT temperature, avg(accuracy) FROM trials WHERE role = 'distilled' GROUP BY 1 ORDER BY 1\"",
 )
 @click.argument("sql", metavar="SQL")
-@_store_option
+@store_option
 @click.option(
     "--format",
     "format_",
@@ -187,8 +160,8 @@ def query_command(sql: str, store_url: str, format_: str | None, output: Path | 
         format_ = suffixes.get(output.suffix, "table") if output else "table"
     if format_ == "parquet" and output is None and sys.stdout.isatty():
         raise InvalidInputError("--format parquet writes bytes; give -o FILE or send the output to a file")
-    answer = Results(_open(store_url)).query(sql)
-    _write(text.encode(answer, format_), output)
+    answer = Results(open_existing(store_url)).query(sql)
+    write(text.encode(answer, format_), output)
 
 
 @cli.command("schema", cls=Command, example="kd-ray schema fairness_metrics")
@@ -207,7 +180,7 @@ def schema_command(table: str | None, sweep_file: bool) -> None:
 
 
 @cli.command("gc", cls=Command, example="kd-ray gc --older-than 7d")
-@_store_option
+@store_option
 @click.option("--yes", is_flag=True, help="Delete without asking.")
 @click.option(
     "--older-than",
@@ -217,13 +190,13 @@ def schema_command(table: str | None, sweep_file: bool) -> None:
 )
 @click.option("--damaged", is_flag=True, help="Also what was set aside as damaged.")
 @click.option("--orphans", is_flag=True, help="Also trials that no sweep lists, with their records: results are lost.")
-@_JSON
+@JSON_OPTION
 def gc_command(store_url: str, yes: bool, older_than: float, damaged: bool, orphans: bool, as_json: bool) -> None:
     """Show what is safe to delete, and delete it after a question. Launches may be running."""
     from kd_ray import text
     from kd_ray.housekeeping.gc import collect, find_garbage
 
-    store = _open(store_url)
+    store = open_existing(store_url)
     found = find_garbage(store, older_than_s=older_than, with_damaged=damaged, with_orphans=orphans)
     if not as_json:
         click.echo(text.garbage(found))
@@ -240,16 +213,16 @@ def gc_command(store_url: str, yes: bool, older_than: float, damaged: bool, orph
 
 @cli.command("verify", cls=Command, example="kd-ray verify trifeature-quick --repair")
 @click.argument("sweep_name", metavar="[SWEEP_NAME]", required=False)
-@_store_option
+@store_option
 @click.option("--repair", is_flag=True, help="Set damaged objects aside, and rebuild the tables that follow from them.")
 @click.option("--rebuild-tables", is_flag=True, help="Throw the tables away and fold them again from the records.")
-@_JSON
+@JSON_OPTION
 def verify_command(sweep_name: str | None, store_url: str, repair: bool, rebuild_tables: bool, as_json: bool) -> None:
     """Read everything a sweep has in the store and name what is not as it was written; without a name, all sweeps."""
     from kd_ray import text
     from kd_ray.housekeeping import verify
 
-    store, show = _open(store_url), _progress()
+    store, show = open_existing(store_url), _progress()
     report = verify.verify(store, sweep_name, with_tables=not rebuild_tables, on_progress=show)
     repaired = verify.repair(store, report, on_progress=show) if repair else None
     rebuilt = [verify.rebuild_tables(store, name) for name in report.sweeps] if rebuild_tables else []
@@ -257,77 +230,34 @@ def verify_command(sweep_name: str | None, store_url: str, repair: bool, rebuild
         words = {**report.to_dict(), "repaired": repaired and repaired.to_dict(), "rebuilt": rebuilt}
         click.echo(json.dumps(words, indent=1))
     else:
-        click.echo("\n".join([text.verified(report, repaired, store=_other_store(store_url)), *rebuilt]))
+        click.echo("\n".join([text.verified(report, repaired, store=other_store(store_url)), *rebuilt]))
     sys.exit(1 if report.problems else 0)
 
 
 @cli.command("adopt", cls=Command, example="kd-ray adopt s3://lab/kd_ray --sweep trifeature-quick --dry-run")
 @click.argument("from_store", metavar="FROM_STORE")
-@_store_option
+@store_option
 @click.option("--sweep", "sweep_name", metavar="NAME", help="Only this sweep and its trials.")
 @click.option("--dry-run", is_flag=True, help="Read and check everything, write nothing.")
-@_JSON
+@JSON_OPTION
 def adopt_command(from_store: str, store_url: str, sweep_name: str | None, dry_run: bool, as_json: bool) -> None:
     """Merge the committed trials and the sweeps of another store into this one. The other store stays as it is."""
     from kd_ray import text
     from kd_ray.housekeeping.adopt import adopt
 
-    source, target = _open(from_store), _store(store_url)
+    source, target = open_existing(from_store), open_or_make(store_url)
     report = adopt(source, target, sweep=sweep_name, dry_run=dry_run, on_progress=_progress())
     click.echo(json.dumps(report.to_dict(), indent=1) if as_json else text.adopted(report))
     sys.exit(1 if report.is_incomplete else 0)
 
 
-@cli.group("data")
-def data_group() -> None:
-    """Look at data sets."""
-
-
-@data_group.command("show", cls=Command, example="kd-ray data show trifeature --set size=64 -o sheet.png")
-@click.argument("name")
-@click.option(
-    "--set", "overrides", metavar="KEY=VALUE", multiple=True, help="A field of the sweep file's dataset section."
-)
-@click.option(
-    "--data-root", type=click.Path(path_type=Path, file_okay=False), default=Path("./data"), show_default=True
-)
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), required=True, help="PNG file to write."
-)
-def data_show_command(name: str, overrides: tuple[str, ...], data_root: Path, output: Path) -> None:
-    """Draw a contact sheet: a row for each class, captions with the groups of the sensitive features."""
-    from kd_ray.cluster.display import TextDisplay
-    from kd_ray.data.images import contact_sheet
-    from kd_ray.data.load import load_dataset
-    from kd_ray.sweep.load import parse_dataset
-
-    display = TextDisplay(_console())
-    dataset = parse_dataset(name, overrides)
-    data = load_dataset(dataset, data_root, processes=os.cpu_count() or 1, on_progress=display.preparing(name))
-    buffer = io.BytesIO()
-    contact_sheet(data.test, data.class_names).save(buffer, format="PNG")
-    _write(buffer.getvalue(), output)
-    click.echo(f"{len(data.test):,} test images in {len(data.class_names)} classes; sheet written to {output}")
+cli.add_command(data_group)
 
 
 def _load(path: Path, overrides: tuple[str, ...]) -> "SweepFile":
     from kd_ray.sweep.load import load_sweep
 
     return load_sweep(path, overrides)
-
-
-def _open(url: str) -> "Store":
-    """A store that must exist."""
-    from kd_ray.results.store import open_store
-
-    return open_store(url, must_exist=True)
-
-
-def _store(url: str) -> "Store":
-    """A store that may not exist yet."""
-    from kd_ray.results.store import open_store
-
-    return open_store(url)
 
 
 def _launch(
@@ -338,15 +268,10 @@ def _launch(
     from kd_ray.cluster.launch import launch
     from kd_ray.results.query import Results
 
-    store = _store(store_url)
-    report = launch(file, store, display=TextDisplay(_console()), verbose=verbose, weights=weights, **options)
-    click.echo(text.launch_report(report, Results(store), store=_other_store(store_url)))
+    store = open_or_make(store_url)
+    report = launch(file, store, display=TextDisplay(console()), verbose=verbose, weights=weights, **options)
+    click.echo(text.launch_report(report, Results(store), store=other_store(store_url)))
     sys.exit(report.exit_code)
-
-
-def _other_store(url: str) -> str | None:
-    """The store as the next command has to be told of it; None for the default one."""
-    return None if url == (os.environ.get("KD_RAY_STORE") or DEFAULT_STORE) else url
 
 
 def _seconds(age: str | None) -> float:
@@ -372,25 +297,6 @@ def _progress() -> Callable[[str, int, int], None]:
         click.echo(f"\r\x1b[K{line}", nl=False, err=True)
 
     return show
-
-
-def _console() -> Any:
-    from rich.console import Console
-
-    return Console(stderr=True)
-
-
-def _write(data: bytes, output: Path | None) -> None:
-    if output is None:
-        sys.stdout.buffer.write(data)
-        sys.stdout.buffer.flush()
-        return
-    try:
-        temporary = output.with_name(f".{output.name}.part")
-        temporary.write_bytes(data)
-        temporary.replace(output)
-    except OSError as error:
-        raise InvalidInputError(f"-o {output}: cannot write: {error.strerror}") from error
 
 
 def main() -> None:

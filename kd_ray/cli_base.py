@@ -1,0 +1,96 @@
+"""What the commands share: the class of a command, options, and how a store is opened and an answer is written."""
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from kd_ray.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from kd_ray.results.store import Store
+
+DEFAULT_STORE = "./kd_ray_store"
+
+
+class Command(click.Command):
+    """A command whose `--help` ends with its example as written."""
+
+    def __init__(self, *args: Any, example: str = "", **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.example = example
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The example, line by line."""
+        if self.example:
+            with formatter.section("Example"):
+                for line in self.example.splitlines():
+                    formatter.write(f"  {line}\n")
+
+
+def store_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`--store`, which every command with a store has."""
+    return click.option(
+        "--store",
+        "store_url",
+        metavar="URL",
+        default=lambda: os.environ.get("KD_RAY_STORE") or DEFAULT_STORE,
+        help=f"Local folder, s3://…, gs://… or az://…  [default: $KD_RAY_STORE or {DEFAULT_STORE}]",
+    )(function)
+
+
+SET_OPTION = click.option(
+    "--set",
+    "overrides",
+    metavar="KEY=VALUE",
+    multiple=True,
+    help="Override a field: --set grid.temperature='[1,2,4]'; null removes it.",
+)
+JSON_OPTION = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def open_existing(url: str) -> "Store":
+    """A store that must exist."""
+    from kd_ray.results.store import open_store
+
+    return open_store(url, must_exist=True)
+
+
+def open_or_make(url: str) -> "Store":
+    """A store that may not exist yet."""
+    from kd_ray.results.store import open_store
+
+    return open_store(url)
+
+
+def other_store(url: str) -> str | None:
+    """The store as the next command has to be told of it; None for the default one."""
+    return None if url == (os.environ.get("KD_RAY_STORE") or DEFAULT_STORE) else url
+
+
+def console() -> Any:
+    """Where progress is shown: stderr, so that answers can be piped."""
+    from rich.console import Console
+
+    return Console(stderr=True)
+
+
+def write(data: bytes, output: Path | None) -> None:
+    """Write an answer whole, to a file or to stdout.
+
+    Raises:
+        InvalidInputError: the file cannot be written.
+    """
+    if output is None:
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+        return
+    try:
+        temporary = output.with_name(f".{output.name}.part")
+        temporary.write_bytes(data)
+        temporary.replace(output)
+    except OSError as error:
+        raise InvalidInputError(f"-o {output}: cannot write: {error.strerror}") from error
