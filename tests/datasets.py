@@ -10,6 +10,7 @@ import numpy.typing as npt
 from PIL import Image
 from scipy.io import savemat
 
+from kd_ray.data.utkface import write_list
 from kd_ray.sweep.datasets import CELEBA_ATTRIBUTES
 
 
@@ -146,4 +147,15 @@ def write_people(root: Path, *, count: int = 48, header: str = "file,label,split
         row |= {column: changed[f"row{n}_{column}"] for column in row if f"row{n}_{column}" in changed}
         lines.append(",".join(row[column] for column in header.split(",")))
     (folder / "people.csv").write_text("\n".join(lines) + "\n")
+    return root
+
+
+def write_utkface(root: Path, *, count: int = 60) -> Path:
+    """Faces without faces: ages 0 to 88, both genders, five races; and the list of them."""
+    folder = root / "utkface" / "UTKFace"
+    folder.mkdir(parents=True, exist_ok=True)
+    for n in range(count):
+        name = f"{3 * n % 89}_{n % 2}_{n // 2 % 5}_20170101{n:09}.jpg.chip.jpg"
+        (folder / name).write_bytes(encoded(40, 40, seed=n))
+    write_list(root)
     return root
