@@ -99,6 +99,7 @@ def test_only_the_ray_runner_imports_ray() -> None:
         ["--help"],
         ["schema"],
         ["plan", "sweeps/trifeature.yaml", "--store", "nowhere"],
+        ["plan", "sweeps/celeba.yaml", "--set", "student.model='timm:resnet18'", "--store", "nowhere"],
         ["status", "none", "--store", "nowhere"],
         ["query", "SELECT 1"],
         ["launch", "--help"],

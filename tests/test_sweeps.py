@@ -100,7 +100,7 @@ def test_sweep_file_in_a_tiny_form_fills_every_table(name: str, store: Store, tm
     root = write(tmp_path / "data")
     overrides = [
         *smaller, "training.epochs=1", "training.schedule={name: constant}", "training.optimizer.lr=0.001", "grid.seed=[0]",
-        "grid.temperature=[4]", "placement={cpus_per_pack: 2}", f"placement.data_root={root}",
+        "grid.temperature=[4]", "placement={cpus_per_pack: 1}", f"placement.data_root={root}",
     ]  # fmt: skip
     version = fingerprint(load_sweep(SWEEPS / f"{name}.yaml", overrides).sweep.dataset, root)
     file = load_sweep(SWEEPS / f"{name}.yaml", [*overrides, f"dataset.version='{version}'"])

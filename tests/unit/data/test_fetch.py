@@ -51,7 +51,7 @@ def server() -> Iterator[str]:
     _Handler.files, _Handler.cut_at, _Handler.knows_ranges = {"/file": CONTENT}, None, True
     _Handler.asked.clear()
     with ThreadingHTTPServer(("127.0.0.1", 0), _Handler) as http:
-        thread = threading.Thread(target=http.serve_forever)
+        thread = threading.Thread(target=http.serve_forever, args=(0.01,))
         thread.start()
         yield f"http://127.0.0.1:{http.server_address[1]}"
         http.shutdown()

@@ -4,6 +4,7 @@ import io
 import os
 import struct
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -113,6 +114,31 @@ def test_prepare_decodes_once_and_again_when_a_file_changes(tmp_path: Path) -> N
     assert [decoded() > 0, decoded() > 0] == [True, False]
     os.utime(tmp_path / "files" / "3.png", ns=(1, 1))
     assert decoded() > 0
+
+
+def test_prepare_in_many_threads_at_once_decodes_once(tmp_path: Path) -> None:
+    names = _files(tmp_path / "files")
+    done: list[int] = []
+
+    def one(_: int) -> str:
+        sources = files_below(tmp_path / "files", names, {})
+        return prepare(tmp_path, "some", sources, size=16, on_progress=lambda n, _: done.append(n)).fingerprint
+
+    with ThreadPoolExecutor(4) as pool:
+        prints = set(pool.map(one, range(4)))
+    assert len(prints) == 1
+    assert done == [1, 65, 70]
+
+
+def test_damaged_images_are_set_aside_and_decoded_again(tmp_path: Path) -> None:
+    sources = files_below(tmp_path / "files", _files(tmp_path / "files", 5), {})
+    before = np.array(prepare(tmp_path, "some", sources, size=16).images_NHWC)
+    (images,) = tmp_path.glob("prepared/some-*/images.npy")
+    content = bytearray(images.read_bytes())
+    content[-1] ^= 1
+    images.write_bytes(content)
+    assert np.array_equal(prepare(tmp_path, "some", sources, size=16).images_NHWC, before)
+    assert [path.name for path in images.parent.parent.glob("*.damaged")] == [f"{images.parent.name}.damaged"]
 
 
 def test_fingerprint_follows_contents_names_and_lists_but_not_times_and_places(tmp_path: Path) -> None:
