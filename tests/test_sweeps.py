@@ -8,6 +8,7 @@ import pytest
 from kd_ray.cluster.launch import launch
 from kd_ray.data import cifar10
 from kd_ray.data.load import fingerprint, load_dataset
+from kd_ray.errors import DataError
 from kd_ray.results.query import Results
 from kd_ray.results.schema import TABLES
 from kd_ray.results.status import plan
@@ -117,6 +118,29 @@ def test_sweep_file_in_a_tiny_form_fills_every_table(name: str, store: Store, tm
     features = results.query("SELECT DISTINCT feature FROM fairness_metrics ORDER BY 1")["feature"].to_pylist()
     joint = [" & ".join(names) for names in file.sweep.intersections]
     assert features == sorted([*file.sweep.sensitive_features, *joint])
+
+
+def test_launch_warns_of_what_a_manifest_leaves_out(store: Store, tmp_path: Path) -> None:
+    root = write_utkface(tmp_path)
+    overrides = [
+        "dataset.size=16", "dataset.min_group_size=4", "teacher=null", "distillation=null", "grid.temperature=null",
+        "student.model=lenet5", "training.epochs=1", "grid.seed=[0]", "placement={cpus_per_pack: 1}", f"placement.data_root={root}",
+    ]  # fmt: skip
+    with pytest.raises(DataError, match=r"utkface\.csv needs a version") as caught:
+        launch(load_sweep(SWEEPS / "utkface.yaml", overrides), store, runner="local")
+    assert not (tmp_path / "store").exists()
+    version = str(caught.value).split("`dataset.version: '")[1][:16]
+    report = launch(
+        load_sweep(SWEEPS / "utkface.yaml", [*overrides, f"dataset.version='{version}'"]), store, runner="local"
+    )
+    assert report.exit_code == 0
+    start = "groups with fewer than 4 test samples left out:"
+    assert report.warnings == (
+        f"manifest: age: {start} <18 (n = 3), 18-30 (n = 1), 30-45 (n = 2)",
+        f"manifest: race: {start} Black (n = 3), Others (n = 3)",
+    )
+    sql = "SELECT DISTINCT \"group\" AS name FROM group_metrics WHERE feature = 'race' ORDER BY 1"
+    assert Results(store).query(sql)["name"].to_pylist() == ["Asian", "Indian", "White"]
 
 
 def test_trifeature_grid_is_the_papers() -> None:

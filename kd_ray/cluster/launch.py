@@ -117,7 +117,7 @@ def launch(
                 _check_library_models(file, todo)
                 # Before any cluster is touched.
                 if address is None:
-                    _prepare_data(todo, Path(file.sweep.placement.data_root), display)
+                    _prepare_data(todo, Path(file.sweep.placement.data_root), display, warnings)
                 engine = stack.enter_context(chosen)
                 stack.enter_context(display)
             # After the engine, which may put handlers of its own in the place of ours.
@@ -306,12 +306,12 @@ def _check_library_models(file: SweepFile, todo: Collection[PlannedTrial]) -> No
             raise SweepError(f"{file.source}: {error}") from error
 
 
-def _prepare_data(todo: Collection[PlannedTrial], root: Path, display: Display) -> None:
+def _prepare_data(todo: Collection[PlannedTrial], root: Path, display: Display, warnings: "_Warnings") -> None:
     """Load every data set once before anything is written: what is wrong with it shows now, and generated ones are in the cache."""
     for dataset in {trial.spec.dataset_id: trial.spec.dataset for trial in todo}.values():
         data = load_dataset(dataset, root, processes=cpu_count(), on_progress=display.preparing(dataset.name))
         for note in data.notes:
-            display.warn(f"{dataset.name}: {note}")
+            warnings.add(f"{dataset.name}: {note}")
 
 
 def _runner(

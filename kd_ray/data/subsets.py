@@ -62,8 +62,9 @@ def balanced(split: Split, *, seed: int, name: str, num_classes: int) -> Split:
 
 
 def _keep(split: Split, counts_C: _Counts, *, seed: int, name: str) -> Split:
+    by_class_N = np.argsort(split.labels_N, kind="stable")
+    ends_C = np.cumsum(np.bincount(split.labels_N, minlength=len(counts_C)))
     kept = []
-    for c, count in enumerate(counts_C):
-        members = np.flatnonzero(split.labels_N == c)
-        kept.append(members[shuffled(len(members), stream(seed, name, c))[:count]])
+    for c, members in enumerate(np.split(by_class_N, ends_C[:-1])):
+        kept.append(members[shuffled(len(members), stream(seed, name, c))[: counts_C[c]]])
     return split.take(np.sort(np.concatenate(kept)))

@@ -76,6 +76,11 @@ def test_long_tailed_keeps_the_order_and_follows_the_seed() -> None:
     assert _numbers(other) != _numbers(kept)
 
 
+def test_long_tailed_with_the_counts_of_imagenet_lt() -> None:
+    kept = long_tailed(_split(*[1300] * 1000), LongTail(profile="imagenet_lt"), num_classes=1000)
+    assert np.bincount(kept.labels_N).tolist() == imagenet_lt_counts().tolist()
+
+
 def test_imagenet_lt_is_refused_for_other_sets() -> None:
     with pytest.raises(DataError, match="profile imagenet_lt is for 1,000 classes, not for 3"):
         long_tailed(_split(5, 5, 5), LongTail(profile="imagenet_lt"), num_classes=3)
