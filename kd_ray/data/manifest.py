@@ -99,6 +99,7 @@ def load(
             sensitive_features=groups,
         )
 
+    notes += _empty_classes(dataset, rows)
     mean, std = NORMALIZATIONS[dataset.normalization]
     return ImageData(
         train=split("train"),
@@ -318,6 +319,16 @@ def _large_groups(rows: _Rows, least: int) -> tuple[dict[str, Groups], list[str]
             names=tuple(groups.names[g] for g in kept), membership_NG=groups.membership_NG[:, kept]
         )
     return features, notes
+
+
+def _empty_classes(dataset: ManifestDataset, rows: _Rows) -> list[str]:
+    """What people should know of classes that cannot be learned or measured."""
+    notes = []
+    for split in ("train", "test"):
+        counts_C = np.bincount(rows.labels_N[rows.split_N == _SPLITS[split]], minlength=dataset.num_classes)
+        if empty := [dataset.class_names[c] for c in np.flatnonzero(counts_C == 0)]:
+            notes.append(f"classes without {split} samples: {some(empty)}")
+    return notes
 
 
 def _texts(column: pa.ChunkedArray) -> list[str]:

@@ -354,8 +354,12 @@ class ManifestDataset(_Classification):
             raise refuse("classes", what)
         if self.classes and (len(set(self.classes)) != len(self.classes) or len(self.classes) < 2):
             raise refuse("classes", f"must be at least two different labels, got {list(self.classes)}")
-        if len(set(self.features)) != len(self.features) or self.target in self.features:
-            raise refuse("features", f"must be different columns, none of them the target, got {list(self.features)}")
+        others = [self.image, self.target, *([self.split] if self.split is not None else [])]
+        if len(set(others)) != len(others):
+            raise refuse("target", f"image, target and split must be different columns, got {', '.join(others)}")
+        if len(set(self.features)) != len(self.features) or set(others) & set(self.features):
+            what = f"must be different columns, none of them {', '.join(others)}, got {list(self.features)}"
+            raise refuse("features", what)
         if len(set(binned)) != len(binned) or not set(binned) <= {self.target, *self.features}:
             raise refuse("bins", f"must name the target or features, each once, got {binned}")
         if self.separator and not set(self.features) - set(binned):
@@ -383,7 +387,7 @@ Dataset = Annotated[
     Field(discriminator="name"),
 ]
 """One of the data sets, told apart by `name`."""
-DATASET_NAMES = (
-    *("trifeature", "cifar10", "cifar100", "svhn", "tiny_imagenet", "imagenet", "celeba"),
-    "manifest",
+DATASET_NAMES: tuple[str, ...] = tuple(
+    get_args(model.model_fields["name"].annotation)[0] for model in get_args(get_args(Dataset)[0])
 )
+"""The names, in that order."""

@@ -127,6 +127,7 @@ def test_parquet_holds_arrays_of_pixels(tmp_path: Path) -> None:
         "pixels": pa.array([image.reshape(-1).tolist() for image in images_NHWC], pa.list_(pa.uint8())),
         "label": [0, 1, 0, 1, 0, 1],
         "split": ["train", "train", "train", "validation", "test", "test"],
+        "number": [1, 2, 3, 4, 5, 6],
     }
     parquet.write_table(pa.table(columns), tmp_path / "arrays.parquet")
     settings: dict[str, Any] = {
@@ -140,9 +141,9 @@ def test_parquet_holds_arrays_of_pixels(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"row 1: pixels: 768 bytes, expected 3 · 20² = 1,200"):
         load(tmp_path, **settings, size=20)
     with pytest.raises(
-        DataError, match=r"column 'label' is int64; expected paths, encoded images \(binary\), or lists"
+        DataError, match=r"column 'number' is int64; expected paths, encoded images \(binary\), or lists"
     ):
-        load(tmp_path, **{**settings, "image": "label"})
+        load(tmp_path, **{**settings, "image": "number"})
     with pytest.raises(DataError, match=r"has validation rows, so validation_fraction must be 0"):
         load(tmp_path, **settings, validation_fraction=0.5)
 
@@ -259,6 +260,11 @@ def test_lists_that_are_not_there_or_no_parquet_are_refused(tmp_path: Path) -> N
         load(tmp_path, path="x.parquet")
 
 
+def test_classes_without_samples_are_told(tmp_path: Path) -> None:
+    data = load(write_people(tmp_path), classes=["no", "yes", "maybe"])
+    assert data.notes == ("classes without train samples: maybe", "classes without test samples: maybe")
+
+
 def test_target_may_have_bins(tmp_path: Path) -> None:
     settings: dict[str, Any] = {"target": "age", "classes": None, "features": ["race"]}
     data = load(write_people(tmp_path), **settings)
@@ -299,6 +305,10 @@ def test_bin_names_and_groups() -> None:
         {"classes": ["no"]},
         {"target": "age", "features": ["race"]},
         {"features": ["race", "age", "label"]},
+        {"features": ["race", "age", "split"]},
+        {"features": ["race", "age", "file"]},
+        {"target": "split"},
+        {"image": "label"},
         {"features": ["race"]},
         {"features": ["age"]},
         {"bins": [{"column": "age", "edges": [60, 30]}]},
