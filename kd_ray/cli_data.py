@@ -4,6 +4,8 @@ import io
 import json
 import os
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 
 _SHOWN = 30
 """Classes listed before the rest is only counted."""
+_CAPTIONS = 4
+"""Features in the captions of a contact sheet; CelebA has 39."""
 _SET = click.option(
     "--set", "overrides", metavar="KEY=VALUE", multiple=True, help="A field of the sweep file's dataset section."
 )
@@ -42,8 +46,9 @@ def show_command(name: str, overrides: tuple[str, ...], data_root: Path, output:
     """Draw a contact sheet: a row for each class, captions with the groups of the sensitive features."""
     from kd_ray.sweep.load import parse_dataset
 
-    data = _examine(parse_dataset(name, overrides), data_root).data
-    _write_sheet(data, output)
+    dataset = parse_dataset(name, overrides)
+    data = _examine(dataset, data_root).data
+    _write_sheet(data, dataset.sensitive_feature_names, output)
     click.echo(f"{len(data.test):,} test images in {len(data.class_names)} classes; sheet written to {output}")
 
 
@@ -83,7 +88,7 @@ def check_command(
     examined = _examine(dataset, data_root or Path("./data"))
     description = describe(examined.data, features, intersections)
     if output is not None:
-        _write_sheet(examined.data, output)
+        _write_sheet(examined.data, features, output)
     if as_json:
         words = {"dataset": dataset.model_dump(mode="json"), "fingerprint": examined.fingerprint}
         click.echo(json.dumps({**words, "refusal": examined.refusal, **description.to_dict()}, indent=1))
@@ -135,11 +140,13 @@ def _examine(dataset: Any, data_root: Path) -> "Examined":
     return examine(dataset, data_root, processes=os.cpu_count() or 1, on_progress=display.preparing(dataset.name))
 
 
-def _write_sheet(data: "ImageData", output: Path) -> None:
+def _write_sheet(data: "ImageData", features: Sequence[str], output: Path) -> None:
+    """A contact sheet of the test split, with captions for the first few of the features."""
     from kd_ray.data.images import contact_sheet
 
+    shown = {name: data.test.sensitive_features[name] for name in features[:_CAPTIONS]}
     buffer = io.BytesIO()
-    contact_sheet(data.test, data.class_names).save(buffer, format="PNG")
+    contact_sheet(replace(data.test, sensitive_features=shown), data.class_names).save(buffer, format="PNG")
     write(buffer.getvalue(), output)
 
 

@@ -5,6 +5,7 @@ import zipfile
 from pathlib import Path
 
 from click.testing import CliRunner, Result
+from PIL import Image
 
 from kd_ray.cli import cli
 from tests.datasets import encoded, write_celeba, write_people, write_svhn
@@ -72,6 +73,16 @@ def test_check_as_json(tmp_path: Path) -> None:
     assert len(words["features"]) == 39
     assert len(words["fingerprint"]) == 16
     assert "it lists 60 images, not 202,599" in words["refusal"]
+
+
+def test_sheet_of_faces_has_four_captions_at_most(tmp_path: Path) -> None:
+    root = write_celeba(tmp_path)
+    sheet = tmp_path / "sheet.png"
+    done = invoke("data", "show", "celeba", "--set", "size=16", "--data-root", str(root), "-o", str(sheet))
+    assert done.stdout == f"20 test images in 2 classes; sheet written to {sheet}\n"
+    # Two rows of a 72-pixel cell, four lines of 12 pixels and a margin of 6; and a margin below.
+    with Image.open(sheet) as image:
+        assert image.height == 2 * (72 + 4 * 12 + 6) + 6
 
 
 def test_check_of_many_classes_counts_the_rest(tmp_path: Path) -> None:
