@@ -7,10 +7,10 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from types import SimpleNamespace
 from typing import ClassVar
 
 import pytest
+from torchvision import datasets
 
 from kd_ray.data import cifar100, fetch, svhn
 from kd_ray.errors import DataError
@@ -120,8 +120,8 @@ def _archive(root: Path, *names: str) -> bytes:
 def test_cifar100_is_fetched_unpacked_and_read(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     archive = _archive(write_cifar100(tmp_path / "source"), "train", "test", "meta")
     _Handler.files["/c.tar.gz"] = archive
-    published = SimpleNamespace(url=f"{server}/c.tar.gz", filename="c.tar.gz", tgz_md5=_md5(archive))
-    monkeypatch.setattr(fetch, "_torchvision", lambda name: {"CIFAR100": published}[name])
+    for name, value in {"url": f"{server}/c.tar.gz", "filename": "c.tar.gz", "tgz_md5": _md5(archive)}.items():
+        monkeypatch.setattr(datasets.CIFAR100, name, value)
     dataset = Cifar100Dataset(name="cifar100")
     root = tmp_path / "a" / "b"
     fetch.fetch(dataset, root)
@@ -149,17 +149,12 @@ def test_svhn_fetches_extra_only_when_asked(server: str, tmp_path: Path, monkeyp
         content = (source / f"{split}_32x32.mat").read_bytes()
         _Handler.files[f"/{split}"] = content
         split_list[split] = [f"{server}/{split}", f"{split}_32x32.mat", _md5(content)]
-    monkeypatch.setattr(fetch, "_torchvision", lambda name: {"SVHN": SimpleNamespace(split_list=split_list)}[name])
+    monkeypatch.setattr(datasets.SVHN, "split_list", split_list)
     fetch.fetch(SvhnDataset(name="svhn"), tmp_path)
     assert _Handler.asked == ["/train all", "/test all"]
     fetch.fetch(SvhnDataset(name="svhn", extra=True), tmp_path)
     assert _Handler.asked[2:] == ["/extra all"]
     assert len(svhn.load(root=tmp_path, extra=True, version=svhn.fingerprint(tmp_path, extra=True)).train) == 45
-
-
-def test_addresses_are_torchvisions() -> None:
-    assert fetch._torchvision("CIFAR100").tgz_md5 == "eb9058c3a382ffc7106e4002c42a8d85"
-    assert set(fetch._torchvision("SVHN").split_list) == {"train", "test", "extra"}
 
 
 def test_sets_that_may_not_be_fetched_say_what_to_put_where(tmp_path: Path) -> None:
