@@ -4,9 +4,7 @@ Heavy imports (torch, ray, duckdb) happen inside the commands that need them, so
 Exit codes: 0 done, 1 some trials failed or problems were found, 2 bad input, 130 interrupted.
 """
 
-import io
 import json
-import os
 import re
 import sys
 import time
@@ -28,6 +26,7 @@ from kd_ray.cli_base import (
     store_option,
     write,
 )
+from kd_ray.cli_data import data_group
 from kd_ray.errors import InvalidInputError, KdRayError
 
 if TYPE_CHECKING:
@@ -263,38 +262,7 @@ def adopt_command(from_store: str, store_url: str, sweep_name: str | None, dry_r
 
 cli.add_command(compare_command)
 cli.add_command(report_command)
-
-
-@cli.group("data")
-def data_group() -> None:
-    """Look at data sets."""
-
-
-@data_group.command("show", cls=Command, example="kd-ray data show trifeature --set size=64 -o sheet.png")
-@click.argument("name")
-@click.option(
-    "--set", "overrides", metavar="KEY=VALUE", multiple=True, help="A field of the sweep file's dataset section."
-)
-@click.option(
-    "--data-root", type=click.Path(path_type=Path, file_okay=False), default=Path("./data"), show_default=True
-)
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), required=True, help="PNG file to write."
-)
-def data_show_command(name: str, overrides: tuple[str, ...], data_root: Path, output: Path) -> None:
-    """Draw a contact sheet: a row for each class, captions with the groups of the sensitive features."""
-    from kd_ray.cluster.display import TextDisplay
-    from kd_ray.data.images import contact_sheet
-    from kd_ray.data.load import load_dataset
-    from kd_ray.sweep.load import parse_dataset
-
-    display = TextDisplay(console())
-    dataset = parse_dataset(name, overrides)
-    data = load_dataset(dataset, data_root, processes=os.cpu_count() or 1, on_progress=display.preparing(name))
-    buffer = io.BytesIO()
-    contact_sheet(data.test, data.class_names).save(buffer, format="PNG")
-    write(buffer.getvalue(), output)
-    click.echo(f"{len(data.test):,} test images in {len(data.class_names)} classes; sheet written to {output}")
+cli.add_command(data_group)
 
 
 def _load(path: Path, overrides: tuple[str, ...]) -> "SweepFile":

@@ -16,6 +16,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "cli": {
         "cli_base",
         "cli_analysis",
+        "cli_data",
         "text",
         "api",
         "cluster",
@@ -27,6 +28,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "cli_base": {"results"},
     "cli_analysis": {"cli_base", "text_compare", "analysis", "results"},
+    "cli_data": {"cli_base", "cluster", "data", "sweep"},
     "text": {"housekeeping", "results", "sweep", "cluster"},
     "text_compare": {"text", "analysis"},
     "api": {"analysis", "cluster", "results", "sweep"},
@@ -35,13 +37,13 @@ MAY_IMPORT: dict[str, set[str]] = {
     "housekeeping": {"results", "sweep"},
     "distill": {"data", "models", "metrics", "results", "sweep"},
     "results": {"metrics", "sweep"},
-    "data": {"sweep"},
+    "data": {"metrics", "sweep"},
     "models": {"sweep"},
     "metrics": set(),
     "sweep": set(),
 }
 GROUND = {"errors", "seeding", "groups"}
-SURFACE = ("cli", "cli_base", "cli_analysis", "text", "text_compare", "api")
+SURFACE = ("cli", "cli_base", "cli_analysis", "cli_data", "text", "text_compare", "api")
 FORBIDDEN = {
     "torch": {"sweep", "metrics", "results", "housekeeping", "analysis", "data", *SURFACE},
     "ray": {
@@ -100,10 +102,12 @@ def test_only_the_ray_runner_imports_ray() -> None:
         ["--help"],
         ["schema"],
         ["plan", "sweeps/trifeature.yaml", "--store", "nowhere"],
+        ["plan", "sweeps/celeba.yaml", "--set", "student.model='timm:resnet18'", "--store", "nowhere"],
         ["status", "none", "--store", "nowhere"],
         ["query", "SELECT 1"],
         ["launch", "--help"],
         ["compare", "--help"],
+        ["data", "check", "--help"],
     ],
     ids=lambda arguments: arguments[0],
 )

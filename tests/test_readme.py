@@ -1,17 +1,21 @@
 """The README keeps its word: its commands parse, its queries and its Python run, its sweep file is the one that runs."""
 
+import json
 import re
 import shlex
 from pathlib import Path
 
 import pytest
+from pydantic import TypeAdapter
 
 from kd_ray.cli import cli
 from kd_ray.cluster.launch import launch
 from kd_ray.results.query import Results
 from kd_ray.results.store import open_store
+from kd_ray.sweep.datasets import ManifestDataset
 from kd_ray.sweep.load import load_sweep, parse_sweep
 from kd_ray.sweep.plan import expand
+from kd_ray.sweep.source import read_yaml
 from tests.sweeps import tiny_sweep
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -37,11 +41,18 @@ def test_query_of_the_readme_answers(sql: str, results: Results) -> None:
 
 
 def test_sweep_file_of_the_readme_is_the_quick_sweep() -> None:
-    (text,) = blocks("yaml")
+    text, _ = blocks("yaml")
     shown = {trial.trial_id for trial in expand(parse_sweep(text, source="README.md"), lambda path: "")}
     assert shown == {
         trial.trial_id for trial in expand(load_sweep(ROOT / "sweeps" / "trifeature-quick.yaml"), lambda path: "")
     }
+
+
+def test_data_set_of_the_readme_is_one() -> None:
+    _, text = blocks("yaml")
+    raw, _ = read_yaml(text, "README.md")
+    dataset = TypeAdapter(ManifestDataset).validate_json(json.dumps(raw["dataset"]))
+    assert dataset.bins[0].names == ("<18", "18-40", "40-60", ">=60")
 
 
 def test_commands_of_the_readme_parse() -> None:

@@ -1,17 +1,29 @@
 """The sweep files that come with the project: each passes `plan`, and each of the papers' runs in a cut-down form on real data."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from kd_ray.cluster.launch import launch
 from kd_ray.data import cifar10
+from kd_ray.data.load import fingerprint, load_dataset
+from kd_ray.errors import DataError
 from kd_ray.results.query import Results
+from kd_ray.results.schema import TABLES
 from kd_ray.results.status import plan
 from kd_ray.results.store import Store
 from kd_ray.sweep.config import TrainedTeacher
 from kd_ray.sweep.load import load_sweep
 from kd_ray.sweep.spec import TrialSpec
+from tests.datasets import (
+    write_celeba,
+    write_cifar100,
+    write_imagenet,
+    write_svhn,
+    write_tiny_imagenet,
+    write_utkface,
+)
 
 SWEEPS = Path(__file__).resolve().parents[1] / "sweeps"
 
@@ -23,6 +35,14 @@ SWEEPS = Path(__file__).resolve().parents[1] / "sweeps"
         ("trifeature-quick", 1 + 2 + 2 * 3),
         ("trifeature", 5 + 5 + 5 * 13),
         ("cifar10", 5 + 5 + 5 * 9),
+        ("cifar100", 5 + 5 + 5 * 12),
+        ("cifar100-densenet", 5 + 5 + 5 * 9),
+        ("cifar100-lt", 5 + 5 + 5 * 3),
+        ("svhn", 5 + 5 + 5 * 9),
+        ("tiny-imagenet", 5 + 5 + 5 * 9),
+        ("celeba", 5 + 5 + 5 * 13),
+        ("imagenet", 1 + 5 + 5 * 12),
+        ("utkface", 1 + 5 + 5 * 4),
     ],
 )
 def test_sweep_file_passes_plan(name: str, num_trials: int) -> None:
@@ -37,7 +57,90 @@ def test_sweep_file_passes_plan(name: str, num_trials: int) -> None:
 
 
 def test_every_sweep_file_is_tested() -> None:
-    assert {path.stem for path in SWEEPS.glob("*.yaml")} == {"trifeature-quick", "trifeature", "cifar10"}
+    run_below = {"trifeature", "cifar10", *TINY_FORMS}
+    assert {path.stem for path in SWEEPS.glob("*.yaml")} == {"trifeature-quick", *run_below}
+
+
+@pytest.mark.parametrize(
+    ("name", "models", "temperatures"),
+    [
+        ("cifar100", ("resnet56", "resnet20"), (*range(2, 11), 20, 30, 40)),
+        ("cifar100-densenet", ("densenet169-cifar", "densenet121-cifar"), tuple(range(2, 11))),
+        ("svhn", ("resnet56", "resnet20"), tuple(range(2, 11))),
+        ("celeba", ("resnet50-imagenet", "resnet18-imagenet"), (*range(1, 11), 20, 30, 40)),
+        ("imagenet", ("resnet50-imagenet", "resnet18-imagenet"), (*range(2, 11), 20, 30, 40)),
+    ],
+)
+def test_grid_and_pair_are_the_papers(name: str, models: tuple[str, str], temperatures: tuple[int, ...]) -> None:
+    file = load_sweep(SWEEPS / f"{name}.yaml")
+    assert isinstance(file.sweep.teacher, TrainedTeacher)
+    assert (file.sweep.teacher.model, file.sweep.student.model) == models
+    assert file.axes["temperature"] == temperatures
+    assert len(file.axes["seed"]) == 5
+
+
+TINY_FORMS: dict[str, tuple[Callable[[Path], Path], list[str]]] = {
+    "cifar100": (lambda root: write_cifar100(root, num_train=40, num_test=20), []),
+    "cifar100-densenet": (lambda root: write_cifar100(root, num_train=8, num_test=10), []),
+    "cifar100-lt": (
+        lambda root: write_cifar100(root, num_train=400, num_test=20),
+        ["dataset.long_tail.imbalance_factor=4"],
+    ),
+    "svhn": (write_svhn, []),
+    "tiny-imagenet": (write_tiny_imagenet, ["dataset.num_classes=4", "dataset.size=16"]),
+    "celeba": (write_celeba, ["dataset.size=33"]),
+    "imagenet": (write_imagenet, ["dataset.num_classes=3", "dataset.size=33"]),
+    "utkface": (write_utkface, ["dataset.size=16"]),
+}
+"""Sweep file → how its data set is made, and what makes it small; the networks are those of the file."""
+
+
+@pytest.mark.parametrize("name", TINY_FORMS)
+def test_sweep_file_in_a_tiny_form_fills_every_table(name: str, store: Store, tmp_path: Path) -> None:
+    write, smaller = TINY_FORMS[name]
+    root = write(tmp_path / "data")
+    overrides = [
+        *smaller, "training.epochs=1", "training.schedule={name: constant}", "training.optimizer.lr=0.001", "grid.seed=[0]",
+        "grid.temperature=[4]", "placement={cpus_per_pack: 1}", f"placement.data_root={root}",
+    ]  # fmt: skip
+    version = fingerprint(load_sweep(SWEEPS / f"{name}.yaml", overrides).sweep.dataset, root)
+    file = load_sweep(SWEEPS / f"{name}.yaml", [*overrides, f"dataset.version='{version}'"])
+    report = launch(file, store, runner="local")
+    assert (report.exit_code, len(report.trials)) == (0, 3)
+    assert report.problems == report.warnings == ()
+    results = Results(store)
+    of_groups = set() if file.sweep.sensitive_features else {"group_metrics", "fairness_metrics"}
+    for table in set(TABLES) - of_groups:
+        assert results.table(table, sweep=file.sweep.name).num_rows > 0, table
+    data = load_dataset(file.sweep.dataset, root)
+    labels = results.query("SELECT label FROM samples ORDER BY sample_index")["label"].to_pylist()
+    assert labels == data.test.labels_N.tolist()
+    features = results.query("SELECT DISTINCT feature FROM fairness_metrics ORDER BY 1")["feature"].to_pylist()
+    joint = [" & ".join(names) for names in file.sweep.intersections]
+    assert features == sorted([*file.sweep.sensitive_features, *joint])
+
+
+def test_launch_warns_of_what_a_manifest_leaves_out(store: Store, tmp_path: Path) -> None:
+    root = write_utkface(tmp_path)
+    overrides = [
+        "dataset.size=16", "dataset.min_group_size=4", "teacher=null", "distillation=null", "grid.temperature=null",
+        "student.model=lenet5", "training.epochs=1", "grid.seed=[0]", "placement={cpus_per_pack: 1}", f"placement.data_root={root}",
+    ]  # fmt: skip
+    with pytest.raises(DataError, match=r"utkface\.csv needs a version") as caught:
+        launch(load_sweep(SWEEPS / "utkface.yaml", overrides), store, runner="local")
+    assert not (tmp_path / "store").exists()
+    version = str(caught.value).split("`dataset.version: '")[1][:16]
+    report = launch(
+        load_sweep(SWEEPS / "utkface.yaml", [*overrides, f"dataset.version='{version}'"]), store, runner="local"
+    )
+    assert report.exit_code == 0
+    start = "groups with fewer than 4 test samples left out:"
+    assert report.warnings == (
+        f"manifest: age: {start} <18 (n = 3), 18-30 (n = 1), 30-45 (n = 2)",
+        f"manifest: race: {start} Black (n = 3), Others (n = 3)",
+    )
+    sql = "SELECT DISTINCT \"group\" AS name FROM group_metrics WHERE feature = 'race' ORDER BY 1"
+    assert Results(store).query(sql)["name"].to_pylist() == ["Asian", "Indian", "White"]
 
 
 def test_trifeature_grid_is_the_papers() -> None:

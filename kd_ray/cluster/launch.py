@@ -28,6 +28,7 @@ from kd_ray.results.repair import set_aside_trial, set_aside_trials, trial_damag
 from kd_ray.results.status import Plan, TrialView, count_states, file_digest, plan, planned_views
 from kd_ray.results.store import Store, given_weights_key, sweep_key
 from kd_ray.results.tables import FoldReport, fold
+from kd_ray.sweep.architectures import library_of
 from kd_ray.sweep.config import Placement
 from kd_ray.sweep.load import SweepFile, axis_path, parse_sweep
 from kd_ray.sweep.plan import PlannedTrial, make_packs
@@ -110,9 +111,10 @@ def launch(
             given = _given_weights(file, store, weights)
             if todo and engine is None:
                 chosen = _runner(runner, file.sweep.placement, address, verbose=verbose)
+                _check_library_models(file, todo)
                 # Before any cluster is touched.
                 if address is None:
-                    _prepare_data(todo, Path(file.sweep.placement.data_root), display)
+                    _prepare_data(todo, Path(file.sweep.placement.data_root), display, warnings)
                 engine = stack.enter_context(chosen)
                 stack.enter_context(display)
             # After the engine, which may put handlers of its own in the place of ours.
@@ -263,7 +265,7 @@ def _given_weights(file: SweepFile, store: Store, known: Mapping[str, str] | Non
 
 
 def _check_weights(file: SweepFile, path: Path) -> None:
-    # The only use of torch in the driver, and only for weights that are not in the store yet.
+    # Torch in the driver, but only for weights that are not in the store yet.
     from kd_ray.distill.checkpoint import from_weights
     from kd_ray.models import build_model
 
@@ -281,10 +283,33 @@ def _check_weights(file: SweepFile, path: Path) -> None:
         ) from error
 
 
-def _prepare_data(todo: Collection[PlannedTrial], root: Path, display: Display) -> None:
+def _check_library_models(file: SweepFile, todo: Collection[PlannedTrial]) -> None:
+    """Build each network of another library once: only the library knows whether it can.
+
+    Raises:
+        SweepError: it cannot, or the network is of no use for the data set.
+    """
+    specs = [trial.spec for trial in todo if library_of(trial.spec.model)]
+    wanted = {
+        (spec.model, spec.dataset.num_classes, spec.dataset.image_size, spec.training is not None) for spec in specs
+    }
+    if not wanted:
+        return
+    from kd_ray.models.libraries import check_model
+
+    for model, num_classes, image_size, trains in sorted(wanted):
+        try:
+            check_model(model, num_classes=num_classes, image_size=image_size, trains=trains)
+        except ValueError as error:
+            raise SweepError(f"{file.source}: {error}") from error
+
+
+def _prepare_data(todo: Collection[PlannedTrial], root: Path, display: Display, warnings: Warnings) -> None:
     """Load every data set once before anything is written: what is wrong with it shows now, and generated ones are in the cache."""
     for dataset in {trial.spec.dataset_id: trial.spec.dataset for trial in todo}.values():
-        load_dataset(dataset, root, processes=cpu_count(), on_progress=display.preparing(dataset.name))
+        data = load_dataset(dataset, root, processes=cpu_count(), on_progress=display.preparing(dataset.name))
+        for note in data.notes:
+            warnings.add(f"{dataset.name}: {note}")
 
 
 def _runner(

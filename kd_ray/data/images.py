@@ -68,6 +68,8 @@ class ImageData:
     """Per channel, for pixels in 0..1: normalised = (pixel / 255 - mean) / std."""
     std: tuple[float, float, float]
     """Per channel, for pixels in 0..1."""
+    notes: tuple[str, ...] = ()
+    """What people should know: rows and groups that were left out."""
 
     def __post_init__(self) -> None:
         for name, split in (("train", self.train), ("validation", self.validation), ("test", self.test)):

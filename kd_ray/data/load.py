@@ -1,11 +1,24 @@
 """From a sweep's `dataset` section to images in memory: the only place that knows every family."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
-from kd_ray.data import cifar10, trifeature
+from kd_ray.data import celeba, cifar10, cifar100, imagenet, manifest, svhn, tiny_imagenet, trifeature
 from kd_ray.data.images import ImageData, split_off_validation
-from kd_ray.sweep.config import Cifar10Dataset, Dataset, TrifeatureDataset
+from kd_ray.data.subsets import long_tailed
+from kd_ray.errors import DataError
+from kd_ray.sweep.datasets import (
+    CelebaDataset,
+    Cifar10Dataset,
+    Cifar100Dataset,
+    Dataset,
+    ImagenetDataset,
+    ManifestDataset,
+    SvhnDataset,
+    TinyImagenetDataset,
+    TrifeatureDataset,
+)
 
 CONTENT_VERSION = str(trifeature.GENERATOR_VERSION)
 """Changes when the code here would load other content for the same settings."""
@@ -17,21 +30,34 @@ OnProgress = Callable[[int, int], None]
 def load_dataset(
     dataset: Dataset, root: Path, *, processes: int = 1, on_progress: OnProgress | None = None
 ) -> ImageData:
-    """The data set as the sweep describes it, with its validation split set aside.
+    """The data set as the sweep describes it: the training split cut to its long tail, then the validation split set aside.
 
     Raises:
         DataError: files are missing, damaged, or not the version asked for.
     """
     data = _load(dataset, root, processes, on_progress)
-    if dataset.validation_fraction == 0:
+    if len(data.class_names) != dataset.num_classes:
+        raise DataError(
+            f"{dataset.name}: {len(data.class_names):,} classes are there, and the sweep file means {dataset.num_classes:,}"
+        )
+    if len(data.train) == 0 or len(data.test) == 0:
+        raise DataError(
+            f"{dataset.name}: {len(data.train):,} training and {len(data.test):,} test samples; both are needed"
+        )
+    if dataset.long_tail is not None:
+        data = replace(data, train=long_tailed(data.train, dataset.long_tail, num_classes=dataset.num_classes))
+    if isinstance(dataset, CelebaDataset) or dataset.validation_fraction == 0:
         return data
-    train, validation = split_off_validation(data.train, fraction=dataset.validation_fraction, seed=dataset.split_seed)
-    return ImageData(
-        train=train, test=data.test, validation=validation, class_names=data.class_names, mean=data.mean, std=data.std
-    )
+    try:
+        train, validation = split_off_validation(
+            data.train, fraction=dataset.validation_fraction, seed=dataset.split_seed
+        )
+    except ValueError as error:
+        raise DataError(f"{dataset.name}: validation_fraction: {error}") from error
+    return replace(data, train=train, validation=validation)
 
 
-def _load(dataset: Dataset, root: Path, processes: int, on_progress: OnProgress | None) -> ImageData:
+def _load(dataset: Dataset, root: Path, processes: int, on_progress: OnProgress | None) -> ImageData:  # noqa: PLR0911
     match dataset:
         case TrifeatureDataset():
             return trifeature.load(
@@ -47,3 +73,77 @@ def _load(dataset: Dataset, root: Path, processes: int, on_progress: OnProgress 
             )
         case Cifar10Dataset():
             return cifar10.load(root=root, version=dataset.version, normalization=dataset.normalization)
+        case Cifar100Dataset():
+            return cifar100.load(
+                root=root, target=dataset.target, version=dataset.version, normalization=dataset.normalization
+            )
+        case SvhnDataset():
+            return svhn.load(
+                root=root, extra=dataset.extra, version=dataset.version, normalization=dataset.normalization
+            )
+        case TinyImagenetDataset():
+            return tiny_imagenet.load(
+                root=root,
+                size=dataset.size,
+                version=dataset.version,
+                normalization=dataset.normalization,
+                processes=processes,
+                on_progress=on_progress,
+            )
+        case ImagenetDataset():
+            return imagenet.load(
+                root=root,
+                folder=dataset.folder,
+                size=dataset.size,
+                version=dataset.version,
+                normalization=dataset.normalization,
+                processes=processes,
+                on_progress=on_progress,
+            )
+        case CelebaDataset():
+            return celeba.load(
+                root=root,
+                target=dataset.target,
+                size=dataset.size,
+                crop=dataset.crop,
+                balance=dataset.balance,
+                balance_seed=dataset.balance_seed,
+                with_validation=dataset.validation == "official",
+                version=dataset.version,
+                normalization=dataset.normalization,
+                processes=processes,
+                on_progress=on_progress,
+            )
+        case ManifestDataset():
+            return manifest.load(dataset, root=root, processes=processes, on_progress=on_progress)
+
+
+def fingerprint(  # noqa: PLR0911
+    dataset: Dataset, root: Path, *, processes: int = 1, on_progress: OnProgress | None = None
+) -> str | None:
+    """The `dataset.version` that names exactly the files that are there; None for a set that is generated.
+
+    Raises:
+        DataError: files are missing or damaged.
+    """
+    match dataset:
+        case TrifeatureDataset():
+            return None
+        case Cifar10Dataset():
+            return cifar10.fingerprint(root)
+        case Cifar100Dataset():
+            return cifar100.fingerprint(root)
+        case SvhnDataset():
+            return svhn.fingerprint(root, extra=dataset.extra)
+        case TinyImagenetDataset():
+            return tiny_imagenet.fingerprint(root, size=dataset.size, processes=processes, on_progress=on_progress)
+        case ImagenetDataset():
+            return imagenet.fingerprint(
+                root, folder=dataset.folder, size=dataset.size, processes=processes, on_progress=on_progress
+            )
+        case CelebaDataset():
+            return celeba.fingerprint(
+                root, size=dataset.size, crop=dataset.crop, processes=processes, on_progress=on_progress
+            )
+        case ManifestDataset():
+            return manifest.fingerprint(dataset, root=root, processes=processes, on_progress=on_progress)

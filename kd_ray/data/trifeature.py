@@ -8,24 +8,17 @@ processes drew it, nor on how many images follow. A cached set is
 It appears whole or not at all, is checked against its checksums whenever it is loaded, and is drawn again when it is damaged.
 """
 
-import hashlib
-import json
-import logging
 import multiprocessing
-import os
-import secrets
-import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from filelock import FileLock
 
+from kd_ray.data.cache import cached, is_whole
 from kd_ray.data.images import ImageData, Split, random_parts
 from kd_ray.data.trifeature_drawing import CANVAS, COLORS, GENERATOR_VERSION, SHAPES, TEXTURES, render
 from kd_ray.errors import DataError
@@ -50,9 +43,8 @@ NUM_COMBINATIONS = len(SHAPES) * len(TEXTURES) * len(COLORS)
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 """Normalisation: ours, round numbers. The mean is exactly the grey of the background."""
 
-_LOGGER = logging.getLogger("kd_ray.data")
 _NO_GUARD = 'several processes draw the images, so a script that uses kd_ray needs `if __name__ == "__main__":` around what it does'
-_IMAGES, _CODES, _CHECKSUMS = "images.npy", "codes.npy", "checksums.json"
+_FILES = _IMAGES, _CODES = "images.npy", "codes.npy"
 _CHUNK = 64
 _Images = npt.NDArray[np.uint8]
 _Codes = npt.NDArray[np.int16]
@@ -186,67 +178,18 @@ def load(
 
 
 def _prepared(folder: Path, parameters: _Parameters, processes: int, on_progress: OnProgress | None) -> Path:
-    """The folder, whole and verified. A set that is fine is read without a lock, so that its root may be read-only."""
-    if folder.is_dir() and _damage(folder, parameters) is None:
-        return folder
-    if getattr(multiprocessing.current_process(), "_inheriting", False):
+    """The folder with the images, whole and verified."""
+    facts = {"generator_version": GENERATOR_VERSION, "parameters": parameters.describe()}
+    if getattr(multiprocessing.current_process(), "_inheriting", False) and not is_whole(folder, _FILES, facts):
         # A process that is to draw runs the calling script again, and would wait for the lock of the one that waits for it.
         raise DataError(_NO_GUARD)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_name(f"{folder.name}.lock")):
-        if folder.is_dir():
-            damage = _damage(folder, parameters)
-            if damage is None:
-                return folder
-            aside = _set_aside(folder)
-            _LOGGER.warning("%s is damaged (%s): moved to %s, drawing it again", folder, damage, aside.name)
-        _draw_into(folder, parameters, processes, on_progress)
-    return folder
 
-
-def _draw_into(folder: Path, parameters: _Parameters, processes: int, on_progress: OnProgress | None) -> None:
-    """Draws beside the folder and renames. The caller holds the lock, so what is left of other attempts is dead."""
-    for dead in folder.parent.glob(f".{folder.name}.*"):
-        shutil.rmtree(dead, ignore_errors=True)
-    partial = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
-    partial.mkdir()
-    try:
+    def draw(partial: Path) -> None:
         shape = (parameters.num_images, parameters.size, parameters.size, 3)
         images_NHWC = np.lib.format.open_memmap(partial / _IMAGES, mode="w+", dtype=np.uint8, shape=shape)
         _, codes_NF = generate(**parameters.describe(), processes=processes, on_progress=on_progress, out=images_NHWC)
         images_NHWC.flush()
         np.save(partial / _CODES, codes_NF)
-        (partial / _CHECKSUMS).write_text(
-            json.dumps(_checksums(partial, parameters), indent=2) + "\n", encoding="utf-8"
-        )
-        os.replace(partial, folder)  # noqa: PTH105 - the name says that it is atomic
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
-
-def _checksums(folder: Path, parameters: _Parameters) -> dict[str, Any]:
-    digests = {}
-    for name in (_IMAGES, _CODES):
-        with (folder / name).open("rb") as file:
-            digests[name] = hashlib.file_digest(file, "sha256").hexdigest()
-    return {"generator_version": GENERATOR_VERSION, "parameters": parameters.describe(), "sha256": digests}
-
-
-def _damage(folder: Path, parameters: _Parameters) -> str | None:
-    """What is wrong with a cached set, or None."""
-    try:
-        written = json.loads((folder / _CHECKSUMS).read_text(encoding="utf-8"))
-        found = _checksums(folder, parameters)
-    except (OSError, ValueError) as error:
-        return str(error)
-    return None if written == found else f"its files do not match {_CHECKSUMS}"
-
-
-def _set_aside(folder: Path) -> Path:
-    """Renames a damaged set, so that it can be looked at; earlier ones are kept."""
-    aside = folder.with_name(f"{folder.name}.damaged")
-    for count in range(2, 1000):
-        if not aside.exists():
-            break
-        aside = folder.with_name(f"{folder.name}.damaged-{count}")
-    return folder.rename(aside)
+    cached(folder, _FILES, facts, draw)
+    return folder

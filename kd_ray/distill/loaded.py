@@ -24,7 +24,7 @@ from kd_ray.errors import CorruptObjectError
 from kd_ray.metrics.individual import Pairs
 from kd_ray.results.record import Samples, read_samples, write_samples
 from kd_ray.results.store import open_store
-from kd_ray.sweep.config import Dataset
+from kd_ray.sweep.datasets import Dataset
 from kd_ray.sweep.spec import content_hash
 
 _LAYOUT = 1

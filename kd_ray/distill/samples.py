@@ -2,7 +2,7 @@
 
 from kd_ray.data.images import ImageData
 from kd_ray.results.record import Samples
-from kd_ray.sweep.config import Dataset
+from kd_ray.sweep.datasets import Dataset
 
 
 def samples_of(dataset: Dataset, data: ImageData) -> Samples:

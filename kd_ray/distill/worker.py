@@ -27,7 +27,8 @@ from kd_ray.errors import CorruptObjectError, LostTeacherError, TrialError
 from kd_ray.models import build_model, count_parameters
 from kd_ray.results.record import read_record, sha256, write_samples
 from kd_ray.results.store import Store, given_weights_key
-from kd_ray.sweep.config import Augmentation, Dataset, LogitPrecision, Placement
+from kd_ray.sweep.config import Augmentation, LogitPrecision, Placement
+from kd_ray.sweep.datasets import Dataset
 from kd_ray.sweep.spec import TrialSpec, content_hash
 
 T = TypeVar("T")

@@ -1,11 +1,16 @@
 """Networks, by name."""
 
 from collections.abc import Callable
+from functools import partial
 
 from torch import nn
 
+from kd_ray.models.densenet import densenet
 from kd_ray.models.lenet import lenet5
+from kd_ray.models.libraries import library_model
+from kd_ray.models.resnet import resnet
 from kd_ray.models.resnet_cifar import resnet_cifar
+from kd_ray.sweep.architectures import library_of
 
 MODELS: dict[str, Callable[[int, int], nn.Module]] = {
     "lenet5": lenet5,
@@ -13,16 +18,25 @@ MODELS: dict[str, Callable[[int, int], nn.Module]] = {
     "resnet32": lambda num_classes, image_size: resnet_cifar(32, num_classes, image_size),
     "resnet44": lambda num_classes, image_size: resnet_cifar(44, num_classes, image_size),
     "resnet56": lambda num_classes, image_size: resnet_cifar(56, num_classes, image_size),
+    **{
+        name: partial(build, name)
+        for build, sizes in ((resnet, ("resnet18", "resnet50")), (densenet, ("densenet121", "densenet169")))
+        for size in sizes
+        for name in (size, f"{size}-cifar", f"{size}-imagenet")
+    },
 }
 """Constructors: (number of classes, side of the RGB images in pixels) → network whose output is logits (batch × classes)."""
 
 
 def build_model(name: str, *, num_classes: int, image_size: int) -> nn.Module:
-    """A network with fresh weights drawn from torch's current generator.
+    """A network with fresh weights drawn from torch's current generator; `timm:NAME` and `torchvision:NAME` are built by these libraries.
 
     Raises:
         KeyError: `name` is not in `MODELS`; sweep files are checked against the same names earlier.
+        ValueError: it cannot be built for such images.
     """
+    if library_of(name) is not None:
+        return library_model(name, num_classes, image_size)
     return MODELS[name](num_classes, image_size)
 
 

@@ -4,125 +4,13 @@ Every field is checked when the file is read, a docstring under it gives its uni
 knowledge to editors. Nothing here knows how to train: `spec.py` turns a valid sweep into trials, `load.py` reads the YAML.
 """
 
-from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Discriminator,
-    Field,
-    JsonValue,
-    PositiveFloat,
-    PositiveInt,
-    Tag,
-    model_validator,
-)
-from pydantic_core import PydanticCustomError
+from pydantic import Discriminator, Field, JsonValue, PositiveFloat, PositiveInt, Tag, model_validator
 
-Seed = Annotated[int, Field(ge=0, lt=2**31)]
-Fraction = Annotated[float, Field(gt=0, lt=1)]
-UnitInterval = Annotated[float, Field(ge=0, le=1)]
-Fingerprint = Annotated[str, Field(pattern=r"^(original|[0-9a-f]{16})$")]
-
-
-class Config(BaseModel):
-    """Base of all models of a sweep file: frozen, strict, no unknown keys."""
-
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
-    )
-
-    ADDED: ClassVar[Mapping[str, JsonValue]] = {}
-    """Fields that came after version 0.1, each with the value that means what was done before. With that value a field does not enter an
-    identity, so trials of older stores are found again. It never changes, whatever becomes of the default."""
-
-
-def _refuse(field: str, message: str) -> PydanticCustomError:
-    """An error about `field`, a dotted path below the model that raises it; `load.py` finds its line."""
-    return PydanticCustomError("setting", "{message}", {"field": field, "message": message})
-
-
-class TrifeatureDataset(Config):
-    """Generated images that differ in shape, texture and color (Hermann & Lampinen, NeurIPS 2020)."""
-
-    name: Literal["trifeature"]
-    target: Literal["shape", "texture", "color"] = "shape"
-    """The feature to classify; the other two are sensitive features."""
-    size: Annotated[int, Field(ge=16, le=224)] = 224
-    """Side of the images in pixels; below 224 they are averaged over areas."""
-    images_per_combination: PositiveInt = 10
-    """Images for each of the 1,000 combinations of shape, texture and color."""
-    generator_seed: Seed = 0
-    """Seed of the images."""
-    split_seed: Seed = 0
-    """Seed of the plain random split into train and test."""
-    test_fraction: Fraction = 0.5
-    """Share of the images in the test split."""
-    validation_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Share of the training split set aside for validation; 0 means none."""
-
-    @property
-    def num_classes(self) -> int:
-        """Classes of the target."""
-        return 10
-
-    @property
-    def image_size(self) -> int:
-        """Side of the images in pixels."""
-        return self.size
-
-    @property
-    def sensitive_feature_names(self) -> tuple[str, ...]:
-        """The features that can be examined for fairness."""
-        return tuple(name for name in ("shape", "texture", "color") if name != self.target)
-
-
-class Cifar10Dataset(Config):
-    """CIFAR-10 (Krizhevsky 2009) from its original python files under `<data_root>/cifar-10-batches-py`."""
-
-    name: Literal["cifar10"]
-    target: Literal["class"] = "class"
-    """What is classified: the ten classes."""
-    version: Fingerprint = "original"
-    """`original` (checksums of the published files), or the fingerprint of another set of files in the same layout."""
-    normalization: Literal["cifar10", "imagenet"] = "cifar10"
-    """Whose channel means and deviations standardise the pixels; pretrained weights need the ones they were trained with."""
-    validation_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Share of the training split set aside for validation; 0 means none."""
-    split_seed: Seed = 0
-    """Seed of the validation split."""
-
-    @property
-    def num_classes(self) -> int:
-        """Classes of the target."""
-        return 10
-
-    @property
-    def image_size(self) -> int:
-        """Side of the images in pixels."""
-        return 32
-
-    @property
-    def sensitive_feature_names(self) -> tuple[str, ...]:
-        """CIFAR-10 has no sensitive features."""
-        return ()
-
-    @model_validator(mode="after")
-    def _split_seed_needs_a_split(self) -> Self:
-        # Not `model_fields_set`: a record spells every field out, and must be read back.
-        if self.split_seed != 0 and self.validation_fraction == 0:
-            raise _refuse(
-                "split_seed", "has no effect without validation_fraction > 0; remove it or set validation_fraction"
-            )
-        return self
-
-
-Dataset = Annotated[TrifeatureDataset | Cifar10Dataset, Field(discriminator="name")]
-"""One of the data sets, told apart by `name`."""
-
-ModelName = Literal["lenet5", "resnet20", "resnet32", "resnet44", "resnet56"]
-"""Architectures; `kd_ray.models` builds them."""
+from kd_ray.sweep.architectures import ARCHITECTURES, ModelName
+from kd_ray.sweep.datasets import Dataset
+from kd_ray.sweep.fields import Added, Config, Seed, UnitInterval, refuse
 
 
 class Sgd(Config):
@@ -141,7 +29,7 @@ class Sgd(Config):
     @model_validator(mode="after")
     def _nesterov_needs_momentum(self) -> Self:
         if self.nesterov and self.momentum == 0:
-            raise _refuse("nesterov", "has no effect with momentum 0; set momentum > 0 or nesterov: false")
+            raise refuse("nesterov", "has no effect with momentum 0; set momentum > 0 or nesterov: false")
         return self
 
 
@@ -168,7 +56,7 @@ class StepSchedule(_Schedule):
     @model_validator(mode="after")
     def _milestones_increase(self) -> Self:
         if list(self.milestones) != sorted(set(self.milestones)):
-            raise _refuse("milestones", f"must increase, got {list(self.milestones)}")
+            raise refuse("milestones", f"must increase, got {list(self.milestones)}")
         return self
 
 
@@ -209,23 +97,22 @@ class Training(Config):
     precision: Literal["fp32", "bf16"] = "fp32"
     """Arithmetic of training: `fp32`, with TF32 off; or `bf16`, where convolutions and matrix products round to bfloat16 while weights,
     normalisation and losses stay in float32 (`torch.autocast`). Evaluation is always fp32."""
-    ADDED = {"compile": False}
-    compile: bool = False
+    compile: Annotated[bool, Added(False)] = False
     """Let `torch.compile` fuse the student's operations, on a GPU into CUDA graphs. The first step takes seconds, and a C++ compiler."""
 
     @model_validator(mode="after")
     def _schedule_fits_epochs(self) -> Self:
         if isinstance(self.schedule, StepSchedule) and self.schedule.milestones[-1] >= self.epochs:
             got = list(self.schedule.milestones)
-            raise _refuse(
+            raise refuse(
                 "schedule.milestones", f"a milestone at or after epochs = {self.epochs} has no effect, got {got}"
             )
         if self.schedule.warmup_epochs >= self.epochs:
             got_warmup = self.schedule.warmup_epochs
-            raise _refuse("schedule.warmup_epochs", f"must be below epochs = {self.epochs}, got {got_warmup}")
+            raise refuse("schedule.warmup_epochs", f"must be below epochs = {self.epochs}, got {got_warmup}")
         if isinstance(self.schedule, CosineSchedule) and self.schedule.final_lr >= self.optimizer.lr:
             got_lr = self.schedule.final_lr
-            raise _refuse("schedule.final_lr", f"must be below optimizer.lr = {self.optimizer.lr}, got {got_lr}")
+            raise refuse("schedule.final_lr", f"must be below optimizer.lr = {self.optimizer.lr}, got {got_lr}")
         return self
 
 
@@ -242,7 +129,7 @@ class TrainedTeacher(Config):
     @model_validator(mode="after")
     def _seeds_differ(self) -> Self:
         if self.seed != "paired" and len(set(self.seed)) != len(self.seed):
-            raise _refuse("seed", f"repeats a value: {list(self.seed)}")
+            raise refuse("seed", f"repeats a value: {list(self.seed)}")
         return self
 
 
@@ -287,8 +174,7 @@ class KnowledgeDistillation(Config):
     """Weight of the distillation term, as in Mohammadshahi & Ioannou; other code bases use it for the other term."""
     t_squared: bool
     """Multiply the distillation term by T², so that its gradient does not vanish as T grows."""
-    ADDED = {"teacher_logits": "fp32"}
-    teacher_logits: LogitPrecision = "fp32"
+    teacher_logits: Annotated[LogitPrecision, Added("fp32")] = "fp32"
     """`fp16` rounds the teacher's logits to half precision, which halves the table of them; refused where that changes the teacher."""
 
 
@@ -321,7 +207,7 @@ class Placement(Config):
     @model_validator(mode="after")
     def _whole_gpus_above_one(self) -> Self:
         if self.gpus_per_pack > 1 and self.gpus_per_pack != int(self.gpus_per_pack):
-            raise _refuse("gpus_per_pack", f"must be a fraction below 1 or a whole number, got {self.gpus_per_pack}")
+            raise refuse("gpus_per_pack", f"must be a fraction below 1 or a whole number, got {self.gpus_per_pack}")
         return self
 
 
@@ -354,13 +240,14 @@ class Sweep(Config):
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
         _check_features(self)
+        _check_models(self)
         if (self.distillation is None) != (self.teacher is None):
             given, missing = ("teacher", "distillation") if self.distillation is None else ("distillation", "teacher")
-            raise _refuse(given, f"has no effect without {missing}; give both, or neither for scratch students only")
+            raise refuse(given, f"has no effect without {missing}; give both, or neither for scratch students only")
         if self.teacher is None and not self.baselines:
-            raise _refuse("baselines", "nothing to train: give teacher and distillation, or baselines: [scratch]")
+            raise refuse("baselines", "nothing to train: give teacher and distillation, or baselines: [scratch]")
         if len(set(self.baselines)) != len(self.baselines):
-            raise _refuse("baselines", f"repeats a value: {list(self.baselines)}")
+            raise refuse("baselines", f"repeats a value: {list(self.baselines)}")
         return self
 
 
@@ -371,15 +258,35 @@ def _check_features(sweep: Sweep) -> None:
         if feature not in valid:
             choices = ", ".join(valid) or "none"
             where = f"{sweep.dataset.name} with target {sweep.dataset.target!r}"
-            raise _refuse("sensitive_features", f"{feature!r} is not a sensitive feature of {where}; valid: {choices}")
+            raise refuse("sensitive_features", f"{feature!r} is not a sensitive feature of {where}; valid: {choices}")
     if len(set(sweep.sensitive_features)) != len(sweep.sensitive_features):
-        raise _refuse("sensitive_features", f"repeats a value: {list(sweep.sensitive_features)}")
+        raise refuse("sensitive_features", f"repeats a value: {list(sweep.sensitive_features)}")
     for features in sweep.intersections:
         if len(set(features)) != len(features) or not set(features) <= set(sweep.sensitive_features):
             valid_list = list(sweep.sensitive_features)
-            raise _refuse(
+            raise refuse(
                 "intersections", f"must name different entries of sensitive_features {valid_list}, got {list(features)}"
             )
+
+
+def _check_models(sweep: Sweep) -> None:
+    """Refuse networks for which the images are too small, and groups of networks that cannot be grouped."""
+    users: dict[str, tuple[str, Training | None]] = {"student": (sweep.student.model, sweep.training)}
+    if isinstance(sweep.teacher, TrainedTeacher):
+        users["teacher"] = (sweep.teacher.model, sweep.teacher.training or sweep.training)
+    elif sweep.teacher is not None:
+        users["teacher"] = (sweep.teacher.model, None)
+    for user, (name, training) in users.items():
+        size = sweep.dataset.image_size
+        if (known := ARCHITECTURES.get(name)) and size < known.min_image_size:
+            least = known.min_image_size
+            raise refuse(
+                f"{user}.model",
+                f"{name} needs images of at least {least} pixels, and those of the data set have {size}",
+            )
+        if training and training.execution == "grouped" and not (known and known.can_be_grouped):
+            valid = ", ".join(other for other, each in ARCHITECTURES.items() if each.can_be_grouped)
+            raise refuse("training.execution", f"{name} cannot be grouped; use loop, or one of {valid}")
 
 
 def json_schema() -> dict[str, Any]:

@@ -13,7 +13,8 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from kd_ray.errors import SweepError
-from kd_ray.sweep.config import Dataset, Sweep
+from kd_ray.sweep.config import Sweep
+from kd_ray.sweep.datasets import Dataset
 from kd_ray.sweep.messages import messages
 from kd_ray.sweep.source import Location, Source, apply_override, dotted, dump_yaml, read_yaml
 

@@ -7,9 +7,10 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from kd_ray.sweep.config import GivenTeacher, Sweep, TrainedTeacher, teacher_kind
+from kd_ray.sweep.datasets import DATASET_NAMES
 from kd_ray.sweep.source import Location
 
-_TAGS = {"trifeature", "cifar10", "constant", "step", "cosine", "sgd", "kd", "trained", "given"}
+_TAGS = {*DATASET_NAMES, "constant", "step", "cosine", "sgd", "kd", "trained", "given"}
 
 
 def messages(error: ValidationError, raw: Mapping[str, Any], prefix: Location = ()) -> list[tuple[Location, str]]:

@@ -12,7 +12,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from kd_ray.sweep.config import Config, Dataset, Distillation, ModelName, Seed, Training
+from kd_ray.sweep.architectures import ModelName
+from kd_ray.sweep.config import Distillation, Training
+from kd_ray.sweep.datasets import Dataset
+from kd_ray.sweep.fields import Added, Config, Seed
 
 SPEC_VERSION = 1
 """Raised whenever the same settings would train to other numbers."""
@@ -42,7 +45,7 @@ class TrialState(StrEnum):
 def content_hash(model: Config) -> str:
     """First 16 hex digits of SHA-256 over the canonical JSON of `model`: sorted keys, no spaces, every field spelled out.
 
-    Fields that were added later are left out where they have the value that means what was done before (`Config.ADDED`).
+    Fields that were added later are left out where they have the value that means what was done before (`fields.Added`).
     """
     content = model.model_dump(mode="json")
     _leave_out_added(model, content)
@@ -51,12 +54,11 @@ def content_hash(model: Config) -> str:
 
 
 def _leave_out_added(model: Config, content: dict[str, Any]) -> None:
-    for name, before in model.ADDED.items():
-        if content[name] == before:
-            del content[name]
-    for name in type(model).model_fields:
+    for name, field in type(model).model_fields.items():
         value = getattr(model, name)
-        if isinstance(value, Config):
+        if any(isinstance(mark, Added) and mark.before == content[name] for mark in field.metadata):
+            del content[name]
+        elif isinstance(value, Config):
             _leave_out_added(value, content[name])
 
 

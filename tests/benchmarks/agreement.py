@@ -22,7 +22,8 @@ from kd_ray.distill.stream import to_device
 from kd_ray.distill.student import new_student
 from kd_ray.distill.teacher import Teacher
 from kd_ray.models import build_model
-from kd_ray.sweep.config import Cifar10Dataset, KnowledgeDistillation, Training
+from kd_ray.sweep.config import KnowledgeDistillation, Training
+from kd_ray.sweep.datasets import Cifar10Dataset
 from kd_ray.sweep.spec import Role, TeacherRef, TrialSpec
 from tests.benchmarks import plain
 from tests.benchmarks.ours import CPU, TEACHER_ID
@@ -91,7 +92,7 @@ def _our_accuracy(data: ImageData, teacher: torch.nn.Module, name: str, training
     spec = TrialSpec(
         role=Role.DISTILLED,
         dataset=Cifar10Dataset(name="cifar10"),
-        model=name,  # type: ignore[arg-type]
+        model=name,
         training=training,
         distillation=LOSS,
         teacher=TeacherRef(trial_id=TEACHER_ID, model="resnet56", seed=None),

@@ -24,7 +24,8 @@ from kd_ray.distill.teacher import TabledTeacher, Teacher
 from kd_ray.distill.views import SharedViews, TableShape, ViewTable
 from kd_ray.models import build_model
 from kd_ray.results.store import open_store
-from kd_ray.sweep.config import Cifar10Dataset, KnowledgeDistillation, Training
+from kd_ray.sweep.config import KnowledgeDistillation, Training
+from kd_ray.sweep.datasets import Cifar10Dataset
 from kd_ray.sweep.spec import Role, TeacherRef, TrialSpec
 from tests.benchmarks import plain
 
@@ -106,10 +107,10 @@ class Race:
             TrialSpec(
                 role=Role.DISTILLED,
                 dataset=Cifar10Dataset(name="cifar10"),
-                model=self.student,  # type: ignore[arg-type]
+                model=self.student,
                 training=self.training,
                 distillation=self.distillation(temperature),
-                teacher=TeacherRef(trial_id=TEACHER_ID, model=self.teacher, seed=0),  # type: ignore[arg-type]
+                teacher=TeacherRef(trial_id=TEACHER_ID, model=self.teacher, seed=0),
                 seed=0,
             )
             for temperature in self.temperatures

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from kd_ray.data import cifar10
+from kd_ray.data.normalization import NORMALIZATIONS
 from kd_ray.errors import DataError
 
 NAMES = ["data_batch_1", "data_batch_2", "data_batch_3", "data_batch_4", "data_batch_5", "test_batch", "batches.meta"]
@@ -99,16 +100,14 @@ def test_load_reads_fortran_order(tmp_path: Path) -> None:
 
 
 def test_normalizations() -> None:
-    assert cifar10.NORMALIZATIONS["cifar10"] == ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))
-    assert cifar10.NORMALIZATIONS["imagenet"] == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    assert NORMALIZATIONS["cifar10"] == ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))
+    assert NORMALIZATIONS["imagenet"] == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 def test_load_uses_the_normalization_named(tmp_path: Path) -> None:
     root = _write(tmp_path)
     data = cifar10.load(root=root, version=cifar10.fingerprint(root), normalization="imagenet")
-    assert (data.mean, data.std) == cifar10.NORMALIZATIONS["imagenet"]
-    with pytest.raises(DataError, match="normalization is 'none', expected one of cifar10, imagenet"):
-        cifar10.load(root=root, normalization="none")
+    assert (data.mean, data.std) == NORMALIZATIONS["imagenet"]
 
 
 def test_fingerprint_changes_with_every_file(tmp_path: Path) -> None:

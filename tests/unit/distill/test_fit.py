@@ -18,7 +18,8 @@ from kd_ray.distill.student import Student, learning_rate, new_student
 from kd_ray.distill.teacher import Teacher
 from kd_ray.errors import NonFiniteLossError
 from kd_ray.models import build_model
-from kd_ray.sweep.config import KnowledgeDistillation, Training, TrifeatureDataset
+from kd_ray.sweep.config import KnowledgeDistillation, Training
+from kd_ray.sweep.datasets import TrifeatureDataset
 from kd_ray.sweep.spec import Role, TeacherRef, TrialSpec
 
 CPU = torch.device("cpu")
@@ -74,7 +75,7 @@ def make_spec(
     return TrialSpec(
         role=Role.DISTILLED if temperature else Role.SCRATCH,
         dataset=TrifeatureDataset(name="trifeature"),
-        model=model,  # type: ignore[arg-type]
+        model=model,
         training=make_training(**training),
         distillation=KnowledgeDistillation(temperature=temperature, alpha=0.9, t_squared=True) if temperature else None,
         teacher=TeacherRef(trial_id=TEACHER_ID, model="resnet20", seed=0) if temperature else None,

@@ -18,7 +18,8 @@ from kd_ray.distill.objectives import student_loss
 from kd_ray.distill.stream import PADDING, Batch, ResidentData, ResidentSplit
 from kd_ray.distill.student import Student, new_student
 from kd_ray.errors import TrialError
-from kd_ray.sweep.config import KnowledgeDistillation, Training, TrifeatureDataset
+from kd_ray.sweep.config import KnowledgeDistillation, Training
+from kd_ray.sweep.datasets import TrifeatureDataset
 from kd_ray.sweep.spec import Role, TeacherRef, TrialSpec
 
 CPU = torch.device("cpu")
@@ -55,7 +56,7 @@ def make_spec(temperature: float | None, *, model: str = "lenet5", seed: int = 0
     return TrialSpec(
         role=Role.DISTILLED if settings else Role.SCRATCH,
         dataset=TrifeatureDataset(name="trifeature"),
-        model=model,  # type: ignore[arg-type]
+        model=model,
         training=training,
         distillation=settings,
         teacher=TeacherRef(trial_id="0" * 16, model="resnet20", seed=0) if settings else None,

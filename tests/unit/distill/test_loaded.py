@@ -16,7 +16,7 @@ from kd_ray.distill.loaded import LoadedData, load_data
 from kd_ray.distill.samples import samples_of
 from kd_ray.distill.stream import ResidentSplit, batches, epoch_draw, to_device
 from kd_ray.errors import DataError
-from kd_ray.sweep.config import Cifar10Dataset, TrifeatureDataset
+from kd_ray.sweep.datasets import Cifar10Dataset, TrifeatureDataset
 
 CPU = torch.device("cpu")
 DATASET = TrifeatureDataset(name="trifeature", size=16, images_per_combination=1, validation_fraction=0.1)

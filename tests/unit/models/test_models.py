@@ -1,7 +1,10 @@
 import pytest
 import torch
+import torchvision
 
 from kd_ray.models import MODELS, build_model, count_parameters
+from kd_ray.models.libraries import check_model
+from kd_ray.sweep.architectures import ARCHITECTURES
 
 
 @pytest.mark.parametrize(
@@ -20,8 +23,16 @@ def test_model_has_published_number_of_parameters(name: str, parameters: int) ->
     assert count_parameters(build_model(name, num_classes=10, image_size=32)) == parameters
 
 
-@pytest.mark.parametrize("name", sorted(MODELS))
-@pytest.mark.parametrize("image_size", [16, 32, 64])
+SIZED = [
+    (name, size)
+    for name in sorted(MODELS)
+    # The least size, and one that is neither even nor square-rootable; deep networks are slow, and their sizes differ in the stem only.
+    for size in ([16, 32, 64] if ARCHITECTURES[name].can_be_grouped else [ARCHITECTURES[name].min_image_size, 70])
+    if size < 70 or not name.endswith("-cifar")
+]
+
+
+@pytest.mark.parametrize(("name", "image_size"), SIZED)
 def test_model_gives_logits_and_gradients_for_every_parameter(name: str, image_size: int) -> None:
     model = build_model(name, num_classes=7, image_size=image_size)
     logits_BC = model(torch.randn(3, 3, image_size, image_size))
@@ -52,3 +63,87 @@ def test_same_generator_state_gives_same_weights() -> None:
 def test_lenet5_refuses_images_that_are_too_small() -> None:
     with pytest.raises(ValueError, match="at least 16 pixels, got 15"):
         build_model("lenet5", num_classes=10, image_size=15)
+
+
+def test_every_architecture_can_be_built() -> None:
+    assert set(MODELS) == set(ARCHITECTURES)
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "published"),
+    [
+        # torchvision's documentation gives the numbers of parameters; the papers round them.
+        ("resnet18-imagenet", 11_689_512, 11.7e6),
+        ("resnet50-imagenet", 25_557_032, 25.6e6),
+        ("densenet121-imagenet", 7_978_856, 8.0e6),
+        ("densenet169-imagenet", 14_149_480, 14.15e6),
+    ],
+)
+def test_large_model_has_published_number_of_parameters(name: str, parameters: int, published: float) -> None:
+    found = count_parameters(build_model(name, num_classes=1000, image_size=224))
+    assert found == parameters
+    assert found == pytest.approx(published, rel=0.01)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50", "densenet121", "densenet169"])
+def test_large_model_takes_the_weights_and_gives_the_logits_of_torchvision(name: str) -> None:
+    torch.manual_seed(0)
+    reference = torchvision.models.get_model(name, weights=None, num_classes=5).eval()
+    model = build_model(f"{name}-imagenet", num_classes=5, image_size=64).eval()
+    model.load_state_dict(reference.state_dict())
+    images = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(model(images), reference(images), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "densenet121"])
+def test_stem_follows_the_image_unless_the_name_says_it(name: str) -> None:
+    def first_stride(name: str, image_size: int) -> int:
+        model = build_model(name, num_classes=5, image_size=image_size)
+        first = next(module for module in model.modules() if isinstance(module, torch.nn.Conv2d))
+        return int(first.stride[0])
+
+    strides = [first_stride(n, s) for n, s in ((name, 64), (name, 65), (f"{name}-cifar", 65), (f"{name}-imagenet", 64))]
+    assert strides == [1, 2, 1, 2]
+
+
+@pytest.mark.parametrize("name", [name for name in sorted(ARCHITECTURES) if not name.endswith(("169", "50"))])
+def test_least_image_size_is_the_least_that_trains_on_a_single_image(name: str) -> None:
+    """The last batch of an epoch may hold one sample, of which batch normalisation needs more than one pixel."""
+    least = ARCHITECTURES[name].min_image_size
+    build_model(name, num_classes=5, image_size=least).train()(torch.randn(1, 3, least, least))
+    if "net" in name and ARCHITECTURES[name].can_be_grouped:
+        return
+    with pytest.raises(ValueError, match=f"{name} needs images of at least {least} pixels, got {least - 1}"):
+        build_model(name, num_classes=5, image_size=least - 1)
+    with pytest.raises((ValueError, RuntimeError)):
+        build_model(name, num_classes=5, image_size=least).train()(torch.randn(1, 3, least - 1, least - 1))
+
+
+@pytest.mark.parametrize(
+    ("name", "image_size"),
+    [("timm:resnet18", 32), ("timm:vit_tiny_patch16_224", 48), ("torchvision:shufflenet_v2_x0_5", 64)],
+)
+def test_library_models_are_built_for_the_classes_and_images(name: str, image_size: int) -> None:
+    check_model(name, num_classes=7, image_size=image_size, trains=True)
+    model = build_model(name, num_classes=7, image_size=image_size).eval()
+    assert model(torch.zeros(2, 3, image_size, image_size)).shape == (2, 7)
+
+
+@pytest.mark.parametrize(
+    ("name", "image_size", "message"),
+    [
+        ("timm:nope", 32, r"timm:nope: timm cannot build it for 32 pixels: Unknown model \(nope\)"),
+        ("torchvision:nope", 32, r"torchvision cannot build it .*it has no classifier of this name; it has alexnet, "),
+        ("torchvision:fcn_resnet50", 32, "it has no classifier of this name"),
+        ("torchvision:alexnet", 16, "torchvision:alexnet cannot take images of 16 pixels: "),
+        ("torchvision:mobilenet_v3_small", 32, "has dropout or stochastic depth, which no seed of a trial governs"),
+    ],
+)
+def test_library_models_that_are_of_no_use_are_refused(name: str, image_size: int, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        check_model(name, num_classes=7, image_size=image_size, trains=True)
+
+
+def test_library_models_with_dropout_can_teach() -> None:
+    check_model("torchvision:mobilenet_v3_small", num_classes=7, image_size=32, trains=False)

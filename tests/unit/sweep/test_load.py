@@ -6,13 +6,15 @@ from pathlib import Path
 import pytest
 
 from kd_ray.errors import SweepError
-from kd_ray.sweep.config import Cifar10Dataset, GivenTeacher, TrifeatureDataset
+from kd_ray.sweep.architectures import ARCHITECTURES
+from kd_ray.sweep.config import GivenTeacher
+from kd_ray.sweep.datasets import Cifar10Dataset, TrifeatureDataset
 from kd_ray.sweep.load import load_sweep, parse_dataset, parse_sweep
 from tests.fakes import SWEEP_YAML, make_sweep, plan_trials
 
 TRAINING_KEYS = "augmentation, batch_size, compile, epochs, execution, optimizer, precision, schedule"
 SWEEP_KEYS = "baselines, dataset, distillation, grid, intersections, name, placement, sensitive_features, student, teacher, training"
-MODELS = "'lenet5', 'resnet20', 'resnet32', 'resnet44' or 'resnet56'"
+MODELS = ", ".join(ARCHITECTURES) + ", timm:NAME or torchvision:NAME"
 STEP = "schedule: {name: step, milestones: [2]}"
 TEMPERATURES = "  temperature: [1, 4]\n"
 TEACHER = "teacher: {model: resnet20}"
@@ -95,7 +97,8 @@ def refusal(text: str, *overrides: str) -> str:
         (
             "name: trifeature",
             "name: mnist",
-            "2: dataset.name: must be one of 'trifeature', 'cifar10', got 'mnist'",
+            "2: dataset.name: must be one of 'trifeature', 'cifar10', 'cifar100', 'svhn', "
+            "'tiny_imagenet', 'imagenet', 'celeba', 'manifest', got 'mnist'",
         ),
         (TEACHER, "teacher: {model: vgg}", f"5: teacher.model: should be {MODELS}, got 'vgg'"),
         (
@@ -478,12 +481,18 @@ def test_parse_dataset_takes_defaults_and_settings() -> None:
 @pytest.mark.parametrize(
     ("name", "override", "message"),
     [
-        ("mnist", "size=3", "dataset.name: must be one of 'trifeature', 'cifar10', got 'mnist'"),
+        (
+            "mnist",
+            "size=3",
+            "dataset.name: must be one of 'trifeature', 'cifar10', 'cifar100', 'svhn', 'tiny_imagenet', 'imagenet', 'celeba', 'manifest', "
+            "got 'mnist'",
+        ),
         ("trifeature", "target=size", "dataset.target: should be 'shape', 'texture' or 'color', got 'size'"),
         (
             "cifar10",
             "size=32",
-            "dataset.size: unknown or without effect here; valid: name, normalization, split_seed, target, validation_fraction, version",
+            "dataset.size: unknown or without effect here; "
+            "valid: long_tail, name, normalization, split_seed, target, validation_fraction, version",
         ),
         ("trifeature", "size=8", "dataset.size: should be greater than or equal to 16, got 8"),
         ("trifeature", "size", "--set size: expected KEY=VALUE, as in --set training.epochs=5"),

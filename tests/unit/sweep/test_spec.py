@@ -1,12 +1,14 @@
 """A trial's identity: everything that determines the result, nothing that does not."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from pydantic import BaseModel, ValidationError
 
+from kd_ray.sweep.load import load_sweep
 from kd_ray.sweep.spec import Role, TrialSpec
 from tests.fakes import SWEEP_YAML, make_spec, make_sweep, plan_trials
 from tests.strategies import specs
@@ -17,6 +19,20 @@ def test_trial_id_of_one_spec_is_known() -> None:
     SPEC_VERSION and renew the literal; otherwise the change of identity is a mistake."""
     assert make_spec().trial_id == "aea8a3026db19453"
     assert make_spec().dataset_id == "ff02aa7ebc9672a8"
+
+
+@pytest.mark.parametrize(
+    ("name", "first_trial", "dataset_id"),
+    [
+        ("trifeature-quick", "d317f1b6b397a33a", "737156891426a2e5"),
+        ("trifeature", "4908135bec91dbf6", "7a70b2c391411a33"),
+        ("cifar10", "2da300a2f12bddf0", "468a71ea90ac3b57"),
+    ],
+)
+def test_trials_of_committed_sweeps_keep_their_identity(name: str, first_trial: str, dataset_id: str) -> None:
+    """Guard: a setting that is new to a data set, such as a long tail, changes nothing while it is not used."""
+    first = plan_trials(load_sweep(Path(__file__).parents[3] / "sweeps" / f"{name}.yaml"))[0]
+    assert (first.trial_id, first.spec.dataset_id) == (first_trial, dataset_id)
 
 
 def test_canonical_json_spells_out_every_field() -> None:
@@ -32,6 +48,7 @@ def test_canonical_json_spells_out_every_field() -> None:
             "split_seed": 0,
             "test_fraction": 0.5,
             "validation_fraction": 0.0,
+            "long_tail": None,
         },
         "model": "lenet5",
         "initial_weights": None,
@@ -67,6 +84,7 @@ CHANGES: dict[str, Any] = {
     "dataset.split_seed": 1,
     "dataset.test_fraction": 0.25,
     "dataset.validation_fraction": 0.1,
+    "dataset.long_tail": {"imbalance_factor": 10},
     "model": "resnet20",
     "initial_weights": "ab" * 32,
     "training.epochs": 5,

@@ -1,0 +1,89 @@
+"""Folders that are made once per node from something slower: whole or not there, checked whenever they are used, made again when damaged.
+
+Any number of processes may ask for the same folder at once: one makes it, the others wait. A folder that is fine is used without a lock,
+so that its place may be read-only.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+CONTENTS = "checksums.json"
+"""Name of the file, in such a folder, that says what the others are."""
+
+_LOGGER = logging.getLogger("kd_ray.data")
+
+
+def is_whole(folder: Path, names: Iterable[str], facts: Mapping[str, Any]) -> bool:
+    """Whether the folder holds the files `names` as they were written, made from what `facts` describes."""
+    return folder.is_dir() and _damage(folder, names, facts) is None
+
+
+def cached(folder: Path, names: Iterable[str], facts: Mapping[str, Any], make: Callable[[Path], None]) -> None:
+    """Make sure that the folder holds the files `names`, whole; `make` writes them into an empty folder, which then takes its place.
+
+    `facts`, JSON, say what they are made from, and must be the same whenever the folder is used.
+    """
+    names = tuple(names)
+    if is_whole(folder, names, facts):
+        return
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_name(f"{folder.name}.lock")):
+        if folder.is_dir():
+            damage = _damage(folder, names, facts)
+            if damage is None:
+                return
+            aside = _set_aside(folder)
+            _LOGGER.warning("%s is damaged (%s): moved to %s, making it again", folder, damage, aside.name)
+        _make(folder, names, facts, make)
+
+
+def _make(folder: Path, names: tuple[str, ...], facts: Mapping[str, Any], make: Callable[[Path], None]) -> None:
+    """Makes it beside the folder and renames. The caller holds the lock, so what is left of other attempts is dead."""
+    for dead in folder.parent.glob(f".{folder.name}.*"):
+        shutil.rmtree(dead, ignore_errors=True)
+    partial = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
+    partial.mkdir()
+    try:
+        make(partial)
+        contents = _contents(partial, names, facts)
+        (partial / CONTENTS).write_text(json.dumps(contents, indent=2) + "\n", encoding="utf-8")
+        os.replace(partial, folder)  # noqa: PTH105 - the name says that it is atomic
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _contents(folder: Path, names: Iterable[str], facts: Mapping[str, Any]) -> dict[str, Any]:
+    digests = {}
+    for name in names:
+        with (folder / name).open("rb") as file:
+            digests[name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return {**facts, "sha256": digests}
+
+
+def _damage(folder: Path, names: Iterable[str], facts: Mapping[str, Any]) -> str | None:
+    """What is wrong with a folder, or None."""
+    try:
+        written = json.loads((folder / CONTENTS).read_text(encoding="utf-8"))
+        made = _contents(folder, names, facts)
+    except (OSError, ValueError) as error:
+        return str(error)
+    return None if written == made else f"its files do not match {CONTENTS}"
+
+
+def _set_aside(folder: Path) -> Path:
+    """Renames a damaged folder, so that it can be looked at; earlier ones are kept."""
+    aside = folder.with_name(f"{folder.name}.damaged")
+    for count in range(2, 1000):
+        if not aside.exists():
+            break
+        aside = folder.with_name(f"{folder.name}.damaged-{count}")
+    return folder.rename(aside)

@@ -1,0 +1,132 @@
+"""What is in a data set: how many samples of each class and group, and how far labels alone put groups apart."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kd_ray.data.images import ImageData, Split
+from kd_ray.data.load import OnProgress, fingerprint, load_dataset
+from kd_ray.errors import DataError
+from kd_ray.groups import Groups, intersect
+from kd_ray.metrics.fairness import fairness_metrics, group_rates
+from kd_ray.sweep.datasets import Dataset, TrifeatureDataset
+
+
+@dataclass(frozen=True, kw_only=True)
+class Examined:
+    """A data set as its files are, whatever version the sweep names."""
+
+    data: ImageData
+    fingerprint: str | None
+    """The `dataset.version` that names exactly these files; None for a set that is generated."""
+    refusal: str | None
+    """Why a launch would refuse these files; None when it would not."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupCount:
+    """Samples of one group."""
+
+    group: str
+    n: dict[str, int]
+    """By split."""
+    test_by_class: dict[str, int]
+    """Test samples by class: the cells that rates are computed on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Feature:
+    """One sensitive feature, or an intersection of several."""
+
+    feature: str
+    groups: tuple[GroupCount, ...]
+    label_demographic_parity_difference: float | None
+    """Of the test labels, one-vs-rest mean over the classes: what a perfect classifier would have. None when it is undefined."""
+    num_without_group: int
+    """Test samples in no group of the feature."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Description:
+    """Counts of a data set."""
+
+    image_size: int
+    """Side of the images in pixels."""
+    splits: dict[str, int]
+    """Samples by split."""
+    classes: dict[str, dict[str, int]]
+    """Samples by class and split."""
+    features: tuple[Feature, ...]
+    notes: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON."""
+        return asdict(self)
+
+
+def examine(dataset: Dataset, root: Path, *, processes: int = 1, on_progress: OnProgress | None = None) -> Examined:
+    """Load what is there, and say by which version it goes.
+
+    Raises:
+        DataError: files are missing, damaged, or of no use.
+    """
+    if isinstance(dataset, TrifeatureDataset):
+        data = load_dataset(dataset, root, processes=processes, on_progress=on_progress)
+        return Examined(data=data, fingerprint=None, refusal=None)
+    found = fingerprint(dataset, root, processes=processes, on_progress=on_progress)
+    try:
+        return Examined(data=load_dataset(dataset, root, processes=processes), fingerprint=found, refusal=None)
+    except DataError as error:
+        if found == dataset.version:
+            raise
+        as_it_is = dataset.model_copy(update={"version": found})
+        return Examined(data=load_dataset(as_it_is, root, processes=processes), fingerprint=found, refusal=str(error))
+
+
+def describe(data: ImageData, features: Sequence[str], intersections: Sequence[Sequence[str]] = ()) -> Description:
+    """Counts of every split, class, and group of `features` and of `intersections` of them."""
+    splits = {"train": data.train, "validation": data.validation, "test": data.test}
+    present = {name: split for name, split in splits.items() if split is not None}
+    counts = {name: np.bincount(split.labels_N, minlength=len(data.class_names)) for name, split in present.items()}
+    return Description(
+        image_size=int(data.test.images_NHWC.shape[1]),
+        splits={name: len(split) for name, split in present.items()},
+        classes={
+            class_name: {name: int(counts_C[c]) for name, counts_C in counts.items()}
+            for c, class_name in enumerate(data.class_names)
+        },
+        features=tuple(
+            _feature(" & ".join(names), {name: _groups(split, names) for name, split in present.items()}, data)
+            for names in [*((feature,) for feature in features), *intersections]
+        ),
+        notes=data.notes,
+    )
+
+
+def _groups(split: Split, names: Sequence[str]) -> Groups:
+    return intersect([split.sensitive_features[name] for name in names])
+
+
+def _feature(feature: str, groups: dict[str, Groups], data: ImageData) -> Feature:
+    labels_N, num_classes = data.test.labels_N, len(data.class_names)
+    rates = group_rates(labels_N, labels_N, groups["test"], num_classes=num_classes)
+    difference = fairness_metrics(rates).macro.label_demographic_parity_difference
+    counted = [
+        GroupCount(
+            group=group,
+            n={name: int(each.membership_NG[:, g].sum()) for name, each in groups.items()},
+            test_by_class={
+                class_name: int(n) for class_name, n in zip(data.class_names, rates.num_positive_GC[g], strict=True)
+            },
+        )
+        for g, group in enumerate(groups["test"].names)
+    ]
+    return Feature(
+        feature=feature,
+        groups=tuple(counted),
+        label_demographic_parity_difference=None if np.isnan(difference) else float(difference),
+        num_without_group=int((~groups["test"].membership_NG.any(axis=1)).sum()),
+    )

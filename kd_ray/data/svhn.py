@@ -1,0 +1,77 @@
+"""SVHN, cropped digits (Netzer et al., "Reading digits in natural images with unsupervised feature learning", 2011), from its .mat files.
+
+The files label the digit 0 with 10; here class c is the digit c. There are no sensitive features.
+"""
+
+import io
+from pathlib import Path
+
+import numpy as np
+
+from kd_ray.data import originals
+from kd_ray.data.images import ImageData, Split
+from kd_ray.data.normalization import NORMALIZATIONS
+from kd_ray.errors import DataError
+
+FOLDER = "svhn"
+ORIGINAL_MD5 = {
+    "train_32x32.mat": "e26dedcc434d2e4c54c9b2d4a06d8373",
+    "test_32x32.mat": "eb5a983be6a315427106f1b164d9cef3",
+    "extra_32x32.mat": "a93ce644f1a588dc4d68dda5feec44a7",
+}
+"""File name → MD5 of the published file, as torchvision's data set class has it."""
+CLASS_NAMES = tuple("0123456789")
+
+_SIDE = 32
+
+
+def fingerprint(root: Path, *, extra: bool = False) -> str:
+    """First 16 hex digits of a SHA-256 over names and contents of the files. Raises DataError when one is missing."""
+    return originals.fingerprint_of(_read_files(root, extra=extra))
+
+
+def load(*, root: Path, extra: bool = False, version: str = "original", normalization: str = "svhn") -> ImageData:
+    """The images under `root`/svhn, as many as the files hold, in their order; with `extra`, its images follow those of train.
+
+    `version` is "original" (the published files, by checksum) or the fingerprint of other files in the same layout.
+
+    Raises DataError for a missing or damaged file, and files of another version.
+    """
+    contents = _read_files(root, extra=extra)
+    originals.check_version("svhn", root / FOLDER, contents, version, ORIGINAL_MD5)
+    splits = {name: _split(root / FOLDER / name, content) for name, content in contents.items()}
+    test = splits.pop("test_32x32.mat")
+    train = Split(
+        images_NHWC=np.concatenate([split.images_NHWC for split in splits.values()]),
+        labels_N=np.concatenate([split.labels_N for split in splits.values()]),
+    )
+    mean, std = NORMALIZATIONS[normalization]
+    return ImageData(train=train, test=test, class_names=CLASS_NAMES, mean=mean, std=std)
+
+
+def _read_files(root: Path, *, extra: bool) -> dict[str, bytes]:
+    names = tuple(name for name in ORIGINAL_MD5 if extra or not name.startswith("extra"))
+    return originals.read_files("svhn", root / FOLDER, names, how="put the files of format 2 (cropped digits) there")
+
+
+def _split(path: Path, content: bytes) -> Split:
+    from scipy.io import loadmat  # takes a quarter of a second
+
+    try:
+        arrays = loadmat(io.BytesIO(content), variable_names=["X", "y"])  # type: ignore[arg-type]  # takes open files too
+        pixels_HWCN, digits_N = np.asarray(arrays["X"]), np.asarray(arrays["y"]).reshape(-1)
+    except Exception as error:  # a damaged file may raise anything
+        raise _damaged(path, f"{type(error).__name__}: {error}") from error
+    if pixels_HWCN.dtype != np.uint8 or pixels_HWCN.shape != (_SIDE, _SIDE, 3, len(digits_N)):
+        expected = (_SIDE, _SIDE, 3, len(digits_N))
+        raise _damaged(
+            path, f"X is {pixels_HWCN.dtype} of shape {pixels_HWCN.shape}, expected uint8 of shape {expected}"
+        )
+    if not np.isin(digits_N, np.arange(1, 11)).all():
+        raise _damaged(path, "y holds something else than 1..10")
+    images_NHWC = np.ascontiguousarray(pixels_HWCN.transpose(3, 0, 1, 2))
+    return Split(images_NHWC=images_NHWC, labels_N=digits_N.astype(np.int64) % 10)
+
+
+def _damaged(path: Path, detail: str) -> DataError:
+    return DataError(f"svhn: {path} is damaged or not an SVHN file: {detail}")

@@ -1,0 +1,33 @@
+"""What all models of a sweep file share: the strict base, field types, and how a validator refuses a value."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic_core import PydanticCustomError
+
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+UnitInterval = Annotated[float, Field(ge=0, le=1)]
+Fingerprint = Annotated[str, Field(pattern=r"^(original|[0-9a-f]{16})$")]
+
+
+@dataclass(frozen=True)
+class Added:
+    """Marks a field that came after version 0.1. With the value `before`, which means what was done before, it does not enter an identity,
+    so trials of older stores are found again. `before` never changes, whatever becomes of the default."""
+
+    before: JsonValue
+
+
+class Config(BaseModel):
+    """Base of all models of a sweep file: frozen, strict, no unknown keys."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+
+def refuse(field: str, message: str) -> PydanticCustomError:
+    """An error about `field`, a dotted path below the model that raises it; `load.py` finds its line."""
+    return PydanticCustomError("setting", "{message}", {"field": field, "message": message})

@@ -1,0 +1,150 @@
+"""`kd-ray data` as a person meets it."""
+
+import json
+import zipfile
+from pathlib import Path
+
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from kd_ray.cli import cli
+from tests.datasets import encoded, write_celeba, write_people, write_svhn
+from tests.processes import run_cli
+
+SWEEP = """
+name: people
+dataset:
+  name: manifest
+  path: people/people.csv
+  classes: ['no', 'yes']
+  features: [race, age]
+  separator: ;
+  bins: [{column: age, edges: [30, 60]}]
+  split: split
+  size: 16
+  min_group_size: 3
+sensitive_features: [race]
+student: {model: lenet5}
+training: {epochs: 1, batch_size: 8, optimizer: {lr: 0.1}, schedule: {name: constant}}
+grid: {seed: [0]}
+placement: {data_root: DATA}
+"""
+
+
+def invoke(*arguments: str) -> Result:
+    return CliRunner().invoke(cli, arguments, catch_exceptions=True)
+
+
+def test_check_describes_the_data_set_of_a_sweep(tmp_path: Path) -> None:
+    root = write_people(tmp_path / "data", row5_race="c")
+    sweep = tmp_path / "people.yaml"
+    sweep.write_text(SWEEP.replace("DATA", str(root)))
+    done = run_cli("data", "check", "people.yaml", "-o", "sheet.png", cwd=tmp_path)
+    assert done.returncode == 1
+    version = done.stdout.split("`dataset.version: '")[1][:16]
+    assert f"a launch would refuse them: manifest: {root}/people/people.csv needs a version" in done.stdout
+    assert (tmp_path / "sheet.png").read_bytes().startswith(b"\x89PNG")
+    done = run_cli("data", "check", "people.yaml", "--set", f"dataset.version={version}", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        "manifest: 32 train, 16 test images of 16 × 16 pixels in 2 classes",
+        f"fingerprint {version}",
+        "note: race: groups with fewer than 3 test samples left out: c (n = 1)",
+        "",
+        "class  train  test",
+        "no        16     8",
+        "yes       16     8",
+        "",
+        "race: DPD of the test labels 7.14 %, one-vs-rest mean over classes",
+        "group  train  test  smallest test cell",
+        "a         16     8              4 (no)",
+        "b         16     7              3 (no)",
+        "5 test images are in no group",
+    ]
+
+
+def test_check_as_json(tmp_path: Path) -> None:
+    root = write_celeba(tmp_path)
+    done = invoke("data", "check", "celeba", "--set", "size=16", "--data-root", str(root), "--json")
+    assert done.exit_code == 1
+    words = json.loads(done.stdout)
+    assert words["splits"] == {"train": 20, "test": 20}
+    assert words["classes"]["Smiling"] == {"train": 5, "test": 5}
+    assert len(words["features"]) == 39
+    assert len(words["fingerprint"]) == 16
+    assert "it lists 60 images, not 202,599" in words["refusal"]
+
+
+def test_sheet_of_faces_has_four_captions_at_most(tmp_path: Path) -> None:
+    root = write_celeba(tmp_path)
+    sheet = tmp_path / "sheet.png"
+    done = invoke("data", "show", "celeba", "--set", "size=16", "--data-root", str(root), "-o", str(sheet))
+    assert done.stdout == f"20 test images in 2 classes; sheet written to {sheet}\n"
+    # Two rows of a 72-pixel cell, four lines of 12 pixels and a margin of 6; and a margin below.
+    with Image.open(sheet) as image:
+        assert image.height == 2 * (72 + 4 * 12 + 6) + 6
+
+
+def test_check_of_many_classes_counts_the_rest(tmp_path: Path) -> None:
+    from tests.datasets import write_cifar100
+
+    done = invoke("data", "check", "cifar100", "--data-root", str(write_cifar100(tmp_path)))
+    assert "… 70 more; all have 2 to 2 train, 1 to 1 test" in done.stdout
+
+
+def test_prepare_decodes_what_is_there_and_names_its_version(tmp_path: Path) -> None:
+    root = write_celeba(tmp_path)
+    done = invoke("data", "prepare", "celeba", "--set", "size=16", "--data-root", str(root))
+    assert done.exit_code == 1
+    assert "celeba: 20 training and 20 test images; a launch would refuse them: " in done.stdout
+    version = done.stdout.split("`dataset.version: '")[1][:16]
+    done = invoke(
+        "data", "prepare", "celeba", "--set", "size=16", "--set", f"version={version}", "--data-root", str(root)
+    )
+    assert (done.exit_code, done.stdout) == (0, f"celeba: 20 training and 20 test images; fingerprint {version}\n")
+
+
+def test_prepare_says_what_to_put_where(tmp_path: Path) -> None:
+    done = run_cli("data", "prepare", "celeba", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "celeba: 2 of 2 files are missing" in done.stderr
+    assert "data/celeba/list_eval_partition.txt" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_prepare_leaves_files_that_are_there(tmp_path: Path) -> None:
+    done = invoke("data", "prepare", "svhn", "--data-root", str(write_svhn(tmp_path)))
+    assert "svhn: 40 training and 20 test images; a launch would refuse them: " in done.stdout
+
+
+def test_prepare_utkface_writes_a_list_that_a_sweep_can_use(tmp_path: Path, shared_data: Path) -> None:
+    with zipfile.ZipFile(shared_data / "utkface-4000" / "UTKFace-4000.zip") as archive:
+        names = [name for name in archive.namelist() if name.endswith(".jpg")][::100]
+        for name in names:
+            archive.extract(name, tmp_path / "utkface")
+        labels = dict(line.split(",", 1) for line in archive.read(_labels(archive)).decode().split())
+    (tmp_path / "utkface" / "UTKFace" / "39_1_20170116174525125.jpg.chip.jpg").write_bytes(encoded())
+    done = invoke("data", "prepare", "utkface", "--data-root", str(tmp_path))
+    assert done.exit_code == 0, done.output
+    assert "left out, because their names do not say age, gender and race: UTKFace/39_1_2017" in done.stdout
+    rows = [line.split(",") for line in (tmp_path / "utkface" / "utkface.csv").read_text().splitlines()]
+    assert rows[0] == ["file", "age", "gender", "race"]
+    assert len(rows) == 1 + len(names) == 41
+    for file, age, gender, race in rows[1:]:
+        codes = (
+            f"{age},{['male', 'female'].index(gender)},{['White', 'Black', 'Asian', 'Indian', 'Others'].index(race)}"
+        )
+        assert labels[Path(file).name] == codes
+    done = invoke("data", "check", "sweeps/utkface.yaml", "--data-root", str(tmp_path))
+    assert done.exit_code == 1, done.output
+    assert "race: DPD of the test labels" in done.stdout
+
+
+def _labels(archive: zipfile.ZipFile) -> str:
+    return next(name for name in archive.namelist() if name.endswith("labels.csv"))
+
+
+def test_prepare_utkface_takes_no_settings_and_wants_images(tmp_path: Path) -> None:
+    assert "no effect with utkface" in str(invoke("data", "prepare", "utkface", "--set", "size=3").exception)
+    missing = invoke("data", "prepare", "utkface", "--data-root", str(tmp_path)).exception
+    assert f"below {tmp_path}/utkface, so that files such as" in str(missing)
