@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from kd_ray.cli import cli
-from kd_ray.cli_base import Command
+from kd_ray.cli.base import Command
 from kd_ray.cluster.launch import launch
 from kd_ray.results.schema import TABLES
 from kd_ray.results.store import open_store

@@ -13,24 +13,7 @@ PACKAGE = Path(kd_ray.__file__).parent
 
 # Each room with the rooms it may import; `errors`, `seeding` and `groups` are the ground that all stand on.
 MAY_IMPORT: dict[str, set[str]] = {
-    "cli": {
-        "cli_base",
-        "cli_analysis",
-        "cli_data",
-        "text",
-        "api",
-        "cluster",
-        "housekeeping",
-        "distill",
-        "data",
-        "results",
-        "sweep",
-    },
-    "cli_base": {"results"},
-    "cli_analysis": {"cli_base", "text_compare", "analysis", "results"},
-    "cli_data": {"cli_base", "cluster", "data", "sweep"},
-    "text": {"housekeeping", "results", "sweep", "cluster"},
-    "text_compare": {"text", "analysis"},
+    "cli": {"api", "analysis", "cluster", "housekeeping", "data", "results", "sweep"},
     "api": {"analysis", "cluster", "results", "sweep"},
     "cluster": {"distill", "data", "models", "results", "sweep"},
     "analysis": {"results", "metrics", "sweep"},
@@ -43,7 +26,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "sweep": set(),
 }
 GROUND = {"errors", "seeding", "groups"}
-SURFACE = ("cli", "cli_base", "cli_analysis", "cli_data", "text", "text_compare", "api")
+SURFACE = ("cli", "api")
 FORBIDDEN = {
     "torch": {"sweep", "metrics", "results", "housekeeping", "analysis", "data", *SURFACE},
     "ray": {

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kd_ray.cli_base import JSON_OPTION, Command, console, write
+from kd_ray.cli.base import JSON_OPTION, Command, console, write
 from kd_ray.errors import DataError, InvalidInputError
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from typing import Literal
 
 import click
 
-from kd_ray.cli_base import JSON_OPTION, Command, open_existing, other_store, store_option
+from kd_ray.cli.base import JSON_OPTION, Command, open_existing, other_store, store_option
 
 
 @click.command("compare", cls=Command, example="kd-ray compare trifeature-quick --normalise ratio --level 0.05")
@@ -51,8 +51,8 @@ def compare_command(
     as_json: bool,
 ) -> None:
     """Say which differences between conditions are real; writes the table `comparisons`."""
-    from kd_ray import text_compare
     from kd_ray.analysis.compare import compare
+    from kd_ray.cli import text_compare
     from kd_ray.results.query import Results
 
     comparison = compare(

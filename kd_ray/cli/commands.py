@@ -1,4 +1,4 @@
-"""The command line: arguments in, text out; no logic.
+"""The commands, but for those that have a module of their own, and how they end.
 
 Heavy imports (torch, ray, duckdb) happen inside the commands that need them, so that `--help`, `plan` and `status` start at once.
 Exit codes: 0 done, 1 some trials failed or problems were found, 2 bad input, 130 interrupted.
@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kd_ray.cli_analysis import compare_command, report_command
-from kd_ray.cli_base import (
+from kd_ray.cli.analysis import compare_command, report_command
+from kd_ray.cli.base import (
     JSON_OPTION,
     SET_OPTION,
     Command,
@@ -26,7 +26,7 @@ from kd_ray.cli_base import (
     store_option,
     write,
 )
-from kd_ray.cli_data import data_group
+from kd_ray.cli.data import data_group
 from kd_ray.errors import InvalidInputError, KdRayError
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def cli() -> None:
 )
 def plan_command(sweep_file: Path, overrides: tuple[str, ...], store_url: str, as_json: bool, probe: bool) -> None:
     """Show what would run, what is done already, and why; touch nothing (but for --probe)."""
-    from kd_ray import text
+    from kd_ray.cli import text
     from kd_ray.results.status import plan
 
     file = _load(sweep_file, overrides)
@@ -118,7 +118,7 @@ def resume_command(sweep_name: str, overrides: tuple[str, ...], **options: Any) 
 @click.option("--failed", is_flag=True, help="Show the traceback of each failed trial.")
 def status_command(sweep_name: str | None, store_url: str, as_json: bool, watch: bool, failed: bool) -> None:
     """Show how far a sweep is, from the store alone; without a name, list the sweeps."""
-    from kd_ray import text
+    from kd_ray.cli import text
     from kd_ray.results.query import Results
     from kd_ray.results.status import sweep_status
 
@@ -161,7 +161,7 @@ def status_command(sweep_name: str | None, store_url: str, as_json: bool, watch:
 )
 def query_command(sql: str, store_url: str, format_: str | None, output: Path | None) -> None:
     """Ask DuckDB about the tables, by their names; `kd-ray schema` lists them."""
-    from kd_ray import text
+    from kd_ray.cli import text
     from kd_ray.results.query import Results
 
     suffixes = {".csv": "csv", ".json": "json", ".parquet": "parquet"}
@@ -183,7 +183,7 @@ def schema_command(table: str | None, sweep_file: bool) -> None:
 
         click.echo(json.dumps(json_schema(), indent=1))
         return
-    from kd_ray import text
+    from kd_ray.cli import text
 
     click.echo(text.schema(table))
 
@@ -202,7 +202,7 @@ def schema_command(table: str | None, sweep_file: bool) -> None:
 @JSON_OPTION
 def gc_command(store_url: str, yes: bool, older_than: float, damaged: bool, orphans: bool, as_json: bool) -> None:
     """Show what is safe to delete, and delete it after a question. Launches may be running."""
-    from kd_ray import text
+    from kd_ray.cli import text
     from kd_ray.housekeeping.gc import collect, find_garbage
 
     store = open_existing(store_url)
@@ -228,7 +228,7 @@ def gc_command(store_url: str, yes: bool, older_than: float, damaged: bool, orph
 @JSON_OPTION
 def verify_command(sweep_name: str | None, store_url: str, repair: bool, rebuild_tables: bool, as_json: bool) -> None:
     """Read everything a sweep has in the store and name what is not as it was written; without a name, all sweeps."""
-    from kd_ray import text
+    from kd_ray.cli import text
     from kd_ray.housekeeping import verify
 
     store, show = open_existing(store_url), _progress()
@@ -251,7 +251,7 @@ def verify_command(sweep_name: str | None, store_url: str, repair: bool, rebuild
 @JSON_OPTION
 def adopt_command(from_store: str, store_url: str, sweep_name: str | None, dry_run: bool, as_json: bool) -> None:
     """Merge the committed trials and the sweeps of another store into this one. The other store stays as it is."""
-    from kd_ray import text
+    from kd_ray.cli import text
     from kd_ray.housekeeping.adopt import adopt
 
     source, target = open_existing(from_store), open_or_make(store_url)
@@ -274,7 +274,7 @@ def _load(path: Path, overrides: tuple[str, ...]) -> "SweepFile":
 def _launch(
     file: "SweepFile", weights: dict[str, str] | None, *, store_url: str, verbose: bool, **options: Any
 ) -> None:
-    from kd_ray import text
+    from kd_ray.cli import text
     from kd_ray.cluster.display import TextDisplay
     from kd_ray.cluster.launch import launch
     from kd_ray.results.query import Results
@@ -326,7 +326,3 @@ def main() -> None:
     except KdRayError as error:
         click.echo(str(error), err=True)
         sys.exit(1)
-
-
-if __name__ == "__main__":
-    main()
