@@ -1,7 +1,7 @@
-"""How long `kd-ray compare` takes: `python -m tests.benchmarks.compare [--classes 1000] [--per-class 10]`.
+"""How long `kd-ray compare` and `kd-ray report` take: `python -m tests.benchmarks.compare [--classes 1000] [--per-class 10]`.
 
-Drawn trials: 13 temperatures, 5 seeds with a teacher each, 5 scratch students, three colors and two textures. Making them is not timed; the
-comparison is a process of its own as a user types it, imports included, and the median of five stands beside the fastest and the slowest.
+Drawn trials: 13 temperatures, 5 seeds with a teacher each, 5 scratch students, three colors, two textures. Making them is not timed; each
+command is a process of its own as a user types it, imports included, and the median of five stands beside the fastest and the slowest.
 """
 
 import argparse
@@ -22,6 +22,7 @@ from kd_ray.results.store import open_store
 from tests.simulated import simulate
 
 ROUNDS = 5
+COMMANDS = ("compare", "report")
 
 
 def main() -> None:
@@ -40,19 +41,24 @@ def main() -> None:
             num_classes=arguments.classes,
             per_class=arguments.per_class,
         )
-        took_s, cpu_before_s = [], _cpu_of_children_s()
-        for _ in range(ROUNDS):
-            began = time.perf_counter()
-            command = [sys.executable, "-m", "kd_ray.cli", "compare", "demo", "--store", str(store)]
-            subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=os.environ)
-            took_s.append(time.perf_counter() - began)
-        cpu_s = (_cpu_of_children_s() - cpu_before_s) / ROUNDS
+        rounds = [{name: _seconds(name, "demo", "--store", str(store)) for name in COMMANDS} for _ in range(ROUNDS)]
     versions = ", ".join(f"{name} {version(name)}" for name in ("numpy", "scipy", "pyarrow", "duckdb"))
     print(f"{os.cpu_count()} CPUs, {platform.machine()}, Python {platform.python_version()}, {versions}")
     print(
-        f"75 trials, {arguments.classes:,} classes, {arguments.classes * arguments.per_class:,} test samples: "
-        f"{median(took_s):.1f} s ({min(took_s):.1f} to {max(took_s):.1f}, n = {ROUNDS}), {cpu_s:.1f} CPU seconds"
+        f"75 trials, {arguments.classes:,} classes, {arguments.classes * arguments.per_class:,} test samples, n = {ROUNDS}:"
     )
+    for name in COMMANDS:
+        wall_s, cpu_s = ([each[name][i] for each in rounds] for i in range(2))
+        print(
+            f"{name}: {median(wall_s):.1f} s ({min(wall_s):.1f} to {max(wall_s):.1f}), {median(cpu_s):.1f} CPU seconds"
+        )
+
+
+def _seconds(*arguments: str) -> tuple[float, float]:
+    """Wall and CPU seconds of a command."""
+    began, cpu_before_s = time.perf_counter(), _cpu_of_children_s()
+    subprocess.run([sys.executable, "-m", "kd_ray.cli", *arguments], check=True, stdout=subprocess.DEVNULL)
+    return time.perf_counter() - began, _cpu_of_children_s() - cpu_before_s
 
 
 def _cpu_of_children_s() -> float:
