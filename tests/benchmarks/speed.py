@@ -213,7 +213,7 @@ def sweep(options: Options) -> list[Row]:
         whole.draw_data(whole.QUICK, data_root)
         # The plain loop may use all cores too, through torch's threads.
         choices = sorted({1, os.cpu_count() or 1})
-        first = {threads: whole.plain_sweep_seconds(whole.QUICK, data_root, threads) for threads in choices}
+        first = {threads: whole.plain_sweep_seconds(whole.QUICK, data_root, threads, trials=2) for threads in choices}
         threads = min(first, key=lambda choice: first[choice])
         ours, theirs = [], []
         for _ in range(options.rounds):

@@ -82,13 +82,14 @@ def our_sweep_seconds(sweep: Path, data_root: Path, folder: Path) -> float:
     return seconds("-m", "kd_ray.cli", "launch", str(sweep), "--store", str(fresh / "store"), "--set", setting)
 
 
-def plain_sweep_seconds(sweep: Path, data_root: Path, threads: int) -> float:
-    """The same trials one after another in one process."""
-    return seconds("-m", "tests.benchmarks.whole", "--plain-sweep", str(sweep), str(data_root), str(threads))
+def plain_sweep_seconds(sweep: Path, data_root: Path, threads: int, *, trials: int = 1000) -> float:
+    """The same trials, or the first of them, one after another in one process."""
+    arguments = (str(sweep), str(data_root), str(threads), str(trials))
+    return seconds("-m", "tests.benchmarks.whole", "--plain-sweep", *arguments)
 
 
-def plain_sweep(sweep: Path, data_root: Path, threads: int) -> None:
-    """Train and test every trial of a sweep with the plain loop."""
+def plain_sweep(sweep: Path, data_root: Path, threads: int, trials: int) -> None:
+    """Train and test the first trials of a sweep with the plain loop."""
     import torch
 
     from kd_ray.data.load import load_dataset
@@ -102,7 +103,7 @@ def plain_sweep(sweep: Path, data_root: Path, threads: int) -> None:
     data = load_dataset(file.sweep.dataset, data_root)
     settings = plain.Settings(channels_last=True, num_workers=0)
     trained: dict[str, torch.nn.Module] = {}
-    for trial in expand(file, lambda path: path):
+    for trial in expand(file, lambda path: path)[:trials]:
         spec = trial.spec
         assert spec.training is not None
         assert spec.seed is not None
@@ -213,12 +214,12 @@ def _smaps(pid: int) -> Iterator[tuple[str, int]]:
 def main() -> None:
     """Be one of the processes that are measured."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
-    parser.add_argument("--plain-sweep", nargs=3, metavar=("SWEEP", "DATA_ROOT", "THREADS"))
+    parser.add_argument("--plain-sweep", nargs=4, metavar=("SWEEP", "DATA_ROOT", "THREADS", "TRIALS"))
     parser.add_argument("--hold", nargs=2, metavar=("DATA_ROOT", "VERSION"))
     options = parser.parse_args()
     if options.plain_sweep:
-        sweep, data_root, threads = options.plain_sweep
-        plain_sweep(Path(sweep), Path(data_root), int(threads))
+        sweep, data_root, threads, trials = options.plain_sweep
+        plain_sweep(Path(sweep), Path(data_root), int(threads), int(trials))
     elif options.hold:
         os.environ.setdefault("OMP_NUM_THREADS", "1")
         hold(Path(options.hold[0]), options.hold[1])
