@@ -1,34 +1,32 @@
 """A data set as a worker holds it: one copy in the memory of a node, whatever the number of its workers.
 
-The first worker of a node loads the data set and writes what all need as plain arrays below `<data_root>/loaded`; every worker maps these
-files, so their pages are in memory once. A GPU gets a copy of its own. What a folder holds is determined by its name, the data set's id, so
-it never goes out of date; the files that it was made from are not looked at again.
+The first worker of a node loads the data set and writes what all need as plain tensors below `<data_root>/loaded`; every worker maps that
+file, so its pages are in memory once. A GPU gets a copy of its own. What a folder holds is determined by its name, the data set's id, so it
+never goes out of date; the files that it was made from are not looked at again.
 """
 
 import logging
-import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
 import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 
+from kd_ray.data.cache import cached
 from kd_ray.data.load import CONTENT_VERSION, load_dataset
 from kd_ray.distill.evaluate import fairness_pairs
-from kd_ray.distill.node import shared_folder
 from kd_ray.distill.samples import samples_of
 from kd_ray.distill.stream import ResidentData, ResidentSplit, to_device
-from kd_ray.errors import CorruptObjectError
 from kd_ray.metrics.individual import Pairs
 from kd_ray.results.record import Samples, read_samples, write_samples
-from kd_ray.results.store import open_store
+from kd_ray.results.store import open_store, samples_key
 from kd_ray.sweep.datasets import Dataset
 from kd_ray.sweep.spec import content_hash
 
 _LAYOUT = 1
 """Changes with the files of a folder."""
+_TENSORS = "tensors.safetensors"
 _SPLITS = ("train", "test", "validation")
 _CPU = torch.device("cpu")
 
@@ -64,11 +62,11 @@ def load_data(dataset: Dataset, root: Path, device: torch.device, *, processes: 
             samples=samples_of(dataset, data),
         )
 
+    folder = root / "loaded" / f"{dataset_id}-{CONTENT_VERSION}.{_LAYOUT}"
     try:
-        name = f"{dataset_id}-{CONTENT_VERSION}.{_LAYOUT}"
-        folder = shared_folder(root / "loaded", name, lambda folder: _write(folder, load()))
+        cached(folder, (_TENSORS, samples_key(dataset_id)), {}, lambda partial: _write(partial, load()))
         loaded = _mapped(folder, dataset_id)
-    except (OSError, CorruptObjectError) as error:
+    except OSError as error:
         logger.warning("every worker holds the data set in memory of its own: %s", error)
         loaded = load()
     return LoadedData(
@@ -77,61 +75,51 @@ def load_data(dataset: Dataset, root: Path, device: torch.device, *, processes: 
 
 
 def _write(folder: Path, loaded: LoadedData) -> None:
-    """Everything to disk before the folder gets its name: a power cut leaves no half of it."""
-    pairs = loaded.pairs
-    arrays: dict[str, npt.NDArray[np.generic]] = {
-        "first": pairs.first_P,
-        "second": pairs.second_P,
-        "distance": pairs.distance_P,
-        "num_dropped": np.asarray(pairs.num_dropped),
-        "scale": loaded.resident.train.scale_C.numpy(),
-        "shift": loaded.resident.train.shift_C.numpy(),
+    pairs, train = loaded.pairs, loaded.resident.train
+    tensors = {
+        "pairs.first": torch.from_numpy(pairs.first_P),
+        "pairs.second": torch.from_numpy(pairs.second_P),
+        "pairs.distance": torch.from_numpy(pairs.distance_P),
+        "pairs.num_dropped": torch.tensor(pairs.num_dropped),
+        "scale": train.scale_C,
+        "shift": train.shift_C,
     }
     for name, split in zip(_SPLITS, _splits(loaded.resident), strict=True):
         if split is not None:
-            arrays |= {f"{name}-images": split.images_NHWC.numpy(), f"{name}-labels": split.labels_N.numpy()}
-    for name, array in arrays.items():
-        with (folder / f"{name}.npy").open("wb") as stream:
-            np.save(stream, array, allow_pickle=False)
-            os.fsync(stream.fileno())
+            tensors |= {f"{name}.images": split.images_NHWC, f"{name}.labels": split.labels_N}
+    save_file(tensors, folder / _TENSORS)
     write_samples(open_store(folder), loaded.dataset_id, loaded.samples)
 
 
 def _mapped(folder: Path, dataset_id: str) -> LoadedData:
-    """The files as tensors. A page is in memory once for all processes, for none of them writes to it.
-
-    Raises:
-        CorruptObjectError: there are files missing.
-    """
+    """The tensors of the file. A page is in memory once for all processes; whoever wrote to it would get a page of his own."""
+    tensors = load_file(folder / _TENSORS)
     samples = read_samples(open_store(folder), dataset_id)
-    if samples is None:
-        raise CorruptObjectError(f"{folder} is incomplete; delete it")
-    # Writable only in appearance, for torch insists on it: whoever writes gets a page of his own.
-    arrays = {path.stem: np.load(path, mmap_mode="c", allow_pickle=False) for path in folder.glob("*.npy")}
-    train, test, validation = (_split(name, arrays) for name in _SPLITS)
-    if train is None or test is None:
-        raise CorruptObjectError(f"{folder} is incomplete; delete it")
+    train, test, validation = (_split(name, tensors) for name in _SPLITS)
+    assert samples is not None
+    assert train is not None
+    assert test is not None
     return LoadedData(
         dataset_id=dataset_id,
         resident=ResidentData(train=train, test=test, validation=validation, num_classes=len(samples.class_names)),
         pairs=Pairs(
-            first_P=arrays["first"],
-            second_P=arrays["second"],
-            distance_P=arrays["distance"],
-            num_dropped=int(arrays["num_dropped"]),
+            first_P=tensors["pairs.first"].numpy(),
+            second_P=tensors["pairs.second"].numpy(),
+            distance_P=tensors["pairs.distance"].numpy(),
+            num_dropped=int(tensors["pairs.num_dropped"]),
         ),
         samples=samples,
     )
 
 
-def _split(name: str, arrays: Mapping[str, npt.NDArray[np.generic]]) -> ResidentSplit | None:
-    if f"{name}-images" not in arrays:
+def _split(name: str, tensors: dict[str, Tensor]) -> ResidentSplit | None:
+    if f"{name}.images" not in tensors:
         return None
     return ResidentSplit(
-        images_NHWC=torch.from_numpy(arrays[f"{name}-images"]),
-        labels_N=torch.from_numpy(arrays[f"{name}-labels"]),
-        scale_C=torch.from_numpy(arrays["scale"]),
-        shift_C=torch.from_numpy(arrays["shift"]),
+        images_NHWC=tensors[f"{name}.images"],
+        labels_N=tensors[f"{name}.labels"],
+        scale_C=tensors["scale"],
+        shift_C=tensors["shift"],
     )
 
 

@@ -8,19 +8,22 @@ hold pairs and their logits, so a process on another node, or after a restart of
 The files belong to one boot of one host. After a power cut the two could disagree; another boot does not look at them.
 """
 
+import contextlib
 import hashlib
 import logging
 import os
-from collections.abc import Sequence
+import shutil
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from filelock import FileLock
 from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 
-from kd_ray.distill.node import shared_folder
 from kd_ray.errors import StoreError
 from kd_ray.results.ledger import boot_id
 from kd_ray.results.record import sha256
@@ -30,6 +33,8 @@ from kd_ray.sweep.config import LogitPrecision
 Pairs = npt.NDArray[np.int64]
 
 _MISSING, _CLAIMED, READY = 0, 1, 2
+_UNUSED_S = 7 * 24 * 3600.0
+"""Tables that nobody has opened for so long are deleted from a node."""
 
 logger = logging.getLogger("kd_ray")
 
@@ -81,7 +86,7 @@ class ViewTable:
             _reserve(folder / "state", shape.num_pairs)
 
         boot = hashlib.sha256(boot_id().encode()).hexdigest()[:8]
-        self.folder = shared_folder(root, f"{name}-{boot}", reserve)
+        self.folder = _shared_folder(root, f"{name}-{boot}", reserve)
         self._logits_PC = np.memmap(
             self.folder / "logits", dtype=shape.dtype, mode="r+", shape=(shape.num_pairs, shape.num_classes)
         )
@@ -161,3 +166,35 @@ class SharedViews:
 def _reserve(path: Path, size_bytes: int) -> None:
     with path.open("wb") as stream:
         os.posix_fallocate(stream.fileno(), 0, max(1, size_bytes))
+
+
+def _shared_folder(root: Path, name: str, fill: Callable[[Path], None]) -> Path:
+    """The folder `name` below `root`; the first who asks lets `fill` write it, the others wait.
+
+    Raises:
+        OSError: it cannot be made: no space, or no right to write. Nothing is left of it then.
+    """
+    folder = root / name
+    root.mkdir(parents=True, exist_ok=True)
+    with FileLock(root / ".lock"):
+        _drop_unused(root)
+        if not folder.is_dir():
+            partial = root / f".{name}"
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir()
+            try:
+                fill(partial)
+                partial.rename(folder)
+            except BaseException:
+                shutil.rmtree(partial, ignore_errors=True)
+                raise
+        os.utime(folder)
+    return folder
+
+
+def _drop_unused(root: Path) -> None:
+    now = time.time()
+    for folder in root.iterdir():
+        with contextlib.suppress(OSError):
+            if folder.is_dir() and now - folder.stat().st_mtime > _UNUSED_S:
+                shutil.rmtree(folder, ignore_errors=True)

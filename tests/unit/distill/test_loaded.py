@@ -58,18 +58,17 @@ def test_no_worker_has_pages_of_its_own(trifeature_root: Path) -> None:
     draw = epoch_draw(len(data.resident.train), "crop_flip", seed=0, epoch=0)
     for batch in batches(data.resident.train, draw, batch_size=64):
         batch.images_BCHW.add_(1)
-    own_kib = {path.name: kib for path, kib in _private_dirty(trifeature_root / "loaded")}
-    assert {"train-images.npy", "test-images.npy", "validation-images.npy"} <= set(own_kib)
-    assert own_kib == dict.fromkeys(own_kib, 0)
+    own_kib = {path.name: kib for path, kib in _copied(trifeature_root / "loaded")}
+    assert own_kib == {"tensors.safetensors": 0}
 
 
-def _private_dirty(folder: Path) -> Iterator[tuple[Path, int]]:
+def _copied(folder: Path) -> Iterator[tuple[Path, int]]:
     """Mapped files below a folder, and how many KiB of them this process has copied for itself."""
     path = None
     for line in Path("/proc/self/smaps").read_text().splitlines():
         if re.match(r"[0-9a-f]+-[0-9a-f]+ ", line):
             path = Path(line.split(maxsplit=5)[-1])
-        elif line.startswith("Private_Dirty") and path is not None and folder in path.parents:
+        elif line.startswith("Anonymous:") and path is not None and folder in path.parents:
             yield path, int(line.split()[1])
 
 
@@ -86,7 +85,7 @@ def _must_not_be_called(*args: object, **kwargs: object) -> None:
 def test_without_room_for_the_files_the_data_are_held_in_memory(
     trifeature_root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("numpy.save", _full)
+    monkeypatch.setattr(loaded, "save_file", _full)
     dataset = DATASET.model_copy(update={"split_seed": 1})
     with caplog.at_level(logging.WARNING, logger="kd_ray"):
         data = load_data(dataset, trifeature_root, CPU)
@@ -106,14 +105,15 @@ def test_a_data_set_that_cannot_be_loaded_leaves_no_files(tmp_path: Path) -> Non
     assert [path.name for path in (tmp_path / "loaded").iterdir() if path.is_dir()] == []
 
 
-def test_an_incomplete_folder_is_named_and_not_used(trifeature_root: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_damaged_file_is_set_aside_and_made_again(trifeature_root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Guard: its checksum is looked at by every worker that starts."""
     dataset = DATASET.model_copy(update={"split_seed": 2})
-    load_data(dataset, trifeature_root, CPU)
-    folder = max(
-        (trifeature_root / "loaded").glob("*/train-images.npy"), key=lambda path: path.stat().st_mtime_ns
-    ).parent
-    (folder / "train-images.npy").unlink()
+    labels = load_data(dataset, trifeature_root, CPU).resident.train.labels_N.clone()
+    file = max((trifeature_root / "loaded").glob("*/tensors.safetensors"), key=lambda path: path.stat().st_mtime_ns)
+    content = bytearray(file.read_bytes())
+    content[-100] ^= 1
+    file.write_bytes(content)
     with caplog.at_level(logging.WARNING, logger="kd_ray"):
         data = load_data(dataset, trifeature_root, CPU)
-    assert f"{folder} is incomplete; delete it" in caplog.text
-    assert len(data.resident.train) == 450
+    assert f"{file.parent} is damaged" in caplog.text
+    assert torch.equal(data.resident.train.labels_N, labels)

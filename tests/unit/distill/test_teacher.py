@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from kd_ray.cluster.launch import launch
 from kd_ray.cluster.local import LocalRunner
-from kd_ray.distill import checkpoint, node, views
+from kd_ray.distill import checkpoint, views
 from kd_ray.distill.device import make_deterministic
 from kd_ray.distill.fit import fit
 from kd_ray.distill.stream import num_views
@@ -248,7 +248,7 @@ def test_the_space_of_a_table_is_taken_at_once_or_not_at_all(tmp_path: Path, mon
 def test_tables_that_nobody_opened_for_a_week_are_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shape = TableShape(num_samples=1, num_views=1, num_classes=1)
     old = ViewTable(tmp_path, "a" * 16, shape).folder
-    later = time.time() + node._UNUSED_S + 60
+    later = time.time() + views._UNUSED_S + 60
     monkeypatch.setattr("time.time", lambda: later)
     ViewTable(tmp_path, "b" * 16, shape)
     assert not old.exists()
