@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from kd_ray.distill import pack as pack_module
+from kd_ray.distill.leases import HeldLeases
 from kd_ray.distill.pack import run_pack
 from kd_ray.distill.training import LoadState, OnFailure, PackTraining
 from kd_ray.results import ledger
@@ -62,9 +63,9 @@ def test_a_lease_that_the_heartbeat_forgets_during_the_upload_does_no_harm(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Guard: a commit holds on to the lease it began with."""
-    leases: list[pack_module._Leases] = []
+    leases: list[HeldLeases] = []
 
-    class Watched(pack_module._Leases):
+    class Watched(HeldLeases):
         def __enter__(self) -> "Watched":
             leases.append(self)
             super().__enter__()
@@ -76,7 +77,7 @@ def test_a_lease_that_the_heartbeat_forgets_during_the_upload_does_no_harm(
                 leases[0].held.clear()
             return super().put(key, data, durable=durable)
 
-    monkeypatch.setattr(pack_module, "_Leases", Watched)
+    monkeypatch.setattr(pack_module, "HeldLeases", Watched)
     store = Slow(str(tmp_path / "store"))
     words = list(run_pack(PACK, worker_of(store)))
     assert words[-1].committed == (TRIAL.trial_id,)

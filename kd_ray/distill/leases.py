@@ -1,0 +1,117 @@
+"""The leases of a pack, while its trials train.
+
+Several leases are one business: they are renewed together in the background, and given back one by one or at the end.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from kd_ray.distill.training import PackWorker
+from kd_ray.errors import StoreError
+from kd_ray.results import ledger
+from kd_ray.results.ledger import LEASE_TTL_S, Lease
+from kd_ray.results.store import record_key
+
+
+class HeldLeases:
+    """The leases of a pack: renewed in the background, given back one by one and at the end.
+
+    One lock around every renewal and every release keeps a late renewal from reviving a lease that was given back.
+    """
+
+    def __init__(self, worker: PackWorker, warn: Callable[[str], None]) -> None:
+        self.held: dict[str, Lease] = {}
+        self.complete: list[str] = []
+        """Trials of the pack that are committed, by this worker or by another."""
+        self.progress: dict[str, Any] | None = None
+        self._store = worker.store
+        self._launch_id = worker.launch_id
+        self._warn = warn
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name="kd_ray-heartbeat", daemon=True)
+
+    def __enter__(self) -> "HeldLeases":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        began = time.monotonic()
+        for trial_id in list(self.held):
+            self.release(trial_id)
+            if time.monotonic() - began > LEASE_TTL_S:
+                # The store hangs. The other leases run out as well.
+                return
+
+    def acquire(self, trial_id: str) -> None:
+        """Take a trial if it is neither complete nor held by another launch."""
+        lease = ledger.acquire(self._store, trial_id, launch_id=self._launch_id)
+        if lease is None:
+            return
+        # Looked up after the lease was taken: from here on nobody else commits.
+        if self._store.exists(record_key(trial_id)):
+            self.complete.append(trial_id)
+            ledger.remove(self._store, lease)
+            return
+        with self._lock:
+            self.held[trial_id] = lease
+
+    def release(self, trial_id: str) -> None:
+        """Give a trial back, if it is held. A lease that cannot be given back runs out."""
+        with self._lock:
+            lease = self.held.pop(trial_id, None)
+            if lease is not None:
+                try:
+                    ledger.release(self._store, lease)
+                except StoreError as error:
+                    self._warn(f"cannot give the lease of {trial_id} back: {error}")
+
+    def committed(self, lease: Lease) -> None:
+        """A trial is complete: its leases have done their work."""
+        with self._lock:
+            self.held.pop(lease.trial_id, None)
+        self.complete.append(lease.trial_id)
+        # A lease that stays behind is out of the way: the record comes first.
+        with suppress(StoreError):
+            ledger.remove(self._store, lease)
+
+    def is_lost(self, trial_id: str) -> bool:
+        """Whether another worker has taken the trial over; it is not held any more then."""
+        with self._lock:
+            lease = self.held.get(trial_id)
+            if lease is not None and ledger.is_superseded(self._store, lease):
+                self._forget(lease)
+                return True
+        return lease is None
+
+    def _forget(self, lease: Lease) -> None:
+        self._warn(f"trial {lease.trial_id} was taken over; generation {lease.generation} leaves it alone")
+        self.held.pop(lease.trial_id, None)
+
+    def _beat(self) -> None:
+        beaten_at = time.time()
+        while not self._stop.wait(LEASE_TTL_S / 3):
+            # Who has slept longer than a lease lasts, frozen with its host, has to ask whether the trial is still its own.
+            # Also in the middle of a beat, whose requests may hang.
+            overslept = time.time() - beaten_at > LEASE_TTL_S
+            beaten_at = time.time()
+            for trial_id in list(self.held):
+                with self._lock:
+                    lease = self.held.get(trial_id)
+                    if lease is not None:
+                        self._renew(lease, ask_first=overslept)
+
+    def _renew(self, lease: Lease, *, ask_first: bool) -> None:
+        try:
+            if ask_first and ledger.is_superseded(self._store, lease):
+                self._forget(lease)
+            else:
+                ledger.renew(self._store, lease, self.progress)
+        except StoreError as error:
+            # The lease may run out; fencing keeps that harmless, and the next beat tries again.
+            self._warn(f"cannot renew the lease of {lease.trial_id}: {error}")
