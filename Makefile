@@ -26,7 +26,7 @@ demo: install
 	FROM trials GROUP BY ALL ORDER BY role, temperature"
 
 test: check
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile -m 'not alone'
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder -m 'not alone'
 	$(BIN)/python -m pytest -m alone
 
 check: install-dev
