@@ -8,7 +8,7 @@ it never goes out of date; the files that it was made from are not looked at aga
 import logging
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,13 +21,14 @@ from kd_ray.distill.node import shared_folder
 from kd_ray.distill.samples import samples_of
 from kd_ray.distill.stream import ResidentData, ResidentSplit, to_device
 from kd_ray.errors import CorruptObjectError
+from kd_ray.groups import Groups
 from kd_ray.metrics.individual import Pairs
 from kd_ray.results.record import Samples, read_samples, write_samples
 from kd_ray.results.store import open_store
 from kd_ray.sweep.config import Dataset
 from kd_ray.sweep.spec import content_hash
 
-_LAYOUT = 1
+_LAYOUT = 2
 """Changes with the files of a folder."""
 _SPLITS = ("train", "test", "validation")
 _CPU = torch.device("cpu")
@@ -90,6 +91,8 @@ def _write(folder: Path, loaded: LoadedData) -> None:
     for name, split in zip(_SPLITS, _splits(loaded.resident), strict=True):
         if split is not None:
             arrays |= {f"{name}-images": split.images_NHWC.numpy(), f"{name}-labels": split.labels_N.numpy()}
+    for i, groups in enumerate(loaded.resident.sensitive_features.values()):
+        arrays[f"membership-{i}"] = groups.membership_NG
     for name, array in arrays.items():
         with (folder / f"{name}.npy").open("wb") as stream:
             np.save(stream, array, allow_pickle=False)
@@ -113,7 +116,17 @@ def _mapped(folder: Path, dataset_id: str) -> LoadedData:
         raise CorruptObjectError(f"{folder} is incomplete; delete it")
     return LoadedData(
         dataset_id=dataset_id,
-        resident=ResidentData(train=train, test=test, validation=validation, num_classes=len(samples.class_names)),
+        resident=ResidentData(
+            train=train,
+            test=test,
+            validation=validation,
+            num_classes=len(samples.class_names),
+            sensitive_features={
+                name: Groups(names=groups.names, membership_NG=arrays[f"membership-{i}"])
+                for i, (name, groups) in enumerate(samples.sensitive_features.items())
+                if f"membership-{i}" in arrays
+            },
+        ),
         pairs=Pairs(
             first_P=arrays["first"],
             second_P=arrays["second"],
@@ -145,4 +158,4 @@ def _moved(data: ResidentData, device: torch.device) -> ResidentData:
     train, test, validation = (split.to(device) if split is not None else None for split in _splits(data))
     assert train is not None
     assert test is not None
-    return ResidentData(train=train, test=test, validation=validation, num_classes=data.num_classes)
+    return replace(data, train=train, test=test, validation=validation)

@@ -387,6 +387,7 @@ class _Run:
             weights_sha256=sha256(result.weights),
             num_parameters=result.num_parameters,
             provenance=self._provenance(lease, result),
+            per_class=result.per_class,
         )
         if commit_record(self._store, record):
             # The trial is complete; what is left behind by an error here is swept up by `gc`.

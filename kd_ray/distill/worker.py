@@ -13,6 +13,7 @@ from typing import TypeVar
 import torch
 from torch import nn
 
+from kd_ray.distill.background import background_of, teacher_for
 from kd_ray.distill.checkpoint import decode, encode, from_weights, to_weights
 from kd_ray.distill.device import device_of, make_deterministic, name_of, named
 from kd_ray.distill.evaluate import evaluate
@@ -100,6 +101,7 @@ class _Training:
             num_train=len(self._data.resident.train),
             elapsed_s=student.elapsed_s if student else 0.0,
             restarts=student.restarts if student else 0,
+            per_class=student.background.per_class() if student and student.background else {},
         )
 
 
@@ -136,13 +138,17 @@ class Worker:
                 if spec.training is None:
                     training.given.append((spec, self.given(spec, data)))
                     continue
+                background = None
                 if spec.teacher and spec.distillation:
-                    source = source_of_logits(spec.teacher.trial_id, spec.distillation)
-                    training.teachers[source] = self.teacher(
-                        spec.teacher.trial_id, data, spec.training.augmentation, spec.distillation.teacher_logits
-                    )
+                    teacher = self.teacher(spec.teacher.trial_id, data, spec.training.augmentation, spec.teacher_logits)
+                    background = background_of(spec.distillation, teacher, data.resident)
+                    source = source_of_logits(spec)
+                    if source and source not in training.teachers:
+                        training.teachers[source] = teacher_for(spec, teacher, data.resident.train)
                 saved = load_state(spec, decode)
-                training.students.append(new_student(spec, spec.training, data.resident, self.device, saved))
+                training.students.append(
+                    new_student(spec, spec.training, data.resident, self.device, saved, background)
+                )
             except Exception as error:  # noqa: BLE001 (each trial fails alone; the pack knows what to make of it)
                 on_failure(spec, named(error))
         return training

@@ -7,40 +7,17 @@ knowledge to editors. Nothing here knows how to train: `spec.py` turns a valid s
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Discriminator,
-    Field,
-    JsonValue,
-    PositiveFloat,
-    PositiveInt,
-    Tag,
-    model_validator,
-)
-from pydantic_core import PydanticCustomError
+from pydantic import Discriminator, Field, JsonValue, PositiveFloat, PositiveInt, Tag, model_validator
 
-Seed = Annotated[int, Field(ge=0, lt=2**31)]
-Fraction = Annotated[float, Field(gt=0, lt=1)]
-UnitInterval = Annotated[float, Field(ge=0, le=1)]
+from kd_ray.sweep.base import Config as Config
+from kd_ray.sweep.base import Fraction, refuse
+from kd_ray.sweep.base import Seed as Seed
+from kd_ray.sweep.distillation import OBJECTIVES, TopKDistillation
+from kd_ray.sweep.distillation import Distillation as Distillation
+from kd_ray.sweep.distillation import KnowledgeDistillation as KnowledgeDistillation
+from kd_ray.sweep.distillation import LogitPrecision as LogitPrecision
+
 Fingerprint = Annotated[str, Field(pattern=r"^(original|[0-9a-f]{16})$")]
-
-
-class Config(BaseModel):
-    """Base of all models of a sweep file: frozen, strict, no unknown keys."""
-
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
-    )
-
-    ADDED: ClassVar[Mapping[str, JsonValue]] = {}
-    """Fields that came after version 0.1, each with the value that means what was done before. With that value a field does not enter an
-    identity, so trials of older stores are found again. It never changes, whatever becomes of the default."""
-
-
-def _refuse(field: str, message: str) -> PydanticCustomError:
-    """An error about `field`, a dotted path below the model that raises it; `load.py` finds its line."""
-    return PydanticCustomError("setting", "{message}", {"field": field, "message": message})
 
 
 class TrifeatureDataset(Config):
@@ -112,7 +89,7 @@ class Cifar10Dataset(Config):
     def _split_seed_needs_a_split(self) -> Self:
         # Not `model_fields_set`: a record spells every field out, and must be read back.
         if self.split_seed != 0 and self.validation_fraction == 0:
-            raise _refuse(
+            raise refuse(
                 "split_seed", "has no effect without validation_fraction > 0; remove it or set validation_fraction"
             )
         return self
@@ -141,7 +118,7 @@ class Sgd(Config):
     @model_validator(mode="after")
     def _nesterov_needs_momentum(self) -> Self:
         if self.nesterov and self.momentum == 0:
-            raise _refuse("nesterov", "has no effect with momentum 0; set momentum > 0 or nesterov: false")
+            raise refuse("nesterov", "has no effect with momentum 0; set momentum > 0 or nesterov: false")
         return self
 
 
@@ -168,7 +145,7 @@ class StepSchedule(_Schedule):
     @model_validator(mode="after")
     def _milestones_increase(self) -> Self:
         if list(self.milestones) != sorted(set(self.milestones)):
-            raise _refuse("milestones", f"must increase, got {list(self.milestones)}")
+            raise refuse("milestones", f"must increase, got {list(self.milestones)}")
         return self
 
 
@@ -209,7 +186,7 @@ class Training(Config):
     precision: Literal["fp32", "bf16"] = "fp32"
     """Arithmetic of training: `fp32`, with TF32 off; or `bf16`, where convolutions and matrix products round to bfloat16 while weights,
     normalisation and losses stay in float32 (`torch.autocast`). Evaluation is always fp32."""
-    ADDED = {"compile": False}
+    ADDED: ClassVar[Mapping[str, JsonValue]] = {"compile": False}
     compile: bool = False
     """Let `torch.compile` fuse the student's operations, on a GPU into CUDA graphs. The first step takes seconds, and a C++ compiler."""
 
@@ -217,15 +194,15 @@ class Training(Config):
     def _schedule_fits_epochs(self) -> Self:
         if isinstance(self.schedule, StepSchedule) and self.schedule.milestones[-1] >= self.epochs:
             got = list(self.schedule.milestones)
-            raise _refuse(
+            raise refuse(
                 "schedule.milestones", f"a milestone at or after epochs = {self.epochs} has no effect, got {got}"
             )
         if self.schedule.warmup_epochs >= self.epochs:
             got_warmup = self.schedule.warmup_epochs
-            raise _refuse("schedule.warmup_epochs", f"must be below epochs = {self.epochs}, got {got_warmup}")
+            raise refuse("schedule.warmup_epochs", f"must be below epochs = {self.epochs}, got {got_warmup}")
         if isinstance(self.schedule, CosineSchedule) and self.schedule.final_lr >= self.optimizer.lr:
             got_lr = self.schedule.final_lr
-            raise _refuse("schedule.final_lr", f"must be below optimizer.lr = {self.optimizer.lr}, got {got_lr}")
+            raise refuse("schedule.final_lr", f"must be below optimizer.lr = {self.optimizer.lr}, got {got_lr}")
         return self
 
 
@@ -242,7 +219,7 @@ class TrainedTeacher(Config):
     @model_validator(mode="after")
     def _seeds_differ(self) -> Self:
         if self.seed != "paired" and len(set(self.seed)) != len(self.seed):
-            raise _refuse("seed", f"repeats a value: {list(self.seed)}")
+            raise refuse("seed", f"repeats a value: {list(self.seed)}")
         return self
 
 
@@ -274,28 +251,6 @@ class Student(Config):
     """Architecture."""
 
 
-LogitPrecision = Literal["fp32", "fp16"]
-
-
-class KnowledgeDistillation(Config):
-    """The loss of Hinton et al. 2015: alpha · L_distill + (1 − alpha) · cross-entropy."""
-
-    objective: Literal["kd"] = "kd"
-    temperature: PositiveFloat
-    """T of both softmaxes in the distillation term."""
-    alpha: UnitInterval
-    """Weight of the distillation term, as in Mohammadshahi & Ioannou; other code bases use it for the other term."""
-    t_squared: bool
-    """Multiply the distillation term by T², so that its gradient does not vanish as T grows."""
-    ADDED = {"teacher_logits": "fp32"}
-    teacher_logits: LogitPrecision = "fp32"
-    """`fp16` rounds the teacher's logits to half precision, which halves the table of them; refused where that changes the teacher."""
-
-
-Distillation = KnowledgeDistillation
-"""The training loss of a distilled student. A union by `objective` as soon as there is a second one."""
-
-
 class Placement(Config):
     """Where and how trials run. Never part of a trial's identity."""
 
@@ -321,7 +276,7 @@ class Placement(Config):
     @model_validator(mode="after")
     def _whole_gpus_above_one(self) -> Self:
         if self.gpus_per_pack > 1 and self.gpus_per_pack != int(self.gpus_per_pack):
-            raise _refuse("gpus_per_pack", f"must be a fraction below 1 or a whole number, got {self.gpus_per_pack}")
+            raise refuse("gpus_per_pack", f"must be a fraction below 1 or a whole number, got {self.gpus_per_pack}")
         return self
 
 
@@ -354,13 +309,11 @@ class Sweep(Config):
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
         _check_features(self)
-        if (self.distillation is None) != (self.teacher is None):
-            given, missing = ("teacher", "distillation") if self.distillation is None else ("distillation", "teacher")
-            raise _refuse(given, f"has no effect without {missing}; give both, or neither for scratch students only")
-        if self.teacher is None and not self.baselines:
-            raise _refuse("baselines", "nothing to train: give teacher and distillation, or baselines: [scratch]")
+        _check_objective(self)
+        if self.distillation is None and not self.baselines:
+            raise refuse("baselines", "nothing to train: give teacher and distillation, or baselines: [scratch]")
         if len(set(self.baselines)) != len(self.baselines):
-            raise _refuse("baselines", f"repeats a value: {list(self.baselines)}")
+            raise refuse("baselines", f"repeats a value: {list(self.baselines)}")
         return self
 
 
@@ -371,22 +324,60 @@ def _check_features(sweep: Sweep) -> None:
         if feature not in valid:
             choices = ", ".join(valid) or "none"
             where = f"{sweep.dataset.name} with target {sweep.dataset.target!r}"
-            raise _refuse("sensitive_features", f"{feature!r} is not a sensitive feature of {where}; valid: {choices}")
+            raise refuse("sensitive_features", f"{feature!r} is not a sensitive feature of {where}; valid: {choices}")
     if len(set(sweep.sensitive_features)) != len(sweep.sensitive_features):
-        raise _refuse("sensitive_features", f"repeats a value: {list(sweep.sensitive_features)}")
+        raise refuse("sensitive_features", f"repeats a value: {list(sweep.sensitive_features)}")
     for features in sweep.intersections:
         if len(set(features)) != len(features) or not set(features) <= set(sweep.sensitive_features):
             valid_list = list(sweep.sensitive_features)
-            raise _refuse(
+            raise refuse(
                 "intersections", f"must name different entries of sensitive_features {valid_list}, got {list(features)}"
             )
+
+
+def _check_objective(sweep: Sweep) -> None:
+    """Refuse an objective that cannot do with this teacher and data set, and a teacher or an objective without the other."""
+    settings, teacher = sweep.distillation, sweep.teacher
+    if settings is None:
+        if teacher is not None:
+            raise refuse(
+                "teacher", "has no effect without distillation; give both, or neither for scratch students only"
+            )
+        return
+    name = settings.objective
+    if settings.NEEDS_TEACHER and teacher is None:
+        raise refuse("distillation", "has no effect without teacher; give both, or neither for scratch students only")
+    if settings.needs_held_out and sweep.dataset.validation_fraction == 0:
+        message = f"objective {name} needs held-out data to judge the teacher by; set it above 0, as in 0.1, got 0"
+        raise refuse("dataset.validation_fraction", message)
+    if settings.needs_held_out and isinstance(teacher, GivenTeacher):
+        message = (
+            f"objective {name} judges the teacher on the validation split, which a given teacher may have been trained on; "
+            "let the sweep train the teacher, or choose another objective"
+        )
+        raise refuse("teacher.weights", message)
+    if isinstance(settings, TopKDistillation) and settings.k >= sweep.dataset.num_classes:
+        raise refuse("distillation.k", f"must be below the {sweep.dataset.num_classes} classes, got {settings.k}")
+    if name == "ltkd" and sweep.dataset.num_classes < 3:
+        raise refuse("distillation.objective", f"ltkd needs at least 3 classes, got {sweep.dataset.num_classes}")
 
 
 def json_schema() -> dict[str, Any]:
     """The JSON Schema of a sweep file, for editors that complete and check YAML."""
     schema = Sweep.model_json_schema()
-    # Fields that the grid supplies are absent from the file, so they cannot be required of it.
-    schema["$defs"]["KnowledgeDistillation"].pop("required", None)
+    # One objective for all members of the union: a sweep with several objectives gives their settings side by side, and the grid supplies
+    # others, so none is required.
+    names = [name for name in OBJECTIVES if name != "imported"]
+    members = [schema["$defs"].pop(model.__name__) for model in OBJECTIVES.values()]
+    properties: dict[str, Any] = {key: value for member in members for key, value in member["properties"].items()}
+    properties["objective"] = {"anyOf": [{"enum": names}, properties["objective"]], "default": "kd"}
+    schema["$defs"]["Distillation"] = {
+        "type": "object",
+        "additionalProperties": False,
+        "properties": properties,
+        "description": "The training loss of distilled students.",
+    }
+    schema["properties"]["distillation"] |= {"anyOf": [{"$ref": "#/$defs/Distillation"}, {"type": "null"}]}
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     schema["title"] = "kd_ray sweep"
     return schema

@@ -47,9 +47,7 @@ def test_sql_sees_every_table(results: Results) -> None:
 
 def test_aggregate_by_sql_is_that_by_hand(results: Results) -> None:
     expected = {
-        t.trial_id: float(np.mean(random_predictions(t.spec) == LABELS_N))
-        for t in TRIALS
-        if t.spec.distillation and t.spec.distillation.temperature == 4
+        t.trial_id: float(np.mean(random_predictions(t.spec) == LABELS_N)) for t in TRIALS if t.spec.temperature == 4
     }
     ((mean, n),) = rows(results, "SELECT avg(accuracy), count(*) FROM trials WHERE temperature = 4")
     assert n == len(expected) == 2
