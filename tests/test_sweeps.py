@@ -10,6 +10,7 @@ from kd_ray.results.query import Results
 from kd_ray.results.status import plan
 from kd_ray.results.store import Store
 from kd_ray.sweep.config import TrainedTeacher
+from kd_ray.sweep.distillation import OBJECTIVES
 from kd_ray.sweep.load import load_sweep
 from kd_ray.sweep.spec import TrialSpec
 
@@ -23,6 +24,7 @@ SWEEPS = Path(__file__).resolve().parents[1] / "sweeps"
         ("trifeature-quick", 1 + 2 + 2 * 3),
         ("trifeature", 5 + 5 + 5 * 13),
         ("cifar10", 5 + 5 + 5 * 9),
+        ("objectives", 1 + 3 + 3 * (2 * 13 + 1)),
     ],
 )
 def test_sweep_file_passes_plan(name: str, num_trials: int) -> None:
@@ -37,7 +39,12 @@ def test_sweep_file_passes_plan(name: str, num_trials: int) -> None:
 
 
 def test_every_sweep_file_is_tested() -> None:
-    assert {path.stem for path in SWEEPS.glob("*.yaml")} == {"trifeature-quick", "trifeature", "cifar10"}
+    assert {path.stem for path in SWEEPS.glob("*.yaml")} == {"trifeature-quick", "trifeature", "cifar10", "objectives"}
+
+
+def test_objectives_sweep_has_every_objective_of_ours() -> None:
+    planned = plan(load_sweep(SWEEPS / "objectives.yaml"), None).planned
+    assert {trial.spec.objective for trial in planned} == {*OBJECTIVES, "cross_entropy"} - {"imported"}
 
 
 def test_trifeature_grid_is_the_papers() -> None:
