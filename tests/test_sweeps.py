@@ -24,7 +24,7 @@ SWEEPS = Path(__file__).resolve().parents[1] / "sweeps"
         ("trifeature-quick", 1 + 2 + 2 * 3),
         ("trifeature", 5 + 5 + 5 * 13),
         ("cifar10", 5 + 5 + 5 * 9),
-        ("objectives", 1 + 3 + 3 * (2 * 13 + 1)),
+        ("objectives", 1 + 3 + 3 * (2 * 14 + 1)),
     ],
 )
 def test_sweep_file_passes_plan(name: str, num_trials: int) -> None:

@@ -12,7 +12,7 @@ from pydantic import Discriminator, Field, JsonValue, PositiveFloat, PositiveInt
 from kd_ray.sweep.base import Config as Config
 from kd_ray.sweep.base import Fraction, refuse
 from kd_ray.sweep.base import Seed as Seed
-from kd_ray.sweep.distillation import OBJECTIVES, TopKDistillation
+from kd_ray.sweep.distillation import OBJECTIVES, GroupDistillation, TopKDistillation
 from kd_ray.sweep.distillation import Distillation as Distillation
 from kd_ray.sweep.distillation import KnowledgeDistillation as KnowledgeDistillation
 from kd_ray.sweep.distillation import LogitPrecision as LogitPrecision
@@ -358,6 +358,10 @@ def _check_objective(sweep: Sweep) -> None:
         raise refuse("teacher.weights", message)
     if isinstance(settings, TopKDistillation) and settings.k >= sweep.dataset.num_classes:
         raise refuse("distillation.k", f"must be below the {sweep.dataset.num_classes} classes, got {settings.k}")
+    valid = sweep.dataset.sensitive_feature_names
+    if isinstance(settings, GroupDistillation) and settings.feature not in valid:
+        choices = f"valid: {', '.join(valid) or 'none'}, got {settings.feature!r}"
+        raise refuse("distillation.feature", f"is not a sensitive feature of {sweep.dataset.name}; {choices}")
     if name == "ltkd" and sweep.dataset.num_classes < 3:
         raise refuse("distillation.objective", f"ltkd needs at least 3 classes, got {sweep.dataset.num_classes}")
 

@@ -159,6 +159,21 @@ class TrustedDistillation(_Soft):
     """Exponent, β in the paper; 0.1 as in its code."""
 
 
+class GroupDistillation(_Soft):
+    """Fairness-aware: `kd` whose mean over the batch is a weighted mean over the groups of a sensitive feature. Ours.
+
+    Σ_g w_g · L_g with L_g the mean of `kd` over the batch's members of group g, and w = softmax over the batch's groups of
+    sharpness · L_g, through which no gradient flows. In the style of group DRO (Sagawa et al. 2020), but without memory between steps.
+    """
+
+    TERMS = (*_MIXED, "worst_group")
+    objective: Literal["kd_groups"]
+    feature: Annotated[str, Field(min_length=1)]
+    """Sensitive feature of the data set whose groups count; a sample of several groups counts in each, one of none in none."""
+    sharpness: NonNegativeFloat = 0.0
+    """0 weighs all groups alike, whatever their size; the larger, the nearer to the worst group alone."""
+
+
 class _Reliable(_Soft):
     statistic: Literal["margin", "accuracy"] = "margin"
     """What reliability on a class is: the mean of p(y) − max of the other p at T = 1, or the accuracy; of the teacher on the validation
@@ -266,6 +281,7 @@ Distillation = Annotated[
     | Annotated[SimilarityDistillation, Tag("kd_sim")]
     | Annotated[TopKDistillation, Tag("kd_topk")]
     | Annotated[TrustedDistillation, Tag("iad")]
+    | Annotated[GroupDistillation, Tag("kd_groups")]
     | Annotated[AdaAlpha, Tag("ada_alpha")]
     | Annotated[AdaMargin, Tag("ada_margin")]
     | Annotated[ImportedObjective, Tag("imported")],

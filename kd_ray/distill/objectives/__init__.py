@@ -8,6 +8,7 @@ from collections.abc import Callable
 from torch import Tensor
 
 from kd_ray.distill.objectives.decoupled import dkd_loss, ltkd_loss
+from kd_ray.distill.objectives.groups import kd_groups_loss
 from kd_ray.distill.objectives.imported import imported_loss
 from kd_ray.distill.objectives.kd import kd_loss, label_smoothing_loss, scratch_loss
 from kd_ray.distill.objectives.loss import Background, ClassStatistics, Context, Loss, distillation_loss
@@ -18,6 +19,7 @@ from kd_ray.sweep.distillation import (
     AdaMargin,
     DecoupledDistillation,
     Distillation,
+    GroupDistillation,
     ImportedObjective,
     KnowledgeDistillation,
     LabelSmoothing,
@@ -54,13 +56,17 @@ _TAUGHT: dict[type[Distillation], Callable[..., Loss]] = {
     SimilarityDistillation: kd_sim_loss,
     TopKDistillation: kd_topk_loss,
     TrustedDistillation: iad_loss,
+    GroupDistillation: kd_groups_loss,
     AdaAlpha: ada_alpha_loss,
     AdaMargin: ada_margin_loss,
     ImportedObjective: imported_loss,
 }
 """Loss of (student's logits, teacher's logits, labels, settings, context) by the type of its settings."""
 
-NEED_CONTEXT = (LongTailedDistillation, SimilarityDistillation, AdaAlpha, AdaMargin, ImportedObjective)
+NEED_CONTEXT = (
+    *(LongTailedDistillation, SimilarityDistillation, GroupDistillation),
+    *(AdaAlpha, AdaMargin, ImportedObjective),
+)
 """Settings of the objectives that look at more than logits and labels."""
 
 

@@ -115,6 +115,14 @@ def mixture(hard: Tensor, soft: Tensor, *, alpha: float, temperature: float, t_s
     return alpha * scale * soft + (1 - alpha) * hard
 
 
+def by_sample(student_BC: Tensor, teacher_BC: Tensor, labels_B: Tensor, *, temperature: float) -> tuple[Tensor, Tensor]:
+    """Cross-entropy and KL(p(teacher; T) ‖ p(student; T)) of each sample, (B,)."""
+    check_logits(student_BC, teacher_BC)
+    log_student_BC = functional.log_softmax(student_BC / temperature, dim=1)
+    log_teacher_BC = functional.log_softmax(teacher_BC / temperature, dim=1)
+    return functional.cross_entropy(student_BC, labels_B, reduction="none"), divergence(log_teacher_BC, log_student_BC)
+
+
 def mixture_by_sample(
     hard_B: Tensor, soft_B: Tensor, alpha_B: Tensor, *, temperature: float, t_squared: bool
 ) -> Tensor:

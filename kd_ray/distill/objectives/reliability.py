@@ -15,9 +15,9 @@ from kd_ray.distill.objectives.loss import (
     ClassStatistics,
     Context,
     Loss,
+    by_sample,
     check_logits,
     distillation_loss,
-    divergence,
     mixture,
     mixture_by_sample,
 )
@@ -160,9 +160,6 @@ def iad_loss(
 def _by_sample(
     student_BC: Tensor, teacher_BC: Tensor, labels_B: Tensor, alpha_B: Tensor, settings: AdaAlpha | TrustedDistillation
 ) -> Loss:
-    log_student_BC = functional.log_softmax(student_BC / settings.temperature, dim=1)
-    log_teacher_BC = functional.log_softmax(teacher_BC / settings.temperature, dim=1)
-    soft_B = divergence(log_teacher_BC, log_student_BC)
-    hard_B = functional.cross_entropy(student_BC, labels_B, reduction="none")
+    hard_B, soft_B = by_sample(student_BC, teacher_BC, labels_B, temperature=settings.temperature)
     total = mixture_by_sample(hard_B, soft_B, alpha_B, temperature=settings.temperature, t_squared=settings.t_squared)
     return Loss(total=total, terms={"cross_entropy": hard_B.mean(), "distillation": soft_B.mean()})

@@ -129,11 +129,16 @@ def test_a_scratch_student_that_trains_longer_is_an_axis() -> None:
         (
             ["distillation={objective: 'my_losses.focal', terms: [focal]}", "grid.temperature=null"],
             "distillation.objective: must be one of 'kd', 'kd_shuffled', 'label_smoothing', 'dkd', 'logit_standardization', "
-            "'ltkd', 'kd_pt', 'kd_sim', 'kd_topk', 'iad', 'ada_alpha', 'ada_margin', 'package.module:function', got 'my_losses.focal'",
+            "'ltkd', 'kd_pt', 'kd_sim', 'kd_topk', 'iad', 'kd_groups', 'ada_alpha', 'ada_margin', 'package.module:function', "
+            "got 'my_losses.focal'",
         ),
         (
             ["distillation={objective: 'my_losses:focal()', terms: [focal]}", "grid.temperature=null"],
             "distillation.objective: must look like 'package.module:function', got 'my_losses:focal()'",
+        ),
+        (
+            ["grid.objective=[{name: kd_groups, feature: shape}]"],
+            "grid.objective[0].feature: is not a sensitive feature of trifeature; valid: texture, color, got 'shape'",
         ),
         (
             ["grid.objective=[kd, ada_alpha]"],
@@ -166,7 +171,11 @@ def test_every_objective_has_the_words_that_explain_it() -> None:
 @pytest.mark.parametrize("objective", [name for name in OBJECTIVES if name != "imported"])
 def test_an_objective_is_read_back_from_a_record_as_the_same_trial(objective: str) -> None:
     soft: dict[str, Any] = {"temperature": 4.0, "alpha": 0.9, "t_squared": True}
-    special: dict[str, dict[str, Any]] = {"label_smoothing": {"smoothing": 0.1}, "kd_topk": soft | {"k": 3}}
+    special: dict[str, dict[str, Any]] = {
+        "label_smoothing": {"smoothing": 0.1},
+        "kd_topk": soft | {"k": 3},
+        "kd_groups": soft | {"feature": "color"},
+    }
     own = special.get(objective, soft)
     spec = make_spec(distillation={"objective": objective, **own})
     again = TrialSpec.model_validate_json(spec.model_dump_json())

@@ -41,6 +41,7 @@ CHOICES: dict[str, dict[str, Any]] = {
     "kd_sim": SOFT,
     "kd_topk": SOFT | {"k": 2},
     "iad": SOFT | {"trust_exponent": 0.5},
+    "kd_groups": SOFT | {"feature": "color", "sharpness": 2.0},
     "ada_alpha": SOFT,
     "ada_margin": SOFT,
 }
@@ -59,8 +60,9 @@ def context_of(settings: Distillation, statistics: ClassStatistics = STATISTICS)
         alpha_C=class_alpha(statistics, settings) if isinstance(settings, AdaAlpha) else None,
         margin_C=class_margin(statistics, settings) if isinstance(settings, AdaMargin) else None,
         similarity_CC=cosine_similarity(WEIGHTS),
-        sensitive_features={"color": torch.tensor([[True, False], [False, True]] * 5)},
-        group_names={"color": ("red", "blue")},
+        # Three red, two blue, none green.
+        sensitive_features={"color": torch.tensor([[True, False, False], [False, True, False]] * 5)},
+        group_names={"color": ("red", "blue", "green")},
     )
     return Context(samples_B=torch.arange(5), background=background)
 

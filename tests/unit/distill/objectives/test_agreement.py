@@ -141,6 +141,20 @@ def test_iad() -> None:
     check("iad", total, terms)
 
 
+def test_kd_groups() -> None:
+    soft = [kl(softmax(Z[n] / T), softmax(S[n] / T)) for n in range(B)]
+    loss = [mixed(HARD[n], soft[n]) for n in range(B)]
+    red, blue = float(np.mean(loss[0::2])), float(np.mean(loss[1::2]))
+    weight = math.exp(2 * red) / (math.exp(2 * red) + math.exp(2 * blue))
+    terms = {
+        "cross_entropy": float(np.mean(HARD)),
+        "distillation": float(np.mean(soft)),
+        "worst_group": max(red, blue),
+    }
+    check("kd_groups", weight * red + (1 - weight) * blue, terms)
+    check("kd_groups", (red + blue) / 2, terms, sharpness=0.0)
+
+
 def reliability_by_hand(shrinkage: float) -> list[float]:
     n, margin = STATISTICS.n_C.tolist(), STATISTICS.margin_C.tolist()
     mean = sum(a * b for a, b in zip(n, margin, strict=True)) / sum(n)

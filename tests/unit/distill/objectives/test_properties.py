@@ -1,6 +1,7 @@
 """What must hold of every objective, and when one is another."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -50,7 +51,9 @@ def test_terms_are_those_that_are_announced(objective: str) -> None:
 @pytest.mark.parametrize("objective", CHOICES)
 @pytest.mark.parametrize("changes", [{}, {"alpha": 1.0, "t_squared": False}])
 def test_gradient_agrees_with_finite_differences(objective: str, changes: dict[str, Any]) -> None:
-    asked = settings_of(objective, **({} if objective == "label_smoothing" else changes))
+    changes = {} if objective == "label_smoothing" else changes
+    # The weights of groups follow the loss, but no gradient flows through them.
+    asked = settings_of(objective, **changes, **({"sharpness": 0.0} if objective == "kd_groups" else {}))
     assert torch.autograd.gradcheck(lambda student_BC: loss_of(asked, student_BC).total, (STUDENT,))
 
 
@@ -68,7 +71,8 @@ def test_a_shift_of_the_logits_changes_nothing(objective: str, shift: float, tea
 @settings(max_examples=3)
 def test_the_order_of_the_batch_does_not_matter(objective: str, order: list[int]) -> None:
     asked = settings_of(objective)
-    permuted = student_loss(STUDENT[order], TEACHER[order], LABELS[order], asked, context_of(asked))
+    context = replace(context_of(asked), samples_B=torch.tensor(order))
+    permuted = student_loss(STUDENT[order], TEACHER[order], LABELS[order], asked, context)
     torch.testing.assert_close(permuted.total, loss_of(asked).total, rtol=1e-12, atol=1e-12)
 
 
@@ -172,6 +176,33 @@ def test_margins_are_zero_for_the_most_reliable_class_and_clipped() -> None:
     assert margin_C.max() == 2.0
 
 
+def test_one_group_for_all_gives_plain_distillation_and_no_group_gives_nothing() -> None:
+    asked = settings_of("kd_groups")
+    context = context_of(asked)
+    for members, expected in (
+        (torch.ones(5, 1), loss_of(settings_of("kd")).total),
+        (torch.zeros(5, 2), STUDENT.sum() * 0),
+    ):
+        background = replace(context.background, sensitive_features={"color": members.bool()})
+        loss = student_loss(STUDENT, TEACHER, LABELS, asked, replace(context, background=background))
+        torch.testing.assert_close(loss.total, expected, rtol=1e-12, atol=0)
+        torch.testing.assert_close(gradient(loss.total), gradient(expected), rtol=1e-12, atol=1e-15)
+
+
+def test_a_group_counts_alike_whatever_its_size_and_a_sharp_loss_is_the_worst_groups() -> None:
+    def total(sharpness: float, members: list[list[bool]]) -> float:
+        asked = settings_of("kd_groups", sharpness=sharpness)
+        context = context_of(asked)
+        background = replace(context.background, sensitive_features={"color": torch.tensor(members)})
+        return student_loss(STUDENT, TEACHER, LABELS, asked, replace(context, background=background)).total.item()
+
+    few, many = [[True, False]] + [[False, True]] * 4, [[False, False]] + [[False, True]] * 4
+    alone = total(0.0, [[True, False]] + [[False, False]] * 4)
+    rest = total(0.0, many)
+    assert total(0.0, few) == pytest.approx((alone + rest) / 2, rel=1e-12)
+    assert total(1e4, few) == pytest.approx(max(alone, rest), rel=1e-12)
+
+
 @pytest.mark.parametrize("objective", TAUGHT)
 @pytest.mark.parametrize("edge", [0.0, 1.0])
 def test_the_loss_is_continuous_where_alpha_is_0_and_1(objective: str, edge: float) -> None:
@@ -180,7 +211,7 @@ def test_the_loss_is_continuous_where_alpha_is_0_and_1(objective: str, edge: flo
     torch.testing.assert_close(at, beside, rtol=1e-7, atol=1e-7)
 
 
-@pytest.mark.parametrize("objective", [name for name in TAUGHT if name != "ada_margin"])
+@pytest.mark.parametrize("objective", [name for name in TAUGHT if name not in ("ada_margin", "kd_groups")])
 def test_alpha_0_is_scratch(objective: str) -> None:
     total = loss_of(settings_of(objective, alpha=0.0)).total
     torch.testing.assert_close(total, scratch_loss(STUDENT, LABELS).total, rtol=1e-12, atol=0)
