@@ -415,7 +415,7 @@ class _Run:
             elapsed_s=result.elapsed_s,
             images_per_s=images / result.elapsed_s if result.elapsed_s else 0.0,
             git_commit=git_commit(),
-            versions=package_versions(),
+            versions={**package_versions(), **result.versions},
         )
 
     def _fail(self, spec: TrialSpec, error: Exception) -> None:

@@ -61,7 +61,9 @@ class TrialResult:
     restarts: int
     """How often training went on from a checkpoint."""
     per_class: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
-    """What the objective held of each class; see `Record.per_class`."""
+    """See `Record.per_class`."""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    """Versions of packages that this trial depends on besides those that all do."""
 
 
 @dataclass(frozen=True, kw_only=True)

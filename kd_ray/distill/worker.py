@@ -19,7 +19,8 @@ from kd_ray.distill.device import device_of, make_deterministic, name_of, named
 from kd_ray.distill.evaluate import evaluate
 from kd_ray.distill.fit import fit
 from kd_ray.distill.loaded import LoadedData, load_data
-from kd_ray.distill.stream import num_views
+from kd_ray.distill.objectives.imported import distribution_of
+from kd_ray.distill.stream import ResidentData, num_views
 from kd_ray.distill.student import Student, new_student, source_of_logits
 from kd_ray.distill.teacher import TabledTeacher, Teacher
 from kd_ray.distill.training import FitProgress, LoadState, OnFailure, PackTraining, TrialResult, TrialTraining
@@ -101,7 +102,9 @@ class _Training:
             num_train=len(self._data.resident.train),
             elapsed_s=student.elapsed_s if student else 0.0,
             restarts=student.restarts if student else 0,
-            per_class=student.background.per_class() if student and student.background else {},
+            versions=distribution_of(spec.distillation),
+            per_class=_train_n(self._data.resident)
+            | (student.background.per_class() if student and student.background else {}),
         )
 
 
@@ -244,6 +247,11 @@ class Worker:
         except (RuntimeError, ValueError) as error:
             raise TrialError(f"weights {source} do not fit {spec.model}: {error}") from error
         return model.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+
+def _train_n(data: ResidentData) -> dict[str, tuple[float, ...]]:
+    counts_C = torch.bincount(data.train.labels_N.cpu(), minlength=data.num_classes)
+    return {"train_n": tuple(counts_C.double().tolist())}
 
 
 def _remember(cache: OrderedDict[str, T], key: str, make: Callable[[], T], *, keep: int) -> T:

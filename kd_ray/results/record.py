@@ -95,7 +95,7 @@ class Record:
     num_parameters: int
     provenance: Provenance
     per_class: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
-    """What the objective held of each class: `class_alpha`, `class_margin`, and the teacher's statistics that they follow."""
+    """Of each class `train_n`, its training samples, and what the objective held of it: `schema.PER_CLASS` lists all."""
 
     @property
     def trial_id(self) -> str:

@@ -64,13 +64,14 @@ TERMS = {
 """Terms of the losses that are there by name; those of an imported objective stand in `epochs.terms` only."""
 
 PER_CLASS = {
+    "train_n": ("training samples of the class; null for records of kd_ray 0.1", ""),
     "class_alpha": ("ada_alpha: weight of the distillation term for samples of the class; null for others", "1"),
     "class_margin": ("ada_margin: margin that the class got, in logits; null for others", ""),
     "held_out_n": ("validation samples of the class that the teacher was judged on; null where it was not", ""),
     "teacher_held_out_accuracy": ("its teacher's accuracy on them; 0 without any", "1"),
     "teacher_held_out_margin": ("its teacher's mean of p(y) - the largest other p on them; 0 without any", "1"),
 }
-"""What a record holds of each class because of its objective."""
+"""What a record holds of each class besides predictions: of the training split, and because of its objective."""
 
 KEYS = (
     _column("sweep", _TEXT, "name of the sweep"),
@@ -260,6 +261,13 @@ TABLES: dict[str, Table] = {
 
 VIEWS: dict[str, str] = {
     "teacher_disagreement": "every student beside its teacher: share of test samples on which they differ (CMP), all and per true class",
+    "teacher_errors": "every student beside its teacher, all, per true class and per group: where the teacher errs, how often the student "
+    "says the same; scratch students show how often that is chance",
+    "calibration": "every trial, all, per true class and per group: accuracy, mean confidence and expected calibration error (15 bins)",
+    "class_shares": "every trial, head (33 % of the classes, by training samples), medium and tail: accuracy over their test samples, and "
+    "mean over their classes",
+    "worst_classes(k)": "table function: mean accuracy of the k worst classes (below 1: a share of them), chosen on one half of the test "
+    "samples and scored on the other, both ways; where it was chosen it is too low",
     "disagreement(a, b)": "table function: the same for any two trials, given by trial_id",
     "disagreement_matrix(a, b)": "table function: counts of (class predicted by a, class predicted by b) where they differ",
 }

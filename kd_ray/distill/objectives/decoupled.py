@@ -85,7 +85,7 @@ def ltkd_loss(
 def thirds(counts_C: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Indices of head, medium and tail classes: 33, 34 and 33 % of them, from many samples to few; among equals, in order."""
     order_C = torch.argsort(counts_C, descending=True, stable=True)
-    side = round(0.33 * len(counts_C))
+    side = (33 * len(counts_C) + 50) // 100
     return order_C[:side], order_C[side : len(order_C) - side], order_C[len(order_C) - side :]
 
 

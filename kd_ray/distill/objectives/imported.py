@@ -42,6 +42,18 @@ def load_function(path: str, version: str | None) -> Function:
     return function
 
 
+def distribution_of(settings: object) -> dict[str, str]:
+    """Name and version of the distribution that offers an imported objective; empty for ours.
+
+    Raises:
+        TrialError: none does.
+    """
+    if not isinstance(settings, ImportedObjective):
+        return {}
+    distribution = _entry(settings.objective).dist
+    return {distribution.name: distribution.version} if distribution is not None else {}
+
+
 def _entry(path: str) -> EntryPoint:
     offered = {entry.value: entry for entry in entry_points(group=GROUP)}
     if path not in offered:

@@ -72,6 +72,8 @@ def test_the_example_of_the_readme_trains_and_its_terms_are_in_epochs(
     assert row["temperature"] is None
     assert row["loss"] == pytest.approx(row["distillation"] + row["cross_entropy"] + row["worst"])
     assert row["worst"] > 0.5 * row["cross_entropy"]
+    (versions,) = results.query("SELECT versions['my-losses'] AS v FROM trials WHERE role = 'distilled'").to_pylist()
+    assert versions == {"v": "1.2"}
     counts = results.query("SELECT sum(held_out_n) AS n FROM class_metrics WHERE role = 'distilled'")
     assert counts.to_pylist() == [{"n": 100}]
 

@@ -63,12 +63,13 @@ def test_keys_of_rows_are_null_where_an_objective_has_no_such_setting(together: 
 
 def test_what_an_objective_held_of_each_class_is_in_the_tables(together: Store) -> None:
     rows = Results(together).query(
-        "SELECT objective, class_alpha, class_margin, held_out_n, teacher_held_out_accuracy, teacher_held_out_margin "
+        "SELECT objective, train_n, class_alpha, class_margin, held_out_n, teacher_held_out_accuracy, teacher_held_out_margin "
         "FROM class_metrics WHERE role = 'distilled' ORDER BY class_index"
     )
     found: dict[str, list[dict[str, Any]]] = {}
     for row in rows.to_pylist():
         found.setdefault(row.pop("objective"), []).append(row)
+    assert {name: sum(row.pop("train_n") for row in rows) for name, rows in found.items()} == dict.fromkeys(OURS, 400)
     assert {value for row in found["kd"] for value in row.values()} == {None}
     alphas = [row["class_alpha"] for row in found["ada_alpha"]]
     assert max(alphas) == 0.9
