@@ -66,5 +66,5 @@ def simulate(
 
 def _random(spec: TrialSpec) -> np.random.Generator:
     """Not from the trial_id: a new field of a spec is no reason for other results."""
-    temperature = spec.distillation.temperature if spec.distillation else 0.0
-    return np.random.default_rng([list(Role).index(spec.role), round(1000 * temperature), spec.seed or 0])
+    temperature = round(1000 * (spec.temperature or 0.0))
+    return np.random.default_rng([list(Role).index(spec.role), temperature, spec.seed or 0])

@@ -14,6 +14,7 @@ from kd_ray.results.schema import TABLES
 from kd_ray.results.status import plan
 from kd_ray.results.store import Store
 from kd_ray.sweep.config import TrainedTeacher
+from kd_ray.sweep.distillation import OBJECTIVES
 from kd_ray.sweep.load import load_sweep
 from kd_ray.sweep.spec import TrialSpec
 from tests.datasets import (
@@ -43,6 +44,7 @@ SWEEPS = Path(__file__).resolve().parents[1] / "sweeps"
         ("celeba", 5 + 5 + 5 * 13),
         ("imagenet", 1 + 5 + 5 * 12),
         ("utkface", 1 + 5 + 5 * 4),
+        ("objectives", 1 + 3 + 3 * (2 * 14 + 1)),
     ],
 )
 def test_sweep_file_passes_plan(name: str, num_trials: int) -> None:
@@ -57,7 +59,7 @@ def test_sweep_file_passes_plan(name: str, num_trials: int) -> None:
 
 
 def test_every_sweep_file_is_tested() -> None:
-    run_below = {"trifeature", "cifar10", *TINY_FORMS}
+    run_below = {"trifeature", "cifar10", "objectives", *TINY_FORMS}
     assert {path.stem for path in SWEEPS.glob("*.yaml")} == {"trifeature-quick", *run_below}
 
 
@@ -141,6 +143,11 @@ def test_launch_warns_of_what_a_manifest_leaves_out(store: Store, tmp_path: Path
     )
     sql = "SELECT DISTINCT \"group\" AS name FROM group_metrics WHERE feature = 'race' ORDER BY 1"
     assert Results(store).query(sql)["name"].to_pylist() == ["Asian", "Indian", "White"]
+
+
+def test_objectives_sweep_has_every_objective_of_ours() -> None:
+    planned = plan(load_sweep(SWEEPS / "objectives.yaml"), None).planned
+    assert {trial.spec.objective for trial in planned} == {*OBJECTIVES, "cross_entropy"} - {"imported"}
 
 
 def test_trifeature_grid_is_the_papers() -> None:

@@ -281,8 +281,11 @@ def _pack_name(pack: Pack) -> str:
     spec = pack.trials[0].spec
     if len(pack.trials) == 1:
         return spec.describe()
-    temperatures = [f"{trial.spec.distillation.temperature:g}" for trial in pack.trials if trial.spec.distillation]
-    return f"{spec.role.value} {spec.model} T={','.join(dict.fromkeys(temperatures))} seed={spec.seed}"
+    temperatures = [f"{trial.spec.temperature:g}" for trial in pack.trials if trial.spec.temperature is not None]
+    objectives = dict.fromkeys(trial.spec.objective for trial in pack.trials if trial.spec.objective != "kd")
+    words = [spec.role.value, spec.model, ",".join(objectives) if spec.distillation else ""]
+    words += [f"T={','.join(dict.fromkeys(temperatures))}", f"seed={spec.seed}"]
+    return " ".join(word for word in words if word)
 
 
 def _describe(pack: Pack, progress: PackProgress | None) -> str:

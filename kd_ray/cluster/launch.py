@@ -29,8 +29,9 @@ from kd_ray.results.status import Plan, TrialView, count_states, file_digest, pl
 from kd_ray.results.store import Store, given_weights_key, sweep_key
 from kd_ray.results.tables import FoldReport, fold
 from kd_ray.sweep.architectures import library_of
+from kd_ray.sweep.axes import axis_path
 from kd_ray.sweep.config import Placement
-from kd_ray.sweep.load import SweepFile, axis_path, parse_sweep
+from kd_ray.sweep.load import SweepFile, parse_sweep
 from kd_ray.sweep.plan import PlannedTrial, make_packs
 from kd_ray.sweep.spec import TrialState
 

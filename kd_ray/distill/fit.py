@@ -154,7 +154,7 @@ def _step(student: Student, batch: Batch, teacher_BC: Tensor | None, steps: int)
     for group in student.optimizer.param_groups:
         group["lr"] = learning_rate(student.training, student.step, steps)
     logits_BC = student.forward(batch.images_BCHW)
-    loss = student_loss(logits_BC, teacher_BC, labels_B, student.spec.distillation)
+    loss = student_loss(logits_BC, teacher_BC, labels_B, student.spec.distillation, student.context(batch))
     student.optimizer.zero_grad(set_to_none=True)
     loss.total.backward()  # type: ignore[no-untyped-call]
     student.optimizer.step()

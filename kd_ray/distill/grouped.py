@@ -22,12 +22,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from kd_ray.distill.objectives import student_loss, term_names
+from kd_ray.distill.objectives import Context, student_loss, term_names
 from kd_ray.distill.stream import Batch
 from kd_ray.distill.student import Student, forward_of, learning_rate, sgd
 from kd_ray.errors import TrialError
 from kd_ray.models.resnet_cifar import BasicBlock, ResNetCifar
-from kd_ray.sweep.config import Distillation
+from kd_ray.sweep.distillation import Distillation, KnowledgeDistillation
 
 _GROUPABLE = (
     *(nn.Sequential, nn.Conv2d, nn.BatchNorm2d, nn.Linear, nn.ReLU, nn.MaxPool2d, nn.Flatten),
@@ -61,7 +61,8 @@ class Group:
             for settings in optimizer.param_groups:
                 settings["lr"] = lr
         logits_KCB = self.logits(batch.images_BCHW)
-        losses_KL = self._loss(logits_KCB, teacher_BC, labels_B)
+        contexts = [student.context(batch) for student in self.students]
+        losses_KL = self._loss(logits_KCB, teacher_BC, labels_B, contexts)
         self._optimizer.zero_grad(set_to_none=True)
         losses_KL[:, 0].sum().backward()  # type: ignore[no-untyped-call]
         self._optimizer.step()
@@ -83,7 +84,7 @@ class GroupLoss:
     def __init__(self, settings: Sequence[Distillation | None]) -> None:
         self._settings = tuple(settings)
         self._num_columns = 1 + max(len(term_names(each)) for each in settings)
-        distillations = [each for each in settings if each is not None and each.objective == "kd"]
+        distillations = [each for each in settings if isinstance(each, KnowledgeDistillation)]
         self._is_kd = len(distillations) == len(settings)
         scales = [each.temperature**2 if each.t_squared else 1.0 for each in distillations]
         self._weights_3K = torch.tensor(
@@ -96,20 +97,32 @@ class GroupLoss:
         )
         """Temperature, weight of the distillation term, weight of the cross-entropy."""
 
-    def __call__(self, logits_KCB: Tensor, teacher_BC: Sequence[Tensor | None], labels_B: Tensor) -> Tensor:
+    def __call__(
+        self,
+        logits_KCB: Tensor,
+        teacher_BC: Sequence[Tensor | None],
+        labels_B: Tensor,
+        contexts: Sequence[Context | None] | None = None,
+    ) -> Tensor:
         """Total and terms of each student as `objectives.student_loss` has them, (K, L), with zeros where a student has fewer terms.
 
         Raises:
             ValueError: a distilled student has no teacher's logits, or they have another shape than the student's.
         """
         if not self._is_kd:
-            return self._one_by_one(logits_KCB, teacher_BC, labels_B)
+            return self._one_by_one(logits_KCB, teacher_BC, labels_B, contexts or [None] * len(self._settings))
         return self._kd(logits_KCB, _side_by_side(teacher_BC, logits_KCB), labels_B)
 
-    def _one_by_one(self, logits_KCB: Tensor, teacher_BC: Sequence[Tensor | None], labels_B: Tensor) -> Tensor:
+    def _one_by_one(
+        self,
+        logits_KCB: Tensor,
+        teacher_BC: Sequence[Tensor | None],
+        labels_B: Tensor,
+        contexts: Sequence[Context | None],
+    ) -> Tensor:
         rows = []
-        for logits_CB, teacher, settings in zip(logits_KCB, teacher_BC, self._settings, strict=True):
-            loss = student_loss(logits_CB.t(), teacher, labels_B, settings)
+        for logits_CB, teacher, settings, context in zip(logits_KCB, teacher_BC, self._settings, contexts, strict=True):
+            loss = student_loss(logits_CB.t(), teacher, labels_B, settings, context)
             row_L = torch.stack([loss.total, *loss.terms.values()])
             rows.append(functional.pad(row_L, (0, self._num_columns - len(row_L))))
         return torch.stack(rows)

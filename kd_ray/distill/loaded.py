@@ -6,7 +6,7 @@ never goes out of date; the files that it was made from are not looked at again.
 """
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -18,13 +18,14 @@ from kd_ray.data.load import CONTENT_VERSION, load_dataset
 from kd_ray.distill.evaluate import fairness_pairs
 from kd_ray.distill.samples import samples_of
 from kd_ray.distill.stream import ResidentData, ResidentSplit, to_device
+from kd_ray.groups import Groups
 from kd_ray.metrics.individual import Pairs
 from kd_ray.results.record import Samples, read_samples, write_samples
 from kd_ray.results.store import open_store, samples_key
 from kd_ray.sweep.datasets import Dataset
 from kd_ray.sweep.spec import content_hash
 
-_LAYOUT = 1
+_LAYOUT = 2
 """Changes with the files of a folder."""
 _TENSORS = "tensors.safetensors"
 _SPLITS = ("train", "test", "validation")
@@ -87,6 +88,8 @@ def _write(folder: Path, loaded: LoadedData) -> None:
     for name, split in zip(_SPLITS, _splits(loaded.resident), strict=True):
         if split is not None:
             tensors |= {f"{name}.images": split.images_NHWC, f"{name}.labels": split.labels_N}
+    for name, groups in loaded.resident.sensitive_features.items():
+        tensors[f"train.members.{name}"] = torch.from_numpy(groups.membership_NG)
     save_file(tensors, folder / _TENSORS)
     write_samples(open_store(folder), loaded.dataset_id, loaded.samples)
 
@@ -101,7 +104,16 @@ def _mapped(folder: Path, dataset_id: str) -> LoadedData:
     assert test is not None
     return LoadedData(
         dataset_id=dataset_id,
-        resident=ResidentData(train=train, test=test, validation=validation, num_classes=len(samples.class_names)),
+        resident=ResidentData(
+            train=train,
+            test=test,
+            validation=validation,
+            num_classes=len(samples.class_names),
+            sensitive_features={
+                name: Groups(names=groups.names, membership_NG=tensors[f"train.members.{name}"].numpy())
+                for name, groups in samples.sensitive_features.items()
+            },
+        ),
         pairs=Pairs(
             first_P=tensors["pairs.first"].numpy(),
             second_P=tensors["pairs.second"].numpy(),
@@ -133,4 +145,4 @@ def _moved(data: ResidentData, device: torch.device) -> ResidentData:
     train, test, validation = (split.to(device) if split is not None else None for split in _splits(data))
     assert train is not None
     assert test is not None
-    return ResidentData(train=train, test=test, validation=validation, num_classes=data.num_classes)
+    return replace(data, train=train, test=test, validation=validation)

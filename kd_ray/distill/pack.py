@@ -286,6 +286,7 @@ class _Run:
             weights_sha256=sha256(result.weights),
             num_parameters=result.num_parameters,
             provenance=self._provenance(lease, result),
+            per_class=result.per_class,
         )
         if commit_record(self._store, record):
             # The trial is complete; what is left behind by an error here is swept up by `gc`.
@@ -313,7 +314,7 @@ class _Run:
             elapsed_s=result.elapsed_s,
             images_per_s=images / result.elapsed_s if result.elapsed_s else 0.0,
             git_commit=git_commit(),
-            versions=package_versions(),
+            versions={**package_versions(), **result.versions},
         )
 
     def _fail(self, spec: TrialSpec, error: Exception) -> None:

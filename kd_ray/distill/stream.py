@@ -4,14 +4,15 @@ Everything is drawn anew for (seed, epoch), so any step of any epoch can be prod
 device as uint8; augmentation works on the whole batch.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from kd_ray.data.images import ImageData, Split
+from kd_ray.groups import Groups
 from kd_ray.seeding import integers, shuffled, stream
 from kd_ray.sweep.config import Augmentation
 
@@ -58,6 +59,8 @@ class ResidentData:
     test: ResidentSplit
     validation: ResidentSplit | None
     num_classes: int
+    sensitive_features: Mapping[str, Groups] = field(default_factory=dict)
+    """Groups of the training samples, by feature; on the CPU."""
 
 
 def to_device(data: ImageData, device: torch.device) -> ResidentData:
@@ -79,6 +82,7 @@ def to_device(data: ImageData, device: torch.device) -> ResidentData:
         test=resident(data.test),
         validation=resident(data.validation) if data.validation is not None else None,
         num_classes=len(data.class_names),
+        sensitive_features=data.train.sensitive_features,
     )
 
 

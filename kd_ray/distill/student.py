@@ -8,12 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from kd_ray.distill.checkpoint import TrainingState
-from kd_ray.distill.objectives import term_names
-from kd_ray.distill.stream import ResidentData
+from kd_ray.distill.objectives import Background, Context, term_names
+from kd_ray.distill.stream import Batch, ResidentData
 from kd_ray.models import build_model
 from kd_ray.results.record import Epoch
 from kd_ray.seeding import stream_seed
-from kd_ray.sweep.config import ConstantSchedule, Distillation, StepSchedule, Training
+from kd_ray.sweep.config import ConstantSchedule, StepSchedule, Training
+from kd_ray.sweep.distillation import ShuffledDistillation
 from kd_ray.sweep.spec import TrialSpec
 
 
@@ -29,6 +30,8 @@ class Student:
     optimizer: torch.optim.Optimizer
     sums: Tensor
     """Float64 sums over the unfinished epoch: loss, correct predictions, then each term of the loss."""
+    background: Background | None = None
+    """What its objective may look at throughout; None where logits and labels do."""
     step: int = 0
     history: list[Epoch] = field(default_factory=list)
     elapsed_s: float = 0.0
@@ -40,9 +43,11 @@ class Student:
     @property
     def taught_by(self) -> str | None:
         """Names the logits it learns from: students with the same name share them."""
-        if self.spec.teacher is None or self.spec.distillation is None:
-            return None
-        return source_of_logits(self.spec.teacher.trial_id, self.spec.distillation)
+        return source_of_logits(self.spec)
+
+    def context(self, batch: Batch) -> Context | None:
+        """What its objective may look at in this step besides logits and labels."""
+        return Context(samples_B=batch.samples_B, background=self.background) if self.background is not None else None
 
     def state(self) -> TrainingState:
         """Everything the next step depends on."""
@@ -57,9 +62,16 @@ class Student:
         )
 
 
-def source_of_logits(teacher: str, distillation: Distillation) -> str:
-    """Names a teacher (by its trial_id) together with the precision of its logits."""
-    return teacher if distillation.teacher_logits == "fp32" else f"{teacher} {distillation.teacher_logits}"
+def source_of_logits(spec: TrialSpec) -> str | None:
+    """Names a teacher (by its trial_id) together with what is done to its logits; None where none is needed."""
+    if spec.teacher is None or spec.distillation is None:
+        return None
+    words = [spec.teacher.trial_id]
+    if spec.teacher_logits != "fp32":
+        words.append(spec.teacher_logits)
+    if isinstance(spec.distillation, ShuffledDistillation):
+        words.append(f"shuffled {'within classes ' if spec.distillation.within_class else ''}by seed {spec.seed}")
+    return " ".join(words)
 
 
 def forward_of(model: nn.Module, training: Training, device: torch.device) -> Callable[[Tensor], Tensor]:
@@ -93,7 +105,12 @@ def sgd(parameters: Iterable[nn.Parameter], training: Training, *, fused: bool =
 
 
 def new_student(
-    spec: TrialSpec, training: Training, data: ResidentData, device: torch.device, saved: TrainingState | None
+    spec: TrialSpec,
+    training: Training,
+    data: ResidentData,
+    device: torch.device,
+    saved: TrainingState | None,
+    background: Background | None = None,
 ) -> Student:
     """A student with weights from the stream "init" of its seed, or as it was saved."""
     assert spec.seed is not None
@@ -110,6 +127,7 @@ def new_student(
         forward=forward_of(model, training, device),
         optimizer=optimizer,
         sums=sums,
+        background=background,
     )
     if saved is not None:
         model.load_state_dict(saved.model)

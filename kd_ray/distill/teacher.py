@@ -11,10 +11,15 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
+from kd_ray.distill.evaluate import predict
+from kd_ray.distill.objectives import ClassStatistics
+from kd_ray.distill.objectives.reliability import class_statistics
 from kd_ray.distill.stream import Batch, Draw, ResidentSplit, augmented, num_views, view_numbers, views_of
 from kd_ray.distill.views import Pairs, SharedViews, ViewTable
 from kd_ray.errors import TrialError
-from kd_ray.sweep.config import Augmentation, LogitPrecision
+from kd_ray.seeding import shuffled, stream
+from kd_ray.sweep.config import Augmentation
+from kd_ray.sweep.distillation import LogitPrecision
 
 _LEAST_BATCH = 32
 _FILL_BATCH = 64
@@ -50,6 +55,7 @@ class Teacher:
         """With `fp16` its logits are rounded to half precision."""
         self.model = model
         self._precision: LogitPrecision = precision
+        self._statistics: ClassStatistics | None = None
 
     def prepare(self, split: ResidentSplit, draw: Draw, *, batch_size: int, start: int) -> Iterator[None]:
         """Called before the batches of an epoch from step `start` on; yields now and then while it works."""
@@ -63,6 +69,12 @@ class Teacher:
             TrialError: half precision changes what the teacher says.
         """
         return self._forward(batch.images_BCHW)
+
+    def statistics(self, held_out: ResidentSplit) -> ClassStatistics:
+        """What a split that it was not trained on says of it, class by class; always the same one, so it is looked at once."""
+        if self._statistics is None:
+            self._statistics = class_statistics(predict(self.model, held_out), held_out.labels_N.cpu())
+        return self._statistics
 
     def finish(self) -> None:
         """Called when a pack has ended, however it did."""
@@ -81,6 +93,44 @@ class Teacher:
                 f"{divergence:.2g} nat at T = 1, at most {_FP16_DIVERGENCE:g} is allowed); use fp32"
             )
         return rounded_BC
+
+
+class ShuffledTeacher(Teacher):
+    """Answers for each training sample what another teacher says of a different one: the control `kd_shuffled`."""
+
+    def __init__(self, teacher: Teacher, split: ResidentSplit, *, seed: int, within_class: bool) -> None:
+        """A permutation of the split's samples, fixed by the seed; `within_class`, no sample leaves its class."""
+        super().__init__(teacher.model)
+        self._teacher = teacher
+        self._split = split
+        self._other_N = permutation(split.labels_N.cpu(), seed=seed, within_class=within_class)
+
+    def prepare(self, split: ResidentSplit, draw: Draw, *, batch_size: int, start: int) -> Iterator[None]:
+        """Like the other teacher's, of the samples that it will be asked for."""
+        other = Draw(self._other_N[draw.samples_N], draw.views_N3)
+        yield from self._teacher.prepare(split, other, batch_size=batch_size, start=start)
+
+    def logits(self, batch: Batch) -> Tensor:
+        """Of the other samples, seen as these are."""
+        samples_B = self._other_N[batch.samples_B]
+        chosen_B = samples_B.to(batch.labels_B.device)
+        images_BCHW = augmented(self._split, chosen_B, batch.views_B3.to(chosen_B.device))
+        return self._teacher.logits(Batch(images_BCHW, self._split.labels_N[chosen_B], samples_B, batch.views_B3))
+
+    def finish(self) -> None:
+        """Like the other teacher's."""
+        self._teacher.finish()
+
+
+def permutation(labels_N: Tensor, *, seed: int, within_class: bool) -> Tensor:
+    """For each sample the one that stands in for it: each stands in once. Drawn from the stream "shuffled teacher" of the seed."""
+    order_N = torch.from_numpy(shuffled(len(labels_N), stream(seed, "shuffled teacher")))
+    if not within_class:
+        return order_N
+    other_N = torch.empty_like(order_N)
+    # Members of each class in ascending and in random order, class after class.
+    other_N[torch.argsort(labels_N, stable=True)] = order_N[torch.argsort(labels_N[order_N], stable=True)]
+    return other_N
 
 
 class TabledTeacher(Teacher):

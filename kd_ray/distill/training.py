@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -60,6 +60,10 @@ class TrialResult:
     """Training seconds over all restarts."""
     restarts: int
     """How often training went on from a checkpoint."""
+    per_class: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    """See `Record.per_class`."""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    """Versions of packages that this trial depends on besides those that all do."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,12 +13,14 @@ from typing import TypeVar
 import torch
 from torch import nn
 
+from kd_ray.distill.background import background_of, teacher_for
 from kd_ray.distill.checkpoint import decode, encode, from_weights, to_weights
 from kd_ray.distill.device import device_of, make_deterministic, name_of, named
 from kd_ray.distill.evaluate import evaluate
 from kd_ray.distill.fit import fit
 from kd_ray.distill.loaded import LoadedData, load_data
-from kd_ray.distill.stream import num_views
+from kd_ray.distill.objectives.imported import distribution_of
+from kd_ray.distill.stream import ResidentData, num_views
 from kd_ray.distill.student import Student, new_student, source_of_logits
 from kd_ray.distill.teacher import TabledTeacher, Teacher
 from kd_ray.distill.training import FitProgress, LoadState, OnFailure, PackTraining, TrialResult, TrialTraining
@@ -27,8 +29,9 @@ from kd_ray.errors import CorruptObjectError, LostTeacherError, TrialError
 from kd_ray.models import build_model, count_parameters
 from kd_ray.results.record import read_record, sha256, write_samples
 from kd_ray.results.store import Store, given_weights_key
-from kd_ray.sweep.config import Augmentation, LogitPrecision, Placement
+from kd_ray.sweep.config import Augmentation, Placement
 from kd_ray.sweep.datasets import Dataset
+from kd_ray.sweep.distillation import LogitPrecision
 from kd_ray.sweep.spec import TrialSpec, content_hash
 
 T = TypeVar("T")
@@ -101,6 +104,9 @@ class _Training:
             num_train=len(self._data.resident.train),
             elapsed_s=student.elapsed_s if student else 0.0,
             restarts=student.restarts if student else 0,
+            versions=distribution_of(spec.distillation),
+            per_class=_train_n(self._data.resident)
+            | (student.background.per_class() if student and student.background else {}),
         )
 
 
@@ -137,13 +143,17 @@ class Worker:
                 if spec.training is None:
                     training.given.append((spec, self.given(spec, data)))
                     continue
+                background = None
                 if spec.teacher and spec.distillation:
-                    source = source_of_logits(spec.teacher.trial_id, spec.distillation)
-                    training.teachers[source] = self.teacher(
-                        spec.teacher.trial_id, data, spec.training.augmentation, spec.distillation.teacher_logits
-                    )
+                    teacher = self.teacher(spec.teacher.trial_id, data, spec.training.augmentation, spec.teacher_logits)
+                    background = background_of(spec.distillation, teacher, data.resident)
+                    source = source_of_logits(spec)
+                    if source and source not in training.teachers:
+                        training.teachers[source] = teacher_for(spec, teacher, data.resident.train)
                 saved = load_state(spec, decode)
-                training.students.append(new_student(spec, spec.training, data.resident, self.device, saved))
+                training.students.append(
+                    new_student(spec, spec.training, data.resident, self.device, saved, background)
+                )
             except Exception as error:  # noqa: BLE001 (each trial fails alone; the pack knows what to make of it)
                 on_failure(spec, named(error))
         return training
@@ -239,6 +249,11 @@ class Worker:
         except (RuntimeError, ValueError) as error:
             raise TrialError(f"weights {source} do not fit {spec.model}: {error}") from error
         return model.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+
+def _train_n(data: ResidentData) -> dict[str, tuple[float, ...]]:
+    counts_C = torch.bincount(data.train.labels_N.cpu(), minlength=data.num_classes)
+    return {"train_n": tuple(counts_C.double().tolist())}
 
 
 def _remember(cache: OrderedDict[str, T], key: str, make: Callable[[], T], *, keep: int) -> T:

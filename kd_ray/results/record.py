@@ -25,7 +25,9 @@ from kd_ray.sweep.spec import TrialSpec
 
 logger = logging.getLogger("kd_ray")
 
-RECORD_VERSION = 2
+RECORD_VERSION = 3
+_READ_TOO = 2
+"""Version 2 lacks `per_class`, which is empty then."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +39,7 @@ class Epoch:
     loss: float
     """Mean training loss over the epoch's samples."""
     terms: Mapping[str, float]
-    """Mean of each term of the loss before weighting: `cross_entropy`, `distillation`."""
+    """Mean of each term of the loss before weighting: `cross_entropy`, `distillation`, or as the objective has them."""
     train_accuracy: float
     validation_accuracy: float | None
     lr: float
@@ -92,6 +94,8 @@ class Record:
     weights_sha256: str
     num_parameters: int
     provenance: Provenance
+    per_class: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    """Of each class `train_n`, its training samples, and what the objective held of it: `schema.PER_CLASS` lists all."""
 
     @property
     def trial_id(self) -> str:
@@ -144,6 +148,7 @@ _RECORD = pa.schema(
         ("weights_sha256", pa.string()),
         ("num_parameters", pa.int64()),
         ("provenance", _PROVENANCE),
+        ("per_class", pa.map_(pa.string(), pa.list_(pa.float64()))),
     ]
 )
 
@@ -190,6 +195,7 @@ def encode_record(record: Record) -> bytes:
         "weights_sha256": record.weights_sha256,
         "num_parameters": record.num_parameters,
         "provenance": vars(record.provenance) | {"versions": sorted(record.provenance.versions.items())},
+        "per_class": sorted((name, list(values)) for name, values in record.per_class.items()),
     }
     # One row has nothing to gain from dictionaries.
     return encode_table(pa.Table.from_pylist([row], schema=_RECORD), use_dictionary=False)
@@ -204,10 +210,10 @@ def decode_record(data: bytes) -> Record:
     table = decode_table(data)
     if table.num_rows != 1:
         raise ValueError(f"{table.num_rows} rows, expected 1")
-    if "record_version" in table.schema.names and table["record_version"][0].as_py() != RECORD_VERSION:
-        written = table["record_version"][0].as_py()
-        raise OtherVersionError(f"has record_version {written}, and this kd_ray reads {RECORD_VERSION}")
-    if not table.schema.equals(_RECORD):
+    written = table["record_version"][0].as_py() if "record_version" in table.schema.names else RECORD_VERSION
+    if written not in (RECORD_VERSION, _READ_TOO):
+        raise OtherVersionError(f"has record_version {written}, and this kd_ray reads {_READ_TOO} and {RECORD_VERSION}")
+    if not table.schema.equals(_RECORD if written == RECORD_VERSION else _RECORD.remove(len(_RECORD) - 1)):
         raise ValueError("its columns are not those of a record")
     lists = {
         name: table[name].combine_chunks().flatten().to_numpy()
@@ -226,6 +232,7 @@ def decode_record(data: bytes) -> Record:
         weights_sha256=row["weights_sha256"],
         num_parameters=row["num_parameters"],
         provenance=Provenance(**provenance),
+        per_class={name: tuple(values) for name, values in row.get("per_class", ())},
     )
 
 

@@ -14,7 +14,7 @@ from kd_ray.groups import Groups, intersect
 from kd_ray.metrics.fairness import fairness_metrics, group_rates, one_vs_rest
 from kd_ray.metrics.per_class import class_metrics
 from kd_ray.results.record import Record, Samples
-from kd_ray.results.schema import TABLES
+from kd_ray.results.schema import PER_CLASS, TABLES, TERMS
 
 _BY_CLASS = (
     "demographic_parity_difference",
@@ -89,7 +89,6 @@ def sample_rows(dataset_id: str, samples: Samples, sweep: str) -> pa.Table:
 
 def _keys(record: Record, sweep: str) -> dict[str, Any]:
     spec = record.spec
-    loss = spec.distillation
     return {
         "sweep": sweep,
         "trial_id": record.trial_id,
@@ -100,9 +99,9 @@ def _keys(record: Record, sweep: str) -> dict[str, Any]:
         "teacher": spec.teacher.model if spec.teacher else None,
         "teacher_seed": spec.teacher.seed if spec.teacher else None,
         "objective": spec.objective,
-        "temperature": loss.temperature if loss else None,
-        "alpha": loss.alpha if loss else None,
-        "t_squared": loss.t_squared if loss else None,
+        "temperature": spec.temperature,
+        "alpha": spec.alpha,
+        "t_squared": spec.t_squared,
         "seed": spec.seed,
     }
 
@@ -141,6 +140,7 @@ def _trial(record: Record, samples: Samples, axes: Mapping[str, str]) -> dict[st
 def _class_rows(keys: dict[str, Any], record: Record, samples: Samples) -> _Chunk:
     num_classes = len(samples.class_names)
     metrics = class_metrics(samples.labels_N, record.predictions_N, num_classes=num_classes)
+    unknown_C = np.full(num_classes, np.nan)
     return _Chunk(
         num_rows=num_classes,
         columns=keys
@@ -153,7 +153,8 @@ def _class_rows(keys: dict[str, Any], record: Record, samples: Samples) -> _Chun
             "accuracy": metrics.accuracy_C,
             "relative_accuracy": metrics.relative_accuracy_C,
             "precision": metrics.precision_C,
-        },
+        }
+        | {name: np.array(record.per_class.get(name, unknown_C)) for name in PER_CLASS},
     )
 
 
@@ -215,13 +216,13 @@ def _epoch_rows(keys: dict[str, Any], record: Record) -> _Chunk:
         | {
             "epoch": [epoch.epoch for epoch in epochs],
             "loss": [epoch.loss for epoch in epochs],
-            "cross_entropy": [epoch.terms.get("cross_entropy") for epoch in epochs],
-            "distillation": [epoch.terms.get("distillation") for epoch in epochs],
+            "terms": [sorted(epoch.terms.items()) for epoch in epochs],
             "train_accuracy": [epoch.train_accuracy for epoch in epochs],
             "validation_accuracy": [epoch.validation_accuracy for epoch in epochs],
             "lr": [epoch.lr for epoch in epochs],
             "elapsed_s": [epoch.elapsed_s for epoch in epochs],
-        },
+        }
+        | {name: [epoch.terms.get(name) for epoch in epochs] for name in TERMS},
     )
 
 

@@ -50,6 +50,29 @@ _TEXTS = pa.map_(pa.string(), pa.string())
 # Without a zone, because DuckDB needs an extension for time zones that it would have to download.
 _TIME = pa.timestamp("us")
 
+TERMS = {
+    "cross_entropy": "mean cross-entropy term, before weighting",
+    "distillation": "mean distillation term, before weighting; null for objectives without it",
+    "target_class": "dkd: divergence of (true class, all others), before weighting; null for others",
+    "non_target_class": "dkd: divergence among the other classes, before its beta (after it where coupled); null for others",
+    "between_groups": "ltkd: divergence between head, medium and tail, before weighting; null for others",
+    "within_groups": "ltkd: sum of the weighted divergences within them; null for others",
+    "uniform": "label_smoothing: mean of -log p over all classes; null for others",
+    "worst_group": "kd_groups: largest mean loss of a group in a batch; null for others",
+    "margin_cross_entropy": "ada_margin: cross-entropy with the margins; null for others",
+}
+"""Terms of the losses that are there by name; those of an imported objective stand in `epochs.terms` only."""
+
+PER_CLASS = {
+    "train_n": ("training samples of the class; null for records of kd_ray 0.1", ""),
+    "class_alpha": ("ada_alpha: weight of the distillation term for samples of the class; null for others", "1"),
+    "class_margin": ("ada_margin: margin that the class got, in logits; null for others", ""),
+    "held_out_n": ("validation samples of the class that the teacher was judged on; null where it was not", ""),
+    "teacher_held_out_accuracy": ("its teacher's accuracy on them; 0 without any", "1"),
+    "teacher_held_out_margin": ("its teacher's mean of p(y) - the largest other p on them; 0 without any", "1"),
+}
+"""What a record holds of each class besides predictions: of the training split, and because of its objective."""
+
 KEYS = (
     _column("sweep", _TEXT, "name of the sweep"),
     _column("trial_id", _TEXT, "identity of the trial: hash of its complete spec"),
@@ -59,7 +82,7 @@ KEYS = (
     _column("model", _TEXT, "architecture of this trial"),
     _column("teacher", _TEXT, "architecture of its teacher; null without one"),
     _column("teacher_seed", pa.int64(), "seed of its teacher; null without one or with given weights"),
-    _column("objective", _TEXT, "training loss: cross_entropy, kd"),
+    _column("objective", _TEXT, "training loss: cross_entropy, kd, another name, or an import path"),
     _column("temperature", pa.float64(), "T of the distillation term; null without one"),
     _column(
         "alpha",
@@ -141,6 +164,7 @@ TABLES: dict[str, Table] = {
                     "class accuracy / accuracy of the trial: the quantity tested for class bias",
                 ),
                 _rate("precision", "num_correct / num_predicted; null when the class is never predicted"),
+                *(_column(name, pa.float64(), meaning, unit) for name, (meaning, unit) in PER_CLASS.items()),
             ),
         ),
         Table(
@@ -190,13 +214,8 @@ TABLES: dict[str, Table] = {
                 *KEYS,
                 _count("epoch", "epoch, from 1"),
                 _column("loss", pa.float64(), "mean training loss", "nat"),
-                _column("cross_entropy", pa.float64(), "mean cross-entropy term, before weighting", "nat"),
-                _column(
-                    "distillation",
-                    pa.float64(),
-                    "mean distillation term, before weighting; null without a teacher",
-                    "nat",
-                ),
+                *(_column(name, pa.float64(), meaning, "nat") for name, meaning in TERMS.items()),
+                _column("terms", pa.map_(pa.string(), pa.float64()), "all terms by name, as terms['my_term']"),
                 _rate("train_accuracy", "accuracy on the augmented training samples, as they were trained on"),
                 _rate("validation_accuracy", "accuracy on the validation split; null without one"),
                 _column("lr", pa.float64(), "learning rate of the last step"),
@@ -361,6 +380,13 @@ QUERIED: dict[str, Table] = {**TABLES, COMPARISONS.name: COMPARISONS}
 
 VIEWS: dict[str, str] = {
     "teacher_disagreement": "every student beside its teacher: share of test samples on which they differ (CMP), all and per true class",
+    "teacher_errors": "every student beside its teacher, all, per true class and per group: where the teacher errs, how often the student "
+    "says the same; scratch students show how often that is chance",
+    "calibration": "every trial, all, per true class and per group: accuracy, mean confidence and expected calibration error (15 bins)",
+    "class_shares": "every trial, head (33 % of the classes, by training samples), medium and tail: accuracy over their test samples, and "
+    "mean over their classes",
+    "worst_classes(k)": "table function: mean accuracy of the k worst classes (below 1: a share of them), chosen on one half of the test "
+    "samples and scored on the other, both ways; where it was chosen it is too low",
     "disagreement(a, b)": "table function: the same for any two trials, given by trial_id",
     "disagreement_matrix(a, b)": "table function: counts of (class predicted by a, class predicted by b) where they differ",
 }

@@ -86,7 +86,8 @@ def condition_label(condition: dict[str, Any], settings: tuple[tuple[str, str], 
     named = {axis.rsplit(".", 1)[-1] for axis, _ in settings}
     words = [] if condition["temperature"] is None else [f"T={condition['temperature']:g}"]
     if condition["role"] == "distilled":
-        words += [f"{name}={condition[name]}" for name in varying if name != "temperature" and name not in named]
+        shown = [name for name in varying if name != "temperature" and name not in named]
+        words += [f"{name}={condition[name]}" for name in shown if condition[name] is not None]
     return " ".join([*words, *(f"{axis}={value}" for axis, value in settings)])
 
 

@@ -9,8 +9,9 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Discriminator, Field, JsonValue, PositiveFloat, PositiveInt, Tag, model_validator
 
 from kd_ray.sweep.architectures import ARCHITECTURES, ModelName
-from kd_ray.sweep.datasets import Dataset
-from kd_ray.sweep.fields import Added, Config, Seed, UnitInterval, refuse
+from kd_ray.sweep.datasets import CelebaDataset, Dataset
+from kd_ray.sweep.distillation import OBJECTIVES, Distillation, GroupDistillation, TopKDistillation
+from kd_ray.sweep.fields import Added, Config, Seed, refuse
 
 
 class Sgd(Config):
@@ -161,27 +162,6 @@ class Student(Config):
     """Architecture."""
 
 
-LogitPrecision = Literal["fp32", "fp16"]
-
-
-class KnowledgeDistillation(Config):
-    """The loss of Hinton et al. 2015: alpha · L_distill + (1 − alpha) · cross-entropy."""
-
-    objective: Literal["kd"] = "kd"
-    temperature: PositiveFloat
-    """T of both softmaxes in the distillation term."""
-    alpha: UnitInterval
-    """Weight of the distillation term, as in Mohammadshahi & Ioannou; other code bases use it for the other term."""
-    t_squared: bool
-    """Multiply the distillation term by T², so that its gradient does not vanish as T grows."""
-    teacher_logits: Annotated[LogitPrecision, Added("fp32")] = "fp32"
-    """`fp16` rounds the teacher's logits to half precision, which halves the table of them; refused where that changes the teacher."""
-
-
-Distillation = KnowledgeDistillation
-"""The training loss of a distilled student. A union by `objective` as soon as there is a second one."""
-
-
 class Placement(Config):
     """Where and how trials run. Never part of a trial's identity."""
 
@@ -241,10 +221,8 @@ class Sweep(Config):
     def _parts_fit(self) -> Self:
         _check_features(self)
         _check_models(self)
-        if (self.distillation is None) != (self.teacher is None):
-            given, missing = ("teacher", "distillation") if self.distillation is None else ("distillation", "teacher")
-            raise refuse(given, f"has no effect without {missing}; give both, or neither for scratch students only")
-        if self.teacher is None and not self.baselines:
+        _check_objective(self)
+        if self.distillation is None and not self.baselines:
             raise refuse("baselines", "nothing to train: give teacher and distillation, or baselines: [scratch]")
         if len(set(self.baselines)) != len(self.baselines):
             raise refuse("baselines", f"repeats a value: {list(self.baselines)}")
@@ -289,11 +267,55 @@ def _check_models(sweep: Sweep) -> None:
             raise refuse("training.execution", f"{name} cannot be grouped; use loop, or one of {valid}")
 
 
+def _check_objective(sweep: Sweep) -> None:
+    """Refuse an objective that cannot do with this teacher and data set, and a teacher or an objective without the other."""
+    settings, teacher = sweep.distillation, sweep.teacher
+    if settings is None:
+        if teacher is not None:
+            raise refuse(
+                "teacher", "has no effect without distillation; give both, or neither for scratch students only"
+            )
+        return
+    name = settings.objective
+    if settings.NEEDS_TEACHER and teacher is None:
+        raise refuse("distillation", "has no effect without teacher; give both, or neither for scratch students only")
+    if settings.needs_held_out and not sweep.dataset.has_validation:
+        message = f"objective {name} needs held-out data to judge the teacher by"
+        if isinstance(sweep.dataset, CelebaDataset):
+            raise refuse("dataset.validation", f"{message}; set it to official, got none")
+        raise refuse("dataset.validation_fraction", f"{message}; set it above 0, as in 0.1, got 0")
+    if settings.needs_held_out and isinstance(teacher, GivenTeacher):
+        message = (
+            f"objective {name} judges the teacher on the validation split, which a given teacher may have been trained on; "
+            "let the sweep train the teacher, or choose another objective"
+        )
+        raise refuse("teacher.weights", message)
+    if isinstance(settings, TopKDistillation) and settings.k >= sweep.dataset.num_classes:
+        raise refuse("distillation.k", f"must be below the {sweep.dataset.num_classes} classes, got {settings.k}")
+    valid = sweep.dataset.sensitive_feature_names
+    if isinstance(settings, GroupDistillation) and settings.feature not in valid:
+        choices = f"valid: {', '.join(valid) or 'none'}, got {settings.feature!r}"
+        raise refuse("distillation.feature", f"is not a sensitive feature of {sweep.dataset.name}; {choices}")
+    if name == "ltkd" and sweep.dataset.num_classes < 3:
+        raise refuse("distillation.objective", f"ltkd needs at least 3 classes, got {sweep.dataset.num_classes}")
+
+
 def json_schema() -> dict[str, Any]:
     """The JSON Schema of a sweep file, for editors that complete and check YAML."""
     schema = Sweep.model_json_schema()
-    # Fields that the grid supplies are absent from the file, so they cannot be required of it.
-    schema["$defs"]["KnowledgeDistillation"].pop("required", None)
+    # One objective for all members of the union: a sweep with several objectives gives their settings side by side, and the grid supplies
+    # others, so none is required.
+    names = [name for name in OBJECTIVES if name != "imported"]
+    members = [schema["$defs"].pop(model.__name__) for model in OBJECTIVES.values()]
+    properties: dict[str, Any] = {key: value for member in members for key, value in member["properties"].items()}
+    properties["objective"] = {"anyOf": [{"enum": names}, properties["objective"]], "default": "kd"}
+    schema["$defs"]["Distillation"] = {
+        "type": "object",
+        "additionalProperties": False,
+        "properties": properties,
+        "description": "The training loss of distilled students.",
+    }
+    schema["properties"]["distillation"] |= {"anyOf": [{"$ref": "#/$defs/Distillation"}, {"type": "null"}]}
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     schema["title"] = "kd_ray sweep"
     return schema

@@ -55,6 +55,11 @@ class _RandomValidation(_Classification):
     split_seed: Seed = 0
     """Seed of the validation split."""
 
+    @property
+    def has_validation(self) -> bool:
+        """Whether part of the data is set aside for validation."""
+        return self.validation_fraction > 0
+
     @model_validator(mode="after")
     def _split_seed_needs_a_split(self) -> Self:
         # Not `model_fields_set`: a record spells every field out, and must be read back.
@@ -88,6 +93,11 @@ class TrifeatureDataset(_Classification):
     """Share of the images in the test split."""
     validation_fraction: ValidationFraction = 0.0
     """Share of the training split set aside for validation; 0 means none."""
+
+    @property
+    def has_validation(self) -> bool:
+        """Whether part of the data is set aside for validation."""
+        return self.validation_fraction > 0
 
     @property
     def num_classes(self) -> int:
@@ -242,6 +252,11 @@ class CelebaDataset(_Classification):
     """Channel means and deviations: those usual for ImageNet, or 0.5 throughout."""
 
     @property
+    def has_validation(self) -> bool:
+        """Whether part of the data is set aside for validation."""
+        return self.validation == "official"
+
+    @property
     def num_classes(self) -> int:
         """Without and with the attribute."""
         return 2
@@ -324,6 +339,11 @@ class ManifestDataset(_Classification):
     """Side of the images in pixels: the central square of each is resized to it."""
     normalization: Literal["imagenet", "half"] = "imagenet"
     """Channel means and deviations: those usual for ImageNet, or 0.5 throughout."""
+
+    @property
+    def has_validation(self) -> bool:
+        """Whether part of the data is set aside for validation; with a split column, it may be."""
+        return self.split is not None or self.validation_fraction > 0
 
     @property
     def num_classes(self) -> int:

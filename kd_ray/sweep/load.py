@@ -13,13 +13,11 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from kd_ray.errors import SweepError
+from kd_ray.sweep.axes import AXIS_PATHS, OBJECTIVE_PATH, Entry, axis_path, entries_of, with_axes
 from kd_ray.sweep.config import Sweep
 from kd_ray.sweep.datasets import Dataset
-from kd_ray.sweep.messages import messages
+from kd_ray.sweep.messages import messages, unknown_key
 from kd_ray.sweep.source import Location, Source, apply_override, dotted, dump_yaml, read_yaml
-
-AXIS_PATHS = {name: f"distillation.{name}" for name in ("temperature", "alpha", "t_squared", "objective")}
-"""Axes with a short name, and the setting they stand for."""
 
 _NO_AXES = ("name", "grid", "placement", "sensitive_features", "intersections", "baselines")
 
@@ -42,7 +40,7 @@ class SweepFile:
 
     def cell(self, settings: Mapping[str, Any]) -> Sweep:
         """The typed sweep with every axis of `settings` (axis name → value) in its place."""
-        raw = _with_axes(self.raw, settings)
+        raw = with_axes(self.raw, settings)
         try:
             return _validate(raw)
         except ValidationError as error:
@@ -108,15 +106,28 @@ def _check(raw: Mapping[str, Any], origin: Source) -> Sweep:
     first = {axis: values[0] for axis, values in grid.items()}
     problems = []
     for axis, values in grid.items():
+        others = first | _objective_with(axis, raw)
         for i, value in enumerate(values):
             try:
-                _validate(_with_axes(raw, {**first, axis: value}))
+                _validate(with_axes(raw, {**others, axis: value}))
             except ValidationError as error:
-                for location, message in messages(error, _with_axes(raw, {**first, axis: value})):
+                for location, message in messages(error, with_axes(raw, {**others, axis: value})):
                     problems.append(_blame_axis(location, message, raw, axis, i, origin))
     if problems:
         raise SweepError("\n".join(dict.fromkeys(problems)))
-    return _validate(_with_axes(raw, first))
+    return _validate(with_axes(raw, first))
+
+
+def _objective_with(axis: str, raw: Mapping[str, Any]) -> dict[str, Any]:
+    """The first value of the objective's axis that has this axis as a setting, as settings of a cell; empty where that does not matter."""
+    parent, _, setting = axis_path(axis).partition(".")
+    objective_axis = next((name for name in raw["grid"] if axis_path(name) == OBJECTIVE_PATH), None)
+    if parent != "distillation" or objective_axis in (None, axis):
+        return {}
+    for value, entry in zip(raw["grid"][objective_axis], entries_of(raw), strict=True):
+        if setting.split(".")[0] in entry.fields:
+            return {objective_axis: value}
+    return {}
 
 
 def _blame_axis(location: Location, message: str, raw: Mapping[str, Any], axis: str, i: int, origin: Source) -> str:
@@ -124,12 +135,19 @@ def _blame_axis(location: Location, message: str, raw: Mapping[str, Any], axis: 
     field = dotted(location)
     for name in {axis: None, **raw["grid"]}:
         path = axis_path(name)
+        entry = i if name == axis else 0
+        if path == OBJECTIVE_PATH and _is_parameter(location, raw["grid"][name][entry]):
+            return origin.error(("grid", name, entry, *location[1:]), message)
         below = field == path or field.startswith(f"{path}.") or (name == "seed" and field.startswith("grid.seed"))
         # An unknown parent is refused before its child is looked at.
         if below or (path.startswith(f"{field}.") and not _has(raw, field)):
-            entry = i if name == axis else 0
             return origin.error(("grid", name, entry), message)
     return origin.error(location, message)
+
+
+def _is_parameter(location: Location, value: Any) -> bool:
+    """Whether an entry of the objective's axis gives the setting at `location`."""
+    return isinstance(value, Mapping) and len(location) > 1 and location[0] == "distillation" and location[1] in value
 
 
 def _grid_problems(raw: Mapping[str, Any], origin: Source) -> list[str]:  # noqa: PLR0912 (one branch for each thing to refuse)
@@ -148,7 +166,8 @@ def _grid_problems(raw: Mapping[str, Any], origin: Source) -> list[str]:  # noqa
             continue
         seen: list[tuple[bool, Any]] = []
         for i, value in enumerate(values):
-            key = (isinstance(value, bool), value)
+            plain = {"name": value} if path == OBJECTIVE_PATH and isinstance(value, str) else value
+            key = (isinstance(value, bool), plain)
             if key in seen:
                 problems.append(origin.error((*here, i), f"repeats the value {value!r}"))
             seen.append(key)
@@ -170,6 +189,7 @@ def _grid_problems(raw: Mapping[str, Any], origin: Source) -> list[str]:  # noqa
                 )
             )
     problems += _repeated_axes(grid, origin)
+    problems += _objective_problems(raw, origin)
     alphas = grid.get("alpha")
     if _has(raw, "distillation.alpha", 0) or (isinstance(alphas, list) and 0 in alphas):
         temperatures = grid.get("temperature")
@@ -178,6 +198,34 @@ def _grid_problems(raw: Mapping[str, Any], origin: Source) -> list[str]:  # noqa
                 "has no effect at alpha = 0, where the distillation term is off; use baselines: [scratch], or alpha > 0"
             )
             problems.append(origin.error(("grid", "temperature"), message))
+    return problems
+
+
+def _objective_problems(raw: Mapping[str, Any], origin: Source) -> list[str]:
+    """Entries of the objective's axis that are neither names nor mappings with one, or that give what another axis gives."""
+    grid: Mapping[str, Any] = raw["grid"]
+    problems = []
+    for axis, values in grid.items():
+        if axis_path(axis) != OBJECTIVE_PATH or not isinstance(values, list):
+            continue
+        for i, value in enumerate(values):
+            here: Location = ("grid", axis, i)
+            if isinstance(value, str):
+                continue
+            if not isinstance(value, Mapping) or not isinstance(value.get("name"), str):
+                message = "must be the name of an objective, or a mapping with its name and settings of its own, as in"
+                problems.append(origin.error(here, f"{message} {{name: dkd, beta: 8}}, got {value!r}"))
+                continue
+            for other in (name for name in grid if name != axis):
+                setting = axis_path(other).removeprefix("distillation.")
+                if setting in Entry.of(value).parameters:
+                    message = f"has no effect: grid.{other} sets it; remove one of them"
+                    problems.append(origin.error((*here, setting), message))
+        shared = raw.get("distillation")
+        valid = sorted({name for value in values for name in Entry.of(value).fields})
+        for key in shared if isinstance(shared, Mapping) and valid else ():
+            if key not in valid:
+                problems.append(origin.error(("distillation", key), unknown_key(key, valid)))
     return problems
 
 
@@ -199,11 +247,6 @@ def _repeated_axes(grid: Mapping[str, Any], origin: Source) -> list[str]:
     return problems
 
 
-def axis_path(axis: str) -> str:
-    """The dotted path of the setting that an axis varies."""
-    return AXIS_PATHS.get(axis, axis)
-
-
 _ABSENT = object()
 
 
@@ -214,22 +257,6 @@ def _has(raw: Mapping[str, Any], path: str, value: Any = _ABSENT) -> bool:
             return False
         node = node[part]
     return True if value is _ABSENT else bool(node == value)
-
-
-def _with_axes(raw: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy of `raw` with each axis value in its setting's place; `seed` stays in the grid."""
-    result: dict[str, Any] = dict(raw)
-    for axis, value in settings.items():
-        if axis == "seed":
-            continue
-        *parents, last = axis_path(axis).split(".")
-        node = result
-        for part in parents:
-            child = node.get(part)
-            node[part] = dict(child) if isinstance(child, Mapping) else {}
-            node = node[part]
-        node[last] = value
-    return result
 
 
 def _validate(raw: Mapping[str, Any]) -> Sweep:

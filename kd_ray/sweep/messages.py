@@ -8,9 +8,11 @@ from pydantic import BaseModel, ValidationError
 
 from kd_ray.sweep.config import GivenTeacher, Sweep, TrainedTeacher, teacher_kind
 from kd_ray.sweep.datasets import DATASET_NAMES
+from kd_ray.sweep.distillation import IMPORT_PATH, OBJECTIVES, objective_kind
 from kd_ray.sweep.source import Location
 
-_TAGS = {*DATASET_NAMES, "constant", "step", "cosine", "sgd", "kd", "trained", "given"}
+_TAGS = {*DATASET_NAMES, "constant", "step", "cosine", "sgd", "trained", "given", "constrained-float", *OBJECTIVES}
+_IMPORTED = "package.module:function"
 
 
 def messages(error: ValidationError, raw: Mapping[str, Any], prefix: Location = ()) -> list[tuple[Location, str]]:
@@ -26,10 +28,13 @@ def messages(error: ValidationError, raw: Mapping[str, Any], prefix: Location = 
         elif item["type"] == "missing":
             message = "is required"
         elif item["type"] in ("union_tag_not_found", "union_tag_invalid"):
-            location = (*location, "name")
-            tags = ", ".join(repr(_tag(model)) for model in _models_at(location[:-1], raw))
-            message = f"must be one of {tags}"
+            is_objective = objective_kind.__name__ in str(item["ctx"].get("discriminator"))
+            tags = [str(_tag(model)) for model in _models_at(location, raw)]
+            location = (*location, "objective" if is_objective else "name")
+            message = f"must be one of {', '.join(repr(_IMPORTED if tag == 'imported' else tag) for tag in tags)}"
             message += f", got {item['ctx']['tag']!r}" if "tag" in item["ctx"] else ""
+        elif item["ctx"].get("pattern") == IMPORT_PATH if "ctx" in item else False:
+            message = f"must look like '{_IMPORTED}', got {item['input']!r}"
         else:
             problem = item["msg"].removeprefix("Value error, ").replace("Input should", "should")
             message = f"{problem.replace('boolean', 'boolean (true or false)')}, got {item['input']!r}"
@@ -61,7 +66,8 @@ def _models_at(location: Location, raw: Mapping[str, Any]) -> list[type[BaseMode
         models = [found for annotation in annotations for found in _models_in(annotation)]
         node = node.get(part) if isinstance(node, Mapping) else None
         if isinstance(node, Mapping):
-            chosen = [model for model in models if _tag(model) in (node.get("name"), teacher_kind(node))]
+            tags = (node.get("name"), teacher_kind(node), objective_kind(node))
+            chosen = [model for model in models if _tag(model) in tags]
             models = chosen or models
     return models
 
@@ -73,16 +79,21 @@ def _models_in(annotation: Any) -> list[type[BaseModel]]:
 
 
 def _tag(model: type[BaseModel]) -> str | None:
-    """The word that chooses this member of a union: its literal `name`, or the kind of teacher."""
+    """The word that chooses this member of a union: its literal `name`, the kind of teacher, or the objective."""
     name = model.model_fields.get("name")
     if name is not None and getattr(name.annotation, "__args__", None):
         return str(name.annotation.__args__[0])  # type: ignore[union-attr]
-    return {TrainedTeacher: "trained", GivenTeacher: "given"}.get(model)
+    named: dict[type[BaseModel], str] = {model: name for name, model in OBJECTIVES.items()}
+    return (named | {TrainedTeacher: "trained", GivenTeacher: "given"}).get(model)
 
 
 def _unknown_key(location: Location, raw: Mapping[str, Any]) -> str:
-    key = str(location[-1])
-    valid = sorted({name for model in _models_at(location[:-1], raw) for name in model.model_fields})
+    models = _models_at(location[:-1], raw)
+    return unknown_key(str(location[-1]), sorted({name for model in models for name in model.model_fields}))
+
+
+def unknown_key(key: str, valid: Sequence[str]) -> str:
+    """What to say of a key that is not among the valid ones."""
     close = difflib.get_close_matches(key, valid, n=1)
     return (
         "unknown or without effect here;"

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from kd_ray.sweep.axes import AXIS_PATHS, OBJECTIVE_PATH, Entry, axis_path
 from kd_ray.sweep.config import GivenTeacher, Sweep, TrainedTeacher
-from kd_ray.sweep.load import AXIS_PATHS, SweepFile
+from kd_ray.sweep.load import SweepFile
 from kd_ray.sweep.spec import Role, TeacherRef, TrialSpec, content_hash
 
 WeightsDigest = Callable[[str], str]
@@ -72,7 +73,12 @@ def expand(file: SweepFile, weights_digest: WeightsDigest) -> tuple[PlannedTrial
     for values in itertools.product(*axes.values()):
         settings = dict(zip(axes, values, strict=True))
         sweep = file.cell(settings)
-        extra = {name: value for name, value in settings.items() if name not in AXIS_PATHS}
+        extra: dict[str, Any] = {}
+        for name, value in settings.items():
+            if axis_path(name) == OBJECTIVE_PATH:
+                extra |= {f"distillation.{own}": setting for own, setting in Entry.of(value).parameters.items()}
+            elif name not in AXIS_PATHS:
+                extra[name] = value
         for trial in _cell_trials(sweep, file.axes["seed"], extra, weights_digest):
             found.setdefault(trial.trial_id, trial)
     order = list(Role)
@@ -89,7 +95,8 @@ def _cell_trials(
         return PlannedTrial(spec=spec, settings=relevant)
 
     seeds = tuple(seeds)
-    teachers = _teachers(sweep, seeds, weights_digest)
+    learns = sweep.distillation is not None and sweep.distillation.NEEDS_TEACHER
+    teachers = _teachers(sweep, seeds, weights_digest) if learns else {}
     distinct = {spec.trial_id: spec for specs in teachers.values() for spec in specs}
     refs = {key: TeacherRef(trial_id=key, model=spec.model, seed=spec.seed) for key, spec in distinct.items()}
     for spec in distinct.values():
@@ -97,15 +104,16 @@ def _cell_trials(
     for seed in seeds:
         if "scratch" in sweep.baselines:
             yield planned(_student(sweep, Role.SCRATCH, seed))
-        for teacher in teachers[seed]:
+        for teacher in teachers.get(seed, ()):
             yield planned(_student(sweep, Role.DISTILLED, seed, refs[teacher.trial_id]))
+        if sweep.distillation is not None and not learns:
+            yield planned(_student(sweep, Role.DISTILLED, seed))
 
 
 def _teachers(sweep: Sweep, seeds: tuple[int, ...], weights_digest: WeightsDigest) -> dict[int, tuple[TrialSpec, ...]]:
     """The teachers each student seed learns from."""
     teacher = sweep.teacher
-    if teacher is None:
-        return dict.fromkeys(seeds, ())
+    assert teacher is not None
     if isinstance(teacher, GivenTeacher):
         digest = weights_digest(teacher.weights)
         given = TrialSpec(
@@ -134,7 +142,7 @@ def _student(sweep: Sweep, role: Role, seed: int, teacher: TeacherRef | None = N
         dataset=sweep.dataset,
         model=sweep.student.model,
         training=sweep.training,
-        distillation=sweep.distillation if teacher else None,
+        distillation=sweep.distillation if role is Role.DISTILLED else None,
         teacher=teacher,
         seed=seed,
     )
@@ -148,7 +156,11 @@ def _concerns(axis: str, role: Role, sweep: Sweep) -> bool:
     if role is Role.TEACHER:
         trains_as_students = isinstance(sweep.teacher, TrainedTeacher) and sweep.teacher.training is None
         return root == "teacher" or (root == "training" and trains_as_students)
-    return root in ("training", "student") or role is Role.DISTILLED
+    if role is not Role.DISTILLED or sweep.distillation is None:
+        return root in ("training", "student")
+    if root == "distillation":
+        return axis.split(".")[1] in type(sweep.distillation).model_fields
+    return root in ("training", "student") or sweep.distillation.NEEDS_TEACHER
 
 
 def even_parts(count: int, size: int) -> list[int]:

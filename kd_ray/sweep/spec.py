@@ -8,13 +8,14 @@ import hashlib
 import json
 from enum import StrEnum
 from functools import cached_property, lru_cache
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field
 
 from kd_ray.sweep.architectures import ModelName
-from kd_ray.sweep.config import Distillation, Training
+from kd_ray.sweep.config import Training
 from kd_ray.sweep.datasets import Dataset
+from kd_ray.sweep.distillation import Distillation, LogitPrecision
 from kd_ray.sweep.fields import Added, Config, Seed
 
 SPEC_VERSION = 1
@@ -110,9 +111,33 @@ class TrialSpec(Config):
         return self.training.epochs if self.training else 0
 
     @property
-    def objective(self) -> Literal["cross_entropy", "kd"]:
+    def objective(self) -> str:
         """Name of the training loss, as the tables show it."""
         return self.distillation.objective if self.distillation else "cross_entropy"
+
+    @property
+    def temperature(self) -> float | None:
+        """T of the distillation term, where there is one."""
+        value: float | None = getattr(self.distillation, "temperature", None)
+        return value
+
+    @property
+    def alpha(self) -> float | None:
+        """Weight of the distillation term, where there is one."""
+        value: float | None = getattr(self.distillation, "alpha", None)
+        return value
+
+    @property
+    def t_squared(self) -> bool | None:
+        """Whether the distillation term is multiplied by T², where there is one."""
+        value: bool | None = getattr(self.distillation, "t_squared", None)
+        return value
+
+    @property
+    def teacher_logits(self) -> LogitPrecision:
+        """Precision of the teacher's logits."""
+        value: LogitPrecision = getattr(self.distillation, "teacher_logits", "fp32")
+        return value
 
     def stream_key(self) -> str:
         """Trials with equal keys see the same batches in the same order, so one stream can serve them side by side."""
@@ -124,8 +149,10 @@ class TrialSpec(Config):
         """One short line for people: `distilled lenet5 T=4 alpha=0.9 seed=1`."""
         words = [self.role.value, self.model]
         if self.distillation:
-            words += [f"T={self.distillation.temperature:g}", f"alpha={self.distillation.alpha:g}"]
-            words += [] if self.distillation.t_squared else ["no T²"]
+            words += [] if self.objective == "kd" else [self.objective]
+            words += [] if self.temperature is None else [f"T={self.temperature:g}"]
+            words += [] if self.alpha is None else [f"alpha={self.alpha:g}"]
+            words += ["no T²"] if self.t_squared is False else []
         if self.teacher and self.teacher.seed is not None and self.teacher.seed != self.seed:
             words.append(f"teacher_seed={self.teacher.seed}")
         if self.seed is not None:

@@ -17,7 +17,8 @@ from torchvision.transforms import v2
 
 from kd_ray.data.images import ImageData, Split
 from kd_ray.distill.student import learning_rate
-from kd_ray.sweep.config import Augmentation, Distillation, Training
+from kd_ray.sweep.config import Augmentation, Training
+from kd_ray.sweep.distillation import KnowledgeDistillation
 from tests.benchmarks.laps import Clock, Contestant, take_turns
 
 _PROBE_ROUNDS = 3
@@ -87,7 +88,7 @@ def train(
     teacher: nn.Module | None,
     batches: DataLoader[tuple[Tensor, int]],
     training: Training,
-    distillation: Distillation | None,
+    distillation: KnowledgeDistillation | None,
     settings: Settings,
 ) -> Iterator[EpochLine]:
     """Train to the last epoch, one at a time."""
@@ -158,7 +159,7 @@ def _factor(training: Training, steps: int, step: int) -> float:
     return learning_rate(training, step, steps) / training.optimizer.lr
 
 
-def _kd(student_BC: Tensor, teacher_BC: Tensor, hard: Tensor, settings: Distillation) -> Tensor:
+def _kd(student_BC: Tensor, teacher_BC: Tensor, hard: Tensor, settings: KnowledgeDistillation) -> Tensor:
     temperature = settings.temperature
     soft = functional.kl_div(
         functional.log_softmax(student_BC / temperature, dim=1),

@@ -94,6 +94,7 @@ def plain_sweep(sweep: Path, data_root: Path, threads: int, trials: int) -> None
 
     from kd_ray.data.load import load_dataset
     from kd_ray.models import build_model
+    from kd_ray.sweep.distillation import KnowledgeDistillation
     from kd_ray.sweep.load import load_sweep
     from kd_ray.sweep.plan import expand
     from tests.benchmarks import plain
@@ -113,7 +114,9 @@ def plain_sweep(sweep: Path, data_root: Path, threads: int, trials: int) -> None
             data, data.train, spec.training.augmentation, batch_size=spec.training.batch_size, num_workers=0
         )
         teacher = trained[spec.teacher.trial_id] if spec.teacher else None
-        for _ in plain.train(model, teacher, batches, spec.training, spec.distillation, settings):
+        loss = spec.distillation
+        assert loss is None or isinstance(loss, KnowledgeDistillation)
+        for _ in plain.train(model, teacher, batches, spec.training, loss, settings):
             pass
         test = plain.loader(data, data.test, "none", batch_size=500, num_workers=0, shuffle=False)
         plain.accuracy_on(model, test, settings)

@@ -418,7 +418,7 @@ class _HungryWorker(SyntheticWorker):
     """Ends its own process as the kernel does when memory is short, as soon as it trains the hungry trial."""
 
     def begin(self, specs: Sequence[TrialSpec], load_state: LoadState, on_failure: OnFailure) -> PackTraining:
-        if any(spec.distillation and spec.distillation.temperature == HUNGRY for spec in specs):
+        if any(spec.temperature == HUNGRY for spec in specs):
             os.kill(os.getpid(), signal.SIGKILL)
         return super().begin(specs, load_state, on_failure)
 

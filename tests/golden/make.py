@@ -37,8 +37,8 @@ def rates(spec: TrialSpec, rng: np.random.Generator) -> npt.NDArray[np.float64]:
     base_C = np.array([0.8, 0.8, 0.7]) + rng.normal(0, 0.02, 3)
     if spec.role is Role.TEACHER:
         base_C += 0.15
-    if spec.distillation is not None:
-        shift = min(spec.distillation.temperature, 10) / 50
+    if spec.temperature is not None:
+        shift = min(spec.temperature, 10) / 50
         base_C += [shift / 2, -2 * shift, 0]
     return np.clip(base_C, 0, 1)
 

@@ -5,6 +5,7 @@ rounding leaves is far below what any mistake would. In float32 a few steps of L
 """
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import pytest
 import torch
@@ -14,12 +15,19 @@ from kd_ray.distill import checkpoint
 from kd_ray.distill.device import make_deterministic
 from kd_ray.distill.fit import _step
 from kd_ray.distill.grouped import Group, GroupLoss, grouped_model
-from kd_ray.distill.objectives import student_loss
+from kd_ray.distill.objectives import Background, Context, student_loss
 from kd_ray.distill.stream import PADDING, Batch, ResidentData, ResidentSplit
 from kd_ray.distill.student import Student, new_student
 from kd_ray.errors import TrialError
-from kd_ray.sweep.config import KnowledgeDistillation, Training
+from kd_ray.sweep.config import Training
 from kd_ray.sweep.datasets import TrifeatureDataset
+from kd_ray.sweep.distillation import (
+    DecoupledDistillation,
+    Distillation,
+    KnowledgeDistillation,
+    LabelSmoothing,
+    LongTailedDistillation,
+)
 from kd_ray.sweep.spec import Role, TeacherRef, TrialSpec
 
 CPU = torch.device("cpu")
@@ -310,3 +318,27 @@ def test_students_that_cannot_step_together_are_refused() -> None:
 def test_a_network_that_cannot_be_grouped_is_named(model: nn.Module, reason: str) -> None:
     with pytest.raises(TrialError, match=f"model other cannot be trained as a group: {reason}; LeNet and the ResNets"):
         grouped_model([model], name="other")
+
+
+def test_a_group_with_other_objectives_takes_each_students_own_loss() -> None:
+    """Only `kd` has a form for all students at once; what an objective looks at besides logits reaches it."""
+    (batch, teacher_BC), _ = make_batches(2, dtype=torch.float64)
+    soft: dict[str, Any] = {"temperature": 3.0, "alpha": 0.7, "t_squared": True}
+    asked: list[Distillation | None] = [
+        KnowledgeDistillation(**soft),
+        DecoupledDistillation(objective="dkd", **soft),
+        LongTailedDistillation(objective="ltkd", **soft),
+        LabelSmoothing(objective="label_smoothing", smoothing=0.2),
+        None,
+    ]
+    teachers = [teacher_BC, teacher_BC, teacher_BC, None, None]
+    context = Context(samples_B=torch.arange(16), background=Background(class_counts_C=torch.tensor([3, 2, 1])))
+    contexts = [None, None, context, None, None]
+    logits_KCB = torch.randn(5, CLASSES, 16, dtype=torch.float64, requires_grad=True)
+    losses_KL = GroupLoss(asked)(logits_KCB, teachers, batch.labels_B, contexts)
+    assert losses_KL.shape == (5, 4)
+    for k, one in enumerate(asked):
+        loss = student_loss(logits_KCB[k].t(), teachers[k], batch.labels_B, one, contexts[k])
+        expected = torch.stack([loss.total, *loss.terms.values()])
+        torch.testing.assert_close(losses_KL[k, : len(expected)], expected, rtol=1e-12, atol=1e-14)
+        assert not losses_KL[k, len(expected) :].any()

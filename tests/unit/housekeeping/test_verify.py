@@ -180,7 +180,7 @@ def test_records_of_another_version_are_named_and_stay(whole: Store, monkeypatch
     monkeypatch.setattr(record, "RECORD_VERSION", 99)
     report = verify(whole, with_tables=False)
     assert {problem.key for problem in report.problems} == {record_key(trial_id) for trial_id in IDS[:7]}
-    assert all("another version" in problem.what or "reads 99" in problem.what for problem in report.problems)
+    assert all("another version" in problem.what or "reads 2 and 99" in problem.what for problem in report.problems)
     before = contents(whole)
     assert len(repair(whole, verify(whole)).left) >= 7
     assert contents(whole) == before

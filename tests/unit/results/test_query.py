@@ -16,7 +16,7 @@ from tests.fakes import CLASSES, LABELS_N, commit_trials, make_sweep, plan_trial
 
 NAMES = (
     "trials, class_metrics, group_metrics, fairness_metrics, epochs, predictions, samples, comparisons, "
-    "teacher_disagreement, disagreement(a, b), disagreement_matrix(a, b)"
+    "teacher_disagreement, teacher_errors, calibration, class_shares, worst_classes(k), disagreement(a, b), disagreement_matrix(a, b)"
 )
 TRIALS = plan_trials(make_sweep())
 
@@ -47,9 +47,7 @@ def test_sql_sees_every_table(results: Results) -> None:
 
 def test_aggregate_by_sql_is_that_by_hand(results: Results) -> None:
     expected = {
-        t.trial_id: float(np.mean(random_predictions(t.spec) == LABELS_N))
-        for t in TRIALS
-        if t.spec.distillation and t.spec.distillation.temperature == 4
+        t.trial_id: float(np.mean(random_predictions(t.spec) == LABELS_N)) for t in TRIALS if t.spec.temperature == 4
     }
     ((mean, n),) = rows(results, "SELECT avg(accuracy), count(*) FROM trials WHERE temperature = 4")
     assert n == len(expected) == 2
@@ -260,7 +258,7 @@ def test_empty_store_gives_empty_tables(empty: Results) -> None:
 @pytest.mark.parametrize("which", ["results", "empty"])
 def test_show_tables_names_all(which: str, request: pytest.FixtureRequest) -> None:
     found = {row[0] for row in rows(request.getfixturevalue(which), "SHOW TABLES")}
-    assert found == {*QUERIED, "teacher_disagreement"}
+    assert found == {*QUERIED, "teacher_disagreement", "teacher_errors", "calibration", "class_shares"}
 
 
 def test_statement_without_an_answer_says_ok(results: Results) -> None:

@@ -178,13 +178,29 @@ def test_record_of_another_version_is_refused_and_not_called_damaged(store: Stor
     """Guards the version check of `decode_record`, which comes before the columns are looked at: other versions have others."""
     table = decode_table(encode_record(make_record()))
     trial_id = make_record().trial_id
-    for version in (1, 3):
+    for version in (1, 4):
         other = table.set_column(0, table.schema.field(0), pa.array([version], type=pa.int32()))
         for whole in (other, other.drop_columns(["provenance"])):
             store.put(record_key(trial_id), encode_table(whole))
-            expected = f"'{record_key(trial_id)}' has record_version {version}, and this kd_ray reads 2$"
+            expected = f"'{record_key(trial_id)}' has record_version {version}, and this kd_ray reads 2 and 3$"
             with pytest.raises(OtherVersionError, match=expected):
                 read_record(store, trial_id)
+
+
+def test_record_of_version_2_is_read_without_what_an_objective_held_of_each_class() -> None:
+    """Guard: trials of older stores must not be trained again."""
+    record = make_record()
+    table = decode_table(encode_record(record)).drop_columns(["per_class"])
+    older = table.set_column(0, table.schema.field(0), pa.array([2], type=pa.int32()))
+    again = decode_record(encode_table(older))
+    assert again.per_class == {}
+    assert again.spec == record.spec
+    assert again.epochs == record.epochs
+
+
+def test_what_an_objective_held_of_each_class_is_kept() -> None:
+    held = {"class_alpha": (0.9, 0.45, 1 / 3), "held_out_n": (3.0, 0.0, 2.0)}
+    assert decode_record(encode_record(make_record(per_class=held))).per_class == held
 
 
 def test_record_whose_answer_was_lost_is_committed(store: Store) -> None:

@@ -21,7 +21,7 @@ def test_schema_describes_every_field() -> None:
     assert schema["title"] == "kd_ray sweep"
     assert schema["additionalProperties"] is False
     assert schema["required"] == ["name", "dataset", "student", "training", "grid"]
-    assert "required" not in schema["$defs"]["KnowledgeDistillation"]
+    assert "required" not in schema["$defs"]["Distillation"]
     undescribed = [
         f"{name}.{field}"
         for name, model in {**schema["$defs"], "Sweep": schema}.items()

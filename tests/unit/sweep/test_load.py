@@ -9,6 +9,7 @@ from kd_ray.errors import SweepError
 from kd_ray.sweep.architectures import ARCHITECTURES
 from kd_ray.sweep.config import GivenTeacher
 from kd_ray.sweep.datasets import Cifar10Dataset, TrifeatureDataset
+from kd_ray.sweep.distillation import KnowledgeDistillation
 from kd_ray.sweep.load import load_sweep, parse_dataset, parse_sweep
 from tests.fakes import SWEEP_YAML, make_sweep, plan_trials
 
@@ -190,7 +191,8 @@ def refusal(text: str, *overrides: str) -> str:
         (
             TEMPERATURES,
             TEMPERATURES + "  objective: [kd, other]\n",
-            "16: grid.objective[1]: should be 'kd', got 'other'",
+            "16: grid.objective[1]: must be one of 'kd', 'kd_shuffled', 'label_smoothing', 'dkd', 'logit_standardization', 'ltkd', "
+            "'kd_pt', 'kd_sim', 'kd_topk', 'iad', 'kd_groups', 'ada_alpha', 'ada_margin', 'package.module:function', got 'other'",
         ),
     ],
 )
@@ -205,7 +207,7 @@ def test_grid_alpha_with_zero_and_several_temperatures_is_refused() -> None:
 
 def test_alpha_zero_with_one_temperature_is_accepted() -> None:
     file = make_sweep(changed(("alpha: 0.9", "alpha: 0"), ("temperature: [1, 4]", "temperature: [4]")))
-    assert file.sweep.distillation is not None
+    assert isinstance(file.sweep.distillation, KnowledgeDistillation)
     assert file.sweep.distillation.alpha == 0.0
 
 
@@ -444,7 +446,7 @@ def test_axes_keep_the_order_of_the_file() -> None:
 
 def test_cell_puts_values_in_their_places() -> None:
     cell = make_sweep().cell({"temperature": 7, "training.epochs": 9})
-    assert cell.distillation is not None
+    assert isinstance(cell.distillation, KnowledgeDistillation)
     assert (cell.distillation.temperature, cell.training.epochs) == (7.0, 9)
 
 

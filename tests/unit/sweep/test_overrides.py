@@ -3,6 +3,7 @@
 import pytest
 
 from kd_ray.errors import SweepError
+from kd_ray.sweep.distillation import KnowledgeDistillation
 from tests.fakes import make_sweep
 
 
@@ -41,7 +42,7 @@ def test_grid_axis_with_dots_is_one_axis() -> None:
 def test_null_removes_a_key() -> None:
     file = make_sweep(overrides=["grid.temperature=null", "distillation.temperature=3"])
     assert list(file.axes) == ["seed"]
-    assert file.sweep.distillation is not None
+    assert isinstance(file.sweep.distillation, KnowledgeDistillation)
     assert file.sweep.distillation.temperature == 3.0
 
 

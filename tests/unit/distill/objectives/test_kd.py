@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kd_ray.distill.objectives import distillation_loss, kd_loss, scratch_loss, student_loss
-from kd_ray.sweep.config import KnowledgeDistillation
+from kd_ray.sweep.distillation import KnowledgeDistillation
 
 STUDENT = torch.tensor([[1.0, 2.0, 0.5], [0.0, -1.0, 3.0]], dtype=torch.float64, requires_grad=True)
 TEACHER = torch.tensor([[2.0, 1.0, 0.0], [-1.0, 0.5, 2.0]], dtype=torch.float64)

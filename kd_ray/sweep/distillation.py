@@ -1,0 +1,293 @@
+"""The training losses of distilled students, as settings: one small class for each objective, told apart by `objective`.
+
+What they mean as formulas of logits stands in `kd_ray/distill/objectives/`, a module for each family. In the formulas below KL_T is
+KL(p(teacher; T) ‖ p(student; T)) with p(z; T) = softmax(z / T), CE the cross-entropy with the hard labels at T = 1, and
+
+    kd = alpha · [T²] · KL_T + (1 − alpha) · CE.
+
+alpha weighs the distillation term, as in Mohammadshahi & Ioannou 2025; where a source weighs the two terms independently, its ratio is
+alpha : 1 − alpha here. A name has one meaning in all classes, so that a sweep can give it once for several objectives.
+"""
+
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
+
+from pydantic import Discriminator, Field, JsonValue, PositiveFloat, PositiveInt, Tag, model_validator
+
+from kd_ray.sweep.fields import Added, Config, UnitInterval, refuse
+
+LogitPrecision = Literal["fp32", "fp16"]
+NonNegativeFloat = Annotated[float, Field(ge=0)]
+
+_MIXED = ("cross_entropy", "distillation")
+
+
+class _Objective(Config):
+    TERMS: ClassVar[tuple[str, ...]] = _MIXED
+    """Names of the terms of the loss, in a fixed order; each becomes a column of `epochs`."""
+    NEEDS_TEACHER: ClassVar[bool] = True
+    """Whether it learns from a teacher's logits."""
+
+    @property
+    def needs_held_out(self) -> bool:
+        """Whether it follows what a teacher does on the validation split, class by class."""
+        return False
+
+
+class _Soft(_Objective):
+    temperature: PositiveFloat
+    """T of both softmaxes in the distillation term."""
+    alpha: UnitInterval
+    """Weight of the distillation term, as in Mohammadshahi & Ioannou; other code bases use it for the other term."""
+    t_squared: bool
+    """Multiply the distillation term by T², so that its gradient does not vanish as T grows."""
+    teacher_logits: Annotated[LogitPrecision, Added("fp32")] = "fp32"
+    """`fp16` rounds the teacher's logits to half precision, which halves the table of them; refused where that changes the teacher."""
+
+
+class KnowledgeDistillation(_Soft):
+    """The loss of Hinton et al. 2015: alpha · L_distill + (1 − alpha) · cross-entropy."""
+
+    objective: Literal["kd"] = "kd"
+
+
+class ShuffledDistillation(_Soft):
+    """Control: `kd` with the teacher's logits of another training sample, chosen by a permutation that the trial's seed fixes.
+
+    What remains of the teacher is how its answers are distributed; what it says about a sample is gone. Ours.
+    """
+
+    objective: Literal["kd_shuffled"]
+    within_class: bool = False
+    """Permute among the samples of a class only: what the teacher says of a class stays, what it says of a sample goes."""
+
+
+class LabelSmoothing(_Objective):
+    """Control without a teacher: cross-entropy with (1 − smoothing) · onehot + smoothing / K (Szegedy et al. 2016)."""
+
+    TERMS = ("cross_entropy", "uniform")
+    NEEDS_TEACHER = False
+    objective: Literal["label_smoothing"]
+    smoothing: Annotated[float, Field(gt=0, lt=1)]
+    """Mass of the target that is spread evenly over all K classes, the true one included."""
+
+
+class DecoupledDistillation(_Soft):
+    """DKD (Zhao et al., CVPR 2022): alpha · [T²] · (target_weight · TCKD + beta · NCKD) + (1 − alpha) · CE.
+
+    TCKD is the KL of (true class, all others), NCKD that among the others; KL_T = TCKD + (1 − p_teacher(y; T)) · NCKD. The released code
+    has T² and the cross-entropy at weight 1, and a linear warm-up of the distillation term, which is not offered here.
+    """
+
+    TERMS = ("cross_entropy", "target_class", "non_target_class")
+    objective: Literal["dkd"]
+    target_weight: NonNegativeFloat = 1.0
+    """Weight of TCKD; the paper calls it alpha."""
+    beta: NonNegativeFloat | Literal["coupled"] = 8.0
+    """Weight of NCKD; `coupled` is 1 − p_teacher(y; T) of each sample, which with target_weight 1 gives `kd`."""
+
+
+class StandardizedDistillation(_Soft):
+    """Logit standardisation (Sun et al., CVPR 2024): `kd` on logits minus their mean, divided by their standard deviation + 1e-7.
+
+    Both are taken over the classes of a sample, the deviation with K − 1, as in the released code. The cross-entropy sees plain logits.
+    """
+
+    objective: Literal["logit_standardization"]
+
+
+class LongTailedDistillation(_Soft):
+    """LTKD (arXiv 2506.18496): alpha · [T²] · (between_weight · between + Σ_G w_G · KL_G) + (1 − alpha) · CE.
+
+    G runs over head, medium and tail classes by their counts in the training split (33, 34 and 33 %). `between` is the KL of the groups'
+    masses, KL_G that within a group. Formulas from notes on the paper, not its text; its weights are unknown to us, the defaults are ours.
+    """
+
+    TERMS = ("cross_entropy", "between_groups", "within_groups")
+    objective: Literal["ltkd"]
+    rebalance: bool = True
+    """Rescale the teacher's group masses in `between` so that their sums over the batch are equal, then renormalise each sample."""
+    between_weight: NonNegativeFloat = 1.0
+    """Weight of the KL between groups."""
+    within_weight: NonNegativeFloat | Literal["teacher_mass"] = 1.0
+    """w_G: one constant, or the teacher's mass of the group, which with `rebalance: false` and between_weight 1 gives `kd`."""
+
+
+class TrueProbabilityDistillation(_Soft):
+    """KD-pt style (after Tang et al. 2020): `kd` from a teacher of which only the probability of the true class is kept.
+
+    The others share the rest evenly. Isolates the rescaling of gradients by difficulty. Recalled, not read in the paper.
+    """
+
+    objective: Literal["kd_pt"]
+
+
+class SimilarityDistillation(_Soft):
+    """KD-sim style (after Tang et al. 2020): `kd` with softmax(cos(w_y, w_j)^power / similarity_temperature) over j as the target.
+
+    w are the rows of the teacher's last linear layer. Isolates relations between classes. Recalled, not read in the paper; defaults ours.
+    """
+
+    objective: Literal["kd_sim"]
+    power: PositiveInt = 1
+    """Power of the cosine similarity."""
+    similarity_temperature: PositiveFloat = 0.3
+    """Temperature of the softmax over similarities; smaller is closer to the hard labels."""
+
+
+class TopKDistillation(_Soft):
+    """KD-topk style (after Tang et al. 2020): `kd` from the teacher's k largest probabilities, the rest spread evenly over the others.
+
+    Recalled, not read in the paper.
+    """
+
+    objective: Literal["kd_topk"]
+    k: PositiveInt
+    """Classes kept, fewer than there are."""
+
+
+class TrustedDistillation(_Soft):
+    """Trust in the style of IAD (Zhu et al., ICLR 2022) on natural inputs: `kd` with alpha · p_teacher(y | x; T = 1)^trust_exponent.
+
+    The paper gives the rest of the weight to the student's own prediction on the natural input, which says nothing without an attack; here
+    it goes to the hard labels. trust_exponent 0 gives `kd`.
+    """
+
+    objective: Literal["iad"]
+    trust_exponent: NonNegativeFloat = 0.1
+    """Exponent, β in the paper; 0.1 as in its code."""
+
+
+class GroupDistillation(_Soft):
+    """Fairness-aware: `kd` whose mean over the batch is a weighted mean over the groups of a sensitive feature. Ours.
+
+    Σ_g w_g · L_g with L_g the mean of `kd` over the batch's members of group g, and w = softmax over the batch's groups of
+    sharpness · L_g, through which no gradient flows. In the style of group DRO (Sagawa et al. 2020), but without memory between steps.
+    """
+
+    TERMS = (*_MIXED, "worst_group")
+    objective: Literal["kd_groups"]
+    feature: Annotated[str, Field(min_length=1)]
+    """Sensitive feature of the data set whose groups count; a sample of several groups counts in each, one of none in none."""
+    sharpness: NonNegativeFloat = 0.0
+    """0 weighs all groups alike, whatever their size; the larger, the nearer to the worst group alone."""
+
+
+class _Reliable(_Soft):
+    statistic: Literal["margin", "accuracy"] = "margin"
+    """What reliability on a class is: the mean of p(y) − max of the other p at T = 1, or the accuracy; of the teacher on the validation
+    split's samples of the class."""
+    shrinkage: NonNegativeFloat = 10.0
+    """Samples' worth of the mean over all classes that is mixed into each class, so that few held-out samples cannot say much."""
+
+    @property
+    def needs_held_out(self) -> bool:
+        """True: on its own training data a teacher is reliable on every class."""
+        return True
+
+
+class AdaAlpha(_Reliable):
+    """In the style of AdaAlpha (Lukasik et al., TMLR 2022): `kd` with an alpha for each class that falls where the teacher is unreliable.
+
+    The paper's exact map could not be confirmed. Ours, from the reliability s_y after shrinkage: `relative`, alpha · max(0, s_y) / max s;
+    `absolute`, alpha · max(0, s_y); then clipped to [min_alpha, max_alpha].
+    """
+
+    objective: Literal["ada_alpha"]
+    alpha_map: Literal["relative", "absolute"] = "relative"
+    """`relative`: the most reliable class has alpha, so a constant reliability gives `kd`; `absolute`: reliability times alpha."""
+    min_alpha: UnitInterval = 0.0
+    """Least weight of the distillation term in any class."""
+    max_alpha: UnitInterval = 1.0
+    """Largest weight of the distillation term in any class."""
+
+    @model_validator(mode="after")
+    def _bounds_are_in_order(self) -> Self:
+        if self.min_alpha > self.max_alpha:
+            raise refuse("min_alpha", f"must not be above max_alpha = {self.max_alpha}, got {self.min_alpha}")
+        return self
+
+
+class AdaMargin(_Reliable):
+    """In the style of AdaMargin (Lukasik et al., TMLR 2022): `kd` whose cross-entropy asks for a margin where the teacher is unreliable.
+
+    The paper's exact map could not be confirmed. Ours: log(1 + Σ_{j ≠ y} exp(m_y + z_j − z_y)) in place of the cross-entropy, with
+    m_y = min(max_margin, margin_scale · (1 − max(0, s_y) / max s)): none for the most reliable class, so a constant reliability gives `kd`.
+    """
+
+    TERMS = ("cross_entropy", "margin_cross_entropy", "distillation")
+    objective: Literal["ada_margin"]
+    margin_scale: NonNegativeFloat = 1.0
+    """Margin, in logits, of a class on which the teacher is not reliable at all."""
+    max_margin: NonNegativeFloat = 5.0
+    """Largest margin of any class, in logits."""
+
+
+IMPORT_PATH = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$"
+
+
+class ImportedObjective(_Objective):
+    """A function of yours, by its import path: the sum of the terms it returns.
+
+    Sweep files and stores cannot make anything run that was not installed for this: the workers look the path up among the entry points
+    `kd_ray.objectives` of the distributions installed there, and import nothing else.
+    """
+
+    objective: Annotated[str, Field(pattern=IMPORT_PATH)]
+    """`package.module:function`."""
+    terms: Annotated[tuple[str, ...], Field(min_length=1)]
+    """Names of the terms that the function returns."""
+    parameters: Annotated[dict[str, JsonValue], Field(default_factory=dict)]
+    """What the function gets as `parameters`; part of the trial's identity."""
+    version: str | None = None
+    """Version of the distribution that offers it; workers with another one refuse. Part of the identity, so raise it with the code."""
+    class_statistics: bool = False
+    """Hand it the teacher's accuracy and margin on the validation split, class by class."""
+    teacher_logits: LogitPrecision = "fp32"
+    """As in `kd`."""
+
+    @property
+    def needs_held_out(self) -> bool:
+        """As the sweep asks."""
+        return self.class_statistics
+
+    @model_validator(mode="after")
+    def _terms_differ(self) -> Self:
+        if len(set(self.terms)) != len(self.terms):
+            raise refuse("terms", f"repeats a value: {list(self.terms)}")
+        return self
+
+
+def term_names_of(settings: "Distillation") -> tuple[str, ...]:
+    """Names of the terms of the loss, in a fixed order."""
+    return settings.terms if isinstance(settings, ImportedObjective) else settings.TERMS
+
+
+def objective_kind(value: Any) -> str:
+    """The tag of the union: the name of the objective, `kd` where none is given, `imported` for an import path."""
+    name = value.get("objective", "kd") if isinstance(value, dict) else getattr(value, "objective", "kd")
+    return "imported" if ":" in str(name) else str(name)
+
+
+Distillation = Annotated[
+    Annotated[KnowledgeDistillation, Tag("kd")]
+    | Annotated[ShuffledDistillation, Tag("kd_shuffled")]
+    | Annotated[LabelSmoothing, Tag("label_smoothing")]
+    | Annotated[DecoupledDistillation, Tag("dkd")]
+    | Annotated[StandardizedDistillation, Tag("logit_standardization")]
+    | Annotated[LongTailedDistillation, Tag("ltkd")]
+    | Annotated[TrueProbabilityDistillation, Tag("kd_pt")]
+    | Annotated[SimilarityDistillation, Tag("kd_sim")]
+    | Annotated[TopKDistillation, Tag("kd_topk")]
+    | Annotated[TrustedDistillation, Tag("iad")]
+    | Annotated[GroupDistillation, Tag("kd_groups")]
+    | Annotated[AdaAlpha, Tag("ada_alpha")]
+    | Annotated[AdaMargin, Tag("ada_margin")]
+    | Annotated[ImportedObjective, Tag("imported")],
+    Discriminator(objective_kind),
+]
+"""The training loss of a distilled student, told apart by `objective`."""
+
+OBJECTIVES: dict[str, type[_Objective]] = {
+    get_args(member)[1].tag: get_args(member)[0] for member in get_args(get_args(Distillation)[0])
+}
+"""Settings of each objective by its name; `imported` stands for every import path."""
