@@ -306,14 +306,17 @@ def json_schema() -> dict[str, Any]:
     # One objective for all members of the union: a sweep with several objectives gives their settings side by side, and the grid supplies
     # others, so none is required.
     names = [name for name in OBJECTIVES if name != "imported"]
-    members = [schema["$defs"].pop(model.__name__) for model in OBJECTIVES.values()]
-    properties: dict[str, Any] = {key: value for member in members for key, value in member["properties"].items()}
+    members = {name: schema["$defs"].pop(model.__name__) for name, model in OBJECTIVES.items()}
+    properties: dict[str, Any] = {}
+    for member in members.values():
+        properties |= member["properties"]
+    meanings = "\n\n".join(f"{name}: {member['description']}" for name, member in members.items())
     properties["objective"] = {"anyOf": [{"enum": names}, properties["objective"]], "default": "kd"}
     schema["$defs"]["Distillation"] = {
         "type": "object",
         "additionalProperties": False,
         "properties": properties,
-        "description": "The training loss of distilled students.",
+        "description": f"The training loss of distilled students, by objective.\n\n{meanings}",
     }
     schema["properties"]["distillation"] |= {"anyOf": [{"$ref": "#/$defs/Distillation"}, {"type": "null"}]}
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"

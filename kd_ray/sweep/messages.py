@@ -33,7 +33,7 @@ def messages(error: ValidationError, raw: Mapping[str, Any], prefix: Location = 
             location = (*location, "objective" if is_objective else "name")
             message = f"must be one of {', '.join(repr(_IMPORTED if tag == 'imported' else tag) for tag in tags)}"
             message += f", got {item['ctx']['tag']!r}" if "tag" in item["ctx"] else ""
-        elif item["ctx"].get("pattern") == IMPORT_PATH if "ctx" in item else False:
+        elif item.get("ctx", {}).get("pattern") == IMPORT_PATH:
             message = f"must look like '{_IMPORTED}', got {item['input']!r}"
         else:
             problem = item["msg"].removeprefix("Value error, ").replace("Input should", "should")

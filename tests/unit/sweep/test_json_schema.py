@@ -7,6 +7,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from kd_ray.sweep.config import json_schema
+from kd_ray.sweep.distillation import OBJECTIVES
 from tests.fakes import SWEEP_YAML
 
 SWEEPS = sorted((Path(__file__).parents[3] / "sweeps").glob("*.yaml"))
@@ -22,6 +23,7 @@ def test_schema_describes_every_field() -> None:
     assert schema["additionalProperties"] is False
     assert schema["required"] == ["name", "dataset", "student", "training", "grid"]
     assert "required" not in schema["$defs"]["Distillation"]
+    assert all(f"\n\n{name}: " in schema["$defs"]["Distillation"]["description"] for name in OBJECTIVES)
     undescribed = [
         f"{name}.{field}"
         for name, model in {**schema["$defs"], "Sweep": schema}.items()
