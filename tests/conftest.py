@@ -3,9 +3,14 @@
 import os
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from kd_ray.results.store import Store, open_store
+
+# How long an example takes is the machine's affair; tests run side by side.
+hypothesis.settings.register_profile("kd_ray", deadline=None)
+hypothesis.settings.load_profile("kd_ray")
 
 _REPOSITORY = Path(__file__).resolve().parents[1]
 _ON_REQUEST = ("chaos", "calibration")
