@@ -49,7 +49,7 @@ def test_sweep_file_of_the_readme_is_the_quick_sweep() -> None:
 
 
 def test_data_set_of_the_readme_is_one() -> None:
-    _, text = blocks("yaml")
+    (text,) = [block for block in blocks("yaml") if "name: manifest" in block]
     raw, _ = read_yaml(text, "README.md")
     dataset = TypeAdapter(ManifestDataset).validate_json(json.dumps(raw["dataset"]))
     assert dataset.bins[0].names == ("<18", "18-40", "40-60", ">=60")

@@ -90,7 +90,7 @@ def _write(folder: Path, loaded: LoadedData) -> None:
             tensors |= {f"{name}.images": split.images_NHWC, f"{name}.labels": split.labels_N}
     for name, groups in loaded.resident.sensitive_features.items():
         tensors[f"train.members.{name}"] = torch.from_numpy(groups.membership_NG)
-    save_file(tensors, folder / _TENSORS)
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / _TENSORS)
     write_samples(open_store(folder), loaded.dataset_id, loaded.samples)
 
 
