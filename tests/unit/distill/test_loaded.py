@@ -73,9 +73,11 @@ def _copied(folder: Path) -> Iterator[tuple[Path, int]]:
 
 
 def test_the_second_worker_does_not_load(trifeature_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    load_data(DATASET, trifeature_root, CPU)
+    first = load_data(DATASET, trifeature_root, CPU)
     monkeypatch.setattr(loaded, "load_dataset", _must_not_be_called)
-    load_data(DATASET, trifeature_root, CPU)
+    second = load_data(DATASET, trifeature_root, CPU)
+    for (name, a), (_, b) in zip(parts(first), parts(second), strict=True):
+        assert torch.equal(a, b), name
 
 
 def _must_not_be_called(*args: object, **kwargs: object) -> None:
