@@ -84,3 +84,14 @@ def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str], *,
         output = process.stdout.read() if process.stdout else ""
         raise AssertionError(f"the process ended with {process.returncode} before the condition held:\n{output}")
     raise AssertionError(f"the condition did not hold within {timeout_s} s")
+
+
+def freeze_when(condition: Callable[[], bool], process: subprocess.Popen[str], *, timeout_s: float = 120) -> None:
+    """Stop the process (SIGSTOP) while the condition holds, which a look at a running process cannot tell: it may have moved on since."""
+    for _ in range(100):
+        wait_until(condition, process, timeout_s=timeout_s)
+        os.kill(process.pid, signal.SIGSTOP)
+        if condition():
+            return
+        os.kill(process.pid, signal.SIGCONT)
+    raise AssertionError("the condition never held for long enough to stop the process in it")

