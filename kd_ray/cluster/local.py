@@ -1,12 +1,13 @@
 """Runs packs one after another in this process, without Ray: for debugging, and for a first cell."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Self
 
 from kd_ray.cluster.queue import PackQueue
 from kd_ray.cluster.runner import Interrupts, Job, Observer, WorkerFactory, probe_students, training_worker
 from kd_ray.distill.pack import run_pack
+from kd_ray.distill.training import PackWorker
 from kd_ray.results.probe import Probe
 from kd_ray.sweep.config import Placement
 from kd_ray.sweep.spec import TrialSpec
@@ -37,10 +38,13 @@ class LocalRunner:
 
     def run(self, queue: PackQueue, job: Job, observer: Observer, interrupts: Interrupts) -> None:
         """Run the packs in the order of the queue."""
-        worker = self.worker(job)
+        workers: dict[bool, PackWorker] = {}
         while not interrupts.requested() and (pack := queue.take()) is not None:
             observer.started(pack)
-            steps = run_pack(pack, worker)
+            key = pack.is_teacher and job.placement.teacher is not None
+            if key not in workers:
+                workers[key] = self.worker(replace(job, placement=job.placement.of(is_teacher=pack.is_teacher)))
+            steps = run_pack(pack, workers[key])
             try:
                 for progress in steps:
                     observer.progressed(progress)

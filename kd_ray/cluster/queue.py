@@ -5,7 +5,7 @@ times, and in two halves until the trial that kills its worker is alone. A pack 
 """
 
 from collections import deque
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from kd_ray.sweep.plan import Pack, PlannedTrial
@@ -32,10 +32,12 @@ class PackQueue:
         """A queue of packs, in the order in which they should start."""
         return cls(waiting=deque(packs), done=set(done), max_retries=max_retries)
 
-    def take(self) -> Pack | None:
-        """The first waiting pack whose teachers are committed; it counts as running from now on."""
+    def take(self, fits: Callable[[Pack], bool] = lambda _: True) -> Pack | None:
+        """The first waiting pack whose teachers are committed, if it `fits`; it counts as running from now on."""
         for i, pack in enumerate(self.waiting):
             if pack.teachers <= self.done:
+                if not fits(pack):
+                    return None
                 del self.waiting[i]
                 self.running[pack.pack_id] = pack
                 return pack

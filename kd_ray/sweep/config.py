@@ -6,7 +6,8 @@ knowledge to editors. Nothing here knows how to train: `spec.py` turns a valid s
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Discriminator, Field, JsonValue, PositiveFloat, PositiveInt, Tag, model_validator
+from pydantic import AfterValidator, Discriminator, Field, JsonValue, PositiveFloat, PositiveInt, Tag, model_validator
+from pydantic_core import PydanticCustomError
 
 from kd_ray.sweep.architectures import ARCHITECTURES, ModelName
 from kd_ray.sweep.datasets import CelebaDataset, Dataset
@@ -162,13 +163,44 @@ class Student(Config):
     """Architecture."""
 
 
+def _whole_above_one(gpus: float) -> float:
+    if gpus > 1 and gpus != int(gpus):
+        raise PydanticCustomError("gpus", "must be a fraction below 1 or a whole number")
+    return gpus
+
+
+Gpus = Annotated[float, Field(ge=0), AfterValidator(_whole_above_one)]
+Gigabytes = Annotated[float, Field(ge=0)]
+CustomResources = dict[Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_.:-]*$")], PositiveFloat]
+
+
+class TeacherPlacement(Config):
+    """What a pack with a teacher asks for where it differs from a pack of students."""
+
+    cpus_per_pack: PositiveInt | None = None
+    """CPUs, and threads."""
+    gpus_per_pack: Gpus | None = None
+    """GPUs; fractions are allowed below 1."""
+    memory_gb_per_pack: Gigabytes | None = None
+    """Memory of the node in GB; 0 reserves none."""
+    resources_per_pack: CustomResources | None = None
+    """Resources of your own."""
+
+
 class Placement(Config):
     """Where and how trials run. Never part of a trial's identity."""
 
     cpus_per_pack: PositiveInt = 1
     """CPUs, and threads, of one pack. On the CPU the last bits of a result follow it: keep it the same within a sweep."""
-    gpus_per_pack: Annotated[float, Field(ge=0)] = 0.0
+    gpus_per_pack: Gpus = 0.0
     """GPUs of one pack; fractions are allowed below 1."""
+    memory_gb_per_pack: Gigabytes = 0.0
+    """Memory of the node, in GB, that one pack reserves, so that no more packs are placed on a node than it holds; 0 reserves none."""
+    resources_per_pack: CustomResources = Field(default_factory=dict)
+    """Resources of your own that one pack takes, by the names with which nodes were started (`ray start --resources='{"a100": 8}'`); so
+    packs are kept to one type of GPU."""
+    teacher: TeacherPlacement | None = None
+    """What packs with a teacher ask for instead; what is left out is as for students."""
     pack_size: PositiveInt | Literal["auto"] = 8
     """Most students trained side by side on one batch stream; `auto` follows a short measurement of their time and memory on a worker, and
     the number of workers."""
@@ -184,11 +216,12 @@ class Placement(Config):
     max_retries: Annotated[int, Field(ge=0)] = 2
     """How often a pack whose worker died is started again within one launch."""
 
-    @model_validator(mode="after")
-    def _whole_gpus_above_one(self) -> Self:
-        if self.gpus_per_pack > 1 and self.gpus_per_pack != int(self.gpus_per_pack):
-            raise refuse("gpus_per_pack", f"must be a fraction below 1 or a whole number, got {self.gpus_per_pack}")
-        return self
+    def of(self, *, is_teacher: bool) -> "Placement":
+        """Of a pack with a teacher, or of one with students."""
+        if self.teacher is None:
+            return self
+        own = self.teacher.model_dump(exclude_none=True) if is_teacher else {}
+        return self.model_copy(update={"teacher": None, **own})
 
 
 class Sweep(Config):

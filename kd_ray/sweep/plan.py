@@ -56,6 +56,11 @@ class Pack:
         """Short name for people and for the scheduler; packs with the same trials have the same name."""
         return f"{self.trials[0].spec.role.value}-{self.trials[0].trial_id}x{len(self.trials)}"
 
+    @property
+    def is_teacher(self) -> bool:
+        """Whether it trains, or evaluates, a teacher; no pack has a teacher beside students."""
+        return self.trials[0].spec.role is Role.TEACHER
+
     @cached_property
     def teachers(self) -> frozenset[str]:
         """Trial ids of the teachers that must be complete before the pack starts."""

@@ -8,6 +8,8 @@ from typing import Literal
 import pytest
 
 from kd_ray.cluster.launch import LaunchReport, launch, resume_file
+from kd_ray.cluster.runner import cpu_count
+from kd_ray.errors import InvalidInputError
 from kd_ray.results.ledger import scan
 from kd_ray.results.query import Results
 from kd_ray.results.store import Store, open_store
@@ -75,6 +77,30 @@ def test_extending_a_grid_trains_only_the_new_cells(
     # Positions differ, because the first cells came first; the rows are the same.
     trials = Results(store).query("SELECT trial_id, accuracy, loss FROM trials ORDER BY trial_id")
     assert trials.equals(Results(undisturbed).query("SELECT trial_id, accuracy, loss FROM trials ORDER BY trial_id"))
+
+
+@pytest.mark.parametrize("runner", RUNNERS)
+def test_teachers_may_ask_for_other_resources_than_students(
+    runner: RunnerName, store: Store, trifeature_root: Path
+) -> None:
+    if cpu_count() < 2:
+        pytest.skip("needs two CPUs")
+    asked = ("placement.teacher.cpus_per_pack=2", "placement.teacher.memory_gb_per_pack=0.1")
+    report = launch(tiny_sweep(trifeature_root, *asked, "grid.temperature=[4]"), store, runner=runner)
+    assert report.exit_code == 0
+    threads = Results(store).query("SELECT DISTINCT role, threads FROM trials ORDER BY role").to_pylist()
+    expected = {"distilled": 1, "scratch": 1, "teacher": 2}
+    assert threads == [{"role": role, "threads": number} for role, number in expected.items()]
+
+
+@pytest.mark.ray
+def test_a_pack_that_fits_nowhere_is_refused_with_what_there_is(store: Store, trifeature_root: Path) -> None:
+    file = tiny_sweep(trifeature_root, 'placement.teacher.resources_per_pack={"a100": 1}')
+    with pytest.raises(
+        InvalidInputError, match=r"placement\.teacher: a pack asks for 1 CPUs, 0 GPUs, 1 a100, which no node has"
+    ):
+        launch(file, store)
+    assert list(store.entries("sweeps")) == []
 
 
 @pytest.mark.parametrize("runner", RUNNERS)

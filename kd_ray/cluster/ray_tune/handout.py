@@ -1,7 +1,8 @@
 """Hands packs out to Tune, and books how each ended."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from fractions import Fraction
 from typing import Any
 
 import ray
@@ -34,8 +35,14 @@ def slots(placement: Placement) -> int:
 
 def packs_on(node: Mapping[str, float], placement: Placement) -> int:
     """How many packs fit on a node with these resources at once."""
-    cpus, gpus = placement.cpus_per_pack, placement.gpus_per_pack
-    return int(min(node.get("CPU", 0) / cpus, node.get("GPU", 0) / gpus if gpus else float("inf")))
+    return int(min(node.get(name, 0) / amount for name, amount in request_of(placement).items()))
+
+
+def request_of(placement: Placement) -> dict[str, float]:
+    """What Ray is asked for a pack, by Ray's names; memory in bytes."""
+    memory = placement.memory_gb_per_pack * 1e9
+    request = {"CPU": float(placement.cpus_per_pack), "GPU": placement.gpus_per_pack, "memory": float(int(memory))}
+    return {name: amount for name, amount in (request | placement.resources_per_pack).items() if amount}
 
 
 class Room:
@@ -47,17 +54,23 @@ class Room:
 
     def __init__(self, placement: Placement, *, grows: bool) -> None:
         """On a cluster that `grows`, one pack more waits, as demand for a new node."""
-        self._placement = placement
+        self._placements = {is_teacher: placement.of(is_teacher=is_teacher) for is_teacher in (False, True)}
         self._extra = int(grows)
-        self._slots = 0
+        self._slots: dict[bool, int] = {}
         self._seen_at = -_ROOM_LASTS_S
 
-    def for_another(self, packs: int) -> bool:
-        """Whether there is room beside so many packs."""
-        if packs >= self._slots + self._extra and time.monotonic() - self._seen_at > _ROOM_LASTS_S:
-            self._slots = slots(self._placement)
+    def for_another(self, packs: Collection[Pack], another: Pack) -> bool:
+        """Whether there is room beside these packs: each takes the share of the cluster of one of its slots."""
+        if not self._has_room(packs, another) and time.monotonic() - self._seen_at > _ROOM_LASTS_S:
+            self._slots = {is_teacher: slots(placement) for is_teacher, placement in self._placements.items()}
             self._seen_at = time.monotonic()
-        return packs < self._slots + self._extra
+        return self._has_room(packs, another)
+
+    def _has_room(self, packs: Collection[Pack], another: Pack) -> bool:
+        if not (most := self._slots.get(another.is_teacher, 0)):
+            return len(packs) < self._extra
+        taken = sum(Fraction(1, max(1, self._slots[pack.is_teacher])) for pack in packs)
+        return taken + Fraction(1 - self._extra, most) <= 1
 
 
 class _NotKept:
@@ -101,9 +114,7 @@ class Handout(_NotKept, Searcher):
         """The next pack, None while there is nothing to start, or the end."""
         if self.error or self._interrupts.requested() or self._queue.is_exhausted() or not self.left:
             return str(Searcher.FINISHED)
-        if not self._room.for_another(len(self.packs)):
-            return None
-        pack = self._queue.take()
+        pack = self._queue.take(lambda pack: self._room.for_another(self.packs.values(), pack))
         if pack is None:
             return None
         self.left -= 1

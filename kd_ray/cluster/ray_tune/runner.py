@@ -7,7 +7,7 @@ import socket
 import tempfile
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,17 @@ import ray
 from ray import tune
 
 from kd_ray.cluster.queue import PackQueue
-from kd_ray.cluster.ray_tune.handout import Handout, InTurn, Relay, Room, StopOnInterrupt, nodes, packs_on, slots
+from kd_ray.cluster.ray_tune.handout import (
+    Handout,
+    InTurn,
+    Relay,
+    Room,
+    StopOnInterrupt,
+    nodes,
+    packs_on,
+    request_of,
+    slots,
+)
 from kd_ray.cluster.ray_tune.worker import PackTrainable, Shelf
 from kd_ray.cluster.runner import Interrupts, Job, Observer, WorkerFactory, cpu_count, probe_students, training_worker
 from kd_ray.errors import InvalidInputError
@@ -74,7 +84,13 @@ class RayRunner:
     def probe(self, spec: TrialSpec, placement: Placement) -> Probe:
         """See `Runner`; on any node that could run a pack."""
         most = max(packs_on(node, placement) for node in nodes())
-        measure = ray.remote(num_cpus=placement.cpus_per_pack, num_gpus=placement.gpus_per_pack)(probe_students)
+        request = request_of(placement)
+        measure = ray.remote(
+            num_cpus=request.pop("CPU"),
+            num_gpus=request.pop("GPU", 0),
+            memory=request.pop("memory", 0),
+            resources=request,
+        )(probe_students)
         try:
             return ray.get(measure.remote(spec, placement, most))
         except ray.exceptions.RayTaskError as error:
@@ -130,7 +146,7 @@ class RayRunner:
         shelf = Shelf([trial for pack in queue.waiting for trial in pack.trials])
         trainable = tune.with_resources(
             tune.with_parameters(PackTrainable, job=job, shelf=shelf, worker=self.worker),
-            {"cpu": job.placement.cpus_per_pack, "gpu": job.placement.gpus_per_pack},
+            lambda order: tune.PlacementGroupFactory([request_of(job.placement.of(is_teacher=order["is_teacher"]))]),
         )
         handout = Handout(
             queue, job, observer, interrupts, shelf, limit, Room(self.placement, grows=bool(self.address))
@@ -226,9 +242,21 @@ def _name_of(trial: Any) -> str:
 
 def _check_capacity(placement: Placement) -> None:
     """Refuse what can never be placed on one node."""
-    if not slots(placement):
-        cpus, gpus = placement.cpus_per_pack, placement.gpus_per_pack
-        have = "; ".join(f"{node.get('CPU', 0):g} CPUs, {node.get('GPU', 0):g} GPUs" for node in nodes()) or "none"
-        raise InvalidInputError(
-            f"placement: a pack asks for cpus_per_pack = {cpus} and gpus_per_pack = {gpus:g}, which no node has; nodes: {have}"
-        )
+    for where, is_teacher in (("placement", False), ("placement.teacher", True)):
+        asked = placement.of(is_teacher=is_teacher)
+        if not slots(asked):
+            request = request_of(asked)
+            have = "; ".join(_in_words(node, request) for node in nodes()) or "none"
+            raise InvalidInputError(
+                f"{where}: a pack asks for {_in_words(request, request)}, which no node has; nodes: {have}"
+            )
+
+
+def _in_words(resources: Mapping[str, float], names: Iterable[str]) -> str:
+    """`2 CPUs, 0 GPUs, 1.5 GB of memory, 4 a100`, of these names."""
+    units = {"CPU": "CPUs", "GPU": "GPUs"}
+    texts = []
+    for name in dict.fromkeys(("CPU", "GPU", *names)):
+        amount = resources.get(name, 0)
+        texts.append(f"{amount / 1e9:.3g} GB of memory" if name == "memory" else f"{amount:g} {units.get(name, name)}")
+    return ", ".join(texts)

@@ -3,6 +3,7 @@
 import pickle
 import traceback
 from collections.abc import Generator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import ray
@@ -35,7 +36,12 @@ class Shelf:
     def order(self, pack: Pack) -> dict[str, Any]:
         """What Tune carries to a worker to name a pack."""
         places = " ".join(str(self._place[trial.trial_id]) for trial in pack.trials)
-        return {"places": places, "retries": pack.retries, "crashes": pack.crashes}
+        return {
+            "places": places,
+            "retries": pack.retries,
+            "crashes": pack.crashes,
+            "is_teacher": pack.is_teacher,
+        }
 
     def pack(self, order: Mapping[str, Any]) -> Pack:
         """The pack that was named."""
@@ -67,13 +73,15 @@ class PackTrainable(tune.Trainable):
         self._begin(config)
 
     def _begin(self, config: dict[str, Any]) -> None:
+        """Packs with a teacher and those with students share actors only where they ask for the same resources."""
         self._pack = self._shelf.pack(config)
 
     def step(self) -> dict[str, Any]:
         """About a second of training, or an epoch."""
         try:
             if self._worker is None:
-                self._worker = self._make_worker(self._job)
+                placement = self._job.placement.of(is_teacher=self._pack.is_teacher)
+                self._worker = self._make_worker(replace(self._job, placement=placement))
             if self._steps is None:
                 self._steps = run_pack(self._pack, self._worker)
             return _result_of(next(self._steps))

@@ -165,3 +165,10 @@ def test_a_pack_that_ended_without_a_crash_is_not_started_again() -> None:
     before = len(queue.waiting)
     queue.end(pack, committed=(), failed=(), crashed=False)
     assert len(queue.waiting) == before
+
+
+def test_a_pack_that_does_not_fit_holds_back_those_behind_it() -> None:
+    """Else a large teacher would wait for ever behind small students."""
+    queue = PackQueue.of(PACKS, (), max_retries=0)
+    assert queue.take(lambda pack: not pack.is_teacher) is None
+    assert role(queue.take()) == "teacher"
