@@ -56,8 +56,8 @@ class Shelf:
 class PackTrainable(tune.Trainable):
     """One Ray actor: trains pack after pack.
 
-    An exception that ends a pack is its last result, with its traceback, and leaves the actor alive. SIGTERM ends the actor after the step it
-    is in, with checkpoints: so a machine that is announced to go loses nothing, if it gives the notice to its processes.
+    An exception that ends a pack is its last result, with its traceback, and leaves the actor alive. SIGTERM ends the actor after its step,
+    with checkpoints: a machine that is announced to go loses nothing, if it passes the notice on to its processes.
     """
 
     def setup(  # type: ignore[override]  # with_parameters adds the others
