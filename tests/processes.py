@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -20,14 +20,17 @@ def run_cli(*arguments: str, cwd: Path, timeout_s: float = 300) -> subprocess.Co
 
 
 @contextmanager
-def started(*arguments: str, cwd: Path, output: Path | None = None) -> Iterator[subprocess.Popen[str]]:
+def started(
+    *arguments: str, cwd: Path, output: Path | None = None, inside: Sequence[str] = ()
+) -> Iterator[subprocess.Popen[str]]:
     """A running command in a session of its own; whatever is left of the session at the end is killed.
 
-    What it prints goes to a pipe, or to the file `output`, for commands that nobody listens to while they run.
+    What it prints goes to a pipe, or to the file `output`, for commands that nobody listens to while they run. `inside` goes before the
+    command, to run it in a namespace.
     """
     with ExitStack() as files:
         process = subprocess.Popen(
-            command(*arguments),
+            [*inside, *command(*arguments)],
             cwd=cwd,
             stdout=files.enter_context(output.open("w")) if output else subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -74,9 +74,9 @@ def test_a_module_imports_downwards_only(path: Path) -> None:
             assert not any(name.split(".")[0] == library for name in imports(path)), library
 
 
-def test_only_the_ray_runner_imports_ray() -> None:
+def test_only_the_ray_runner_and_the_jobs_import_ray() -> None:
     users = {path.parent.name for path in modules() if any(name.split(".")[0] == "ray" for name in imports(path))}
-    assert users == {"ray_tune"}
+    assert users == {"ray_tune", "jobs"}
 
 
 @pytest.mark.parametrize(
@@ -91,6 +91,7 @@ def test_only_the_ray_runner_imports_ray() -> None:
         ["launch", "--help"],
         ["compare", "--help"],
         ["data", "check", "--help"],
+        ["submit", "sweeps/trifeature.yaml", "--address", "http://127.0.0.1:1"],
     ],
     ids=lambda arguments: arguments[0],
 )

@@ -27,6 +27,7 @@ from kd_ray.cli.base import (
     write,
 )
 from kd_ray.cli.data import data_group
+from kd_ray.cli.jobs import jobs_command, logs_command, stop_command, submit_command
 from kd_ray.errors import InvalidInputError, KdRayError
 
 if TYPE_CHECKING:
@@ -263,6 +264,8 @@ def adopt_command(from_store: str, store_url: str, sweep_name: str | None, dry_r
 cli.add_command(compare_command)
 cli.add_command(report_command)
 cli.add_command(data_group)
+for _command in (submit_command, jobs_command, logs_command, stop_command):
+    cli.add_command(_command)
 
 
 def _load(path: Path, overrides: tuple[str, ...]) -> "SweepFile":

@@ -57,6 +57,8 @@ def cause_of(death: Exception, node_ip: str | None) -> str:
     """In a sentence, for people."""
     if isinstance(death, EndedError) and death.for_memory:
         return "WorkerDied: Ray ended its worker process, because the node was running out of memory"
+    if was_told_to_end(death):
+        return f"WorkerStopped: its worker was told to end (SIGTERM), as on a machine that is about to go ({node_ip or 'unknown'})"
     if died_with_its_node(death, node_ip):
         return f"NodeDied: the node {node_ip or ''} of its worker died, or could not be reached"
     return "WorkerDied: its worker process died (killed, or out of memory)"
@@ -66,3 +68,8 @@ def died_with_its_node(death: Exception, node_ip: str | None) -> bool:
     """Whether the worker died because its node did: Ray says so, or has lost the node by now."""
     alive = {node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}  # type: ignore[no-untyped-call]
     return "node has died" in str(death) or (node_ip is not None and node_ip not in alive)
+
+
+def was_told_to_end(death: Exception) -> bool:
+    """Whether the worker ended because of SIGTERM, after its checkpoints (see `PackTrainable`); the words are Ray's."""
+    return "receives a SIGTERM" in str(death)

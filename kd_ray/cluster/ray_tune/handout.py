@@ -11,7 +11,7 @@ from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
 from kd_ray.cluster.queue import PackQueue
-from kd_ray.cluster.ray_tune.deaths import cause_of, death_of, died_with_its_node
+from kd_ray.cluster.ray_tune.deaths import cause_of, death_of, died_with_its_node, was_told_to_end
 from kd_ray.cluster.ray_tune.worker import Shelf, progress_of
 from kd_ray.cluster.runner import Interrupts, Job, Observer
 from kd_ray.errors import KdRayError, StoreError
@@ -152,7 +152,8 @@ class Handout(_NotKept, Searcher):
         if self._store_errors > self._job.placement.max_retries:
             # The client has tried for minutes each time: nothing is wrong with the trials, and nothing can be done here.
             raise StoreError(f"{cause.removeprefix('StoreError: ')} ({self._store_errors} packs in a row)")
-        at_fault = not (result.get("store") or (death and died_with_its_node(death, result.get("node_ip"))))
+        is_innocent = death and (was_told_to_end(death) or died_with_its_node(death, result.get("node_ip")))
+        at_fault = not (result.get("store") or is_innocent)
         is_too_large = bool(result.get("is_too_large"))
         self._queue.end(
             pack, committed=committed, failed=failed, crashed=crashed, at_fault=at_fault, is_too_large=is_too_large

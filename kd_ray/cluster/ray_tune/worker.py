@@ -1,9 +1,11 @@
 """One Ray actor: trains pack after pack."""
 
 import pickle
+import signal
 import traceback
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import replace
+from types import FrameType
 from typing import Any
 
 import ray
@@ -16,6 +18,8 @@ from kd_ray.errors import StoreError
 from kd_ray.sweep.plan import Pack, PlannedTrial
 
 _TRIALS_PER_CHUNK = 500
+_GRACE_S = 30
+"""How long a worker that is told to end may take for the step it is in; about what clouds and Kubernetes give a machine that goes."""
 
 
 class Shelf:
@@ -58,7 +62,8 @@ class Shelf:
 class PackTrainable(tune.Trainable):
     """One Ray actor: trains pack after pack.
 
-    An exception that ends a pack is its last result, with its traceback, and leaves the actor alive.
+    An exception that ends a pack is its last result, with its traceback, and leaves the actor alive. SIGTERM ends the actor after its step,
+    with checkpoints: a machine that is announced to go loses nothing, if it passes the notice on to its processes.
     """
 
     def setup(  # type: ignore[override]  # with_parameters adds the others
@@ -70,6 +75,10 @@ class PackTrainable(tune.Trainable):
         self._make_worker = worker
         self._worker: PackWorker | None = None
         self._steps: Generator[PackProgress, None, None] | None = None
+        self._is_in_step = False
+        self._is_told_to_go = False
+        self._exit = signal.signal(signal.SIGTERM, self._told_to_go)
+        """Ray's own handler, which ends the process and says why."""
         self._begin(config)
 
     def _begin(self, config: dict[str, Any]) -> None:
@@ -78,6 +87,14 @@ class PackTrainable(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         """About a second of training, or an epoch."""
+        self._is_in_step = True
+        result = self._step()
+        self._is_in_step = False
+        if self._is_told_to_go and not result["done"]:
+            self._go()
+        return result
+
+    def _step(self) -> dict[str, Any]:
         try:
             if self._worker is None:
                 placement = self._job.placement.of(is_teacher=self._pack.is_teacher)
@@ -93,8 +110,26 @@ class PackTrainable(tune.Trainable):
             is_store = isinstance(error, StoreError)
             return {**_result_of(crash), "cause": cause, "store": is_store, "traceback": traceback.format_exc()}
 
+    def _told_to_go(self, number: int, frame: FrameType | None) -> None:
+        # Ray may say it twice; whoever loses patience has SIGKILL.
+        if self._is_told_to_go:
+            return
+        self._is_told_to_go = True
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(_GRACE_S)
+        # In the middle of a step there is nothing to go on from.
+        if not self._is_in_step:
+            self._go()
+
+    def _go(self) -> None:
+        self.cleanup()
+        assert callable(self._exit)
+        self._exit(signal.SIGTERM, None)
+
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """The next pack for the same actor."""
+        if self._is_told_to_go:
+            self._go()
         self.cleanup()
         self._begin(new_config)
         return True

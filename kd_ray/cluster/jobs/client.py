@@ -1,0 +1,255 @@
+"""The job server of a Ray cluster, through Ray's own client, with a limit on every wait and errors in one line."""
+
+import json
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import requests
+from ray.exceptions import AuthenticationError
+from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
+
+from kd_ray.cluster.jobs.on_head import differences, versions
+from kd_ray.errors import InvalidInputError
+
+_CONNECT_S = 5.0
+_ANSWER_S = 10.0
+_UPLOAD_S = 120.0
+_OVERRIDES = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS")
+"""Ray lets these replace an address that was given."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepJob:
+    """A sweep that was submitted to the cluster, as its job server knows it."""
+
+    job_id: str
+    """The server's name for this one submission."""
+    name: str
+    sweep: str
+    store: str
+    digest: str
+    """See `Submission.digest`."""
+    status: str
+    """PENDING, RUNNING, STOPPED, SUCCEEDED or FAILED."""
+    message: str
+    """What the server says of how it ended."""
+    exit_code: int | None
+    """Of the launch; None while it runs, and when it never began."""
+    started_at: datetime | None
+    ended_at: datetime | None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has ended, in whatever way."""
+        return JobStatus(self.status).is_terminal()
+
+
+class JobIdTakenError(Exception):
+    """Somebody else has submitted the same a moment before."""
+
+
+class Jobs:
+    """The sweeps among a cluster's jobs. Every method raises InvalidInputError when the cluster does not do as asked, and says why."""
+
+    def __init__(self, address: str) -> None:
+        """Look who answers at `address`.
+
+        Raises:
+            InvalidInputError: nobody does in time, it is no Ray cluster, or the token is not the cluster's.
+        """
+        self.address = _checked(address)
+        token = _token()
+        with self._plainly():
+            self._refuse_if_open(has_token=token is not None)
+            self._client = _connect(self.address, token)
+
+    def check_versions(self) -> None:
+        """Compare Ray and Python with the cluster's before anything is sent; kd_ray's version is known only where the job runs.
+
+        Raises:
+            InvalidInputError: they are not the same.
+        """
+        with self._plainly():
+            data = self._client.get("/api/v0/cluster_metadata")["data"]
+            there = {"python": ".".join(data["pythonVersion"].split(".")[:2]), "ray": data["rayVersion"]}
+        if wrong := differences(versions(), there):
+            raise InvalidInputError(f"--address {self.address}: {'; '.join(wrong)}; use the same on both sides")
+
+    def sweeps(self) -> list[SweepJob]:
+        """The sweeps that were submitted since the head was started, newest first."""
+        with self._plainly():
+            jobs = [_sweep_job(details) for details in self._client.list_jobs()]
+        found = [job for job in jobs if job is not None]
+        return sorted(found, key=lambda job: job.started_at or datetime.max.replace(tzinfo=UTC), reverse=True)
+
+    def get(self, job_id: str) -> SweepJob:
+        """One of them."""
+        with self._plainly():
+            job = _sweep_job(self._client.get_job_info(job_id))
+        if job is None:
+            raise InvalidInputError(f"--address {self.address}: the job {job_id} is no sweep")
+        return job
+
+    def send(
+        self, job_id: str, *, entrypoint: str, folder: Path, environment: Mapping[str, str], metadata: Mapping[str, str]
+    ) -> None:
+        """Submit a job that runs `entrypoint` in a copy of `folder`.
+
+        Raises:
+            JobIdTakenError: there is one of this id.
+        """
+        with self._plainly():
+            try:
+                self._client.submit_job(
+                    entrypoint=entrypoint,
+                    submission_id=job_id,
+                    runtime_env={"working_dir": str(folder), "env_vars": dict(environment)},
+                    metadata=dict(metadata),
+                )
+            except RuntimeError as error:
+                if f"{job_id} already exists" in str(error):
+                    raise JobIdTakenError(job_id) from error
+                raise
+
+    def log(self, job_id: str) -> str:
+        """What the job has printed so far; empty when it has not begun."""
+        with self._plainly():
+            return self._client.get_job_logs(job_id) or ""
+
+    def stop(self, job_id: str) -> None:
+        """Tell a job to end; it takes as long as its checkpoints take."""
+        with self._plainly():
+            self._client.stop_job(job_id)
+
+    def _refuse_if_open(self, *, has_token: bool) -> None:
+        """A cluster that asks for no token runs the code of whoever finds it."""
+        answer = requests.get(f"{self.address}/api/version", timeout=(_CONNECT_S, _ANSWER_S))
+        if answer.status_code == requests.codes.ok and has_token:
+            answer.json()["ray_version"]  # or it is no Ray cluster at all
+            raise InvalidInputError(
+                f"--address {self.address}: the cluster asks for no token, so whoever reaches it can run code on it; start it with "
+                "RAY_AUTH_MODE=token, or set RAY_AUTH_MODE=disabled here too if that is meant"
+            )
+
+    @contextmanager
+    def _plainly(self) -> Iterator[None]:
+        """What Ray and HTTP say, in one line for people."""
+        where = f"--address {self.address}"
+        try:
+            yield
+        except AuthenticationError as error:
+            reason = "the token is not the cluster's" if "Invalid" in str(error) else "the cluster asks for a token"
+            raise InvalidInputError(f"{where}: {reason}; {_TOKEN_HINT}") from error
+        except requests.exceptions.SSLError as error:
+            raise InvalidInputError(f"{where}: TLS fails: {_first_line(error)}") from error
+        except (requests.exceptions.Timeout, requests.exceptions.ConnectionError, ConnectionError) as error:
+            raise InvalidInputError(
+                f"{where}: no Ray job server answers there; it is the head's dashboard, at port 8265 as a rule"
+            ) from error
+        except (requests.exceptions.RequestException, json.JSONDecodeError, KeyError, TypeError) as error:
+            raise InvalidInputError(
+                f"{where}: what answers there is no Ray job server ({type(error).__name__})"
+            ) from error
+        except (RuntimeError, ValueError) as error:
+            raise InvalidInputError(f"{where}: the job server refuses: {_last_line(error)}") from error
+
+
+_TOKEN_HINT = "set RAY_AUTH_TOKEN, or RAY_AUTH_TOKEN_PATH to a file that holds it"  # noqa: S105 (a hint, no token)
+
+
+class _PatientClient(JobSubmissionClient):
+    """Ray's client waits without end for a host that does not answer."""
+
+    def _do_request(self, method: str, endpoint: str, **kwargs: Any) -> requests.Response:
+        answer_s = _UPLOAD_S if method == "PUT" else _ANSWER_S
+        response: requests.Response = super()._do_request(method, endpoint, timeout=(_CONNECT_S, answer_s), **kwargs)
+        return response
+
+    def get(self, endpoint: str) -> dict[str, Any]:
+        """A JSON answer of the dashboard."""
+        response = self._do_request("GET", endpoint)
+        response.raise_for_status()
+        answer: dict[str, Any] = response.json()
+        return answer
+
+
+def _connect(address: str, token: str | None) -> _PatientClient:
+    for name in ("ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk", "ray._private.runtime_env"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    hidden = {name: os.environ.pop(name) for name in _OVERRIDES if name in os.environ}
+    try:
+        return _PatientClient(address, headers={"Authorization": f"Bearer {token}"} if token else {})
+    finally:
+        os.environ.update(hidden)
+
+
+def _checked(address: str) -> str:
+    """`http://HOST:PORT`, from that or from `HOST:PORT`."""
+    url = address.rstrip("/") if "://" in address else f"http://{address.rstrip('/')}"
+    try:
+        parts = urlsplit(url)
+        is_good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_good = False
+    if not is_good or "@" in url:
+        raise InvalidInputError(f"--address {address}: expected the head's dashboard, http://HOST:8265 or https://HOST")
+    return url
+
+
+def _token() -> str | None:
+    """The cluster's token, where Ray's own tools look for it; None when the user has turned tokens off.
+
+    Raises:
+        InvalidInputError: there is none.
+    """
+    if os.environ.get("RAY_AUTH_MODE") == "disabled":
+        return None
+    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or "~/.ray/auth_token").expanduser()
+    token = os.environ.get("RAY_AUTH_TOKEN", "").strip()
+    try:
+        token = token or path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        token = ""
+    if not token or not token.isprintable() or not token.isascii():
+        raise InvalidInputError(f"no token for the cluster; {_TOKEN_HINT} (also looked at: {path})")
+    return token
+
+
+def _sweep_job(details: JobDetails) -> SweepJob | None:
+    """None for a job that kd_ray did not submit."""
+    metadata = details.metadata or {}
+    if details.submission_id is None or "kd_ray_name" not in metadata:
+        return None
+    return SweepJob(
+        job_id=details.submission_id,
+        name=metadata["kd_ray_name"],
+        sweep=metadata.get("kd_ray_sweep", ""),
+        store=metadata.get("kd_ray_store", ""),
+        digest=metadata.get("kd_ray_digest", ""),
+        status=str(details.status.value),
+        message=details.message or "",
+        exit_code=details.driver_exit_code,
+        started_at=_time(details.start_time),
+        ended_at=_time(details.end_time),
+    )
+
+
+def _time(milliseconds: int | None) -> datetime | None:
+    return None if milliseconds is None else datetime.fromtimestamp(milliseconds / 1000, UTC)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).split("\n", 1)[0]
+
+
+def _last_line(error: Exception) -> str:
+    """Of a traceback that a server sends, the line that says what was wrong."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip(" .")]
+    return lines[-1][:300] if lines else type(error).__name__
