@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
+from kd_ray import telemetry
 from kd_ray.cluster.queue import PackQueue
 from kd_ray.cluster.runner import Interrupts, Job, Observer, WorkerFactory, probe_students, training_worker
 from kd_ray.distill.pack import run_pack
@@ -40,6 +41,7 @@ class LocalRunner:
         worker = self.worker(job)
         while not interrupts.requested() and (pack := queue.take()) is not None:
             observer.started(pack)
+            telemetry.work_on(trial_ids=[trial.trial_id for trial in pack.trials])
             steps = run_pack(pack, worker)
             try:
                 for progress in steps:
@@ -57,3 +59,4 @@ class LocalRunner:
                         break
             finally:
                 steps.close()
+                telemetry.work_on(trial_ids=())

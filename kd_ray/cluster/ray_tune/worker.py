@@ -8,6 +8,8 @@ from typing import Any
 import ray
 from ray import tune
 
+from kd_ray import telemetry
+from kd_ray.cluster.ray_tune.metrics import RayMetrics, watch_gpu
 from kd_ray.cluster.runner import Job, WorkerFactory
 from kd_ray.distill.pack import PackProgress, run_pack
 from kd_ray.distill.training import PackWorker
@@ -64,10 +66,14 @@ class PackTrainable(tune.Trainable):
         self._make_worker = worker
         self._worker: PackWorker | None = None
         self._steps: Generator[PackProgress, None, None] | None = None
+        telemetry.measure_into(RayMetrics())
+        telemetry.log_as(job.log_format)
+        telemetry.work_on(sweep=job.sweep)
         self._begin(config)
 
     def _begin(self, config: dict[str, Any]) -> None:
         self._pack = self._shelf.pack(config)
+        telemetry.work_on(trial_ids=[trial.trial_id for trial in self._pack.trials])
 
     def step(self) -> dict[str, Any]:
         """About a second of training, or an epoch."""
@@ -76,7 +82,9 @@ class PackTrainable(tune.Trainable):
                 self._worker = self._make_worker(self._job)
             if self._steps is None:
                 self._steps = run_pack(self._pack, self._worker)
-            return _result_of(next(self._steps))
+            progress = next(self._steps)
+            watch_gpu(self._job.placement)
+            return _result_of(progress)
         except Exception as error:  # noqa: BLE001 (handed to the driver, which counts it and names it)
             cause = f"{type(error).__name__}: {error}"
             crash = PackProgress(
