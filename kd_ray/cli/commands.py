@@ -53,6 +53,14 @@ def _launch_options(function: Callable[..., Any]) -> Callable[..., Any]:
         ),
         click.option("--verbose", is_flag=True, help="Show Ray's own output too."),
         click.option(
+            "--mirror",
+            "mirrors",
+            metavar="SERVICE",
+            multiple=True,
+            envvar="KD_RAY_MIRROR",
+            help="Copy finished trials to mlflow or wandb, beside the sweep; may be given twice.  [env: KD_RAY_MIRROR]",
+        ),
+        click.option(
             "--log-format",
             type=click.Choice(["text", "json"]),
             default="text",

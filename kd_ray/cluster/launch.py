@@ -16,6 +16,7 @@ from typing import Any, Literal
 from kd_ray import telemetry
 from kd_ray.cluster.display import Display, QuietDisplay
 from kd_ray.cluster.following import BackgroundFold, Observers, Warnings
+from kd_ray.cluster.mirrors import MIRRORS, Mirroring, check_mirrors
 from kd_ray.cluster.queue import PackQueue
 from kd_ray.cluster.runner import Interrupts, Job, Runner, cpu_count, probe_students
 from kd_ray.cluster.telling import LogDisplay, Metered
@@ -91,6 +92,7 @@ def launch(
     verbose: bool = False,
     weights: Mapping[str, str] | None = None,
     log_format: LogFormat = "text",
+    mirrors: Collection[str] = (),
 ) -> LaunchReport:
     """Run every trial of a sweep that is not complete, then bring its tables up to date.
 
@@ -101,6 +103,7 @@ def launch(
         StoreError: the store cannot be read or written.
     """
     started = time.monotonic()
+    check_mirrors(mirrors)
     telemetry.log_as(log_format)
     telemetry.work_on(sweep=file.sweep.name, trial_ids=())
     display = Metered(display or (LogDisplay() if log_format == "json" else QuietDisplay()))
@@ -136,7 +139,7 @@ def launch(
                 del now  # as large as the sweep, and out of date from here on
                 if todo and engine is not None:
                     pack_size = _pack_size(file, store, todo, engine, warnings)
-                    _run(file, store, planned, engine, display, interrupts, warnings, pack_size, log_format)
+                    _run(file, store, planned, engine, display, interrupts, warnings, pack_size, log_format, mirrors)
                 report = fold(store, file.sweep.name)
                 if interrupts.requested() or not _repair(file, store, planned, report, warnings):
                     break
@@ -376,6 +379,7 @@ def _run(
     warnings: Warnings,
     pack_size: int,
     log_format: LogFormat,
+    mirrors: Collection[str],
 ) -> None:
     """Run until nothing is left that this launch could do; trials held by another launch are waited for.
 
@@ -393,8 +397,12 @@ def _run(
     waiter = threading.Event()
     reported: set[str] = set()
     fruitless = 0
-    with BackgroundFold(store, file.sweep.name, warnings) as folder:
-        observer = Observers(display, folder, warnings)
+    chosen = {name: MIRRORS[name] for name in mirrors}
+    with (
+        BackgroundFold(store, file.sweep.name, warnings) as folder,
+        Mirroring(chosen, store, file.sweep.name, warnings.add) as mirroring,
+    ):
+        observer = Observers(display, folder, warnings, mirroring)
         while not interrupts.requested():
             states = ledger.scan(store, [trial.trial_id for trial in planned])
             by_state = {state: {trial_id for trial_id, s in states.items() if s.state is state} for state in TrialState}

@@ -39,7 +39,7 @@ def watch_gpu(placement: Placement) -> None:
         return
     import torch
 
-    if not torch.cuda.is_initialized():
+    if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         return
     free, total = torch.cuda.mem_get_info()
     device = torch.cuda.get_device_name()
