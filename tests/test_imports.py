@@ -25,7 +25,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "metrics": set(),
     "sweep": set(),
 }
-GROUND = {"errors", "seeding", "groups"}
+GROUND = {"errors", "seeding", "groups", "telemetry"}
 SURFACE = ("cli", "api")
 FORBIDDEN = {
     "torch": {"sweep", "metrics", "results", "housekeeping", "analysis", "data", *SURFACE},

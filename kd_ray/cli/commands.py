@@ -53,6 +53,22 @@ def _launch_options(function: Callable[..., Any]) -> Callable[..., Any]:
             help="local: in this process.",
         ),
         click.option("--verbose", is_flag=True, help="Show Ray's own output too."),
+        click.option(
+            "--mirror",
+            "mirrors",
+            metavar="SERVICE",
+            multiple=True,
+            envvar="KD_RAY_MIRROR",
+            help="Copy finished trials to mlflow or wandb, beside the sweep; may be given twice.  [env: KD_RAY_MIRROR]",
+        ),
+        click.option(
+            "--log-format",
+            type=click.Choice(["text", "json"]),
+            default="text",
+            show_default=True,
+            envvar="KD_RAY_LOG_FORMAT",
+            help="json: one object per line on stderr, with sweep and trial_id, of workers too.  [env: KD_RAY_LOG_FORMAT]",
+        ),
     ):
         function = option(function)
     return store_option(function)
@@ -283,7 +299,9 @@ def _launch(
     from kd_ray.results.query import Results
 
     store = open_or_make(store_url)
-    report = launch(file, store, display=TextDisplay(console()), verbose=verbose, weights=weights, **options)
+    # Lines for machines have no display for people among them.
+    display = TextDisplay(console()) if options["log_format"] == "text" else None
+    report = launch(file, store, display=display, verbose=verbose, weights=weights, **options)
     click.echo(text.launch_report(report, Results(store), store=other_store(store_url)))
     sys.exit(report.exit_code)
 

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 
 from kd_ray.cluster.display import Display
+from kd_ray.cluster.mirrors import Mirroring
 from kd_ray.cluster.runner import Observer
 from kd_ray.distill.pack import PackProgress
 from kd_ray.errors import KdRayError
@@ -72,10 +73,11 @@ class BackgroundFold:
 
 
 class Observers(Observer):
-    """The display, and the fold that follows new records."""
+    """The display, and the fold and the mirrors that follow new records."""
 
-    def __init__(self, display: Display, folder: BackgroundFold, warnings: Warnings) -> None:
+    def __init__(self, display: Display, folder: BackgroundFold, warnings: Warnings, mirroring: Mirroring) -> None:
         self._display = display
+        self._mirroring = mirroring
         self._warnings = warnings
         self._folder = folder
 
@@ -94,3 +96,4 @@ class Observers(Observer):
         self._display.ended(pack, committed, failed)
         if committed:
             self._folder.request()
+            self._mirroring.add(pack)

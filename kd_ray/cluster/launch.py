@@ -13,10 +13,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from kd_ray import telemetry
 from kd_ray.cluster.display import Display, QuietDisplay
 from kd_ray.cluster.following import BackgroundFold, Observers, Warnings
+from kd_ray.cluster.mirrors import MIRRORS, Mirroring, check_mirrors
 from kd_ray.cluster.queue import PackQueue
 from kd_ray.cluster.runner import Interrupts, Job, Runner, cpu_count, probe_students
+from kd_ray.cluster.telling import LogDisplay, Metered
 from kd_ray.data.load import load_dataset
 from kd_ray.distill.samples import samples_of
 from kd_ray.errors import CorruptObjectError, InvalidInputError, StoreError, SweepError, TrialError
@@ -34,6 +37,7 @@ from kd_ray.sweep.config import Placement
 from kd_ray.sweep.load import SweepFile, parse_sweep
 from kd_ray.sweep.plan import PlannedTrial, make_packs
 from kd_ray.sweep.spec import TrialState
+from kd_ray.telemetry import LogFormat
 
 POLL_S = 2.0
 """How often trials held by another launch are looked at."""
@@ -87,6 +91,8 @@ def launch(
     display: Display | None = None,
     verbose: bool = False,
     weights: Mapping[str, str] | None = None,
+    log_format: LogFormat = "text",
+    mirrors: Collection[str] = (),
 ) -> LaunchReport:
     """Run every trial of a sweep that is not complete, then bring its tables up to date.
 
@@ -97,7 +103,10 @@ def launch(
         StoreError: the store cannot be read or written.
     """
     started = time.monotonic()
-    display = display or QuietDisplay()
+    check_mirrors(mirrors)
+    telemetry.log_as(log_format)
+    telemetry.work_on(sweep=file.sweep.name, trial_ids=())
+    display = Metered(display or (LogDisplay() if log_format == "json" else QuietDisplay()))
     file = _with_absolute_paths(file)
     interrupts = Interrupts()
     warnings = Warnings(display)
@@ -130,7 +139,7 @@ def launch(
                 del now  # as large as the sweep, and out of date from here on
                 if todo and engine is not None:
                     pack_size = _pack_size(file, store, todo, engine, warnings)
-                    _run(file, store, planned, engine, display, interrupts, warnings, pack_size)
+                    _run(file, store, planned, engine, display, interrupts, warnings, pack_size, log_format, mirrors)
                 report = fold(store, file.sweep.name)
                 if interrupts.requested() or not _repair(file, store, planned, report, warnings):
                     break
@@ -369,6 +378,8 @@ def _run(
     interrupts: Interrupts,
     warnings: Warnings,
     pack_size: int,
+    log_format: LogFormat,
+    mirrors: Collection[str],
 ) -> None:
     """Run until nothing is left that this launch could do; trials held by another launch are waited for.
 
@@ -376,12 +387,22 @@ def _run(
         StoreError: the store cannot be used, or workers say that they committed trials that it does not show.
     """
     placement = file.sweep.placement
-    job = Job(store=store, placement=placement, launch_id=ledger.new_launch_id())
+    job = Job(
+        store=store,
+        placement=placement,
+        launch_id=ledger.new_launch_id(),
+        sweep=file.sweep.name,
+        log_format=log_format,
+    )
     waiter = threading.Event()
     reported: set[str] = set()
     fruitless = 0
-    with BackgroundFold(store, file.sweep.name, warnings) as folder:
-        observer = Observers(display, folder, warnings)
+    chosen = {name: MIRRORS[name] for name in mirrors}
+    with (
+        BackgroundFold(store, file.sweep.name, warnings) as folder,
+        Mirroring(chosen, store, file.sweep.name, warnings.add) as mirroring,
+    ):
+        observer = Observers(display, folder, warnings, mirroring)
         while not interrupts.requested():
             states = ledger.scan(store, [trial.trial_id for trial in planned])
             by_state = {state: {trial_id for trial_id, s in states.items() if s.state is state} for state in TrialState}

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Self
 
+from kd_ray import telemetry
 from kd_ray.cluster.queue import PackQueue
 from kd_ray.cluster.runner import Interrupts, Job, Observer, WorkerFactory, probe_students, training_worker
 from kd_ray.distill.pack import run_pack
@@ -44,6 +45,7 @@ class LocalRunner:
             key = pack.is_teacher and job.placement.teacher is not None
             if key not in workers:
                 workers[key] = self.worker(replace(job, placement=job.placement.of(is_teacher=pack.is_teacher)))
+            telemetry.work_on(trial_ids=[trial.trial_id for trial in pack.trials])
             steps = run_pack(pack, workers[key])
             try:
                 for progress in steps:
@@ -61,3 +63,4 @@ class LocalRunner:
                         break
             finally:
                 steps.close()
+                telemetry.work_on(trial_ids=())

@@ -19,6 +19,7 @@ from kd_ray.results.store import Store
 from kd_ray.sweep.config import Placement
 from kd_ray.sweep.plan import Pack
 from kd_ray.sweep.spec import TrialSpec
+from kd_ray.telemetry import LogFormat
 
 _GRACE_S = 10.0
 """How long a second signal waits for the ordinary way out."""
@@ -31,6 +32,10 @@ class Job:
     store: Store
     placement: Placement
     launch_id: str
+    sweep: str = ""
+    """Its name, for measurements and log lines; no result depends on it."""
+    log_format: LogFormat = "text"
+    """How workers log."""
 
 
 class WorkerFactory(Protocol):

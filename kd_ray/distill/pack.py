@@ -22,6 +22,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TypeVar
 
+from kd_ray import telemetry
 from kd_ray.distill.leases import HeldLeases
 from kd_ray.distill.training import FitProgress, PackTraining, PackWorker, TrialResult
 from kd_ray.errors import (
@@ -269,6 +270,10 @@ class _Run:
 
     def _commit(self, spec: TrialSpec, result: TrialResult) -> None:
         """Write a trial's weights, then its record; a trial that was taken over is left to its new holder."""
+        with telemetry.about(spec.trial_id):
+            self._commit_held(spec, result)
+
+    def _commit_held(self, spec: TrialSpec, result: TrialResult) -> None:
         # The heartbeat may forget the lease at any moment from here on.
         lease = self.leases.held.get(spec.trial_id)
         if lease is None or self.leases.is_lost(spec.trial_id):
@@ -289,6 +294,7 @@ class _Run:
             per_class=result.per_class,
         )
         if commit_record(self._store, record):
+            logger.info("%s is complete after %.1f s of training", spec.describe(), result.elapsed_s)
             # The trial is complete; what is left behind by an error here is swept up by `gc`.
             with suppress(StoreError):
                 if (saving := self._saving.get(spec.trial_id)) is not None:
@@ -342,6 +348,8 @@ class _Run:
                 with suppress(StoreError):
                     self._checkpoints_of(lease).delete_all()
             self.failed.append(spec.trial_id)
+            with telemetry.about(spec.trial_id):
+                logger.error("%s failed: %s: %s", spec.describe(), type(error).__name__, error)
             ledger.write_error(
                 self._store,
                 spec.trial_id,

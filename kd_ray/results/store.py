@@ -31,6 +31,7 @@ from urllib.parse import urlsplit
 from obstore.exceptions import AlreadyExistsError, BaseError, GenericError, NotFoundError
 from obstore.store import LocalStore, ObjectStore, from_url
 
+from kd_ray import telemetry
 from kd_ray.errors import InvalidInputError, StoreError
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ class Store:
             if (client := self._reader()) is None:
                 return None
             try:
-                return self._ask(lambda: bytes(client.get(key).bytes()))
+                return self._ask("read", lambda: bytes(client.get(key).bytes()))
             except (FileNotFoundError, NotFoundError):
                 return None
 
@@ -105,7 +106,7 @@ class Store:
         """
         with self._translated("write", key):
             client = self._writer()
-            e_tag = self._ask(lambda: client.put(key, data, use_multipart=False)["e_tag"])
+            e_tag = self._ask("write", lambda: client.put(key, data, use_multipart=False)["e_tag"])
             if durable:
                 self._flush(key)
         return e_tag or ""
@@ -119,7 +120,7 @@ class Store:
         with self._translated("create", key):
             client = self._writer()
             try:
-                self._ask(lambda: client.put(key, data, mode="create", use_multipart=False))
+                self._ask("create", lambda: client.put(key, data, mode="create", use_multipart=False))
             except (AlreadyExistsError, FileExistsError):
                 return self.get(key) == data
             if durable:
@@ -132,7 +133,7 @@ class Store:
             if (client := self._reader()) is None:
                 return None
             try:
-                return _stored(self._ask(lambda: client.head(key)))
+                return _stored(self._ask("look up", lambda: client.head(key)))
             except (FileNotFoundError, NotFoundError):
                 return None
 
@@ -158,7 +159,7 @@ class Store:
             if (client := self._reader()) is None:
                 return
             try:
-                self._ask(lambda: client.delete(key))
+                self._ask("delete", lambda: client.delete(key))
             except (FileNotFoundError, NotFoundError):
                 return
 
@@ -168,7 +169,7 @@ class Store:
             if (client := self._reader()) is None:
                 return
             pages = _Pages(client, prefix)
-            while page := self._ask(pages.following):
+            while page := self._ask("list", pages.following):
                 yield from map(_stored, page)
 
     def _reader(self) -> ObjectStore | None:
@@ -186,13 +187,19 @@ class Store:
         assert client is not None
         return client
 
-    def _ask(self, request: Callable[[], T]) -> T:
-        """What the client answers. Requests to an object store that fail for a reason that may pass are made again for `PATIENCE_S`.
+    def _ask(self, verb: str, request: Callable[[], T]) -> T:
+        """What the client answers, timed. Requests to an object store that fail for a reason that may pass are made again for `PATIENCE_S`.
 
         The client by itself stops after two seconds or so, and never repeats a create or a delete whose answer is overdue. More than that
         is not for a store that has not answered yet: most likely its address is wrong.
         """
-        deadline = time.monotonic() + PATIENCE_S
+        asked_at = time.monotonic()
+        try:
+            return self._insist(verb, request, asked_at + PATIENCE_S)
+        finally:
+            telemetry.record(telemetry.STORE_SECONDS, time.monotonic() - asked_at, verb=verb)
+
+    def _insist(self, verb: str, request: Callable[[], T], deadline: float) -> T:
         wait_s = FIRST_WAIT_S
         while True:
             try:
@@ -203,6 +210,7 @@ class Store:
                     raise
                 if wait_s == FIRST_WAIT_S:
                     logger.warning("store %s: trying again for %.0f s: %s", self.url, PATIENCE_S, _first_line(error))
+                telemetry.record(telemetry.STORE_REPEATS, verb=verb)
                 time.sleep(pause_s)
                 wait_s = min(2 * wait_s, LONGEST_WAIT_S)
             except (BaseError, OSError):

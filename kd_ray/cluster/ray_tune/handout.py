@@ -10,6 +10,7 @@ from ray import tune
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
+from kd_ray import telemetry
 from kd_ray.cluster.queue import PackQueue
 from kd_ray.cluster.ray_tune.deaths import cause_of, death_of, died_with_its_node, was_told_to_end
 from kd_ray.cluster.ray_tune.worker import Shelf, progress_of
@@ -158,6 +159,10 @@ class Handout(_NotKept, Searcher):
         self._queue.end(
             pack, committed=committed, failed=failed, crashed=crashed, at_fault=at_fault, is_too_large=is_too_large
         )
+        if crashed or is_too_large:
+            telemetry.record(
+                telemetry.PACK_RETRIES, cause=_kind_of(result, death, is_too_large=is_too_large, at_fault=at_fault)
+            )
         if crashed:
             self._observer.warn(f"{cause}; what is left of pack {pack.pack_id} goes on from its checkpoints")
         for trial in pack.trials:
@@ -185,6 +190,15 @@ class Handout(_NotKept, Searcher):
 
     def restore(self, checkpoint_path: str) -> None:
         """Nothing was kept: the store is the ledger."""
+
+
+def _kind_of(result: Mapping[str, Any], death: Exception | None, *, is_too_large: bool, at_fault: bool) -> str:
+    """What ended a pack before its time, in a word."""
+    if is_too_large:
+        return "memory"
+    if death:
+        return "worker" if at_fault else "node"
+    return "store" if result.get("store") else "error"
 
 
 def _forget_metrics(trial: Any) -> None:

@@ -17,6 +17,7 @@ from typing import Any, Self
 import ray
 from ray import tune
 
+from kd_ray import telemetry
 from kd_ray.cluster.queue import PackQueue
 from kd_ray.cluster.ray_tune.handout import (
     Handout,
@@ -29,6 +30,7 @@ from kd_ray.cluster.ray_tune.handout import (
     request_of,
     slots,
 )
+from kd_ray.cluster.ray_tune.metrics import RayMetrics
 from kd_ray.cluster.ray_tune.worker import PackTrainable, Shelf
 from kd_ray.cluster.runner import Interrupts, Job, Observer, WorkerFactory, cpu_count, probe_students, training_worker
 from kd_ray.errors import InvalidInputError
@@ -67,6 +69,7 @@ class RayRunner:
         self._connect()
         try:
             _check_capacity(self.placement)
+            telemetry.measure_into(RayMetrics())
         except BaseException:
             ray.shutdown()
             raise
@@ -75,6 +78,7 @@ class RayRunner:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        telemetry.measure_into(None)
         ray.shutdown()
 
     def slots(self) -> int:

@@ -11,6 +11,8 @@ from typing import Any
 import ray
 from ray import tune
 
+from kd_ray import telemetry
+from kd_ray.cluster.ray_tune.metrics import RayMetrics, watch_gpu
 from kd_ray.cluster.runner import Job, WorkerFactory
 from kd_ray.distill.pack import PackProgress, run_pack
 from kd_ray.distill.training import PackWorker
@@ -79,11 +81,15 @@ class PackTrainable(tune.Trainable):
         self._is_told_to_go = False
         self._exit = signal.signal(signal.SIGTERM, self._told_to_go)
         """Ray's own handler, which ends the process and says why."""
+        telemetry.measure_into(RayMetrics())
+        telemetry.log_as(job.log_format)
+        telemetry.work_on(sweep=job.sweep)
         self._begin(config)
 
     def _begin(self, config: dict[str, Any]) -> None:
         """Packs with a teacher and those with students share actors only where they ask for the same resources."""
         self._pack = self._shelf.pack(config)
+        telemetry.work_on(trial_ids=[trial.trial_id for trial in self._pack.trials])
 
     def step(self) -> dict[str, Any]:
         """About a second of training, or an epoch."""
@@ -101,7 +107,9 @@ class PackTrainable(tune.Trainable):
                 self._worker = self._make_worker(replace(self._job, placement=placement))
             if self._steps is None:
                 self._steps = run_pack(self._pack, self._worker)
-            return _result_of(next(self._steps))
+            progress = next(self._steps)
+            watch_gpu(self._worker.placement)
+            return _result_of(progress)
         except Exception as error:  # noqa: BLE001 (handed to the driver, which counts it and names it)
             cause = f"{type(error).__name__}: {error}"
             crash = PackProgress(

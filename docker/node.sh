@@ -1,0 +1,66 @@
+#!/usr/bin/env bash
+# One node of a Ray cluster: `node head`, `node worker`, `node health`; anything else is run as it is, such as `node kd-ray status`.
+#
+# Environment:
+#   RAY_AUTH_TOKEN_PATH, or RAY_AUTH_TOKEN   the token; without one nothing starts
+#   HEAD_ADDRESS       HOST:PORT of the head's GCS (default head:6379); the head listens on its port
+#   NODE_IP            address of this node that the others reach (default: Ray finds it)
+#   DASHBOARD_HOST     where the head's dashboard and jobs listen (default 0.0.0.0: inside the container; publish it on 127.0.0.1 only)
+#   METRICS_PORT       Prometheus metrics of this node (default 8080)
+#   AGENT_PORT         Ray's agent of this node, which `health` asks (default 52365)
+#   HEAD_CPUS          CPUs of the head for packs (default 0: it has enough to do, and a pack could take its memory)
+#   NODE_OPTIONS       more options of `ray start`, as --num-gpus=1
+#   NAME_FILE          for NAME among AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY: a file to take it from, as of a secret
+set -euo pipefail
+
+# A frozen node is given up after 9 s instead of a minute.
+export RAY_health_check_period_ms="${RAY_health_check_period_ms:-1000}"
+export RAY_health_check_timeout_ms="${RAY_health_check_timeout_ms:-2000}"
+export RAY_health_check_failure_threshold="${RAY_health_check_failure_threshold:-3}"
+export RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0
+
+for name in AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY; do
+    file="${name}_FILE"
+    if [ -n "${!file:-}" ]; then
+        value="$(<"${!file}")"
+        export "${name}=${value}"
+    fi
+done
+
+require_token() {
+    if [ -z "${RAY_AUTH_TOKEN:-}" ] && ! { [ -n "${RAY_AUTH_TOKEN_PATH:-}" ] && [ -s "$RAY_AUTH_TOKEN_PATH" ]; }; then
+        echo "node: no token: set RAY_AUTH_TOKEN_PATH to a file that holds one (ray get-auth-token --generate), or RAY_AUTH_TOKEN" >&2
+        exit 2
+    fi
+}
+
+start() {
+    require_token
+    local options=(
+        "--metrics-export-port=${METRICS_PORT:-8080}" "--dashboard-agent-listen-port=${AGENT_PORT:-52365}" --disable-usage-stats
+    )
+    if [ -n "${NODE_IP:-}" ]; then
+        options+=("--node-ip-address=${NODE_IP}")
+    fi
+    # shellcheck disable=SC2206 # several options in one variable
+    options+=(${NODE_OPTIONS:-})
+    exec ray start --block "$@" "${options[@]}"
+}
+
+case "${1:-}" in
+    head)
+        port="${HEAD_ADDRESS:-:6379}"
+        start --head "--port=${port##*:}" "--num-cpus=${HEAD_CPUS:-0}" "--dashboard-host=${DASHBOARD_HOST:-0.0.0.0}"
+        ;;
+    worker)
+        start "--address=${HEAD_ADDRESS:-head:6379}"
+        ;;
+    health)
+        # Ray's agent knows whether the node still belongs to the cluster. `ray health-check` would cost 1.5 s of CPU each time, this 0.05 s.
+        exec python -c 'import sys, urllib.request; sys.exit(urllib.request.urlopen(sys.argv[1], timeout=10).read() != b"success")' \
+            "http://${NODE_IP:-127.0.0.1}:${AGENT_PORT:-52365}/api/local_raylet_healthz"
+        ;;
+    *)
+        exec "$@"
+        ;;
+esac

@@ -1,0 +1,166 @@
+"""The scripts that an image and an operator run, for real: certificates, and a head with token and TLS."""
+
+import os
+import socket
+import ssl
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+
+from tests.processes import kill_session, wait_until
+
+DOCKER = Path(__file__).resolve().parents[2] / "docker"
+ADDRESS = "127.0.0.2"
+
+
+def make_certificates(folder: Path, *names: str) -> Path:
+    """Certificates for one node; its folder."""
+    script = DOCKER / "tls" / "make-certificates.sh"
+    subprocess.run([str(script), str(folder), *names], check=True, capture_output=True, text=True, timeout=60)
+    return folder / names[0]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((ADDRESS, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def test_certificates_are_of_one_authority_for_the_names_given_and_keys_are_private(tmp_path: Path) -> None:
+    first = make_certificates(tmp_path, "head", "10.0.0.7", "head.cluster.internal")
+    second = make_certificates(tmp_path, "worker")
+    assert (first / "ca.crt").read_bytes() == (second / "ca.crt").read_bytes() == (tmp_path / "ca.crt").read_bytes()
+    for node in (first, second):
+        command = ["openssl", "verify", "-CAfile", str(tmp_path / "ca.crt"), str(node / "node.crt")]
+        subprocess.run(command, check=True, capture_output=True, timeout=60)
+        assert (node / "node.key").stat().st_mode & 0o077 == 0
+    assert (tmp_path / "ca.key").stat().st_mode & 0o077 == 0
+    assert not (first / "ca.key").exists(), "the authority's key leaves the operator's machine"
+    text = subprocess.run(
+        ["openssl", "x509", "-in", str(first / "node.crt"), "-noout", "-ext", "subjectAltName,extendedKeyUsage"],
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    ).stdout
+    for name in ("DNS:head,", "IP Address:10.0.0.7", "DNS:head.cluster.internal", "IP Address:127.0.0.1"):
+        assert name in text
+    assert "TLS Web Server Authentication, TLS Web Client Authentication" in text
+
+
+def test_secrets_are_made_once(tmp_path: Path) -> None:
+    folder = tmp_path / "secrets"
+    command = [str(DOCKER / "make-secrets.sh"), str(folder)]
+    subprocess.run(command, check=True, capture_output=True, timeout=60)
+    before = {path.name: path.read_text() for path in folder.iterdir()}
+    subprocess.run(command, check=True, capture_output=True, timeout=60)
+    assert {path.name: path.read_text() for path in folder.iterdir()} == before
+    assert set(before) == {"ray_token", "store_key", "store_secret"}
+    assert {len(secret) for secret in before.values()} == {64}
+    assert len(set(before.values())) == 3
+    assert folder.stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize("role", ["head", "worker"])
+def test_a_node_without_a_token_does_not_start(role: str, tmp_path: Path) -> None:
+    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "RAY_AUTH_TOKEN_PATH": str(tmp_path / "none")}
+    done = subprocess.run(
+        [str(DOCKER / "node.sh"), role], env=environment, capture_output=True, text=True, check=False, timeout=30
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("node: no token: set RAY_AUTH_TOKEN_PATH")
+
+
+def test_credentials_of_the_store_come_from_files(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("the-key\n")
+    environment = {"PATH": os.environ["PATH"], "AWS_ACCESS_KEY_ID_FILE": str(tmp_path / "key")}
+    command = [str(DOCKER / "node.sh"), "printenv", "AWS_ACCESS_KEY_ID"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=30)
+    assert done.stdout == "the-key\n"
+
+
+@contextmanager
+def node(role: str, environment: dict[str, str], log: Path) -> Iterator[None]:
+    """`node.sh head` or `node.sh worker`, while it runs."""
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            [str(DOCKER / "node.sh"), role],
+            env=environment,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+    try:
+        wait_until(lambda: "Ray runtime started" in log.read_text(), process, timeout_s=90)
+        yield
+    except AssertionError as error:
+        raise AssertionError(f"{error}\n{log.read_text()}") from error
+    finally:
+        kill_session(process.pid)
+        process.wait()
+
+
+def handshake(port: int, authority: Path) -> str | None:
+    """The version of TLS that the server at a port speaks, if its certificate is one of this authority."""
+    context = ssl.create_default_context(cafile=str(authority))
+    context.check_hostname = False
+    context.set_alpn_protocols(["h2"])
+    with socket.create_connection((ADDRESS, port), timeout=30) as plain, context.wrap_socket(plain) as tls:
+        return tls.version()
+
+
+@pytest.mark.ray
+@pytest.mark.alone
+def test_a_head_speaks_tls_wants_its_token_and_says_that_it_is_healthy(tmp_path: Path) -> None:
+    """As an image starts it. The path of Ray's files is short, because a Unix socket's has at most 107 characters."""
+    certificates = make_certificates(tmp_path / "ours", ADDRESS)
+    strangers = make_certificates(tmp_path / "theirs", ADDRESS)
+    token = tmp_path / "token"
+    token.write_text("ab" * 32)
+    port, agent = free_port(), free_port()
+    with TemporaryDirectory(prefix="kd", dir="/tmp") as folder:
+        environment = {
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "HOME": str(tmp_path),
+            "RAY_AUTH_TOKEN_PATH": str(token),
+            "RAY_USE_TLS": "1",
+            "RAY_TLS_CA_CERT": str(certificates / "ca.crt"),
+            "RAY_TLS_SERVER_CERT": str(certificates / "node.crt"),
+            "RAY_TLS_SERVER_KEY": str(certificates / "node.key"),
+            "HEAD_ADDRESS": f"{ADDRESS}:{port}",
+            "NODE_IP": ADDRESS,
+            "DASHBOARD_HOST": ADDRESS,
+            "METRICS_PORT": str(free_port()),
+            "AGENT_PORT": str(agent),
+            "NODE_OPTIONS": f"--temp-dir={folder} --object-store-memory=80000000 --dashboard-port={free_port()}",
+        }
+        script = str(DOCKER / "node.sh")
+        unhealthy = subprocess.run([script, "health"], env=environment, capture_output=True, check=False, timeout=60)
+        assert unhealthy.returncode != 0
+        with node("head", environment, tmp_path / "head.log"):
+            healthy = subprocess.run(
+                [script, "health"], env=environment, capture_output=True, text=True, check=False, timeout=60
+            )
+            assert healthy.returncode == 0, healthy.stderr
+            assert handshake(port, certificates / "ca.crt") == "TLSv1.3"
+            with pytest.raises(ssl.SSLCertVerificationError):
+                handshake(port, strangers / "ca.crt")
+            (tmp_path / "other").write_text("cd" * 32)
+            check = (script, "ray", "health-check", "--address", f"{ADDRESS}:{port}", "--skip-version-check")
+            right, wrong = (
+                subprocess.Popen(
+                    check, env=environment | {"RAY_AUTH_TOKEN_PATH": str(path)}, stderr=subprocess.PIPE, text=True
+                )
+                for path in (token, tmp_path / "other")
+            )
+            said = right.communicate(timeout=60)[1], wrong.communicate(timeout=60)[1]
+            assert right.returncode == 0, said[0]
+            assert wrong.returncode != 0
+            assert "InvalidAuthToken" in said[1]

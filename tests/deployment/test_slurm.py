@@ -1,0 +1,145 @@
+"""The batch script of Slurm: its directives, and what it does from start to the queue, with stand-ins for the programs of a cluster."""
+
+import os
+import re
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.processes import kill_session, wait_until
+
+SCRIPT = Path(__file__).resolve().parents[2] / "docker" / "slurm" / "sweep.sbatch"
+
+# `srun` starts its command here, `scontrol` knows two nodes; `ray` and `kd-ray` write down how they were called and do as the real ones.
+STAND_INS = {
+    "srun": """
+        echo "srun $*" >>"$CALLS"
+        while [[ "$1" == --* ]]; do shift; done
+        exec "$@"
+    """,
+    "scontrol": """
+        echo "scontrol $*" >>"$CALLS"
+        if [ "$1 $2" = "show hostnames" ]; then printf 'node01\\nnode02\\n'; fi
+    """,
+    "ray": """
+        echo "ray $* token=$(wc -c <"$RAY_AUTH_TOKEN_PATH") mode=$RAY_AUTH_MODE" >>"$CALLS"
+        if [ "$1" = start ]; then exec sleep 300; fi
+    """,
+    "kd-ray": """
+        echo "kd-ray $* store=$KD_RAY_STORE" >>"$CALLS"
+        trap 'kill "$pause"; echo "kd-ray stopped" >>"$CALLS"; exit 130' TERM
+        sleep "${PAUSE:-300}" & pause=$!
+        wait "$pause"
+        exit "${EXIT:-0}"
+    """,
+}
+DIRECTIVES = {
+    "job-name": r"[\w-]+",
+    "nodes": r"\d+",
+    "ntasks-per-node": "1",
+    "cpus-per-task": r"\d+",
+    "gpus-per-node": r"\d+",
+    "mem": r"\d+[KMGT]",
+    "time": r"(\d+-)?\d\d:\d\d:\d\d",
+    "signal": r"B:USR1@\d+",
+    "requeue": None,
+    "open-mode": "append",
+    "output": r".*%j.*",
+}
+"""The directives that the script may have, as sbatch(1) names them, and what their values look like."""
+
+
+def test_directives_are_sbatchs_own_and_stand_before_the_first_command() -> None:
+    lines = SCRIPT.read_text().splitlines()
+    first_command = next(i for i, line in enumerate(lines) if line and not line.startswith("#"))
+    found = {}
+    for i, line in enumerate(lines):
+        if line.startswith("#SBATCH"):
+            assert i < first_command, "sbatch reads no directive after the first command"
+            match = re.fullmatch(r"#SBATCH --([a-z-]+)(?:=(\S+))?", line)
+            assert match, line
+            found[match[1]] = match[2]
+    assert set(found) == set(DIRECTIVES)
+    for name, value in found.items():
+        pattern = DIRECTIVES[name]
+        assert (value is None) if pattern is None else re.fullmatch(pattern, value or ""), name
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> dict[str, str]:
+    """The environment of a job with two nodes, in which the programs of a cluster are the stand-ins."""
+    programs = tmp_path / "venv" / "bin"
+    programs.mkdir(parents=True)
+    for name, text in STAND_INS.items():
+        (programs / name).write_text(f"#!/usr/bin/env bash\n{text}")
+        (programs / name).chmod(0o755)
+    (tmp_path / "calls").touch()
+    return {
+        "PATH": os.environ["PATH"],
+        "HOME": str(tmp_path),
+        "CALLS": str(tmp_path / "calls"),
+        "KD_RAY_VENV": str(tmp_path / "venv"),
+        "KD_RAY_STORE": "s3://lab/kd_ray",
+        "SLURM_JOB_ID": "421234",
+        "SLURM_JOB_NODELIST": "node[01-02]",
+        "SLURM_CPUS_PER_TASK": "8",
+        "SLURM_GPUS_ON_NODE": "1",
+    }
+
+
+def start(job: dict[str, str], **more: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [str(SCRIPT), "sweep.yaml", "--set", "grid.seed=[0]"],
+        env=job | more,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def calls(job: dict[str, str]) -> list[str]:
+    return Path(job["CALLS"]).read_text().splitlines()
+
+
+def test_a_sweep_that_ends_in_time_leaves_nothing_and_is_not_queued_again(job: dict[str, str]) -> None:
+    process = start(job, PAUSE="0.1")
+    try:
+        output, _ = process.communicate(timeout=30)
+    finally:
+        kill_session(process.pid)
+    assert process.returncode == 0, output
+    called = calls(job)
+    starts = sorted(line for line in called if line.startswith("ray start"))
+    common = "--num-cpus=8 --num-gpus=1 --block --disable-usage-stats token=64 mode=token"
+    assert starts == [
+        f"ray start --address=node01:21234 {common}",
+        f"ray start --head --port=21234 --dashboard-host=127.0.0.1 {common}",
+    ]
+    assert "kd-ray launch sweep.yaml --set grid.seed=[0] --address node01:21234 store=s3://lab/kd_ray" in called
+    assert not any("requeue" in line for line in called)
+    assert not list(Path(job["HOME"]).rglob("token")), "the token outlived the job"
+
+
+def test_a_job_whose_time_runs_out_checkpoints_and_is_queued_again(job: dict[str, str]) -> None:
+    process = start(job)
+    try:
+        wait_until(lambda: any(line.startswith("kd-ray launch") for line in calls(job)), process)
+        process.send_signal(signal.SIGUSR1)
+        output, _ = process.communicate(timeout=30)
+    finally:
+        kill_session(process.pid)
+    assert process.returncode == 130, output
+    assert calls(job)[-2:] == ["kd-ray stopped", "scontrol requeue 421234"]
+
+
+def test_a_sweep_with_failed_trials_is_not_queued_again(job: dict[str, str]) -> None:
+    process = start(job, PAUSE="0.1", EXIT="1")
+    try:
+        process.communicate(timeout=30)
+    finally:
+        kill_session(process.pid)
+    assert process.returncode == 1
+    assert not any("requeue" in line for line in calls(job))

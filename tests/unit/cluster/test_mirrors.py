@@ -1,0 +1,168 @@
+"""Copies of trials elsewhere: they arrive once and whole, and a service that is away costs nothing."""
+
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from kd_ray.cluster import mirrors
+from kd_ray.cluster.launch import launch
+from kd_ray.cluster.mirrors import Copy, Mirroring, MlflowMirror, WandbMirror, check_mirrors
+from kd_ray.errors import InvalidInputError
+from kd_ray.results.record import commit_record, write_samples
+from kd_ray.results.store import Store
+from kd_ray.sweep.plan import Pack
+from tests.fakes import make_record, make_samples, make_sweep, plan_trials
+
+
+@pytest.fixture
+def pack(store: Store) -> Pack:
+    """Two students that are complete; the third of the pack failed."""
+    trials = [trial for trial in plan_trials(make_sweep()) if trial.spec.role == "distilled"][:3]
+    for trial in trials[:2]:
+        write_samples(store, trial.spec.dataset_id, make_samples())
+        commit_record(store, make_record(trial.spec))
+    return Pack(trials=tuple(trials))
+
+
+class Album:
+    """A mirror that keeps what it gets."""
+
+    def __init__(self) -> None:
+        self.copies: list[Copy] = []
+
+    def write(self, copy: Copy) -> None:
+        self.copies.append(copy)
+
+
+def test_the_complete_trials_of_a_pack_are_copied_with_tags_params_and_metrics(store: Store, pack: Pack) -> None:
+    album, warnings = Album(), list[str]()
+    with Mirroring({"album": lambda: album}, store, "demo", warnings.append) as mirroring:
+        mirroring.add(pack)
+    assert [copy.trial_id for copy in album.copies] == [trial.trial_id for trial in pack.trials[:2]]
+    copy = album.copies[0]
+    assert copy.tags["sweep"] == "demo"
+    assert copy.tags["role"] == "distilled"
+    assert copy.params["temperature"] == "1.0"
+    assert copy.metrics["accuracy"] == 0.75
+    assert [epoch.epoch for epoch in copy.epochs] == [1, 2, 3, 4]
+    assert warnings == []
+
+
+class Away:
+    """A service that refuses every connection."""
+
+    attempts = 0
+
+    def write(self, copy: Copy) -> None:
+        Away.attempts += 1
+        raise ConnectionError("nobody\nlistens")
+
+
+def test_a_service_that_is_away_is_said_once_and_not_waited_for(store: Store, pack: Pack) -> None:
+    Away.attempts = 0
+    said = threading.Event()
+    warnings: list[str] = []
+
+    def warn(warning: str) -> None:
+        warnings.append(warning)
+        said.set()
+
+    with Mirroring({"away": Away}, store, "demo", warn) as mirroring:
+        for _ in range(100):
+            mirroring.add(pack)
+        assert said.wait(30)
+        began = time.monotonic()
+    assert time.monotonic() - began < 2
+    assert Away.attempts == 1, "it rests before it asks again"
+    assert warnings == [
+        "mirror away does not take trials: ConnectionError: nobody listens; the sweep goes on, "
+        "and copies wait until it does or the launch ends"
+    ]
+
+
+def test_a_service_that_hangs_holds_nothing_up(store: Store, pack: Pack, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mirrors, "_GRACE_S", 0.2)
+    release, reached = threading.Event(), threading.Event()
+
+    class Hanging:
+        def write(self, copy: Copy) -> None:
+            reached.set()
+            release.wait(60)
+
+    with Mirroring({"hanging": Hanging}, store, "demo", lambda warning: None) as mirroring:
+        mirroring.add(pack)
+        assert reached.wait(30)
+        began = time.monotonic()
+    assert time.monotonic() - began < 10
+    release.set()
+
+
+def test_mlflow_has_each_trial_once_with_its_curves(
+    store: Store, pack: Pack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tracking = pytest.importorskip("mlflow.tracking", reason="kd_ray[mlflow] is not installed")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "runs").as_uri())
+    warnings: list[str] = []
+    for _ in range(2):
+        with Mirroring({"mlflow": MlflowMirror}, store, "demo", warnings.append) as mirroring:
+            mirroring.add(pack)
+            for copying in mirroring._copies:
+                _until_done(copying)
+    assert warnings == []
+    client = tracking.MlflowClient()
+    runs = client.search_runs([client.get_experiment_by_name("kd_ray/demo").experiment_id])
+    assert {run.data.tags["kd_ray.trial_id"] for run in runs} == {trial.trial_id for trial in pack.trials[:2]}
+    assert len(runs) == 2
+    assert all(run.info.status == "FINISHED" for run in runs)
+    assert {run.data.metrics["accuracy"] for run in runs} == {0.75}
+    curve = client.get_metric_history(runs[0].info.run_id, "epoch_loss")
+    assert [(point.step, point.value) for point in curve] == [(1, 1.0), (2, 0.5), (3, pytest.approx(1 / 3)), (4, 0.25)]
+
+
+def test_weights_and_biases_has_each_trial_in_its_offline_files(
+    store: Store, pack: Pack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("wandb", reason="kd_ray[wandb] is not installed")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path))
+    warnings: list[str] = []
+    with Mirroring({"wandb": WandbMirror}, store, "demo", warnings.append) as mirroring:
+        mirroring.add(pack)
+        _until_done(mirroring._copies[0])
+    assert warnings == []
+    written = {path.name for path in tmp_path.rglob("run-*.wandb")}
+    assert written == {f"run-{trial.trial_id}.wandb" for trial in pack.trials[:2]}
+
+
+def _until_done(copying: mirrors._Copying) -> None:
+    """The first use imports a large client, which may take longer than the end of a launch waits."""
+    for _ in range(600):
+        if not copying._waiting:
+            return
+        copying.thread.join(0.1)
+
+
+def test_a_sweep_ends_as_without_mlflow_when_its_server_is_not_there(
+    store: Store, trifeature_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("mlflow", reason="kd_ray[mlflow] is not installed")
+    from tests.sweeps import tiny_sweep
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    short = ("grid.seed=[0]", "grid.temperature=[1]", "training.epochs=1", "training.schedule={name: constant}")
+    report = launch(tiny_sweep(trifeature_root, *short), store, runner="local", mirrors=["mlflow"])
+    assert (report.exit_code, report.num_trained) == (0, 3)
+    about = [warning for warning in report.warnings if "mirror" in warning]
+    # None, where the sweep was over before the client was imported.
+    assert len(about) <= 1
+    assert all("mirror mlflow does not take trials: MlflowException" in warning for warning in about)
+
+
+def test_unknown_services_are_refused_before_anything_is_written(store: Store) -> None:
+    with pytest.raises(InvalidInputError, match="--mirror neptune: unknown service; valid: mlflow, wandb"):
+        launch(make_sweep(), store, runner="local", mirrors=["neptune"])
+    assert list(store.entries("")) == []
+    check_mirrors([])
