@@ -180,3 +180,23 @@ def write_adult(root: Path, *, num_train: int = 120, num_test: int = 60, **chang
             lines.append(", ".join(row.values()) + ("." if split == "test" else ""))
         (folder / name).write_text("\n".join(lines) + "\n\n")
     return root
+
+
+def write_table(root: Path, *, count: int = 36, **changed: str) -> Path:
+    """`table/loans.csv`: numbers and categories, no images; `changed` gives other values for "row3_income"."""
+    folder = root / "table"
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = ["income,job,age,sex,label,split"]
+    for n in range(count):
+        row = {
+            "income": f"{1000 + 37 * n % 500}.5",
+            "job": ("cook", "pilot", "clerk")[n % 3],
+            "age": str(20 + 11 * n % 50),
+            "sex": ("f", "m")[n // 2 % 2],
+            "label": ("no", "yes")[37 * n % 500 > 250],
+            "split": ("train", "train", "test")[n // 3 % 3],
+        }
+        row |= {column: changed[f"row{n}_{column}"] for column in row if f"row{n}_{column}" in changed}
+        lines.append(",".join(row.values()))
+    (folder / "loans.csv").write_text("\n".join(lines) + "\n")
+    return root

@@ -7,6 +7,7 @@ group `kd_ray.datasets` is imported, and only where data are loaded (launches, w
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -133,7 +134,7 @@ def _called(dataset: FactoryDataset, root: Path) -> OwnData:
     """What the function returns, checked against the sweep file."""
     function = load_function(dataset.function)
     try:
-        own = function(root, dataset.parameters)
+        own = function(root, deepcopy(dataset.parameters))
     except DataError:
         raise
     except Exception as error:  # the user's code may raise anything

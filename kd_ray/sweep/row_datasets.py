@@ -85,6 +85,10 @@ class FactoryDataset(RandomValidation):
     returns_validation: bool = False
     """Whether it returns a validation split of its own."""
 
+    def __hash__(self) -> int:
+        """Over the content: `parameters`, a dictionary, has no hash of its own."""
+        return hash(self.model_dump_json())
+
     @property
     def modality(self) -> Modality:
         """What its samples are."""
