@@ -52,7 +52,7 @@ def show_command(name: str, overrides: tuple[str, ...], data_root: Path, output:
     click.echo(f"{len(data.test):,} test images in {len(data.class_names)} classes; sheet written to {output}")
 
 
-@data_group.command("check", cls=Command, example="kd-ray data check sweeps/celeba.yaml -o sheet.png")
+@data_group.command("check", cls=Command, example="kd-ray data check sweeps/celeba-young.yaml -o sheet.png")
 @click.argument("what", metavar="SWEEP.yaml|NAME")
 @click.option(
     "--set",
