@@ -56,6 +56,24 @@ def write_cifar100(root: Path, *, num_train: int = 200, num_test: int = 100, **r
     return root
 
 
+def write_cifar10(root: Path, *, num_train: int = 40, num_test: int = 20) -> Path:
+    """Labels go round the classes; the training samples lie in five batches of equal size."""
+    folder = root / "cifar-10-batches-py"
+    folder.mkdir(parents=True, exist_ok=True)
+    names = [f"data_batch_{n}" for n in range(1, 6)]
+    for seed, (name, count) in enumerate([*((name, num_train // 5) for name in names), ("test_batch", num_test)]):
+        content = {
+            "batch_label": name,
+            "labels": [n % 10 for n in range(count)],
+            "data": pixels(count, 3072, seed=seed),
+            "filenames": [f"{n}.png" for n in range(count)],
+        }
+        (folder / name).write_bytes(pickle.dumps(content, protocol=2))
+    labels = [f"class {c}" for c in range(10)]
+    (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": labels, "num_vis": 3072}, protocol=2))
+    return root
+
+
 def write_svhn(root: Path, **counts: int) -> Path:
     """Digits go round 1, 2, … 9, 10, and 10 stands for 0; compressed as the original files are."""
     folder = root / "svhn"
@@ -158,4 +176,45 @@ def write_utkface(root: Path, *, count: int = 60) -> Path:
         name = f"{3 * n % 89}_{n % 2}_{n // 2 % 5}_20170101{n:09}.jpg.chip.jpg"
         (folder / name).write_bytes(encoded(40, 40, seed=n))
     write_list(root)
+    return root
+
+
+def write_adult(root: Path, *, num_train: int = 120, num_test: int = 60, **changed: str) -> Path:
+    """People with ages from 17 to 86, of both sexes and two races, of whom those with much education earn much; `changed` gives other
+    values for "train3_age". Both files look as UCI's do: no head, a remark first in adult.test, full stops after its labels."""
+    folder = root / "adult"
+    folder.mkdir(parents=True, exist_ok=True)
+    for split, name, count in (("train", "adult.data", num_train), ("test", "adult.test", num_test)):
+        lines = ["|1x3 Cross validator"] if split == "test" else []
+        for n in range(count):
+            row = {
+                "age": str(17 + 7 * n % 70), "workclass": ("Private", "State-gov", "Private", "?")[n % 4], "fnlwgt": str(1000 + n),
+                "education": ("HS-grad", "Masters")[n // 3 % 2], "education_num": str((9, 14)[n // 3 % 2]), "marital": "Divorced",
+                "occupation": ("Sales", "Tech-support")[n % 2], "relationship": "Unmarried", "race": ("White", "Black")[n // 2 % 2],
+                "sex": ("Male", "Female")[n // 5 % 2], "gain": str(100 * (n % 3)), "loss": "0", "hours": str(20 + n % 30),
+                "country": "United-States", "income": ("<=50K", ">50K")[n // 3 % 2],
+            }  # fmt: skip
+            row |= {column: changed[f"{split}{n}_{column}"] for column in row if f"{split}{n}_{column}" in changed}
+            lines.append(", ".join(row.values()) + ("." if split == "test" else ""))
+        (folder / name).write_text("\n".join(lines) + "\n\n")
+    return root
+
+
+def write_table(root: Path, *, count: int = 36, **changed: str) -> Path:
+    """`table/loans.csv`: numbers and categories, no images; `changed` gives other values for "row3_income"."""
+    folder = root / "table"
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = ["income,job,age,sex,label,split"]
+    for n in range(count):
+        row = {
+            "income": f"{1000 + 37 * n % 500}.5",
+            "job": ("cook", "pilot", "clerk")[n % 3],
+            "age": str(20 + 11 * n % 50),
+            "sex": ("f", "m")[n // 2 % 2],
+            "label": ("no", "yes")[37 * n % 500 > 250],
+            "split": ("train", "train", "test")[n // 3 % 3],
+        }
+        row |= {column: changed[f"row{n}_{column}"] for column in row if f"row{n}_{column}" in changed}
+        lines.append(",".join(row.values()))
+    (folder / "loans.csv").write_text("\n".join(lines) + "\n")
     return root

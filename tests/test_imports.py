@@ -84,8 +84,8 @@ def test_only_the_ray_runner_and_the_jobs_import_ray() -> None:
     [
         ["--help"],
         ["schema"],
-        ["plan", "sweeps/trifeature.yaml", "--store", "nowhere"],
-        ["plan", "sweeps/celeba.yaml", "--set", "student.model='timm:resnet18'", "--store", "nowhere"],
+        ["plan", "sweeps/trifeature-color.yaml", "--store", "nowhere"],
+        ["plan", "sweeps/celeba-young.yaml", "--set", "student.model='timm:resnet18'", "--store", "nowhere"],
         ["status", "none", "--store", "nowhere"],
         ["query", "SELECT 1"],
         ["launch", "--help"],

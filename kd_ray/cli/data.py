@@ -16,7 +16,7 @@ from kd_ray.errors import DataError, InvalidInputError
 
 if TYPE_CHECKING:
     from kd_ray.data.describe import Description, Examined
-    from kd_ray.data.images import ImageData
+    from kd_ray.data.load import Data
 
 _SHOWN = 30
 """Classes listed before the rest is only counted."""
@@ -52,7 +52,7 @@ def show_command(name: str, overrides: tuple[str, ...], data_root: Path, output:
     click.echo(f"{len(data.test):,} test images in {len(data.class_names)} classes; sheet written to {output}")
 
 
-@data_group.command("check", cls=Command, example="kd-ray data check sweeps/celeba.yaml -o sheet.png")
+@data_group.command("check", cls=Command, example="kd-ray data check sweeps/celeba-young.yaml -o sheet.png")
 @click.argument("what", metavar="SWEEP.yaml|NAME")
 @click.option(
     "--set",
@@ -76,6 +76,7 @@ def check_command(
     Ends with exit code 1 when a launch would refuse the files as they are.
     """
     from kd_ray.data.describe import describe
+    from kd_ray.sweep.datasets import table_name
     from kd_ray.sweep.load import load_sweep, parse_dataset
 
     if what.endswith((".yaml", ".yml")):
@@ -93,7 +94,7 @@ def check_command(
         words = {"dataset": dataset.model_dump(mode="json"), "fingerprint": examined.fingerprint}
         click.echo(json.dumps({**words, "refusal": examined.refusal, **description.to_dict()}, indent=1))
     else:
-        click.echo(_described(dataset.name, examined, description))
+        click.echo(_described(table_name(dataset), examined, description))
     sys.exit(1 if examined.refusal else 0)
 
 
@@ -121,13 +122,14 @@ def prepare_command(name: str, overrides: tuple[str, ...], data_root: Path) -> N
         return
     dataset = parse_dataset(name, overrides)
     bars = _bytes_shown()
-    fetch(dataset, data_root, on_bytes=bars)
     try:
+        fetch(dataset, data_root, on_bytes=bars)
         examined = _examine(dataset, data_root)
     except DataError as error:
         advice = what_to_put_where(dataset, data_root)
         raise DataError(f"{error}\n{advice}" if advice else str(error)) from error
-    sizes = f"{len(examined.data.train):,} training and {len(examined.data.test):,} test images"
+    samples = "images" if dataset.modality == "images" else "rows"
+    sizes = f"{len(examined.data.train):,} training and {len(examined.data.test):,} test {samples}"
     click.echo(f"{name}: {sizes}; {_version(examined)}")
     sys.exit(1 if examined.refusal else 0)
 
@@ -140,9 +142,14 @@ def _examine(dataset: Any, data_root: Path) -> "Examined":
     return examine(dataset, data_root, processes=os.cpu_count() or 1, on_progress=display.preparing(dataset.name))
 
 
-def _write_sheet(data: "ImageData", features: Sequence[str], output: Path) -> None:
-    """A contact sheet of the test split, with captions for the first few of the features."""
-    from kd_ray.data.images import contact_sheet
+def _write_sheet(data: "Data", features: Sequence[str], output: Path) -> None:
+    """A contact sheet of the test split, with captions for the first few of the features. Raises InvalidInputError for rows of numbers."""
+    from kd_ray.data.images import ImageData, contact_sheet
+
+    if not isinstance(data, ImageData):
+        raise InvalidInputError(
+            f"-o {output} has no effect: the samples are rows of numbers, of which there is no contact sheet"
+        )
 
     shown = {name: data.test.sensitive_features[name] for name in features[:_CAPTIONS]}
     buffer = io.BytesIO()
@@ -161,7 +168,8 @@ def _described(name: str, examined: "Examined", found: "Description") -> str:
     splits = list(found.splits)
     counts = ", ".join(f"{count:,} {split}" for split, count in found.splits.items())
     side = found.image_size
-    lines = [f"{name}: {counts} images of {side} × {side} pixels in {len(found.classes)} classes", _version(examined)]
+    what = f"rows of {found.num_columns:,} numbers" if side is None else f"images of {side} × {side} pixels"
+    lines = [f"{name}: {counts} {what} in {len(found.classes)} classes", _version(examined)]
     lines += [f"note: {note}" for note in found.notes]
     rows = [[name, *(f"{counts[split]:,}" for split in splits)] for name, counts in found.classes.items()]
     lines += ["", *_table(["class", *splits], rows[:_SHOWN])]
@@ -182,7 +190,8 @@ def _described(name: str, examined: "Examined", found: "Description") -> str:
             rows.append([group.group, *(f"{group.n[split]:,}" for split in splits), cell])
         lines += _table(["group", *splits, "smallest test cell"], rows)
         if feature.num_without_group:
-            lines.append(f"{feature.num_without_group:,} test images are in no group")
+            samples = "rows" if side is None else "images"
+            lines.append(f"{feature.num_without_group:,} test {samples} are in no group")
     return "\n".join(lines)
 
 

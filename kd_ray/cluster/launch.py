@@ -21,6 +21,7 @@ from kd_ray.cluster.queue import PackQueue
 from kd_ray.cluster.runner import Interrupts, Job, Runner, cpu_count, probe_students
 from kd_ray.cluster.telling import LogDisplay, Metered
 from kd_ray.data.load import load_dataset
+from kd_ray.data.rows import RowData
 from kd_ray.distill.samples import samples_of
 from kd_ray.errors import CorruptObjectError, InvalidInputError, StoreError, SweepError, TrialError
 from kd_ray.results import ledger
@@ -34,6 +35,7 @@ from kd_ray.results.tables import FoldReport, fold
 from kd_ray.sweep.architectures import library_of
 from kd_ray.sweep.axes import axis_path
 from kd_ray.sweep.config import Placement
+from kd_ray.sweep.datasets import table_name
 from kd_ray.sweep.load import SweepFile, parse_sweep
 from kd_ray.sweep.plan import PlannedTrial, make_packs
 from kd_ray.sweep.spec import TrialState
@@ -278,11 +280,17 @@ def _check_weights(file: SweepFile, path: Path) -> None:
     # Torch in the driver, but only for weights that are not in the store yet.
     from kd_ray.distill.checkpoint import from_weights
     from kd_ray.models import build_model
+    from kd_ray.models.mlp import mlp
 
     dataset, teacher = file.sweep.dataset, file.sweep.teacher
     if teacher is None or "teacher.model" in file.axes:
         return
-    model = build_model(teacher.model, num_classes=dataset.num_classes, image_size=dataset.image_size)
+    if dataset.image_size is None:
+        data = load_dataset(dataset, Path(file.sweep.placement.data_root).expanduser())
+        assert isinstance(data, RowData)
+        model = mlp(teacher.model, dataset.num_classes, len(data.columns))
+    else:
+        model = build_model(teacher.model, num_classes=dataset.num_classes, image_size=dataset.image_size)
     try:
         model.load_state_dict(from_weights(path.read_bytes(), source=str(path)))
     except (RuntimeError, ValueError) as error:
@@ -299,9 +307,12 @@ def _check_library_models(file: SweepFile, todo: Collection[PlannedTrial]) -> No
     Raises:
         SweepError: it cannot, or the network is of no use for the data set.
     """
+    # None of them takes rows of numbers, which the sweep file was checked for.
     specs = [trial.spec for trial in todo if library_of(trial.spec.model)]
     wanted = {
-        (spec.model, spec.dataset.num_classes, spec.dataset.image_size, spec.training is not None) for spec in specs
+        (spec.model, spec.dataset.num_classes, size, spec.training is not None)
+        for spec in specs
+        if (size := spec.dataset.image_size) is not None
     }
     if not wanted:
         return
@@ -317,9 +328,9 @@ def _check_library_models(file: SweepFile, todo: Collection[PlannedTrial]) -> No
 def _prepare_data(todo: Collection[PlannedTrial], root: Path, display: Display, warnings: Warnings) -> None:
     """Load every data set once before anything is written: what is wrong with it shows now, and generated ones are in the cache."""
     for dataset in {trial.spec.dataset_id: trial.spec.dataset for trial in todo}.values():
-        data = load_dataset(dataset, root, processes=cpu_count(), on_progress=display.preparing(dataset.name))
+        data = load_dataset(dataset, root, processes=cpu_count(), on_progress=display.preparing(table_name(dataset)))
         for note in data.notes:
-            warnings.add(f"{dataset.name}: {note}")
+            warnings.add(f"{table_name(dataset)}: {note}")
 
 
 def _runner(

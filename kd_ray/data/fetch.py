@@ -1,7 +1,7 @@
 """Original files of data sets: fetched where that is allowed, else what to put where.
 
-Addresses and checksums of what is fetched are torchvision's. A transfer that was cut short goes on where it stopped; a file counts only
-once its checksum is right.
+Addresses and checksums of what is fetched are torchvision's, and of Adult UCI's. A transfer that was cut short goes on where it stopped; a
+file counts only once its checksum is right.
 """
 
 import hashlib
@@ -12,9 +12,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from kd_ray.data import celeba, cifar10, cifar100, imagenet, svhn, tiny_imagenet
+from kd_ray.data import adult, celeba, cifar10, cifar100, imagenet, svhn, tiny_imagenet
 from kd_ray.errors import DataError
 from kd_ray.sweep.datasets import Cifar10Dataset, Cifar100Dataset, Dataset, ImagenetDataset, SvhnDataset
+from kd_ray.sweep.row_datasets import AdultDataset
 
 OnBytes = Callable[[str, int, int], None]
 """Called with (file name, bytes there, bytes in all)."""
@@ -24,7 +25,7 @@ _TIMEOUT_S = 60.0
 
 
 def fetch(dataset: Dataset, root: Path, *, on_bytes: OnBytes | None = None) -> None:
-    """Make sure that the original files of CIFAR-10, CIFAR-100 or SVHN are below `root`; other sets are left as they are.
+    """Make sure that the original files of CIFAR-10, CIFAR-100, SVHN or Adult are below `root`; other sets are left as they are.
 
     Raises:
         DataError: a file cannot be fetched or written, or is not the published one.
@@ -34,6 +35,10 @@ def fetch(dataset: Dataset, root: Path, *, on_bytes: OnBytes | None = None) -> N
             _fetch_cifar("CIFAR10", root, cifar10.FOLDER, tuple(cifar10.ORIGINAL_MD5), on_bytes)
         case Cifar100Dataset():
             _fetch_cifar("CIFAR100", root, cifar100.FOLDER, tuple(cifar100.ORIGINAL_MD5), on_bytes)
+        case AdultDataset():
+            for name, md5 in adult.ORIGINAL_MD5.items():
+                if not (root / adult.FOLDER / name).is_file():
+                    download(adult.URL + name, root / adult.FOLDER / name, md5=md5, on_bytes=on_bytes)
         case SvhnDataset():
             published = _torchvision("SVHN").split_list
             for split in ("train", "test", *(("extra",) if dataset.extra else ())):
@@ -43,7 +48,7 @@ def fetch(dataset: Dataset, root: Path, *, on_bytes: OnBytes | None = None) -> N
 
 
 def what_to_put_where(dataset: Dataset, root: Path) -> str | None:
-    """For a set that may not be fetched: which files it needs, from where. None for the others."""
+    """Which files a set needs, from where, if it may not be fetched or need not be. None for the others."""
     folder = root / (dataset.folder if isinstance(dataset, ImagenetDataset) else dataset.name)
     match dataset.name:
         case "tiny_imagenet":
@@ -53,6 +58,11 @@ def what_to_put_where(dataset: Dataset, root: Path) -> str | None:
                 f"tiny-imagenet-200.zip of Stanford's course CS231n in {root}, so that these exist:\n"
                 f"  {folder}/wnids.txt\n  {folder}/words.txt\n  {folder}/train/<wnid>/images/*.JPEG\n"
                 f"  {folder}/val/val_annotations.txt\n  {folder}/val/images/*.JPEG"
+            )
+        case "adult":
+            return (
+                f"Adult is free (CC BY 4.0) and is fetched from {adult.URL}; where that does not do, put its two files there:\n"
+                f"  {folder}/adult.data\n  {folder}/adult.test"
             )
         case "imagenet":
             return (

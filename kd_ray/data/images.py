@@ -5,11 +5,13 @@ Where the files come from is left to one module per data-set family; augmentatio
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
+from kd_ray.data.rows import RowSplit
 from kd_ray.groups import Groups
 from kd_ray.seeding import shuffled, stream
 
@@ -53,6 +55,9 @@ class Split:
                 for name, groups in self.sensitive_features.items()
             },
         )
+
+
+S = TypeVar("S", Split, RowSplit)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -100,7 +105,7 @@ def random_parts(
     return np.sort(order_N[num_part:]), np.sort(order_N[:num_part])
 
 
-def split_off_validation(train: Split, *, fraction: float, seed: int) -> tuple[Split, Split]:
+def split_off_validation(train: S, *, fraction: float, seed: int) -> tuple[S, S]:
     """(remaining training samples, validation samples): plain random, not stratified, always the same for one seed and one N."""
     rest_N, validation_M = random_parts(len(train), fraction=fraction, rng=stream(seed, "validation"))
     return train.take(rest_N), train.take(validation_M)

@@ -1,11 +1,12 @@
-"""From a sweep's `dataset` section to images in memory: the only place that knows every family."""
+"""From a sweep's `dataset` section to images or rows in memory: the only place that knows every family."""
 
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from kd_ray.data import celeba, cifar10, cifar100, imagenet, manifest, svhn, tiny_imagenet, trifeature
-from kd_ray.data.images import ImageData, split_off_validation
+from kd_ray.data import adult, celeba, cifar10, cifar100, factory, imagenet, manifest, svhn, tiny_imagenet, trifeature
+from kd_ray.data.images import ImageData, S, split_off_validation
+from kd_ray.data.rows import RowData, standardised
 from kd_ray.data.subsets import long_tailed
 from kd_ray.errors import DataError
 from kd_ray.sweep.datasets import (
@@ -19,18 +20,20 @@ from kd_ray.sweep.datasets import (
     TinyImagenetDataset,
     TrifeatureDataset,
 )
+from kd_ray.sweep.row_datasets import AdultDataset, FactoryDataset
 
 CONTENT_VERSION = str(trifeature.GENERATOR_VERSION)
 """Changes when the code here would load other content for the same settings."""
 
+Data = ImageData | RowData
+"""What every data set is loaded into."""
 OnProgress = Callable[[int, int], None]
 """Called with (done, total) while something is made that takes long."""
 
 
-def load_dataset(
-    dataset: Dataset, root: Path, *, processes: int = 1, on_progress: OnProgress | None = None
-) -> ImageData:
-    """The data set as the sweep describes it: the training split cut to its long tail, then the validation split set aside.
+def load_dataset(dataset: Dataset, root: Path, *, processes: int = 1, on_progress: OnProgress | None = None) -> Data:
+    """The data set as the sweep describes it: the training split cut to its long tail, then the validation split set aside, then rows
+    standardised by what is left.
 
     Raises:
         DataError: files are missing, damaged, or not the version asked for.
@@ -44,20 +47,26 @@ def load_dataset(
         raise DataError(
             f"{dataset.name}: {len(data.train):,} training and {len(data.test):,} test samples; both are needed"
         )
+    if isinstance(data, RowData):
+        rows, held_out = _cut(data.train, dataset)
+        return standardised(replace(data, train=rows, validation=data.validation if held_out is None else held_out))
+    train, validation = _cut(data.train, dataset)
+    return replace(data, train=train, validation=data.validation if validation is None else validation)
+
+
+def _cut(train: S, dataset: Dataset) -> tuple[S, S | None]:
+    """The training split as the sweep wants it, and what is drawn from it for validation."""
     if dataset.long_tail is not None:
-        data = replace(data, train=long_tailed(data.train, dataset.long_tail, num_classes=dataset.num_classes))
+        train = long_tailed(train, dataset.long_tail, num_classes=dataset.num_classes)
     if isinstance(dataset, CelebaDataset) or dataset.validation_fraction == 0:
-        return data
+        return train, None
     try:
-        train, validation = split_off_validation(
-            data.train, fraction=dataset.validation_fraction, seed=dataset.split_seed
-        )
+        return split_off_validation(train, fraction=dataset.validation_fraction, seed=dataset.split_seed)
     except ValueError as error:
         raise DataError(f"{dataset.name}: validation_fraction: {error}") from error
-    return replace(data, train=train, validation=validation)
 
 
-def _load(dataset: Dataset, root: Path, processes: int, on_progress: OnProgress | None) -> ImageData:  # noqa: PLR0911
+def _load(dataset: Dataset, root: Path, processes: int, on_progress: OnProgress | None) -> Data:  # noqa: PLR0911
     match dataset:
         case TrifeatureDataset():
             return trifeature.load(
@@ -114,8 +123,12 @@ def _load(dataset: Dataset, root: Path, processes: int, on_progress: OnProgress 
                 processes=processes,
                 on_progress=on_progress,
             )
+        case AdultDataset():
+            return adult.load(dataset, root=root)
         case ManifestDataset():
             return manifest.load(dataset, root=root, processes=processes, on_progress=on_progress)
+        case FactoryDataset():
+            return factory.load(dataset, root=root)
 
 
 def fingerprint(  # noqa: PLR0911
@@ -145,5 +158,9 @@ def fingerprint(  # noqa: PLR0911
             return celeba.fingerprint(
                 root, size=dataset.size, crop=dataset.crop, processes=processes, on_progress=on_progress
             )
+        case AdultDataset():
+            return adult.fingerprint(root)
         case ManifestDataset():
             return manifest.fingerprint(dataset, root=root, processes=processes, on_progress=on_progress)
+        case FactoryDataset():
+            return factory.fingerprint(dataset, root=root)

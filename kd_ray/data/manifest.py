@@ -1,4 +1,5 @@
-"""Images of the user's own, listed in a CSV or Parquet file: a row for each, with an image, a label, and any number of sensitive columns.
+"""Images or rows of the user's own, listed in a CSV or Parquet file: a row for each, with an image or columns of numbers and categories
+(`manifest_columns`), a label, and any number of sensitive columns.
 
 Paths of images are relative to the list's folder and must stay below the data root; links that lie there are followed. Images may have
 any size and any 8-bit mode: the central square of each is resized, once per node (`prepared`). Every row is used or named: what cannot be
@@ -20,16 +21,17 @@ import pyarrow as pa
 from pyarrow import csv, parquet
 
 from kd_ray.data.images import ImageData, Split, random_parts
+from kd_ray.data.manifest_columns import NONE, complete_rows, input_columns
 from kd_ray.data.normalization import NORMALIZATIONS
+from kd_ray.data.originals import fingerprint_of_digests
 from kd_ray.data.prepared import OnProgress, Sources, files_below, prepare, some
+from kd_ray.data.rows import Column, RowData, RowSplit, encoded
 from kd_ray.errors import DataError
 from kd_ray.groups import Groups
 from kd_ray.seeding import stream
 from kd_ray.sweep.datasets import Bins, ManifestDataset
 
 _SPLITS = {"train": 0, "validation": 1, "test": 2}
-_NONE = ("", "nan", "null", "none")
-"""Texts, in any case, that mean that there is no value."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +56,10 @@ class _Rows:
     split_N: npt.NDArray[np.int64]
     """0 train, 1 validation, 2 test."""
     features: dict[str, Groups]
-    images: Sources
+    inputs: Sources | tuple[Column, ...]
+    """Images, or columns."""
+    digest: str
+    """SHA-256 of the list."""
     notes: tuple[str, ...]
 
 
@@ -62,44 +67,50 @@ def fingerprint(
     dataset: ManifestDataset, *, root: Path, processes: int = 1, on_progress: OnProgress | None = None
 ) -> str:
     """16 hex digits that stand for the list and the images. Raises DataError for whatever `load` does not take."""
-    images = _read(dataset, root).images
+    rows = _read(dataset, root)
+    if not isinstance(rows.inputs, Sources):
+        return _fingerprint_of_rows(rows)
     return prepare(
-        root, "manifest", images, size=dataset.size, processes=processes, on_progress=on_progress
+        root, "manifest", rows.inputs, size=_side(dataset), processes=processes, on_progress=on_progress
     ).fingerprint
 
 
 def load(
     dataset: ManifestDataset, *, root: Path, processes: int = 1, on_progress: OnProgress | None = None
-) -> ImageData:
-    """The listed images, in the order of the list, in their splits.
+) -> ImageData | RowData:
+    """The listed images or rows, in the order of the list, in their splits; rows are not standardised yet.
 
     Raises DataError for a list, row or image that cannot be used, a feature without two groups, and another version than `dataset` names.
     """
     rows = _read(dataset, root)
-    prepared = prepare(root, "manifest", rows.images, size=dataset.size, processes=processes, on_progress=on_progress)
-    if dataset.version != prepared.fingerprint:
+    if isinstance(rows.inputs, Sources):
+        prepared = prepare(
+            root, "manifest", rows.inputs, size=_side(dataset), processes=processes, on_progress=on_progress
+        )
+        images_NHWC, found = prepared.images_NHWC, prepared.fingerprint
+    else:
+        found = _fingerprint_of_rows(rows)
+    if dataset.version != found:
         what = (
             f"is not version {dataset.version}" if dataset.version else "needs a version, which stands for its contents"
         )
         raise DataError(
             f"manifest: {root / dataset.path} {what}; to use it as it is, write in the sweep file "
-            f"`dataset.version: {prepared.fingerprint!r}`"
+            f"`dataset.version: {found!r}`"
         )
     features, notes = _large_groups(rows, dataset.min_group_size)
+    notes = [*rows.notes, *notes, *_empty_classes(dataset, rows)]
+    if not isinstance(rows.inputs, Sources):
+        return _row_data(dataset, rows, rows.inputs, features, tuple(notes))
 
     def split(name: str) -> Split:
         chosen_M = np.flatnonzero(rows.split_N == _SPLITS[name])
-        groups = {
-            feature: Groups(names=each.names, membership_NG=each.membership_NG[chosen_M])
-            for feature, each in features.items()
-        }
         return Split(
-            images_NHWC=np.asarray(prepared.images_NHWC[chosen_M]),
+            images_NHWC=np.asarray(images_NHWC[chosen_M]),
             labels_N=rows.labels_N[chosen_M],
-            sensitive_features=groups,
+            sensitive_features={feature: _taken(groups, chosen_M) for feature, groups in features.items()},
         )
 
-    notes += _empty_classes(dataset, rows)
     mean, std = NORMALIZATIONS[dataset.normalization]
     return ImageData(
         train=split("train"),
@@ -108,8 +119,42 @@ def load(
         class_names=dataset.class_names,
         mean=mean,
         std=std,
-        notes=(*rows.notes, *notes),
+        notes=tuple(notes),
     )
+
+
+def _row_data(
+    dataset: ManifestDataset,
+    rows: _Rows,
+    columns: tuple[Column, ...],
+    features: dict[str, Groups],
+    notes: tuple[str, ...],
+) -> RowData:
+    values_NF, names, is_number_F = encoded(columns, rows.split_N == _SPLITS["train"])
+    every = RowSplit(values_NF=values_NF, labels_N=rows.labels_N, sensitive_features=features)
+    chosen = {name: np.flatnonzero(rows.split_N == code) for name, code in _SPLITS.items()}
+    return RowData(
+        train=every.take(chosen["train"]),
+        validation=every.take(chosen["validation"]) if len(chosen["validation"]) else None,
+        test=every.take(chosen["test"]),
+        class_names=dataset.class_names,
+        columns=names,
+        is_number_F=is_number_F,
+        notes=notes,
+    )
+
+
+def _taken(groups: Groups, chosen_M: npt.NDArray[np.integer]) -> Groups:
+    return Groups(names=groups.names, membership_NG=groups.membership_NG[chosen_M])
+
+
+def _fingerprint_of_rows(rows: _Rows) -> str:
+    return fingerprint_of_digests({"list": rows.digest})
+
+
+def _side(dataset: ManifestDataset) -> int:
+    assert dataset.size is not None  # checked with the sweep file: only rows go without
+    return dataset.size
 
 
 def _read(dataset: ManifestDataset, root: Path) -> _Rows:
@@ -118,27 +163,37 @@ def _read(dataset: ManifestDataset, root: Path) -> _Rows:
     if not _is_below(path, root):
         raise DataError(f"manifest: {dataset.path} leads out of the data root {root}; it must be below it")
     table = _table(dataset, path)
-    notes: list[str] = []
-    if pa.types.is_string(table.schema.field(dataset.image).type) or pa.types.is_large_string(
-        table.schema.field(dataset.image).type
-    ):
-        lines, images, notes = _image_files(dataset, root, path, table)
-        table = table.take(lines.rows)
+    digest = _digest(path)
+    lines, notes = _Lines(path=path, rows=range(table.num_rows)), list[str]()
+    inputs: Sources | None = None
+    if dataset.columns:
+        kept, notes = complete_rows(dataset, path, lines.place, table)
+        lines = _Lines(path=path, rows=kept)
+    elif pa.types.is_string(kind := table.schema.field(dataset.image).type) or pa.types.is_large_string(kind):
+        lines, inputs, notes = _image_files(dataset, root, path, table, digest)
     else:
-        lines = _Lines(path=path, rows=range(table.num_rows))
-        images = _image_column(dataset, lines, table)
-    values = {name: _texts(table.column(name)) for name in table.column_names if name != dataset.image}
+        inputs = _image_column(dataset, lines, table, digest)
+    table = table.take(list(lines.rows))
+    named = [dataset.target, *dataset.features, *([dataset.split] if dataset.split is not None else [])]
+    values = {name: _texts(table.column(name)) for name in named}
     labels_N = _labels(dataset, lines, values[dataset.target])
     split_N = _split_codes(dataset, lines, values, len(labels_N))
-    _check_leaks(lines, images.names, split_N)
-    features = {name: _groups(dataset, lines, name, values[name]) for name in dataset.features}
-    return _Rows(labels_N=labels_N, split_N=split_N, features=features, images=images, notes=tuple(notes))
+    if inputs is not None:
+        _check_leaks(lines, inputs.names, split_N)
+    return _Rows(
+        labels_N=labels_N,
+        split_N=split_N,
+        features={name: _groups(dataset, lines, name, values[name]) for name in dataset.features},
+        inputs=input_columns(dataset, lines.place, table) if inputs is None else inputs,
+        digest=digest,
+        notes=tuple(notes),
+    )
 
 
 def _table(dataset: ManifestDataset, path: Path) -> pa.Table:
     """The columns that the data set uses, as text where the list is a CSV file."""
-    named = {"image": dataset.image, "target": dataset.target, "split": dataset.split}
-    wanted = [*(name for name in named.values() if name is not None), *dataset.features]
+    others = [dataset.target, *([dataset.split] if dataset.split is not None else []), *dataset.features]
+    wanted = [*(dataset.columns or (dataset.image,)), *others]
     try:
         if path.suffix == ".parquet":
             present = parquet.read_schema(path).names
@@ -164,7 +219,7 @@ def _table(dataset: ManifestDataset, path: Path) -> pa.Table:
 
 
 def _image_files(
-    dataset: ManifestDataset, root: Path, path: Path, table: pa.Table
+    dataset: ManifestDataset, root: Path, path: Path, table: pa.Table, digest: str
 ) -> tuple[_Lines, Sources, list[str]]:
     """The rows whose image exists, their images by path below the root, and what was left out."""
     every = _Lines(path=path, rows=range(table.num_rows))
@@ -187,18 +242,19 @@ def _image_files(
     if not found:
         raise DataError(f"manifest: {path}: none of its {table.num_rows:,} image files exists")
     notes = [f"{len(missing):,} of {table.num_rows:,} rows left out, their image files do not exist: {some(missing)}"]
-    images = files_below(Path(os.path.normpath(root)), names, {"list": _digest(path)})
+    images = files_below(Path(os.path.normpath(root)), names, {"list": digest})
     return _Lines(path=path, rows=found), images, notes if missing else []
 
 
-def _image_column(dataset: ManifestDataset, lines: _Lines, table: pa.Table) -> Sources:
+def _image_column(dataset: ManifestDataset, lines: _Lines, table: pa.Table, digest: str) -> Sources:
     """Images that stand in the list itself."""
     column = table.column(dataset.image)
     kind = column.type
     is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
     if is_list and pa.types.is_uint8(kind.value_type):
         # A header makes them a picture that the one decoder reads.
-        header, length = f"P6 {dataset.size} {dataset.size} 255\n".encode(), 3 * dataset.size**2
+        size = _side(dataset)
+        header, length = f"P6 {size} {size} 255\n".encode(), 3 * size**2
     elif pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
         header, length = b"", None
     else:
@@ -215,7 +271,6 @@ def _image_column(dataset: ManifestDataset, lines: _Lines, table: pa.Table) -> S
             raise DataError(f"manifest: {lines.place(n)}: {dataset.image}: {what}")
         return header + bytes(value)
 
-    digest = _digest(lines.path)
     names = [f"row {n + 1}" for n in range(table.num_rows)]
     return Sources(names=names, read=read, stamp=f"{digest} {dataset.image}", lists={"list": digest})
 
@@ -280,7 +335,7 @@ def _groups(dataset: ManifestDataset, lines: _Lines, name: str, texts: Sequence[
     parts = [
         [part.strip() for part in (text.split(dataset.separator) if dataset.separator else [text])] for text in texts
     ]
-    kept = [[part for part in row if part.lower() not in _NONE] for row in parts]
+    kept = [[part for part in row if part.lower() not in NONE] for row in parts]
     return Groups.from_lists(kept, sorted({part for row in kept for part in row}))
 
 
@@ -288,7 +343,7 @@ def _bin_codes(lines: _Lines, bins: Bins, texts: Sequence[str]) -> npt.NDArray[n
     """The bin of each number; -1 where there is none. Raises DataError for a text that is no number."""
     numbers_N = np.full(len(texts), np.nan)
     for n, text in enumerate(texts):
-        if text.strip().lower() in _NONE:
+        if text.strip().lower() in NONE:
             continue
         try:
             numbers_N[n] = float(text)

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from kd_ray.data.images import ImageData
-from kd_ray.distill.stream import ResidentSplit, plain_batches
+from kd_ray.data.rows import RowData
+from kd_ray.distill.stream import Resident, plain_batches
 from kd_ray.metrics.individual import Pairs, choose_pairs, individual_fairness
 from kd_ray.metrics.per_class import expected_calibration_error
 
@@ -30,7 +31,7 @@ class Evaluation:
 
 
 @torch.no_grad()
-def predict(model: nn.Module, split: ResidentSplit) -> Tensor:
+def predict(model: nn.Module, split: Resident) -> Tensor:
     """Logits (N, classes) of a whole split on the CPU, in order, float32; the network is left in training mode if it was."""
     was_training = model.training
     model.eval()
@@ -40,12 +41,12 @@ def predict(model: nn.Module, split: ResidentSplit) -> Tensor:
         model.train(was_training)
 
 
-def accuracy(model: nn.Module, split: ResidentSplit) -> float:
+def accuracy(model: nn.Module, split: Resident) -> float:
     """Share of the split that the network classifies correctly."""
     return float((predict(model, split).argmax(1) == split.labels_N.cpu()).double().mean())
 
 
-def evaluate(model: nn.Module, split: ResidentSplit, pairs: Pairs) -> Evaluation:
+def evaluate(model: nn.Module, split: Resident, pairs: Pairs) -> Evaluation:
     """Everything a record says about the test split. Probabilities are softmax at T = 1, in float64."""
     logits_NC = predict(model, split).double()
     labels_N = split.labels_N.cpu()
@@ -70,11 +71,14 @@ def evaluate(model: nn.Module, split: ResidentSplit, pairs: Pairs) -> Evaluation
     )
 
 
-def fairness_pairs(data: ImageData) -> Pairs:
-    """Pairs of test images for individual fairness: standardised pixels, averaged to at most 32 × 32, Euclidean distance.
+def fairness_pairs(data: ImageData | RowData) -> Pairs:
+    """Pairs of test samples for individual fairness: standardised pixels, averaged to at most 32 × 32, or standardised numbers and
+    categories; Euclidean distance.
 
     The choice is ours: the paper's distance and pairs are not known to us (see `metrics/individual.py`).
     """
+    if isinstance(data, RowData):
+        return choose_pairs(data.test.values_NF)
     mean_C, std_C = torch.tensor(data.mean).view(3, 1, 1), torch.tensor(data.std).view(3, 1, 1)
     features = []
     # In blocks: a test split of large images as float would be four times its size.

@@ -16,8 +16,9 @@ from torch import Tensor
 from kd_ray.data.cache import cached
 from kd_ray.data.load import CONTENT_VERSION, load_dataset
 from kd_ray.distill.evaluate import fairness_pairs
+from kd_ray.distill.resident_rows import ResidentRows
 from kd_ray.distill.samples import samples_of
-from kd_ray.distill.stream import ResidentData, ResidentSplit, to_device
+from kd_ray.distill.stream import Resident, ResidentData, ResidentSplit, to_device
 from kd_ray.groups import Groups
 from kd_ray.metrics.individual import Pairs
 from kd_ray.results.record import Samples, read_samples, write_samples
@@ -76,18 +77,19 @@ def load_data(dataset: Dataset, root: Path, device: torch.device, *, processes: 
 
 
 def _write(folder: Path, loaded: LoadedData) -> None:
-    pairs, train = loaded.pairs, loaded.resident.train
+    pairs = loaded.pairs
     tensors = {
         "pairs.first": torch.from_numpy(pairs.first_P),
         "pairs.second": torch.from_numpy(pairs.second_P),
         "pairs.distance": torch.from_numpy(pairs.distance_P),
         "pairs.num_dropped": torch.tensor(pairs.num_dropped),
-        "scale": train.scale_C,
-        "shift": train.shift_C,
     }
+    if isinstance(loaded.resident.train, ResidentSplit):
+        tensors |= {"scale": loaded.resident.train.scale_C, "shift": loaded.resident.train.shift_C}
     for name, split in zip(_SPLITS, _splits(loaded.resident), strict=True):
         if split is not None:
-            tensors |= {f"{name}.images": split.images_NHWC, f"{name}.labels": split.labels_N}
+            inputs = {"rows": split.values_NF} if isinstance(split, ResidentRows) else {"images": split.images_NHWC}
+            tensors |= {f"{name}.{kind}": tensor for kind, tensor in {**inputs, "labels": split.labels_N}.items()}
     for name, groups in loaded.resident.sensitive_features.items():
         tensors[f"train.members.{name}"] = torch.from_numpy(groups.membership_NG)
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / _TENSORS)
@@ -124,7 +126,9 @@ def _mapped(folder: Path, dataset_id: str) -> LoadedData:
     )
 
 
-def _split(name: str, tensors: dict[str, Tensor]) -> ResidentSplit | None:
+def _split(name: str, tensors: dict[str, Tensor]) -> Resident | None:
+    if f"{name}.rows" in tensors:
+        return ResidentRows(values_NF=tensors[f"{name}.rows"], labels_N=tensors[f"{name}.labels"])
     if f"{name}.images" not in tensors:
         return None
     return ResidentSplit(
@@ -135,7 +139,7 @@ def _split(name: str, tensors: dict[str, Tensor]) -> ResidentSplit | None:
     )
 
 
-def _splits(data: ResidentData) -> tuple[ResidentSplit | None, ...]:
+def _splits(data: ResidentData) -> tuple[Resident | None, ...]:
     return (data.train, data.test, data.validation)
 
 

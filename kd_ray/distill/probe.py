@@ -13,7 +13,8 @@ from torch import Tensor
 from kd_ray.distill.device import device_of, forget_peak, free_bytes, make_deterministic, name_of, named, peak_bytes
 from kd_ray.distill.fit import fit
 from kd_ray.distill.objectives import NEED_CONTEXT
-from kd_ray.distill.stream import PADDING, Batch, ResidentData, ResidentSplit
+from kd_ray.distill.resident_rows import ResidentRows
+from kd_ray.distill.stream import PADDING, Batch, Resident, ResidentData, ResidentSplit
 from kd_ray.distill.student import Student, new_student
 from kd_ray.distill.teacher import Teacher
 from kd_ray.errors import OutOfMemoryError, TrialError
@@ -25,6 +26,8 @@ from kd_ray.sweep.spec import TrialSpec
 _LARGEST = 16
 _WORSE = 1.1
 """More students side by side do no harm for as long as each takes at most so many times the best time per student."""
+_COLUMNS = 100
+"""Numbers in a row, of which only the data know how many there are; a perceptron's time hardly follows them."""
 _STEPS = 2
 """Of an epoch."""
 _EPOCHS = 3
@@ -129,11 +132,16 @@ class _ReadyTeacher(Teacher):
 
 
 def _random_data(spec: TrialSpec, training: Training, device: torch.device) -> ResidentData:
-    side = spec.dataset.image_size + 2 * PADDING
     count = _STEPS * training.batch_size
     random = torch.Generator().manual_seed(0)
+    size = spec.dataset.image_size
 
-    def split(count: int) -> ResidentSplit:
+    def split(count: int) -> Resident:
+        if size is None:
+            values_NF = torch.randn(count, _COLUMNS, generator=random)
+            labels_N = torch.randint(spec.dataset.num_classes, (count,), generator=random)
+            return ResidentRows(values_NF=values_NF, labels_N=labels_N).to(device)
+        side = size + 2 * PADDING
         return ResidentSplit(
             images_NHWC=torch.randint(256, (count, side, side, 3), dtype=torch.uint8, generator=random),
             labels_N=torch.randint(spec.dataset.num_classes, (count,), generator=random),

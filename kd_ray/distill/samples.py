@@ -1,14 +1,15 @@
 """What the store keeps of a data set's test samples."""
 
 from kd_ray.data.images import ImageData
+from kd_ray.data.rows import RowData
 from kd_ray.results.record import Samples
-from kd_ray.sweep.datasets import Dataset
+from kd_ray.sweep.datasets import Dataset, table_name
 
 
-def samples_of(dataset: Dataset, data: ImageData) -> Samples:
+def samples_of(dataset: Dataset, data: ImageData | RowData) -> Samples:
     """Labels and sensitive features of the test split."""
     return Samples(
-        dataset=dataset.name,
+        dataset=table_name(dataset),
         target=dataset.target,
         class_names=data.class_names,
         labels_N=data.test.labels_N,

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 from kd_ray.data.images import ImageData, Split
+from kd_ray.data.rows import RowData
+from kd_ray.distill.resident_rows import ResidentRows, resident_rows
 from kd_ray.groups import Groups
 from kd_ray.seeding import integers, shuffled, stream
 from kd_ray.sweep.config import Augmentation
@@ -51,20 +53,32 @@ class ResidentSplit:
         )
 
 
+Resident = ResidentSplit | ResidentRows
+"""A split of images or of rows on the training device."""
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ResidentData:
     """A data set on the training device."""
 
-    train: ResidentSplit
-    test: ResidentSplit
-    validation: ResidentSplit | None
+    train: Resident
+    test: Resident
+    validation: Resident | None
     num_classes: int
     sensitive_features: Mapping[str, Groups] = field(default_factory=dict)
     """Groups of the training samples, by feature; on the CPU."""
 
 
-def to_device(data: ImageData, device: torch.device) -> ResidentData:
+def to_device(data: ImageData | RowData, device: torch.device) -> ResidentData:
     """Copy a data set to the training device, once per worker."""
+    if isinstance(data, RowData):
+        return ResidentData(
+            train=resident_rows(data.train, device),
+            test=resident_rows(data.test, device),
+            validation=resident_rows(data.validation, device) if data.validation is not None else None,
+            num_classes=len(data.class_names),
+            sensitive_features=data.train.sensitive_features,
+        )
 
     def resident(split: Split) -> ResidentSplit:
         images = torch.as_tensor(split.images_NHWC, device=device)
@@ -104,7 +118,7 @@ class Batch(NamedTuple):
     """Images as the networks take them, and where they come from."""
 
     images_BCHW: Tensor
-    """Standardised float32, channels last in memory."""
+    """Standardised float32, channels last in memory; for rows of numbers, (B, F)."""
     labels_B: Tensor
     samples_B: Tensor
     """Which samples of the split these are; on the CPU."""
@@ -125,7 +139,7 @@ def epoch_draw(num_samples: int, augmentation: Augmentation, *, seed: int, epoch
     return Draw(order_N, views_N3)
 
 
-def batches(split: ResidentSplit, draw: Draw, *, batch_size: int, start: int = 0) -> Iterator[Batch]:
+def batches(split: Resident, draw: Draw, *, batch_size: int, start: int = 0) -> Iterator[Batch]:
     """The batches of one epoch from step `start` of it on."""
     device = split.labels_N.device
     samples_N, views_N3 = draw.samples_N.to(device), draw.views_N3.to(device)
@@ -162,8 +176,10 @@ def views_of(numbers_N: Tensor, augmentation: Augmentation) -> Tensor:
     return torch.stack([places_N // side, places_N % side, flips_N], dim=1)
 
 
-def augmented(split: ResidentSplit, chosen_B: Tensor, views_B3: Tensor) -> Tensor:
-    """The chosen samples, cropped, flipped and standardised: float32 (B, 3, H, W) in channels-last layout."""
+def augmented(split: Resident, chosen_B: Tensor, views_B3: Tensor) -> Tensor:
+    """The chosen samples, cropped, flipped and standardised: float32 (B, 3, H, W) in channels-last layout; rows as they are: (B, F)."""
+    if isinstance(split, ResidentRows):
+        return split.values_NF[chosen_B]
     size = split.image_size
     steps = torch.arange(size, device=chosen_B.device)
     rows_BH = views_B3[:, :1] + steps
@@ -172,8 +188,12 @@ def augmented(split: ResidentSplit, chosen_B: Tensor, views_B3: Tensor) -> Tenso
     return standardised(split, images_BHWC)
 
 
-def plain_batches(split: ResidentSplit, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """The whole split in order, without augmentation: images as in `epoch_batches`, and labels."""
+def plain_batches(split: Resident, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """The whole split in order, without augmentation: images as in `epoch_batches`, or rows, and labels."""
+    if isinstance(split, ResidentRows):
+        for first in range(0, len(split), batch_size):
+            yield split.values_NF[first : first + batch_size], split.labels_N[first : first + batch_size]
+        return
     inner = slice(PADDING, PADDING + split.image_size)
     for first in range(0, len(split), batch_size):
         images_BHWC = split.images_NHWC[first : first + batch_size, inner, inner]

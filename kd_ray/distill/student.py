@@ -9,8 +9,10 @@ from torch import Tensor, nn
 
 from kd_ray.distill.checkpoint import TrainingState
 from kd_ray.distill.objectives import Background, Context, term_names
+from kd_ray.distill.resident_rows import ResidentRows
 from kd_ray.distill.stream import Batch, ResidentData
 from kd_ray.models import build_model
+from kd_ray.models.mlp import mlp
 from kd_ray.results.record import Epoch
 from kd_ray.seeding import stream_seed
 from kd_ray.sweep.config import ConstantSchedule, StepSchedule, Training
@@ -104,6 +106,13 @@ def sgd(parameters: Iterable[nn.Parameter], training: Training, *, fused: bool =
     )
 
 
+def network_for(name: str, data: ResidentData) -> nn.Module:
+    """A network for the samples and classes of a data set, with fresh weights from torch's current generator."""
+    if isinstance(data.train, ResidentRows):
+        return mlp(name, data.num_classes, data.train.num_columns)
+    return build_model(name, num_classes=data.num_classes, image_size=data.train.image_size)
+
+
 def new_student(
     spec: TrialSpec,
     training: Training,
@@ -116,7 +125,7 @@ def new_student(
     assert spec.seed is not None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream_seed(spec.seed, "init"))
-        model = build_model(spec.model, num_classes=data.num_classes, image_size=data.train.image_size)
+        model = network_for(spec.model, data)
     model = model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = sgd(model.parameters(), training)
     sums = torch.zeros(2 + len(term_names(spec.distillation)), dtype=torch.float64, device=device)

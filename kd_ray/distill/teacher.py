@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from kd_ray.distill.evaluate import predict
 from kd_ray.distill.objectives import ClassStatistics
 from kd_ray.distill.objectives.reliability import class_statistics
-from kd_ray.distill.stream import Batch, Draw, ResidentSplit, augmented, num_views, view_numbers, views_of
+from kd_ray.distill.stream import Batch, Draw, Resident, augmented, num_views, view_numbers, views_of
 from kd_ray.distill.views import Pairs, SharedViews, ViewTable
 from kd_ray.errors import TrialError
 from kd_ray.seeding import shuffled, stream
@@ -43,7 +43,9 @@ def forward(model: nn.Module, images_BCHW: Tensor) -> Tensor:
     count = len(images_BCHW)
     if count < _LEAST_BATCH:
         filled = torch.arange(_LEAST_BATCH, device=images_BCHW.device) % count
-        images_BCHW = images_BCHW[filled].contiguous(memory_format=torch.channels_last)
+        images_BCHW = images_BCHW[filled]
+        if images_BCHW.ndim == 4:
+            images_BCHW = images_BCHW.contiguous(memory_format=torch.channels_last)
     logits_BC: Tensor = model(images_BCHW)
     return logits_BC[:count]
 
@@ -57,7 +59,7 @@ class Teacher:
         self._precision: LogitPrecision = precision
         self._statistics: ClassStatistics | None = None
 
-    def prepare(self, split: ResidentSplit, draw: Draw, *, batch_size: int, start: int) -> Iterator[None]:
+    def prepare(self, split: Resident, draw: Draw, *, batch_size: int, start: int) -> Iterator[None]:
         """Called before the batches of an epoch from step `start` on; yields now and then while it works."""
         del split, draw, batch_size, start
         yield from ()
@@ -70,7 +72,7 @@ class Teacher:
         """
         return self._forward(batch.images_BCHW)
 
-    def statistics(self, held_out: ResidentSplit) -> ClassStatistics:
+    def statistics(self, held_out: Resident) -> ClassStatistics:
         """What a split that it was not trained on says of it, class by class; always the same one, so it is looked at once."""
         if self._statistics is None:
             self._statistics = class_statistics(predict(self.model, held_out), held_out.labels_N.cpu())
@@ -98,14 +100,14 @@ class Teacher:
 class ShuffledTeacher(Teacher):
     """Answers for each training sample what another teacher says of a different one: the control `kd_shuffled`."""
 
-    def __init__(self, teacher: Teacher, split: ResidentSplit, *, seed: int, within_class: bool) -> None:
+    def __init__(self, teacher: Teacher, split: Resident, *, seed: int, within_class: bool) -> None:
         """A permutation of the split's samples, fixed by the seed; `within_class`, no sample leaves its class."""
         super().__init__(teacher.model)
         self._teacher = teacher
         self._split = split
         self._other_N = permutation(split.labels_N.cpu(), seed=seed, within_class=within_class)
 
-    def prepare(self, split: ResidentSplit, draw: Draw, *, batch_size: int, start: int) -> Iterator[None]:
+    def prepare(self, split: Resident, draw: Draw, *, batch_size: int, start: int) -> Iterator[None]:
         """Like the other teacher's, of the samples that it will be asked for."""
         other = Draw(self._other_N[draw.samples_N], draw.views_N3)
         yield from self._teacher.prepare(split, other, batch_size=batch_size, start=start)
@@ -155,7 +157,7 @@ class TabledTeacher(Teacher):
         self._is_checked = False
         self._holds = True
 
-    def prepare(self, split: ResidentSplit, draw: Draw, *, batch_size: int, start: int) -> Iterator[None]:
+    def prepare(self, split: Resident, draw: Draw, *, batch_size: int, start: int) -> Iterator[None]:
         """Complete the table for the rest of an epoch. What other processes are about is left to them, and looked after at the end."""
         if not self._holds:
             return
@@ -195,7 +197,7 @@ class TabledTeacher(Teacher):
         pairs_N: Pairs = numbers_N.numpy()
         return pairs_N
 
-    def _compute(self, split: ResidentSplit, pairs_M: Pairs) -> Tensor:
+    def _compute(self, split: Resident, pairs_M: Pairs) -> Tensor:
         views = num_views(self._augmentation)
         samples_M = torch.from_numpy(pairs_M // views)
         views_M3 = views_of(torch.from_numpy(pairs_M % views), self._augmentation)
@@ -207,7 +209,7 @@ class TabledTeacher(Teacher):
         if fresh:
             self._in_background(lambda: self._shared.share(fresh))
 
-    def _check(self, split: ResidentSplit, draw: Draw) -> None:
+    def _check(self, split: Resident, draw: Draw) -> None:
         """Compare the table with the network on the pack's first batch."""
         device = split.labels_N.device
         live_BC = self._forward(augmented(split, draw.samples_N.to(device), draw.views_N3.to(device))).cpu()

@@ -21,12 +21,12 @@ from kd_ray.distill.fit import fit
 from kd_ray.distill.loaded import LoadedData, load_data
 from kd_ray.distill.objectives.imported import distribution_of
 from kd_ray.distill.stream import ResidentData, num_views
-from kd_ray.distill.student import Student, new_student, source_of_logits
+from kd_ray.distill.student import Student, network_for, new_student, source_of_logits
 from kd_ray.distill.teacher import TabledTeacher, Teacher
 from kd_ray.distill.training import FitProgress, LoadState, OnFailure, PackTraining, TrialResult, TrialTraining
 from kd_ray.distill.views import SharedViews, TableShape, ViewTable
 from kd_ray.errors import CorruptObjectError, LostTeacherError, TrialError
-from kd_ray.models import build_model, count_parameters
+from kd_ray.models import count_parameters
 from kd_ray.results.record import read_record, sha256, write_samples
 from kd_ray.results.store import Store, given_weights_key
 from kd_ray.sweep.config import Augmentation, Placement
@@ -241,9 +241,7 @@ class Worker:
         return self._build(spec, weights, key, data).eval()
 
     def _build(self, spec: TrialSpec, weights: bytes, source: str, data: LoadedData) -> nn.Module:
-        model = build_model(
-            spec.model, num_classes=data.resident.num_classes, image_size=data.resident.train.image_size
-        )
+        model = network_for(spec.model, data.resident)
         try:
             model.load_state_dict(from_weights(weights, source=source))
         except (RuntimeError, ValueError) as error:

@@ -15,6 +15,7 @@ from kd_ray.metrics.fairness import fairness_metrics, group_rates, one_vs_rest
 from kd_ray.metrics.per_class import class_metrics
 from kd_ray.results.record import Record, Samples
 from kd_ray.results.schema import PER_CLASS, TABLES, TERMS
+from kd_ray.sweep.datasets import table_name
 
 _BY_CLASS = (
     "demographic_parity_difference",
@@ -93,7 +94,7 @@ def _keys(record: Record, sweep: str) -> dict[str, Any]:
         "sweep": sweep,
         "trial_id": record.trial_id,
         "role": spec.role.value,
-        "dataset": spec.dataset.name,
+        "dataset": table_name(spec.dataset),
         "target": spec.dataset.target,
         "model": spec.model,
         "teacher": spec.teacher.model if spec.teacher else None,

@@ -39,7 +39,17 @@ for _name, _small, _large in (
     ARCHITECTURES[_name] = ARCHITECTURES[f"{_name}-cifar"] = Architecture(min_image_size=_small)
     ARCHITECTURES[f"{_name}-imagenet"] = Architecture(min_image_size=_large)
 
+_MLP_NAME = re.compile(r"mlp((?:-[1-9][0-9]{0,4}){1,8})")
 _LIBRARY_NAME = re.compile(r"(timm|torchvision):[A-Za-z0-9][A-Za-z0-9_.-]*")
+
+
+def mlp_widths(name: str) -> tuple[int, ...] | None:
+    """(64, 32) of `mlp-64-32`; None for a network that is no multilayer perceptron.
+
+    The widths stand in the name, because teacher and student differ in nothing else, and tables and figures tell networks apart by name.
+    """
+    found = _MLP_NAME.fullmatch(name)
+    return tuple(int(width) for width in found[1].split("-")[1:]) if found else None
 
 
 def library_of(name: str) -> tuple[str, str] | None:
@@ -49,15 +59,16 @@ def library_of(name: str) -> tuple[str, str] | None:
 
 
 def _check_name(name: str) -> str:
-    if name not in ARCHITECTURES and not _LIBRARY_NAME.fullmatch(name):
+    if name not in ARCHITECTURES and not _LIBRARY_NAME.fullmatch(name) and mlp_widths(name) is None:
         raise PydanticCustomError(
             "model_name",
-            "Input should be {known}, timm:NAME or torchvision:NAME",
+            "Input should be {known}, mlp-WIDTHS (as in mlp-64-32), timm:NAME or torchvision:NAME",
             {"known": ", ".join(ARCHITECTURES)},
         )
     return name
 
 
-_JSON_SCHEMA: dict[str, Any] = {"anyOf": [{"enum": list(ARCHITECTURES)}, {"pattern": f"^{_LIBRARY_NAME.pattern}$"}]}
+_PATTERNS = [{"pattern": f"^{name.pattern}$"} for name in (_MLP_NAME, _LIBRARY_NAME)]
+_JSON_SCHEMA: dict[str, Any] = {"anyOf": [{"enum": list(ARCHITECTURES)}, *_PATTERNS]}
 ModelName = Annotated[str, AfterValidator(_check_name), WithJsonSchema({"type": "string", **_JSON_SCHEMA})]
-"""A network of our own, or `timm:NAME`, `torchvision:NAME`: what that library builds under this name."""
+"""A network of our own, `mlp-WIDTHS` for rows of numbers, or `timm:NAME`, `torchvision:NAME`: what that library builds under this name."""

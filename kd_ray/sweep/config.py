@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Discriminator, Field, JsonValue, PositiveFloat, PositiveInt, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
-from kd_ray.sweep.architectures import ARCHITECTURES, ModelName
+from kd_ray.sweep.architectures import ARCHITECTURES, ModelName, mlp_widths
 from kd_ray.sweep.datasets import CelebaDataset, Dataset
 from kd_ray.sweep.distillation import OBJECTIVES, Distillation, GroupDistillation, TopKDistillation
 from kd_ray.sweep.fields import Added, Config, Seed, refuse
@@ -281,15 +281,17 @@ def _check_features(sweep: Sweep) -> None:
 
 
 def _check_models(sweep: Sweep) -> None:
-    """Refuse networks for which the images are too small, and groups of networks that cannot be grouped."""
+    """Refuse networks that take something else than the samples, or for which the images are too small, augmentations of what is no image,
+    and groups of networks that cannot be grouped."""
     users: dict[str, tuple[str, Training | None]] = {"student": (sweep.student.model, sweep.training)}
     if isinstance(sweep.teacher, TrainedTeacher):
         users["teacher"] = (sweep.teacher.model, sweep.teacher.training or sweep.training)
     elif sweep.teacher is not None:
         users["teacher"] = (sweep.teacher.model, None)
     for user, (name, training) in users.items():
+        _check_modality(sweep, user, name, training)
         size = sweep.dataset.image_size
-        if (known := ARCHITECTURES.get(name)) and size < known.min_image_size:
+        if (known := ARCHITECTURES.get(name)) and size is not None and size < known.min_image_size:
             least = known.min_image_size
             raise refuse(
                 f"{user}.model",
@@ -298,6 +300,22 @@ def _check_models(sweep: Sweep) -> None:
         if training and training.execution == "grouped" and not (known and known.can_be_grouped):
             valid = ", ".join(other for other, each in ARCHITECTURES.items() if each.can_be_grouped)
             raise refuse("training.execution", f"{name} cannot be grouped; use loop, or one of {valid}")
+
+
+def _check_modality(sweep: Sweep, user: str, name: str, training: Training | None) -> None:
+    takes = "images" if mlp_widths(name) is None else "rows"
+    if takes != sweep.dataset.modality:
+        use = (
+            "rows of numbers; use mlp-WIDTHS, as in mlp-64-32"
+            if takes == "images"
+            else "images; use a network for them"
+        )
+        message = f"{name} takes {takes.replace('rows', 'rows of numbers')}, and the samples of {sweep.dataset.name} are {use}"
+        raise refuse(f"{user}.model", message)
+    if takes == "rows" and training is not None and training.augmentation != "none":
+        own = user == "teacher" and isinstance(sweep.teacher, TrainedTeacher) and sweep.teacher.training is not None
+        message = f"{training.augmentation} is for images; rows of numbers take none"
+        raise refuse(f"{'teacher.' if own else ''}training.augmentation", message)
 
 
 def _check_objective(sweep: Sweep) -> None:

@@ -4,14 +4,14 @@ Each knows, without looking at a file, how many classes there are, how large the
 fairness; so a sweep is checked before any data are read.
 """
 
-from itertools import pairwise
 from typing import Annotated, Literal, Self, get_args
 
 from pydantic import Field, PositiveInt, model_validator
 
-from kd_ray.sweep.fields import Added, Config, Fingerprint, Fraction, Seed, refuse
+from kd_ray.sweep.classification import Classification, Modality, RandomValidation, ValidationFraction
+from kd_ray.sweep.fields import Added, Config, Fingerprint, Fraction, Seed, bin_names, refuse
+from kd_ray.sweep.row_datasets import AdultDataset, FactoryDataset
 
-ValidationFraction = Annotated[float, Field(ge=0, lt=1)]
 Side = Annotated[int, Field(ge=16, le=512)]
 
 CelebaAttribute = Literal[
@@ -25,57 +25,7 @@ CELEBA_ATTRIBUTES: tuple[str, ...] = get_args(CelebaAttribute)
 """The 40 attributes, in the order of list_attr_celeba.txt."""
 
 
-class LongTail(Config):
-    """A training split whose classes are cut to a falling number of samples; other splits stay as they are."""
-
-    profile: Literal["exponential", "imagenet_lt"] = "exponential"
-    """`exponential`: class c of C keeps n · imbalance_factor^(−c / (C − 1)) samples, n being the largest class (Cui et al. 2019);
-    `imagenet_lt`: the counts of the 1,000 classes of ImageNet-LT (Liu et al. 2019)."""
-    imbalance_factor: Annotated[float, Field(gt=1)] | None = None
-    """Samples of the first class over samples of the last; for `exponential`."""
-    seed: Seed = 0
-    """Seed of the choice of samples; the published subsets are other choices of the same counts."""
-
-    @model_validator(mode="after")
-    def _factor_belongs_to_exponential(self) -> Self:
-        if (self.profile == "exponential") != (self.imbalance_factor is not None):
-            what = "is required" if self.imbalance_factor is None else "has no effect"
-            raise refuse("imbalance_factor", f"{what} with profile {self.profile}")
-        return self
-
-
-class _Classification(Config):
-    long_tail: Annotated[LongTail | None, Added(None)] = None
-    """Cut the training split to a long tail; left out, all samples are used."""
-
-
-class _RandomValidation(_Classification):
-    validation_fraction: ValidationFraction = 0.0
-    """Share of the training split, after `long_tail`, set aside for validation; 0 means none."""
-    split_seed: Seed = 0
-    """Seed of the validation split."""
-
-    @property
-    def has_validation(self) -> bool:
-        """Whether part of the data is set aside for validation."""
-        return self.validation_fraction > 0
-
-    @model_validator(mode="after")
-    def _split_seed_needs_a_split(self) -> Self:
-        # Not `model_fields_set`: a record spells every field out, and must be read back.
-        if self.split_seed != 0 and self.validation_fraction == 0:
-            raise refuse(
-                "split_seed", "has no effect without validation_fraction > 0; remove it or set validation_fraction"
-            )
-        return self
-
-    @property
-    def sensitive_feature_names(self) -> tuple[str, ...]:
-        """These sets have no sensitive features."""
-        return ()
-
-
-class TrifeatureDataset(_Classification):
+class TrifeatureDataset(Classification):
     """Generated images that differ in shape, texture and color (Hermann & Lampinen, NeurIPS 2020)."""
 
     name: Literal["trifeature"]
@@ -115,7 +65,7 @@ class TrifeatureDataset(_Classification):
         return tuple(name for name in ("shape", "texture", "color") if name != self.target)
 
 
-class Cifar10Dataset(_RandomValidation):
+class Cifar10Dataset(RandomValidation):
     """CIFAR-10 (Krizhevsky 2009) from its original python files under `<data_root>/cifar-10-batches-py`."""
 
     name: Literal["cifar10"]
@@ -137,7 +87,7 @@ class Cifar10Dataset(_RandomValidation):
         return 32
 
 
-class Cifar100Dataset(_RandomValidation):
+class Cifar100Dataset(RandomValidation):
     """CIFAR-100 (Krizhevsky 2009) from its original python files under `<data_root>/cifar-100-python`."""
 
     name: Literal["cifar100"]
@@ -159,7 +109,7 @@ class Cifar100Dataset(_RandomValidation):
         return 32
 
 
-class SvhnDataset(_RandomValidation):
+class SvhnDataset(RandomValidation):
     """Cropped digits of SVHN (Netzer et al. 2011) from `train_32x32.mat` and `test_32x32.mat` under `<data_root>/svhn`."""
 
     name: Literal["svhn"]
@@ -183,7 +133,7 @@ class SvhnDataset(_RandomValidation):
         return 32
 
 
-class TinyImagenetDataset(_RandomValidation):
+class TinyImagenetDataset(RandomValidation):
     """Tiny ImageNet (200 classes at 64 pixels) from `<data_root>/tiny-imagenet-200`; its validation images are the test split."""
 
     name: Literal["tiny_imagenet"]
@@ -204,7 +154,7 @@ class TinyImagenetDataset(_RandomValidation):
         return self.size
 
 
-class ImagenetDataset(_RandomValidation):
+class ImagenetDataset(RandomValidation):
     """ImageNet-1k, or other images in its layout, kept in memory at a chosen size: `<data_root>/<folder>/{train,val}/<class>/<file>`.
 
     The validation images are the test split.
@@ -230,7 +180,7 @@ class ImagenetDataset(_RandomValidation):
         return self.size
 
 
-class CelebaDataset(_Classification):
+class CelebaDataset(Classification):
     """CelebA (Liu et al. 2015), aligned and cropped faces, from `<data_root>/celeba`; every attribute but the target is a feature."""
 
     name: Literal["celeba"]
@@ -297,13 +247,11 @@ class Bins(Config):
     @property
     def names(self) -> tuple[str, ...]:
         """`<18`, `18-40`, `>=40`."""
-        texts = [f"{edge:g}" for edge in self.edges]
-        between = [f"{low}-{high}" for low, high in pairwise(texts)]
-        return (f"<{texts[0]}", *between, f">={texts[-1]}")
+        return bin_names(self.edges)
 
 
-class ManifestDataset(_Classification):
-    """Images of your own, listed in a CSV or Parquet file with a row for each: an image, a label, and any number of features."""
+class ManifestDataset(Classification):
+    """Images or rows of numbers of your own, listed in a CSV or Parquet file: a row for each, with a label and any number of features."""
 
     name: Literal["manifest"]
     path: Annotated[str, Field(pattern=r"\.(csv|parquet)$")]
@@ -311,8 +259,15 @@ class ManifestDataset(_Classification):
     version: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")] | None = None
     """Fingerprint of the rows and images, which stands for them in a trial's identity. `kd-ray data check` tells it, and a launch
     without it is refused."""
+    title: Annotated[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")] | None, Added(None)] = None
+    """Name of the set in the tables; left out, it is `manifest` there, as of every list without one. Part of a trial's identity."""
     image: Annotated[str, Field(min_length=1)] = "file"
     """Column with the images: paths relative to the list's folder, or, in Parquet, encoded images or 3 · size² bytes each."""
+    columns: Annotated[tuple[str, ...], Added([])] = ()
+    """Columns that are the inputs, instead of an image: numbers, which are standardised by the training split, in Parquet also lists of
+    them; or `categorical`."""
+    categorical: Annotated[tuple[str, ...], Added([])] = ()
+    """Those of `columns` whose values are categories, and become a 0 or 1 for each value of the training split."""
     target: Annotated[str, Field(min_length=1)] = "label"
     """Column with the label."""
     classes: tuple[str, ...] = ()
@@ -326,7 +281,7 @@ class ManifestDataset(_Classification):
     min_group_size: PositiveInt = 1
     """Test samples that a group needs to be compared; smaller ones are left out of the feature, their samples stay."""
     missing: Literal["refuse", "leave_out"] = "refuse"
-    """What to do with rows whose image file does not exist."""
+    """What to do with rows whose image file does not exist, or that lack a value in one of `columns`."""
     split: Annotated[str, Field(min_length=1)] | None = None
     """Column with `train`, `test` or `validation`; left out, the test split is drawn at random."""
     test_fraction: Fraction | None = None
@@ -335,10 +290,15 @@ class ManifestDataset(_Classification):
     """Seed of random splits."""
     validation_fraction: ValidationFraction = 0.0
     """Share of the training split, after `long_tail`, set aside for validation; 0 means none, or those of the split column."""
-    size: Side
+    size: Side | None = None
     """Side of the images in pixels: the central square of each is resized to it."""
     normalization: Literal["imagenet", "half"] = "imagenet"
-    """Channel means and deviations: those usual for ImageNet, or 0.5 throughout."""
+    """Channel means and deviations of images: those usual for ImageNet, or 0.5 throughout."""
+
+    @property
+    def modality(self) -> Modality:
+        """What its samples are."""
+        return "rows" if self.columns else "images"
 
     @property
     def has_validation(self) -> bool:
@@ -351,8 +311,8 @@ class ManifestDataset(_Classification):
         return len(self.class_names)
 
     @property
-    def image_size(self) -> int:
-        """Side of the images in pixels."""
+    def image_size(self) -> int | None:
+        """Side of the images in pixels, where there are images."""
         return self.size
 
     @property
@@ -373,9 +333,13 @@ class ManifestDataset(_Classification):
             raise refuse("classes", what)
         if self.classes and (len(set(self.classes)) != len(self.classes) or len(self.classes) < 2):
             raise refuse("classes", f"must be at least two different labels, got {list(self.classes)}")
-        others = [self.image, self.target, *([self.split] if self.split is not None else [])]
+        inputs = self.columns or (self.image,)
+        others = [*inputs, self.target, *([self.split] if self.split is not None else [])]
         if len(set(others)) != len(others):
-            raise refuse("target", f"image, target and split must be different columns, got {', '.join(others)}")
+            what = "columns" if self.columns else "image"
+            raise refuse("target", f"{what}, target and split must be different columns, got {', '.join(others)}")
+        # A network may see a sensitive feature, if it is among the inputs.
+        others = [name for name in others if name not in self.columns]
         if len(set(self.features)) != len(self.features) or set(others) & set(self.features):
             what = f"must be different columns, none of them {', '.join(others)}, got {list(self.features)}"
             raise refuse("features", what)
@@ -383,6 +347,25 @@ class ManifestDataset(_Classification):
             raise refuse("bins", f"must name the target or features, each once, got {binned}")
         if self.separator and not set(self.features) - set(binned):
             raise refuse("separator", "has no effect without a feature of text")
+        return self
+
+    @model_validator(mode="after")
+    def _inputs_fit(self) -> Self:
+        if not self.columns and self.size is None:
+            raise refuse("size", "is required for images")
+        if not set(self.categorical) <= set(self.columns) or len(set(self.categorical)) != len(self.categorical):
+            raise refuse("categorical", f"must name some of columns, each once, got {list(self.categorical)}")
+        if not self.columns:
+            return self
+        for field, before in (("image", "file"), ("size", None), ("normalization", "imagenet")):
+            if getattr(self, field) != before:
+                raise refuse(field, "has no effect with columns, which are standardised numbers; remove it")
+        return self
+
+    @model_validator(mode="after")
+    def _title_is_free(self) -> Self:
+        if self.title in DATASET_NAMES:
+            raise refuse("title", f"is the name of another data set, got {self.title!r}")
         return self
 
     @model_validator(mode="after")
@@ -402,7 +385,9 @@ Dataset = Annotated[
     | TinyImagenetDataset
     | ImagenetDataset
     | CelebaDataset
-    | ManifestDataset,
+    | AdultDataset
+    | ManifestDataset
+    | FactoryDataset,
     Field(discriminator="name"),
 ]
 """One of the data sets, told apart by `name`."""
@@ -410,3 +395,14 @@ DATASET_NAMES: tuple[str, ...] = tuple(
     get_args(model.model_fields["name"].annotation)[0] for model in get_args(get_args(Dataset)[0])
 )
 """The names, in that order."""
+
+
+def table_name(dataset: Dataset) -> str:
+    """What the tables call the data set: the title of a list, the path of a function, else its name."""
+    match dataset:
+        case ManifestDataset(title=str(title)):
+            return title
+        case FactoryDataset():
+            return dataset.function
+        case _:
+            return dataset.name

@@ -1,6 +1,8 @@
 """What all models of a sweep file share: the strict base, field types, and how a validator refuses a value."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
@@ -31,3 +33,10 @@ class Config(BaseModel):
 def refuse(field: str, message: str) -> PydanticCustomError:
     """An error about `field`, a dotted path below the model that raises it; `load.py` finds its line."""
     return PydanticCustomError("setting", "{message}", {"field": field, "message": message})
+
+
+def bin_names(edges: Sequence[float]) -> tuple[str, ...]:
+    """Names of the k + 1 bins of k edges: `<18`, `18-40`, `>=40`."""
+    texts = [f"{edge:g}" for edge in edges]
+    between = [f"{low}-{high}" for low, high in pairwise(texts)]
+    return (f"<{texts[0]}", *between, f">={texts[-1]}")

@@ -92,6 +92,7 @@ def plain_sweep(sweep: Path, data_root: Path, threads: int, trials: int) -> None
     """Train and test the first trials of a sweep with the plain loop."""
     import torch
 
+    from kd_ray.data.images import ImageData
     from kd_ray.data.load import load_dataset
     from kd_ray.models import build_model
     from kd_ray.sweep.distillation import KnowledgeDistillation
@@ -101,7 +102,9 @@ def plain_sweep(sweep: Path, data_root: Path, threads: int, trials: int) -> None
 
     torch.set_num_threads(threads)
     file = load_sweep(sweep)
-    data = load_dataset(file.sweep.dataset, data_root)
+    data, image_size = load_dataset(file.sweep.dataset, data_root), file.sweep.dataset.image_size
+    assert isinstance(data, ImageData)
+    assert image_size is not None
     settings = plain.Settings(channels_last=True, num_workers=0)
     trained: dict[str, torch.nn.Module] = {}
     for trial in expand(file, lambda path: path)[:trials]:
@@ -109,7 +112,7 @@ def plain_sweep(sweep: Path, data_root: Path, threads: int, trials: int) -> None
         assert spec.training is not None
         assert spec.seed is not None
         torch.manual_seed(spec.seed)
-        model = build_model(spec.model, num_classes=10, image_size=file.sweep.dataset.image_size)
+        model = build_model(spec.model, num_classes=10, image_size=image_size)
         batches = plain.loader(
             data, data.train, spec.training.augmentation, batch_size=spec.training.batch_size, num_workers=0
         )

@@ -48,7 +48,9 @@ def make(**changes: Any) -> ManifestDataset:
 def load(root: Path, **changes: Any) -> ImageData:
     dataset = make(**changes)
     dataset = dataset.model_copy(update={"version": manifest.fingerprint(dataset, root=root)})
-    return manifest.load(dataset, root=root)
+    data = manifest.load(dataset, root=root)
+    assert isinstance(data, ImageData)
+    return data
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from kd_ray.data.images import Split
 from kd_ray.data.subsets import balanced, exponential_counts, imagenet_lt_counts, long_tailed
 from kd_ray.errors import DataError
-from kd_ray.sweep.datasets import LongTail
+from kd_ray.sweep.classification import LongTail
 
 
 def _split(*counts: int) -> Split:

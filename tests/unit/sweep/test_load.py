@@ -15,7 +15,7 @@ from tests.fakes import SWEEP_YAML, make_sweep, plan_trials
 
 TRAINING_KEYS = "augmentation, batch_size, compile, epochs, execution, optimizer, precision, schedule"
 SWEEP_KEYS = "baselines, dataset, distillation, grid, intersections, name, placement, sensitive_features, student, teacher, training"
-MODELS = ", ".join(ARCHITECTURES) + ", timm:NAME or torchvision:NAME"
+MODELS = ", ".join(ARCHITECTURES) + ", mlp-WIDTHS (as in mlp-64-32), timm:NAME or torchvision:NAME"
 STEP = "schedule: {name: step, milestones: [2]}"
 TEMPERATURES = "  temperature: [1, 4]\n"
 TEACHER = "teacher: {model: resnet20}"
@@ -99,7 +99,7 @@ def refusal(text: str, *overrides: str) -> str:
             "name: trifeature",
             "name: mnist",
             "2: dataset.name: must be one of 'trifeature', 'cifar10', 'cifar100', 'svhn', "
-            "'tiny_imagenet', 'imagenet', 'celeba', 'manifest', got 'mnist'",
+            "'tiny_imagenet', 'imagenet', 'celeba', 'adult', 'manifest', 'factory', got 'mnist'",
         ),
         (TEACHER, "teacher: {model: vgg}", f"5: teacher.model: should be {MODELS}, got 'vgg'"),
         (
@@ -486,8 +486,8 @@ def test_parse_dataset_takes_defaults_and_settings() -> None:
         (
             "mnist",
             "size=3",
-            "dataset.name: must be one of 'trifeature', 'cifar10', 'cifar100', 'svhn', 'tiny_imagenet', 'imagenet', 'celeba', 'manifest', "
-            "got 'mnist'",
+            "dataset.name: must be one of 'trifeature', 'cifar10', 'cifar100', 'svhn', 'tiny_imagenet', 'imagenet', 'celeba', 'adult', "
+            "'manifest', 'factory', got 'mnist'",
         ),
         ("trifeature", "target=size", "dataset.target: should be 'shape', 'texture' or 'color', got 'size'"),
         (

@@ -29,7 +29,7 @@ def lines(trials: tuple[PlannedTrial, ...]) -> list[str]:
 @pytest.mark.parametrize(
     ("name", "counts"),
     [
-        ("trifeature", {"teacher": 5, "scratch": 5, "distilled": 65}),
+        ("trifeature-color", {"teacher": 5, "scratch": 5, "distilled": 65}),
         ("cifar10", {"teacher": 5, "scratch": 5, "distilled": 45}),
         ("trifeature-quick", {"teacher": 1, "scratch": 2, "distilled": 6}),
     ],
@@ -218,7 +218,7 @@ def test_packs_hold_one_stream_each_in_the_order_of_their_start() -> None:
 
 @pytest.mark.parametrize("pack_size", [1, 2, 3, 8, 100])
 def test_packs_hold_every_trial_once_and_one_stream(pack_size: int) -> None:
-    trials = plan_trials(load_sweep(SWEEPS / "trifeature.yaml"))
+    trials = plan_trials(load_sweep(SWEEPS / "trifeature-color.yaml"))
     packs = make_packs(trials, pack_size=pack_size)
     assert sorted(t.trial_id for pack in packs for t in pack.trials) == sorted(t.trial_id for t in trials)
     assert all(1 <= len(pack.trials) <= pack_size for pack in packs)

@@ -1,0 +1,130 @@
+"""Labelled rows of numbers in memory: the type that every tabular data set of this room loads into, and how columns become numbers.
+
+What is learned from the data, the categories of a column and the mean and deviation of a number, is learned from the training split alone.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from kd_ray.groups import Groups
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RowSplit:
+    """N labelled rows. Raises ValueError when shapes or dtypes do not match, or a value is not finite."""
+
+    values_NF: npt.NDArray[np.floating]
+    """F numbers for each row."""
+    labels_N: npt.NDArray[np.int64]
+    """Index into the data set's class names."""
+    sensitive_features: Mapping[str, Groups] = field(default_factory=dict)
+    """Feature name → groups of these N samples; empty where the data set has none."""
+
+    def __post_init__(self) -> None:
+        shape = self.values_NF.shape
+        if len(shape) != 2 or not np.issubdtype(self.values_NF.dtype, np.floating):
+            raise ValueError(f"rows have shape {shape} and dtype {self.values_NF.dtype}, expected (N, F) floats")
+        if not np.isfinite(self.values_NF).all():
+            raise ValueError("rows have values that are not finite")
+        if self.labels_N.shape != shape[:1]:
+            raise ValueError(f"labels have shape {self.labels_N.shape}, expected {shape[:1]}")
+        if self.labels_N.dtype != np.int64:
+            raise ValueError(f"labels have dtype {self.labels_N.dtype}, expected int64")
+        for name, groups in self.sensitive_features.items():
+            if len(groups) != len(self):
+                raise ValueError(f"sensitive feature {name!r} has {len(groups)} samples, expected {len(self)}")
+
+    def __len__(self) -> int:
+        """Number of samples N."""
+        return int(self.values_NF.shape[0])
+
+    def take(self, indices_M: npt.NDArray[np.integer]) -> "RowSplit":
+        """The samples at `indices_M`, in that order, copied."""
+        return RowSplit(
+            values_NF=self.values_NF[indices_M],
+            labels_N=self.labels_N[indices_M],
+            sensitive_features={
+                name: Groups(names=groups.names, membership_NG=groups.membership_NG[indices_M])
+                for name, groups in self.sensitive_features.items()
+            },
+        )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RowData:
+    """One tabular data set. Raises ValueError when a label has no class name, or splits and columns do not match."""
+
+    train: RowSplit
+    test: RowSplit
+    validation: RowSplit | None = None
+    """None where the sweep asks for no validation split."""
+    class_names: tuple[str, ...]
+    columns: tuple[str, ...]
+    """Names of the F numbers: `age`, or `workclass=Private` for a category."""
+    is_number_F: npt.NDArray[np.bool_]
+    """False for categories, which stay 0 and 1."""
+    notes: tuple[str, ...] = ()
+    """What people should know: rows and groups that were left out."""
+
+    def __post_init__(self) -> None:
+        for name, split in (("train", self.train), ("validation", self.validation), ("test", self.test)):
+            if split is None or len(split) == 0:
+                continue
+            lowest, highest = int(split.labels_N.min()), int(split.labels_N.max())
+            if lowest < 0 or highest >= len(self.class_names):
+                raise ValueError(f"{name} labels lie in {lowest}..{highest}, expected 0..{len(self.class_names) - 1}")
+            if not split.values_NF.shape[1] == len(self.columns) == len(self.is_number_F):
+                raise ValueError(
+                    f"{name} rows have {split.values_NF.shape[1]} numbers, expected {len(self.columns)} named columns"
+                )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Column:
+    """One column of a table, before it is numbers."""
+
+    name: str
+    values: npt.NDArray[np.float64] | Sequence[str]
+    """(N,) or (N, D) numbers, or N categories."""
+
+
+def encoded(
+    columns: Sequence[Column], is_train_N: npt.NDArray[np.bool_]
+) -> tuple[npt.NDArray[np.float64], tuple[str, ...], npt.NDArray[np.bool_]]:
+    """Numbers as they are, and a 0 or 1 for each category of the training rows, in alphabetical order.
+
+    A category that no training row has becomes 0 throughout: no network could have learned what it means. Shapes: (N, F), F names, (F,).
+    """
+    parts, names, is_number = [], [], []
+    for column in columns:
+        if isinstance(column.values, np.ndarray):
+            values_ND = column.values.reshape(len(is_train_N), -1).astype(np.float64)
+            width = values_ND.shape[1]
+            names += [column.name] if width == 1 else [f"{column.name}[{d}]" for d in range(width)]
+        else:
+            texts_N = np.array(column.values, dtype=np.str_)
+            categories = np.unique(texts_N[is_train_N])
+            values_ND = (texts_N[:, None] == categories[None, :]).astype(np.float64)
+            names += [f"{column.name}={category}" for category in categories]
+        parts.append(values_ND)
+        is_number += [isinstance(column.values, np.ndarray)] * values_ND.shape[1]
+    return np.concatenate(parts, axis=1), tuple(names), np.array(is_number, dtype=np.bool_)
+
+
+def standardised(data: RowData) -> RowData:
+    """The same rows as float32, each number less its mean over the training split, in units of its standard deviation there (ddof=0).
+
+    A number that is constant in training is only centred.
+    """
+    mean_F, std_F = data.train.values_NF.mean(axis=0), data.train.values_NF.std(axis=0)
+    shift_F = np.where(data.is_number_F, mean_F, 0.0)
+    scale_F = np.where(data.is_number_F & (std_F > 0), std_F, 1.0)
+
+    def scaled(split: RowSplit) -> RowSplit:
+        return replace(split, values_NF=((split.values_NF - shift_F) / scale_F).astype(np.float32))
+
+    validation = scaled(data.validation) if data.validation is not None else None
+    return replace(data, train=scaled(data.train), test=scaled(data.test), validation=validation)
