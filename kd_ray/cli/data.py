@@ -16,7 +16,7 @@ from kd_ray.errors import DataError, InvalidInputError
 
 if TYPE_CHECKING:
     from kd_ray.data.describe import Description, Examined
-    from kd_ray.data.images import ImageData
+    from kd_ray.data.texts import Data
 
 _SHOWN = 30
 """Classes listed before the rest is only counted."""
@@ -127,7 +127,8 @@ def prepare_command(name: str, overrides: tuple[str, ...], data_root: Path) -> N
     except DataError as error:
         advice = what_to_put_where(dataset, data_root)
         raise DataError(f"{error}\n{advice}" if advice else str(error)) from error
-    sizes = f"{len(examined.data.train):,} training and {len(examined.data.test):,} test images"
+    kind = "texts" if dataset.MODALITY == "text" else "images"
+    sizes = f"{len(examined.data.train):,} training and {len(examined.data.test):,} test {kind}"
     click.echo(f"{name}: {sizes}; {_version(examined)}")
     sys.exit(1 if examined.refusal else 0)
 
@@ -140,10 +141,12 @@ def _examine(dataset: Any, data_root: Path) -> "Examined":
     return examine(dataset, data_root, processes=os.cpu_count() or 1, on_progress=display.preparing(dataset.name))
 
 
-def _write_sheet(data: "ImageData", features: Sequence[str], output: Path) -> None:
+def _write_sheet(data: "Data", features: Sequence[str], output: Path) -> None:
     """A contact sheet of the test split, with captions for the first few of the features."""
-    from kd_ray.data.images import contact_sheet
+    from kd_ray.data.images import ImageData, contact_sheet
 
+    if not isinstance(data, ImageData):
+        raise InvalidInputError("a contact sheet shows images, and these are texts; `kd-ray data check` describes them")
     shown = {name: data.test.sensitive_features[name] for name in features[:_CAPTIONS]}
     buffer = io.BytesIO()
     contact_sheet(replace(data.test, sensitive_features=shown), data.class_names).save(buffer, format="PNG")
@@ -161,7 +164,8 @@ def _described(name: str, examined: "Examined", found: "Description") -> str:
     splits = list(found.splits)
     counts = ", ".join(f"{count:,} {split}" for split, count in found.splits.items())
     side = found.image_size
-    lines = [f"{name}: {counts} images of {side} × {side} pixels in {len(found.classes)} classes", _version(examined)]
+    what = f"images of {side} × {side} pixels" if side else f"texts of at most {found.num_tokens} tokens"
+    lines = [f"{name}: {counts} {what} in {len(found.classes)} classes", _version(examined)]
     lines += [f"note: {note}" for note in found.notes]
     rows = [[name, *(f"{counts[split]:,}" for split in splits)] for name, counts in found.classes.items()]
     lines += ["", *_table(["class", *splits], rows[:_SHOWN])]
@@ -182,7 +186,7 @@ def _described(name: str, examined: "Examined", found: "Description") -> str:
             rows.append([group.group, *(f"{group.n[split]:,}" for split in splits), cell])
         lines += _table(["group", *splits, "smallest test cell"], rows)
         if feature.num_without_group:
-            lines.append(f"{feature.num_without_group:,} test images are in no group")
+            lines.append(f"{feature.num_without_group:,} test {'images' if side else 'texts'} are in no group")
     return "\n".join(lines)
 
 

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from kd_ray.data.images import ImageData, Split
 from kd_ray.data.load import OnProgress, fingerprint, load_dataset
+from kd_ray.data.samples import Labelled
+from kd_ray.data.texts import Data, TextData, number_of_inputs
 from kd_ray.errors import DataError
 from kd_ray.groups import Groups, intersect
 from kd_ray.metrics.fairness import fairness_metrics, group_rates
@@ -19,7 +20,7 @@ from kd_ray.sweep.datasets import Dataset, TrifeatureDataset
 class Examined:
     """A data set as its files are, whatever version the sweep names."""
 
-    data: ImageData
+    data: Data
     fingerprint: str | None
     """The `dataset.version` that names exactly these files; None for a set that is generated."""
     refusal: str | None
@@ -53,8 +54,10 @@ class Feature:
 class Description:
     """Counts of a data set."""
 
-    image_size: int
-    """Side of the images in pixels."""
+    image_size: int | None
+    """Side of the images in pixels; None for texts."""
+    num_tokens: int | None
+    """Tokens of the longest test text; None for images."""
     splits: dict[str, int]
     """Samples by split."""
     classes: dict[str, dict[str, int]]
@@ -86,13 +89,14 @@ def examine(dataset: Dataset, root: Path, *, processes: int = 1, on_progress: On
         return Examined(data=load_dataset(as_it_is, root, processes=processes), fingerprint=found, refusal=str(error))
 
 
-def describe(data: ImageData, features: Sequence[str], intersections: Sequence[Sequence[str]] = ()) -> Description:
+def describe(data: Data, features: Sequence[str], intersections: Sequence[Sequence[str]] = ()) -> Description:
     """Counts of every split, class, and group of `features` and of `intersections` of them."""
     splits = {"train": data.train, "validation": data.validation, "test": data.test}
     present = {name: split for name, split in splits.items() if split is not None}
     counts = {name: np.bincount(split.labels_N, minlength=len(data.class_names)) for name, split in present.items()}
     return Description(
-        image_size=int(data.test.images_NHWC.shape[1]),
+        image_size=None if isinstance(data, TextData) else number_of_inputs(data.test),
+        num_tokens=number_of_inputs(data.test) if isinstance(data, TextData) else None,
         splits={name: len(split) for name, split in present.items()},
         classes={
             class_name: {name: int(counts_C[c]) for name, counts_C in counts.items()}
@@ -106,11 +110,11 @@ def describe(data: ImageData, features: Sequence[str], intersections: Sequence[S
     )
 
 
-def _groups(split: Split, names: Sequence[str]) -> Groups:
+def _groups(split: Labelled, names: Sequence[str]) -> Groups:
     return intersect([split.sensitive_features[name] for name in names])
 
 
-def _feature(feature: str, groups: dict[str, Groups], data: ImageData) -> Feature:
+def _feature(feature: str, groups: dict[str, Groups], data: Data) -> Feature:
     labels_N, num_classes = data.test.labels_N, len(data.class_names)
     rates = group_rates(labels_N, labels_N, groups["test"], num_classes=num_classes)
     difference = fairness_metrics(rates).macro.label_demographic_parity_difference

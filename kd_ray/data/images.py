@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
+from kd_ray.data.samples import S
 from kd_ray.groups import Groups
 from kd_ray.seeding import shuffled, stream
 
@@ -100,7 +101,7 @@ def random_parts(
     return np.sort(order_N[num_part:]), np.sort(order_N[:num_part])
 
 
-def split_off_validation(train: Split, *, fraction: float, seed: int) -> tuple[Split, Split]:
+def split_off_validation(train: S, *, fraction: float, seed: int) -> tuple[S, S]:
     """(remaining training samples, validation samples): plain random, not stratified, always the same for one seed and one N."""
     rest_N, validation_M = random_parts(len(train), fraction=fraction, rng=stream(seed, "validation"))
     return train.take(rest_N), train.take(validation_M)

@@ -1,18 +1,21 @@
-"""From a sweep's `dataset` section to images in memory: the only place that knows every family."""
+"""From a sweep's `dataset` section to samples in memory: the only place that knows every family."""
 
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from kd_ray.data import celeba, cifar10, cifar100, imagenet, manifest, svhn, tiny_imagenet, trifeature
+from kd_ray.data import celeba, cifar10, cifar100, hatexplain, imagenet, manifest, svhn, tiny_imagenet, trifeature
 from kd_ray.data.images import ImageData, split_off_validation
+from kd_ray.data.samples import S
 from kd_ray.data.subsets import long_tailed
+from kd_ray.data.texts import Data, TextData
 from kd_ray.errors import DataError
 from kd_ray.sweep.datasets import (
     CelebaDataset,
     Cifar10Dataset,
     Cifar100Dataset,
     Dataset,
+    HatexplainDataset,
     ImagenetDataset,
     ManifestDataset,
     SvhnDataset,
@@ -27,9 +30,7 @@ OnProgress = Callable[[int, int], None]
 """Called with (done, total) while something is made that takes long."""
 
 
-def load_dataset(
-    dataset: Dataset, root: Path, *, processes: int = 1, on_progress: OnProgress | None = None
-) -> ImageData:
+def load_dataset(dataset: Dataset, root: Path, *, processes: int = 1, on_progress: OnProgress | None = None) -> Data:
     """The data set as the sweep describes it: the training split cut to its long tail, then the validation split set aside.
 
     Raises:
@@ -44,20 +45,28 @@ def load_dataset(
         raise DataError(
             f"{dataset.name}: {len(data.train):,} training and {len(data.test):,} test samples; both are needed"
         )
+    if isinstance(data, TextData):
+        train, validation = _divided(dataset, data.train)
+        return replace(data, train=train, validation=validation or data.validation)
+    train_images, validation_images = _divided(dataset, data.train)
+    return replace(data, train=train_images, validation=validation_images or data.validation)
+
+
+def _divided(dataset: Dataset, train: S) -> tuple[S, S | None]:
+    """The training split cut to its long tail, and what of it is set aside."""
     if dataset.long_tail is not None:
-        data = replace(data, train=long_tailed(data.train, dataset.long_tail, num_classes=dataset.num_classes))
-    if isinstance(dataset, CelebaDataset) or dataset.validation_fraction == 0:
-        return data
+        train = long_tailed(train, dataset.long_tail, num_classes=dataset.num_classes)
+    if isinstance(dataset, CelebaDataset | HatexplainDataset) or dataset.validation_fraction == 0:
+        return train, None
     try:
-        train, validation = split_off_validation(
-            data.train, fraction=dataset.validation_fraction, seed=dataset.split_seed
-        )
+        return split_off_validation(train, fraction=dataset.validation_fraction, seed=dataset.split_seed)
     except ValueError as error:
         raise DataError(f"{dataset.name}: validation_fraction: {error}") from error
-    return replace(data, train=train, validation=validation)
 
 
-def _load(dataset: Dataset, root: Path, processes: int, on_progress: OnProgress | None) -> ImageData:  # noqa: PLR0911
+def _load(  # noqa: PLR0911
+    dataset: Dataset, root: Path, processes: int, on_progress: OnProgress | None
+) -> ImageData | TextData:
     match dataset:
         case TrifeatureDataset():
             return trifeature.load(
@@ -114,6 +123,8 @@ def _load(dataset: Dataset, root: Path, processes: int, on_progress: OnProgress 
                 processes=processes,
                 on_progress=on_progress,
             )
+        case HatexplainDataset():
+            return hatexplain.load(dataset, root=root)
         case ManifestDataset():
             return manifest.load(dataset, root=root, processes=processes, on_progress=on_progress)
 
@@ -145,5 +156,7 @@ def fingerprint(  # noqa: PLR0911
             return celeba.fingerprint(
                 root, size=dataset.size, crop=dataset.crop, processes=processes, on_progress=on_progress
             )
+        case HatexplainDataset():
+            return hatexplain.fingerprint(dataset, root)
         case ManifestDataset():
             return manifest.fingerprint(dataset, root=root, processes=processes, on_progress=on_progress)

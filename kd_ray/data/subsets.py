@@ -5,7 +5,7 @@ from importlib.resources import files
 import numpy as np
 import numpy.typing as npt
 
-from kd_ray.data.images import Split
+from kd_ray.data.samples import S
 from kd_ray.errors import DataError
 from kd_ray.seeding import shuffled, stream
 from kd_ray.sweep.datasets import LongTail
@@ -34,7 +34,7 @@ def imagenet_lt_counts() -> _Counts:
     return np.array(text.split(), dtype=np.int64)
 
 
-def long_tailed(train: Split, setting: LongTail, *, num_classes: int) -> Split:
+def long_tailed(train: S, setting: LongTail, *, num_classes: int) -> S:
     """The training samples that the setting keeps, in their order; which ones of a class follows its seed.
 
     Raises DataError when the split is not one that the profile is for.
@@ -55,13 +55,13 @@ def long_tailed(train: Split, setting: LongTail, *, num_classes: int) -> Split:
     return _keep(train, counts_C, seed=setting.seed, name="long tail")
 
 
-def balanced(split: Split, *, seed: int, name: str, num_classes: int) -> Split:
+def balanced(split: S, *, seed: int, name: str, num_classes: int) -> S:
     """As many samples of each class as the smallest has, chosen at random, in their order; `name` tells the random streams apart."""
     available_C = np.bincount(split.labels_N, minlength=num_classes)
     return _keep(split, np.full(num_classes, available_C.min()), seed=seed, name=f"balance {name}")
 
 
-def _keep(split: Split, counts_C: _Counts, *, seed: int, name: str) -> Split:
+def _keep(split: S, counts_C: _Counts, *, seed: int, name: str) -> S:
     by_class_N = np.argsort(split.labels_N, kind="stable")
     ends_C = np.cumsum(np.bincount(split.labels_N, minlength=len(counts_C)))
     kept = []

@@ -10,7 +10,7 @@ from kd_ray.distill.objectives import NEED_CONTEXT, Background
 from kd_ray.distill.objectives.imported import load_function
 from kd_ray.distill.objectives.reliability import class_alpha, class_margin
 from kd_ray.distill.objectives.targets import cosine_similarity
-from kd_ray.distill.stream import ResidentData, ResidentSplit
+from kd_ray.distill.stream import Resident, ResidentData
 from kd_ray.distill.teacher import ShuffledTeacher, Teacher
 from kd_ray.errors import TrialError
 from kd_ray.sweep.distillation import (
@@ -63,7 +63,7 @@ def _similarity(teacher: nn.Module, num_classes: int) -> Tensor:
     return cosine_similarity(layers[-1].weight.detach().cpu())
 
 
-def teacher_for(spec: TrialSpec, teacher: Teacher, split: ResidentSplit) -> Teacher:
+def teacher_for(spec: TrialSpec, teacher: Teacher, split: Resident) -> Teacher:
     """The teacher as this trial's objective wants to hear it."""
     if not isinstance(spec.distillation, ShuffledDistillation):
         return teacher

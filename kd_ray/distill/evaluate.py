@@ -7,8 +7,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from kd_ray.data.images import ImageData
-from kd_ray.distill.stream import ResidentSplit, plain_batches
+from kd_ray.data.texts import Data, TextData
+from kd_ray.distill.stream import Resident, plain_batches
+from kd_ray.distill.text_distances import text_features
 from kd_ray.metrics.individual import Pairs, choose_pairs, individual_fairness
 from kd_ray.metrics.per_class import expected_calibration_error
 
@@ -30,22 +31,22 @@ class Evaluation:
 
 
 @torch.no_grad()
-def predict(model: nn.Module, split: ResidentSplit) -> Tensor:
+def predict(model: nn.Module, split: Resident) -> Tensor:
     """Logits (N, classes) of a whole split on the CPU, in order, float32; the network is left in training mode if it was."""
     was_training = model.training
     model.eval()
     try:
-        return torch.cat([model(images_BCHW).cpu() for images_BCHW, _ in plain_batches(split, EVALUATION_BATCH)])
+        return torch.cat([model(inputs).cpu() for inputs, _ in plain_batches(split, EVALUATION_BATCH)])
     finally:
         model.train(was_training)
 
 
-def accuracy(model: nn.Module, split: ResidentSplit) -> float:
+def accuracy(model: nn.Module, split: Resident) -> float:
     """Share of the split that the network classifies correctly."""
     return float((predict(model, split).argmax(1) == split.labels_N.cpu()).double().mean())
 
 
-def evaluate(model: nn.Module, split: ResidentSplit, pairs: Pairs) -> Evaluation:
+def evaluate(model: nn.Module, split: Resident, pairs: Pairs) -> Evaluation:
     """Everything a record says about the test split. Probabilities are softmax at T = 1, in float64."""
     logits_NC = predict(model, split).double()
     labels_N = split.labels_N.cpu()
@@ -70,11 +71,14 @@ def evaluate(model: nn.Module, split: ResidentSplit, pairs: Pairs) -> Evaluation
     )
 
 
-def fairness_pairs(data: ImageData) -> Pairs:
-    """Pairs of test images for individual fairness: standardised pixels, averaged to at most 32 × 32, Euclidean distance.
+def fairness_pairs(data: Data) -> Pairs:
+    """Pairs of test samples for individual fairness, and their Euclidean distances: of images, between standardised pixels averaged to at
+    most 32 × 32; of texts, between weighted counts of tokens (`text_distances.py`).
 
     The choice is ours: the paper's distance and pairs are not known to us (see `metrics/individual.py`).
     """
+    if isinstance(data, TextData):
+        return choose_pairs(text_features(data.test.ids_NL, data.test.lengths_N))
     mean_C, std_C = torch.tensor(data.mean).view(3, 1, 1), torch.tensor(data.std).view(3, 1, 1)
     features = []
     # In blocks: a test split of large images as float would be four times its size.

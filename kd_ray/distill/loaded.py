@@ -17,7 +17,8 @@ from kd_ray.data.cache import cached
 from kd_ray.data.load import CONTENT_VERSION, load_dataset
 from kd_ray.distill.evaluate import fairness_pairs
 from kd_ray.distill.samples import samples_of
-from kd_ray.distill.stream import ResidentData, ResidentSplit, to_device
+from kd_ray.distill.stream import Resident, ResidentData, ResidentSplit, to_device
+from kd_ray.distill.texts import ResidentTexts
 from kd_ray.groups import Groups
 from kd_ray.metrics.individual import Pairs
 from kd_ray.results.record import Samples, read_samples, write_samples
@@ -76,18 +77,24 @@ def load_data(dataset: Dataset, root: Path, device: torch.device, *, processes: 
 
 
 def _write(folder: Path, loaded: LoadedData) -> None:
-    pairs, train = loaded.pairs, loaded.resident.train
+    pairs = loaded.pairs
     tensors = {
         "pairs.first": torch.from_numpy(pairs.first_P),
         "pairs.second": torch.from_numpy(pairs.second_P),
         "pairs.distance": torch.from_numpy(pairs.distance_P),
         "pairs.num_dropped": torch.tensor(pairs.num_dropped),
-        "scale": train.scale_C,
-        "shift": train.shift_C,
     }
+    if isinstance(train := loaded.resident.train, ResidentSplit):
+        tensors |= {"scale": train.scale_C, "shift": train.shift_C}
     for name, split in zip(_SPLITS, _splits(loaded.resident), strict=True):
-        if split is not None:
+        if isinstance(split, ResidentSplit):
             tensors |= {f"{name}.images": split.images_NHWC, f"{name}.labels": split.labels_N}
+        elif split is not None:
+            tensors |= {
+                f"{name}.ids": split.ids_NL,
+                f"{name}.lengths": split.lengths_N,
+                f"{name}.labels": split.labels_N,
+            }
     for name, groups in loaded.resident.sensitive_features.items():
         tensors[f"train.members.{name}"] = torch.from_numpy(groups.membership_NG)
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / _TENSORS)
@@ -124,7 +131,13 @@ def _mapped(folder: Path, dataset_id: str) -> LoadedData:
     )
 
 
-def _split(name: str, tensors: dict[str, Tensor]) -> ResidentSplit | None:
+def _split(name: str, tensors: dict[str, Tensor]) -> Resident | None:
+    if f"{name}.ids" in tensors:
+        return ResidentTexts(
+            ids_NL=tensors[f"{name}.ids"],
+            lengths_N=tensors[f"{name}.lengths"],
+            labels_N=tensors[f"{name}.labels"],
+        )
     if f"{name}.images" not in tensors:
         return None
     return ResidentSplit(
@@ -135,7 +148,7 @@ def _split(name: str, tensors: dict[str, Tensor]) -> ResidentSplit | None:
     )
 
 
-def _splits(data: ResidentData) -> tuple[ResidentSplit | None, ...]:
+def _splits(data: ResidentData) -> tuple[Resident | None, ...]:
     return (data.train, data.test, data.validation)
 
 

@@ -1,7 +1,8 @@
 """A network in training: what it consists of, how it begins or goes on, and its learning rate."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
@@ -9,11 +10,11 @@ from torch import Tensor, nn
 
 from kd_ray.distill.checkpoint import TrainingState
 from kd_ray.distill.objectives import Background, Context, term_names
-from kd_ray.distill.stream import Batch, ResidentData
+from kd_ray.distill.stream import Batch, Inputs, ResidentData, ResidentSplit
 from kd_ray.models import build_model
 from kd_ray.results.record import Epoch
 from kd_ray.seeding import stream_seed
-from kd_ray.sweep.config import ConstantSchedule, StepSchedule, Training
+from kd_ray.sweep.config import AdamW, ConstantSchedule, LinearSchedule, Sgd, StepSchedule, Training
 from kd_ray.sweep.distillation import ShuffledDistillation
 from kd_ray.sweep.spec import TrialSpec
 
@@ -25,7 +26,7 @@ class Student:
     spec: TrialSpec
     training: Training
     model: nn.Module
-    forward: Callable[[Tensor], Tensor]
+    forward: Callable[[Inputs], Tensor]
     """The model's forward pass as training takes it."""
     optimizer: torch.optim.Optimizer
     sums: Tensor
@@ -44,6 +45,17 @@ class Student:
     def taught_by(self) -> str | None:
         """Names the logits it learns from: students with the same name share them."""
         return source_of_logits(self.spec)
+
+    @contextmanager
+    def randomness(self) -> Iterator[None]:
+        """Dropout, where there is any, follows the stream "dropout" of (seed, step): the same in any company and after any restart."""
+        if self.spec.encoder is None:
+            yield
+            return
+        assert self.spec.seed is not None
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(stream_seed(self.spec.seed, "dropout", self.step))
+            yield
 
     def context(self, batch: Batch) -> Context | None:
         """What its objective may look at in this step besides logits and labels."""
@@ -74,26 +86,36 @@ def source_of_logits(spec: TrialSpec) -> str | None:
     return " ".join(words)
 
 
-def forward_of(model: nn.Module, training: Training, device: torch.device) -> Callable[[Tensor], Tensor]:
+def forward_of(model: nn.Module, training: Training, device: torch.device) -> Callable[[Inputs], Tensor]:
     """The model's forward pass in the arithmetic that the settings ask for, compiled if they do; logits come out as float32."""
-    forward: Callable[[Tensor], Tensor] = model
+    forward: Callable[[Inputs], Tensor] = model
     if training.compile:
         # Shapes are fixed, so the last batch of an epoch has a program of its own. One program serves all students of an architecture.
         forward = torch.compile(model, dynamic=False, mode="reduce-overhead" if device.type == "cuda" else None)
     if training.precision == "fp32":
         return forward
 
-    def in_bf16(images_BCHW: Tensor) -> Tensor:
+    def in_bf16(inputs: Inputs) -> Tensor:
         with torch.autocast(device.type, torch.bfloat16):
-            logits_BC = forward(images_BCHW)
+            logits_BC = forward(inputs)
         return logits_BC.float()
 
     return in_bf16
 
 
-def sgd(parameters: Iterable[nn.Parameter], training: Training, *, fused: bool = False) -> torch.optim.SGD:
+def optimizer_of(parameters: Iterable[nn.Parameter], training: Training) -> torch.optim.Optimizer:
     """The optimiser that the settings ask for."""
     settings = training.optimizer
+    if isinstance(settings, Sgd):
+        return sgd(parameters, training)
+    kind = torch.optim.AdamW if isinstance(settings, AdamW) else torch.optim.Adam
+    return kind(parameters, lr=settings.lr, betas=settings.betas, eps=settings.eps, weight_decay=settings.weight_decay)
+
+
+def sgd(parameters: Iterable[nn.Parameter], training: Training, *, fused: bool = False) -> torch.optim.SGD:
+    """SGD as the settings ask for it."""
+    settings = training.optimizer
+    assert isinstance(settings, Sgd)
     return torch.optim.SGD(
         parameters,
         lr=settings.lr,
@@ -111,14 +133,20 @@ def new_student(
     device: torch.device,
     saved: TrainingState | None,
     background: Background | None = None,
+    build: Callable[[], nn.Module] | None = None,
 ) -> Student:
-    """A student with weights from the stream "init" of its seed, or as it was saved."""
+    """A student with weights from the stream "init" of its seed, or as it was saved; `build` makes a network that does not begin with
+    random weights alone."""
     assert spec.seed is not None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream_seed(spec.seed, "init"))
-        model = build_model(spec.model, num_classes=data.num_classes, image_size=data.train.image_size)
+        if build is None:
+            assert isinstance(data.train, ResidentSplit)
+            model = build_model(spec.model, num_classes=data.num_classes, image_size=data.train.image_size)
+        else:
+            model = build()
     model = model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = sgd(model.parameters(), training)
+    optimizer = optimizer_of(model.parameters(), training)
     sums = torch.zeros(2 + len(term_names(spec.distillation)), dtype=torch.float64, device=device)
     student = Student(
         spec=spec,
@@ -146,6 +174,8 @@ def learning_rate(training: Training, step: int, steps: int) -> float:
     schedule = training.schedule
     peak = training.optimizer.lr
     warmup = schedule.warmup_epochs * steps
+    if isinstance(schedule, LinearSchedule):
+        warmup = warmup or round(schedule.warmup_fraction * training.epochs * steps)
     if step < warmup:
         return peak * (step + 1) / warmup
     if isinstance(schedule, ConstantSchedule):
@@ -153,4 +183,6 @@ def learning_rate(training: Training, step: int, steps: int) -> float:
     if isinstance(schedule, StepSchedule):
         return float(peak * schedule.gamma ** sum(step // steps >= milestone for milestone in schedule.milestones))
     done = (step - warmup) / max(1, training.epochs * steps - warmup)
+    if isinstance(schedule, LinearSchedule):
+        return peak * (1 - done)
     return schedule.final_lr + (peak - schedule.final_lr) * (1 + math.cos(math.pi * done)) / 2

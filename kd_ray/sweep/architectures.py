@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, WithJsonSchema
+from pydantic import AfterValidator, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 
@@ -40,6 +40,9 @@ for _name, _small, _large in (
     ARCHITECTURES[f"{_name}-imagenet"] = Architecture(min_image_size=_large)
 
 _LIBRARY_NAME = re.compile(r"(timm|torchvision):[A-Za-z0-9][A-Za-z0-9_.-]*")
+_TEXT_NAME = r"hf:[A-Za-z0-9][A-Za-z0-9_.-]*(/[A-Za-z0-9][A-Za-z0-9_.-]*)?"
+TextModelName = Annotated[str, Field(pattern=f"^{_TEXT_NAME}$")]
+"""`hf:NAME`: a folder of the transformers library, see `sweep/encoders.py`."""
 
 
 def library_of(name: str) -> tuple[str, str] | None:
@@ -48,16 +51,23 @@ def library_of(name: str) -> tuple[str, str] | None:
     return (library, inner) if separator else None
 
 
+def is_text_model(name: str) -> bool:
+    """Whether a network takes texts; all others take images."""
+    return name.startswith("hf:")
+
+
 def _check_name(name: str) -> str:
-    if name not in ARCHITECTURES and not _LIBRARY_NAME.fullmatch(name):
+    if name not in ARCHITECTURES and not _LIBRARY_NAME.fullmatch(name) and not re.fullmatch(_TEXT_NAME, name):
         raise PydanticCustomError(
             "model_name",
-            "Input should be {known}, timm:NAME or torchvision:NAME",
+            "Input should be {known}, timm:NAME, torchvision:NAME or hf:NAME",
             {"known": ", ".join(ARCHITECTURES)},
         )
     return name
 
 
-_JSON_SCHEMA: dict[str, Any] = {"anyOf": [{"enum": list(ARCHITECTURES)}, {"pattern": f"^{_LIBRARY_NAME.pattern}$"}]}
+_JSON_SCHEMA: dict[str, Any] = {
+    "anyOf": [{"enum": list(ARCHITECTURES)}, {"pattern": f"^{_LIBRARY_NAME.pattern}$"}, {"pattern": f"^{_TEXT_NAME}$"}]
+}
 ModelName = Annotated[str, AfterValidator(_check_name), WithJsonSchema({"type": "string", **_JSON_SCHEMA})]
-"""A network of our own, or `timm:NAME`, `torchvision:NAME`: what that library builds under this name."""
+"""A network of our own, or `timm:NAME`, `torchvision:NAME`, `hf:NAME`: what that library builds under this name."""

@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Discriminator, Field, JsonValue, PositiveFloat, PositiveInt, Tag, model_validator
 
-from kd_ray.sweep.architectures import ARCHITECTURES, ModelName
-from kd_ray.sweep.datasets import CelebaDataset, Dataset
+from kd_ray.sweep.architectures import ARCHITECTURES, ModelName, is_text_model
+from kd_ray.sweep.datasets import CelebaDataset, Dataset, HatexplainDataset
 from kd_ray.sweep.distillation import OBJECTIVES, Distillation, GroupDistillation, TopKDistillation
 from kd_ray.sweep.fields import Added, Config, Seed, refuse
 
@@ -32,6 +32,42 @@ class Sgd(Config):
         if self.nesterov and self.momentum == 0:
             raise refuse("nesterov", "has no effect with momentum 0; set momentum > 0 or nesterov: false")
         return self
+
+
+class _Adaptive(Config):
+    lr: PositiveFloat
+    """Peak learning rate."""
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
+    """Decay of the averages of the gradient and of its square."""
+    eps: PositiveFloat = 1e-8
+    """Added to the denominator."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """Adam: L2 penalty, added to the gradient. AdamW: share of the weights taken off per step, times the learning rate; of all of them,
+    biases and normalisation included."""
+
+
+class Adam(_Adaptive):
+    """Adam (Kingma & Ba 2015), as `torch.optim.Adam`."""
+
+    name: Literal["adam"]
+
+
+class AdamW(_Adaptive):
+    """Adam with decoupled weight decay (Loshchilov & Hutter 2019), as `torch.optim.AdamW`."""
+
+    name: Literal["adamw"]
+
+
+def optimizer_kind(value: Any) -> str:
+    """The tag of the union: the name of the optimiser, `sgd` where none is given."""
+    return str(value.get("name", "sgd") if isinstance(value, dict) else getattr(value, "name", "sgd"))
+
+
+Optimizer = Annotated[
+    Annotated[Sgd, Tag("sgd")] | Annotated[Adam, Tag("adam")] | Annotated[AdamW, Tag("adamw")],
+    Discriminator(optimizer_kind),
+]
+"""One of the optimisers, told apart by `name`."""
 
 
 class _Schedule(Config):
@@ -69,7 +105,21 @@ class CosineSchedule(_Schedule):
     """Learning rate after the last step."""
 
 
-Schedule = Annotated[ConstantSchedule | StepSchedule | CosineSchedule, Field(discriminator="name")]
+class LinearSchedule(_Schedule):
+    """A straight line from the peak to 0, which it would reach one step after the last."""
+
+    name: Literal["linear"]
+    warmup_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of all steps that is linear warm-up; another way to say `warmup_epochs`."""
+
+    @model_validator(mode="after")
+    def _one_warmup(self) -> Self:
+        if self.warmup_epochs and self.warmup_fraction:
+            raise refuse("warmup_fraction", "says the same as warmup_epochs; keep one of them")
+        return self
+
+
+Schedule = Annotated[ConstantSchedule | StepSchedule | CosineSchedule | LinearSchedule, Field(discriminator="name")]
 """How the learning rate moves, told apart by `name`."""
 
 
@@ -86,7 +136,7 @@ class Training(Config):
     """Passes over the training split."""
     batch_size: PositiveInt
     """Samples per step; a last smaller batch is used too."""
-    optimizer: Sgd
+    optimizer: Optimizer
     """The optimiser."""
     schedule: Schedule
     """The learning-rate schedule."""
@@ -100,6 +150,8 @@ class Training(Config):
     normalisation and losses stay in float32 (`torch.autocast`). Evaluation is always fp32."""
     compile: Annotated[bool, Added(False)] = False
     """Let `torch.compile` fuse the student's operations, on a GPU into CUDA graphs. The first step takes seconds, and a C++ compiler."""
+    clip_norm: Annotated[PositiveFloat | None, Added(None)] = None
+    """Largest Euclidean norm of the gradient of all weights together; a longer one is scaled down to it. Left out, none is."""
 
     @model_validator(mode="after")
     def _schedule_fits_epochs(self) -> Self:
@@ -114,7 +166,14 @@ class Training(Config):
         if isinstance(self.schedule, CosineSchedule) and self.schedule.final_lr >= self.optimizer.lr:
             got_lr = self.schedule.final_lr
             raise refuse("schedule.final_lr", f"must be below optimizer.lr = {self.optimizer.lr}, got {got_lr}")
+        if self.execution == "grouped" and (self.optimizer.name != "sgd" or self.clip_norm is not None):
+            what = "clip_norm" if self.optimizer.name == "sgd" else f"optimizer {self.optimizer.name}"
+            raise refuse("execution", f"grouped knows only sgd without clip_norm, not {what}; use loop")
         return self
+
+
+Layers = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
+"""Numbers of layers, counted from 0."""
 
 
 class TrainedTeacher(Config):
@@ -122,6 +181,10 @@ class TrainedTeacher(Config):
 
     model: ModelName
     """Architecture."""
+    init: Literal["pretrained", "random"] | None = None
+    """Of `hf:` models: `pretrained`, the default, the weights of the folder under a new head; or `random`."""
+    layers: Layers | None = None
+    """Of `hf:` models: which of their layers there are; left out, all."""
     training: Training | None = None
     """Its own training settings; left out, it trains as the students do."""
     seed: Literal["paired"] | Annotated[tuple[Seed, ...], Field(min_length=1)] = "paired"
@@ -160,6 +223,11 @@ class Student(Config):
 
     model: ModelName
     """Architecture."""
+    init: Literal["pretrained", "random", "teacher"] | None = None
+    """Of `hf:` models: `pretrained`, the default, the weights of the folder under a new head; `random`; or `teacher`, the weights of the
+    trained teacher of the same model, its head included, for scratch students too."""
+    layers: Layers | None = None
+    """Of `hf:` models: which of their layers there are, as in [0, 2, 4]; left out, all. With `init: teacher`, the teacher's."""
 
 
 class Placement(Config):
@@ -248,23 +316,82 @@ def _check_features(sweep: Sweep) -> None:
 
 
 def _check_models(sweep: Sweep) -> None:
-    """Refuse networks for which the images are too small, and groups of networks that cannot be grouped."""
-    users: dict[str, tuple[str, Training | None]] = {"student": (sweep.student.model, sweep.training)}
+    """Refuse networks that cannot take the samples, and groups of networks that cannot be grouped."""
+    users: dict[str, tuple[Student | TrainedTeacher | GivenTeacher, Training | None]] = {
+        "student": (sweep.student, sweep.training)
+    }
     if isinstance(sweep.teacher, TrainedTeacher):
-        users["teacher"] = (sweep.teacher.model, sweep.teacher.training or sweep.training)
+        users["teacher"] = (sweep.teacher, sweep.teacher.training or sweep.training)
     elif sweep.teacher is not None:
-        users["teacher"] = (sweep.teacher.model, None)
-    for user, (name, training) in users.items():
-        size = sweep.dataset.image_size
-        if (known := ARCHITECTURES.get(name)) and size < known.min_image_size:
-            least = known.min_image_size
-            raise refuse(
-                f"{user}.model",
-                f"{name} needs images of at least {least} pixels, and those of the data set have {size}",
-            )
+        users["teacher"] = (sweep.teacher, None)
+    for user, (network, training) in users.items():
+        name = network.model
+        known = ARCHITECTURES.get(name)
+        _check_modality(user, name, sweep.dataset)
+        if not is_text_model(name) and not isinstance(network, GivenTeacher):
+            _check_no_encoder(user, network)
+        if known and not isinstance(sweep.dataset, HatexplainDataset):
+            size, least = sweep.dataset.image_size, known.min_image_size
+            if size < least:
+                raise refuse(
+                    f"{user}.model",
+                    f"{name} needs images of at least {least} pixels, and those of the data set have {size}",
+                )
         if training and training.execution == "grouped" and not (known and known.can_be_grouped):
             valid = ", ".join(other for other, each in ARCHITECTURES.items() if each.can_be_grouped)
             raise refuse("training.execution", f"{name} cannot be grouped; use loop, or one of {valid}")
+        if training and sweep.dataset.MODALITY == "text":
+            _check_text_training("teacher.training" if training is not sweep.training else "training", training)
+    _check_start(sweep)
+
+
+def _check_modality(user: str, name: str, dataset: Dataset) -> None:
+    takes = "text" if is_text_model(name) else "image"
+    if takes != dataset.MODALITY:
+        valid = (
+            "hf:NAME" if dataset.MODALITY == "text" else f"{', '.join(ARCHITECTURES)}, timm:NAME or torchvision:NAME"
+        )
+        raise refuse(
+            f"{user}.model",
+            f"{name} takes {takes}s, and a sample of {dataset.name} is a {dataset.MODALITY}; use {valid}",
+        )
+
+
+def _check_no_encoder(user: str, network: Student | TrainedTeacher) -> None:
+    for field in ("init", "layers"):
+        if getattr(network, field) is not None:
+            raise refuse(f"{user}.{field}", f"has no effect with {network.model}; it is for hf:NAME")
+
+
+def _check_text_training(where: str, training: Training) -> None:
+    if training.augmentation != "none":
+        raise refuse(f"{where}.augmentation", f"{training.augmentation} is for images; texts have none")
+    if training.compile:
+        raise refuse(f"{where}.compile", "is for images, whose shapes are fixed; texts have many lengths")
+
+
+def _check_start(sweep: Sweep) -> None:
+    """Refuse layers that repeat, and a student that starts from a teacher it cannot start from."""
+    for user in ("teacher", "student"):
+        layers = getattr(getattr(sweep, user), "layers", None)
+        if layers is not None and list(layers) != sorted(set(layers)):
+            raise refuse(f"{user}.layers", f"must increase, got {list(layers)}")
+    if sweep.student.init != "teacher":
+        return
+    teacher = sweep.teacher
+    if not isinstance(teacher, TrainedTeacher) or teacher.model != sweep.student.model:
+        found = teacher.model if isinstance(teacher, TrainedTeacher) else "none that the sweep trains"
+        raise refuse("student.init", f"teacher needs a trained teacher of the model {sweep.student.model}, got {found}")
+    if sweep.distillation is not None and not sweep.distillation.NEEDS_TEACHER:
+        raise refuse("student.init", f"teacher needs a teacher, and objective {sweep.distillation.objective} has none")
+    if "scratch" in sweep.baselines and teacher.seed != "paired" and len(teacher.seed) > 1:
+        message = (
+            "teacher with several teachers per seed leaves open where a scratch student starts; use one, or paired"
+        )
+        raise refuse("student.init", message)
+    if teacher.layers is not None and sweep.student.layers and not set(sweep.student.layers) <= set(teacher.layers):
+        valid = f"the teacher has {list(teacher.layers)}, got {list(sweep.student.layers)}"
+        raise refuse("student.layers", f"must be among the teacher's layers; {valid}")
 
 
 def _check_objective(sweep: Sweep) -> None:
@@ -281,7 +408,7 @@ def _check_objective(sweep: Sweep) -> None:
         raise refuse("distillation", "has no effect without teacher; give both, or neither for scratch students only")
     if settings.needs_held_out and not sweep.dataset.has_validation:
         message = f"objective {name} needs held-out data to judge the teacher by"
-        if isinstance(sweep.dataset, CelebaDataset):
+        if isinstance(sweep.dataset, CelebaDataset | HatexplainDataset):
             raise refuse("dataset.validation", f"{message}; set it to official, got none")
         raise refuse("dataset.validation_fraction", f"{message}; set it above 0, as in 0.1, got 0")
     if settings.needs_held_out and isinstance(teacher, GivenTeacher):

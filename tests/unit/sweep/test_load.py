@@ -15,7 +15,7 @@ from tests.fakes import SWEEP_YAML, make_sweep, plan_trials
 
 TRAINING_KEYS = "augmentation, batch_size, compile, epochs, execution, optimizer, precision, schedule"
 SWEEP_KEYS = "baselines, dataset, distillation, grid, intersections, name, placement, sensitive_features, student, teacher, training"
-MODELS = ", ".join(ARCHITECTURES) + ", timm:NAME or torchvision:NAME"
+MODELS = ", ".join(ARCHITECTURES) + ", timm:NAME, torchvision:NAME or hf:NAME"
 STEP = "schedule: {name: step, milestones: [2]}"
 TEMPERATURES = "  temperature: [1, 4]\n"
 TEACHER = "teacher: {model: resnet20}"
