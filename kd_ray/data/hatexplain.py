@@ -172,8 +172,7 @@ def _partial(content: bytes, path: Path) -> list[Post]:
 
 def majority(labels: Sequence[str]) -> str | None:
     """The label of at least two of three annotators; None when all differ."""
-    label, count = Counter(labels).most_common(1)[0]
-    return label if count >= 2 else None
+    return next((label for label, count in Counter(labels).items() if count >= 2), None)
 
 
 def groups_of(posts: Sequence[Post], feature: str, *, several: str, none: str) -> Groups:
