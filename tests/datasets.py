@@ -1,6 +1,8 @@
 """Tiny synthetic data sets in the layouts of the real ones: random pixels, and labels that are known."""
 
+import gzip
 import io
+import json
 import pickle
 from pathlib import Path
 from typing import Any
@@ -217,4 +219,85 @@ def write_table(root: Path, *, count: int = 36, **changed: str) -> Path:
         row |= {column: changed[f"row{n}_{column}"] for column in row if f"row{n}_{column}" in changed}
         lines.append(",".join(row.values()))
     (folder / "loans.csv").write_text("\n".join(lines) + "\n")
+    return root
+
+
+WORDS = ("good", "bad", "they", "are", "we", "people", "day", "night", "sun", "moon", "tree", "house")
+COMMUNITIES = ("Men", "Women", "African", "Asian", "Islam", "Jewish", "Refugee", "None")
+
+
+def hatexplain_posts(count: int, *, seed: int = 0) -> dict[str, dict[str, Any]]:
+    """Posts of harmless words in the published form; the first word tells the label, which a third annotator may not share."""
+    random = np.random.default_rng(seed)
+    posts = {}
+    for n in range(count):
+        label = ("normal", "hatespeech", "offensive")[n % 3]
+        first = {"normal": "good", "hatespeech": "bad", "offensive": "they"}[label]
+        words = [first, *(str(word) for word in random.choice(WORDS[3:], size=3 + n % 20))]
+        own = COMMUNITIES[n % len(COMMUNITIES)]
+        targets = [[own], [own, COMMUNITIES[(n + 1) % len(COMMUNITIES)]], ["Women" if n % 5 == 0 else own, "Women"]]
+        last = "normal" if n % 4 == 0 else label
+        posts[f"{seed}_{n}_gab"] = {
+            "post_id": f"{seed}_{n}_gab",
+            "annotators": [
+                {"label": each, "annotator_id": a, "target": target}
+                for a, (each, target) in enumerate(zip((label, label, last), targets, strict=True))
+            ],
+            "rationales": [],
+            "post_tokens": words,
+        }
+    return posts
+
+
+def write_hatexplain(root: Path, *, num_train: int = 60, num_test: int = 40, train_is_there: bool = True) -> Path:
+    """HateXplain's layout, with as many validation posts as test posts, and the substitute file for the training posts beside it."""
+    folder = root / "hatexplain"
+    (folder / "Data").mkdir(parents=True, exist_ok=True)
+    splits = {"train": num_train, "val": num_test, "test": num_test}
+    posts = {name: hatexplain_posts(count, seed=seed) for seed, (name, count) in enumerate(splits.items())}
+    written = {
+        key: post for name, each in posts.items() if train_is_there or name != "train" for key, post in each.items()
+    }
+    (folder / "Data" / "dataset.json").write_text(json.dumps(written))
+    (folder / "Data" / "post_id_divisions.json").write_text(
+        json.dumps({name: list(each) for name, each in posts.items()})
+    )
+    lines = []
+    for key, post in posts["train"].items():
+        labels = [each["label"] for each in post["annotators"]]
+        union = sorted({name for each in post["annotators"] for name in each["target"]})
+        row = {"post_id": key, "split": "train", "post_tokens": post["post_tokens"], "labels": labels}
+        lines.append(json.dumps({**row, "majority": labels[0], "target_union": union, "target_first": None}))
+    lines.append(
+        json.dumps({"post_id": "x", "split": "undecided", "post_tokens": ["x"], "labels": [], "majority": None})
+    )
+    (folder / "train_partial.jsonl.gz").write_bytes(gzip.compress("\n".join(lines).encode(), mtime=0))
+    return root
+
+
+def write_bert(
+    root: Path, name: str = "tiny-bert", *, kind: str = "bert", layers: int = 4, weights: bool = True
+) -> Path:
+    """A BERT or DistilBERT of 16 units per layer with random weights, and a vocabulary of `WORDS`; below `root`/models."""
+    folder = root / "models" / name
+    folder.mkdir(parents=True, exist_ok=True)
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
+    common = {"model_type": kind, "vocab_size": len(vocabulary), "max_position_embeddings": 32, "pad_token_id": 0}
+    sizes: dict[str, Any] = {
+        "bert": {"hidden_size": 16, "num_hidden_layers": layers, "num_attention_heads": 2, "intermediate_size": 32},
+        "distilbert": {"dim": 16, "n_layers": layers, "n_heads": 2, "hidden_dim": 32},
+    }[kind]
+    (folder / "config.json").write_text(json.dumps({**common, **sizes}))
+    (folder / "vocab.txt").write_text("\n".join(vocabulary) + "\n")
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps({"tokenizer_class": "BertTokenizer", "do_lower_case": True})
+    )
+    if weights:
+        import torch
+        from safetensors.torch import save_file
+        from transformers import AutoConfig, AutoModel
+
+        torch.manual_seed(0)
+        model = AutoModel.from_config(AutoConfig.for_model(**common, **sizes))  # type: ignore[no-untyped-call]
+        save_file({key: value.contiguous() for key, value in model.state_dict().items()}, folder / "model.safetensors")
     return root

@@ -16,7 +16,7 @@ from kd_ray.errors import DataError, InvalidInputError
 
 if TYPE_CHECKING:
     from kd_ray.data.describe import Description, Examined
-    from kd_ray.data.load import Data
+    from kd_ray.data.modalities import Data
 
 _SHOWN = 30
 """Classes listed before the rest is only counted."""
@@ -128,8 +128,7 @@ def prepare_command(name: str, overrides: tuple[str, ...], data_root: Path) -> N
     except DataError as error:
         advice = what_to_put_where(dataset, data_root)
         raise DataError(f"{error}\n{advice}" if advice else str(error)) from error
-    samples = "images" if dataset.modality == "images" else "rows"
-    sizes = f"{len(examined.data.train):,} training and {len(examined.data.test):,} test {samples}"
+    sizes = f"{len(examined.data.train):,} training and {len(examined.data.test):,} test {dataset.modality}"
     click.echo(f"{name}: {sizes}; {_version(examined)}")
     sys.exit(1 if examined.refusal else 0)
 
@@ -143,14 +142,12 @@ def _examine(dataset: Any, data_root: Path) -> "Examined":
 
 
 def _write_sheet(data: "Data", features: Sequence[str], output: Path) -> None:
-    """A contact sheet of the test split, with captions for the first few of the features. Raises InvalidInputError for rows of numbers."""
+    """A contact sheet of the test split, with captions for the first few of the features. Raises InvalidInputError where there are no
+    images."""
     from kd_ray.data.images import ImageData, contact_sheet
 
     if not isinstance(data, ImageData):
-        raise InvalidInputError(
-            f"-o {output} has no effect: the samples are rows of numbers, of which there is no contact sheet"
-        )
-
+        raise InvalidInputError(f"-o {output} has no effect: a contact sheet shows images, and these samples are none")
     shown = {name: data.test.sensitive_features[name] for name in features[:_CAPTIONS]}
     buffer = io.BytesIO()
     contact_sheet(replace(data.test, sensitive_features=shown), data.class_names).save(buffer, format="PNG")
@@ -168,7 +165,11 @@ def _described(name: str, examined: "Examined", found: "Description") -> str:
     splits = list(found.splits)
     counts = ", ".join(f"{count:,} {split}" for split, count in found.splits.items())
     side = found.image_size
-    what = f"rows of {found.num_columns:,} numbers" if side is None else f"images of {side} × {side} pixels"
+    what = {
+        "images": f"images of {side} × {side} pixels",
+        "rows": f"rows of {found.num_columns} numbers",
+        "texts": f"texts of at most {found.num_tokens} tokens",
+    }[found.modality]
     lines = [f"{name}: {counts} {what} in {len(found.classes)} classes", _version(examined)]
     lines += [f"note: {note}" for note in found.notes]
     rows = [[name, *(f"{counts[split]:,}" for split in splits)] for name, counts in found.classes.items()]
@@ -190,8 +191,7 @@ def _described(name: str, examined: "Examined", found: "Description") -> str:
             rows.append([group.group, *(f"{group.n[split]:,}" for split in splits), cell])
         lines += _table(["group", *splits, "smallest test cell"], rows)
         if feature.num_without_group:
-            samples = "rows" if side is None else "images"
-            lines.append(f"{feature.num_without_group:,} test {samples} are in no group")
+            lines.append(f"{feature.num_without_group:,} test {found.modality} are in no group")
     return "\n".join(lines)
 
 

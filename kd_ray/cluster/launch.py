@@ -23,22 +23,23 @@ from kd_ray.cluster.telling import LogDisplay, Metered
 from kd_ray.data.load import load_dataset
 from kd_ray.data.rows import RowData
 from kd_ray.distill.samples import samples_of
-from kd_ray.errors import CorruptObjectError, InvalidInputError, StoreError, SweepError, TrialError
+from kd_ray.errors import CorruptObjectError, DataError, InvalidInputError, StoreError, SweepError, TrialError
 from kd_ray.results import ledger
 from kd_ray.results.manifest import read_manifest, write_manifest
 from kd_ray.results.probe import UNMEASURED, chosen_pack_size, read_probe, representative, write_probe
 from kd_ray.results.record import write_samples
 from kd_ray.results.repair import set_aside_trial, set_aside_trials, trial_damage
-from kd_ray.results.status import Plan, TrialView, count_states, file_digest, plan, planned_views
+from kd_ray.results.status import Plan, TrialView, count_states, file_digest, input_digest, plan, planned_views
 from kd_ray.results.store import Store, given_weights_key, sweep_key
 from kd_ray.results.tables import FoldReport, fold
-from kd_ray.sweep.architectures import library_of
+from kd_ray.sweep.architectures import is_text_model, library_of
 from kd_ray.sweep.axes import axis_path
 from kd_ray.sweep.config import Placement
-from kd_ray.sweep.datasets import table_name
+from kd_ray.sweep.datasets import input_size, table_name
+from kd_ray.sweep.encoders import read_encoder
 from kd_ray.sweep.load import SweepFile, parse_sweep
-from kd_ray.sweep.plan import PlannedTrial, make_packs
-from kd_ray.sweep.spec import TrialState
+from kd_ray.sweep.plan import PlannedTrial, encoder_names, make_packs
+from kd_ray.sweep.spec import Encoder, TrialState
 from kd_ray.telemetry import LogFormat
 
 POLL_S = 2.0
@@ -132,7 +133,7 @@ def launch(
             # After the engine, which may put handlers of its own in the place of ours.
             with interrupts.watch():
                 # Everything has been checked and the machines are there; from here on the store is written.
-                _write_inputs(file, store, now, given)
+                _write_inputs(file, store, now, given, weights)
                 if done_before is None:
                     done_before = {view.trial_id for view in now.trials if view.state == TrialState.COMPLETE}
                     if retry_failed:
@@ -162,12 +163,15 @@ def launch(
     )
 
 
-def _write_inputs(file: SweepFile, store: Store, now: Plan, given: Mapping[str, str]) -> None:
+def _write_inputs(
+    file: SweepFile, store: Store, now: Plan, given: Mapping[str, str], known: Mapping[str, str] | None
+) -> None:
     """Given weights and the manifest, where the store does not have them already."""
     for path, digest in given.items():
         if not store.exists(given_weights_key(digest)):
             store.put(given_weights_key(digest), Path(path).expanduser().read_bytes())
-    write_manifest(store, file.sweep, now.planned, sweep_yaml=file.to_yaml(), weights=given)
+    named = {name: (known or {}).get(name) or input_digest(name, file) for name in encoder_names(now.planned)}
+    write_manifest(store, file.sweep, now.planned, sweep_yaml=file.to_yaml(), weights={**given, **named})
 
 
 def _clear_errors(store: Store, now: Plan, planned: Collection[PlannedTrial]) -> None:
@@ -281,16 +285,21 @@ def _check_weights(file: SweepFile, path: Path) -> None:
     from kd_ray.distill.checkpoint import from_weights
     from kd_ray.models import build_model
     from kd_ray.models.mlp import mlp
+    from kd_ray.models.text import text_classifier
 
     dataset, teacher = file.sweep.dataset, file.sweep.teacher
     if teacher is None or "teacher.model" in file.axes:
         return
-    if dataset.image_size is None:
+    if dataset.modality == "rows":
         data = load_dataset(dataset, Path(file.sweep.placement.data_root).expanduser())
         assert isinstance(data, RowData)
         model = mlp(teacher.model, dataset.num_classes, len(data.columns))
+    elif is_text_model(teacher.model):
+        root = Path(file.sweep.placement.data_root)
+        start = Encoder(version=read_encoder(teacher.model, root).version, init="random")
+        model = text_classifier(teacher.model, start, dataset.num_classes, root)
     else:
-        model = build_model(teacher.model, num_classes=dataset.num_classes, image_size=dataset.image_size)
+        model = build_model(teacher.model, num_classes=dataset.num_classes, image_size=input_size(dataset))
     try:
         model.load_state_dict(from_weights(path.read_bytes(), source=str(path)))
     except (RuntimeError, ValueError) as error:
@@ -307,12 +316,10 @@ def _check_library_models(file: SweepFile, todo: Collection[PlannedTrial]) -> No
     Raises:
         SweepError: it cannot, or the network is of no use for the data set.
     """
-    # None of them takes rows of numbers, which the sweep file was checked for.
-    specs = [trial.spec for trial in todo if library_of(trial.spec.model)]
+    _check_text_models(file, todo)
+    specs = [trial.spec for trial in todo if library_of(trial.spec.model) and trial.spec.dataset.modality == "images"]
     wanted = {
-        (spec.model, spec.dataset.num_classes, size, spec.training is not None)
-        for spec in specs
-        if (size := spec.dataset.image_size) is not None
+        (spec.model, spec.dataset.num_classes, input_size(spec.dataset), spec.training is not None) for spec in specs
     }
     if not wanted:
         return
@@ -322,6 +329,21 @@ def _check_library_models(file: SweepFile, todo: Collection[PlannedTrial]) -> No
         try:
             check_model(model, num_classes=num_classes, image_size=image_size, trains=trains)
         except ValueError as error:
+            raise SweepError(f"{file.source}: {error}") from error
+
+
+def _check_text_models(file: SweepFile, todo: Collection[PlannedTrial]) -> None:
+    """The same for networks of texts, which begin from a folder."""
+    wanted = {(spec.model, spec.encoder, spec.dataset.num_classes) for trial in todo if (spec := trial.spec).encoder}
+    if not wanted:
+        return
+    from kd_ray.models.text import text_classifier
+
+    for model, encoder, num_classes in sorted(wanted, key=str):
+        assert encoder is not None
+        try:
+            text_classifier(model, encoder, num_classes, Path(file.sweep.placement.data_root))
+        except (ValueError, DataError) as error:
             raise SweepError(f"{file.source}: {error}") from error
 
 

@@ -7,12 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from kd_ray.data.images import ImageData, Split
-from kd_ray.data.load import Data, OnProgress, fingerprint, load_dataset
-from kd_ray.data.rows import RowSplit
+from kd_ray.data.images import ImageData
+from kd_ray.data.load import OnProgress, fingerprint, load_dataset
+from kd_ray.data.modalities import Data, number_of_inputs
+from kd_ray.data.rows import RowData
+from kd_ray.data.samples import Labelled
+from kd_ray.data.texts import TextData
 from kd_ray.errors import DataError
 from kd_ray.groups import Groups, intersect
 from kd_ray.metrics.fairness import fairness_metrics, group_rates
+from kd_ray.sweep.classification import Modality
 from kd_ray.sweep.datasets import Dataset, TrifeatureDataset
 
 
@@ -54,10 +58,14 @@ class Feature:
 class Description:
     """Counts of a data set."""
 
+    modality: Modality
+    """What the samples are."""
     image_size: int | None
-    """Side of the images in pixels; None for rows."""
+    """Side of the images in pixels; None where there are none."""
     num_columns: int | None
-    """Numbers in a row; None for images."""
+    """Numbers in a row; None where there are none."""
+    num_tokens: int | None
+    """Tokens of the longest test text; None where there are none."""
     splits: dict[str, int]
     """Samples by split."""
     classes: dict[str, dict[str, int]]
@@ -91,16 +99,19 @@ def examine(dataset: Dataset, root: Path, *, processes: int = 1, on_progress: On
 
 def describe(data: Data, features: Sequence[str], intersections: Sequence[Sequence[str]] = ()) -> Description:
     """Counts of every split, class, and group of `features` and of `intersections` of them."""
-    splits: dict[str, Split | RowSplit | None] = {
+    splits: dict[str, Labelled | None] = {
         "train": data.train,
         "validation": data.validation,
         "test": data.test,
     }
     present = {name: split for name, split in splits.items() if split is not None}
     counts = {name: np.bincount(split.labels_N, minlength=len(data.class_names)) for name, split in present.items()}
+    modality: Modality = "images" if isinstance(data, ImageData) else "rows" if isinstance(data, RowData) else "texts"
     return Description(
-        image_size=int(data.test.images_NHWC.shape[1]) if isinstance(data, ImageData) else None,
-        num_columns=None if isinstance(data, ImageData) else len(data.columns),
+        modality=modality,
+        image_size=number_of_inputs(data.test) if isinstance(data, ImageData) else None,
+        num_columns=number_of_inputs(data.test) if isinstance(data, RowData) else None,
+        num_tokens=number_of_inputs(data.test) if isinstance(data, TextData) else None,
         splits={name: len(split) for name, split in present.items()},
         classes={
             class_name: {name: int(counts_C[c]) for name, counts_C in counts.items()}
@@ -114,7 +125,7 @@ def describe(data: Data, features: Sequence[str], intersections: Sequence[Sequen
     )
 
 
-def _groups(split: Split | RowSplit, names: Sequence[str]) -> Groups:
+def _groups(split: Labelled, names: Sequence[str]) -> Groups:
     return intersect([split.sensitive_features[name] for name in names])
 
 

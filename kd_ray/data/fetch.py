@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from kd_ray.data import adult, celeba, cifar10, cifar100, imagenet, svhn, tiny_imagenet
+from kd_ray.data import adult, celeba, cifar10, cifar100, hatexplain, imagenet, svhn, tiny_imagenet
 from kd_ray.errors import DataError
 from kd_ray.sweep.datasets import Cifar10Dataset, Cifar100Dataset, Dataset, ImagenetDataset, SvhnDataset
 from kd_ray.sweep.row_datasets import AdultDataset
@@ -78,6 +78,12 @@ def what_to_put_where(dataset: Dataset, root: Path) -> str | None:
                 "CelebA is for non-commercial research, by agreement with its authors, so it is not fetched. From the folders Anno, Eval "
                 f"and Img (img_align_celeba.zip, unpacked) of its project page, put these:\n{names}\n"
                 f"  {folder}/{celeba.IMAGES}/000001.jpg … 202599.jpg"
+            )
+        case "hatexplain":
+            names = "\n".join(f"  {folder}/{name}" for name in (hatexplain.DATASET, hatexplain.DIVISIONS))
+            return (
+                "HateXplain (MIT licence) holds offensive texts, and nobody publishes checksums of it, so it is not fetched. From the "
+                f"folder Data of the repository hate-alert/HateXplain, put these:\n{names}"
             )
         case _:
             return None

@@ -5,13 +5,12 @@ Where the files come from is left to one module per data-set family; augmentatio
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from kd_ray.data.rows import RowSplit
+from kd_ray.data.samples import S
 from kd_ray.groups import Groups
 from kd_ray.seeding import shuffled, stream
 
@@ -55,9 +54,6 @@ class Split:
                 for name, groups in self.sensitive_features.items()
             },
         )
-
-
-S = TypeVar("S", Split, RowSplit)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

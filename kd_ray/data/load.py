@@ -1,19 +1,35 @@
-"""From a sweep's `dataset` section to images or rows in memory: the only place that knows every family."""
+"""From a sweep's `dataset` section to samples in memory: the only place that knows every family."""
 
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from kd_ray.data import adult, celeba, cifar10, cifar100, factory, imagenet, manifest, svhn, tiny_imagenet, trifeature
-from kd_ray.data.images import ImageData, S, split_off_validation
+from kd_ray.data import (
+    adult,
+    celeba,
+    cifar10,
+    cifar100,
+    factory,
+    hatexplain,
+    imagenet,
+    manifest,
+    svhn,
+    tiny_imagenet,
+    trifeature,
+)
+from kd_ray.data.images import split_off_validation
+from kd_ray.data.modalities import Data
 from kd_ray.data.rows import RowData, standardised
+from kd_ray.data.samples import S
 from kd_ray.data.subsets import long_tailed
+from kd_ray.data.texts import TextData
 from kd_ray.errors import DataError
 from kd_ray.sweep.datasets import (
     CelebaDataset,
     Cifar10Dataset,
     Cifar100Dataset,
     Dataset,
+    HatexplainDataset,
     ImagenetDataset,
     ManifestDataset,
     SvhnDataset,
@@ -25,8 +41,6 @@ from kd_ray.sweep.row_datasets import AdultDataset, FactoryDataset
 CONTENT_VERSION = str(trifeature.GENERATOR_VERSION)
 """Changes when the code here would load other content for the same settings."""
 
-Data = ImageData | RowData
-"""What every data set is loaded into."""
 OnProgress = Callable[[int, int], None]
 """Called with (done, total) while something is made that takes long."""
 
@@ -48,17 +62,20 @@ def load_dataset(dataset: Dataset, root: Path, *, processes: int = 1, on_progres
             f"{dataset.name}: {len(data.train):,} training and {len(data.test):,} test samples; both are needed"
         )
     if isinstance(data, RowData):
-        rows, held_out = _cut(data.train, dataset)
-        return standardised(replace(data, train=rows, validation=data.validation if held_out is None else held_out))
-    train, validation = _cut(data.train, dataset)
-    return replace(data, train=train, validation=data.validation if validation is None else validation)
+        rows, rows_held_out = _cut(data.train, dataset)
+        return standardised(replace(data, train=rows, validation=rows_held_out or data.validation))
+    if isinstance(data, TextData):
+        texts, texts_held_out = _cut(data.train, dataset)
+        return replace(data, train=texts, validation=texts_held_out or data.validation)
+    images, images_held_out = _cut(data.train, dataset)
+    return replace(data, train=images, validation=images_held_out or data.validation)
 
 
 def _cut(train: S, dataset: Dataset) -> tuple[S, S | None]:
     """The training split as the sweep wants it, and what is drawn from it for validation."""
     if dataset.long_tail is not None:
         train = long_tailed(train, dataset.long_tail, num_classes=dataset.num_classes)
-    if isinstance(dataset, CelebaDataset) or dataset.validation_fraction == 0:
+    if isinstance(dataset, CelebaDataset | HatexplainDataset) or dataset.validation_fraction == 0:
         return train, None
     try:
         return split_off_validation(train, fraction=dataset.validation_fraction, seed=dataset.split_seed)
@@ -125,6 +142,8 @@ def _load(dataset: Dataset, root: Path, processes: int, on_progress: OnProgress 
             )
         case AdultDataset():
             return adult.load(dataset, root=root)
+        case HatexplainDataset():
+            return hatexplain.load(dataset, root=root)
         case ManifestDataset():
             return manifest.load(dataset, root=root, processes=processes, on_progress=on_progress)
         case FactoryDataset():
@@ -160,6 +179,8 @@ def fingerprint(  # noqa: PLR0911
             )
         case AdultDataset():
             return adult.fingerprint(root)
+        case HatexplainDataset():
+            return hatexplain.fingerprint(dataset, root)
         case ManifestDataset():
             return manifest.fingerprint(dataset, root=root, processes=processes, on_progress=on_progress)
         case FactoryDataset():

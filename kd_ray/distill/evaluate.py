@@ -7,9 +7,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from kd_ray.data.images import ImageData
+from kd_ray.data.modalities import Data
 from kd_ray.data.rows import RowData
+from kd_ray.data.texts import TextData
 from kd_ray.distill.stream import Resident, plain_batches
+from kd_ray.distill.text_distances import text_features
 from kd_ray.metrics.individual import Pairs, choose_pairs, individual_fairness
 from kd_ray.metrics.per_class import expected_calibration_error
 
@@ -36,7 +38,7 @@ def predict(model: nn.Module, split: Resident) -> Tensor:
     was_training = model.training
     model.eval()
     try:
-        return torch.cat([model(images_BCHW).cpu() for images_BCHW, _ in plain_batches(split, EVALUATION_BATCH)])
+        return torch.cat([model(inputs).cpu() for inputs, _ in plain_batches(split, EVALUATION_BATCH)])
     finally:
         model.train(was_training)
 
@@ -71,14 +73,17 @@ def evaluate(model: nn.Module, split: Resident, pairs: Pairs) -> Evaluation:
     )
 
 
-def fairness_pairs(data: ImageData | RowData) -> Pairs:
-    """Pairs of test samples for individual fairness: standardised pixels, averaged to at most 32 × 32, or standardised numbers and
-    categories; Euclidean distance.
+def fairness_pairs(data: Data) -> Pairs:
+    """Pairs of test samples for individual fairness, and their Euclidean distances: of images, between standardised pixels averaged to at
+    most 32 × 32; of rows, between standardised numbers and categories; of texts, between weighted counts of tokens
+    (`text_distances.py`).
 
     The choice is ours: the paper's distance and pairs are not known to us (see `metrics/individual.py`).
     """
     if isinstance(data, RowData):
         return choose_pairs(data.test.values_NF)
+    if isinstance(data, TextData):
+        return choose_pairs(text_features(data.test.ids_NL, data.test.lengths_N))
     mean_C, std_C = torch.tensor(data.mean).view(3, 1, 1), torch.tensor(data.std).view(3, 1, 1)
     features = []
     # In blocks: a test split of large images as float would be four times its size.

@@ -10,12 +10,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from kd_ray.distill.evaluate import accuracy
 from kd_ray.distill.grouped import Group
 from kd_ray.distill.objectives import student_loss, term_names
-from kd_ray.distill.stream import Batch, Draw, ResidentData, batches, epoch_draw, steps_per_epoch
+from kd_ray.distill.stream import Batch, Draw, ResidentData, batches, draw_of, steps_per_epoch
 from kd_ray.distill.student import Student, learning_rate
 from kd_ray.distill.teacher import Teacher
 from kd_ray.distill.training import FitProgress
@@ -53,7 +53,7 @@ def fit(
 
     while students and (position := min(student.step for student in students)) < training.epochs * steps:
         epoch, start = divmod(position, steps)
-        draw = epoch_draw(len(data.train), training.augmentation, seed=seed, epoch=epoch)
+        draw = draw_of(data.train, training, seed=seed, epoch=epoch)
         for taught in _prepared(students, teachers, data, draw, start=start, fail=fail):
             meter.add(0, taught)
             if meter.is_due():
@@ -153,10 +153,13 @@ def _step(student: Student, batch: Batch, teacher_BC: Tensor | None, steps: int)
     labels_B = batch.labels_B
     for group in student.optimizer.param_groups:
         group["lr"] = learning_rate(student.training, student.step, steps)
-    logits_BC = student.forward(batch.images_BCHW)
+    with student.randomness():
+        logits_BC = student.forward(batch.inputs)
     loss = student_loss(logits_BC, teacher_BC, labels_B, student.spec.distillation, student.context(batch))
     student.optimizer.zero_grad(set_to_none=True)
     loss.total.backward()  # type: ignore[no-untyped-call]
+    if student.training.clip_norm is not None:
+        nn.utils.clip_grad_norm_(student.model.parameters(), student.training.clip_norm)
     student.optimizer.step()
     student.step += 1
     with torch.no_grad():

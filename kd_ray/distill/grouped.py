@@ -27,6 +27,7 @@ from kd_ray.distill.stream import Batch
 from kd_ray.distill.student import Student, forward_of, learning_rate, sgd
 from kd_ray.errors import TrialError
 from kd_ray.models.resnet_cifar import BasicBlock, ResNetCifar
+from kd_ray.sweep.config import Sgd
 from kd_ray.sweep.distillation import Distillation, KnowledgeDistillation
 
 _GROUPABLE = (
@@ -304,6 +305,7 @@ def _grouped_optimizer(group: nn.Module, students: Sequence[Student]) -> torch.o
     training = students[0].training
     parameters = dict(group.named_parameters())
     optimizer = sgd(parameters.values(), training, fused=True)
+    assert isinstance(training.optimizer, Sgd)
     if training.optimizer.momentum:
         for name, parameter in parameters.items():
             own = [student.model.get_parameter(name) for student in students]

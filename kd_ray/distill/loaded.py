@@ -19,6 +19,7 @@ from kd_ray.distill.evaluate import fairness_pairs
 from kd_ray.distill.resident_rows import ResidentRows
 from kd_ray.distill.samples import samples_of
 from kd_ray.distill.stream import Resident, ResidentData, ResidentSplit, to_device
+from kd_ray.distill.texts import ResidentTexts
 from kd_ray.groups import Groups
 from kd_ray.metrics.individual import Pairs
 from kd_ray.results.record import Samples, read_samples, write_samples
@@ -84,12 +85,19 @@ def _write(folder: Path, loaded: LoadedData) -> None:
         "pairs.distance": torch.from_numpy(pairs.distance_P),
         "pairs.num_dropped": torch.tensor(pairs.num_dropped),
     }
-    if isinstance(loaded.resident.train, ResidentSplit):
-        tensors |= {"scale": loaded.resident.train.scale_C, "shift": loaded.resident.train.shift_C}
+    if isinstance(train := loaded.resident.train, ResidentSplit):
+        tensors |= {"scale": train.scale_C, "shift": train.shift_C}
     for name, split in zip(_SPLITS, _splits(loaded.resident), strict=True):
-        if split is not None:
-            inputs = {"rows": split.values_NF} if isinstance(split, ResidentRows) else {"images": split.images_NHWC}
-            tensors |= {f"{name}.{kind}": tensor for kind, tensor in {**inputs, "labels": split.labels_N}.items()}
+        match split:
+            case ResidentSplit():
+                inputs = {"images": split.images_NHWC}
+            case ResidentRows():
+                inputs = {"rows": split.values_NF}
+            case ResidentTexts():
+                inputs = {"ids": split.ids_NL, "lengths": split.lengths_N}
+            case None:
+                continue
+        tensors |= {f"{name}.{kind}": tensor for kind, tensor in {**inputs, "labels": split.labels_N}.items()}
     for name, groups in loaded.resident.sensitive_features.items():
         tensors[f"train.members.{name}"] = torch.from_numpy(groups.membership_NG)
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / _TENSORS)
@@ -129,6 +137,12 @@ def _mapped(folder: Path, dataset_id: str) -> LoadedData:
 def _split(name: str, tensors: dict[str, Tensor]) -> Resident | None:
     if f"{name}.rows" in tensors:
         return ResidentRows(values_NF=tensors[f"{name}.rows"], labels_N=tensors[f"{name}.labels"])
+    if f"{name}.ids" in tensors:
+        return ResidentTexts(
+            ids_NL=tensors[f"{name}.ids"],
+            lengths_N=tensors[f"{name}.lengths"],
+            labels_N=tensors[f"{name}.labels"],
+        )
     if f"{name}.images" not in tensors:
         return None
     return ResidentSplit(

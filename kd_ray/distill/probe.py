@@ -4,8 +4,11 @@ It goes through the training loop itself, with random images and a teacher that 
 students is doubled for as long as that makes none of them slower.
 """
 
+import functools
 import itertools
 import time
+from contextlib import suppress
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -17,9 +20,12 @@ from kd_ray.distill.resident_rows import ResidentRows
 from kd_ray.distill.stream import PADDING, Batch, Resident, ResidentData, ResidentSplit
 from kd_ray.distill.student import Student, new_student
 from kd_ray.distill.teacher import Teacher
+from kd_ray.distill.texts import ResidentTexts
 from kd_ray.errors import OutOfMemoryError, TrialError
+from kd_ray.models.text import text_classifier
 from kd_ray.results.probe import Pace, Probe
-from kd_ray.sweep.config import ConstantSchedule, Execution, Placement, Training
+from kd_ray.sweep.config import ConstantSchedule, Execution, Placement, Sgd, Training
+from kd_ray.sweep.datasets import input_size
 from kd_ray.sweep.distillation import KnowledgeDistillation
 from kd_ray.sweep.spec import TrialSpec
 
@@ -47,13 +53,14 @@ def probe(spec: TrialSpec, placement: Placement, *, sharers: int) -> Probe:
     device = device_of(placement)
     data = _random_data(spec, spec.training, device)
     room_bytes = free_bytes(device) // sharers
-    loop = _pace(spec, data, device, "loop", 1)
+    root = Path(placement.data_root)
+    loop = _pace(spec, data, device, "loop", 1, root)
     if loop is None:
         raise OutOfMemoryError(f"the memory of {name_of(device)} does not do for one {spec.model}")
-    try:
-        grouped = _pace(spec, data, device, "grouped", 2)
-    except TrialError:
-        grouped = None
+    grouped = None
+    if isinstance(spec.training.optimizer, Sgd) and spec.training.clip_norm is None:
+        with suppress(TrialError):
+            grouped = _pace(spec, data, device, "grouped", 2, root)
     return Probe(
         model=spec.model,
         device=name_of(device),
@@ -64,7 +71,9 @@ def probe(spec: TrialSpec, placement: Placement, *, sharers: int) -> Probe:
     )
 
 
-def _pace(spec: TrialSpec, data: ResidentData, device: torch.device, execution: Execution, first: int) -> Pace | None:
+def _pace(
+    spec: TrialSpec, data: ResidentData, device: torch.device, execution: Execution, first: int, root: Path
+) -> Pace | None:
     """From `first` students on as many as do no harm; None where memory does not even do for `first`.
 
     Raises:
@@ -76,7 +85,7 @@ def _pace(spec: TrialSpec, data: ResidentData, device: torch.device, execution: 
     while count <= _LARGEST:
         forget_peak(device)
         try:
-            step_s = _step_s(spec, data, device, execution, count)
+            step_s = _step_s(spec, data, device, execution, count, root)
         except OutOfMemoryError:
             break
         peaks[count] = peak_bytes(device)
@@ -94,8 +103,14 @@ def _pace(spec: TrialSpec, data: ResidentData, device: torch.device, execution: 
     return Pace(seconds=seconds, bytes_per_student=max(0, growth))
 
 
-def _step_s(spec: TrialSpec, data: ResidentData, device: torch.device, execution: Execution, count: int) -> float:
+def _step_s(
+    spec: TrialSpec, data: ResidentData, device: torch.device, execution: Execution, count: int, root: Path
+) -> float:
     assert spec.training is not None
+    build = None
+    if (encoder := spec.encoder) is not None:
+        anew = encoder.model_copy(update={"init": "random"})
+        build = functools.partial(text_classifier, spec.model, anew, data.num_classes, root)
     training = spec.training.model_copy(
         update={"epochs": 1_000_000, "schedule": ConstantSchedule(name="constant"), "execution": execution}
     )
@@ -104,7 +119,7 @@ def _step_s(spec: TrialSpec, data: ResidentData, device: torch.device, execution
         # What it would look at takes data and a real teacher to work out; the step itself takes about as long as plain distillation.
         plain = KnowledgeDistillation(temperature=4.0, alpha=0.5, t_squared=True)
         asked = asked.model_copy(update={"distillation": plain})
-    students = [new_student(asked, training, data, device, None) for _ in range(count)]
+    students = [new_student(asked, training, data, device, None, build=build) for _ in range(count)]
     source = students[0].taught_by
     teachers = {source: _ReadyTeacher(data, device)} if source else {}
     times = []
@@ -132,19 +147,24 @@ class _ReadyTeacher(Teacher):
 
 
 def _random_data(spec: TrialSpec, training: Training, device: torch.device) -> ResidentData:
+    size = input_size(spec.dataset)
     count = _STEPS * training.batch_size
     random = torch.Generator().manual_seed(0)
-    size = spec.dataset.image_size
 
     def split(count: int) -> Resident:
-        if size is None:
-            values_NF = torch.randn(count, _COLUMNS, generator=random)
-            labels_N = torch.randint(spec.dataset.num_classes, (count,), generator=random)
-            return ResidentRows(values_NF=values_NF, labels_N=labels_N).to(device)
+        labels_N = torch.randint(spec.dataset.num_classes, (count,), generator=random)
+        if spec.dataset.modality == "rows":
+            return ResidentRows(values_NF=torch.randn(count, _COLUMNS, generator=random), labels_N=labels_N).to(device)
+        if spec.dataset.modality == "texts":
+            return ResidentTexts(
+                ids_NL=torch.zeros(count, size, dtype=torch.int32),
+                lengths_N=torch.full((count,), size, dtype=torch.int32),
+                labels_N=labels_N,
+            ).to(device)
         side = size + 2 * PADDING
         return ResidentSplit(
             images_NHWC=torch.randint(256, (count, side, side, 3), dtype=torch.uint8, generator=random),
-            labels_N=torch.randint(spec.dataset.num_classes, (count,), generator=random),
+            labels_N=labels_N,
             scale_C=torch.full((3,), 1 / 255),
             shift_C=torch.full((3,), -0.5),
         ).to(device)

@@ -1,12 +1,11 @@
 """What the store keeps of a data set's test samples."""
 
-from kd_ray.data.images import ImageData
-from kd_ray.data.rows import RowData
+from kd_ray.data.modalities import Data
 from kd_ray.results.record import Samples
 from kd_ray.sweep.datasets import Dataset, table_name
 
 
-def samples_of(dataset: Dataset, data: ImageData | RowData) -> Samples:
+def samples_of(dataset: Dataset, data: Data) -> Samples:
     """Labels and sensitive features of the test split."""
     return Samples(
         dataset=table_name(dataset),

@@ -11,12 +11,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from kd_ray.data.images import ImageData, Split
+from kd_ray.data.images import Split
+from kd_ray.data.modalities import Data
 from kd_ray.data.rows import RowData
+from kd_ray.data.texts import TextData
 from kd_ray.distill.resident_rows import ResidentRows, resident_rows
+from kd_ray.distill.texts import ResidentTexts, arranged, resident_texts
 from kd_ray.groups import Groups
+from kd_ray.models.text import Tokens
 from kd_ray.seeding import integers, shuffled, stream
-from kd_ray.sweep.config import Augmentation
+from kd_ray.sweep.config import Augmentation, Training
 
 PADDING = 4
 """Pixels of zeros around the image before a random crop."""
@@ -53,8 +57,10 @@ class ResidentSplit:
         )
 
 
-Resident = ResidentSplit | ResidentRows
-"""A split of images or of rows on the training device."""
+Resident = ResidentSplit | ResidentRows | ResidentTexts
+"""A split on the training device."""
+Inputs = Tensor | Tokens
+"""What networks take: images (B, 3, H, W), standardised float32, channels last in memory; rows (B, F); or tokens."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -69,13 +75,21 @@ class ResidentData:
     """Groups of the training samples, by feature; on the CPU."""
 
 
-def to_device(data: ImageData | RowData, device: torch.device) -> ResidentData:
+def to_device(data: Data, device: torch.device) -> ResidentData:
     """Copy a data set to the training device, once per worker."""
     if isinstance(data, RowData):
         return ResidentData(
             train=resident_rows(data.train, device),
             test=resident_rows(data.test, device),
             validation=resident_rows(data.validation, device) if data.validation is not None else None,
+            num_classes=len(data.class_names),
+            sensitive_features=data.train.sensitive_features,
+        )
+    if isinstance(data, TextData):
+        return ResidentData(
+            train=resident_texts(data.train, device),
+            test=resident_texts(data.test, device),
+            validation=resident_texts(data.validation, device) if data.validation is not None else None,
             num_classes=len(data.class_names),
             sensitive_features=data.train.sensitive_features,
         )
@@ -115,15 +129,20 @@ class Draw(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Images as the networks take them, and where they come from."""
+    """Samples as the networks take them, and where they come from."""
 
-    images_BCHW: Tensor
-    """Standardised float32, channels last in memory; for rows of numbers, (B, F)."""
+    inputs: Inputs
     labels_B: Tensor
     samples_B: Tensor
     """Which samples of the split these are; on the CPU."""
     views_B3: Tensor
     """Which view of each; on the CPU."""
+
+    @property
+    def images_BCHW(self) -> Tensor:  # noqa: N802 (a shape suffix)
+        """The inputs of a data set of images."""
+        assert isinstance(self.inputs, Tensor)
+        return self.inputs
 
 
 def epoch_draw(num_samples: int, augmentation: Augmentation, *, seed: int, epoch: int) -> Draw:
@@ -137,6 +156,15 @@ def epoch_draw(num_samples: int, augmentation: Augmentation, *, seed: int, epoch
     if augmentation in ("crop_flip", "flip"):
         views_N3[:, 2] = torch.from_numpy(integers(2, num_samples, random))
     return Draw(order_N, views_N3)
+
+
+def draw_of(split: Resident, training: Training, *, seed: int, epoch: int) -> Draw:
+    """The draw of one epoch of a split, as its samples want it: texts of similar length stand together."""
+    draw = epoch_draw(len(split), training.augmentation, seed=seed, epoch=epoch)
+    if isinstance(split, ResidentTexts):
+        order_N = arranged(split, draw.samples_N, batch_size=training.batch_size, seed=seed, epoch=epoch)
+        return Draw(order_N, draw.views_N3)
+    return draw
 
 
 def batches(split: Resident, draw: Draw, *, batch_size: int, start: int = 0) -> Iterator[Batch]:
@@ -176,10 +204,13 @@ def views_of(numbers_N: Tensor, augmentation: Augmentation) -> Tensor:
     return torch.stack([places_N // side, places_N % side, flips_N], dim=1)
 
 
-def augmented(split: Resident, chosen_B: Tensor, views_B3: Tensor) -> Tensor:
-    """The chosen samples, cropped, flipped and standardised: float32 (B, 3, H, W) in channels-last layout; rows as they are: (B, F)."""
+def augmented(split: Resident, chosen_B: Tensor, views_B3: Tensor) -> Inputs:
+    """The chosen samples: images cropped, flipped and standardised, float32 (B, 3, H, W) in channels-last layout; rows and texts as they
+    are."""
     if isinstance(split, ResidentRows):
         return split.values_NF[chosen_B]
+    if isinstance(split, ResidentTexts):
+        return split.tokens(chosen_B)
     size = split.image_size
     steps = torch.arange(size, device=chosen_B.device)
     rows_BH = views_B3[:, :1] + steps
@@ -188,11 +219,16 @@ def augmented(split: Resident, chosen_B: Tensor, views_B3: Tensor) -> Tensor:
     return standardised(split, images_BHWC)
 
 
-def plain_batches(split: Resident, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """The whole split in order, without augmentation: images as in `epoch_batches`, or rows, and labels."""
+def plain_batches(split: Resident, batch_size: int) -> Iterator[tuple[Inputs, Tensor]]:
+    """The whole split in order, without augmentation: samples as in `batches`, and labels."""
     if isinstance(split, ResidentRows):
         for first in range(0, len(split), batch_size):
             yield split.values_NF[first : first + batch_size], split.labels_N[first : first + batch_size]
+        return
+    if isinstance(split, ResidentTexts):
+        for first in range(0, len(split), batch_size):
+            samples_B = torch.arange(first, min(first + batch_size, len(split)))
+            yield split.tokens(samples_B), split.labels_N[samples_B.to(split.labels_N.device)]
         return
     inner = slice(PADDING, PADDING + split.image_size)
     for first in range(0, len(split), batch_size):

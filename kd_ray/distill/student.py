@@ -1,7 +1,8 @@
 """A network in training: what it consists of, how it begins or goes on, and its learning rate."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
@@ -10,12 +11,12 @@ from torch import Tensor, nn
 from kd_ray.distill.checkpoint import TrainingState
 from kd_ray.distill.objectives import Background, Context, term_names
 from kd_ray.distill.resident_rows import ResidentRows
-from kd_ray.distill.stream import Batch, ResidentData
+from kd_ray.distill.stream import Batch, Inputs, ResidentData, ResidentSplit
 from kd_ray.models import build_model
 from kd_ray.models.mlp import mlp
 from kd_ray.results.record import Epoch
 from kd_ray.seeding import stream_seed
-from kd_ray.sweep.config import ConstantSchedule, StepSchedule, Training
+from kd_ray.sweep.config import AdamW, ConstantSchedule, LinearSchedule, Sgd, StepSchedule, Training
 from kd_ray.sweep.distillation import ShuffledDistillation
 from kd_ray.sweep.spec import TrialSpec
 
@@ -27,7 +28,7 @@ class Student:
     spec: TrialSpec
     training: Training
     model: nn.Module
-    forward: Callable[[Tensor], Tensor]
+    forward: Callable[[Inputs], Tensor]
     """The model's forward pass as training takes it."""
     optimizer: torch.optim.Optimizer
     sums: Tensor
@@ -46,6 +47,17 @@ class Student:
     def taught_by(self) -> str | None:
         """Names the logits it learns from: students with the same name share them."""
         return source_of_logits(self.spec)
+
+    @contextmanager
+    def randomness(self) -> Iterator[None]:
+        """Dropout, where there is any, follows the stream "dropout" of (seed, step): the same in any company and after any restart."""
+        if self.spec.encoder is None:
+            yield
+            return
+        assert self.spec.seed is not None
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(stream_seed(self.spec.seed, "dropout", self.step))
+            yield
 
     def context(self, batch: Batch) -> Context | None:
         """What its objective may look at in this step besides logits and labels."""
@@ -76,26 +88,36 @@ def source_of_logits(spec: TrialSpec) -> str | None:
     return " ".join(words)
 
 
-def forward_of(model: nn.Module, training: Training, device: torch.device) -> Callable[[Tensor], Tensor]:
+def forward_of(model: nn.Module, training: Training, device: torch.device) -> Callable[[Inputs], Tensor]:
     """The model's forward pass in the arithmetic that the settings ask for, compiled if they do; logits come out as float32."""
-    forward: Callable[[Tensor], Tensor] = model
+    forward: Callable[[Inputs], Tensor] = model
     if training.compile:
         # Shapes are fixed, so the last batch of an epoch has a program of its own. One program serves all students of an architecture.
         forward = torch.compile(model, dynamic=False, mode="reduce-overhead" if device.type == "cuda" else None)
     if training.precision == "fp32":
         return forward
 
-    def in_bf16(images_BCHW: Tensor) -> Tensor:
+    def in_bf16(inputs: Inputs) -> Tensor:
         with torch.autocast(device.type, torch.bfloat16):
-            logits_BC = forward(images_BCHW)
+            logits_BC = forward(inputs)
         return logits_BC.float()
 
     return in_bf16
 
 
-def sgd(parameters: Iterable[nn.Parameter], training: Training, *, fused: bool = False) -> torch.optim.SGD:
+def optimizer_of(parameters: Iterable[nn.Parameter], training: Training) -> torch.optim.Optimizer:
     """The optimiser that the settings ask for."""
     settings = training.optimizer
+    if isinstance(settings, Sgd):
+        return sgd(parameters, training)
+    kind = torch.optim.AdamW if isinstance(settings, AdamW) else torch.optim.Adam
+    return kind(parameters, lr=settings.lr, betas=settings.betas, eps=settings.eps, weight_decay=settings.weight_decay)
+
+
+def sgd(parameters: Iterable[nn.Parameter], training: Training, *, fused: bool = False) -> torch.optim.SGD:
+    """SGD as the settings ask for it."""
+    settings = training.optimizer
+    assert isinstance(settings, Sgd)
     return torch.optim.SGD(
         parameters,
         lr=settings.lr,
@@ -107,9 +129,10 @@ def sgd(parameters: Iterable[nn.Parameter], training: Training, *, fused: bool =
 
 
 def network_for(name: str, data: ResidentData) -> nn.Module:
-    """A network for the samples and classes of a data set, with fresh weights from torch's current generator."""
+    """A network for the images or rows of a data set and its classes, with fresh weights from torch's current generator."""
     if isinstance(data.train, ResidentRows):
         return mlp(name, data.num_classes, data.train.num_columns)
+    assert isinstance(data.train, ResidentSplit)
     return build_model(name, num_classes=data.num_classes, image_size=data.train.image_size)
 
 
@@ -120,14 +143,16 @@ def new_student(
     device: torch.device,
     saved: TrainingState | None,
     background: Background | None = None,
+    build: Callable[[], nn.Module] | None = None,
 ) -> Student:
-    """A student with weights from the stream "init" of its seed, or as it was saved."""
+    """A student with weights from the stream "init" of its seed, or as it was saved; `build` makes a network that does not begin with
+    random weights alone."""
     assert spec.seed is not None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream_seed(spec.seed, "init"))
-        model = network_for(spec.model, data)
+        model = build() if build is not None else network_for(spec.model, data)
     model = model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = sgd(model.parameters(), training)
+    optimizer = optimizer_of(model.parameters(), training)
     sums = torch.zeros(2 + len(term_names(spec.distillation)), dtype=torch.float64, device=device)
     student = Student(
         spec=spec,
@@ -155,6 +180,8 @@ def learning_rate(training: Training, step: int, steps: int) -> float:
     schedule = training.schedule
     peak = training.optimizer.lr
     warmup = schedule.warmup_epochs * steps
+    if isinstance(schedule, LinearSchedule):
+        warmup = warmup or round(schedule.warmup_fraction * training.epochs * steps)
     if step < warmup:
         return peak * (step + 1) / warmup
     if isinstance(schedule, ConstantSchedule):
@@ -162,4 +189,6 @@ def learning_rate(training: Training, step: int, steps: int) -> float:
     if isinstance(schedule, StepSchedule):
         return float(peak * schedule.gamma ** sum(step // steps >= milestone for milestone in schedule.milestones))
     done = (step - warmup) / max(1, training.epochs * steps - warmup)
+    if isinstance(schedule, LinearSchedule):
+        return peak * (1 - done)
     return schedule.final_lr + (peak - schedule.final_lr) * (1 + math.cos(math.pi * done)) / 2

@@ -8,15 +8,18 @@ computes each once (`views.py`). Before an epoch it completes the pairs that the
 import logging
 from collections.abc import Callable, Iterator
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from kd_ray.distill.evaluate import predict
 from kd_ray.distill.objectives import ClassStatistics
 from kd_ray.distill.objectives.reliability import class_statistics
-from kd_ray.distill.stream import Batch, Draw, Resident, augmented, num_views, view_numbers, views_of
+from kd_ray.distill.stream import Batch, Draw, Inputs, Resident, augmented, num_views, view_numbers, views_of
+from kd_ray.distill.texts import ResidentTexts, by_bucket
 from kd_ray.distill.views import Pairs, SharedViews, ViewTable
 from kd_ray.errors import TrialError
+from kd_ray.models.text import Tokens
 from kd_ray.seeding import shuffled, stream
 from kd_ray.sweep.config import Augmentation
 from kd_ray.sweep.distillation import LogitPrecision
@@ -35,18 +38,32 @@ logger = logging.getLogger("kd_ray")
 
 
 @torch.no_grad()
-def forward(model: nn.Module, images_BCHW: Tensor) -> Tensor:
+def forward(model: nn.Module, inputs: Inputs) -> Tensor:
     """Logits (B, C). On the CPU those of a sample are the same to the last bit in every batch.
 
-    A handful of rows would take another way through the matrix product of the last layer, so a small batch is filled up.
+    A handful of rows would take another way through the matrix product of the last layer, so a small batch is filled up. Texts are seen
+    bucket by bucket, because sums over padding round as well.
     """
-    count = len(images_BCHW)
+    if isinstance(inputs, Tokens):
+        parts = [(rows_M, _forward_bucket(model, tokens)) for rows_M, tokens in by_bucket(inputs)]
+        logits_BC = torch.cat([logits_MC for _, logits_MC in parts])
+        return logits_BC[torch.argsort(torch.cat([rows_M for rows_M, _ in parts]))]
+    count = len(inputs)
     if count < _LEAST_BATCH:
-        filled = torch.arange(_LEAST_BATCH, device=images_BCHW.device) % count
-        images_BCHW = images_BCHW[filled]
-        if images_BCHW.ndim == 4:
-            images_BCHW = images_BCHW.contiguous(memory_format=torch.channels_last)
-    logits_BC: Tensor = model(images_BCHW)
+        filled = torch.arange(_LEAST_BATCH, device=inputs.device) % count
+        inputs = inputs[filled]
+        if inputs.ndim == 4:
+            inputs = inputs.contiguous(memory_format=torch.channels_last)
+    logits: Tensor = model(inputs)
+    return logits[:count]
+
+
+def _forward_bucket(model: nn.Module, tokens: Tokens) -> Tensor:
+    count = len(tokens.ids_BL)
+    if count < _LEAST_BATCH:
+        filled = torch.arange(_LEAST_BATCH, device=tokens.ids_BL.device) % count
+        tokens = Tokens(tokens.ids_BL[filled], tokens.mask_BL[filled])
+    logits_BC: Tensor = model(tokens)
     return logits_BC[:count]
 
 
@@ -70,7 +87,7 @@ class Teacher:
         Raises:
             TrialError: half precision changes what the teacher says.
         """
-        return self._forward(batch.images_BCHW)
+        return self._forward(batch.inputs)
 
     def statistics(self, held_out: Resident) -> ClassStatistics:
         """What a split that it was not trained on says of it, class by class; always the same one, so it is looked at once."""
@@ -81,8 +98,8 @@ class Teacher:
     def finish(self) -> None:
         """Called when a pack has ended, however it did."""
 
-    def _forward(self, images_BCHW: Tensor) -> Tensor:
-        exact_BC = forward(self.model, images_BCHW).float()
+    def _forward(self, inputs: Inputs) -> Tensor:
+        exact_BC = forward(self.model, inputs).float()
         if self._precision == "fp32":
             return exact_BC
         rounded_BC = exact_BC.half().float()
@@ -116,8 +133,8 @@ class ShuffledTeacher(Teacher):
         """Of the other samples, seen as these are."""
         samples_B = self._other_N[batch.samples_B]
         chosen_B = samples_B.to(batch.labels_B.device)
-        images_BCHW = augmented(self._split, chosen_B, batch.views_B3.to(chosen_B.device))
-        return self._teacher.logits(Batch(images_BCHW, self._split.labels_N[chosen_B], samples_B, batch.views_B3))
+        inputs = augmented(self._split, chosen_B, batch.views_B3.to(chosen_B.device))
+        return self._teacher.logits(Batch(inputs, self._split.labels_N[chosen_B], samples_B, batch.views_B3))
 
     def finish(self) -> None:
         """Like the other teacher's."""
@@ -163,7 +180,7 @@ class TabledTeacher(Teacher):
             return
         pairs_N = self._pairs(draw.samples_N, draw.views_N3)[start * batch_size :]
         # In one order for all processes, so that they do not compute the same views of the same samples side by side.
-        pairs_N.sort()
+        pairs_N = self._sorted(split, pairs_N)
         for also_claimed in (False, True):
             todo_N = self._table.missing(pairs_N, also_claimed=also_claimed)
             for first in range(0, len(todo_N), _FILL_BATCH):
@@ -203,6 +220,15 @@ class TabledTeacher(Teacher):
         views_M3 = views_of(torch.from_numpy(pairs_M % views), self._augmentation)
         device = split.labels_N.device
         return self._forward(augmented(split, samples_M.to(device), views_M3.to(device)))
+
+    def _sorted(self, split: Resident, pairs_N: Pairs) -> Pairs:
+        """By number; texts by bucket first, so that a chunk is of one length."""
+        pairs_N = np.sort(pairs_N)
+        if not isinstance(split, ResidentTexts):
+            return pairs_N
+        buckets_N = split.buckets(torch.from_numpy(pairs_N // num_views(self._augmentation)))
+        ordered_N: Pairs = pairs_N[torch.argsort(buckets_N, stable=True).numpy()]
+        return ordered_N
 
     def _share(self) -> None:
         fresh, self._fresh = self._fresh, []

@@ -27,7 +27,8 @@ from kd_ray.distill.training import FitProgress, LoadState, OnFailure, PackTrain
 from kd_ray.distill.views import SharedViews, TableShape, ViewTable
 from kd_ray.errors import CorruptObjectError, LostTeacherError, TrialError
 from kd_ray.models import count_parameters
-from kd_ray.results.record import read_record, sha256, write_samples
+from kd_ray.models.text import from_teacher, text_classifier
+from kd_ray.results.record import Record, read_record, sha256, write_samples
 from kd_ray.results.store import Store, given_weights_key
 from kd_ray.sweep.config import Augmentation, Placement
 from kd_ray.sweep.datasets import Dataset
@@ -151,8 +152,9 @@ class Worker:
                     if source and source not in training.teachers:
                         training.teachers[source] = teacher_for(spec, teacher, data.resident.train)
                 saved = load_state(spec, decode)
+                build = functools.partial(self._network, spec, data)
                 training.students.append(
-                    new_student(spec, spec.training, data.resident, self.device, saved, background)
+                    new_student(spec, spec.training, data.resident, self.device, saved, background, build)
                 )
             except Exception as error:  # noqa: BLE001 (each trial fails alone; the pack knows what to make of it)
                 on_failure(spec, named(error))
@@ -179,20 +181,46 @@ class Worker:
         """
 
         def load() -> Teacher:
-            try:
-                record = read_record(self.store, trial_id)
-            except CorruptObjectError as error:
-                raise LostTeacherError(trial_id, str(error)) from error
-            if record is None:
-                raise LostTeacherError(trial_id, "it is not complete")
-            weights = self.store.get(record.weights_key)
-            if weights is None or sha256(weights) != record.weights_sha256:
-                raise LostTeacherError(trial_id, f"{record.weights_key!r} is not what its record names")
+            record, weights = self._committed(trial_id)
             model = self._build(record.spec, weights, record.weights_key, data).eval().requires_grad_(False)
             return self._with_table(model, trial_id, record.weights_sha256, data, augmentation, precision)
 
         name = f"{trial_id} {data.dataset_id} {augmentation} {precision}"
         return _remember(self._teachers, name, load, keep=_KEPT_TEACHERS)
+
+    def _committed(self, trial_id: str) -> tuple[Record, bytes]:
+        """Record and weights of a teacher; raises LostTeacherError as `teacher` does."""
+        try:
+            record = read_record(self.store, trial_id)
+        except CorruptObjectError as error:
+            raise LostTeacherError(trial_id, str(error)) from error
+        if record is None:
+            raise LostTeacherError(trial_id, "it is not complete")
+        weights = self.store.get(record.weights_key)
+        if weights is None or sha256(weights) != record.weights_sha256:
+            raise LostTeacherError(trial_id, f"{record.weights_key!r} is not what its record names")
+        return record, weights
+
+    def _network(self, spec: TrialSpec, data: LoadedData) -> nn.Module:
+        """The network of a trial with the weights that it begins with; those that are random come from torch's current generator.
+
+        Raises:
+            DataError: the folder of a network of texts is not as it was when the trial was planned.
+            LostTeacherError: it begins with its teacher's weights, and they are lost.
+        """
+        if spec.encoder is None:
+            return network_for(spec.model, data.resident)
+        root = Path(self.placement.data_root)
+        model = text_classifier(spec.model, spec.encoder, data.resident.num_classes, root)
+        if spec.encoder.init == "teacher":
+            assert spec.teacher is not None
+            record, weights = self._committed(spec.teacher.trial_id)
+            assert record.spec.encoder is not None
+            kept = from_teacher(
+                from_weights(weights, source=record.weights_key), spec.encoder.layers, record.spec.encoder.layers
+            )
+            model.load_state_dict(kept)
+        return model
 
     def _with_table(
         self,
@@ -241,12 +269,19 @@ class Worker:
         return self._build(spec, weights, key, data).eval()
 
     def _build(self, spec: TrialSpec, weights: bytes, source: str, data: LoadedData) -> nn.Module:
-        model = network_for(spec.model, data.resident)
+        model = self._network(_as_built(spec), data)
         try:
             model.load_state_dict(from_weights(weights, source=source))
         except (RuntimeError, ValueError) as error:
             raise TrialError(f"weights {source} do not fit {spec.model}: {error}") from error
         return model.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+
+def _as_built(spec: TrialSpec) -> TrialSpec:
+    """The same network, of which no weights are wanted."""
+    if spec.encoder is None:
+        return spec
+    return spec.model_copy(update={"encoder": spec.encoder.model_copy(update={"init": "random"})})
 
 
 def _train_n(data: ResidentData) -> dict[str, tuple[float, ...]]:

@@ -16,6 +16,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, TypeAdap
 from kd_ray.errors import CorruptObjectError
 from kd_ray.results.store import Store, probe_key
 from kd_ray.sweep.config import Execution, Placement
+from kd_ray.sweep.datasets import input_size
 from kd_ray.sweep.plan import PlannedTrial, even_parts
 from kd_ray.sweep.spec import Role, TrialSpec
 
@@ -160,7 +161,7 @@ def _key(spec: TrialSpec, placement: Placement) -> str:
     training = spec.training
     assert training is not None
     parts = [
-        *(spec.model, spec.dataset.image_size, spec.dataset.num_classes),
+        *(spec.model, input_size(spec.dataset), spec.dataset.num_classes),
         *(training.batch_size, training.augmentation, training.precision, training.compile),
         *(placement.cpus_per_pack, placement.gpus_per_pack),
     ]

@@ -7,15 +7,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from kd_ray.errors import SweepError
+from kd_ray.errors import DataError, SweepError
 from kd_ray.results.ledger import TrialStatus, scan
 from kd_ray.results.manifest import find_manifest, read_manifest
 from kd_ray.results.probe import chosen_pack_size, read_probe, representative
 from kd_ray.results.repair import set_aside_of
 from kd_ray.results.store import Store, record_key
+from kd_ray.sweep.architectures import is_text_model
+from kd_ray.sweep.encoders import TOKENIZER_OF, check_encoder, read_encoder, tokenizer_version
 from kd_ray.sweep.load import SweepFile
 from kd_ray.sweep.plan import Pack, PlannedTrial, expand, make_packs
-from kd_ray.sweep.spec import TrialState
+from kd_ray.sweep.spec import Role, TrialState
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -121,7 +123,10 @@ def plan(
     Raises:
         SweepError: given weights cannot be read, or a cell of the grid is not valid.
     """
-    planned = expand(file, lambda path: (weights or {}).get(path) or file_digest(path, file.source))
+    planned = expand(file, lambda path: (weights or {}).get(path) or input_digest(path, file))
+    if not weights:
+        # A sweep that goes on has been checked, and its folders may be elsewhere.
+        _check_encoders(file, planned)
     ids = [trial.trial_id for trial in planned]
     pending = TrialStatus(state=TrialState.PENDING)
     dropped = _no_longer_asked(store, file.sweep.name, ids) if store else set()
@@ -148,6 +153,41 @@ def _no_longer_asked(store: Store, sweep: str, asked: Sequence[str]) -> set[str]
     """Trials that the sweep of this name asked for before and does not ask for now."""
     before = find_manifest(store, sweep).manifest
     return {trial.trial_id for trial in before.active} - set(asked) if before else set()
+
+
+def input_digest(name: str, file: SweepFile) -> str:
+    """What `sweep/plan.py:WeightsDigest` asks for: of a file, a network's folder, or its tokenizer.
+
+    Raises:
+        SweepError: it cannot be read.
+    """
+    root = Path(file.sweep.placement.data_root).expanduser()
+    try:
+        if name.startswith(TOKENIZER_OF):
+            return tokenizer_version(name.removeprefix(TOKENIZER_OF), root)
+        if is_text_model(name):
+            return read_encoder(name, root).version
+    except DataError as error:
+        raise SweepError(f"{file.source}: {error}") from error
+    return file_digest(name, file.source)
+
+
+def _check_encoders(file: SweepFile, planned: Sequence[PlannedTrial]) -> None:
+    """Refuse networks of texts that their folders do not make possible; `check_encoder` says which."""
+    root = Path(file.sweep.placement.data_root).expanduser()
+    seen = set()
+    for trial in planned:
+        spec = trial.spec
+        what = (spec.model, spec.encoder, spec.dataset_id)
+        if spec.encoder is None or what in seen:
+            continue
+        seen.add(what)
+        try:
+            check_encoder(spec.model, spec.encoder, spec.dataset, root)
+        except DataError as error:
+            raise SweepError(
+                f"{file.source}: {'student' if spec.role != Role.TEACHER else 'teacher'}.{error}"
+            ) from error
 
 
 def file_digest(path: str, source: str) -> str:

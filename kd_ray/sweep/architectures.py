@@ -4,8 +4,10 @@ import re
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, WithJsonSchema
+from pydantic import AfterValidator, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
+
+from kd_ray.sweep.classification import Modality
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +43,9 @@ for _name, _small, _large in (
 
 _MLP_NAME = re.compile(r"mlp((?:-[1-9][0-9]{0,4}){1,8})")
 _LIBRARY_NAME = re.compile(r"(timm|torchvision):[A-Za-z0-9][A-Za-z0-9_.-]*")
+_TEXT_NAME = re.compile(r"hf:[A-Za-z0-9][A-Za-z0-9_.-]*(/[A-Za-z0-9][A-Za-z0-9_.-]*)?")
+TextModelName = Annotated[str, Field(pattern=f"^{_TEXT_NAME.pattern}$")]
+"""`hf:NAME`: a folder of the transformers library, see `sweep/encoders.py`."""
 
 
 def mlp_widths(name: str) -> tuple[int, ...] | None:
@@ -58,17 +63,34 @@ def library_of(name: str) -> tuple[str, str] | None:
     return (library, inner) if separator else None
 
 
+def is_text_model(name: str) -> bool:
+    """Whether a network takes texts."""
+    return name.startswith("hf:")
+
+
+def modality_of(name: str) -> Modality:
+    """What a network takes."""
+    if is_text_model(name):
+        return "texts"
+    return "images" if mlp_widths(name) is None else "rows"
+
+
 def _check_name(name: str) -> str:
-    if name not in ARCHITECTURES and not _LIBRARY_NAME.fullmatch(name) and mlp_widths(name) is None:
+    if (
+        name not in ARCHITECTURES
+        and not _LIBRARY_NAME.fullmatch(name)
+        and not _TEXT_NAME.fullmatch(name)
+        and mlp_widths(name) is None
+    ):
         raise PydanticCustomError(
             "model_name",
-            "Input should be {known}, mlp-WIDTHS (as in mlp-64-32), timm:NAME or torchvision:NAME",
+            "Input should be {known}, mlp-WIDTHS (as in mlp-64-32), timm:NAME, torchvision:NAME or hf:NAME",
             {"known": ", ".join(ARCHITECTURES)},
         )
     return name
 
 
-_PATTERNS = [{"pattern": f"^{name.pattern}$"} for name in (_MLP_NAME, _LIBRARY_NAME)]
+_PATTERNS = [{"pattern": f"^{name.pattern}$"} for name in (_MLP_NAME, _LIBRARY_NAME, _TEXT_NAME)]
 _JSON_SCHEMA: dict[str, Any] = {"anyOf": [{"enum": list(ARCHITECTURES)}, *_PATTERNS]}
 ModelName = Annotated[str, AfterValidator(_check_name), WithJsonSchema({"type": "string", **_JSON_SCHEMA})]
-"""A network of our own, `mlp-WIDTHS` for rows of numbers, or `timm:NAME`, `torchvision:NAME`: what that library builds under this name."""
+"""A network of our own, `mlp-WIDTHS` for rows of numbers, or `timm:NAME`, `torchvision:NAME`, `hf:NAME`: what that library builds."""

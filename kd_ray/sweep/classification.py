@@ -7,8 +7,8 @@ from pydantic import Field, model_validator
 from kd_ray.sweep.fields import Added, Config, Seed, refuse
 
 ValidationFraction = Annotated[float, Field(ge=0, lt=1)]
-Modality = Literal["images", "rows"]
-"""What a sample is: an image, or a row of numbers."""
+Modality = Literal["images", "rows", "texts"]
+"""What the samples are: images, rows of numbers, or texts."""
 
 
 class LongTail(Config):

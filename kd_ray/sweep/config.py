@@ -9,8 +9,9 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Discriminator, Field, JsonValue, PositiveFloat, PositiveInt, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
-from kd_ray.sweep.architectures import ARCHITECTURES, ModelName, mlp_widths
-from kd_ray.sweep.datasets import CelebaDataset, Dataset
+from kd_ray.sweep.architectures import ARCHITECTURES, ModelName, is_text_model, modality_of
+from kd_ray.sweep.classification import Modality
+from kd_ray.sweep.datasets import CelebaDataset, Dataset, HatexplainDataset
 from kd_ray.sweep.distillation import OBJECTIVES, Distillation, GroupDistillation, TopKDistillation
 from kd_ray.sweep.fields import Added, Config, Seed, refuse
 
@@ -33,6 +34,42 @@ class Sgd(Config):
         if self.nesterov and self.momentum == 0:
             raise refuse("nesterov", "has no effect with momentum 0; set momentum > 0 or nesterov: false")
         return self
+
+
+class _Adaptive(Config):
+    lr: PositiveFloat
+    """Peak learning rate."""
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
+    """Decay of the averages of the gradient and of its square."""
+    eps: PositiveFloat = 1e-8
+    """Added to the denominator."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """Adam: L2 penalty, added to the gradient. AdamW: share of the weights taken off per step, times the learning rate; of all of them,
+    biases and normalisation included."""
+
+
+class Adam(_Adaptive):
+    """Adam (Kingma & Ba 2015), as `torch.optim.Adam`."""
+
+    name: Literal["adam"]
+
+
+class AdamW(_Adaptive):
+    """Adam with decoupled weight decay (Loshchilov & Hutter 2019), as `torch.optim.AdamW`."""
+
+    name: Literal["adamw"]
+
+
+def optimizer_kind(value: Any) -> str:
+    """The tag of the union: the name of the optimiser, `sgd` where none is given."""
+    return str(value.get("name", "sgd") if isinstance(value, dict) else getattr(value, "name", "sgd"))
+
+
+Optimizer = Annotated[
+    Annotated[Sgd, Tag("sgd")] | Annotated[Adam, Tag("adam")] | Annotated[AdamW, Tag("adamw")],
+    Discriminator(optimizer_kind),
+]
+"""One of the optimisers, told apart by `name`."""
 
 
 class _Schedule(Config):
@@ -70,7 +107,21 @@ class CosineSchedule(_Schedule):
     """Learning rate after the last step."""
 
 
-Schedule = Annotated[ConstantSchedule | StepSchedule | CosineSchedule, Field(discriminator="name")]
+class LinearSchedule(_Schedule):
+    """A straight line from the peak to 0, which it would reach one step after the last."""
+
+    name: Literal["linear"]
+    warmup_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of all steps that is linear warm-up; another way to say `warmup_epochs`."""
+
+    @model_validator(mode="after")
+    def _one_warmup(self) -> Self:
+        if self.warmup_epochs and self.warmup_fraction:
+            raise refuse("warmup_fraction", "says the same as warmup_epochs; keep one of them")
+        return self
+
+
+Schedule = Annotated[ConstantSchedule | StepSchedule | CosineSchedule | LinearSchedule, Field(discriminator="name")]
 """How the learning rate moves, told apart by `name`."""
 
 
@@ -87,7 +138,7 @@ class Training(Config):
     """Passes over the training split."""
     batch_size: PositiveInt
     """Samples per step; a last smaller batch is used too."""
-    optimizer: Sgd
+    optimizer: Optimizer
     """The optimiser."""
     schedule: Schedule
     """The learning-rate schedule."""
@@ -101,6 +152,8 @@ class Training(Config):
     normalisation and losses stay in float32 (`torch.autocast`). Evaluation is always fp32."""
     compile: Annotated[bool, Added(False)] = False
     """Let `torch.compile` fuse the student's operations, on a GPU into CUDA graphs. The first step takes seconds, and a C++ compiler."""
+    clip_norm: Annotated[PositiveFloat | None, Added(None)] = None
+    """Largest Euclidean norm of the gradient of all weights together; a longer one is scaled down to it. Left out, none is."""
 
     @model_validator(mode="after")
     def _schedule_fits_epochs(self) -> Self:
@@ -115,7 +168,14 @@ class Training(Config):
         if isinstance(self.schedule, CosineSchedule) and self.schedule.final_lr >= self.optimizer.lr:
             got_lr = self.schedule.final_lr
             raise refuse("schedule.final_lr", f"must be below optimizer.lr = {self.optimizer.lr}, got {got_lr}")
+        if self.execution == "grouped" and (self.optimizer.name != "sgd" or self.clip_norm is not None):
+            what = "clip_norm" if self.optimizer.name == "sgd" else f"optimizer {self.optimizer.name}"
+            raise refuse("execution", f"grouped knows only sgd without clip_norm, not {what}; use loop")
         return self
+
+
+Layers = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
+"""Numbers of layers, counted from 0."""
 
 
 class TrainedTeacher(Config):
@@ -123,6 +183,10 @@ class TrainedTeacher(Config):
 
     model: ModelName
     """Architecture."""
+    init: Literal["pretrained", "random"] | None = None
+    """Of `hf:` models: `pretrained`, the default, the weights of the folder under a new head; or `random`."""
+    layers: Layers | None = None
+    """Of `hf:` models: which of their layers there are; left out, all."""
     training: Training | None = None
     """Its own training settings; left out, it trains as the students do."""
     seed: Literal["paired"] | Annotated[tuple[Seed, ...], Field(min_length=1)] = "paired"
@@ -161,6 +225,11 @@ class Student(Config):
 
     model: ModelName
     """Architecture."""
+    init: Literal["pretrained", "random", "teacher"] | None = None
+    """Of `hf:` models: `pretrained`, the default, the weights of the folder under a new head; `random`; or `teacher`, the weights of the
+    trained teacher of the same model, its head included, for scratch students too."""
+    layers: Layers | None = None
+    """Of `hf:` models: which of their layers there are, as in [0, 2, 4]; left out, all. With `init: teacher`, the teacher's."""
 
 
 def _whole_above_one(gpus: float) -> float:
@@ -281,17 +350,21 @@ def _check_features(sweep: Sweep) -> None:
 
 
 def _check_models(sweep: Sweep) -> None:
-    """Refuse networks that take something else than the samples, or for which the images are too small, augmentations of what is no image,
-    and groups of networks that cannot be grouped."""
-    users: dict[str, tuple[str, Training | None]] = {"student": (sweep.student.model, sweep.training)}
+    """Refuse networks that cannot take the samples, settings that make no sense for them, and groups of networks that cannot be grouped."""
+    users: dict[str, tuple[Student | TrainedTeacher | GivenTeacher, Training | None]] = {
+        "student": (sweep.student, sweep.training)
+    }
     if isinstance(sweep.teacher, TrainedTeacher):
-        users["teacher"] = (sweep.teacher.model, sweep.teacher.training or sweep.training)
+        users["teacher"] = (sweep.teacher, sweep.teacher.training or sweep.training)
     elif sweep.teacher is not None:
-        users["teacher"] = (sweep.teacher.model, None)
-    for user, (name, training) in users.items():
-        _check_modality(sweep, user, name, training)
-        size = sweep.dataset.image_size
-        if (known := ARCHITECTURES.get(name)) and size is not None and size < known.min_image_size:
+        users["teacher"] = (sweep.teacher, None)
+    for user, (network, training) in users.items():
+        name = network.model
+        known, size = ARCHITECTURES.get(name), sweep.dataset.image_size
+        _check_modality(user, name, sweep.dataset)
+        if not is_text_model(name) and not isinstance(network, GivenTeacher):
+            _check_no_encoder(user, network)
+        if known and size is not None and size < known.min_image_size:
             least = known.min_image_size
             raise refuse(
                 f"{user}.model",
@@ -300,22 +373,65 @@ def _check_models(sweep: Sweep) -> None:
         if training and training.execution == "grouped" and not (known and known.can_be_grouped):
             valid = ", ".join(other for other, each in ARCHITECTURES.items() if each.can_be_grouped)
             raise refuse("training.execution", f"{name} cannot be grouped; use loop, or one of {valid}")
+        if training and sweep.dataset.modality != "images":
+            where = "teacher.training" if training is not sweep.training else "training"
+            _check_no_images(where, training, sweep.dataset.modality)
+    _check_start(sweep)
 
 
-def _check_modality(sweep: Sweep, user: str, name: str, training: Training | None) -> None:
-    takes = "images" if mlp_widths(name) is None else "rows"
-    if takes != sweep.dataset.modality:
-        use = (
-            "rows of numbers; use mlp-WIDTHS, as in mlp-64-32"
-            if takes == "images"
-            else "images; use a network for them"
+def _check_modality(user: str, name: str, dataset: Dataset) -> None:
+    """Refuse a network that takes something else than the samples."""
+    takes = modality_of(name)
+    if takes != dataset.modality:
+        valid = {
+            "images": f"{', '.join(ARCHITECTURES)}, timm:NAME or torchvision:NAME",
+            "rows": "mlp-WIDTHS, as in mlp-64-32",
+            "texts": "hf:NAME",
+        }[dataset.modality]
+        words = {"images": "images", "rows": "rows of numbers", "texts": "texts"}
+        message = (
+            f"{name} takes {words[takes]}, and the samples of {dataset.name} are {words[dataset.modality]}; use {valid}"
         )
-        message = f"{name} takes {takes.replace('rows', 'rows of numbers')}, and the samples of {sweep.dataset.name} are {use}"
         raise refuse(f"{user}.model", message)
-    if takes == "rows" and training is not None and training.augmentation != "none":
-        own = user == "teacher" and isinstance(sweep.teacher, TrainedTeacher) and sweep.teacher.training is not None
-        message = f"{training.augmentation} is for images; rows of numbers take none"
-        raise refuse(f"{'teacher.' if own else ''}training.augmentation", message)
+
+
+def _check_no_encoder(user: str, network: Student | TrainedTeacher) -> None:
+    for field in ("init", "layers"):
+        if getattr(network, field) is not None:
+            raise refuse(f"{user}.{field}", f"has no effect with {network.model}; it is for hf:NAME")
+
+
+def _check_no_images(where: str, training: Training, modality: Modality) -> None:
+    """Refuse settings that only images can have."""
+    words = {"images": "images", "rows": "rows of numbers", "texts": "texts"}[modality]
+    if training.augmentation != "none":
+        raise refuse(f"{where}.augmentation", f"{training.augmentation} is for images; {words} have none")
+    if training.compile and modality == "texts":
+        raise refuse(f"{where}.compile", "is for inputs of one shape; texts have many lengths")
+
+
+def _check_start(sweep: Sweep) -> None:
+    """Refuse layers that repeat, and a student that starts from a teacher it cannot start from."""
+    for user in ("teacher", "student"):
+        layers = getattr(getattr(sweep, user), "layers", None)
+        if layers is not None and list(layers) != sorted(set(layers)):
+            raise refuse(f"{user}.layers", f"must increase, got {list(layers)}")
+    if sweep.student.init != "teacher":
+        return
+    teacher = sweep.teacher
+    if not isinstance(teacher, TrainedTeacher) or teacher.model != sweep.student.model:
+        found = teacher.model if isinstance(teacher, TrainedTeacher) else "none that the sweep trains"
+        raise refuse("student.init", f"teacher needs a trained teacher of the model {sweep.student.model}, got {found}")
+    if sweep.distillation is not None and not sweep.distillation.NEEDS_TEACHER:
+        raise refuse("student.init", f"teacher needs a teacher, and objective {sweep.distillation.objective} has none")
+    if "scratch" in sweep.baselines and teacher.seed != "paired" and len(teacher.seed) > 1:
+        message = (
+            "teacher with several teachers per seed leaves open where a scratch student starts; use one, or paired"
+        )
+        raise refuse("student.init", message)
+    if teacher.layers is not None and sweep.student.layers and not set(sweep.student.layers) <= set(teacher.layers):
+        valid = f"the teacher has {list(teacher.layers)}, got {list(sweep.student.layers)}"
+        raise refuse("student.layers", f"must be among the teacher's layers; {valid}")
 
 
 def _check_objective(sweep: Sweep) -> None:
@@ -332,7 +448,7 @@ def _check_objective(sweep: Sweep) -> None:
         raise refuse("distillation", "has no effect without teacher; give both, or neither for scratch students only")
     if settings.needs_held_out and not sweep.dataset.has_validation:
         message = f"objective {name} needs held-out data to judge the teacher by"
-        if isinstance(sweep.dataset, CelebaDataset):
+        if isinstance(sweep.dataset, CelebaDataset | HatexplainDataset):
             raise refuse("dataset.validation", f"{message}; set it to official, got none")
         raise refuse("dataset.validation_fraction", f"{message}; set it above 0, as in 0.1, got 0")
     if settings.needs_held_out and isinstance(teacher, GivenTeacher):

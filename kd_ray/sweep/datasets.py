@@ -8,6 +8,7 @@ from typing import Annotated, Literal, Self, get_args
 
 from pydantic import Field, PositiveInt, model_validator
 
+from kd_ray.sweep.architectures import TextModelName
 from kd_ray.sweep.classification import Classification, Modality, RandomValidation, ValidationFraction
 from kd_ray.sweep.fields import Added, Config, Fingerprint, Fraction, Seed, bin_names, refuse
 from kd_ray.sweep.row_datasets import AdultDataset, FactoryDataset
@@ -377,6 +378,67 @@ class ManifestDataset(Classification):
         return self
 
 
+class HatexplainDataset(Classification):
+    """HateXplain (Mathew et al., AAAI 2021): posts labelled by three annotators, from `<data_root>/hatexplain/Data`.
+
+    The splits are those of `post_id_divisions.json`; posts on which all three annotators differ are in none of them.
+    """
+
+    name: Literal["hatexplain"]
+    target: Literal["toxic", "label"] = "toxic"
+    """By majority vote: `toxic`, hate speech or offensive against normal; `label`, the three classes."""
+    tokenizer: TextModelName
+    """`hf:NAME`: whose tokenizer turns posts into numbers; teacher and student must know these numbers."""
+    tokenizer_version: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")] | None = None
+    """Fingerprint of the tokenizer; left out, `plan` fills in that of the one it finds, so it is part of every trial's identity."""
+    max_length: Annotated[int, Field(ge=8, le=512)] = 128
+    """Most tokens of a post, the two at its ends included; what is longer is cut."""
+    version: Fingerprint = "original"
+    """`original` (all 20,148 posts in `dataset.json`), or the fingerprint of what is there."""
+    train_file: Literal["dataset", "train_partial"] = "dataset"
+    """Where training posts come from: `dataset`, the published `Data/dataset.json`; `train_partial`, a substitute where that file holds
+    only the other splits: `train_partial.jsonl.gz`, which has the same posts and votes, and of the communities only a union or the first
+    annotator's."""
+    min_annotators: Annotated[int, Field(ge=1, le=3)] = 2
+    """Annotators of three that must name a community for a post to count as targeting it."""
+    several_groups: Literal["each", "leave_out", "own_group"] = "each"
+    """A post that targets several groups of a feature: counts in each; in none; or in a group `several` of their own."""
+    no_group: Literal["leave_out", "own_group"] = "leave_out"
+    """A post that targets no group of a feature: counts in none, or in a group `not targeted` of their own."""
+    validation: Literal["none", "official"] = "none"
+    """`official`: the set's own validation posts; `none`: they are not used."""
+
+    @property
+    def modality(self) -> Modality:
+        """What its samples are."""
+        return "texts"
+
+    @property
+    def image_size(self) -> None:
+        """There are no images."""
+        return
+
+    @property
+    def has_validation(self) -> bool:
+        """Whether part of the data is set aside for validation."""
+        return self.validation == "official"
+
+    @property
+    def num_classes(self) -> int:
+        """Normal and toxic, or normal, offensive and hate speech."""
+        return 2 if self.target == "toxic" else 3
+
+    @property
+    def sensitive_feature_names(self) -> tuple[str, ...]:
+        """Each has the groups that `data/hatexplain.py` names."""
+        return ("gender", "race", "religion")
+
+
+def input_size(dataset: "Dataset") -> int:
+    """Side of the images in pixels, or most tokens of a text; 0 for rows, whose width only the data tell."""
+    return dataset.max_length if isinstance(dataset, HatexplainDataset) else dataset.image_size or 0
+
+
 Dataset = Annotated[
     TrifeatureDataset
     | Cifar10Dataset
@@ -386,6 +448,7 @@ Dataset = Annotated[
     | ImagenetDataset
     | CelebaDataset
     | AdultDataset
+    | HatexplainDataset
     | ManifestDataset
     | FactoryDataset,
     Field(discriminator="name"),

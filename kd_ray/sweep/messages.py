@@ -11,7 +11,10 @@ from kd_ray.sweep.datasets import DATASET_NAMES
 from kd_ray.sweep.distillation import IMPORT_PATH, OBJECTIVES, objective_kind
 from kd_ray.sweep.source import Location
 
-_TAGS = {*DATASET_NAMES, "constant", "step", "cosine", "sgd", "trained", "given", "constrained-float", *OBJECTIVES}
+_TAGS = {
+    *(*DATASET_NAMES, "constant", "step", "cosine", "linear", "sgd", "adam", "adamw"),
+    *("trained", "given", "constrained-float", *OBJECTIVES),
+}
 _IMPORTED = "package.module:function"
 
 

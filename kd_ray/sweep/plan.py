@@ -4,6 +4,7 @@
 as a set of trial ids, so resuming and extending are the same set difference.
 """
 
+import functools
 import itertools
 import json
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -11,13 +12,16 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from kd_ray.sweep.architectures import is_text_model
 from kd_ray.sweep.axes import AXIS_PATHS, OBJECTIVE_PATH, Entry, axis_path
-from kd_ray.sweep.config import GivenTeacher, Sweep, TrainedTeacher
+from kd_ray.sweep.config import GivenTeacher, Student, Sweep, TrainedTeacher
+from kd_ray.sweep.datasets import HatexplainDataset
+from kd_ray.sweep.encoders import TOKENIZER_OF
 from kd_ray.sweep.load import SweepFile
-from kd_ray.sweep.spec import Role, TeacherRef, TrialSpec, content_hash
+from kd_ray.sweep.spec import Encoder, Role, TeacherRef, TrialSpec, content_hash
 
 WeightsDigest = Callable[[str], str]
-"""Path of a given weights file → its SHA-256 in hex."""
+"""Path of a given weights file → its SHA-256 in hex; `hf:NAME` → the version of its folder, `tokenizer of hf:NAME` → of its tokenizer."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,11 +77,13 @@ def expand(file: SweepFile, weights_digest: WeightsDigest) -> tuple[PlannedTrial
     Raises:
         OSError: given weights cannot be read (through `weights_digest`).
     """
+    # Cells share what they begin with.
+    weights_digest = functools.cache(weights_digest)
     axes = {name: values for name, values in file.axes.items() if name != "seed"}
     found: dict[str, PlannedTrial] = {}
     for values in itertools.product(*axes.values()):
         settings = dict(zip(axes, values, strict=True))
-        sweep = file.cell(settings)
+        sweep = _with_tokenizer(file.cell(settings), weights_digest)
         extra: dict[str, Any] = {}
         for name, value in settings.items():
             if axis_path(name) == OBJECTIVE_PATH:
@@ -108,11 +114,37 @@ def _cell_trials(
         yield planned(spec)
     for seed in seeds:
         if "scratch" in sweep.baselines:
-            yield planned(_student(sweep, Role.SCRATCH, seed))
+            # It starts from what its teacher learned; one that starts anew has none.
+            start = refs[teachers[seed][0].trial_id] if sweep.student.init == "teacher" else None
+            yield planned(_student(sweep, Role.SCRATCH, seed, weights_digest, start))
         for teacher in teachers.get(seed, ()):
-            yield planned(_student(sweep, Role.DISTILLED, seed, refs[teacher.trial_id]))
+            yield planned(_student(sweep, Role.DISTILLED, seed, weights_digest, refs[teacher.trial_id]))
         if sweep.distillation is not None and not learns:
-            yield planned(_student(sweep, Role.DISTILLED, seed))
+            yield planned(_student(sweep, Role.DISTILLED, seed, weights_digest))
+
+
+def _with_tokenizer(sweep: Sweep, digest: WeightsDigest) -> Sweep:
+    """The sweep with the version of its tokenizer filled in."""
+    dataset = sweep.dataset
+    if not isinstance(dataset, HatexplainDataset) or dataset.tokenizer_version is not None:
+        return sweep
+    filled = dataset.model_copy(update={"tokenizer_version": digest(f"{TOKENIZER_OF}{dataset.tokenizer}")})
+    return sweep.model_copy(update={"dataset": filled})
+
+
+def encoder_names(planned: Iterable[PlannedTrial]) -> set[str]:
+    """What `WeightsDigest` was asked for beside files: networks of texts, and tokenizers."""
+    specs = [trial.spec for trial in planned]
+    tokenizers = {spec.dataset.tokenizer for spec in specs if isinstance(spec.dataset, HatexplainDataset)}
+    return {spec.model for spec in specs if spec.encoder} | {f"{TOKENIZER_OF}{name}" for name in tokenizers}
+
+
+def _encoder(network: Student | TrainedTeacher | GivenTeacher, digest: WeightsDigest) -> Encoder | None:
+    if not is_text_model(network.model):
+        return None
+    init = "random" if isinstance(network, GivenTeacher) else network.init or "pretrained"
+    layers = None if isinstance(network, GivenTeacher) else network.layers
+    return Encoder(version=digest(network.model), init=init, layers=layers)
 
 
 def _teachers(sweep: Sweep, seeds: tuple[int, ...], weights_digest: WeightsDigest) -> dict[int, tuple[TrialSpec, ...]]:
@@ -125,15 +157,19 @@ def _teachers(sweep: Sweep, seeds: tuple[int, ...], weights_digest: WeightsDiges
             role=Role.TEACHER,
             dataset=sweep.dataset,
             model=teacher.model,
+            encoder=_encoder(teacher, weights_digest),
             initial_weights=digest,
             training=None,
             seed=None,
         )
         return dict.fromkeys(seeds, (given,))
     training = teacher.training or sweep.training
+    encoder = _encoder(teacher, weights_digest)
 
     def trained(seed: int) -> TrialSpec:
-        return TrialSpec(role=Role.TEACHER, dataset=sweep.dataset, model=teacher.model, training=training, seed=seed)
+        return TrialSpec(
+            role=Role.TEACHER, dataset=sweep.dataset, model=teacher.model, encoder=encoder, training=training, seed=seed
+        )
 
     if teacher.seed == "paired":
         return {seed: (trained(seed),) for seed in seeds}
@@ -141,11 +177,14 @@ def _teachers(sweep: Sweep, seeds: tuple[int, ...], weights_digest: WeightsDiges
     return dict.fromkeys(seeds, fixed)
 
 
-def _student(sweep: Sweep, role: Role, seed: int, teacher: TeacherRef | None = None) -> TrialSpec:
+def _student(
+    sweep: Sweep, role: Role, seed: int, digest: WeightsDigest, teacher: TeacherRef | None = None
+) -> TrialSpec:
     return TrialSpec(
         role=role,
         dataset=sweep.dataset,
         model=sweep.student.model,
+        encoder=_encoder(sweep.student, digest),
         training=sweep.training,
         distillation=sweep.distillation if role is Role.DISTILLED else None,
         teacher=teacher,

@@ -70,7 +70,7 @@ class FactoryDataset(RandomValidation):
     version: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")] | None = None
     """Fingerprint of what it returns, which stands for it in a trial's identity. `kd-ray data check` tells it, and a launch without it is
     refused."""
-    samples: Modality
+    samples: Literal["images", "rows"]
     """What it returns: `images` or `rows` of numbers, which are standardised."""
     size: Annotated[int, Field(ge=16, le=512)] | None = None
     """Side of the images in pixels."""

@@ -8,7 +8,7 @@ import hashlib
 import json
 from enum import StrEnum
 from functools import cached_property, lru_cache
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -78,6 +78,17 @@ class TeacherRef(Config):
     """Seed the teacher was trained with; none for given weights."""
 
 
+class Encoder(Config):
+    """Where a network of the transformers library begins."""
+
+    version: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
+    """Fingerprint of its folder: configuration and weights."""
+    init: Literal["pretrained", "random", "teacher"]
+    """Its weights, those of the teacher's trial, or random ones; a new head is always random."""
+    layers: tuple[int, ...] | None = None
+    """Which of its layers there are; None for all."""
+
+
 class TrialSpec(Config):
     """One training run, complete."""
 
@@ -87,6 +98,8 @@ class TrialSpec(Config):
     model: ModelName
     initial_weights: Sha256 | None = None
     """SHA-256 of the given weights file; none for a seeded random initialisation."""
+    encoder: Annotated[Encoder | None, Added(None)] = None
+    """For `hf:` models."""
     training: Training | None
     """None for given weights that are only evaluated."""
     distillation: Distillation | None = None
@@ -148,6 +161,7 @@ class TrialSpec(Config):
     def describe(self) -> str:
         """One short line for people: `distilled lenet5 T=4 alpha=0.9 seed=1`."""
         words = [self.role.value, self.model]
+        words += [f"layers={list(self.encoder.layers)}"] if self.encoder and self.encoder.layers else []
         if self.distillation:
             words += [] if self.objective == "kd" else [self.objective]
             words += [] if self.temperature is None else [f"T={self.temperature:g}"]

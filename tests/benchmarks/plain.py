@@ -17,7 +17,7 @@ from torchvision.transforms import v2
 
 from kd_ray.data.images import ImageData, Split
 from kd_ray.distill.student import learning_rate
-from kd_ray.sweep.config import Augmentation, Training
+from kd_ray.sweep.config import Augmentation, Sgd, Training
 from kd_ray.sweep.distillation import KnowledgeDistillation
 from tests.benchmarks.laps import Clock, Contestant, take_turns
 
@@ -97,6 +97,7 @@ def train(
     if teacher is not None:
         teacher.to(memory_format=layout).eval()
     chosen = training.optimizer
+    assert isinstance(chosen, Sgd)
     optimizer = torch.optim.SGD(
         student.parameters(),
         lr=chosen.lr,

@@ -95,6 +95,7 @@ def plain_sweep(sweep: Path, data_root: Path, threads: int, trials: int) -> None
     from kd_ray.data.images import ImageData
     from kd_ray.data.load import load_dataset
     from kd_ray.models import build_model
+    from kd_ray.sweep.datasets import input_size
     from kd_ray.sweep.distillation import KnowledgeDistillation
     from kd_ray.sweep.load import load_sweep
     from kd_ray.sweep.plan import expand
@@ -102,9 +103,8 @@ def plain_sweep(sweep: Path, data_root: Path, threads: int, trials: int) -> None
 
     torch.set_num_threads(threads)
     file = load_sweep(sweep)
-    data, image_size = load_dataset(file.sweep.dataset, data_root), file.sweep.dataset.image_size
+    data = load_dataset(file.sweep.dataset, data_root)
     assert isinstance(data, ImageData)
-    assert image_size is not None
     settings = plain.Settings(channels_last=True, num_workers=0)
     trained: dict[str, torch.nn.Module] = {}
     for trial in expand(file, lambda path: path)[:trials]:
@@ -112,7 +112,7 @@ def plain_sweep(sweep: Path, data_root: Path, threads: int, trials: int) -> None
         assert spec.training is not None
         assert spec.seed is not None
         torch.manual_seed(spec.seed)
-        model = build_model(spec.model, num_classes=10, image_size=image_size)
+        model = build_model(spec.model, num_classes=10, image_size=input_size(file.sweep.dataset))
         batches = plain.loader(
             data, data.train, spec.training.augmentation, batch_size=spec.training.batch_size, num_workers=0
         )

@@ -35,7 +35,7 @@ OWN = "teacher.training={epochs: 2, batch_size: 8, optimizer: {lr: 0.1}, schedul
             "training.execution: timm:vit_tiny_patch16_224 cannot be grouped",
         ),
         (("student.model='timm:'", CIFAR, *PLAIN), "student.model: should be lenet5, "),
-        (("student.model=timm:../x",), "timm:NAME or torchvision:NAME, got 'timm:../x'"),
+        (("student.model=timm:../x",), "timm:NAME, torchvision:NAME or hf:NAME, got 'timm:../x'"),
         (("student.model=hub:resnet18",), "student.model: should be lenet5, "),
     ],
 )

@@ -13,9 +13,9 @@ from kd_ray.sweep.distillation import KnowledgeDistillation
 from kd_ray.sweep.load import load_sweep, parse_dataset, parse_sweep
 from tests.fakes import SWEEP_YAML, make_sweep, plan_trials
 
-TRAINING_KEYS = "augmentation, batch_size, compile, epochs, execution, optimizer, precision, schedule"
+TRAINING_KEYS = "augmentation, batch_size, clip_norm, compile, epochs, execution, optimizer, precision, schedule"
 SWEEP_KEYS = "baselines, dataset, distillation, grid, intersections, name, placement, sensitive_features, student, teacher, training"
-MODELS = ", ".join(ARCHITECTURES) + ", mlp-WIDTHS (as in mlp-64-32), timm:NAME or torchvision:NAME"
+MODELS = ", ".join(ARCHITECTURES) + ", mlp-WIDTHS (as in mlp-64-32), timm:NAME, torchvision:NAME or hf:NAME"
 STEP = "schedule: {name: step, milestones: [2]}"
 TEMPERATURES = "  temperature: [1, 4]\n"
 TEACHER = "teacher: {model: resnet20}"
@@ -86,10 +86,10 @@ def refusal(text: str, *overrides: str) -> str:
         ),
         (
             STEP,
-            "schedule: {name: linear}",
-            "11: training.schedule.name: must be one of 'constant', 'step', 'cosine', got 'linear'",
+            "schedule: {name: exponential}",
+            "11: training.schedule.name: must be one of 'constant', 'step', 'cosine', 'linear', got 'exponential'",
         ),
-        (STEP, "schedule: {}", "11: training.schedule.name: must be one of 'constant', 'step', 'cosine'"),
+        (STEP, "schedule: {}", "11: training.schedule.name: must be one of 'constant', 'step', 'cosine', 'linear'"),
         (
             "lr: 0.1",
             "lr: 0.1, momentum: 0, nesterov: true",

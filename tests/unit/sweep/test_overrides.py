@@ -3,6 +3,7 @@
 import pytest
 
 from kd_ray.errors import SweepError
+from kd_ray.sweep.config import Sgd
 from kd_ray.sweep.distillation import KnowledgeDistillation
 from tests.fakes import make_sweep
 
@@ -23,6 +24,7 @@ def test_override_replaces_a_nested_value() -> None:
 def test_override_adds_a_nested_value() -> None:
     file = make_sweep(overrides=["placement.pack_size=3", "training.optimizer.momentum=0.5"])
     assert file.sweep.placement.pack_size == 3
+    assert isinstance(file.sweep.training.optimizer, Sgd)
     assert file.sweep.training.optimizer.momentum == 0.5
     assert file.sweep.training.optimizer.lr == 0.1
 

@@ -46,7 +46,7 @@ def test_the_answer_is_the_other_samples_in_the_same_view() -> None:
     samples_B, views_B3 = torch.tensor([4, 0, 19]), torch.tensor([[0, 8, 1], [4, 4, 0], [2, 1, 1]])
     batch = Batch(augmented(split, samples_B, views_B3), split.labels_N[samples_B], samples_B, views_B3)
     other_B = permutation(split.labels_N, seed=3, within_class=False)[samples_B]
-    expected = teacher.logits(batch._replace(images_BCHW=augmented(split, other_B, views_B3)))
+    expected = teacher.logits(batch._replace(inputs=augmented(split, other_B, views_B3)))
     assert torch.equal(shuffled.logits(batch), expected)
     assert not torch.equal(shuffled.logits(batch), teacher.logits(batch))
     assert list(shuffled.prepare(split, Draw(samples_B, views_B3), batch_size=3, start=0)) == []

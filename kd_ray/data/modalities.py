@@ -1,0 +1,19 @@
+"""The kinds of data sets there are, as one type, and what can be asked of each."""
+
+from kd_ray.data.images import ImageData, Split
+from kd_ray.data.rows import RowData, RowSplit
+from kd_ray.data.texts import TextData, TextSplit
+
+Data = ImageData | RowData | TextData
+"""A data set, whatever its samples are."""
+
+
+def number_of_inputs(split: Split | RowSplit | TextSplit) -> int:
+    """Side of the images in pixels, numbers in a row, or tokens of the longest text."""
+    match split:
+        case TextSplit():
+            return int(split.lengths_N.max())
+        case RowSplit():
+            return int(split.values_NF.shape[1])
+        case _:
+            return int(split.images_NHWC.shape[1])

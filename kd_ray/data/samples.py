@@ -1,0 +1,31 @@
+"""What all data sets have in common, whatever their samples are: labels, groups, and parts of them."""
+
+from collections.abc import Mapping
+from typing import Protocol, Self, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from kd_ray.groups import Groups
+
+
+class Labelled(Protocol):
+    """What images and texts have in common: N labelled samples."""
+
+    @property
+    def labels_N(self) -> npt.NDArray[np.int64]:  # noqa: N802 (a shape suffix)
+        """Index into the data set's class names."""
+
+    @property
+    def sensitive_features(self) -> Mapping[str, Groups]:
+        """Feature name → groups of the samples."""
+
+    def __len__(self) -> int:
+        """Number of samples N."""
+
+    def take(self, indices_M: npt.NDArray[np.integer]) -> Self:
+        """The samples at `indices_M`, in that order, copied."""
+
+
+S = TypeVar("S", bound=Labelled)
+"""Images or texts: what a function gets, it gives back."""

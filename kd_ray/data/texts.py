@@ -1,0 +1,142 @@
+"""Labelled texts in memory, as numbers: the counterpart of `images.py`, and how texts become numbers, once per node.
+
+<root>/prepared/<data set>-<key>/   ids.npy  lengths.npy  checksums.json
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from kd_ray.data.cache import cached
+from kd_ray.errors import DataError
+from kd_ray.groups import Groups
+from kd_ray.sweep.encoders import find_folder, tokenizer_version
+
+FORM = 1
+"""Raised whenever the same texts and tokenizer would give other numbers."""
+_FILES = _IDS, _LENGTHS = "ids.npy", "lengths.npy"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TextSplit:
+    """N labelled texts of at most L tokens. Raises ValueError when shapes or dtypes do not match."""
+
+    ids_NL: npt.NDArray[np.int32]
+    """Tokens of each text, then padding."""
+    lengths_N: npt.NDArray[np.int32]
+    """Tokens of each text, at least 1."""
+    labels_N: npt.NDArray[np.int64]
+    """Index into the data set's class names."""
+    sensitive_features: Mapping[str, Groups] = field(default_factory=dict)
+    """Feature name → groups of these N samples."""
+
+    def __post_init__(self) -> None:
+        count = len(self.labels_N)
+        if self.ids_NL.ndim != 2 or self.ids_NL.dtype != np.int32 or len(self.ids_NL) != count:
+            raise ValueError(
+                f"tokens are {self.ids_NL.dtype} of shape {self.ids_NL.shape}, expected int32, ({count}, L)"
+            )
+        if self.lengths_N.shape != (count,) or self.lengths_N.dtype != np.int32:
+            raise ValueError(f"lengths have shape {self.lengths_N.shape}, expected ({count},), int32")
+        if count and not 1 <= self.lengths_N.min() <= self.lengths_N.max() <= self.ids_NL.shape[1]:
+            raise ValueError(f"lengths lie in {self.lengths_N.min()}..{self.lengths_N.max()}, expected 1..L")
+        if self.labels_N.dtype != np.int64:
+            raise ValueError(f"labels have dtype {self.labels_N.dtype}, expected int64")
+        for name, groups in self.sensitive_features.items():
+            if len(groups) != count:
+                raise ValueError(f"sensitive feature {name!r} has {len(groups)} samples, expected {count}")
+
+    def __len__(self) -> int:
+        """Number of samples N."""
+        return len(self.labels_N)
+
+    def take(self, indices_M: npt.NDArray[np.integer]) -> "TextSplit":
+        """The samples at `indices_M`, in that order, copied."""
+        return TextSplit(
+            ids_NL=self.ids_NL[indices_M],
+            lengths_N=self.lengths_N[indices_M],
+            labels_N=self.labels_N[indices_M],
+            sensitive_features={
+                name: Groups(names=groups.names, membership_NG=groups.membership_NG[indices_M])
+                for name, groups in self.sensitive_features.items()
+            },
+        )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TextData:
+    """One data set of texts, ready for training."""
+
+    train: TextSplit
+    test: TextSplit
+    validation: TextSplit | None = None
+    """None where the sweep asks for no validation split."""
+    class_names: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+    """What people should know: samples and groups that were left out."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Tokenised:
+    """N texts as numbers, mapped from files."""
+
+    ids_NL: npt.NDArray[np.int32]
+    lengths_N: npt.NDArray[np.int32]
+
+
+def tokenised(
+    root: Path, dataset: str, texts: Sequence[str], *, tokenizer: str, version: str | None, max_length: int
+) -> Tokenised:
+    """The texts as the tokenizer of `hf:NAME` has them, its tokens at the ends included, cut to `max_length`; from this node's files if
+    they are there already.
+
+    Raises:
+        DataError: the tokenizer is missing, not of the version that the sweep names, or of no use; or transformers is not installed.
+    """
+    found = tokenizer_version(tokenizer, root)
+    if version is not None and version != found:
+        raise DataError(
+            f"{dataset}: the tokenizer of {tokenizer} has version {found}, and the sweep means {version}; put the same files there, "
+            "or leave out dataset.tokenizer_version"
+        )
+    digest = hashlib.sha256("\0".join(texts).encode()).hexdigest()
+    facts = {"form": FORM, "texts": digest, "tokenizer": found, "max_length": max_length}
+    key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+    folder = root / "prepared" / f"{dataset}-{key}"
+
+    def make(partial: Path) -> None:
+        made = _tokenise(find_folder(tokenizer, root), tokenizer, texts, max_length)
+        np.save(partial / _IDS, made.ids_NL)
+        np.save(partial / _LENGTHS, made.lengths_N)
+
+    cached(folder, _FILES, facts, make)
+    return Tokenised(ids_NL=np.load(folder / _IDS, mmap_mode="r"), lengths_N=np.load(folder / _LENGTHS))
+
+
+def _tokenise(folder: Path, name: str, texts: Sequence[str], max_length: int) -> Tokenised:
+    try:
+        from transformers import AutoTokenizer
+    except ImportError as error:
+        raise DataError(
+            f"{name}: transformers is not installed, and it has the tokenizer; `pip install 'kd_ray[text]'` brings it"
+        ) from error
+    try:
+        tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        rows = tokenizer(list(texts), truncation=True, max_length=max_length, padding=False)["input_ids"]
+    except Exception as error:  # a folder of the user's may make the library raise anything
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise DataError(f"{name}: transformers cannot make a tokenizer of {folder}: {reason}") from error
+    lengths_N = np.array([len(row) for row in rows], dtype=np.int32)
+    if len(rows) == 0 or lengths_N.min() < 1:
+        raise DataError(f"{name}: its tokenizer makes nothing of some texts; expected a token at least")
+    padding = tokenizer.pad_token_id or 0
+    ids_NL = np.full((len(rows), int(lengths_N.max())), padding, dtype=np.int32)
+    for n, row in enumerate(rows):
+        ids_NL[n, : len(row)] = row
+    return Tokenised(ids_NL=ids_NL, lengths_N=lengths_N)
