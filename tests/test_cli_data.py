@@ -7,9 +7,12 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
+from torchvision import datasets
 
 from kd_ray.cli import cli
 from kd_ray.data import adult
+from kd_ray.errors import DataError
+from kd_ray.sweep.datasets import DATASET_NAMES
 from tests.datasets import encoded, write_adult, write_celeba, write_people, write_svhn, write_table
 from tests.processes import run_cli
 
@@ -127,6 +130,44 @@ def test_prepare_adult_says_what_it_could_not_reach_and_what_to_put_where(
     assert f"put its two files there:\n  {tmp_path}/adult/adult.data" in message
     done = invoke("data", "prepare", "adult", "--data-root", str(write_adult(tmp_path)))
     assert "adult: 90 training and 45 test rows; a launch would refuse them: " in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "message"),
+    [
+        ("cifar10", (), "127.0.0.1:1/x: cannot be fetched to "),
+        ("cifar100", (), "127.0.0.1:1/x: cannot be fetched to "),
+        ("svhn", (), "127.0.0.1:1/x: cannot be fetched to "),
+        ("tiny_imagenet", (), "Unpack tiny-imagenet-200.zip"),
+        ("imagenet", (), "Unpack ILSVRC2012_img_train.tar"),
+        ("celeba", (), "put these:"),
+        ("adult", (), "put its two files there:"),
+        ("manifest", ("path=x.csv", "classes=[a, b]", "size=16", "split=s"), "x.csv cannot be read: "),
+        (
+            "factory",
+            ("function=a.b:c", "samples=rows", "classes=[a, b]"),
+            "no distribution installed here offers 'a.b:c'",
+        ),
+        ("utkface", (), "Unpack the aligned and cropped faces"),
+    ],
+)
+def test_prepare_without_files_says_what_is_missing_of_every_set(
+    name: str, settings: tuple[str, ...], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    far = "http://127.0.0.1:1/"
+    monkeypatch.setattr(adult, "URL", far)
+    for published in (datasets.CIFAR10, datasets.CIFAR100):
+        monkeypatch.setattr(published, "url", f"{far}x")
+    monkeypatch.setattr(datasets.SVHN, "split_list", {split: [f"{far}x", "x", "0"] for split in ("train", "test")})
+    overrides = [word for setting in settings for word in ("--set", setting)]
+    done = invoke("data", "prepare", name, "--data-root", str(tmp_path), *overrides)
+    assert isinstance(done.exception, DataError)
+    assert message in str(done.exception)
+
+
+def test_the_sets_whose_files_may_be_missing_are_all_but_the_one_that_is_drawn() -> None:
+    (mark,) = test_prepare_without_files_says_what_is_missing_of_every_set.pytestmark  # type: ignore[attr-defined]
+    assert {name for name, *_ in mark.args[1]} == {*DATASET_NAMES, "utkface"} - {"trifeature"}
 
 
 def test_check_of_many_classes_counts_the_rest(tmp_path: Path) -> None:
