@@ -171,13 +171,20 @@ class JsonLines(logging.Formatter):
 
 
 def log_as(log_format: LogFormat) -> None:
-    """How this process logs. `text` is Python's way: warnings, as they are, on stderr. `json` adds what happens to each trial."""
+    """How this process logs.
+
+    `text` is Python's way, warnings on stderr, or what the program around has set up. `json` adds what happens to each trial.
+    """
     logger = logging.getLogger("kd_ray")
-    for handler in [handler for handler in logger.handlers if isinstance(handler.formatter, JsonLines)]:
+    ours = [handler for handler in logger.handlers if isinstance(handler.formatter, JsonLines)]
+    for handler in ours:
         logger.removeHandler(handler)
-    logger.propagate = log_format == "text"
-    logger.setLevel(logging.NOTSET if log_format == "text" else logging.INFO)
     if log_format == "json":
         handler = logging.StreamHandler(sys.stderr)
         handler.setFormatter(JsonLines())
         logger.addHandler(handler)
+        logger.propagate = False
+        logger.setLevel(logging.INFO)
+    elif ours:
+        logger.propagate = True
+        logger.setLevel(logging.NOTSET)

@@ -4,11 +4,16 @@ import json
 import zipfile
 from pathlib import Path
 
+import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
+from torchvision import datasets
 
 from kd_ray.cli import cli
-from tests.datasets import encoded, write_celeba, write_people, write_svhn
+from kd_ray.data import adult
+from kd_ray.errors import DataError
+from kd_ray.sweep.datasets import DATASET_NAMES
+from tests.datasets import encoded, write_adult, write_celeba, write_people, write_svhn, write_table
 from tests.processes import run_cli
 
 SWEEP = """
@@ -83,6 +88,86 @@ def test_sheet_of_faces_has_four_captions_at_most(tmp_path: Path) -> None:
     # Two rows of a 72-pixel cell, four lines of 12 pixels and a margin of 6; and a margin below.
     with Image.open(sheet) as image:
         assert image.height == 2 * (72 + 4 * 12 + 6) + 6
+
+
+def test_check_describes_rows_and_draws_no_sheet(tmp_path: Path) -> None:
+    root = write_adult(tmp_path)
+    done = invoke("data", "check", "adult", "--data-root", str(root))
+    assert done.exit_code == 1
+    assert done.stdout.splitlines()[0] == "adult: 90 train, 45 test rows of 18 numbers in 2 classes"
+    assert "adult.data, adult.test" in done.stdout
+    sex = next(n for n, line in enumerate(done.stdout.splitlines()) if line.startswith("sex: DPD of the test labels"))
+    counted = [line.split() for line in done.stdout.splitlines()[sex + 2 : sex + 4]]
+    assert [line[0] for line in counted] == ["Female", "Male"]
+    assert sum(int(line[1]) for line in counted) == 90
+    for command in ("check", "show"):
+        refused = invoke("data", command, "adult", "--data-root", str(root), "-o", str(tmp_path / "sheet.png"))
+        assert "has no effect: the samples are rows of numbers, of which there is no contact sheet" in str(
+            refused.exception
+        )
+    assert not (tmp_path / "sheet.png").exists()
+    words = json.loads(invoke("data", "check", "adult", "--data-root", str(root), "--json").stdout)
+    assert (words["image_size"], words["num_columns"]) == (None, 18)
+
+
+def test_check_calls_a_list_by_its_title(tmp_path: Path) -> None:
+    root = write_table(tmp_path)
+    settings = [
+        "path=table/loans.csv", "title=loans", "columns=[income, job]", "categorical=[job]", "classes=['no', 'yes']", "split=split",
+        "features=[sex]",
+    ]  # fmt: skip
+    overrides = [word for setting in settings for word in ("--set", setting)]
+    done = invoke("data", "check", "manifest", "--data-root", str(root), *overrides)
+    assert done.stdout.splitlines()[0] == "loans: 24 train, 12 test rows of 4 numbers in 2 classes"
+
+
+def test_prepare_adult_says_what_it_could_not_reach_and_what_to_put_where(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(adult, "URL", "http://127.0.0.1:1/")
+    message = str(invoke("data", "prepare", "adult", "--data-root", str(tmp_path)).exception)
+    assert "http://127.0.0.1:1/adult.data: cannot be fetched to" in message
+    assert f"put its two files there:\n  {tmp_path}/adult/adult.data" in message
+    done = invoke("data", "prepare", "adult", "--data-root", str(write_adult(tmp_path)))
+    assert "adult: 90 training and 45 test rows; a launch would refuse them: " in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "message"),
+    [
+        ("cifar10", (), "127.0.0.1:1/x: cannot be fetched to "),
+        ("cifar100", (), "127.0.0.1:1/x: cannot be fetched to "),
+        ("svhn", (), "127.0.0.1:1/x: cannot be fetched to "),
+        ("tiny_imagenet", (), "Unpack tiny-imagenet-200.zip"),
+        ("imagenet", (), "Unpack ILSVRC2012_img_train.tar"),
+        ("celeba", (), "put these:"),
+        ("adult", (), "put its two files there:"),
+        ("manifest", ("path=x.csv", "classes=[a, b]", "size=16", "split=s"), "x.csv cannot be read: "),
+        (
+            "factory",
+            ("function=a.b:c", "samples=rows", "classes=[a, b]"),
+            "no distribution installed here offers 'a.b:c'",
+        ),
+        ("utkface", (), "Unpack the aligned and cropped faces"),
+    ],
+)
+def test_prepare_without_files_says_what_is_missing_of_every_set(
+    name: str, settings: tuple[str, ...], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    far = "http://127.0.0.1:1/"
+    monkeypatch.setattr(adult, "URL", far)
+    for published in (datasets.CIFAR10, datasets.CIFAR100):
+        monkeypatch.setattr(published, "url", f"{far}x")
+    monkeypatch.setattr(datasets.SVHN, "split_list", {split: [f"{far}x", "x", "0"] for split in ("train", "test")})
+    overrides = [word for setting in settings for word in ("--set", setting)]
+    done = invoke("data", "prepare", name, "--data-root", str(tmp_path), *overrides)
+    assert isinstance(done.exception, DataError)
+    assert message in str(done.exception)
+
+
+def test_the_sets_whose_files_may_be_missing_are_all_but_the_one_that_is_drawn() -> None:
+    (mark,) = test_prepare_without_files_says_what_is_missing_of_every_set.pytestmark  # type: ignore[attr-defined]
+    assert {name for name, *_ in mark.args[1]} == {*DATASET_NAMES, "utkface"} - {"trifeature"}
 
 
 def test_check_of_many_classes_counts_the_rest(tmp_path: Path) -> None:

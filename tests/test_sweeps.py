@@ -184,6 +184,8 @@ def test_launch_warns_of_what_a_manifest_leaves_out(store: Store, tmp_path: Path
         f"utkface: age: {start} <18 (n = 3), 18-30 (n = 1), 30-45 (n = 2)",
         f"utkface: race: {start} Black (n = 3), Others (n = 3)",
     )
+    for table in ("trials", "samples", "class_metrics"):
+        assert Results(store).query(f"SELECT DISTINCT dataset FROM {table}")["dataset"].to_pylist() == ["utkface"]
     sql = "SELECT DISTINCT \"group\" AS name FROM group_metrics WHERE feature = 'race' ORDER BY 1"
     assert Results(store).query(sql)["name"].to_pylist() == ["Asian", "Indian", "White"]
 

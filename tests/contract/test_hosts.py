@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from kd_ray.cluster.launch import launch
 from kd_ray.results.ledger import Lease, scan
 from kd_ray.results.status import sweep_status
 from kd_ray.results.store import Store, lease_key, open_store, trial_of
@@ -20,7 +19,7 @@ from kd_ray.sweep.spec import TrialState
 from tests.hosts import Hosts, hosts, offline, why_not
 from tests.processes import command, started, wait_until
 from tests.s3 import BUCKET, s3_server, settings_for
-from tests.sweeps import assert_same_tables, tiny_sweep, write_tiny_sweep
+from tests.sweeps import assert_same_tables, write_tiny_sweep
 
 pytestmark = [
     pytest.mark.ray,
@@ -28,9 +27,9 @@ pytestmark = [
     pytest.mark.skipif(why_not() is not None, reason=f"{why_not()}"),
 ]
 
-SWEEP = ("training.epochs=80", "grid.seed=[0]", "grid.temperature=[1, 2, 4, 8]")
+SWEEP = ("training.epochs=120", "grid.seed=[0]", "grid.temperature=[1, 2, 4, 8]")
 """A teacher, a scratch student, then one long pack of four students."""
-OFTEN = "placement.checkpoint_interval_s=0.5"
+OFTEN = "placement.checkpoint_interval_s=0.3"
 LAPTOP_SECRET = "the-secret-of-the-laptop"
 REFUSED_WITHIN_S = 15.0
 
@@ -45,6 +44,13 @@ def cluster() -> Iterator[Hosts]:
         made.start_head()
         made.start_workers(1, 2)
         yield made
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    """What a test began, and what ends with it."""
+    with ExitStack() as begun:
+        yield begun
 
 
 class Laptop:
@@ -124,7 +130,7 @@ def wait_for_a_student(store: Store, cluster: Hosts, *, beyond: int = 0) -> tupl
 
 
 def test_a_submitted_sweep_outlives_client_network_nodes_and_head(
-    tmp_path: Path, cluster: Hosts, trifeature_root: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, cluster: Hosts, trifeature_root: Path, monkeypatch: pytest.MonkeyPatch, stack: ExitStack
 ) -> None:
     """Guards: the token, the laptop that may leave, packs that move, and truth that is in the store alone."""
     for name, value in cluster.store_environment.items():
@@ -154,8 +160,10 @@ def test_a_submitted_sweep_outlives_client_network_nodes_and_head(
     assert laptop.leave_after_the_first_line("logs", "tiny", "-f")
     lease, host = wait_for_a_student(store, cluster)
 
-    # The cable of the host that trains is pulled: another goes on.
+    # The cable of the host that trains is pulled: another goes on. Meanwhile there is time for the same sweep without any of this.
     cluster.cut(host)
+    other_store = ("--store", str(tmp_path / "undisturbed"), "--runner", "local")
+    undisturbed = stack.enter_context(started("launch", "tiny.yaml", *other_store, cwd=tmp_path))
     wait_until(lambda: store.exists(lease_key(lease.trial_id, 2)), cluster.nodes[0].process)
     lease, other = wait_for_a_student(store, cluster, beyond=1)
     assert {host, other} == {1, 2}
@@ -185,9 +193,9 @@ def test_a_submitted_sweep_outlives_client_network_nodes_and_head(
     assert followed.returncode == 0, followed.stdout + followed.stderr
     assert "sweep tiny: 6 of 6 trials complete" in followed.stdout
 
-    undisturbed = open_store(tmp_path / "undisturbed")
-    assert launch(tiny_sweep(trifeature_root, *SWEEP), undisturbed, runner="local").exit_code == 0
-    assert_same_tables(store, undisturbed)
+    output, _ = undisturbed.communicate(timeout=120)
+    assert undisturbed.returncode == 0, output
+    assert_same_tables(store, open_store(tmp_path / "undisturbed"))
 
     # Neither the laptop's credentials nor the cluster's are where a job can be seen.
     secret = cluster.store_environment["AWS_SECRET_ACCESS_KEY"]
@@ -220,11 +228,11 @@ def _files(folder: Path) -> Iterator[Path]:
 
 def test_a_sweep_runs_with_the_network_cut_off(tmp_path: Path, trifeature_root: Path) -> None:
     """Guard: nothing asks for anything beyond the machine, neither kd_ray nor Ray nor what they build on."""
-    write_tiny_sweep(tmp_path, trifeature_root)
+    write_tiny_sweep(tmp_path, trifeature_root, "grid.seed=[0]", "grid.temperature=[4]")
     with offline() as inside:
         unreachable = subprocess.run([*inside, "ip", "route"], capture_output=True, text=True, check=True)
         assert unreachable.stdout == ""
         with started("launch", "tiny.yaml", "--store", "store", cwd=tmp_path, inside=inside) as process:
             output, _ = process.communicate(timeout=200)
     assert process.returncode == 0, output
-    assert "sweep tiny: 7 of 7 trials complete, 7 trained now" in output
+    assert "sweep tiny: 3 of 3 trials complete, 3 trained now" in output

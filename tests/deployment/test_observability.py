@@ -1,6 +1,7 @@
 """What a running sweep says about itself, read as a monitoring system reads it: over HTTP from Ray, and line by line from stderr."""
 
 import json
+import logging
 import os
 import re
 import subprocess
@@ -152,6 +153,42 @@ def test_the_dashboard_asks_only_for_metrics_that_exist_and_for_all_of_them() ->
         assert set(re.findall(r"(\w+)=~?\"", query)) <= tags
         assert {word for group in re.findall(r"by \(([^)]*)\)", query) for word in re.split(r", ?", group)} <= tags
     assert len({panel["id"] for panel in dashboard["panels"]}) == len(dashboard["panels"])
+
+
+def test_a_line_is_about_one_trial_about_several_or_about_the_sweep(capsys: pytest.CaptureFixture[str]) -> None:
+    logger = logging.getLogger("kd_ray")
+    before = logger.level, logger.propagate
+    telemetry.log_as("json")
+    try:
+        telemetry.work_on(sweep="demo", trial_ids=["a" * 16, "b" * 16])
+        logger.info("both")
+        with telemetry.about("b" * 16):
+            logger.warning("one of %d", 2)
+        telemetry.work_on(trial_ids=())
+        try:
+            int("no number")
+        except ValueError:
+            logger.exception("the sweep")
+    finally:
+        telemetry.log_as("text")
+        telemetry.work_on(sweep="")
+    assert (logger.level, logger.propagate) == before
+    both, one, sweep = map(json.loads, capsys.readouterr().err.splitlines())
+    assert (both["trial_id"], both["trial_ids"], both["level"]) == (None, ["a" * 16, "b" * 16], "info")
+    assert (one["trial_id"], one["trial_ids"], one["message"]) == ("b" * 16, ["b" * 16], "one of 2")
+    assert (sweep["trial_id"], sweep["trial_ids"], sweep["sweep"]) == (None, [], "demo")
+    assert sweep["traceback"].endswith("ValueError: invalid literal for int() with base 10: 'no number'")
+
+
+def test_a_program_that_set_up_its_own_logging_keeps_it() -> None:
+    logger = logging.getLogger("kd_ray")
+    before = logger.level
+    logger.setLevel(logging.DEBUG)
+    try:
+        telemetry.log_as("text")
+        assert logger.level == logging.DEBUG
+    finally:
+        logger.setLevel(before)
 
 
 def test_without_a_sink_a_measurement_is_nothing() -> None:

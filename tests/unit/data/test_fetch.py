@@ -12,9 +12,10 @@ from typing import ClassVar
 import pytest
 from torchvision import datasets
 
-from kd_ray.data import cifar100, fetch, svhn
+from kd_ray.data import adult, cifar100, fetch, svhn
 from kd_ray.errors import DataError
 from kd_ray.sweep.datasets import CelebaDataset, Cifar100Dataset, ImagenetDataset, SvhnDataset, TinyImagenetDataset
+from kd_ray.sweep.row_datasets import AdultDataset
 from tests.datasets import write_cifar100, write_svhn
 
 CONTENT = bytes(range(256)) * 4000
@@ -155,6 +156,29 @@ def test_svhn_fetches_extra_only_when_asked(server: str, tmp_path: Path, monkeyp
     fetch.fetch(SvhnDataset(name="svhn", extra=True), tmp_path)
     assert _Handler.asked[2:] == ["/extra all"]
     assert len(svhn.load(root=tmp_path, extra=True, version=svhn.fingerprint(tmp_path, extra=True)).train) == 45
+
+
+def test_adult_is_fetched_and_another_file_is_not_taken(
+    server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shared_data: Path
+) -> None:
+    """The real files, from a server of our own."""
+    dataset = AdultDataset(name="adult")
+    monkeypatch.setattr(adult, "URL", f"{server}/")
+    for name in ("adult.data", "adult.test"):
+        _Handler.files[f"/{name}"] = (shared_data / "adult" / name).read_bytes()
+    seen: list[tuple[str, int, int]] = []
+    fetch.fetch(dataset, tmp_path, on_bytes=lambda *args: seen.append(args))
+    assert seen[-1] == ("adult.test", 2_003_153, 2_003_153)
+    assert (tmp_path / "adult" / "adult.data").read_bytes() == _Handler.files["/adult.data"]
+    fetch.fetch(dataset, tmp_path)
+    assert _Handler.asked == ["/adult.data all", "/adult.test all"]
+    (tmp_path / "adult" / "adult.test").unlink()
+    _Handler.files["/adult.test"] = b"something else"
+    with pytest.raises(DataError, match=r"adult\.test: its MD5 is .*, published is 35238206dfdf7f1fe215bbb874adecdc"):
+        fetch.fetch(dataset, tmp_path)
+    advice = fetch.what_to_put_where(dataset, tmp_path)
+    assert advice is not None
+    assert f"{tmp_path}/adult/adult.data\n  {tmp_path}/adult/adult.test" in advice
 
 
 def test_sets_that_may_not_be_fetched_say_what_to_put_where(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from kd_ray.data.prepared import decode
 from kd_ray.errors import DataError
 from kd_ray.groups import Groups
 from kd_ray.sweep.datasets import Bins, ManifestDataset
+from kd_ray.sweep.spec import content_hash
 from tests.datasets import encoded, pixels, write_people
 
 PEOPLE: dict[str, Any] = {
@@ -159,6 +160,13 @@ def test_version_is_required_and_told(tmp_path: Path) -> None:
         manifest.load(make(version="0123456789abcdef"), root=root)
     shutil.copytree(root / "people", tmp_path / "elsewhere" / "people")
     assert manifest.fingerprint(make(), root=tmp_path / "elsewhere") == found
+
+
+def test_identity_of_a_list_without_columns_and_title_is_what_it_was() -> None:
+    """Guard: fields that came later do not enter it; the literal is from before there were any."""
+    dataset = make(version="0123456789abcdef")
+    assert content_hash(dataset) == "88421ba142d1bba4"
+    assert content_hash(make(version="0123456789abcdef", title="people")) != "88421ba142d1bba4"
 
 
 def test_version_changes_with_rows_and_images(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from kd_ray.data.load import load_dataset
 from kd_ray.data.rows import RowData
 from kd_ray.errors import DataError
 from kd_ray.sweep.datasets import ManifestDataset, table_name
+from kd_ray.sweep.source import read_yaml
 from tests.datasets import write_table
 
 TABLE: dict[str, Any] = {
@@ -157,6 +158,16 @@ def test_settings_that_make_no_sense_are_refused(changes: dict[str, Any], messag
         make(**changes)
     (found,) = caught.value.errors()
     assert re.search(message, f"{found.get('ctx', {}).get('field', found['loc'])} {found['msg']}")
+
+
+def test_the_list_of_the_docs_is_one(tmp_path: Path) -> None:
+    docs = (Path(__file__).resolve().parents[3] / "docs" / "own-data.md").read_text()
+    (text,) = [block for block in re.findall(r"```yaml\n(.*?)```", docs, flags=re.DOTALL) if "columns:" in block]
+    raw, _ = read_yaml(text, "own-data.md")
+    shown = TypeAdapter(ManifestDataset).validate_json(json.dumps(raw["dataset"]))
+    found = manifest.fingerprint(shown, root=write_table(tmp_path))
+    data = load_dataset(shown.model_copy(update={"version": found}), tmp_path)
+    assert (len(data.train), len(data.test)) == (24, 12)
 
 
 def test_tables_tell_titled_lists_apart() -> None:

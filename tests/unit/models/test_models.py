@@ -131,6 +131,32 @@ def test_library_models_are_built_for_the_classes_and_images(name: str, image_si
 
 
 @pytest.mark.parametrize(
+    ("name", "published"),
+    [
+        # Dosovitskiy et al. 2021, table 1: 86 M; torchvision's documentation: 86,567,656.
+        ("timm:vit_base_patch16_224", 86_567_656),
+        # Wu et al., "TinyViT" (2022), table 1: 5.4, 11 and 21 M.
+        ("timm:tiny_vit_5m_224", 5.4e6),
+        ("timm:tiny_vit_11m_224", 11e6),
+        ("timm:tiny_vit_21m_224", 21e6),
+    ],
+)
+def test_transformer_of_timm_has_published_number_of_parameters(name: str, published: float) -> None:
+    with torch.device("meta"):
+        model = build_model(name, num_classes=1000, image_size=224)
+    assert count_parameters(model) == pytest.approx(published, rel=0.01)
+
+
+@pytest.mark.parametrize(("name", "image_size"), [("timm:vit_base_patch16_224", 32), ("timm:tiny_vit_5m_224", 64)])
+def test_transformer_of_timm_takes_a_step(name: str, image_size: int) -> None:
+    model = build_model(name, num_classes=3, image_size=image_size)
+    logits_BC = model(torch.randn(2, 3, image_size, image_size))
+    assert logits_BC.shape == (2, 3)
+    logits_BC.square().sum().backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+@pytest.mark.parametrize(
     ("name", "image_size", "message"),
     [
         ("timm:nope", 32, r"timm:nope: timm cannot build it for 32 pixels: Unknown model \(nope\)"),
