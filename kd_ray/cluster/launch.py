@@ -115,7 +115,7 @@ def launch(
                 _check_library_models(file, todo)
                 # Before any cluster is touched.
                 if address is None:
-                    _prepare_data(todo, Path(file.sweep.placement.data_root), display, warnings)
+                    _prepare_data(todo, file.sweep.placement, display, warnings)
                 engine = stack.enter_context(chosen)
                 stack.enter_context(display)
             # After the engine, which may put handlers of its own in the place of ours.
@@ -186,7 +186,12 @@ def _repair(
     datasets = {trial.spec.dataset_id: trial.spec.dataset for trial in planned}
     for dataset_id in report.damaged_samples:
         if dataset := datasets.get(dataset_id):
-            data = load_dataset(dataset, Path(file.sweep.placement.data_root), processes=cpu_count())
+            data = load_dataset(
+                dataset,
+                Path(file.sweep.placement.data_root),
+                processes=cpu_count(),
+                resident_bytes=file.sweep.placement.resident_bytes,
+            )
             write_samples(store, dataset_id, samples_of(dataset, data))
             warnings.add(f"the samples of data set {dataset_id} were missing or damaged; they are written again")
             done = True
@@ -305,10 +310,16 @@ def _check_library_models(file: SweepFile, todo: Collection[PlannedTrial]) -> No
             raise SweepError(f"{file.source}: {error}") from error
 
 
-def _prepare_data(todo: Collection[PlannedTrial], root: Path, display: Display, warnings: Warnings) -> None:
+def _prepare_data(todo: Collection[PlannedTrial], placement: Placement, display: Display, warnings: Warnings) -> None:
     """Load every data set once before anything is written: what is wrong with it shows now, and generated ones are in the cache."""
     for dataset in {trial.spec.dataset_id: trial.spec.dataset for trial in todo}.values():
-        data = load_dataset(dataset, root, processes=cpu_count(), on_progress=display.preparing(dataset.name))
+        data = load_dataset(
+            dataset,
+            Path(placement.data_root),
+            processes=cpu_count(),
+            on_progress=display.preparing(dataset.name),
+            resident_bytes=placement.resident_bytes,
+        )
         for note in data.notes:
             warnings.add(f"{dataset.name}: {note}")
 

@@ -59,24 +59,48 @@ class _Rows:
 
 
 def fingerprint(
-    dataset: ManifestDataset, *, root: Path, processes: int = 1, on_progress: OnProgress | None = None
+    dataset: ManifestDataset,
+    *,
+    root: Path,
+    processes: int = 1,
+    on_progress: OnProgress | None = None,
+    resident_bytes: int | None = None,
 ) -> str:
     """16 hex digits that stand for the list and the images. Raises DataError for whatever `load` does not take."""
     images = _read(dataset, root).images
     return prepare(
-        root, "manifest", images, size=dataset.size, processes=processes, on_progress=on_progress
+        root,
+        "manifest",
+        images,
+        size=dataset.size,
+        processes=processes,
+        on_progress=on_progress,
+        resident_bytes=resident_bytes,
     ).fingerprint
 
 
 def load(
-    dataset: ManifestDataset, *, root: Path, processes: int = 1, on_progress: OnProgress | None = None
+    dataset: ManifestDataset,
+    *,
+    root: Path,
+    processes: int = 1,
+    on_progress: OnProgress | None = None,
+    resident_bytes: int | None = None,
 ) -> ImageData:
     """The listed images, in the order of the list, in their splits.
 
     Raises DataError for a list, row or image that cannot be used, a feature without two groups, and another version than `dataset` names.
     """
     rows = _read(dataset, root)
-    prepared = prepare(root, "manifest", rows.images, size=dataset.size, processes=processes, on_progress=on_progress)
+    prepared = prepare(
+        root,
+        "manifest",
+        rows.images,
+        size=dataset.size,
+        processes=processes,
+        on_progress=on_progress,
+        resident_bytes=resident_bytes,
+    )
     if dataset.version != prepared.fingerprint:
         what = (
             f"is not version {dataset.version}" if dataset.version else "needs a version, which stands for its contents"
@@ -93,11 +117,7 @@ def load(
             feature: Groups(names=each.names, membership_NG=each.membership_NG[chosen_M])
             for feature, each in features.items()
         }
-        return Split(
-            images_NHWC=np.asarray(prepared.images_NHWC[chosen_M]),
-            labels_N=rows.labels_N[chosen_M],
-            sensitive_features=groups,
-        )
+        return prepared.split(chosen_M, rows.labels_N[chosen_M], groups)
 
     notes += _empty_classes(dataset, rows)
     mean, std = NORMALIZATIONS[dataset.normalization]

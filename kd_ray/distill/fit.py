@@ -12,14 +12,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from kd_ray.distill.evaluate import accuracy
+from kd_ray.distill.evaluate import accuracies, accuracy
 from kd_ray.distill.grouped import Group
 from kd_ray.distill.objectives import student_loss, term_names
 from kd_ray.distill.stream import Batch, Draw, ResidentData, batches, epoch_draw, steps_per_epoch
 from kd_ray.distill.student import Student, learning_rate
 from kd_ray.distill.teacher import Teacher
 from kd_ray.distill.training import FitProgress
-from kd_ray.errors import NonFiniteLossError
+from kd_ray.errors import DataError, NonFiniteLossError
 from kd_ray.results.record import Epoch
 
 OnFailure = Callable[["Student", Exception], None]
@@ -58,7 +58,8 @@ def fit(
             meter.add(0, taught)
             if meter.is_due():
                 yield meter.progress(students, end_of_epoch=False)
-        for batch in batches(data.train, draw, batch_size=training.batch_size, start=start):
+        stream = batches(data.train, draw, batch_size=training.batch_size, start=start)
+        for batch in _usable(stream, students, fail):
             active = [student for student in students if student.step == position]
             if not active:
                 break
@@ -73,12 +74,22 @@ def fit(
             arrived = [
                 student for student in students if student.step == position and len(student.history) < position // steps
             ]
+            validated = _validated(arrived, data)
             for student in arrived:
                 try:
-                    _finish_epoch(student, data, steps)
+                    _finish_epoch(student, data, steps, validated)
                 except Exception as error:  # noqa: BLE001 (as above)
                     fail(student, error)
             yield meter.progress(students, end_of_epoch=True)
+
+
+def _usable(stream: Iterator[Batch], students: Sequence[Student], fail: OnFailure) -> Iterator[Batch]:
+    """The batches of a stream; one that cannot be read fails all students, because each needs it."""
+    try:
+        yield from stream
+    except DataError as error:
+        for student in list(students):
+            fail(student, error)
 
 
 def _by_teacher(students: Sequence[Student]) -> dict[str, list[Student]]:
@@ -166,7 +177,25 @@ def _step(student: Student, batch: Batch, teacher_BC: Tensor | None, steps: int)
         student.sums[2:] += means[1:]
 
 
-def _finish_epoch(student: Student, data: ResidentData, steps: int) -> None:
+def _validated(students: Sequence[Student], data: ResidentData) -> dict[str, float]:
+    """Validation accuracies by trial_id, all in one go over the split; empty where that fails, so that each can fail for itself."""
+    if data.validation is None or not students:
+        return {}
+    try:
+        found = accuracies([student.model for student in students], data.validation)
+    except Exception:  # noqa: BLE001 (it is raised again by the student that is to blame)
+        return {}
+    return {student.spec.trial_id: share for student, share in zip(students, found, strict=True)}
+
+
+def _validation_accuracy(student: Student, data: ResidentData, validated: Mapping[str, float]) -> float | None:
+    if data.validation is None:
+        return None
+    known = validated.get(student.spec.trial_id)
+    return known if known is not None else accuracy(student.model, data.validation)
+
+
+def _finish_epoch(student: Student, data: ResidentData, steps: int, validated: Mapping[str, float]) -> None:
     """Turn the sums into a line of the history.
 
     Raises:
@@ -185,7 +214,7 @@ def _finish_epoch(student: Student, data: ResidentData, steps: int) -> None:
             loss=loss,
             terms=dict(zip(term_names(student.spec.distillation), terms, strict=True)),
             train_accuracy=correct,
-            validation_accuracy=accuracy(student.model, data.validation) if data.validation is not None else None,
+            validation_accuracy=_validation_accuracy(student, data, validated),
             lr=learning_rate(student.training, student.step - 1, steps),
             elapsed_s=student.elapsed_s - student.epoch_started_s,
         )

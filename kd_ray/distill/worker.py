@@ -19,8 +19,9 @@ from kd_ray.distill.device import device_of, make_deterministic, name_of, named
 from kd_ray.distill.evaluate import evaluate
 from kd_ray.distill.fit import fit
 from kd_ray.distill.loaded import LoadedData, load_data
+from kd_ray.distill.loading import Loader
 from kd_ray.distill.objectives.imported import distribution_of
-from kd_ray.distill.stream import ResidentData, num_views
+from kd_ray.distill.stream import ENDLESS, ResidentData, num_views
 from kd_ray.distill.student import Student, new_student, source_of_logits
 from kd_ray.distill.teacher import TabledTeacher, Teacher
 from kd_ray.distill.training import FitProgress, LoadState, OnFailure, PackTraining, TrialResult, TrialTraining
@@ -163,7 +164,14 @@ class Worker:
 
         def load() -> LoadedData:
             placement = self.placement
-            data = load_data(dataset, Path(placement.data_root), self.device, processes=placement.cpus_per_pack)
+            data = load_data(
+                dataset,
+                Path(placement.data_root),
+                self.device,
+                processes=placement.cpus_per_pack,
+                resident_gb=placement.resident_gb,
+                loader=Loader(threads=placement.loader_threads),
+            )
             write_samples(self.store, data.dataset_id, data.samples)
             return data
 
@@ -203,6 +211,8 @@ class Worker:
         augmentation: Augmentation,
         precision: LogitPrecision,
     ) -> Teacher:
+        if augmentation in ENDLESS:
+            return Teacher(model, precision=precision)
         shape = TableShape(
             num_samples=len(data.resident.train),
             num_views=num_views(augmentation),

@@ -73,7 +73,7 @@ Schedule = Annotated[ConstantSchedule | StepSchedule | CosineSchedule, Field(dis
 """How the learning rate moves, told apart by `name`."""
 
 
-Augmentation = Literal["none", "flip", "crop_flip"]
+Augmentation = Literal["none", "flip", "crop_flip", "resized_crop", "randaugment"]
 
 
 Execution = Literal["loop", "grouped"]
@@ -91,7 +91,9 @@ class Training(Config):
     schedule: Schedule
     """The learning-rate schedule."""
     augmentation: Augmentation = "none"
-    """`flip`: horizontal, p = 0.5; `crop_flip`: also 4 pixels of zero padding and a random crop back to the size."""
+    """`flip`: horizontal, p = 0.5; `crop_flip`: also 4 pixels of zero padding and a random crop back to the size; `resized_crop`: a part
+    of 8 to 100 % of the original image, at 3:4 to 4:3, resized to the size, and flip; `randaugment`: then two operations of RandAugment
+    at strength 9 of 30. The last two have endless views, so a teacher runs for every batch."""
     execution: Execution = "loop"
     """How the students of a pack train: `loop`, one after another on each batch, with the same bits in any company; or `grouped`, as one
     network with their channels side by side, which is faster for LeNet-5 on the CPU and whose last bits follow the company."""
@@ -181,8 +183,19 @@ class Placement(Config):
     view_table_gb: Annotated[float, Field(ge=0)] = 4.0
     """Most disk space, on each node, for one teacher's logits of the augmented views, in GB; where it does not do, as with 0, the teacher
     runs for every batch. Results are the same."""
+    resident_gb: Annotated[float, Field(ge=0)] = 16.0
+    """Most memory for the images of one data set, in GB; images in files of their own that would take more are decoded for every batch.
+    Results are the same."""
+    loader_threads: PositiveInt = 2
+    """Threads of one pack that decode images ahead of training, where these are not in memory or have endless views. Results are the
+    same."""
     max_retries: Annotated[int, Field(ge=0)] = 2
     """How often a pack whose worker died is started again within one launch."""
+
+    @property
+    def resident_bytes(self) -> int:
+        """`resident_gb` in bytes."""
+        return int(self.resident_gb * 1e9)
 
     @model_validator(mode="after")
     def _whole_gpus_above_one(self) -> Self:
