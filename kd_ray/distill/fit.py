@@ -14,13 +14,15 @@ from torch import Tensor
 
 from kd_ray.distill.evaluate import accuracies, accuracy
 from kd_ray.distill.grouped import Group
-from kd_ray.distill.objectives import student_loss, term_names
+from kd_ray.distill.mixing import draw_mix, mixed
+from kd_ray.distill.objectives import term_names
 from kd_ray.distill.stream import Batch, Draw, ResidentData, batches, epoch_draw, steps_per_epoch
 from kd_ray.distill.student import Student, learning_rate
 from kd_ray.distill.teacher import Teacher
 from kd_ray.distill.training import FitProgress
 from kd_ray.errors import DataError, NonFiniteLossError
 from kd_ray.results.record import Epoch
+from kd_ray.sweep.config import Training
 
 OnFailure = Callable[["Student", Exception], None]
 """Called with a student that cannot go on; the others do."""
@@ -63,7 +65,7 @@ def fit(
             active = [student for student in students if student.step == position]
             if not active:
                 break
-            stepper.step(active, batch, fail)
+            stepper.step(active, _mixed(batch, training, seed=seed, epoch=epoch, step=position % steps), fail)
             position += 1
             meter.add(len(batch.labels_B) * len(active), active)
             if position % steps and meter.is_due():
@@ -165,16 +167,34 @@ def _step(student: Student, batch: Batch, teacher_BC: Tensor | None, steps: int)
     for group in student.optimizer.param_groups:
         group["lr"] = learning_rate(student.training, student.step, steps)
     logits_BC = student.forward(batch.images_BCHW)
-    loss = student_loss(logits_BC, teacher_BC, labels_B, student.spec.distillation, student.context(batch))
+    loss = student.loss(logits_BC, teacher_BC, batch)
     student.optimizer.zero_grad(set_to_none=True)
     loss.total.backward()  # type: ignore[no-untyped-call]
     student.optimizer.step()
+    student.update_average()
     student.step += 1
     with torch.no_grad():
         means = torch.stack([loss.total, *loss.terms.values()]).double() * len(labels_B)
         student.sums[0] += means[0]
-        student.sums[1] += (logits_BC.argmax(1) == labels_B).sum()
+        student.sums[1] += _num_correct(logits_BC, batch)
         student.sums[2:] += means[1:]
+
+
+def _num_correct(logits_BC: Tensor, batch: Batch) -> Tensor:
+    """Correct predictions; of mixed images with the shares of both labels."""
+    predicted_B, labels_B = logits_BC.argmax(1), batch.labels_B
+    if batch.mix is None:
+        return (predicted_B == labels_B).sum()
+    others_B = labels_B[batch.mix.partners_B.to(labels_B.device)]
+    weight = batch.mix.weight
+    return weight * (predicted_B == labels_B).sum().double() + (1 - weight) * (predicted_B == others_B).sum().double()
+
+
+def _mixed(batch: Batch, training: Training, *, seed: int, epoch: int, step: int) -> Batch:
+    """The batch of this step of an epoch as the networks see it."""
+    count, side = len(batch.labels_B), batch.images_BCHW.shape[-1]
+    mix = draw_mix(training, count, side, seed=seed, epoch=epoch, step=step)
+    return batch if mix is None else batch._replace(images_BCHW=mixed(batch.images_BCHW, mix), mix=mix)
 
 
 def _validated(students: Sequence[Student], data: ResidentData) -> dict[str, float]:
@@ -182,7 +202,7 @@ def _validated(students: Sequence[Student], data: ResidentData) -> dict[str, flo
     if data.validation is None or not students:
         return {}
     try:
-        found = accuracies([student.model for student in students], data.validation)
+        found = accuracies([student.result for student in students], data.validation)
     except Exception:  # noqa: BLE001 (it is raised again by the student that is to blame)
         return {}
     return {student.spec.trial_id: share for student, share in zip(students, found, strict=True)}
@@ -192,7 +212,7 @@ def _validation_accuracy(student: Student, data: ResidentData, validated: Mappin
     if data.validation is None:
         return None
     known = validated.get(student.spec.trial_id)
-    return known if known is not None else accuracy(student.model, data.validation)
+    return known if known is not None else accuracy(student.result, data.validation)
 
 
 def _finish_epoch(student: Student, data: ResidentData, steps: int, validated: Mapping[str, float]) -> None:

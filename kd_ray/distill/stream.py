@@ -20,6 +20,7 @@ from kd_ray.data.files import ImageFiles
 from kd_ray.data.images import ImageData, Split
 from kd_ray.data.random_views import view_of
 from kd_ray.distill.loading import BlockRequest, Loader
+from kd_ray.distill.mixing import Mix
 from kd_ray.groups import Groups
 from kd_ray.seeding import integers, shuffled, stream
 from kd_ray.sweep.config import Augmentation
@@ -135,6 +136,8 @@ class Batch(NamedTuple):
     """Which samples of the split these are; on the CPU."""
     views_B3: Tensor
     """Which view of each; on the CPU."""
+    mix: Mix | None = None
+    """How the images have been mixed with one another; labels, samples and views are those before."""
 
 
 def epoch_draw(num_samples: int, augmentation: Augmentation, *, seed: int, epoch: int) -> Draw:

@@ -1,5 +1,6 @@
 """A network in training: what it consists of, how it begins or goes on, and its learning rate."""
 
+import copy
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -8,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from kd_ray.distill.checkpoint import TrainingState
-from kd_ray.distill.objectives import Background, Context, term_names
+from kd_ray.distill.objectives import Background, Context, Loss, student_loss, term_names
 from kd_ray.distill.stream import Batch, ResidentData
 from kd_ray.models import build_model
 from kd_ray.results.record import Epoch
@@ -32,6 +33,8 @@ class Student:
     """Float64 sums over the unfinished epoch: loss, correct predictions, then each term of the loss."""
     background: Background | None = None
     """What its objective may look at throughout; None where logits and labels do."""
+    average: nn.Module | None = None
+    """The network with the average of its weights, where the settings ask for one."""
     step: int = 0
     history: list[Epoch] = field(default_factory=list)
     elapsed_s: float = 0.0
@@ -44,6 +47,43 @@ class Student:
     def taught_by(self) -> str | None:
         """Names the logits it learns from: students with the same name share them."""
         return source_of_logits(self.spec)
+
+    @property
+    def result(self) -> nn.Module:
+        """The network that is validated, tested and kept."""
+        return self.model if self.average is None else self.average
+
+    def loss(self, logits_BC: Tensor, teacher_BC: Tensor | None, batch: Batch) -> Loss:
+        """The loss of its objective; of mixed images λ times that with the samples' labels plus 1 − λ times that with their partners'.
+
+        The divergence from the teacher is the same in both, and its cross-entropy is with mixed labels then.
+        """
+        smoothing = self.training.label_smoothing
+        settings = self.spec.distillation
+        own = student_loss(logits_BC, teacher_BC, batch.labels_B, settings, self.context(batch), smoothing=smoothing)
+        if batch.mix is None:
+            return own
+        partners_B = batch.mix.partners_B
+        labels_B = batch.labels_B[partners_B.to(batch.labels_B.device)]
+        context = self.context(batch._replace(samples_B=batch.samples_B[partners_B]))
+        other = student_loss(logits_BC, teacher_BC, labels_B, settings, context, smoothing=smoothing)
+        weight = batch.mix.weight
+        return Loss(
+            total=weight * own.total + (1 - weight) * other.total,
+            terms={name: weight * term + (1 - weight) * other.terms[name] for name, term in own.terms.items()},
+        )
+
+    @torch.no_grad()
+    def update_average(self) -> None:
+        """e ← d · e + (1 − d) · w of all weights and statistics, after an optimiser step; counters are copied."""
+        if self.average is None:
+            return
+        assert self.training.ema_decay is not None
+        for mine, theirs in zip(self.average.state_dict().values(), self.model.state_dict().values(), strict=True):
+            if mine.is_floating_point():
+                mine.lerp_(theirs, 1 - self.training.ema_decay)
+            else:
+                mine.copy_(theirs)
 
     def context(self, batch: Batch) -> Context | None:
         """What its objective may look at in this step besides logits and labels."""
@@ -59,6 +99,7 @@ class Student:
             history=tuple(self.history),
             elapsed_s=self.elapsed_s,
             restarts=self.restarts,
+            average=self.average.state_dict() if self.average is not None else {},
         )
 
 
@@ -128,9 +169,12 @@ def new_student(
         optimizer=optimizer,
         sums=sums,
         background=background,
+        average=copy.deepcopy(model).eval().requires_grad_(False) if training.ema_decay is not None else None,
     )
     if saved is not None:
         model.load_state_dict(saved.model)
+        if student.average is not None:
+            student.average.load_state_dict(saved.average)
         optimizer.load_state_dict(dict(saved.optimizer))
         student.sums.copy_(saved.sums)
         student.step = saved.step

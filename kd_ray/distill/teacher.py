@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from kd_ray.distill.evaluate import predict
+from kd_ray.distill.mixing import mixed
 from kd_ray.distill.objectives import ClassStatistics
 from kd_ray.distill.objectives.reliability import class_statistics
 from kd_ray.distill.stream import Batch, Draw, ResidentSplit, augmented, num_views, view_numbers, views_of
@@ -115,7 +116,11 @@ class ShuffledTeacher(Teacher):
         samples_B = self._other_N[batch.samples_B]
         chosen_B = samples_B.to(batch.labels_B.device)
         images_BCHW = augmented(self._split, chosen_B, batch.views_B3.to(chosen_B.device))
-        return self._teacher.logits(Batch(images_BCHW, self._split.labels_N[chosen_B], samples_B, batch.views_B3))
+        if batch.mix is not None:
+            images_BCHW = mixed(images_BCHW, batch.mix)
+        return self._teacher.logits(
+            Batch(images_BCHW, self._split.labels_N[chosen_B], samples_B, batch.views_B3, batch.mix)
+        )
 
     def finish(self) -> None:
         """Like the other teacher's."""
@@ -181,7 +186,7 @@ class TabledTeacher(Teacher):
     def logits(self, batch: Batch) -> Tensor:
         """Looked up; from the network where the table does not hold."""
         pairs_B = self._pairs(batch.samples_B, batch.views_B3)
-        if not (self._holds and self._table.has(pairs_B)):
+        if batch.mix is not None or not (self._holds and self._table.has(pairs_B)):
             return super().logits(batch)
         return torch.from_numpy(self._table.take(pairs_B)).float().to(batch.labels_B.device, non_blocking=True)
 

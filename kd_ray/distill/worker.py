@@ -86,7 +86,7 @@ class _Training:
             spec=student.spec,
             step=lambda: student.step,
             state=lambda: encode(student.state()),
-            finish=functools.partial(self._result, student.spec, student.model, student),
+            finish=functools.partial(self._result, student.spec, student.result, student),
         )
 
     def _result(self, spec: TrialSpec, model: nn.Module, student: Student | None = None) -> TrialResult:
@@ -146,7 +146,13 @@ class Worker:
                     continue
                 background = None
                 if spec.teacher and spec.distillation:
-                    teacher = self.teacher(spec.teacher.trial_id, data, spec.training.augmentation, spec.teacher_logits)
+                    teacher = self.teacher(
+                        spec.teacher.trial_id,
+                        data,
+                        spec.training.augmentation,
+                        spec.teacher_logits,
+                        tabled=not spec.training.mixes,
+                    )
                     background = background_of(spec.distillation, teacher, data.resident)
                     source = source_of_logits(spec)
                     if source and source not in training.teachers:
@@ -178,9 +184,15 @@ class Worker:
         return _remember(self._data, content_hash(dataset), load, keep=_KEPT_DATASETS)
 
     def teacher(
-        self, trial_id: str, data: LoadedData, augmentation: Augmentation, precision: LogitPrecision = "fp32"
+        self,
+        trial_id: str,
+        data: LoadedData,
+        augmentation: Augmentation,
+        precision: LogitPrecision = "fp32",
+        *,
+        tabled: bool = True,
     ) -> Teacher:
-        """The committed teacher, ready to teach, with a table of its logits where they fit.
+        """The committed teacher, ready to teach, with a table of its logits where they fit, unless it is of no use.
 
         Raises:
             LostTeacherError: it is not complete, or its record or weights are damaged.
@@ -197,9 +209,11 @@ class Worker:
             if weights is None or sha256(weights) != record.weights_sha256:
                 raise LostTeacherError(trial_id, f"{record.weights_key!r} is not what its record names")
             model = self._build(record.spec, weights, record.weights_key, data).eval().requires_grad_(False)
+            if not tabled or augmentation in ENDLESS:
+                return Teacher(model, precision=precision)
             return self._with_table(model, trial_id, record.weights_sha256, data, augmentation, precision)
 
-        name = f"{trial_id} {data.dataset_id} {augmentation} {precision}"
+        name = f"{trial_id} {data.dataset_id} {augmentation} {precision} {tabled}"
         return _remember(self._teachers, name, load, keep=_KEPT_TEACHERS)
 
     def _with_table(
@@ -211,8 +225,6 @@ class Worker:
         augmentation: Augmentation,
         precision: LogitPrecision,
     ) -> Teacher:
-        if augmentation in ENDLESS:
-            return Teacher(model, precision=precision)
         shape = TableShape(
             num_samples=len(data.resident.train),
             num_views=num_views(augmentation),

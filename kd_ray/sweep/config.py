@@ -10,7 +10,7 @@ from pydantic import Discriminator, Field, JsonValue, PositiveFloat, PositiveInt
 
 from kd_ray.sweep.architectures import ARCHITECTURES, ModelName
 from kd_ray.sweep.datasets import CelebaDataset, Dataset
-from kd_ray.sweep.distillation import OBJECTIVES, Distillation, GroupDistillation, TopKDistillation
+from kd_ray.sweep.distillation import OBJECTIVES, SMOOTHED, Distillation, GroupDistillation, TopKDistillation
 from kd_ray.sweep.fields import Added, Config, Seed, refuse
 
 
@@ -102,6 +102,29 @@ class Training(Config):
     normalisation and losses stay in float32 (`torch.autocast`). Evaluation is always fp32."""
     compile: Annotated[bool, Added(False)] = False
     """Let `torch.compile` fuse the student's operations, on a GPU into CUDA graphs. The first step takes seconds, and a C++ compiler."""
+    label_smoothing: Annotated[float, Field(ge=0, lt=1), Added(0.0)] = 0.0
+    """Share of each hard label that is spread evenly over all classes (Szegedy et al. 2016); with objective `kd` in its cross-entropy."""
+    mixup: Annotated[float, Field(ge=0, le=1), Added(0.0)] = 0.0
+    """α of Beta(α, α), from which each batch's share of the partner image is drawn (Zhang et al. 2018); 0 is off. The teacher sees the same
+    mix, and runs for every batch."""
+    cutmix: Annotated[float, Field(ge=0, le=1), Added(0.0)] = 0.0
+    """The same for a rectangle cut from the partner (Yun et al. 2019). With both, each batch takes one of them, with p = 0.5 each."""
+    ema_decay: Annotated[float, Field(gt=0, lt=1), Added(None)] | None = None
+    """d of an average of the weights, e ← d · e + (1 − d) · w after every step, from the initial weights on and with the statistics of
+    normalisation. It is what is validated, tested and kept; left out, the weights themselves are."""
+
+    @property
+    def mixes(self) -> bool:
+        """Whether images are mixed with one another."""
+        return self.mixup > 0 or self.cutmix > 0
+
+    @model_validator(mode="after")
+    def _group_is_plain(self) -> Self:
+        if self.execution == "grouped":
+            for name in ("label_smoothing", "mixup", "cutmix", "ema_decay"):
+                if getattr(self, name):
+                    raise refuse(name, f"is not known to execution: grouped; use loop, got {getattr(self, name)}")
+        return self
 
     @model_validator(mode="after")
     def _schedule_fits_epochs(self) -> Self:
@@ -309,6 +332,9 @@ def _check_objective(sweep: Sweep) -> None:
     if isinstance(settings, GroupDistillation) and settings.feature not in valid:
         choices = f"valid: {', '.join(valid) or 'none'}, got {settings.feature!r}"
         raise refuse("distillation.feature", f"is not a sensitive feature of {sweep.dataset.name}; {choices}")
+    if sweep.training.label_smoothing and not isinstance(settings, SMOOTHED):
+        message = f"objective {name} makes its own use of labels; valid with kd and kd_shuffled"
+        raise refuse("training.label_smoothing", f"{message}, got {sweep.training.label_smoothing}")
     if name == "ltkd" and sweep.dataset.num_classes < 3:
         raise refuse("distillation.objective", f"ltkd needs at least 3 classes, got {sweep.dataset.num_classes}")
 

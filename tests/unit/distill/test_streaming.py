@@ -70,7 +70,7 @@ def epoch(data: ResidentData, augmentation: Augmentation, *, start: int = 0) -> 
 def assert_same_batches(found: list[Batch], expected: list[Batch]) -> None:
     assert len(found) == len(expected) > 0
     for a, b in zip(found, expected, strict=True):
-        assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+        assert all(torch.equal(x, y) for x, y in zip(a[:4], b[:4], strict=True))
 
 
 @pytest.mark.parametrize("augmentation", ALL)
