@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -12,6 +12,7 @@ from kd_ray.distill.checkpoint import TrainingState
 from kd_ray.distill.objectives import Background, Context, Loss, student_loss, term_names
 from kd_ray.distill.stream import Batch, ResidentData
 from kd_ray.models import build_model
+from kd_ray.models.initial import load_initial
 from kd_ray.results.record import Epoch
 from kd_ray.seeding import stream_seed
 from kd_ray.sweep.config import ConstantSchedule, StepSchedule, Training
@@ -152,12 +153,19 @@ def new_student(
     device: torch.device,
     saved: TrainingState | None,
     background: Background | None = None,
+    initial: Mapping[str, Tensor] | None = None,
 ) -> Student:
-    """A student with weights from the stream "init" of its seed, or as it was saved."""
+    """A student with weights from the stream "init" of its seed, with the `initial` ones, or as it was saved.
+
+    Raises:
+        ValueError: the initial weights are those of another network.
+    """
     assert spec.seed is not None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream_seed(spec.seed, "init"))
         model = build_model(spec.model, num_classes=data.num_classes, image_size=data.train.image_size)
+    if initial is not None:
+        load_initial(model, initial)
     model = model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = sgd(model.parameters(), training)
     sums = torch.zeros(2 + len(term_names(spec.distillation)), dtype=torch.float64, device=device)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from kd_ray.distill.background import background_of, teacher_for
 from kd_ray.distill.checkpoint import decode, encode, from_weights, to_weights
@@ -158,8 +158,9 @@ class Worker:
                     if source and source not in training.teachers:
                         training.teachers[source] = teacher_for(spec, teacher, data.resident.train)
                 saved = load_state(spec, decode)
+                initial = self._initial(spec) if spec.initial_weights and saved is None else None
                 training.students.append(
-                    new_student(spec, spec.training, data.resident, self.device, saved, background)
+                    new_student(spec, spec.training, data.resident, self.device, saved, background, initial)
                 )
             except Exception as error:  # noqa: BLE001 (each trial fails alone; the pack knows what to make of it)
                 on_failure(spec, named(error))
@@ -253,6 +254,16 @@ class Worker:
         Raises:
             TrialError: the weights do not fit the model.
         """
+        key, weights = self._given_bytes(spec)
+        return self._build(spec, weights, key, data).eval()
+
+    def _initial(self, spec: TrialSpec) -> dict[str, Tensor]:
+        """The weights that training starts from."""
+        key, weights = self._given_bytes(spec)
+        return from_weights(weights, source=key)
+
+    def _given_bytes(self, spec: TrialSpec) -> tuple[str, bytes]:
+        """Key and content of the file that `spec.initial_weights` names."""
         assert spec.initial_weights is not None
         key = given_weights_key(spec.initial_weights)
         weights = self.store.get(key)
@@ -260,7 +271,7 @@ class Worker:
             raise CorruptObjectError(
                 f"store {self.store.url}: {key!r} does not hold the given weights {spec.initial_weights}"
             )
-        return self._build(spec, weights, key, data).eval()
+        return key, weights
 
     def _build(self, spec: TrialSpec, weights: bytes, source: str, data: LoadedData) -> nn.Module:
         model = build_model(

@@ -3,7 +3,7 @@
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from kd_ray.results.manifest import find_manifest, read_manifest
 from kd_ray.results.probe import chosen_pack_size, read_probe, representative
 from kd_ray.results.repair import set_aside_of
 from kd_ray.results.store import Store, record_key
+from kd_ray.sweep.initial import field_of, pretrained_files
 from kd_ray.sweep.load import SweepFile
 from kd_ray.sweep.plan import Pack, PlannedTrial, expand, make_packs
 from kd_ray.sweep.spec import TrialState
@@ -57,6 +58,8 @@ class Plan:
     """Complete trials that the sweep of this name asked for before and does not ask for now."""
     advice: str | None
     """What a measurement says about `training.execution`, where there is one."""
+    weights: Mapping[str, str] = field(default_factory=dict)
+    """SHA-256 of the weights that the sweep gives, by path."""
 
     def counts(self) -> dict[str, int]:
         """Trials by state."""
@@ -121,7 +124,14 @@ def plan(
     Raises:
         SweepError: given weights cannot be read, or a cell of the grid is not valid.
     """
-    planned = expand(file, lambda path: (weights or {}).get(path) or file_digest(path, file.source))
+    digests: dict[str, str] = {}
+
+    def digest(path: str) -> str:
+        if path not in digests:
+            digests[path] = (weights or {}).get(path) or file_digest(path, file)
+        return digests[path]
+
+    planned = expand(file, digest)
     ids = [trial.trial_id for trial in planned]
     pending = TrialStatus(state=TrialState.PENDING)
     dropped = _no_longer_asked(store, file.sweep.name, ids) if store else set()
@@ -138,6 +148,7 @@ def plan(
         store=store.url if store else "",
         trials=views,
         planned=planned,
+        weights=digests,
         packs=make_packs(planned, pack_size=pack_size, done=idle),
         advice=probe.advice() if probe else None,
         num_dropped=sum(statuses[trial_id].state is TrialState.COMPLETE for trial_id in dropped),
@@ -150,7 +161,7 @@ def _no_longer_asked(store: Store, sweep: str, asked: Sequence[str]) -> set[str]
     return {trial.trial_id for trial in before.active} - set(asked) if before else set()
 
 
-def file_digest(path: str, source: str) -> str:
+def file_digest(path: str, file: SweepFile) -> str:
     """SHA-256 of a given weights file.
 
     Raises:
@@ -160,7 +171,9 @@ def file_digest(path: str, source: str) -> str:
         with Path(path).expanduser().open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
-        raise SweepError(f"{source}: teacher.weights: cannot read {path!r}: {error.strerror}") from error
+        advice = "; `kd-ray launch` lets the library fetch it" if path in pretrained_files(file) else ""
+        where = f"{file.source}: {field_of(file, path)}"
+        raise SweepError(f"{where}: cannot read {path!r}: {error.strerror}{advice}") from error
 
 
 def sweep_status(store: Store, sweep: str) -> SweepStatus:

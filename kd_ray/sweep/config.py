@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Discriminator, Field, JsonValue, PositiveFloat, PositiveInt, Tag, model_validator
 
-from kd_ray.sweep.architectures import ARCHITECTURES, ModelName
+from kd_ray.sweep.architectures import ARCHITECTURES, ModelName, library_of
 from kd_ray.sweep.datasets import CelebaDataset, Dataset
 from kd_ray.sweep.distillation import OBJECTIVES, SMOOTHED, Distillation, GroupDistillation, TopKDistillation
 from kd_ray.sweep.fields import Added, Config, Seed, refuse
@@ -109,7 +109,7 @@ class Training(Config):
     mix, and runs for every batch."""
     cutmix: Annotated[float, Field(ge=0, le=1), Added(0.0)] = 0.0
     """The same for a rectangle cut from the partner (Yun et al. 2019). With both, each batch takes one of them, with p = 0.5 each."""
-    ema_decay: Annotated[float, Field(gt=0, lt=1), Added(None)] | None = None
+    ema_decay: Annotated[float | None, Field(gt=0, lt=1), Added(None)] = None
     """d of an average of the weights, e ← d · e + (1 − d) · w after every step, from the initial weights on and with the statistics of
     normalisation. It is what is validated, tested and kept; left out, the weights themselves are."""
 
@@ -142,6 +142,11 @@ class Training(Config):
         return self
 
 
+PRETRAINED = "pretrained"
+"""In the place of a path of weights: those that the library of the network publishes."""
+Init = Annotated[str, Field(min_length=1)]
+
+
 class TrainedTeacher(Config):
     """A teacher trained by this sweep, once per teacher seed."""
 
@@ -149,6 +154,8 @@ class TrainedTeacher(Config):
     """Architecture."""
     training: Training | None = None
     """Its own training settings; left out, it trains as the students do."""
+    init: Init | None = None
+    """Weights to start from, as `student.init`; left out, they are drawn from the seed."""
     seed: Literal["paired"] | Annotated[tuple[Seed, ...], Field(min_length=1)] = "paired"
     """`paired`: student seed s learns from teacher seed s; a list: every student learns from each of these teachers."""
 
@@ -165,7 +172,7 @@ class GivenTeacher(Config):
     model: ModelName
     """Architecture."""
     weights: Annotated[str, Field(min_length=1)]
-    """Path of a `.safetensors` file or of a PyTorch checkpoint (read with `weights_only=True`)."""
+    """Path of a `.safetensors` file or of a PyTorch checkpoint (read with `weights_only=True`), or `pretrained`."""
 
 
 def teacher_kind(value: Any) -> str:
@@ -185,6 +192,10 @@ class Student(Config):
 
     model: ModelName
     """Architecture."""
+    init: Init | None = None
+    """Weights to start from: path of a `.safetensors` file or of a PyTorch checkpoint, or `pretrained`, for a network of timm or
+    torchvision: the weights that this library publishes, which a launch lets it fetch. A head for another number of classes is drawn from
+    the seed; left out, everything is."""
 
 
 class Placement(Config):
@@ -258,11 +269,28 @@ class Sweep(Config):
         _check_features(self)
         _check_models(self)
         _check_objective(self)
+        _check_initial(self)
         if self.distillation is None and not self.baselines:
             raise refuse("baselines", "nothing to train: give teacher and distillation, or baselines: [scratch]")
         if len(set(self.baselines)) != len(self.baselines):
             raise refuse("baselines", f"repeats a value: {list(self.baselines)}")
         return self
+
+
+def _check_initial(sweep: Sweep) -> None:
+    """Refuse pretrained weights of a network that no library publishes."""
+    teacher = sweep.teacher
+    wanted = {"student.init": (sweep.student.model, sweep.student.init)}
+    if isinstance(teacher, GivenTeacher):
+        wanted["teacher.weights"] = (teacher.model, teacher.weights)
+    elif teacher is not None:
+        wanted["teacher.init"] = (teacher.model, teacher.init)
+    for field, (model, value) in wanted.items():
+        if value == PRETRAINED and library_of(model) is None:
+            raise refuse(
+                field,
+                f"no library publishes weights of {model}; give the path of a file, or a timm: or torchvision: network",
+            )
 
 
 def _check_features(sweep: Sweep) -> None:

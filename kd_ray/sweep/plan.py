@@ -13,6 +13,7 @@ from typing import Any
 
 from kd_ray.sweep.axes import AXIS_PATHS, OBJECTIVE_PATH, Entry, axis_path
 from kd_ray.sweep.config import GivenTeacher, Sweep, TrainedTeacher
+from kd_ray.sweep.initial import initial_files
 from kd_ray.sweep.load import SweepFile
 from kd_ray.sweep.spec import Role, TeacherRef, TrialSpec, content_hash
 
@@ -101,13 +102,14 @@ def _cell_trials(
     refs = {key: TeacherRef(trial_id=key, model=spec.model, seed=spec.seed) for key, spec in distinct.items()}
     for spec in distinct.values():
         yield planned(spec)
+    digest = _initial_digest(sweep, "student.init", weights_digest)
     for seed in seeds:
         if "scratch" in sweep.baselines:
-            yield planned(_student(sweep, Role.SCRATCH, seed))
+            yield planned(_student(sweep, Role.SCRATCH, seed, digest))
         for teacher in teachers.get(seed, ()):
-            yield planned(_student(sweep, Role.DISTILLED, seed, refs[teacher.trial_id]))
+            yield planned(_student(sweep, Role.DISTILLED, seed, digest, refs[teacher.trial_id]))
         if sweep.distillation is not None and not learns:
-            yield planned(_student(sweep, Role.DISTILLED, seed))
+            yield planned(_student(sweep, Role.DISTILLED, seed, digest))
 
 
 def _teachers(sweep: Sweep, seeds: tuple[int, ...], weights_digest: WeightsDigest) -> dict[int, tuple[TrialSpec, ...]]:
@@ -115,7 +117,7 @@ def _teachers(sweep: Sweep, seeds: tuple[int, ...], weights_digest: WeightsDiges
     teacher = sweep.teacher
     assert teacher is not None
     if isinstance(teacher, GivenTeacher):
-        digest = weights_digest(teacher.weights)
+        digest = weights_digest(initial_files(sweep)["teacher.weights"][1])
         given = TrialSpec(
             role=Role.TEACHER,
             dataset=sweep.dataset,
@@ -126,9 +128,17 @@ def _teachers(sweep: Sweep, seeds: tuple[int, ...], weights_digest: WeightsDiges
         )
         return dict.fromkeys(seeds, (given,))
     training = teacher.training or sweep.training
+    initial = _initial_digest(sweep, "teacher.init", weights_digest)
 
     def trained(seed: int) -> TrialSpec:
-        return TrialSpec(role=Role.TEACHER, dataset=sweep.dataset, model=teacher.model, training=training, seed=seed)
+        return TrialSpec(
+            role=Role.TEACHER,
+            dataset=sweep.dataset,
+            model=teacher.model,
+            initial_weights=initial,
+            training=training,
+            seed=seed,
+        )
 
     if teacher.seed == "paired":
         return {seed: (trained(seed),) for seed in seeds}
@@ -136,11 +146,18 @@ def _teachers(sweep: Sweep, seeds: tuple[int, ...], weights_digest: WeightsDiges
     return dict.fromkeys(seeds, fixed)
 
 
-def _student(sweep: Sweep, role: Role, seed: int, teacher: TeacherRef | None = None) -> TrialSpec:
+def _initial_digest(sweep: Sweep, field: str, weights_digest: WeightsDigest) -> str | None:
+    """Of the weights that this field starts from, if it names any."""
+    found = initial_files(sweep).get(field)
+    return weights_digest(found[1]) if found else None
+
+
+def _student(sweep: Sweep, role: Role, seed: int, digest: str | None, teacher: TeacherRef | None = None) -> TrialSpec:
     return TrialSpec(
         role=role,
         dataset=sweep.dataset,
         model=sweep.student.model,
+        initial_weights=digest,
         training=sweep.training,
         distillation=sweep.distillation if role is Role.DISTILLED else None,
         teacher=teacher,
