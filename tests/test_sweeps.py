@@ -4,17 +4,20 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from kd_ray.cluster.launch import launch
 from kd_ray.data import cifar10
 from kd_ray.data.load import fingerprint, load_dataset
 from kd_ray.errors import DataError
+from kd_ray.models import build_model
 from kd_ray.results.query import Results
 from kd_ray.results.schema import TABLES
 from kd_ray.results.status import plan
 from kd_ray.results.store import Store
 from kd_ray.sweep.config import TrainedTeacher
 from kd_ray.sweep.distillation import OBJECTIVES
+from kd_ray.sweep.initial import pretrained_files
 from kd_ray.sweep.load import load_sweep
 from kd_ray.sweep.spec import TrialSpec
 from tests.datasets import (
@@ -47,15 +50,21 @@ QUICK = ("cifar10", "cifar100", "cifar100-lt", "svhn", "tiny-imagenet", "celeba"
         ("tiny-imagenet", 5 + 5 + 5 * 9),
         ("celeba-young", 5 + 5 + 5 * 13),
         ("celeba-male", 5 + 5 + 5 * 13),
-        ("imagenet", 1 + 5 + 5 * 12),
+        ("imagenet-resnet", 1 + 5 + 5 * 12),
+        ("imagenet-vit", 1 + 5 + 5 * 9),
+        ("imagenet-lt", 1 + 5 + 5 * 3),
         ("utkface", 1 + 5 + 5 * 4),
         ("adult", 1 + 5 + 5 * 4),
         *((f"{name}-quick", 1 + 3 + 3 * 3) for name in QUICK),
         ("objectives", 1 + 3 + 3 * (2 * 14 + 1)),
     ],
 )
-def test_sweep_file_passes_plan(name: str, num_trials: int) -> None:
-    file = load_sweep(SWEEPS / f"{name}.yaml")
+def test_sweep_file_passes_plan(name: str, num_trials: int, tmp_path: Path) -> None:
+    file = load_sweep(SWEEPS / f"{name}.yaml", [f"placement.data_root={tmp_path}"])
+    for path in pretrained_files(file):
+        # A plan fetches nothing, and names trials by the content of their weights.
+        Path(path).parent.mkdir(parents=True)
+        Path(path).write_bytes(b"weights")
     assert file.sweep.name == name
     planned = plan(file, None).planned
     assert len(planned) == num_trials
@@ -98,7 +107,7 @@ def test_head_says_how_many_trials_and_the_table_of_sweeps_agrees(path: Path) ->
         ("celeba-young", ("resnet50-imagenet", "resnet18-imagenet"), (*range(1, 11), 20, 30, 40)),
         ("celeba-male", ("resnet50-imagenet", "resnet18-imagenet"), (*range(1, 11), 20, 30, 40)),
         ("trifeature-texture", ("resnet20", "lenet5"), (*range(1, 11), 20, 30, 40)),
-        ("imagenet", ("resnet50-imagenet", "resnet18-imagenet"), (*range(2, 11), 20, 30, 40)),
+        ("imagenet-resnet", ("resnet50-imagenet", "resnet18-imagenet"), (*range(2, 11), 20, 30, 40)),
     ],
 )
 def test_grid_and_pair_are_the_papers(name: str, models: tuple[str, str], temperatures: tuple[int, ...]) -> None:
@@ -119,7 +128,25 @@ TINY_FORMS: dict[str, tuple[Callable[[Path], Path], list[str]]] = {
     "svhn": (write_svhn, []),
     "tiny-imagenet": (write_tiny_imagenet, ["dataset.num_classes=4", "dataset.size=16"]),
     "celeba-young": (write_celeba, ["dataset.size=33"]),
-    "imagenet": (write_imagenet, ["dataset.num_classes=3", "dataset.size=33"]),
+    "imagenet-resnet": (write_imagenet, ["dataset.num_classes=3", "dataset.size=33", "placement.resident_gb=0"]),
+    "imagenet-vit": (
+        lambda root: write_vit(write_imagenet(root)),
+        [
+            "dataset.num_classes=3",
+            "dataset.size=32",
+            "placement.resident_gb=0",
+            "teacher={model: 'timm:vit_tiny_patch16_224', weights: DATA/vit.pt}",
+        ],
+    ),
+    "imagenet-lt": (
+        write_imagenet,
+        [
+            "dataset.num_classes=3",
+            "dataset.size=33",
+            "placement.resident_gb=0",
+            "dataset.long_tail={imbalance_factor: 3}",
+        ],
+    ),
     "utkface": (write_utkface, ["dataset.size=16"]),
     "adult": (write_adult, []),
     "cifar10-quick": (write_cifar10, []),
@@ -132,10 +159,18 @@ TINY_FORMS: dict[str, tuple[Callable[[Path], Path], list[str]]] = {
     "tiny-imagenet-quick": (write_tiny_imagenet, ["dataset.num_classes=4", "dataset.size=16"]),
     "celeba-quick": (write_celeba, ["dataset.size=16"]),
 }
-"""Sweep file → how its data set is made, and what makes it small; the networks are those of the file."""
+"""Sweep file → how its data set is made, and what makes it small; the networks are those of the file, but for a given ViT-B."""
 WARNINGS = {
     "adult": ("adult: rows with missing values left out: 30 of 120 training and 15 of 60 test rows",),
 }
+
+
+def write_vit(root: Path) -> Path:
+    """Weights of a small vision transformer, vit.pt."""
+    torch.manual_seed(0)
+    model = build_model("timm:vit_tiny_patch16_224", num_classes=3, image_size=32)
+    torch.save(model.state_dict(), root / "vit.pt")
+    return root
 
 
 @pytest.mark.parametrize("name", TINY_FORMS)
@@ -143,8 +178,9 @@ def test_sweep_file_in_a_tiny_form_fills_every_table(name: str, store: Store, tm
     write, smaller = TINY_FORMS[name]
     root = write(tmp_path / "data")
     overrides = [
-        *smaller, "training.epochs=1", "training.schedule={name: constant}", "training.optimizer.lr=0.001", "grid.seed=[0]",
-        "grid.temperature=[4]", "placement={cpus_per_pack: 1}", f"placement.data_root={root}",
+        *(each.replace("DATA", str(root)) for each in smaller),
+        "training.epochs=1", "training.schedule={name: constant}", "training.optimizer.lr=0.001", "grid.seed=[0]",
+        "grid.temperature=[4]", "placement.gpus_per_pack=0", "placement.cpus_per_pack=1", f"placement.data_root={root}",
         *(["teacher.training=null"] if name.endswith("-quick") else []),
     ]  # fmt: skip
     version = fingerprint(load_sweep(SWEEPS / f"{name}.yaml", overrides).sweep.dataset, root)

@@ -83,10 +83,11 @@ def check_command(
         sweep = load_sweep(what, overrides).sweep
         dataset, features, intersections = sweep.dataset, sweep.sensitive_features, sweep.intersections
         data_root = data_root or Path(sweep.placement.data_root)
+        resident_bytes = sweep.placement.resident_bytes
     else:
         dataset = parse_dataset(what, overrides)
-        features, intersections = dataset.sensitive_feature_names, ()
-    examined = _examine(dataset, data_root or Path("./data"))
+        features, intersections, resident_bytes = dataset.sensitive_feature_names, (), None
+    examined = _examine(dataset, data_root or Path("./data"), resident_bytes)
     description = describe(examined.data, features, intersections)
     if output is not None:
         _write_sheet(examined.data, features, output)
@@ -133,12 +134,19 @@ def prepare_command(name: str, overrides: tuple[str, ...], data_root: Path) -> N
     sys.exit(1 if examined.refusal else 0)
 
 
-def _examine(dataset: Any, data_root: Path) -> "Examined":
+def _examine(dataset: Any, data_root: Path, resident_bytes: int | None = None) -> "Examined":
+    """As a launch would find it; images that would take more than `resident_bytes` (left out, the default of sweeps) are not decoded."""
     from kd_ray.cluster.display import TextDisplay
     from kd_ray.data.describe import examine
+    from kd_ray.sweep.config import Placement
 
-    display = TextDisplay(console())
-    return examine(dataset, data_root, processes=os.cpu_count() or 1, on_progress=display.preparing(dataset.name))
+    return examine(
+        dataset,
+        data_root,
+        processes=os.cpu_count() or 1,
+        on_progress=TextDisplay(console()).preparing(dataset.name),
+        resident_bytes=Placement().resident_bytes if resident_bytes is None else resident_bytes,
+    )
 
 
 def _write_sheet(data: "Data", features: Sequence[str], output: Path) -> None:

@@ -29,17 +29,19 @@ from kd_ray.results.manifest import read_manifest, write_manifest
 from kd_ray.results.probe import UNMEASURED, chosen_pack_size, read_probe, representative, write_probe
 from kd_ray.results.record import write_samples
 from kd_ray.results.repair import set_aside_trial, set_aside_trials, trial_damage
-from kd_ray.results.status import Plan, TrialView, count_states, file_digest, input_digest, plan, planned_views
+from kd_ray.results.status import Plan, TrialView, count_states, file_digest, plan, planned_views
 from kd_ray.results.store import Store, given_weights_key, sweep_key
 from kd_ray.results.tables import FoldReport, fold
 from kd_ray.sweep.architectures import is_text_model, library_of
 from kd_ray.sweep.axes import axis_path
-from kd_ray.sweep.config import Placement
+from kd_ray.sweep.config import INIT_WORDS, Placement
 from kd_ray.sweep.datasets import input_size, table_name
 from kd_ray.sweep.encoders import read_encoder
+from kd_ray.sweep.initial import FIELDS as WEIGHT_FIELDS
+from kd_ray.sweep.initial import named_values, pretrained_files
 from kd_ray.sweep.load import SweepFile, parse_sweep
-from kd_ray.sweep.plan import PlannedTrial, encoder_names, make_packs
-from kd_ray.sweep.spec import Encoder, TrialState
+from kd_ray.sweep.plan import PlannedTrial, is_file, make_packs
+from kd_ray.sweep.spec import Encoder, Role, TrialSpec, TrialState
 from kd_ray.telemetry import LogFormat
 
 POLL_S = 2.0
@@ -111,6 +113,7 @@ def launch(
     telemetry.work_on(sweep=file.sweep.name, trial_ids=())
     display = Metered(display or (LogDisplay() if log_format == "json" else QuietDisplay()))
     file = _with_absolute_paths(file)
+    _fetch_pretrained(file, weights)
     interrupts = Interrupts()
     warnings = Warnings(display)
     done_before: set[str] | None = None
@@ -121,19 +124,19 @@ def launch(
             now = plan(file, store, retry_failed=retry_failed and is_first, weights=weights)
             planned = _select(now.planned, only)
             todo = _todo(now, planned, retry_failed=retry_failed and is_first)
-            given = _given_weights(file, store, weights)
+            given = _given_weights(file, store, now, warnings)
             if todo and engine is None:
                 chosen = _runner(runner, file.sweep.placement, address, verbose=verbose)
                 _check_library_models(file, todo)
                 # Before any cluster is touched.
                 if address is None:
-                    _prepare_data(todo, Path(file.sweep.placement.data_root), display, warnings)
+                    _prepare_data(todo, file.sweep.placement, display, warnings)
                 engine = stack.enter_context(chosen)
                 stack.enter_context(display)
             # After the engine, which may put handlers of its own in the place of ours.
             with interrupts.watch():
                 # Everything has been checked and the machines are there; from here on the store is written.
-                _write_inputs(file, store, now, given, weights)
+                _write_inputs(file, store, now, given)
                 if done_before is None:
                     done_before = {view.trial_id for view in now.trials if view.state == TrialState.COMPLETE}
                     if retry_failed:
@@ -163,15 +166,12 @@ def launch(
     )
 
 
-def _write_inputs(
-    file: SweepFile, store: Store, now: Plan, given: Mapping[str, str], known: Mapping[str, str] | None
-) -> None:
+def _write_inputs(file: SweepFile, store: Store, now: Plan, given: Mapping[str, str]) -> None:
     """Given weights and the manifest, where the store does not have them already."""
     for path, digest in given.items():
-        if not store.exists(given_weights_key(digest)):
+        if is_file(path) and not store.exists(given_weights_key(digest)):
             store.put(given_weights_key(digest), Path(path).expanduser().read_bytes())
-    named = {name: (known or {}).get(name) or input_digest(name, file) for name in encoder_names(now.planned)}
-    write_manifest(store, file.sweep, now.planned, sweep_yaml=file.to_yaml(), weights={**given, **named})
+    write_manifest(store, file.sweep, now.planned, sweep_yaml=file.to_yaml(), weights=given)
 
 
 def _clear_errors(store: Store, now: Plan, planned: Collection[PlannedTrial]) -> None:
@@ -201,7 +201,12 @@ def _repair(
     datasets = {trial.spec.dataset_id: trial.spec.dataset for trial in planned}
     for dataset_id in report.damaged_samples:
         if dataset := datasets.get(dataset_id):
-            data = load_dataset(dataset, Path(file.sweep.placement.data_root), processes=cpu_count())
+            data = load_dataset(
+                dataset,
+                Path(file.sweep.placement.data_root),
+                processes=cpu_count(),
+                resident_bytes=file.sweep.placement.resident_bytes,
+            )
             write_samples(store, dataset_id, samples_of(dataset, data))
             warnings.add(f"the samples of data set {dataset_id} were missing or damaged; they are written again")
             done = True
@@ -252,62 +257,92 @@ def _with_absolute_paths(file: SweepFile) -> SweepFile:
     raw: dict[str, Any] = {**file.raw, "placement": dict(file.raw.get("placement") or {})}
     root = str(Path(file.sweep.placement.data_root).expanduser().resolve())
     raw["placement"]["data_root"] = root
-    if "weights" in (raw.get("teacher") or {}):
-        raw["teacher"] = {**raw["teacher"], "weights": str(Path(raw["teacher"]["weights"]).expanduser().resolve())}
+
+    def absolute(value: Any) -> Any:
+        return value if value in INIT_WORDS or not isinstance(value, str) else str(Path(value).expanduser().resolve())
+
+    for field, (value, *_) in named_values(file.raw):
+        section, name = field.split(".")
+        if name in (raw.get(section) or {}):
+            raw[section] = {**raw[section], name: absolute(value)}
     raw["grid"] = {
-        axis: [str(Path(value).expanduser().resolve()) for value in values]
-        if axis_path(axis) == "teacher.weights"
-        else values
+        axis: [absolute(value) for value in values] if axis_path(axis) in WEIGHT_FIELDS else values
         for axis, values in raw["grid"].items()
     }
     return replace(file, raw=raw, sweep=parse_sweep(replace(file, raw=raw).to_yaml(), source=file.source).sweep)
 
 
-def _given_weights(file: SweepFile, store: Store, known: Mapping[str, str] | None) -> dict[str, str]:
-    """Digests of given weights by path, after a look at each that is not in the store yet: it must fit the model.
+def _fetch_pretrained(file: SweepFile, known: Mapping[str, str] | None) -> None:
+    """Let libraries fetch the pretrained weights that the sweep wants and this machine has not: here, never on a worker.
 
     Raises:
-        SweepError: a file cannot be read, or does not hold weights of the teacher's model.
+        SweepError: one cannot be had; the message says which file would do.
     """
-    teacher = file.raw.get("teacher") or {}
-    paths = [teacher["weights"]] if "weights" in teacher else list(file.raw["grid"].get("teacher.weights", ()))
-    digests = {}
-    for path in paths:
-        digests[path] = (known or {}).get(path) or file_digest(path, file.source)
-        if not store.exists(given_weights_key(digests[path])):
-            file_digest(path, file.source)
-            _check_weights(file, Path(path).expanduser())
-    return digests
+    for path, (field, model, image_size) in pretrained_files(file).items():
+        if path in (known or {}) or Path(path).exists():
+            continue
+        from kd_ray.models.initial import fetch_pretrained
+
+        try:
+            fetch_pretrained(model, image_size=image_size, path=Path(path))
+        except ValueError as error:
+            raise SweepError(f"{file.source}: {field}: {error}") from error
 
 
-def _check_weights(file: SweepFile, path: Path) -> None:
+def _given_weights(file: SweepFile, store: Store, now: Plan, warnings: Warnings) -> dict[str, str]:
+    """Digests of given weights by path, after a look at each that is not in the store yet: it must fit the networks that begin with it.
+
+    Raises:
+        SweepError: a file cannot be read, or does not hold weights of such a network.
+    """
+    for path, digest in now.weights.items():
+        if not is_file(path) or store.exists(given_weights_key(digest)):
+            continue
+        file_digest(path, file)
+        specs = [trial.spec for trial in now.planned if trial.spec.initial_weights == digest]
+        for spec in {
+            (each.model, each.dataset.num_classes, each.role is Role.TEACHER): each for each in specs
+        }.values():
+            _check_weights(file, Path(path).expanduser(), spec, warnings)
+    return dict(now.weights)
+
+
+def _check_weights(file: SweepFile, path: Path, spec: TrialSpec, warnings: Warnings) -> None:
     # Torch in the driver, but only for weights that are not in the store yet.
     from kd_ray.distill.checkpoint import from_weights
     from kd_ray.models import build_model
+    from kd_ray.models.initial import load_initial
     from kd_ray.models.mlp import mlp
     from kd_ray.models.text import text_classifier
 
-    dataset, teacher = file.sweep.dataset, file.sweep.teacher
-    if teacher is None or "teacher.model" in file.axes:
-        return
+    dataset, root = spec.dataset, Path(file.sweep.placement.data_root).expanduser()
+    num_classes = dataset.num_classes
+    field = "student.init" if spec.role is not Role.TEACHER else "teacher.init" if spec.training else "teacher.weights"
     if dataset.modality == "rows":
-        data = load_dataset(dataset, Path(file.sweep.placement.data_root).expanduser())
+        data = load_dataset(dataset, root)
         assert isinstance(data, RowData)
-        model = mlp(teacher.model, dataset.num_classes, len(data.columns))
-    elif is_text_model(teacher.model):
-        root = Path(file.sweep.placement.data_root)
-        start = Encoder(version=read_encoder(teacher.model, root).version, init="random")
-        model = text_classifier(teacher.model, start, dataset.num_classes, root)
+        model = mlp(spec.model, num_classes, len(data.columns))
+    elif is_text_model(spec.model):
+        start = Encoder(version=read_encoder(spec.model, root).version, init="random")
+        model = text_classifier(spec.model, start, num_classes, root)
     else:
-        model = build_model(teacher.model, num_classes=dataset.num_classes, image_size=input_size(dataset))
+        model = build_model(spec.model, num_classes=num_classes, image_size=input_size(dataset))
     try:
-        model.load_state_dict(from_weights(path.read_bytes(), source=str(path)))
+        weights = from_weights(path.read_bytes(), source=str(path))
+        if spec.training is None:
+            model.load_state_dict(weights)
+            return
+        other = load_initial(model, weights)
     except (RuntimeError, ValueError) as error:
         reason = str(error).splitlines()
         raise SweepError(
-            f"{file.source}: teacher.weights: {path} does not fit {teacher.model} with {dataset.num_classes} classes: "
+            f"{file.source}: {field}: {path} does not fit {spec.model} with {num_classes} classes: "
             + " ".join(line.strip() for line in reason[:4])
         ) from error
+    if other is not None:
+        warnings.add(
+            f"{field}: {path} has a head for {other:,} classes; one for {num_classes:,} is drawn from each trial's seed instead"
+        )
 
 
 def _check_library_models(file: SweepFile, todo: Collection[PlannedTrial]) -> None:
@@ -347,10 +382,16 @@ def _check_text_models(file: SweepFile, todo: Collection[PlannedTrial]) -> None:
             raise SweepError(f"{file.source}: {error}") from error
 
 
-def _prepare_data(todo: Collection[PlannedTrial], root: Path, display: Display, warnings: Warnings) -> None:
+def _prepare_data(todo: Collection[PlannedTrial], placement: Placement, display: Display, warnings: Warnings) -> None:
     """Load every data set once before anything is written: what is wrong with it shows now, and generated ones are in the cache."""
     for dataset in {trial.spec.dataset_id: trial.spec.dataset for trial in todo}.values():
-        data = load_dataset(dataset, root, processes=cpu_count(), on_progress=display.preparing(table_name(dataset)))
+        data = load_dataset(
+            dataset,
+            Path(placement.data_root),
+            processes=cpu_count(),
+            on_progress=display.preparing(table_name(dataset)),
+            resident_bytes=placement.resident_bytes,
+        )
         for note in data.notes:
             warnings.add(f"{table_name(dataset)}: {note}")
 

@@ -45,10 +45,16 @@ class _Listing:
 
 
 def fingerprint(
-    root: Path, *, size: int, crop: int = 178, processes: int = 1, on_progress: OnProgress | None = None
+    root: Path,
+    *,
+    size: int,
+    crop: int = 178,
+    processes: int = 1,
+    on_progress: OnProgress | None = None,
+    resident_bytes: int | None = None,
 ) -> str:
     """16 hex digits that stand for the images and lists. Raises DataError when something is missing or damaged."""
-    return _prepared(root, _listing(root), size, crop, processes, on_progress).fingerprint
+    return _prepared(root, _listing(root), size, crop, processes, on_progress, resident_bytes).fingerprint
 
 
 def load(
@@ -64,6 +70,7 @@ def load(
     normalization: str = "half",
     processes: int = 1,
     on_progress: OnProgress | None = None,
+    resident_bytes: int | None = None,
 ) -> ImageData:
     """The images under `root`/celeba in the order of the list, split as list_eval_partition.txt says.
 
@@ -75,11 +82,11 @@ def load(
     listing = _listing(root)
     if target not in listing.attributes:
         raise DataError(f"celeba: target is {target!r}, expected one of {', '.join(listing.attributes)}")
-    prepared = _prepared(root, listing, size, crop, processes, on_progress)
-    if version != prepared.fingerprint:
-        detail = _difference(listing) if version == "original" else "the fingerprint differs"
-        if detail is not None:
-            raise originals.other_version("celeba", root / FOLDER, version, detail, prepared.fingerprint)
+    prepared = _prepared(root, listing, size, crop, processes, on_progress, resident_bytes)
+    detail = _difference(listing) if version == "original" else "the fingerprint differs"
+    # In this order, because the fingerprint of streamed images takes reading them all.
+    if detail is not None and version != prepared.fingerprint:
+        raise originals.other_version("celeba", root / FOLDER, version, detail, prepared.fingerprint)
     splits = {}
     for name, number in _PARTITIONS.items():
         if name == "validation" and not with_validation:
@@ -110,12 +117,10 @@ def _difference(listing: _Listing) -> str | None:
 def _split(listing: _Listing, prepared: Prepared, chosen_M: npt.NDArray[np.int64], target: str) -> Split:
     has_MA = listing.has_NA[chosen_M].astype(np.int64)
     column = {name: has_MA[:, a] for a, name in enumerate(listing.attributes)}
-    return Split(
-        images_NHWC=np.asarray(prepared.images_NHWC[chosen_M]),
-        labels_N=column[target],
-        sensitive_features={
-            name: Groups.from_codes(codes_M, _groups(name)) for name, codes_M in column.items() if name != target
-        },
+    return prepared.split(
+        chosen_M,
+        column[target],
+        {name: Groups.from_codes(codes_M, _groups(name)) for name, codes_M in column.items() if name != target},
     )
 
 
@@ -133,10 +138,25 @@ def _check_classes(root: Path, split: Split, name: str, target: str) -> None:
 
 
 def _prepared(
-    root: Path, listing: _Listing, size: int, crop: int, processes: int, on_progress: OnProgress | None
+    root: Path,
+    listing: _Listing,
+    size: int,
+    crop: int,
+    processes: int,
+    on_progress: OnProgress | None,
+    resident_bytes: int | None,
 ) -> Prepared:
     sources = files_below(root / FOLDER / IMAGES, listing.names, originals.digests(listing.lists))
-    return prepare(root, "celeba", sources, size=size, crop=crop, processes=processes, on_progress=on_progress)
+    return prepare(
+        root,
+        "celeba",
+        sources,
+        size=size,
+        crop=crop,
+        processes=processes,
+        on_progress=on_progress,
+        resident_bytes=resident_bytes,
+    )
 
 
 def _listing(root: Path) -> _Listing:

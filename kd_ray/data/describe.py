@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -78,8 +79,15 @@ class Description:
         return asdict(self)
 
 
-def examine(dataset: Dataset, root: Path, *, processes: int = 1, on_progress: OnProgress | None = None) -> Examined:
-    """Load what is there, and say by which version it goes.
+def examine(
+    dataset: Dataset,
+    root: Path,
+    *,
+    processes: int = 1,
+    on_progress: OnProgress | None = None,
+    resident_bytes: int | None = None,
+) -> Examined:
+    """Load what is there, and say by which version it goes; `resident_bytes` as for `load_dataset`.
 
     Raises:
         DataError: files are missing, damaged, or of no use.
@@ -87,14 +95,15 @@ def examine(dataset: Dataset, root: Path, *, processes: int = 1, on_progress: On
     if isinstance(dataset, TrifeatureDataset):
         data = load_dataset(dataset, root, processes=processes, on_progress=on_progress)
         return Examined(data=data, fingerprint=None, refusal=None)
-    found = fingerprint(dataset, root, processes=processes, on_progress=on_progress)
+    load = partial(load_dataset, root=root, processes=processes, resident_bytes=resident_bytes)
+    found = fingerprint(dataset, root, processes=processes, on_progress=on_progress, resident_bytes=resident_bytes)
     try:
-        return Examined(data=load_dataset(dataset, root, processes=processes), fingerprint=found, refusal=None)
+        return Examined(data=load(dataset), fingerprint=found, refusal=None)
     except DataError as error:
         if found == dataset.version:
             raise
         as_it_is = dataset.model_copy(update={"version": found})
-        return Examined(data=load_dataset(as_it_is, root, processes=processes), fingerprint=found, refusal=str(error))
+        return Examined(data=load(as_it_is), fingerprint=found, refusal=str(error))
 
 
 def describe(data: Data, features: Sequence[str], intersections: Sequence[Sequence[str]] = ()) -> Description:

@@ -1,4 +1,4 @@
-"""ImageNet-1k (Russakovsky et al. 2015), or any images in its usual layout, kept in memory at one size.
+"""ImageNet-1k (Russakovsky et al. 2015), or any images in its usual layout, kept in memory at one size or streamed.
 
     <folder>/   train/<class>/<file>  val/<class>/<file>
 
@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from kd_ray.data import originals
-from kd_ray.data.images import ImageData, Split
+from kd_ray.data.images import ImageData
 from kd_ray.data.normalization import NORMALIZATIONS
 from kd_ray.data.prepared import OnProgress, Sources, files_below, prepare
 from kd_ray.errors import DataError
@@ -22,11 +22,25 @@ _ORIGINAL = (1000, 1_281_167, 50_000)
 
 
 def fingerprint(
-    root: Path, *, folder: str, size: int, processes: int = 1, on_progress: OnProgress | None = None
+    root: Path,
+    *,
+    folder: str,
+    size: int,
+    processes: int = 1,
+    on_progress: OnProgress | None = None,
+    resident_bytes: int | None = None,
 ) -> str:
     """16 hex digits that stand for the images. Raises DataError when something is missing or damaged."""
     sources, _, _ = _listing(root / folder)
-    return prepare(root, "imagenet", sources, size=size, processes=processes, on_progress=on_progress).fingerprint
+    return prepare(
+        root,
+        "imagenet",
+        sources,
+        size=size,
+        processes=processes,
+        on_progress=on_progress,
+        resident_bytes=resident_bytes,
+    ).fingerprint
 
 
 def load(
@@ -38,6 +52,7 @@ def load(
     normalization: str = "imagenet",
     processes: int = 1,
     on_progress: OnProgress | None = None,
+    resident_bytes: int | None = None,
 ) -> ImageData:
     """The images under `root`/`folder`, by class and file name, the central square of each resized to `size` pixels.
 
@@ -46,19 +61,28 @@ def load(
     Raises DataError for what is missing or damaged, and another version.
     """
     sources, class_names, num_train = _listing(root / folder)
-    prepared = prepare(root, "imagenet", sources, size=size, processes=processes, on_progress=on_progress)
+    prepared = prepare(
+        root,
+        "imagenet",
+        sources,
+        size=size,
+        processes=processes,
+        on_progress=on_progress,
+        resident_bytes=resident_bytes,
+    )
     index = {name: c for c, name in enumerate(class_names)}
     labels_N = np.array([index[name.split("/")[1]] for name in sources.names], dtype=np.int64)
     found = (len(class_names), num_train, len(labels_N) - num_train)
-    if version != prepared.fingerprint and (version != "original" or found != _ORIGINAL):
+    # In this order, because the fingerprint of streamed images takes reading them all.
+    if (version != "original" or found != _ORIGINAL) and version != prepared.fingerprint:
         detail = "the fingerprint differs"
         if version == "original":
             detail = f"it holds {found[1]:,} and {found[2]:,} images of {found[0]:,} classes, not 1,281,167 and 50,000 of 1,000"
         raise originals.other_version("imagenet", root / folder, version, detail, prepared.fingerprint)
     mean, std = NORMALIZATIONS[normalization]
     return ImageData(
-        train=Split(images_NHWC=np.array(prepared.images_NHWC[:num_train]), labels_N=labels_N[:num_train]),
-        test=Split(images_NHWC=np.array(prepared.images_NHWC[num_train:]), labels_N=labels_N[num_train:]),
+        train=prepared.split(np.arange(num_train), labels_N[:num_train]),
+        test=prepared.split(np.arange(num_train, len(labels_N)), labels_N[num_train:]),
         class_names=class_names,
         mean=mean,
         std=std,

@@ -10,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
+from kd_ray.data.decoding import decoded
+from kd_ray.data.files import ImageFiles
 from kd_ray.data.samples import S
 from kd_ray.groups import Groups
 from kd_ray.seeding import shuffled, stream
@@ -20,19 +22,23 @@ class Split:
     """N labelled images. Raises ValueError when shapes or dtypes do not match."""
 
     images_NHWC: npt.NDArray[np.uint8]
-    """RGB, 0..255."""
+    """RGB, 0..255; of no image at all where they stay in their `files`."""
     labels_N: npt.NDArray[np.int64]
     """Index into the data set's class names."""
     sensitive_features: Mapping[str, Groups] = field(default_factory=dict)
     """Feature name → groups of these N samples; empty where the data set has none."""
+    files: ImageFiles | None = None
+    """Where the images come from, if each comes from a file of its own."""
 
     def __post_init__(self) -> None:
+        if self.files is not None and len(self.files) != len(self):
+            raise ValueError(f"there are {len(self.files)} files, expected {len(self)}")
         shape = self.images_NHWC.shape
         if len(shape) != 4 or shape[3] != 3:
             raise ValueError(f"images have shape {shape}, expected (N, H, W, 3)")
         if self.images_NHWC.dtype != np.uint8:
             raise ValueError(f"images have dtype {self.images_NHWC.dtype}, expected uint8")
-        if self.labels_N.shape != shape[:1]:
+        if self.labels_N.shape != shape[:1] and not self.is_streamed:
             raise ValueError(f"labels have shape {self.labels_N.shape}, expected {shape[:1]}")
         if self.labels_N.dtype != np.int64:
             raise ValueError(f"labels have dtype {self.labels_N.dtype}, expected int64")
@@ -42,18 +48,31 @@ class Split:
 
     def __len__(self) -> int:
         """Number of samples N."""
-        return int(self.images_NHWC.shape[0])
+        return len(self.labels_N)
+
+    @property
+    def is_streamed(self) -> bool:
+        """Whether the images stay in their files."""
+        return self.files is not None and len(self.images_NHWC) == 0
 
     def take(self, indices_M: npt.NDArray[np.integer]) -> "Split":
         """The samples at `indices_M`, in that order, copied."""
         return Split(
-            images_NHWC=np.asarray(self.images_NHWC[indices_M]),
+            images_NHWC=self.images_NHWC if self.is_streamed else np.asarray(self.images_NHWC[indices_M]),
             labels_N=self.labels_N[indices_M],
             sensitive_features={
                 name: Groups(names=groups.names, membership_NG=groups.membership_NG[indices_M])
                 for name, groups in self.sensitive_features.items()
             },
+            files=self.files.take(indices_M) if self.files is not None else None,
         )
+
+    def image(self, n: int) -> npt.NDArray[np.uint8]:
+        """Image n, wherever it is: (H, W, 3). Raises DataError when its file cannot be used."""
+        if not self.is_streamed:
+            return np.asarray(self.images_NHWC[n])
+        assert self.files is not None
+        return decoded(self.files, n, size=self.images_NHWC.shape[1])
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -134,7 +153,7 @@ def contact_sheet(
         chosen = members[shuffled(len(members), stream(0, "contact sheet", row))[:columns]]
         for column, n in enumerate(chosen):
             left = label_px + column * pitch_x
-            sheet.paste(_cell(split.images_NHWC[n], cell_size_px), (left, top))
+            sheet.paste(_cell(split.image(n), cell_size_px), (left, top))
             for line, (names, membership_NG) in enumerate(captions):
                 text = ", ".join(names[g] for g in np.flatnonzero(membership_NG[n])) or "-"
                 while font.getlength(text) > pitch_x - 2:

@@ -41,18 +41,30 @@ from kd_ray.sweep.row_datasets import AdultDataset, FactoryDataset
 CONTENT_VERSION = str(trifeature.GENERATOR_VERSION)
 """Changes when the code here would load other content for the same settings."""
 
+FROM_FILES = (TinyImagenetDataset, ImagenetDataset, CelebaDataset, ManifestDataset)
+"""Data sets whose images can stay in their files."""
+
 OnProgress = Callable[[int, int], None]
 """Called with (done, total) while something is made that takes long."""
 
 
-def load_dataset(dataset: Dataset, root: Path, *, processes: int = 1, on_progress: OnProgress | None = None) -> Data:
+def load_dataset(
+    dataset: Dataset,
+    root: Path,
+    *,
+    processes: int = 1,
+    on_progress: OnProgress | None = None,
+    resident_bytes: int | None = None,
+) -> Data:
     """The data set as the sweep describes it: the training split cut to its long tail, then the validation split set aside, then rows
     standardised by what is left.
+
+    Images that come from files and would take more than `resident_bytes` stay there (`Split.files`).
 
     Raises:
         DataError: files are missing, damaged, or not the version asked for.
     """
-    data = _load(dataset, root, processes, on_progress)
+    data = _load(dataset, root, processes, on_progress, resident_bytes)
     if len(data.class_names) != dataset.num_classes:
         raise DataError(
             f"{dataset.name}: {len(data.class_names):,} classes are there, and the sweep file means {dataset.num_classes:,}"
@@ -83,7 +95,9 @@ def _cut(train: S, dataset: Dataset) -> tuple[S, S | None]:
         raise DataError(f"{dataset.name}: validation_fraction: {error}") from error
 
 
-def _load(dataset: Dataset, root: Path, processes: int, on_progress: OnProgress | None) -> Data:  # noqa: PLR0911
+def _load(  # noqa: PLR0911
+    dataset: Dataset, root: Path, processes: int, on_progress: OnProgress | None, resident_bytes: int | None
+) -> Data:
     match dataset:
         case TrifeatureDataset():
             return trifeature.load(
@@ -115,6 +129,7 @@ def _load(dataset: Dataset, root: Path, processes: int, on_progress: OnProgress 
                 normalization=dataset.normalization,
                 processes=processes,
                 on_progress=on_progress,
+                resident_bytes=resident_bytes,
             )
         case ImagenetDataset():
             return imagenet.load(
@@ -125,6 +140,7 @@ def _load(dataset: Dataset, root: Path, processes: int, on_progress: OnProgress 
                 normalization=dataset.normalization,
                 processes=processes,
                 on_progress=on_progress,
+                resident_bytes=resident_bytes,
             )
         case CelebaDataset():
             return celeba.load(
@@ -139,19 +155,27 @@ def _load(dataset: Dataset, root: Path, processes: int, on_progress: OnProgress 
                 normalization=dataset.normalization,
                 processes=processes,
                 on_progress=on_progress,
+                resident_bytes=resident_bytes,
             )
         case AdultDataset():
             return adult.load(dataset, root=root)
         case HatexplainDataset():
             return hatexplain.load(dataset, root=root)
         case ManifestDataset():
-            return manifest.load(dataset, root=root, processes=processes, on_progress=on_progress)
+            return manifest.load(
+                dataset, root=root, processes=processes, on_progress=on_progress, resident_bytes=resident_bytes
+            )
         case FactoryDataset():
             return factory.load(dataset, root=root)
 
 
 def fingerprint(  # noqa: PLR0911
-    dataset: Dataset, root: Path, *, processes: int = 1, on_progress: OnProgress | None = None
+    dataset: Dataset,
+    root: Path,
+    *,
+    processes: int = 1,
+    on_progress: OnProgress | None = None,
+    resident_bytes: int | None = None,
 ) -> str | None:
     """The `dataset.version` that names exactly the files that are there; None for a set that is generated.
 
@@ -168,20 +192,38 @@ def fingerprint(  # noqa: PLR0911
         case SvhnDataset():
             return svhn.fingerprint(root, extra=dataset.extra)
         case TinyImagenetDataset():
-            return tiny_imagenet.fingerprint(root, size=dataset.size, processes=processes, on_progress=on_progress)
+            return tiny_imagenet.fingerprint(
+                root,
+                size=dataset.size,
+                processes=processes,
+                on_progress=on_progress,
+                resident_bytes=resident_bytes,
+            )
         case ImagenetDataset():
             return imagenet.fingerprint(
-                root, folder=dataset.folder, size=dataset.size, processes=processes, on_progress=on_progress
+                root,
+                folder=dataset.folder,
+                size=dataset.size,
+                processes=processes,
+                on_progress=on_progress,
+                resident_bytes=resident_bytes,
             )
         case CelebaDataset():
             return celeba.fingerprint(
-                root, size=dataset.size, crop=dataset.crop, processes=processes, on_progress=on_progress
+                root,
+                size=dataset.size,
+                crop=dataset.crop,
+                processes=processes,
+                on_progress=on_progress,
+                resident_bytes=resident_bytes,
             )
         case AdultDataset():
             return adult.fingerprint(root)
         case HatexplainDataset():
             return hatexplain.fingerprint(dataset, root)
         case ManifestDataset():
-            return manifest.fingerprint(dataset, root=root, processes=processes, on_progress=on_progress)
+            return manifest.fingerprint(
+                dataset, root=root, processes=processes, on_progress=on_progress, resident_bytes=resident_bytes
+            )
         case FactoryDataset():
             return factory.fingerprint(dataset, root=root)

@@ -64,32 +64,53 @@ class _Rows:
 
 
 def fingerprint(
-    dataset: ManifestDataset, *, root: Path, processes: int = 1, on_progress: OnProgress | None = None
+    dataset: ManifestDataset,
+    *,
+    root: Path,
+    processes: int = 1,
+    on_progress: OnProgress | None = None,
+    resident_bytes: int | None = None,
 ) -> str:
     """16 hex digits that stand for the list and the images. Raises DataError for whatever `load` does not take."""
     rows = _read(dataset, root)
     if not isinstance(rows.inputs, Sources):
         return _fingerprint_of_rows(rows)
     return prepare(
-        root, "manifest", rows.inputs, size=_side(dataset), processes=processes, on_progress=on_progress
+        root,
+        "manifest",
+        rows.inputs,
+        size=_side(dataset),
+        processes=processes,
+        on_progress=on_progress,
+        resident_bytes=resident_bytes,
     ).fingerprint
 
 
 def load(
-    dataset: ManifestDataset, *, root: Path, processes: int = 1, on_progress: OnProgress | None = None
+    dataset: ManifestDataset,
+    *,
+    root: Path,
+    processes: int = 1,
+    on_progress: OnProgress | None = None,
+    resident_bytes: int | None = None,
 ) -> ImageData | RowData:
     """The listed images or rows, in the order of the list, in their splits; rows are not standardised yet.
 
     Raises DataError for a list, row or image that cannot be used, a feature without two groups, and another version than `dataset` names.
     """
     rows = _read(dataset, root)
+    prepared = None
     if isinstance(rows.inputs, Sources):
         prepared = prepare(
-            root, "manifest", rows.inputs, size=_side(dataset), processes=processes, on_progress=on_progress
+            root,
+            "manifest",
+            rows.inputs,
+            size=_side(dataset),
+            processes=processes,
+            on_progress=on_progress,
+            resident_bytes=resident_bytes,
         )
-        images_NHWC, found = prepared.images_NHWC, prepared.fingerprint
-    else:
-        found = _fingerprint_of_rows(rows)
+    found = prepared.fingerprint if prepared else _fingerprint_of_rows(rows)
     if dataset.version != found:
         what = (
             f"is not version {dataset.version}" if dataset.version else "needs a version, which stands for its contents"
@@ -100,16 +121,14 @@ def load(
         )
     features, notes = _large_groups(rows, dataset.min_group_size)
     notes = [*rows.notes, *notes, *_empty_classes(dataset, rows)]
-    if not isinstance(rows.inputs, Sources):
+    if prepared is None or not isinstance(rows.inputs, Sources):
+        assert not isinstance(rows.inputs, Sources)
         return _row_data(dataset, rows, rows.inputs, features, tuple(notes))
 
     def split(name: str) -> Split:
         chosen_M = np.flatnonzero(rows.split_N == _SPLITS[name])
-        return Split(
-            images_NHWC=np.asarray(images_NHWC[chosen_M]),
-            labels_N=rows.labels_N[chosen_M],
-            sensitive_features={feature: _taken(groups, chosen_M) for feature, groups in features.items()},
-        )
+        groups = {feature: _taken(each, chosen_M) for feature, each in features.items()}
+        return prepared.split(chosen_M, rows.labels_N[chosen_M], groups)
 
     mean, std = NORMALIZATIONS[dataset.normalization]
     return ImageData(

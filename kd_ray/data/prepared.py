@@ -7,44 +7,62 @@ it is the same on every machine that has the same files.
 """
 
 import hashlib
-import io
 import json
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from kd_ray.data.cache import cached
+from kd_ray.data.decoding import decode
+from kd_ray.data.files import ImageFiles
+from kd_ray.data.images import Split
 from kd_ray.data.originals import fingerprint_of_digests
 from kd_ray.errors import DataError
+from kd_ray.groups import Groups
 
 OnProgress = Callable[[int, int], None]
 """Called with (done, total)."""
 FORM = 1
 """Raised whenever the same files would give other pixels."""
-MAX_PIXELS = 64_000_000
-"""Images with more pixels are refused before they are decoded: a small file can ask for any amount of memory."""
-
-# Others, such as EPS, start programs or are no photographs.
-_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
-_MODES = {"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr"}
 _FILES = _IMAGES, _FINGERPRINT = "images.npy", "fingerprint.json"
 _CHUNK = 64
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Prepared:
-    """Images on disk."""
+    """Images that are ready to be looked at: small and on disk, or in the files they come from."""
 
     images_NHWC: npt.NDArray[np.uint8]
-    """RGB, mapped from the file."""
-    fingerprint: str
-    """16 hex digits of a SHA-256 over names and contents of all files."""
+    """RGB, mapped from the file; of no image where they are streamed."""
+    files: ImageFiles | None
+    """Where they come from, if each comes from a file of its own."""
+    read_fingerprint: Callable[[], str]
+    """See `fingerprint`."""
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """16 hex digits of a SHA-256 over names and contents of all files, and the lists; streamed images are read for it, once a node."""
+        return self.read_fingerprint()
+
+    def split(
+        self,
+        chosen_M: npt.NDArray[np.integer],
+        labels_M: npt.NDArray[np.int64],
+        sensitive_features: Mapping[str, Groups] | None = None,
+    ) -> Split:
+        """These of the images, copied into memory unless they are streamed."""
+        return Split(
+            images_NHWC=np.asarray(self.images_NHWC[chosen_M]) if len(self.images_NHWC) else self.images_NHWC,
+            labels_N=labels_M,
+            sensitive_features=sensitive_features or {},
+            files=self.files.take(chosen_M) if self.files is not None else None,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +77,8 @@ class Sources:
     """Digest of all that would change if the images did, without reading them."""
     lists: Mapping[str, str]
     """SHA-256 of what says which image is what, by name: part of the fingerprint."""
+    folder: Path | None = None
+    """Below it the names are paths of files; None where the images do not lie in files of their own."""
 
 
 def files_below(folder: Path, names: Sequence[str], lists: Mapping[str, str]) -> Sources:
@@ -74,7 +94,13 @@ def files_below(folder: Path, names: Sequence[str], lists: Mapping[str, str]) ->
         stamp.update(f"{name} {facts.st_size} {facts.st_mtime_ns}\n".encode())
     if missing:
         raise DataError(f"{folder}: {len(missing):,} of {len(names):,} image files are missing: {some(missing)}")
-    return Sources(names=names, read=lambda n: (folder / names[n]).read_bytes(), stamp=stamp.hexdigest(), lists=lists)
+    return Sources(
+        names=names,
+        read=lambda n: (folder / names[n]).read_bytes(),
+        stamp=stamp.hexdigest(),
+        lists=lists,
+        folder=folder,
+    )
 
 
 def some(names: Sequence[str]) -> str:
@@ -91,11 +117,21 @@ def prepare(
     crop: int | None = None,
     processes: int = 1,
     on_progress: OnProgress | None = None,
+    resident_bytes: int | None = None,
 ) -> Prepared:
     """The images as `decode` makes them, with `processes` threads unless they are there already.
 
+    Files whose images would take more than `resident_bytes` are left as they are, to be decoded when they are looked at.
+
     Raises DataError for an image that cannot be decoded.
     """
+    files = ImageFiles.of(sources.folder, sources.names, crop=crop) if sources.folder is not None else None
+    if files is not None and resident_bytes is not None and 3 * size**2 * len(files) > resident_bytes:
+        return Prepared(
+            images_NHWC=np.empty((0, size, size, 3), dtype=np.uint8),
+            files=files,
+            read_fingerprint=lambda: _streamed_fingerprint(root, dataset, sources, processes, on_progress),
+        )
     facts = {"form": FORM, "dataset": dataset, "size": size, "crop": crop, "sources": sources.stamp}
     key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
     folder = root / "prepared" / f"{dataset}-{key}"
@@ -121,33 +157,44 @@ def prepare(
         (partial / _FINGERPRINT).write_text(json.dumps(fingerprint_of_digests(digests)), encoding="utf-8")
 
     cached(folder, _FILES, facts, make)
-    of_images = json.loads((folder / _FINGERPRINT).read_text(encoding="utf-8"))
-    # Not on disk: another list may say something else about the same images.
     return Prepared(
         images_NHWC=np.load(folder / _IMAGES, mmap_mode="r"),
-        fingerprint=fingerprint_of_digests({**sources.lists, "images": of_images}),
+        files=files,
+        read_fingerprint=lambda: _with_lists(folder, sources),
     )
 
 
-def decode(content: bytes, *, size: int, crop: int | None = None) -> npt.NDArray[np.uint8]:
-    """The central square of an encoded image, at most `crop` pixels wide, resized to size × size × 3 (bilinear, antialiased).
+def _with_lists(folder: Path, sources: Sources) -> str:
+    """The fingerprint of images and lists. It is not on disk: another list may say something else about the same images."""
+    of_images = json.loads((folder / _FINGERPRINT).read_text(encoding="utf-8"))
+    return fingerprint_of_digests({**sources.lists, "images": of_images})
 
-    Greyscale becomes three equal channels; transparency is dropped. Raises ValueError for more than `MAX_PIXELS` and for pixels that are
-    not 8 bits deep, and what Pillow raises.
-    """
-    with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
-        width, height = image.size
-        if width * height > MAX_PIXELS:
-            raise ValueError(f"{width} × {height} pixels are more than {MAX_PIXELS:,}")
-        if image.mode not in _MODES:
-            raise ValueError(f"mode {image.mode} is not 8 bits deep; valid: {', '.join(sorted(_MODES))}")
-        # A palette with transparency is turned into channels first, as Pillow wants it.
-        rgb = image.convert("RGBA").convert("RGB") if image.has_transparency_data else image.convert("RGB")
-    side = min(width, height, crop or width)
-    # Rounded as torchvision's CenterCrop does.
-    left, top = round((width - side) / 2), round((height - side) / 2)
-    square = rgb.crop((left, top, left + side, top + side))
-    return np.asarray(square if side == size else square.resize((size, size), Image.Resampling.BILINEAR))
+
+def _streamed_fingerprint(
+    root: Path, dataset: str, sources: Sources, processes: int, on_progress: OnProgress | None
+) -> str:
+    """The same fingerprint as of decoded images, for which all files are read unless that has been done on this node."""
+    facts = {"form": FORM, "dataset": dataset, "sources": sources.stamp}
+    key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+    folder = root / "prepared" / f"{dataset}-{key}"
+
+    def make(partial: Path) -> None:
+        digests = {}
+
+        def one(n: int) -> str:
+            try:
+                return hashlib.sha256(sources.read(n)).hexdigest()
+            except OSError as error:
+                raise DataError(f"{dataset}: image {sources.names[n]} cannot be read: {error.strerror}") from error
+
+        for n, digest in enumerate(_in_threads(one, len(sources.names), processes)):
+            digests[sources.names[n]] = digest
+            if on_progress and (n % _CHUNK == 0 or n + 1 == len(sources.names)):
+                on_progress(n + 1, len(sources.names))
+        (partial / _FINGERPRINT).write_text(json.dumps(fingerprint_of_digests(digests)), encoding="utf-8")
+
+    cached(folder, (_FINGERPRINT,), facts, make)
+    return _with_lists(folder, sources)
 
 
 def _in_threads(one: Callable[[int], str], count: int, threads: int) -> Iterator[str]:

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kd_ray.data import originals
-from kd_ray.data.images import ImageData, Split
+from kd_ray.data.images import ImageData
 from kd_ray.data.normalization import NORMALIZATIONS
 from kd_ray.data.prepared import OnProgress, Prepared, files_below, prepare
 from kd_ray.errors import DataError
@@ -34,9 +34,16 @@ class _Listing:
     lists: dict[str, bytes]
 
 
-def fingerprint(root: Path, *, size: int, processes: int = 1, on_progress: OnProgress | None = None) -> str:
+def fingerprint(
+    root: Path,
+    *,
+    size: int,
+    processes: int = 1,
+    on_progress: OnProgress | None = None,
+    resident_bytes: int | None = None,
+) -> str:
     """16 hex digits that stand for the images and lists. Raises DataError when something is missing or damaged."""
-    return _prepared(root, _listing(root), size, processes, on_progress).fingerprint
+    return _prepared(root, _listing(root), size, processes, on_progress, resident_bytes).fingerprint
 
 
 def load(
@@ -47,6 +54,7 @@ def load(
     normalization: str = "imagenet",
     processes: int = 1,
     on_progress: OnProgress | None = None,
+    resident_bytes: int | None = None,
 ) -> ImageData:
     """The images under `root`/tiny-imagenet-200, by class in the order of wnids.txt; the test split in the order of its annotations.
 
@@ -55,29 +63,47 @@ def load(
     Raises DataError for what is missing or damaged, and another version.
     """
     listing = _listing(root)
-    prepared = _prepared(root, listing, size, processes, on_progress)
+    prepared = _prepared(root, listing, size, processes, on_progress, resident_bytes)
     train_N, test_N = np.split(listing.labels_N, [listing.num_train])
-    _check_version(root / FOLDER, version, prepared.fingerprint, train_N, test_N, len(listing.class_names))
+    _check_version(root / FOLDER, version, prepared, train_N, test_N, len(listing.class_names))
     mean, std = NORMALIZATIONS[normalization]
     return ImageData(
-        train=Split(images_NHWC=np.array(prepared.images_NHWC[: listing.num_train]), labels_N=train_N),
-        test=Split(images_NHWC=np.array(prepared.images_NHWC[listing.num_train :]), labels_N=test_N),
+        train=prepared.split(np.arange(listing.num_train), train_N),
+        test=prepared.split(np.arange(listing.num_train, len(listing.labels_N)), test_N),
         class_names=listing.class_names,
         mean=mean,
         std=std,
     )
 
 
-def _prepared(root: Path, listing: _Listing, size: int, processes: int, on_progress: OnProgress | None) -> Prepared:
+def _prepared(
+    root: Path,
+    listing: _Listing,
+    size: int,
+    processes: int,
+    on_progress: OnProgress | None,
+    resident_bytes: int | None,
+) -> Prepared:
     sources = files_below(root / FOLDER, listing.names, originals.digests(listing.lists))
-    return prepare(root, "tiny_imagenet", sources, size=size, processes=processes, on_progress=on_progress)
+    return prepare(
+        root,
+        "tiny_imagenet",
+        sources,
+        size=size,
+        processes=processes,
+        on_progress=on_progress,
+        resident_bytes=resident_bytes,
+    )
 
 
 def _check_version(
-    folder: Path, version: str, found: str, train_N: npt.NDArray[np.int64], test_N: npt.NDArray[np.int64], classes: int
+    folder: Path,
+    version: str,
+    prepared: Prepared,
+    train_N: npt.NDArray[np.int64],
+    test_N: npt.NDArray[np.int64],
+    classes: int,
 ) -> None:
-    if version == found:
-        return
     detail = "the fingerprint differs"
     if version == "original":
         counts = [set(np.bincount(labels_N, minlength=classes).tolist()) for labels_N in (train_N, test_N)]
@@ -86,7 +112,8 @@ def _check_version(
         detail = (
             f"it holds {len(train_N):,} and {len(test_N):,} images of {classes} classes, not 100,000 and 10,000 of 200"
         )
-    raise originals.other_version("tiny_imagenet", folder, version, detail, found)
+    if version != prepared.fingerprint:
+        raise originals.other_version("tiny_imagenet", folder, version, detail, prepared.fingerprint)
 
 
 def _listing(root: Path) -> _Listing:

@@ -9,7 +9,7 @@ import io
 import json
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -38,11 +38,14 @@ class TrainingState:
     history: tuple[Epoch, ...]
     elapsed_s: float
     restarts: int
+    average: Mapping[str, Tensor] = field(default_factory=dict)
+    """The average of weights and buffers, where the settings ask for one."""
 
 
 def encode(state: TrainingState) -> bytes:
     """The state as safetensors bytes."""
     tensors = {f"model.{name}": tensor for name, tensor in state.model.items()} | {"sums": state.sums}
+    tensors |= {f"average.{name}": tensor for name, tensor in state.average.items()}
     plain: dict[str, dict[str, Any]] = {}
     for index, slots in state.optimizer["state"].items():
         for name, value in slots.items():
@@ -83,6 +86,7 @@ def decode(data: bytes) -> TrainingState:
         history=tuple(Epoch(**epoch) for epoch in meta["history"]),
         elapsed_s=meta["elapsed_s"],
         restarts=meta["restarts"],
+        average={key.removeprefix("average."): each for key, each in tensors.items() if key.startswith("average.")},
     )
 
 

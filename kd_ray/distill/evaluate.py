@@ -1,5 +1,6 @@
 """From a trained network to what its record says about the test split."""
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,20 +33,35 @@ class Evaluation:
     scalars: dict[str, float]
 
 
-@torch.no_grad()
 def predict(model: nn.Module, split: Resident) -> Tensor:
     """Logits (N, classes) of a whole split on the CPU, in order, float32; the network is left in training mode if it was."""
-    was_training = model.training
-    model.eval()
+    return predict_all([model], split)[0]
+
+
+@torch.no_grad()
+def predict_all(models: Sequence[nn.Module], split: Resident) -> list[Tensor]:
+    """The same of several networks, which look at each batch together: a split that is streamed is decoded once."""
+    was_training = [model.training for model in models]
+    found: list[list[Tensor]] = [[] for _ in models]
     try:
-        return torch.cat([model(inputs).cpu() for inputs, _ in plain_batches(split, EVALUATION_BATCH)])
+        for inputs, _ in plain_batches(split, EVALUATION_BATCH):
+            for model, logits in zip(models, found, strict=True):
+                logits.append(model.eval()(inputs).cpu())
     finally:
-        model.train(was_training)
+        for model, was in zip(models, was_training, strict=True):
+            model.train(was)
+    return [torch.cat(logits) for logits in found]
 
 
 def accuracy(model: nn.Module, split: Resident) -> float:
     """Share of the split that the network classifies correctly."""
-    return float((predict(model, split).argmax(1) == split.labels_N.cpu()).double().mean())
+    return accuracies([model], split)[0]
+
+
+def accuracies(models: Sequence[nn.Module], split: Resident) -> list[float]:
+    """The same of several networks."""
+    labels_N = split.labels_N.cpu()
+    return [float((logits_NC.argmax(1) == labels_N).double().mean()) for logits_NC in predict_all(models, split)]
 
 
 def evaluate(model: nn.Module, split: Resident, pairs: Pairs) -> Evaluation:
@@ -84,11 +100,16 @@ def fairness_pairs(data: Data) -> Pairs:
         return choose_pairs(data.test.values_NF)
     if isinstance(data, TextData):
         return choose_pairs(text_features(data.test.ids_NL, data.test.lengths_N))
-    mean_C, std_C = torch.tensor(data.mean).view(3, 1, 1), torch.tensor(data.std).view(3, 1, 1)
+    starts = range(0, len(data.test), EVALUATION_BATCH)
+    blocks = (torch.as_tensor(data.test.images_NHWC[start : start + EVALUATION_BATCH]) for start in starts)
+    return fairness_pairs_of(blocks, data.mean, data.std)
+
+
+def fairness_pairs_of(blocks: Iterable[Tensor], mean: Sequence[float], std: Sequence[float]) -> Pairs:
+    """The same, from uint8 images (B, H, W, 3) a block at a time: a test split of large images as float would be four times its size."""
+    mean_C, std_C = torch.tensor(mean).view(3, 1, 1), torch.tensor(std).view(3, 1, 1)
     features = []
-    # In blocks: a test split of large images as float would be four times its size.
-    for start in range(0, len(data.test), EVALUATION_BATCH):
-        images_BHWC = torch.as_tensor(data.test.images_NHWC[start : start + EVALUATION_BATCH])
+    for images_BHWC in blocks:
         images_BCHW = images_BHWC.permute(0, 3, 1, 2).float()
         if images_BCHW.shape[-1] > PAIR_IMAGE_SIZE:
             images_BCHW = torch.nn.functional.adaptive_avg_pool2d(images_BCHW, PAIR_IMAGE_SIZE)

@@ -12,15 +12,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from kd_ray.distill.evaluate import accuracy
+from kd_ray.distill.evaluate import accuracies, accuracy
 from kd_ray.distill.grouped import Group
-from kd_ray.distill.objectives import student_loss, term_names
+from kd_ray.distill.mixing import draw_mix, mixed
+from kd_ray.distill.objectives import term_names
 from kd_ray.distill.stream import Batch, Draw, ResidentData, batches, draw_of, steps_per_epoch
 from kd_ray.distill.student import Student, learning_rate
 from kd_ray.distill.teacher import Teacher
 from kd_ray.distill.training import FitProgress
-from kd_ray.errors import NonFiniteLossError
+from kd_ray.errors import DataError, NonFiniteLossError
 from kd_ray.results.record import Epoch
+from kd_ray.sweep.config import Training
 
 OnFailure = Callable[["Student", Exception], None]
 """Called with a student that cannot go on; the others do."""
@@ -58,11 +60,12 @@ def fit(
             meter.add(0, taught)
             if meter.is_due():
                 yield meter.progress(students, end_of_epoch=False)
-        for batch in batches(data.train, draw, batch_size=training.batch_size, start=start):
+        stream = batches(data.train, draw, batch_size=training.batch_size, start=start)
+        for batch in _usable(stream, students, fail):
             active = [student for student in students if student.step == position]
             if not active:
                 break
-            stepper.step(active, batch, fail)
+            stepper.step(active, _mixed(batch, training, seed=seed, epoch=epoch, step=position % steps), fail)
             position += 1
             meter.add(len(batch.labels_B) * len(active), active)
             if position % steps and meter.is_due():
@@ -73,12 +76,22 @@ def fit(
             arrived = [
                 student for student in students if student.step == position and len(student.history) < position // steps
             ]
+            validated = _validated(arrived, data)
             for student in arrived:
                 try:
-                    _finish_epoch(student, data, steps)
+                    _finish_epoch(student, data, steps, validated)
                 except Exception as error:  # noqa: BLE001 (as above)
                     fail(student, error)
             yield meter.progress(students, end_of_epoch=True)
+
+
+def _usable(stream: Iterator[Batch], students: Sequence[Student], fail: OnFailure) -> Iterator[Batch]:
+    """The batches of a stream; one that cannot be read fails all students, because each needs it."""
+    try:
+        yield from stream
+    except DataError as error:
+        for student in list(students):
+            fail(student, error)
 
 
 def _by_teacher(students: Sequence[Student]) -> dict[str, list[Student]]:
@@ -155,21 +168,59 @@ def _step(student: Student, batch: Batch, teacher_BC: Tensor | None, steps: int)
         group["lr"] = learning_rate(student.training, student.step, steps)
     with student.randomness():
         logits_BC = student.forward(batch.inputs)
-    loss = student_loss(logits_BC, teacher_BC, labels_B, student.spec.distillation, student.context(batch))
+    loss = student.loss(logits_BC, teacher_BC, batch)
     student.optimizer.zero_grad(set_to_none=True)
     loss.total.backward()  # type: ignore[no-untyped-call]
     if student.training.clip_norm is not None:
         nn.utils.clip_grad_norm_(student.model.parameters(), student.training.clip_norm)
     student.optimizer.step()
+    student.update_average()
     student.step += 1
     with torch.no_grad():
         means = torch.stack([loss.total, *loss.terms.values()]).double() * len(labels_B)
         student.sums[0] += means[0]
-        student.sums[1] += (logits_BC.argmax(1) == labels_B).sum()
+        student.sums[1] += _num_correct(logits_BC, batch)
         student.sums[2:] += means[1:]
 
 
-def _finish_epoch(student: Student, data: ResidentData, steps: int) -> None:
+def _num_correct(logits_BC: Tensor, batch: Batch) -> Tensor:
+    """Correct predictions; of mixed images with the shares of both labels."""
+    predicted_B, labels_B = logits_BC.argmax(1), batch.labels_B
+    if batch.mix is None:
+        return (predicted_B == labels_B).sum()
+    others_B = labels_B[batch.mix.partners_B.to(labels_B.device)]
+    weight = batch.mix.weight
+    return weight * (predicted_B == labels_B).sum().double() + (1 - weight) * (predicted_B == others_B).sum().double()
+
+
+def _mixed(batch: Batch, training: Training, *, seed: int, epoch: int, step: int) -> Batch:
+    """The batch of this step of an epoch as the networks see it."""
+    if not training.mixes:
+        return batch
+    count, side = len(batch.labels_B), batch.images_BCHW.shape[-1]
+    mix = draw_mix(training, count, side, seed=seed, epoch=epoch, step=step)
+    return batch if mix is None else batch._replace(inputs=mixed(batch.images_BCHW, mix), mix=mix)
+
+
+def _validated(students: Sequence[Student], data: ResidentData) -> dict[str, float]:
+    """Validation accuracies by trial_id, all in one go over the split; empty where that fails, so that each can fail for itself."""
+    if data.validation is None or not students:
+        return {}
+    try:
+        found = accuracies([student.result for student in students], data.validation)
+    except Exception:  # noqa: BLE001 (it is raised again by the student that is to blame)
+        return {}
+    return {student.spec.trial_id: share for student, share in zip(students, found, strict=True)}
+
+
+def _validation_accuracy(student: Student, data: ResidentData, validated: Mapping[str, float]) -> float | None:
+    if data.validation is None:
+        return None
+    known = validated.get(student.spec.trial_id)
+    return known if known is not None else accuracy(student.result, data.validation)
+
+
+def _finish_epoch(student: Student, data: ResidentData, steps: int, validated: Mapping[str, float]) -> None:
     """Turn the sums into a line of the history.
 
     Raises:
@@ -188,7 +239,7 @@ def _finish_epoch(student: Student, data: ResidentData, steps: int) -> None:
             loss=loss,
             terms=dict(zip(term_names(student.spec.distillation), terms, strict=True)),
             train_accuracy=correct,
-            validation_accuracy=accuracy(student.model, data.validation) if data.validation is not None else None,
+            validation_accuracy=_validation_accuracy(student, data, validated),
             lr=learning_rate(student.training, student.step - 1, steps),
             elapsed_s=student.elapsed_s - student.epoch_started_s,
         )

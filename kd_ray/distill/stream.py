@@ -1,20 +1,29 @@
 """Batches of a pack: which samples, in which order, seen how.
 
 Everything is drawn anew for (seed, epoch), so any step of any epoch can be produced without those before it. Data stay resident on the
-device as uint8; augmentation works on the whole batch.
+device as uint8, and augmentation works on the whole batch; or they stay in their files, and each batch is decoded once for the whole pack,
+by the threads of a `Loader`. Both give the same batches to the last bit. Augmentations with endless views always go through the loader.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import torch
+from PIL import Image
 from torch import Tensor
 
+from kd_ray.data.decoding import decoded, picture
+from kd_ray.data.files import ImageFiles
 from kd_ray.data.images import Split
 from kd_ray.data.modalities import Data
+from kd_ray.data.random_views import view_of
 from kd_ray.data.rows import RowData
 from kd_ray.data.texts import TextData
+from kd_ray.distill.loading import BlockRequest, Loader
+from kd_ray.distill.mixing import Mix
 from kd_ray.distill.resident_rows import ResidentRows, resident_rows
 from kd_ray.distill.texts import ResidentTexts, arranged, resident_texts
 from kd_ray.groups import Groups
@@ -24,23 +33,34 @@ from kd_ray.sweep.config import Augmentation, Training
 
 PADDING = 4
 """Pixels of zeros around the image before a random crop."""
+ENDLESS: tuple[Augmentation, ...] = ("resized_crop", "randaugment")
+"""Augmentations whose views cannot be counted."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ResidentSplit:
-    """A split on the training device."""
+    """A split on the training device, with its images or, where they are streamed, without them."""
 
     images_NHWC: Tensor
-    """uint8, with `PADDING` zeros on every side."""
+    """uint8, with `PADDING` zeros on every side; of no image where they are streamed."""
     labels_N: Tensor
     """int64."""
     scale_C: Tensor
     """Standardisation: pixel · scale + shift."""
     shift_C: Tensor
+    files: ImageFiles | None = None
+    """Where the images come from, if each comes from a file of its own."""
+    loader: Loader = field(default_factory=Loader)
+    """Decodes what is not resident."""
 
     def __len__(self) -> int:
         """Number of samples."""
         return self.labels_N.shape[0]
+
+    @property
+    def is_streamed(self) -> bool:
+        """Whether the images stay in their files."""
+        return len(self.images_NHWC) < len(self)
 
     @property
     def image_size(self) -> int:
@@ -54,6 +74,8 @@ class ResidentSplit:
             labels_N=self.labels_N.to(device),
             scale_C=self.scale_C.to(device),
             shift_C=self.shift_C.to(device),
+            files=self.files,
+            loader=self.loader,
         )
 
 
@@ -75,7 +97,7 @@ class ResidentData:
     """Groups of the training samples, by feature; on the CPU."""
 
 
-def to_device(data: Data, device: torch.device) -> ResidentData:
+def to_device(data: Data, device: torch.device, *, loader: Loader | None = None) -> ResidentData:
     """Copy a data set to the training device, once per worker."""
     if isinstance(data, RowData):
         return ResidentData(
@@ -93,6 +115,7 @@ def to_device(data: Data, device: torch.device) -> ResidentData:
             num_classes=len(data.class_names),
             sensitive_features=data.train.sensitive_features,
         )
+    loader = loader or Loader()
 
     def resident(split: Split) -> ResidentSplit:
         images = torch.as_tensor(split.images_NHWC, device=device)
@@ -103,6 +126,8 @@ def to_device(data: Data, device: torch.device) -> ResidentData:
             labels_N=torch.as_tensor(split.labels_N, device=device),
             scale_C=(1 / (255 * std_C)).float().to(device),
             shift_C=(-mean_C / std_C).float().to(device),
+            files=split.files,
+            loader=loader,
         )
 
     return ResidentData(
@@ -125,7 +150,8 @@ class Draw(NamedTuple):
     samples_N: Tensor
     """Every sample once, in the order of the epoch."""
     views_N3: Tensor
-    """Row offset, column offset (0 … 2 · PADDING, PADDING is centred) and flip (0 or 1) for each place of the order."""
+    """Row offset, column offset (0 … 2 · PADDING, PADDING is centred) and flip (0 or 1) for each place of the order; of an augmentation
+    with endless views −1 − its place in `ENDLESS`, the number that the view follows from, and 0."""
 
 
 class Batch(NamedTuple):
@@ -137,6 +163,8 @@ class Batch(NamedTuple):
     """Which samples of the split these are; on the CPU."""
     views_B3: Tensor
     """Which view of each; on the CPU."""
+    mix: Mix | None = None
+    """How the images have been mixed with one another; labels, samples and views are those before."""
 
     @property
     def images_BCHW(self) -> Tensor:  # noqa: N802 (a shape suffix)
@@ -151,6 +179,9 @@ def epoch_draw(num_samples: int, augmentation: Augmentation, *, seed: int, epoch
     random = stream(seed, "views", epoch)
     views_N3 = torch.full((num_samples, 3), PADDING)
     views_N3[:, 2] = 0
+    if augmentation in ENDLESS:
+        views_N3[:, 0] = -1 - ENDLESS.index(augmentation)
+        views_N3[:, 1] = torch.from_numpy((random.bit_generator.random_raw(num_samples) >> 1).astype(np.int64))
     if augmentation == "crop_flip":
         views_N3[:, :2] = torch.from_numpy(integers(2 * PADDING + 1, 2 * num_samples, random).reshape(-1, 2))
     if augmentation in ("crop_flip", "flip"):
@@ -168,11 +199,22 @@ def draw_of(split: Resident, training: Training, *, seed: int, epoch: int) -> Dr
 
 
 def batches(split: Resident, draw: Draw, *, batch_size: int, start: int = 0) -> Iterator[Batch]:
-    """The batches of one epoch from step `start` of it on."""
+    """The batches of one epoch from step `start` of it on.
+
+    Raises:
+        DataError: an image that is streamed cannot be used.
+    """
     device = split.labels_N.device
+    parts = [slice(first, first + batch_size) for first in range(start * batch_size, len(split), batch_size)]
+    if isinstance(split, ResidentSplit) and (split.is_streamed or _is_endless(draw.views_N3)):
+        requests = (_request(split, draw.samples_N[part], draw.views_N3[part]) for part in parts)
+        for part, block_BHWC in zip(parts, split.loader.blocks(requests), strict=True):
+            samples_B, views_B3 = draw.samples_N[part], draw.views_N3[part]
+            images_BCHW = _finished(split, block_BHWC, views_B3)
+            yield Batch(images_BCHW, split.labels_N[samples_B.to(device)], samples_B, views_B3)
+        return
     samples_N, views_N3 = draw.samples_N.to(device), draw.views_N3.to(device)
-    for first in range(start * batch_size, len(split), batch_size):
-        part = slice(first, first + batch_size)
+    for part in parts:
         yield Batch(
             augmented(split, samples_N[part], views_N3[part]),
             split.labels_N[samples_N[part]],
@@ -181,8 +223,49 @@ def batches(split: Resident, draw: Draw, *, batch_size: int, start: int = 0) -> 
         )
 
 
+def _is_endless(views_B3: Tensor) -> bool:
+    return len(views_B3) > 0 and bool(views_B3[0, 0] < 0)
+
+
+def _request(split: ResidentSplit, samples_B: Tensor, views_B3: Tensor | None = None) -> BlockRequest:
+    """The images of these samples, on the CPU: as they are resident elsewhere, or each in its endless view."""
+    size, files = split.image_size, split.files
+    numbers = samples_B.tolist()
+    if views_B3 is None or not _is_endless(views_B3):
+        assert files is not None
+        return BlockRequest(count=len(numbers), side=size, image=lambda i: decoded(files, numbers[i], size=size))
+    view_numbers = views_B3[:, 1].tolist()
+    with_operations = ENDLESS[-1 - int(views_B3[0, 0])] == "randaugment"
+    original = _originals(split, samples_B)
+
+    def view(i: int) -> npt.NDArray[np.uint8]:
+        return view_of(original(i), view_numbers[i], size=size, with_operations=with_operations)
+
+    return BlockRequest(count=len(numbers), side=size, image=view)
+
+
+def _originals(split: ResidentSplit, samples_B: Tensor) -> Callable[[int], Image.Image]:
+    """Sample i of these at its own size, or, in a set without files, as it is resident."""
+    if (files := split.files) is not None:
+        numbers = samples_B.tolist()
+        return lambda i: picture(files, numbers[i])
+    inner = slice(PADDING, PADDING + split.image_size)
+    images_BHWC = split.images_NHWC[samples_B.to(split.images_NHWC.device), inner, inner].cpu().numpy()
+    return lambda i: Image.fromarray(images_BHWC[i])
+
+
+def _finished(split: ResidentSplit, block_BHWC: Tensor, views_B3: Tensor) -> Tensor:
+    """A block from the loader as the networks take it."""
+    device = split.labels_N.device
+    block_BHWC = block_BHWC.to(device)
+    if _is_endless(views_B3):
+        return standardised(split, block_BHWC)
+    padded_BHWC = torch.nn.functional.pad(block_BHWC, (0, 0, PADDING, PADDING, PADDING, PADDING))
+    return _cropped(split, padded_BHWC, torch.arange(len(padded_BHWC), device=device), views_B3.to(device))
+
+
 def num_views(augmentation: Augmentation) -> int:
-    """How many different views of a sample there are."""
+    """How many different views of a sample there are. Raises KeyError where they are endless."""
     return {"none": 1, "flip": 2, "crop_flip": 2 * (2 * PADDING + 1) ** 2}[augmentation]
 
 
@@ -205,35 +288,61 @@ def views_of(numbers_N: Tensor, augmentation: Augmentation) -> Tensor:
 
 
 def augmented(split: Resident, chosen_B: Tensor, views_B3: Tensor) -> Inputs:
-    """The chosen samples: images cropped, flipped and standardised, float32 (B, 3, H, W) in channels-last layout; rows and texts as they
-    are."""
+    """The chosen samples: images, each in its view, standardised, float32 (B, 3, H, W) in channels-last layout; rows and texts as they are.
+
+    Raises:
+        DataError: an image that is streamed cannot be used.
+    """
     if isinstance(split, ResidentRows):
         return split.values_NF[chosen_B]
     if isinstance(split, ResidentTexts):
         return split.tokens(chosen_B)
+    if split.is_streamed or _is_endless(views_B3):
+        views_B3 = views_B3.cpu()
+        return _finished(split, split.loader.block(_request(split, chosen_B.cpu(), views_B3)), views_B3)
+    return _cropped(split, split.images_NHWC, chosen_B, views_B3)
+
+
+def _cropped(split: ResidentSplit, padded_NHWC: Tensor, chosen_B: Tensor, views_B3: Tensor) -> Tensor:
+    """The chosen ones of some padded images, cropped, flipped and standardised."""
     size = split.image_size
     steps = torch.arange(size, device=chosen_B.device)
     rows_BH = views_B3[:, :1] + steps
     columns_BW = torch.where(views_B3[:, 2:] == 1, steps.flip(0), steps) + views_B3[:, 1:2]
-    images_BHWC = split.images_NHWC[chosen_B[:, None, None], rows_BH[:, :, None], columns_BW[:, None, :]]
+    images_BHWC = padded_NHWC[chosen_B[:, None, None], rows_BH[:, :, None], columns_BW[:, None, :]]
     return standardised(split, images_BHWC)
 
 
 def plain_batches(split: Resident, batch_size: int) -> Iterator[tuple[Inputs, Tensor]]:
     """The whole split in order, without augmentation: samples as in `batches`, and labels."""
-    if isinstance(split, ResidentRows):
-        for first in range(0, len(split), batch_size):
-            yield split.values_NF[first : first + batch_size], split.labels_N[first : first + batch_size]
+    if isinstance(split, ResidentSplit):
+        for images_BHWC, labels_B in plain_pixels(split, batch_size):
+            yield standardised(split, images_BHWC), labels_B
         return
-    if isinstance(split, ResidentTexts):
-        for first in range(0, len(split), batch_size):
-            samples_B = torch.arange(first, min(first + batch_size, len(split)))
-            yield split.tokens(samples_B), split.labels_N[samples_B.to(split.labels_N.device)]
+    for first in range(0, len(split), batch_size):
+        samples_B = torch.arange(first, min(first + batch_size, len(split)))
+        chosen_B = samples_B.to(split.labels_N.device)
+        inputs = split.values_NF[chosen_B] if isinstance(split, ResidentRows) else split.tokens(samples_B)
+        yield inputs, split.labels_N[chosen_B]
+
+
+def plain_pixels(split: ResidentSplit, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """The images of a whole split in order, as uint8 (B, H, W, 3), and labels.
+
+    Raises:
+        DataError: an image that is streamed cannot be used.
+    """
+    starts = range(0, len(split), batch_size)
+    if split.is_streamed:
+        every_N = torch.arange(len(split))
+        requests = (_request(split, every_N[first : first + batch_size]) for first in starts)
+        for first, block_BHWC in zip(starts, split.loader.blocks(requests), strict=True):
+            labels_B = split.labels_N[first : first + batch_size]
+            yield block_BHWC.to(labels_B.device), labels_B
         return
     inner = slice(PADDING, PADDING + split.image_size)
-    for first in range(0, len(split), batch_size):
-        images_BHWC = split.images_NHWC[first : first + batch_size, inner, inner]
-        yield standardised(split, images_BHWC), split.labels_N[first : first + batch_size]
+    for first in starts:
+        yield split.images_NHWC[first : first + batch_size, inner, inner], split.labels_N[first : first + batch_size]
 
 
 def standardised(split: ResidentSplit, images_BHWC: Tensor) -> Tensor:

@@ -1,7 +1,8 @@
 """A network in training: what it consists of, how it begins or goes on, and its learning rate."""
 
+import copy
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -9,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from kd_ray.distill.checkpoint import TrainingState
-from kd_ray.distill.objectives import Background, Context, term_names
+from kd_ray.distill.objectives import Background, Context, Loss, student_loss, term_names
 from kd_ray.distill.resident_rows import ResidentRows
 from kd_ray.distill.stream import Batch, Inputs, ResidentData, ResidentSplit
 from kd_ray.models import build_model
+from kd_ray.models.initial import load_initial
 from kd_ray.models.mlp import mlp
 from kd_ray.results.record import Epoch
 from kd_ray.seeding import stream_seed
@@ -35,6 +37,8 @@ class Student:
     """Float64 sums over the unfinished epoch: loss, correct predictions, then each term of the loss."""
     background: Background | None = None
     """What its objective may look at throughout; None where logits and labels do."""
+    average: nn.Module | None = None
+    """The network with the average of its weights, where the settings ask for one."""
     step: int = 0
     history: list[Epoch] = field(default_factory=list)
     elapsed_s: float = 0.0
@@ -59,6 +63,43 @@ class Student:
             torch.manual_seed(stream_seed(self.spec.seed, "dropout", self.step))
             yield
 
+    @property
+    def result(self) -> nn.Module:
+        """The network that is validated, tested and kept."""
+        return self.model if self.average is None else self.average
+
+    def loss(self, logits_BC: Tensor, teacher_BC: Tensor | None, batch: Batch) -> Loss:
+        """The loss of its objective; of mixed images λ times that with the samples' labels plus 1 − λ times that with their partners'.
+
+        The divergence from the teacher is the same in both, and its cross-entropy is with mixed labels then.
+        """
+        smoothing = self.training.label_smoothing
+        settings = self.spec.distillation
+        own = student_loss(logits_BC, teacher_BC, batch.labels_B, settings, self.context(batch), smoothing=smoothing)
+        if batch.mix is None:
+            return own
+        partners_B = batch.mix.partners_B
+        labels_B = batch.labels_B[partners_B.to(batch.labels_B.device)]
+        context = self.context(batch._replace(samples_B=batch.samples_B[partners_B]))
+        other = student_loss(logits_BC, teacher_BC, labels_B, settings, context, smoothing=smoothing)
+        weight = batch.mix.weight
+        return Loss(
+            total=weight * own.total + (1 - weight) * other.total,
+            terms={name: weight * term + (1 - weight) * other.terms[name] for name, term in own.terms.items()},
+        )
+
+    @torch.no_grad()
+    def update_average(self) -> None:
+        """e ← d · e + (1 − d) · w of all weights and statistics, after an optimiser step; counters are copied."""
+        if self.average is None:
+            return
+        assert self.training.ema_decay is not None
+        for mine, theirs in zip(self.average.state_dict().values(), self.model.state_dict().values(), strict=True):
+            if mine.is_floating_point():
+                mine.lerp_(theirs, 1 - self.training.ema_decay)
+            else:
+                mine.copy_(theirs)
+
     def context(self, batch: Batch) -> Context | None:
         """What its objective may look at in this step besides logits and labels."""
         return Context(samples_B=batch.samples_B, background=self.background) if self.background is not None else None
@@ -73,6 +114,7 @@ class Student:
             history=tuple(self.history),
             elapsed_s=self.elapsed_s,
             restarts=self.restarts,
+            average=self.average.state_dict() if self.average is not None else {},
         )
 
 
@@ -144,13 +186,20 @@ def new_student(
     saved: TrainingState | None,
     background: Background | None = None,
     build: Callable[[], nn.Module] | None = None,
+    initial: Mapping[str, Tensor] | None = None,
 ) -> Student:
-    """A student with weights from the stream "init" of its seed, or as it was saved; `build` makes a network that does not begin with
-    random weights alone."""
+    """A student with weights from the stream "init" of its seed, with the `initial` ones, or as it was saved; `build` makes a network that
+    does not begin with random weights alone.
+
+    Raises:
+        ValueError: the initial weights are those of another network.
+    """
     assert spec.seed is not None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream_seed(spec.seed, "init"))
         model = build() if build is not None else network_for(spec.model, data)
+    if initial is not None:
+        load_initial(model, initial)
     model = model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = optimizer_of(model.parameters(), training)
     sums = torch.zeros(2 + len(term_names(spec.distillation)), dtype=torch.float64, device=device)
@@ -162,9 +211,12 @@ def new_student(
         optimizer=optimizer,
         sums=sums,
         background=background,
+        average=copy.deepcopy(model).eval().requires_grad_(False) if training.ema_decay is not None else None,
     )
     if saved is not None:
         model.load_state_dict(saved.model)
+        if student.average is not None:
+            student.average.load_state_dict(saved.average)
         optimizer.load_state_dict(dict(saved.optimizer))
         student.sums.copy_(saved.sums)
         student.step = saved.step

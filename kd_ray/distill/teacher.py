@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from kd_ray.distill.evaluate import predict
+from kd_ray.distill.mixing import mixed
 from kd_ray.distill.objectives import ClassStatistics
 from kd_ray.distill.objectives.reliability import class_statistics
 from kd_ray.distill.stream import Batch, Draw, Inputs, Resident, augmented, num_views, view_numbers, views_of
@@ -134,7 +135,10 @@ class ShuffledTeacher(Teacher):
         samples_B = self._other_N[batch.samples_B]
         chosen_B = samples_B.to(batch.labels_B.device)
         inputs = augmented(self._split, chosen_B, batch.views_B3.to(chosen_B.device))
-        return self._teacher.logits(Batch(inputs, self._split.labels_N[chosen_B], samples_B, batch.views_B3))
+        if batch.mix is not None:
+            assert isinstance(inputs, Tensor)
+            inputs = mixed(inputs, batch.mix)
+        return self._teacher.logits(Batch(inputs, self._split.labels_N[chosen_B], samples_B, batch.views_B3, batch.mix))
 
     def finish(self) -> None:
         """Like the other teacher's."""
@@ -200,7 +204,7 @@ class TabledTeacher(Teacher):
     def logits(self, batch: Batch) -> Tensor:
         """Looked up; from the network where the table does not hold."""
         pairs_B = self._pairs(batch.samples_B, batch.views_B3)
-        if not (self._holds and self._table.has(pairs_B)):
+        if batch.mix is not None or not (self._holds and self._table.has(pairs_B)):
             return super().logits(batch)
         return torch.from_numpy(self._table.take(pairs_B)).float().to(batch.labels_B.device, non_blocking=True)
 

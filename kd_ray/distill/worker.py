@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from kd_ray.distill.background import background_of, teacher_for
 from kd_ray.distill.checkpoint import decode, encode, from_weights, to_weights
@@ -19,8 +19,9 @@ from kd_ray.distill.device import device_of, make_deterministic, name_of, named
 from kd_ray.distill.evaluate import evaluate
 from kd_ray.distill.fit import fit
 from kd_ray.distill.loaded import LoadedData, load_data
+from kd_ray.distill.loading import Loader
 from kd_ray.distill.objectives.imported import distribution_of
-from kd_ray.distill.stream import ResidentData, num_views
+from kd_ray.distill.stream import ENDLESS, ResidentData, num_views
 from kd_ray.distill.student import Student, network_for, new_student, source_of_logits
 from kd_ray.distill.teacher import TabledTeacher, Teacher
 from kd_ray.distill.training import FitProgress, LoadState, OnFailure, PackTraining, TrialResult, TrialTraining
@@ -86,7 +87,7 @@ class _Training:
             spec=student.spec,
             step=lambda: student.step,
             state=lambda: encode(student.state()),
-            finish=functools.partial(self._result, student.spec, student.model, student),
+            finish=functools.partial(self._result, student.spec, student.result, student),
         )
 
     def _result(self, spec: TrialSpec, model: nn.Module, student: Student | None = None) -> TrialResult:
@@ -146,15 +147,22 @@ class Worker:
                     continue
                 background = None
                 if spec.teacher and spec.distillation:
-                    teacher = self.teacher(spec.teacher.trial_id, data, spec.training.augmentation, spec.teacher_logits)
+                    teacher = self.teacher(
+                        spec.teacher.trial_id,
+                        data,
+                        spec.training.augmentation,
+                        spec.teacher_logits,
+                        tabled=not spec.training.mixes,
+                    )
                     background = background_of(spec.distillation, teacher, data.resident)
                     source = source_of_logits(spec)
                     if source and source not in training.teachers:
                         training.teachers[source] = teacher_for(spec, teacher, data.resident.train)
                 saved = load_state(spec, decode)
+                initial = self._initial(spec) if spec.initial_weights and saved is None else None
                 build = functools.partial(self._network, spec, data)
                 training.students.append(
-                    new_student(spec, spec.training, data.resident, self.device, saved, background, build)
+                    new_student(spec, spec.training, data.resident, self.device, saved, background, build, initial)
                 )
             except Exception as error:  # noqa: BLE001 (each trial fails alone; the pack knows what to make of it)
                 on_failure(spec, named(error))
@@ -165,16 +173,29 @@ class Worker:
 
         def load() -> LoadedData:
             placement = self.placement
-            data = load_data(dataset, Path(placement.data_root), self.device, processes=placement.cpus_per_pack)
+            data = load_data(
+                dataset,
+                Path(placement.data_root),
+                self.device,
+                processes=placement.cpus_per_pack,
+                resident_gb=placement.resident_gb,
+                loader=Loader(threads=placement.loader_threads),
+            )
             write_samples(self.store, data.dataset_id, data.samples)
             return data
 
         return _remember(self._data, content_hash(dataset), load, keep=_KEPT_DATASETS)
 
     def teacher(
-        self, trial_id: str, data: LoadedData, augmentation: Augmentation, precision: LogitPrecision = "fp32"
+        self,
+        trial_id: str,
+        data: LoadedData,
+        augmentation: Augmentation,
+        precision: LogitPrecision = "fp32",
+        *,
+        tabled: bool = True,
     ) -> Teacher:
-        """The committed teacher, ready to teach, with a table of its logits where they fit.
+        """The committed teacher, ready to teach, with a table of its logits where they fit, unless it is of no use.
 
         Raises:
             LostTeacherError: it is not complete, or its record or weights are damaged.
@@ -183,9 +204,11 @@ class Worker:
         def load() -> Teacher:
             record, weights = self._committed(trial_id)
             model = self._build(record.spec, weights, record.weights_key, data).eval().requires_grad_(False)
+            if not tabled or augmentation in ENDLESS:
+                return Teacher(model, precision=precision)
             return self._with_table(model, trial_id, record.weights_sha256, data, augmentation, precision)
 
-        name = f"{trial_id} {data.dataset_id} {augmentation} {precision}"
+        name = f"{trial_id} {data.dataset_id} {augmentation} {precision} {tabled}"
         return _remember(self._teachers, name, load, keep=_KEPT_TEACHERS)
 
     def _committed(self, trial_id: str) -> tuple[Record, bytes]:
@@ -259,6 +282,16 @@ class Worker:
         Raises:
             TrialError: the weights do not fit the model.
         """
+        key, weights = self._given_bytes(spec)
+        return self._build(spec, weights, key, data).eval()
+
+    def _initial(self, spec: TrialSpec) -> dict[str, Tensor]:
+        """The weights that training starts from."""
+        key, weights = self._given_bytes(spec)
+        return from_weights(weights, source=key)
+
+    def _given_bytes(self, spec: TrialSpec) -> tuple[str, bytes]:
+        """Key and content of the file that `spec.initial_weights` names."""
         assert spec.initial_weights is not None
         key = given_weights_key(spec.initial_weights)
         weights = self.store.get(key)
@@ -266,7 +299,7 @@ class Worker:
             raise CorruptObjectError(
                 f"store {self.store.url}: {key!r} does not hold the given weights {spec.initial_weights}"
             )
-        return self._build(spec, weights, key, data).eval()
+        return key, weights
 
     def _build(self, spec: TrialSpec, weights: bytes, source: str, data: LoadedData) -> nn.Module:
         model = self._network(_as_built(spec), data)

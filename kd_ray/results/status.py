@@ -3,7 +3,7 @@
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from kd_ray.results.repair import set_aside_of
 from kd_ray.results.store import Store, record_key
 from kd_ray.sweep.architectures import is_text_model
 from kd_ray.sweep.encoders import TOKENIZER_OF, check_encoder, read_encoder, tokenizer_version
+from kd_ray.sweep.initial import field_of, pretrained_files
 from kd_ray.sweep.load import SweepFile
 from kd_ray.sweep.plan import Pack, PlannedTrial, expand, make_packs
 from kd_ray.sweep.spec import Role, TrialState
@@ -59,6 +60,8 @@ class Plan:
     """Complete trials that the sweep of this name asked for before and does not ask for now."""
     advice: str | None
     """What a measurement says about `training.execution`, where there is one."""
+    weights: Mapping[str, str] = field(default_factory=dict)
+    """SHA-256 of the weights that the sweep gives, by path."""
 
     def counts(self) -> dict[str, int]:
         """Trials by state."""
@@ -123,7 +126,14 @@ def plan(
     Raises:
         SweepError: given weights cannot be read, or a cell of the grid is not valid.
     """
-    planned = expand(file, lambda path: (weights or {}).get(path) or input_digest(path, file))
+    digests: dict[str, str] = {}
+
+    def digest(name: str) -> str:
+        if name not in digests:
+            digests[name] = (weights or {}).get(name) or input_digest(name, file)
+        return digests[name]
+
+    planned = expand(file, digest)
     if not weights:
         # A sweep that goes on has been checked, and its folders may be elsewhere.
         _check_encoders(file, planned)
@@ -143,6 +153,7 @@ def plan(
         store=store.url if store else "",
         trials=views,
         planned=planned,
+        weights=digests,
         packs=make_packs(planned, pack_size=pack_size, done=idle),
         advice=probe.advice() if probe else None,
         num_dropped=sum(statuses[trial_id].state is TrialState.COMPLETE for trial_id in dropped),
@@ -169,7 +180,7 @@ def input_digest(name: str, file: SweepFile) -> str:
             return read_encoder(name, root).version
     except DataError as error:
         raise SweepError(f"{file.source}: {error}") from error
-    return file_digest(name, file.source)
+    return file_digest(name, file)
 
 
 def _check_encoders(file: SweepFile, planned: Sequence[PlannedTrial]) -> None:
@@ -190,7 +201,7 @@ def _check_encoders(file: SweepFile, planned: Sequence[PlannedTrial]) -> None:
             ) from error
 
 
-def file_digest(path: str, source: str) -> str:
+def file_digest(path: str, file: SweepFile) -> str:
     """SHA-256 of a given weights file.
 
     Raises:
@@ -200,7 +211,9 @@ def file_digest(path: str, source: str) -> str:
         with Path(path).expanduser().open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
-        raise SweepError(f"{source}: teacher.weights: cannot read {path!r}: {error.strerror}") from error
+        advice = "; `kd-ray launch` lets the library fetch it" if path in pretrained_files(file) else ""
+        where = f"{file.source}: {field_of(file, path)}"
+        raise SweepError(f"{where}: cannot read {path!r}: {error.strerror}{advice}") from error
 
 
 def sweep_status(store: Store, sweep: str) -> SweepStatus:

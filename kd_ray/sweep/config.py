@@ -9,10 +9,10 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Discriminator, Field, JsonValue, PositiveFloat, PositiveInt, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
-from kd_ray.sweep.architectures import ARCHITECTURES, ModelName, is_text_model, modality_of
+from kd_ray.sweep.architectures import ARCHITECTURES, ModelName, is_text_model, library_of, modality_of
 from kd_ray.sweep.classification import Modality
 from kd_ray.sweep.datasets import CelebaDataset, Dataset, HatexplainDataset
-from kd_ray.sweep.distillation import OBJECTIVES, Distillation, GroupDistillation, TopKDistillation
+from kd_ray.sweep.distillation import OBJECTIVES, SMOOTHED, Distillation, GroupDistillation, TopKDistillation
 from kd_ray.sweep.fields import Added, Config, Seed, refuse
 
 
@@ -125,7 +125,7 @@ Schedule = Annotated[ConstantSchedule | StepSchedule | CosineSchedule | LinearSc
 """How the learning rate moves, told apart by `name`."""
 
 
-Augmentation = Literal["none", "flip", "crop_flip"]
+Augmentation = Literal["none", "flip", "crop_flip", "resized_crop", "randaugment"]
 
 
 Execution = Literal["loop", "grouped"]
@@ -143,7 +143,9 @@ class Training(Config):
     schedule: Schedule
     """The learning-rate schedule."""
     augmentation: Augmentation = "none"
-    """`flip`: horizontal, p = 0.5; `crop_flip`: also 4 pixels of zero padding and a random crop back to the size."""
+    """`flip`: horizontal, p = 0.5; `crop_flip`: also 4 pixels of zero padding and a random crop back to the size; `resized_crop`: a part
+    of 8 to 100 % of the original image, at 3:4 to 4:3, resized to the size, and flip; `randaugment`: then two operations of RandAugment
+    at strength 9 of 30. The last two have endless views, so a teacher runs for every batch."""
     execution: Execution = "loop"
     """How the students of a pack train: `loop`, one after another on each batch, with the same bits in any company; or `grouped`, as one
     network with their channels side by side, which is faster for LeNet-5 on the CPU and whose last bits follow the company."""
@@ -154,6 +156,29 @@ class Training(Config):
     """Let `torch.compile` fuse the student's operations, on a GPU into CUDA graphs. The first step takes seconds, and a C++ compiler."""
     clip_norm: Annotated[PositiveFloat | None, Added(None)] = None
     """Largest Euclidean norm of the gradient of all weights together; a longer one is scaled down to it. Left out, none is."""
+    label_smoothing: Annotated[float, Field(ge=0, lt=1), Added(0.0)] = 0.0
+    """Share of each hard label that is spread evenly over all classes (Szegedy et al. 2016); with objective `kd` in its cross-entropy."""
+    mixup: Annotated[float, Field(ge=0, le=1), Added(0.0)] = 0.0
+    """α of Beta(α, α), from which each batch's share of the partner image is drawn (Zhang et al. 2018); 0 is off. The teacher sees the same
+    mix, and runs for every batch."""
+    cutmix: Annotated[float, Field(ge=0, le=1), Added(0.0)] = 0.0
+    """The same for a rectangle cut from the partner (Yun et al. 2019). With both, each batch takes one of them, with p = 0.5 each."""
+    ema_decay: Annotated[float | None, Field(gt=0, lt=1), Added(None)] = None
+    """d of an average of the weights, e ← d · e + (1 − d) · w after every step, from the initial weights on and with the statistics of
+    normalisation. It is what is validated, tested and kept; left out, the weights themselves are."""
+
+    @property
+    def mixes(self) -> bool:
+        """Whether images are mixed with one another."""
+        return self.mixup > 0 or self.cutmix > 0
+
+    @model_validator(mode="after")
+    def _group_is_plain(self) -> Self:
+        if self.execution == "grouped":
+            for name in ("label_smoothing", "mixup", "cutmix", "ema_decay"):
+                if getattr(self, name):
+                    raise refuse(name, f"is not known to execution: grouped; use loop, got {getattr(self, name)}")
+        return self
 
     @model_validator(mode="after")
     def _schedule_fits_epochs(self) -> Self:
@@ -176,6 +201,11 @@ class Training(Config):
 
 Layers = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
 """Numbers of layers, counted from 0."""
+PRETRAINED = "pretrained"
+"""In the place of a path of weights: those that the library of the network publishes, or that its folder holds."""
+INIT_WORDS = (PRETRAINED, "random", "teacher")
+"""What may stand there and is no path."""
+Init = Annotated[str, Field(min_length=1)]
 
 
 class TrainedTeacher(Config):
@@ -183,12 +213,12 @@ class TrainedTeacher(Config):
 
     model: ModelName
     """Architecture."""
-    init: Literal["pretrained", "random"] | None = None
-    """Of `hf:` models: `pretrained`, the default, the weights of the folder under a new head; or `random`."""
-    layers: Layers | None = None
-    """Of `hf:` models: which of their layers there are; left out, all."""
     training: Training | None = None
     """Its own training settings; left out, it trains as the students do."""
+    init: Init | None = None
+    """Weights to start from, as `student.init`, but for `teacher`."""
+    layers: Layers | None = None
+    """Of `hf:` models: which of their layers there are; left out, all."""
     seed: Literal["paired"] | Annotated[tuple[Seed, ...], Field(min_length=1)] = "paired"
     """`paired`: student seed s learns from teacher seed s; a list: every student learns from each of these teachers."""
 
@@ -205,7 +235,7 @@ class GivenTeacher(Config):
     model: ModelName
     """Architecture."""
     weights: Annotated[str, Field(min_length=1)]
-    """Path of a `.safetensors` file or of a PyTorch checkpoint (read with `weights_only=True`)."""
+    """Path of a `.safetensors` file or of a PyTorch checkpoint (read with `weights_only=True`), or `pretrained`."""
 
 
 def teacher_kind(value: Any) -> str:
@@ -225,9 +255,11 @@ class Student(Config):
 
     model: ModelName
     """Architecture."""
-    init: Literal["pretrained", "random", "teacher"] | None = None
-    """Of `hf:` models: `pretrained`, the default, the weights of the folder under a new head; `random`; or `teacher`, the weights of the
-    trained teacher of the same model, its head included, for scratch students too."""
+    init: Init | None = None
+    """Weights to start from: path of a `.safetensors` file or of a PyTorch checkpoint, or `pretrained`, for a network of timm or
+    torchvision: the weights that this library publishes, which a launch lets it fetch. A head for another number of classes is drawn from
+    the seed; left out, everything is. Of `hf:` models: `pretrained`, the default, the weights of the folder under a new head; `random`; or
+    `teacher`, the weights of the trained teacher of the same model, its head included, for scratch students too."""
     layers: Layers | None = None
     """Of `hf:` models: which of their layers there are, as in [0, 2, 4]; left out, all. With `init: teacher`, the teacher's."""
 
@@ -282,8 +314,19 @@ class Placement(Config):
     view_table_gb: Annotated[float, Field(ge=0)] = 4.0
     """Most disk space, on each node, for one teacher's logits of the augmented views, in GB; where it does not do, as with 0, the teacher
     runs for every batch. Results are the same."""
+    resident_gb: Annotated[float, Field(ge=0)] = 16.0
+    """Most memory for the images of one data set, in GB; images in files of their own that would take more are decoded for every batch.
+    Results are the same."""
+    loader_threads: PositiveInt = 2
+    """Threads of one pack that decode images ahead of training, where these are not in memory or have endless views. Results are the
+    same."""
     max_retries: Annotated[int, Field(ge=0)] = 2
     """How often a pack whose worker died is started again within one launch."""
+
+    @property
+    def resident_bytes(self) -> int:
+        """`resident_gb` in bytes."""
+        return int(self.resident_gb * 1e9)
 
     def of(self, *, is_teacher: bool) -> "Placement":
         """Of a pack with a teacher, or of one with students."""
@@ -324,11 +367,28 @@ class Sweep(Config):
         _check_features(self)
         _check_models(self)
         _check_objective(self)
+        _check_initial(self)
         if self.distillation is None and not self.baselines:
             raise refuse("baselines", "nothing to train: give teacher and distillation, or baselines: [scratch]")
         if len(set(self.baselines)) != len(self.baselines):
             raise refuse("baselines", f"repeats a value: {list(self.baselines)}")
         return self
+
+
+def _check_initial(sweep: Sweep) -> None:
+    """Refuse pretrained weights of a network that no library publishes."""
+    teacher = sweep.teacher
+    wanted = {"student.init": (sweep.student.model, sweep.student.init)}
+    if isinstance(teacher, GivenTeacher):
+        wanted["teacher.weights"] = (teacher.model, teacher.weights)
+    elif teacher is not None:
+        wanted["teacher.init"] = (teacher.model, teacher.init)
+    for field, (model, value) in wanted.items():
+        if value == PRETRAINED and library_of(model) is None:
+            raise refuse(
+                field,
+                f"no library publishes weights of {model}; give the path of a file, or a timm: or torchvision: network",
+            )
 
 
 def _check_features(sweep: Sweep) -> None:
@@ -362,8 +422,8 @@ def _check_models(sweep: Sweep) -> None:
         name = network.model
         known, size = ARCHITECTURES.get(name), sweep.dataset.image_size
         _check_modality(user, name, sweep.dataset)
-        if not is_text_model(name) and not isinstance(network, GivenTeacher):
-            _check_no_encoder(user, network)
+        if not isinstance(network, GivenTeacher):
+            _check_beginning(user, network)
         if known and size is not None and size < known.min_image_size:
             least = known.min_image_size
             raise refuse(
@@ -395,10 +455,21 @@ def _check_modality(user: str, name: str, dataset: Dataset) -> None:
         raise refuse(f"{user}.model", message)
 
 
-def _check_no_encoder(user: str, network: Student | TrainedTeacher) -> None:
-    for field in ("init", "layers"):
-        if getattr(network, field) is not None:
-            raise refuse(f"{user}.{field}", f"has no effect with {network.model}; it is for hf:NAME")
+def _check_beginning(user: str, network: Student | TrainedTeacher) -> None:
+    """Refuse beginnings that this kind of network cannot have."""
+    name, init = network.model, network.init
+    if is_text_model(name):
+        words = INIT_WORDS if user == "student" else INIT_WORDS[:2]
+        if init is not None and init not in words:
+            message = f"must be one of {', '.join(words)} for {name}, whose weights are in its folder, got {init!r}"
+            raise refuse(f"{user}.init", message)
+        return
+    if network.layers is not None:
+        raise refuse(f"{user}.layers", f"has no effect with {name}; it is for hf:NAME")
+    if init in INIT_WORDS[1:]:
+        raise refuse(
+            f"{user}.init", f"{init} is for hf:NAME; for {name}, a path of weights or pretrained, or leave it out"
+        )
 
 
 def _check_no_images(where: str, training: Training, modality: Modality) -> None:
@@ -406,6 +477,8 @@ def _check_no_images(where: str, training: Training, modality: Modality) -> None
     words = {"images": "images", "rows": "rows of numbers", "texts": "texts"}[modality]
     if training.augmentation != "none":
         raise refuse(f"{where}.augmentation", f"{training.augmentation} is for images; {words} have none")
+    if training.mixes:
+        raise refuse(f"{where}.{'mixup' if training.mixup else 'cutmix'}", f"is for images; {words} have none")
     if training.compile and modality == "texts":
         raise refuse(f"{where}.compile", "is for inputs of one shape; texts have many lengths")
 
@@ -463,6 +536,9 @@ def _check_objective(sweep: Sweep) -> None:
     if isinstance(settings, GroupDistillation) and settings.feature not in valid:
         choices = f"valid: {', '.join(valid) or 'none'}, got {settings.feature!r}"
         raise refuse("distillation.feature", f"is not a sensitive feature of {sweep.dataset.name}; {choices}")
+    if sweep.training.label_smoothing and not isinstance(settings, SMOOTHED):
+        message = f"objective {name} makes its own use of labels; valid with kd and kd_shuffled"
+        raise refuse("training.label_smoothing", f"{message}, got {sweep.training.label_smoothing}")
     if name == "ltkd" and sweep.dataset.num_classes < 3:
         raise refuse("distillation.objective", f"ltkd needs at least 3 classes, got {sweep.dataset.num_classes}")
 

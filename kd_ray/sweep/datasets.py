@@ -156,7 +156,7 @@ class TinyImagenetDataset(RandomValidation):
 
 
 class ImagenetDataset(RandomValidation):
-    """ImageNet-1k, or other images in its layout, kept in memory at a chosen size: `<data_root>/<folder>/{train,val}/<class>/<file>`.
+    """ImageNet-1k, or other images in its layout, in memory or streamed: `<data_root>/<folder>/{train,val}/<class>/<file>`.
 
     The validation images are the test split.
     """
@@ -169,7 +169,8 @@ class ImagenetDataset(RandomValidation):
     num_classes: Annotated[int, Field(ge=2)] = 1000
     """Folders of `train`; another number than 1000 for other sets."""
     size: Side = 64
-    """Side of the images in pixels. All of ImageNet-1k takes 1.33 million · 3 · size² bytes: 16 GB at 64, 200 GB at 224."""
+    """Side of the images in pixels. All of ImageNet-1k takes 1.33 million · 3 · size² bytes: 16 GB at 64, 200 GB at 224, which
+    is more than `placement.resident_gb`, so it is streamed."""
     version: Fingerprint = "original"
     """`original` (1,281,167 and 50,000 images in 1,000 classes), or the fingerprint of what is there."""
     normalization: Literal["imagenet", "half"] = "imagenet"

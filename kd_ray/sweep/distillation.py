@@ -291,3 +291,5 @@ OBJECTIVES: dict[str, type[_Objective]] = {
     get_args(member)[1].tag: get_args(member)[0] for member in get_args(get_args(Distillation)[0])
 }
 """Settings of each objective by its name; `imported` stands for every import path."""
+SMOOTHED = (KnowledgeDistillation, ShuffledDistillation)
+"""Settings of the objectives in whose cross-entropy `training.label_smoothing` has a place."""

@@ -17,6 +17,7 @@ from kd_ray.sweep.axes import AXIS_PATHS, OBJECTIVE_PATH, Entry, axis_path
 from kd_ray.sweep.config import GivenTeacher, Student, Sweep, TrainedTeacher
 from kd_ray.sweep.datasets import HatexplainDataset
 from kd_ray.sweep.encoders import TOKENIZER_OF
+from kd_ray.sweep.initial import initial_files
 from kd_ray.sweep.load import SweepFile
 from kd_ray.sweep.spec import Encoder, Role, TeacherRef, TrialSpec, content_hash
 
@@ -112,15 +113,17 @@ def _cell_trials(
     refs = {key: TeacherRef(trial_id=key, model=spec.model, seed=spec.seed) for key, spec in distinct.items()}
     for spec in distinct.values():
         yield planned(spec)
+    digest = _initial_digest(sweep, "student.init", weights_digest)
+    encoder = _encoder(sweep.student, weights_digest)
     for seed in seeds:
         if "scratch" in sweep.baselines:
             # It starts from what its teacher learned; one that starts anew has none.
             start = refs[teachers[seed][0].trial_id] if sweep.student.init == "teacher" else None
-            yield planned(_student(sweep, Role.SCRATCH, seed, weights_digest, start))
+            yield planned(_student(sweep, Role.SCRATCH, seed, digest, encoder, start))
         for teacher in teachers.get(seed, ()):
-            yield planned(_student(sweep, Role.DISTILLED, seed, weights_digest, refs[teacher.trial_id]))
+            yield planned(_student(sweep, Role.DISTILLED, seed, digest, encoder, refs[teacher.trial_id]))
         if sweep.distillation is not None and not learns:
-            yield planned(_student(sweep, Role.DISTILLED, seed, weights_digest))
+            yield planned(_student(sweep, Role.DISTILLED, seed, digest, encoder))
 
 
 def _with_tokenizer(sweep: Sweep, digest: WeightsDigest) -> Sweep:
@@ -132,17 +135,16 @@ def _with_tokenizer(sweep: Sweep, digest: WeightsDigest) -> Sweep:
     return sweep.model_copy(update={"dataset": filled})
 
 
-def encoder_names(planned: Iterable[PlannedTrial]) -> set[str]:
-    """What `WeightsDigest` was asked for beside files: networks of texts, and tokenizers."""
-    specs = [trial.spec for trial in planned]
-    tokenizers = {spec.dataset.tokenizer for spec in specs if isinstance(spec.dataset, HatexplainDataset)}
-    return {spec.model for spec in specs if spec.encoder} | {f"{TOKENIZER_OF}{name}" for name in tokenizers}
+def is_file(name: str) -> bool:
+    """Whether what `WeightsDigest` was asked for is a file of weights; the others are networks of texts, and tokenizers."""
+    return not is_text_model(name) and not name.startswith(TOKENIZER_OF)
 
 
 def _encoder(network: Student | TrainedTeacher | GivenTeacher, digest: WeightsDigest) -> Encoder | None:
     if not is_text_model(network.model):
         return None
-    init = "random" if isinstance(network, GivenTeacher) else network.init or "pretrained"
+    # Which words there are was checked with the sweep.
+    init: Any = "random" if isinstance(network, GivenTeacher) else network.init or "pretrained"
     layers = None if isinstance(network, GivenTeacher) else network.layers
     return Encoder(version=digest(network.model), init=init, layers=layers)
 
@@ -152,7 +154,7 @@ def _teachers(sweep: Sweep, seeds: tuple[int, ...], weights_digest: WeightsDiges
     teacher = sweep.teacher
     assert teacher is not None
     if isinstance(teacher, GivenTeacher):
-        digest = weights_digest(teacher.weights)
+        digest = weights_digest(initial_files(sweep)["teacher.weights"][1])
         given = TrialSpec(
             role=Role.TEACHER,
             dataset=sweep.dataset,
@@ -165,10 +167,17 @@ def _teachers(sweep: Sweep, seeds: tuple[int, ...], weights_digest: WeightsDiges
         return dict.fromkeys(seeds, (given,))
     training = teacher.training or sweep.training
     encoder = _encoder(teacher, weights_digest)
+    initial = _initial_digest(sweep, "teacher.init", weights_digest)
 
     def trained(seed: int) -> TrialSpec:
         return TrialSpec(
-            role=Role.TEACHER, dataset=sweep.dataset, model=teacher.model, encoder=encoder, training=training, seed=seed
+            role=Role.TEACHER,
+            dataset=sweep.dataset,
+            model=teacher.model,
+            initial_weights=initial,
+            encoder=encoder,
+            training=training,
+            seed=seed,
         )
 
     if teacher.seed == "paired":
@@ -177,14 +186,26 @@ def _teachers(sweep: Sweep, seeds: tuple[int, ...], weights_digest: WeightsDiges
     return dict.fromkeys(seeds, fixed)
 
 
+def _initial_digest(sweep: Sweep, field: str, weights_digest: WeightsDigest) -> str | None:
+    """Of the weights that this field starts from, if it names any."""
+    found = initial_files(sweep).get(field)
+    return weights_digest(found[1]) if found else None
+
+
 def _student(
-    sweep: Sweep, role: Role, seed: int, digest: WeightsDigest, teacher: TeacherRef | None = None
+    sweep: Sweep,
+    role: Role,
+    seed: int,
+    digest: str | None,
+    encoder: Encoder | None,
+    teacher: TeacherRef | None = None,
 ) -> TrialSpec:
     return TrialSpec(
         role=role,
         dataset=sweep.dataset,
         model=sweep.student.model,
-        encoder=_encoder(sweep.student, digest),
+        initial_weights=digest,
+        encoder=encoder,
         training=sweep.training,
         distillation=sweep.distillation if role is Role.DISTILLED else None,
         teacher=teacher,

@@ -97,7 +97,7 @@ class TrialSpec(Config):
     dataset: Dataset
     model: ModelName
     initial_weights: Sha256 | None = None
-    """SHA-256 of the given weights file; none for a seeded random initialisation."""
+    """SHA-256 of the given weights file, which training starts from, if there is any; none for a seeded random initialisation."""
     encoder: Annotated[Encoder | None, Added(None)] = None
     """For `hf:` models."""
     training: Training | None

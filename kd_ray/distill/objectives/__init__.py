@@ -15,6 +15,7 @@ from kd_ray.distill.objectives.loss import Background, ClassStatistics, Context,
 from kd_ray.distill.objectives.reliability import ada_alpha_loss, ada_margin_loss, iad_loss
 from kd_ray.distill.objectives.targets import kd_pt_loss, kd_sim_loss, kd_topk_loss, standardized_loss
 from kd_ray.sweep.distillation import (
+    SMOOTHED,
     AdaAlpha,
     AdaMargin,
     DecoupledDistillation,
@@ -76,21 +77,26 @@ def student_loss(
     labels_B: Tensor,
     settings: Distillation | None,
     context: Context | None = None,
+    *,
+    smoothing: float = 0.0,
 ) -> Loss:
-    """The loss a trial's settings ask for: cross-entropy without any, else its objective.
+    """The loss a trial's settings ask for: cross-entropy without any, else its objective; `smoothing` is that of the hard labels.
 
     Raises:
-        ValueError: the objective needs a teacher's logits, or a context, that are not there.
+        ValueError: the objective needs a teacher's logits, or a context, that are not there, or has no place for smoothed labels.
     """
     if settings is None:
-        return scratch_loss(student_BC, labels_B)
+        return scratch_loss(student_BC, labels_B, smoothing=smoothing)
+    if smoothing and not isinstance(settings, SMOOTHED):
+        raise ValueError(f"objective {settings.objective} has no place for smoothed labels")
     if isinstance(settings, LabelSmoothing):
         return label_smoothing_loss(student_BC, labels_B, settings)
     if teacher_BC is None:
         raise ValueError(f"objective {settings.objective} needs the teacher's logits")
     if context is None and isinstance(settings, NEED_CONTEXT):
         raise ValueError(f"objective {settings.objective} needs a context")
-    return _TAUGHT[type(settings)](student_BC, teacher_BC, labels_B, settings, context)
+    own = {"smoothing": smoothing} if isinstance(settings, SMOOTHED) else {}
+    return _TAUGHT[type(settings)](student_BC, teacher_BC, labels_B, settings, context, **own)
 
 
 def term_names(settings: Distillation | None) -> tuple[str, ...]:

@@ -7,9 +7,9 @@ from kd_ray.distill.objectives.loss import Context, Loss, distillation_loss, mix
 from kd_ray.sweep.distillation import KnowledgeDistillation, LabelSmoothing, ShuffledDistillation
 
 
-def scratch_loss(student_BC: Tensor, labels_B: Tensor) -> Loss:
-    """Cross-entropy with the hard labels."""
-    cross_entropy = functional.cross_entropy(student_BC, labels_B)
+def scratch_loss(student_BC: Tensor, labels_B: Tensor, *, smoothing: float = 0.0) -> Loss:
+    """Cross-entropy with the hard labels, or with those of which `smoothing` is spread evenly over all classes."""
+    cross_entropy = functional.cross_entropy(student_BC, labels_B, label_smoothing=smoothing)
     return Loss(total=cross_entropy, terms={"cross_entropy": cross_entropy})
 
 
@@ -19,8 +19,10 @@ def kd_loss(
     labels_B: Tensor,
     settings: KnowledgeDistillation | ShuffledDistillation,
     context: Context | None = None,
+    *,
+    smoothing: float = 0.0,
 ) -> Loss:
-    """alpha · [T²] · L_distill + (1 − alpha) · cross-entropy at T = 1.
+    """alpha · [T²] · L_distill + (1 − alpha) · cross-entropy at T = 1, its labels smoothed or not.
 
     alpha weighs the distillation term, as in Mohammadshahi & Ioannou 2025. With T² the gradient of the soft term tends to the difference of
     the centred logits as T grows; without it, it falls like 1 / T². For `kd_shuffled` the logits come from a `ShuffledTeacher`.
@@ -33,15 +35,23 @@ def kd_loss(
         alpha=settings.alpha,
         temperature=settings.temperature,
         t_squared=settings.t_squared,
+        smoothing=smoothing,
     )
 
 
 def kd_with_alpha(
-    student_BC: Tensor, teacher_BC: Tensor, labels_B: Tensor, *, alpha: float, temperature: float, t_squared: bool
+    student_BC: Tensor,
+    teacher_BC: Tensor,
+    labels_B: Tensor,
+    *,
+    alpha: float,
+    temperature: float,
+    t_squared: bool,
+    smoothing: float = 0.0,
 ) -> Loss:
     """Plain distillation with these numbers."""
     soft = distillation_loss(student_BC, teacher_BC, temperature=temperature)
-    hard = functional.cross_entropy(student_BC, labels_B)
+    hard = functional.cross_entropy(student_BC, labels_B, label_smoothing=smoothing)
     total = mixture(hard, soft, alpha=alpha, temperature=temperature, t_squared=t_squared)
     return Loss(total=total, terms={"cross_entropy": hard, "distillation": soft})
 

@@ -8,7 +8,7 @@ from PIL import Image
 from torchvision.datasets import CelebA
 
 from kd_ray.data import celeba
-from kd_ray.data.prepared import decode
+from kd_ray.data.decoding import decode
 from kd_ray.errors import DataError
 from kd_ray.sweep.datasets import CELEBA_ATTRIBUTES
 from tests.datasets import write_celeba

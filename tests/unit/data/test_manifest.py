@@ -17,8 +17,8 @@ from pyarrow import parquet
 from pydantic import TypeAdapter, ValidationError
 
 from kd_ray.data import manifest
+from kd_ray.data.decoding import decode
 from kd_ray.data.images import ImageData
-from kd_ray.data.prepared import decode
 from kd_ray.errors import DataError
 from kd_ray.groups import Groups
 from kd_ray.sweep.datasets import Bins, ManifestDataset

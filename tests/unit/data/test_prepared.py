@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kd_ray.data.prepared import MAX_PIXELS, decode, files_below, prepare
+from kd_ray.data.decoding import MAX_PIXELS, decode
+from kd_ray.data.prepared import files_below, prepare
 from kd_ray.errors import DataError
 from tests.datasets import encoded, pixels
 

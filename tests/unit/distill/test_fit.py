@@ -191,7 +191,7 @@ def test_training_equals_a_plain_loop_with_torch_schedulers(teachers: dict[str, 
     for epoch in range(3):
         assert spec.training
         draw = epoch_draw(len(DATA.train), spec.training.augmentation, seed=0, epoch=epoch)
-        for images, labels, _, _ in batches(DATA.train, draw, batch_size=spec.training.batch_size):
+        for images, labels, *_ in batches(DATA.train, draw, batch_size=spec.training.batch_size):
             optimizer.zero_grad()
             logits = other.model(images)
             p = nn.functional.softmax(teachers[TEACHER_ID].model(images) / 4, dim=1)

@@ -13,7 +13,10 @@ from kd_ray.sweep.distillation import KnowledgeDistillation
 from kd_ray.sweep.load import load_sweep, parse_dataset, parse_sweep
 from tests.fakes import SWEEP_YAML, make_sweep, plan_trials
 
-TRAINING_KEYS = "augmentation, batch_size, clip_norm, compile, epochs, execution, optimizer, precision, schedule"
+TRAINING_KEYS = (
+    "augmentation, batch_size, clip_norm, compile, cutmix, ema_decay, epochs, execution, label_smoothing, mixup, "
+    "optimizer, precision, schedule"
+)
 SWEEP_KEYS = "baselines, dataset, distillation, grid, intersections, name, placement, sensitive_features, student, teacher, training"
 MODELS = ", ".join(ARCHITECTURES) + ", mlp-WIDTHS (as in mlp-64-32), timm:NAME, torchvision:NAME or hf:NAME"
 STEP = "schedule: {name: step, milestones: [2]}"
