@@ -18,8 +18,10 @@ from kd_ray.sweep.distillation import OBJECTIVES
 from kd_ray.sweep.load import load_sweep
 from kd_ray.sweep.spec import TrialSpec
 from tests.datasets import (
+    write_bert,
     write_celeba,
     write_cifar100,
+    write_hatexplain,
     write_imagenet,
     write_svhn,
     write_tiny_imagenet,
@@ -45,10 +47,14 @@ SWEEPS = Path(__file__).resolve().parents[1] / "sweeps"
         ("imagenet", 1 + 5 + 5 * 12),
         ("utkface", 1 + 5 + 5 * 4),
         ("objectives", 1 + 3 + 3 * (2 * 14 + 1)),
+        ("hatexplain-gender", 5 + 5 + 5 * 13),
+        ("hatexplain-race", 5 + 5 + 5 * 13),
+        ("hatexplain-minilm", 1 + 2 + 2 * 3),
     ],
 )
-def test_sweep_file_passes_plan(name: str, num_trials: int) -> None:
-    file = load_sweep(SWEEPS / f"{name}.yaml")
+def test_sweep_file_passes_plan(name: str, num_trials: int, bert_root: Path) -> None:
+    folders = [f"placement.data_root={bert_root}", "dataset.max_length=16"] if name.startswith("hatexplain") else []
+    file = load_sweep(SWEEPS / f"{name}.yaml", folders)
     assert file.sweep.name == name
     planned = plan(file, None).planned
     assert len(planned) == num_trials
@@ -71,6 +77,8 @@ def test_every_sweep_file_is_tested() -> None:
         ("svhn", ("resnet56", "resnet20"), tuple(range(2, 11))),
         ("celeba", ("resnet50-imagenet", "resnet18-imagenet"), (*range(1, 11), 20, 30, 40)),
         ("imagenet", ("resnet50-imagenet", "resnet18-imagenet"), (*range(2, 11), 20, 30, 40)),
+        ("hatexplain-gender", ("hf:bert-base-uncased", "hf:distilbert-base-uncased"), (*range(1, 11), 20, 30, 40)),
+        ("hatexplain-race", ("hf:bert-base-uncased", "hf:distilbert-base-uncased"), (*range(1, 11), 20, 30, 40)),
     ],
 )
 def test_grid_and_pair_are_the_papers(name: str, models: tuple[str, str], temperatures: tuple[int, ...]) -> None:
@@ -79,6 +87,20 @@ def test_grid_and_pair_are_the_papers(name: str, models: tuple[str, str], temper
     assert (file.sweep.teacher.model, file.sweep.student.model) == models
     assert file.axes["temperature"] == temperatures
     assert len(file.axes["seed"]) == 5
+
+
+def _write_hatexplain_and_networks(root: Path) -> Path:
+    """Networks of 16 units per layer under the names that the sweep files give."""
+    write_hatexplain(root)
+    write_bert(root, "minilm", layers=6)
+    write_bert(root, "bert-base-uncased", layers=3)
+    return write_bert(root, "distilbert-base-uncased", kind="distilbert", layers=2)
+
+
+@pytest.fixture(scope="module")
+def bert_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("transformers", reason="the extra `text` is not installed")
+    return _write_hatexplain_and_networks(tmp_path_factory.mktemp("texts"))
 
 
 TINY_FORMS: dict[str, tuple[Callable[[Path], Path], list[str]]] = {
@@ -93,6 +115,12 @@ TINY_FORMS: dict[str, tuple[Callable[[Path], Path], list[str]]] = {
     "celeba": (write_celeba, ["dataset.size=33"]),
     "imagenet": (write_imagenet, ["dataset.num_classes=3", "dataset.size=33"]),
     "utkface": (write_utkface, ["dataset.size=16"]),
+    "hatexplain-gender": (
+        _write_hatexplain_and_networks,
+        ["dataset.max_length=16", "teacher.training=null"],
+    ),
+    "hatexplain-race": (_write_hatexplain_and_networks, ["dataset.max_length=16", "teacher.training=null"]),
+    "hatexplain-minilm": (_write_hatexplain_and_networks, ["dataset.max_length=16"]),
 }
 """Sweep file → how its data set is made, and what makes it small; the networks are those of the file."""
 

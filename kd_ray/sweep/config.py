@@ -353,7 +353,7 @@ def _check_modality(user: str, name: str, dataset: Dataset) -> None:
         )
         raise refuse(
             f"{user}.model",
-            f"{name} takes {takes}s, and a sample of {dataset.name} is a {dataset.MODALITY}; use {valid}",
+            f"{name} takes {takes}s, and {dataset.name} holds {dataset.MODALITY}s; use {valid}",
         )
 
 
