@@ -282,7 +282,12 @@ def write_bert(
     folder = root / "models" / name
     folder.mkdir(parents=True, exist_ok=True)
     vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
-    common = {"model_type": kind, "vocab_size": len(vocabulary), "max_position_embeddings": 32, "pad_token_id": 0}
+    common: dict[str, Any] = {
+        "model_type": kind,
+        "vocab_size": len(vocabulary),
+        "max_position_embeddings": 32,
+        "pad_token_id": 0,
+    }
     sizes: dict[str, Any] = {
         "bert": {"hidden_size": 16, "num_hidden_layers": layers, "num_attention_heads": 2, "intermediate_size": 32},
         "distilbert": {"dim": 16, "n_layers": layers, "n_heads": 2, "hidden_dim": 32},

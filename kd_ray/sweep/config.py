@@ -449,9 +449,7 @@ def _check_modality(user: str, name: str, dataset: Dataset) -> None:
             "texts": "hf:NAME",
         }[dataset.modality]
         words = {"images": "images", "rows": "rows of numbers", "texts": "texts"}
-        message = (
-            f"{name} takes {words[takes]}, and the samples of {dataset.name} are {words[dataset.modality]}; use {valid}"
-        )
+        message = f"{name} takes {words[takes]}, and {dataset.name} holds {words[dataset.modality]}; use {valid}"
         raise refuse(f"{user}.model", message)
 
 

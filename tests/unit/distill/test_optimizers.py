@@ -11,6 +11,7 @@ from kd_ray.distill.student import Student, learning_rate
 from kd_ray.distill.teacher import Teacher
 from kd_ray.models import build_model
 from kd_ray.seeding import stream_seed
+from kd_ray.sweep.spec import TrialSpec
 from tests.unit.distill.test_fit import (  # noqa: F401 (fixtures)
     DATA,
     _one_thread,
@@ -32,7 +33,7 @@ def _raise(student: Student, error: Exception) -> None:
     raise error
 
 
-def spec_of(name: str, temperature: float | None = 4.0):  # type: ignore[no-untyped-def]
+def spec_of(name: str, temperature: float | None = 4.0) -> TrialSpec:
     return make_spec(temperature, optimizer=SETTINGS[name], schedule=LINEAR, clip_norm=0.5)
 
 
@@ -53,7 +54,7 @@ def test_training_equals_a_plain_loop_of_torch(name: str) -> None:
     for _ in fit([student], {}, DATA, on_failure=_raise):
         pass
     torch.manual_seed(stream_seed(0, "init"))
-    model = build_model("lenet5", num_classes=3, image_size=16).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model = build_model("lenet5", num_classes=3, image_size=16).to(memory_format=torch.channels_last)
     settings = {key: value for key, value in SETTINGS[name].items() if key not in ("name", "lr")}
     kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[name]
     optimizer = kind(model.parameters(), lr=1.0, **settings)
@@ -63,7 +64,7 @@ def test_training_equals_a_plain_loop_of_torch(name: str) -> None:
         for batch in batches(DATA.train, draw, batch_size=16):
             optimizer.param_groups[0]["lr"] = learning_rate(spec.training, step, 5)
             optimizer.zero_grad()
-            nn.functional.cross_entropy(model(batch.inputs), batch.labels_B).backward()
+            nn.functional.cross_entropy(model(batch.inputs), batch.labels_B).backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(model.parameters(), 0.5)
             optimizer.step()
             step += 1
@@ -104,17 +105,24 @@ def test_clipping_bounds_a_step_of_sgd() -> None:
     students = [
         start(
             make_spec(
-                optimizer={"lr": 1.0, "momentum": 0.0}, schedule={"name": "constant"}, epochs=1, batch_size=70, **clip
+                optimizer={"lr": 1.0, "momentum": 0.0},
+                schedule={"name": "constant"},
+                epochs=1,
+                batch_size=70,
+                clip_norm=clip_norm,
             )
         )
-        for clip in ({"clip_norm": 0.01}, {})
+        for clip_norm in (0.01, None)
     ]
     steps = []
     for student in students:
         before = [parameter.detach().clone() for parameter in student.model.parameters()]
         for _ in fit([student], {}, DATA, on_failure=_raise):
             pass
-        moved = [float((after - each).norm()) for after, each in zip(student.model.parameters(), before, strict=True)]
+        moved = [
+            float((after.detach() - each).norm())
+            for after, each in zip(student.model.parameters(), before, strict=True)
+        ]
         steps.append(sum(distance**2 for distance in moved) ** 0.5)
     assert steps[0] == pytest.approx(0.01, rel=1e-3)
     assert steps[1] > 0.02
