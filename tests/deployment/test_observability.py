@@ -12,8 +12,9 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from kd_ray import telemetry
-from tests.processes import run_cli
-from tests.sweeps import write_tiny_sweep
+from kd_ray.cluster.launch import launch
+from kd_ray.results.store import Store
+from tests.sweeps import tiny_sweep, write_tiny_sweep
 
 ROOT = Path(__file__).resolve().parents[2]
 DASHBOARD = ROOT / "docker" / "grafana" / "kd_ray.json"
@@ -103,23 +104,16 @@ def test_every_line_of_the_drivers_log_is_json_with_sweep_and_trials(
 
 
 def test_a_worker_logs_each_trial_by_its_id_and_failures_with_their_cause(
-    tmp_path: Path, trifeature_root: Path
+    store: Store, trifeature_root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """In this process, as in one of Ray's, whose stderr is in Ray's log folder."""
-    file = write_tiny_sweep(tmp_path, trifeature_root, *SHORT, "training.optimizer.lr=1e30")
-    done = run_cli(
-        "launch",
-        str(file),
-        "--store",
-        str(tmp_path / "store"),
-        "--runner",
-        "local",
-        "--log-format",
-        "json",
-        cwd=tmp_path,
-    )
-    assert done.returncode == 1
-    lines = [json.loads(line) for line in done.stderr.splitlines()]
+    sweep = tiny_sweep(trifeature_root, *SHORT, "training.optimizer.lr=1e30")
+    try:
+        assert launch(sweep, store, runner="local", log_format="json").exit_code == 1
+    finally:
+        telemetry.log_as("text")
+        telemetry.work_on(sweep="")
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
     assert {line["sweep"] for line in lines} == {"tiny"}
     (complete,) = (line for line in lines if "is complete" in line["message"])
     assert complete["message"].startswith("teacher resnet20")
