@@ -128,17 +128,17 @@ def test_probe_measures_perceptrons_without_data(root: Path) -> None:
     [
         (
             "student.model=resnet20",
-            "student.model: resnet20 takes images, and the samples of adult are rows of numbers; use mlp-WIDTHS, as in mlp-64-32",
+            "student.model: resnet20 takes images, and adult holds rows of numbers; use mlp-WIDTHS, as in mlp-64-32",
         ),
         (
             "teacher.model='timm:resnet18'",
-            "teacher.model: timm:resnet18 takes images, and the samples of adult are rows",
+            "teacher.model: timm:resnet18 takes images, and adult holds rows",
         ),
         (
             "dataset={name: cifar10}",
-            "student.model: mlp-8 takes rows of numbers, and the samples of cifar10 are images; use a network for them",
+            "student.model: mlp-8 takes rows of numbers, and cifar10 holds images; use ",
         ),
-        ("training.augmentation=flip", "training.augmentation: flip is for images; rows of numbers take none"),
+        ("training.augmentation=flip", "training.augmentation: flip is for images; rows of numbers have none"),
         (
             "teacher.training={epochs: 1, batch_size: 4, augmentation: crop_flip, optimizer: {lr: 0.1}, schedule: {name: constant}}",
             "teacher.training.augmentation: crop_flip is for images",
@@ -146,7 +146,7 @@ def test_probe_measures_perceptrons_without_data(root: Path) -> None:
         ("training.execution=grouped", "training.execution: mlp-8 cannot be grouped; use loop, or one of lenet5"),
         ("dataset.normalization=imagenet", "dataset.normalization: unknown or without effect here"),
         ("dataset.age_edges=[60, 25]", "dataset.age_edges: must increase, got [60, 25]"),
-        ("student.model=mlp", "mlp-WIDTHS (as in mlp-64-32), timm:NAME or torchvision:NAME, got 'mlp'"),
+        ("student.model=mlp", "mlp-WIDTHS (as in mlp-64-32), timm:NAME, torchvision:NAME or hf:NAME, got 'mlp'"),
         (
             "sensitive_features=[color]",
             "'color' is not a sensitive feature of adult with target 'income'; valid: sex, race, age",

@@ -16,12 +16,12 @@ from typing import Any, Literal
 from kd_ray import telemetry
 from kd_ray.cluster.display import Display, QuietDisplay
 from kd_ray.cluster.following import BackgroundFold, Observers, Warnings
+from kd_ray.cluster.given import fetch_pretrained_files, given_weights
 from kd_ray.cluster.mirrors import MIRRORS, Mirroring, check_mirrors
 from kd_ray.cluster.queue import PackQueue
 from kd_ray.cluster.runner import Interrupts, Job, Runner, cpu_count, probe_students
 from kd_ray.cluster.telling import LogDisplay, Metered
 from kd_ray.data.load import load_dataset
-from kd_ray.data.rows import RowData
 from kd_ray.distill.samples import samples_of
 from kd_ray.errors import CorruptObjectError, DataError, InvalidInputError, StoreError, SweepError, TrialError
 from kd_ray.results import ledger
@@ -29,19 +29,18 @@ from kd_ray.results.manifest import read_manifest, write_manifest
 from kd_ray.results.probe import UNMEASURED, chosen_pack_size, read_probe, representative, write_probe
 from kd_ray.results.record import write_samples
 from kd_ray.results.repair import set_aside_trial, set_aside_trials, trial_damage
-from kd_ray.results.status import Plan, TrialView, count_states, file_digest, plan, planned_views
+from kd_ray.results.status import Plan, TrialView, count_states, plan, planned_views
 from kd_ray.results.store import Store, given_weights_key, sweep_key
 from kd_ray.results.tables import FoldReport, fold
-from kd_ray.sweep.architectures import is_text_model, library_of
+from kd_ray.sweep.architectures import library_of
 from kd_ray.sweep.axes import axis_path
 from kd_ray.sweep.config import INIT_WORDS, Placement
 from kd_ray.sweep.datasets import input_size, table_name
-from kd_ray.sweep.encoders import read_encoder
 from kd_ray.sweep.initial import FIELDS as WEIGHT_FIELDS
-from kd_ray.sweep.initial import named_values, pretrained_files
+from kd_ray.sweep.initial import named_values
 from kd_ray.sweep.load import SweepFile, parse_sweep
 from kd_ray.sweep.plan import PlannedTrial, is_file, make_packs
-from kd_ray.sweep.spec import Encoder, Role, TrialSpec, TrialState
+from kd_ray.sweep.spec import TrialState
 from kd_ray.telemetry import LogFormat
 
 POLL_S = 2.0
@@ -113,7 +112,7 @@ def launch(
     telemetry.work_on(sweep=file.sweep.name, trial_ids=())
     display = Metered(display or (LogDisplay() if log_format == "json" else QuietDisplay()))
     file = _with_absolute_paths(file)
-    _fetch_pretrained(file, weights)
+    fetch_pretrained_files(file, weights)
     interrupts = Interrupts()
     warnings = Warnings(display)
     done_before: set[str] | None = None
@@ -124,7 +123,7 @@ def launch(
             now = plan(file, store, retry_failed=retry_failed and is_first, weights=weights)
             planned = _select(now.planned, only)
             todo = _todo(now, planned, retry_failed=retry_failed and is_first)
-            given = _given_weights(file, store, now, warnings)
+            given = given_weights(file, store, now, warnings)
             if todo and engine is None:
                 chosen = _runner(runner, file.sweep.placement, address, verbose=verbose)
                 _check_library_models(file, todo)
@@ -270,79 +269,6 @@ def _with_absolute_paths(file: SweepFile) -> SweepFile:
         for axis, values in raw["grid"].items()
     }
     return replace(file, raw=raw, sweep=parse_sweep(replace(file, raw=raw).to_yaml(), source=file.source).sweep)
-
-
-def _fetch_pretrained(file: SweepFile, known: Mapping[str, str] | None) -> None:
-    """Let libraries fetch the pretrained weights that the sweep wants and this machine has not: here, never on a worker.
-
-    Raises:
-        SweepError: one cannot be had; the message says which file would do.
-    """
-    for path, (field, model, image_size) in pretrained_files(file).items():
-        if path in (known or {}) or Path(path).exists():
-            continue
-        from kd_ray.models.initial import fetch_pretrained
-
-        try:
-            fetch_pretrained(model, image_size=image_size, path=Path(path))
-        except ValueError as error:
-            raise SweepError(f"{file.source}: {field}: {error}") from error
-
-
-def _given_weights(file: SweepFile, store: Store, now: Plan, warnings: Warnings) -> dict[str, str]:
-    """Digests of given weights by path, after a look at each that is not in the store yet: it must fit the networks that begin with it.
-
-    Raises:
-        SweepError: a file cannot be read, or does not hold weights of such a network.
-    """
-    for path, digest in now.weights.items():
-        if not is_file(path) or store.exists(given_weights_key(digest)):
-            continue
-        file_digest(path, file)
-        specs = [trial.spec for trial in now.planned if trial.spec.initial_weights == digest]
-        for spec in {
-            (each.model, each.dataset.num_classes, each.role is Role.TEACHER): each for each in specs
-        }.values():
-            _check_weights(file, Path(path).expanduser(), spec, warnings)
-    return dict(now.weights)
-
-
-def _check_weights(file: SweepFile, path: Path, spec: TrialSpec, warnings: Warnings) -> None:
-    # Torch in the driver, but only for weights that are not in the store yet.
-    from kd_ray.distill.checkpoint import from_weights
-    from kd_ray.models import build_model
-    from kd_ray.models.initial import load_initial
-    from kd_ray.models.mlp import mlp
-    from kd_ray.models.text import text_classifier
-
-    dataset, root = spec.dataset, Path(file.sweep.placement.data_root).expanduser()
-    num_classes = dataset.num_classes
-    field = "student.init" if spec.role is not Role.TEACHER else "teacher.init" if spec.training else "teacher.weights"
-    if dataset.modality == "rows":
-        data = load_dataset(dataset, root)
-        assert isinstance(data, RowData)
-        model = mlp(spec.model, num_classes, len(data.columns))
-    elif is_text_model(spec.model):
-        start = Encoder(version=read_encoder(spec.model, root).version, init="random")
-        model = text_classifier(spec.model, start, num_classes, root)
-    else:
-        model = build_model(spec.model, num_classes=num_classes, image_size=input_size(dataset))
-    try:
-        weights = from_weights(path.read_bytes(), source=str(path))
-        if spec.training is None:
-            model.load_state_dict(weights)
-            return
-        other = load_initial(model, weights)
-    except (RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()
-        raise SweepError(
-            f"{file.source}: {field}: {path} does not fit {spec.model} with {num_classes} classes: "
-            + " ".join(line.strip() for line in reason[:4])
-        ) from error
-    if other is not None:
-        warnings.add(
-            f"{field}: {path} has a head for {other:,} classes; one for {num_classes:,} is drawn from each trial's seed instead"
-        )
 
 
 def _check_library_models(file: SweepFile, todo: Collection[PlannedTrial]) -> None:
