@@ -9,7 +9,7 @@ import io
 import json
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -38,11 +38,14 @@ class TrainingState:
     history: tuple[Epoch, ...]
     elapsed_s: float
     restarts: int
+    adversary: Mapping[str, Tensor] = field(default_factory=dict)
+    """`Adversary.tensors()` where the student has one."""
 
 
 def encode(state: TrainingState) -> bytes:
     """The state as safetensors bytes."""
     tensors = {f"model.{name}": tensor for name, tensor in state.model.items()} | {"sums": state.sums}
+    tensors |= {f"adversary.{name}": tensor for name, tensor in state.adversary.items()}
     plain: dict[str, dict[str, Any]] = {}
     for index, slots in state.optimizer["state"].items():
         for name, value in slots.items():
@@ -77,13 +80,18 @@ def decode(data: bytes) -> TrainingState:
             optimizer.setdefault(int(index), {})[name] = tensor
     return TrainingState(
         step=meta["step"],
-        model={key.removeprefix("model."): tensor for key, tensor in tensors.items() if key.startswith("model.")},
+        model=_below("model.", tensors),
         optimizer={"state": optimizer, "param_groups": meta["param_groups"]},
         sums=tensors["sums"],
         history=tuple(Epoch(**epoch) for epoch in meta["history"]),
         elapsed_s=meta["elapsed_s"],
         restarts=meta["restarts"],
+        adversary=_below("adversary.", tensors),
     )
+
+
+def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}
 
 
 def to_weights(model: Mapping[str, Tensor]) -> bytes:

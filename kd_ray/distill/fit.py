@@ -156,7 +156,10 @@ def _step(student: Student, batch: Batch, teacher_BC: Tensor | None, steps: int)
     logits_BC = student.forward(batch.images_BCHW)
     loss = student_loss(logits_BC, teacher_BC, labels_B, student.spec.distillation, student.context(batch))
     student.optimizer.zero_grad(set_to_none=True)
-    loss.total.backward()  # type: ignore[no-untyped-call]
+    if student.adversary is None:
+        loss.total.backward()  # type: ignore[no-untyped-call]
+    else:
+        student.adversary.backward(student.model, loss, step=student.step)
     student.optimizer.step()
     student.step += 1
     with torch.no_grad():

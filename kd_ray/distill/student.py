@@ -9,12 +9,13 @@ from torch import Tensor, nn
 
 from kd_ray.distill.checkpoint import TrainingState
 from kd_ray.distill.objectives import Background, Context, term_names
+from kd_ray.distill.objectives.adversarial import Adversary
 from kd_ray.distill.stream import Batch, ResidentData
 from kd_ray.models import build_model
 from kd_ray.results.record import Epoch
 from kd_ray.seeding import stream_seed
 from kd_ray.sweep.config import ConstantSchedule, StepSchedule, Training
-from kd_ray.sweep.distillation import ShuffledDistillation
+from kd_ray.sweep.distillation import AdversarialDistillation, ShuffledDistillation
 from kd_ray.sweep.spec import TrialSpec
 
 
@@ -32,6 +33,8 @@ class Student:
     """Float64 sums over the unfinished epoch: loss, correct predictions, then each term of the loss."""
     background: Background | None = None
     """What its objective may look at throughout; None where logits and labels do."""
+    adversary: Adversary | None = None
+    """Whom it works against, where its objective asks for it."""
     step: int = 0
     history: list[Epoch] = field(default_factory=list)
     elapsed_s: float = 0.0
@@ -47,7 +50,9 @@ class Student:
 
     def context(self, batch: Batch) -> Context | None:
         """What its objective may look at in this step besides logits and labels."""
-        return Context(samples_B=batch.samples_B, background=self.background) if self.background is not None else None
+        if self.background is None:
+            return None
+        return Context(samples_B=batch.samples_B, background=self.background, adversary=self.adversary)
 
     def state(self) -> TrainingState:
         """Everything the next step depends on."""
@@ -59,6 +64,7 @@ class Student:
             history=tuple(self.history),
             elapsed_s=self.elapsed_s,
             restarts=self.restarts,
+            adversary=self.adversary.tensors() if self.adversary is not None else {},
         )
 
 
@@ -128,10 +134,13 @@ def new_student(
         optimizer=optimizer,
         sums=sums,
         background=background,
+        adversary=_adversary(spec, background, data.num_classes, device),
     )
     if saved is not None:
         model.load_state_dict(saved.model)
         optimizer.load_state_dict(dict(saved.optimizer))
+        if student.adversary is not None:
+            student.adversary.restore(saved.adversary)
         student.sums.copy_(saved.sums)
         student.step = saved.step
         student.history = list(saved.history)
@@ -139,6 +148,16 @@ def new_student(
         student.epoch_started_s = sum(epoch.elapsed_s for epoch in saved.history)
         student.restarts = saved.restarts + 1
     return student
+
+
+def _adversary(
+    spec: TrialSpec, background: Background | None, num_classes: int, device: torch.device
+) -> Adversary | None:
+    settings = spec.distillation
+    if not isinstance(settings, AdversarialDistillation) or background is None:
+        return None
+    groups = len(background.group_names[settings.feature])
+    return Adversary(settings, num_classes=num_classes, num_groups=groups, device=device)
 
 
 def learning_rate(training: Training, step: int, steps: int) -> float:

@@ -59,6 +59,7 @@ TERMS = {
     "within_groups": "ltkd: sum of the weighted divergences within them; null for others",
     "uniform": "label_smoothing: mean of -log p over all classes; null for others",
     "worst_group": "kd_groups: largest mean loss of a group in a batch; null for others",
+    "adversary": "adversarial: cross-entropy of the adversary that guesses the groups; null for others",
     "margin_cross_entropy": "ada_margin: cross-entropy with the margins; null for others",
 }
 """Terms of the losses that are there by name; those of an imported objective stand in `epochs.terms` only."""

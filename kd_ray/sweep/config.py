@@ -10,7 +10,13 @@ from pydantic import Discriminator, Field, JsonValue, PositiveFloat, PositiveInt
 
 from kd_ray.sweep.architectures import ARCHITECTURES, ModelName
 from kd_ray.sweep.datasets import CelebaDataset, Dataset
-from kd_ray.sweep.distillation import OBJECTIVES, Distillation, GroupDistillation, TopKDistillation
+from kd_ray.sweep.distillation import (
+    OBJECTIVES,
+    AdversarialDistillation,
+    Distillation,
+    GroupDistillation,
+    TopKDistillation,
+)
 from kd_ray.sweep.fields import Added, Config, Seed, refuse
 
 
@@ -293,9 +299,14 @@ def _check_objective(sweep: Sweep) -> None:
     if isinstance(settings, TopKDistillation) and settings.k >= sweep.dataset.num_classes:
         raise refuse("distillation.k", f"must be below the {sweep.dataset.num_classes} classes, got {settings.k}")
     valid = sweep.dataset.sensitive_feature_names
-    if isinstance(settings, GroupDistillation) and settings.feature not in valid:
+    if isinstance(settings, GroupDistillation | AdversarialDistillation) and settings.feature not in valid:
         choices = f"valid: {', '.join(valid) or 'none'}, got {settings.feature!r}"
         raise refuse("distillation.feature", f"is not a sensitive feature of {sweep.dataset.name}; {choices}")
+    if isinstance(settings, AdversarialDistillation):
+        if sweep.training.execution == "grouped":
+            raise refuse("training.execution", f"{name} takes steps of its own and cannot be grouped; use loop")
+        if sweep.training.compile:
+            raise refuse("training.compile", f"{name} goes back through a step twice, which compiled code cannot")
     if name == "ltkd" and sweep.dataset.num_classes < 3:
         raise refuse("distillation.objective", f"ltkd needs at least 3 classes, got {sweep.dataset.num_classes}")
 

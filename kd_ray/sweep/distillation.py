@@ -71,6 +71,19 @@ class LabelSmoothing(_Objective):
     """Mass of the target that is spread evenly over all K classes, the true one included."""
 
 
+class LongerScratch(_Objective):
+    """Control without a teacher: the scratch student, trained for `factor` times the epochs; warm-up and milestones move with them. Ours.
+
+    What a student gains from a teacher has to be more than what it gains from more training of its own.
+    """
+
+    TERMS = ("cross_entropy",)
+    NEEDS_TEACHER = False
+    objective: Literal["scratch_long"]
+    factor: Annotated[int, Field(ge=2)] = 2
+    """Epochs, as a multiple of `training.epochs`."""
+
+
 class DecoupledDistillation(_Soft):
     """DKD (Zhao et al., CVPR 2022): alpha · [T²] · (target_weight · TCKD + beta · NCKD) + (1 − alpha) · CE.
 
@@ -170,6 +183,31 @@ class GroupDistillation(_Soft):
     """Sensitive feature of the data set whose groups count; a sample of several groups counts in each, one of none in none."""
     sharpness: NonNegativeFloat = 0.0
     """0 weighs all groups alike, whatever their size; the larger, the nearer to the worst group alone."""
+
+
+class AdversarialDistillation(_Soft):
+    """Adversarial debiasing (Zhang, Lemoine & Mitchell 2018) during distillation: `kd`, against an adversary that guesses the groups.
+
+    The adversary sees the student's answers and descends on its own loss L_A. With g and h the gradients of `kd` and of L_A by all the
+    student's weights, as one vector each, the student follows g − proj_h g − debiasing · h; weight decay comes after that, as for any.
+    s = softmax((1 + |c|) · z) with c learned, which for two classes is the paper's sigmoid((1 + |c|) · σ⁻¹(ŷ)); of two classes s is the
+    second one's. For each group of the feature, a logistic regression on s, and for equalized odds on s by true class too, says whether a
+    sample belongs to it; L_A is the mean cross-entropy over groups and samples. A sample of several groups belongs to each; one of none
+    says nothing and is left out. Several classes and several groups are our generalisation; the paper has two of both.
+    """
+
+    TERMS = (*_MIXED, "adversary")
+    objective: Literal["adversarial"]
+    feature: Annotated[str, Field(min_length=1)]
+    """Sensitive feature of the data set that the student's answers should say nothing about."""
+    criterion: Literal["demographic_parity", "equalized_odds"] = "demographic_parity"
+    """What the adversary sees: the student's answer, or the answer and the true class."""
+    debiasing: NonNegativeFloat = 1.0
+    """Weight of the step against the adversary; the paper calls it alpha, which here weighs the distillation term."""
+    debiasing_schedule: Literal["constant", "sqrt"] = "constant"
+    """`sqrt` multiplies it by √t at step t (from 1). The paper's schedule as we recall it; there the learning rate is 1 / t."""
+    adversary_lr: PositiveFloat = 0.01
+    """Learning rate of the adversary, by Adam. Ours."""
 
 
 class _Reliable(_Soft):
@@ -272,6 +310,7 @@ Distillation = Annotated[
     Annotated[KnowledgeDistillation, Tag("kd")]
     | Annotated[ShuffledDistillation, Tag("kd_shuffled")]
     | Annotated[LabelSmoothing, Tag("label_smoothing")]
+    | Annotated[LongerScratch, Tag("scratch_long")]
     | Annotated[DecoupledDistillation, Tag("dkd")]
     | Annotated[StandardizedDistillation, Tag("logit_standardization")]
     | Annotated[LongTailedDistillation, Tag("ltkd")]
@@ -280,6 +319,7 @@ Distillation = Annotated[
     | Annotated[TopKDistillation, Tag("kd_topk")]
     | Annotated[TrustedDistillation, Tag("iad")]
     | Annotated[GroupDistillation, Tag("kd_groups")]
+    | Annotated[AdversarialDistillation, Tag("adversarial")]
     | Annotated[AdaAlpha, Tag("ada_alpha")]
     | Annotated[AdaMargin, Tag("ada_margin")]
     | Annotated[ImportedObjective, Tag("imported")],

@@ -12,7 +12,8 @@ from functools import cached_property
 from typing import Any
 
 from kd_ray.sweep.axes import AXIS_PATHS, OBJECTIVE_PATH, Entry, axis_path
-from kd_ray.sweep.config import GivenTeacher, Sweep, TrainedTeacher
+from kd_ray.sweep.config import GivenTeacher, StepSchedule, Sweep, TrainedTeacher, Training
+from kd_ray.sweep.distillation import LongerScratch
 from kd_ray.sweep.load import SweepFile
 from kd_ray.sweep.spec import Role, TeacherRef, TrialSpec, content_hash
 
@@ -137,14 +138,26 @@ def _teachers(sweep: Sweep, seeds: tuple[int, ...], weights_digest: WeightsDiges
 
 
 def _student(sweep: Sweep, role: Role, seed: int, teacher: TeacherRef | None = None) -> TrialSpec:
+    settings = sweep.distillation if role is Role.DISTILLED else None
     return TrialSpec(
         role=role,
         dataset=sweep.dataset,
         model=sweep.student.model,
-        training=sweep.training,
-        distillation=sweep.distillation if role is Role.DISTILLED else None,
+        training=longer(sweep.training, settings.factor) if isinstance(settings, LongerScratch) else sweep.training,
+        distillation=settings,
         teacher=teacher,
         seed=seed,
+    )
+
+
+def longer(training: Training, factor: int) -> Training:
+    """The same training, stretched: `factor` times the epochs, with warm-up and milestones at the same shares of them."""
+    schedule = training.schedule
+    stretched: dict[str, Any] = {"warmup_epochs": schedule.warmup_epochs * factor}
+    if isinstance(schedule, StepSchedule):
+        stretched["milestones"] = tuple(epoch * factor for epoch in schedule.milestones)
+    return training.model_copy(
+        update={"epochs": training.epochs * factor, "schedule": schedule.model_copy(update=stretched)}
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
+from kd_ray.distill.objectives.adversarial import adversarial_loss
 from kd_ray.distill.objectives.decoupled import dkd_loss, ltkd_loss
 from kd_ray.distill.objectives.groups import kd_groups_loss
 from kd_ray.distill.objectives.imported import imported_loss
@@ -17,12 +18,14 @@ from kd_ray.distill.objectives.targets import kd_pt_loss, kd_sim_loss, kd_topk_l
 from kd_ray.sweep.distillation import (
     AdaAlpha,
     AdaMargin,
+    AdversarialDistillation,
     DecoupledDistillation,
     Distillation,
     GroupDistillation,
     ImportedObjective,
     KnowledgeDistillation,
     LabelSmoothing,
+    LongerScratch,
     LongTailedDistillation,
     ShuffledDistillation,
     SimilarityDistillation,
@@ -57,6 +60,7 @@ _TAUGHT: dict[type[Distillation], Callable[..., Loss]] = {
     TopKDistillation: kd_topk_loss,
     TrustedDistillation: iad_loss,
     GroupDistillation: kd_groups_loss,
+    AdversarialDistillation: adversarial_loss,
     AdaAlpha: ada_alpha_loss,
     AdaMargin: ada_margin_loss,
     ImportedObjective: imported_loss,
@@ -65,7 +69,7 @@ _TAUGHT: dict[type[Distillation], Callable[..., Loss]] = {
 
 NEED_CONTEXT = (
     *(LongTailedDistillation, SimilarityDistillation, GroupDistillation),
-    *(AdaAlpha, AdaMargin, ImportedObjective),
+    *(AdversarialDistillation, AdaAlpha, AdaMargin, ImportedObjective),
 )
 """Settings of the objectives that look at more than logits and labels."""
 
@@ -82,7 +86,7 @@ def student_loss(
     Raises:
         ValueError: the objective needs a teacher's logits, or a context, that are not there.
     """
-    if settings is None:
+    if settings is None or isinstance(settings, LongerScratch):
         return scratch_loss(student_BC, labels_B)
     if isinstance(settings, LabelSmoothing):
         return label_smoothing_loss(student_BC, labels_B, settings)

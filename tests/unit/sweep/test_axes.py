@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from kd_ray.errors import SweepError
+from kd_ray.sweep.config import StepSchedule
 from kd_ray.sweep.distillation import OBJECTIVES, DecoupledDistillation, LabelSmoothing
 from kd_ray.sweep.spec import Role, TrialSpec
 from tests.fakes import make_spec, make_sweep, plan_trials
@@ -128,9 +129,9 @@ def test_a_scratch_student_that_trains_longer_is_an_axis() -> None:
         ),
         (
             ["distillation={objective: 'my_losses.focal', terms: [focal]}", "grid.temperature=null"],
-            "distillation.objective: must be one of 'kd', 'kd_shuffled', 'label_smoothing', 'dkd', 'logit_standardization', "
-            "'ltkd', 'kd_pt', 'kd_sim', 'kd_topk', 'iad', 'kd_groups', 'ada_alpha', 'ada_margin', 'package.module:function', "
-            "got 'my_losses.focal'",
+            "distillation.objective: must be one of 'kd', 'kd_shuffled', 'label_smoothing', 'scratch_long', 'dkd', "
+            "'logit_standardization', 'ltkd', 'kd_pt', 'kd_sim', 'kd_topk', 'iad', 'kd_groups', 'adversarial', 'ada_alpha', "
+            "'ada_margin', 'package.module:function', got 'my_losses.focal'",
         ),
         (
             ["distillation={objective: 'my_losses:focal()', terms: [focal]}", "grid.temperature=null"],
@@ -139,6 +140,18 @@ def test_a_scratch_student_that_trains_longer_is_an_axis() -> None:
         (
             ["grid.objective=[{name: kd_groups, feature: shape}]"],
             "grid.objective[0].feature: is not a sensitive feature of trifeature; valid: texture, color, got 'shape'",
+        ),
+        (
+            ["grid.objective=[{name: adversarial, feature: size}]"],
+            "grid.objective[0].feature: is not a sensitive feature of trifeature; valid: texture, color, got 'size'",
+        ),
+        (
+            ["grid.objective=[{name: adversarial, feature: color}]", "training.execution=grouped"],
+            "training.execution: adversarial takes steps of its own and cannot be grouped; use loop",
+        ),
+        (
+            ["grid.objective=[{name: adversarial, feature: color}]", "training.compile=true"],
+            "training.compile: adversarial goes back through a step twice, which compiled code cannot",
         ),
         (
             ["grid.objective=[kd, ada_alpha]"],
@@ -162,6 +175,18 @@ def test_what_makes_no_sense_is_refused(overrides: list[str], message: str) -> N
     assert "\n" not in text
 
 
+def test_a_longer_scratch_student_keeps_the_shape_of_its_schedule() -> None:
+    step = "training.schedule={name: step, milestones: [1, 2], warmup_epochs: 1}"
+    specs = plan("grid.objective=[kd, {name: scratch_long, factor: 3}]", "training.epochs=4", step)
+    (long,) = {spec.training for spec in specs if spec.objective == "scratch_long"}
+    assert long is not None
+    assert long.epochs == 12
+    assert isinstance(long.schedule, StepSchedule)
+    assert (long.schedule.milestones, long.schedule.warmup_epochs) == ((3, 6), 3)
+    assert {spec.epochs for spec in specs if spec.objective in ("kd", "cross_entropy")} == {4}
+    assert {(spec.role, spec.teacher) for spec in specs if spec.objective == "scratch_long"} == {(Role.DISTILLED, None)}
+
+
 def test_every_objective_has_the_words_that_explain_it() -> None:
     for name, model in OBJECTIVES.items():
         assert model.__doc__, name
@@ -173,7 +198,9 @@ def test_an_objective_is_read_back_from_a_record_as_the_same_trial(objective: st
     soft: dict[str, Any] = {"temperature": 4.0, "alpha": 0.9, "t_squared": True}
     special: dict[str, dict[str, Any]] = {
         "label_smoothing": {"smoothing": 0.1},
+        "scratch_long": {"factor": 3},
         "kd_topk": soft | {"k": 3},
+        "adversarial": soft | {"feature": "color"},
         "kd_groups": soft | {"feature": "color"},
     }
     own = special.get(objective, soft)

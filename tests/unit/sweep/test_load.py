@@ -191,8 +191,9 @@ def refusal(text: str, *overrides: str) -> str:
         (
             TEMPERATURES,
             TEMPERATURES + "  objective: [kd, other]\n",
-            "16: grid.objective[1]: must be one of 'kd', 'kd_shuffled', 'label_smoothing', 'dkd', 'logit_standardization', 'ltkd', "
-            "'kd_pt', 'kd_sim', 'kd_topk', 'iad', 'kd_groups', 'ada_alpha', 'ada_margin', 'package.module:function', got 'other'",
+            "16: grid.objective[1]: must be one of 'kd', 'kd_shuffled', 'label_smoothing', 'scratch_long', 'dkd', 'logit_standardization', "
+            "'ltkd', 'kd_pt', 'kd_sim', 'kd_topk', 'iad', 'kd_groups', 'adversarial', 'ada_alpha', 'ada_margin', "
+            "'package.module:function', got 'other'",
         ),
     ],
 )

@@ -40,6 +40,17 @@ def check(objective: str, total: float, terms: dict[str, float], **changes: obje
     assert loss.total.item() == pytest.approx(total, rel=1e-12)
 
 
+def test_kd() -> None:
+    soft = float(np.mean([kl(softmax(Z[n] / T), softmax(S[n] / T)) for n in range(B)]))
+    hard = float(np.mean(HARD))
+    check("kd", mixed(hard, soft), {"cross_entropy": hard, "distillation": soft})
+    check("kd", ALPHA * soft + (1 - ALPHA) * hard, {"cross_entropy": hard, "distillation": soft}, t_squared=False)
+
+
+def test_scratch_long() -> None:
+    check("scratch_long", float(np.mean(HARD)), {"cross_entropy": float(np.mean(HARD))})
+
+
 def test_label_smoothing() -> None:
     uniform = float(np.mean([-np.log(softmax(S[n])).mean() for n in range(B)]))
     total = float(0.9 * np.mean(HARD) + 0.1 * uniform)

@@ -84,7 +84,7 @@ def test_what_an_objective_held_of_each_class_is_in_the_tables(together: Store) 
 
 def test_a_trial_has_the_same_bits_alone_and_in_company(together: Store, tmp_path: Path, trifeature_root: Path) -> None:
     alone = open_store(tmp_path / "alone")
-    names = ["ada_alpha", "kd_shuffled", "ltkd"]
+    names = ["ada_alpha", "adversarial", "kd_shuffled", "ltkd"]
     assert (
         launch(sweep_of(trifeature_root, *names, extra=("placement.pack_size=1",)), alone, runner="local").exit_code
         == 0
