@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from kd_ray.data.images import ImageData
 from kd_ray.distill.stream import ResidentSplit, plain_batches
+from kd_ray.metrics.calibration import fit_temperature, halves, scaled_confidences
 from kd_ray.metrics.individual import Pairs, choose_pairs, individual_fairness
 from kd_ray.metrics.per_class import expected_calibration_error
 
@@ -27,6 +28,8 @@ class Evaluation:
     confidences_N: npt.NDArray[np.float32]
     true_probabilities_N: npt.NDArray[np.float32]
     scalars: dict[str, float]
+    per_sample: dict[str, npt.NDArray[np.float32]]
+    """See `Record.per_sample`."""
 
 
 @torch.no_grad()
@@ -45,18 +48,29 @@ def accuracy(model: nn.Module, split: ResidentSplit) -> float:
     return float((predict(model, split).argmax(1) == split.labels_N.cpu()).double().mean())
 
 
-def evaluate(model: nn.Module, split: ResidentSplit, pairs: Pairs) -> Evaluation:
-    """Everything a record says about the test split. Probabilities are softmax at T = 1, in float64."""
+def evaluate(
+    model: nn.Module, split: ResidentSplit, pairs: Pairs, *, validation: ResidentSplit | None = None
+) -> Evaluation:
+    """What every record says about the test split. Probabilities are softmax at T = 1, in float64.
+
+    The temperature that calibrates the network is fitted on the validation split; without one, on each half of the test split for the
+    other.
+    """
     logits_NC = predict(model, split).double()
     labels_N = split.labels_N.cpu()
     log_probabilities_NC = torch.log_softmax(logits_NC, dim=1)
     probabilities_NC = log_probabilities_NC.exp().numpy()
     predictions_N = logits_NC.argmax(1)
     confidences_N = probabilities_NC.max(1)
+    correct_N = (predictions_N == labels_N).numpy()
+    temperature_N = _temperatures(model, logits_NC.numpy(), labels_N.numpy(), validation)
+    calibrated_N = scaled_confidences(logits_NC.numpy(), temperature_N)
     fairness = individual_fairness(probabilities_NC, pairs)
     scalars = {
         "loss": float(-log_probabilities_NC.gather(1, labels_N[:, None]).mean()),
-        "expected_calibration_error": expected_calibration_error(confidences_N, (predictions_N == labels_N).numpy()),
+        "expected_calibration_error": expected_calibration_error(confidences_N, correct_N),
+        "calibration_temperature": float(np.exp(np.log(temperature_N).mean())),
+        "calibrated_expected_calibration_error": expected_calibration_error(calibrated_N, correct_N),
         "individual_fairness": fairness.mean,
         "individual_fairness_hard": fairness.hard_mean,
         "individual_fairness_p95": fairness.p95,
@@ -67,7 +81,23 @@ def evaluate(model: nn.Module, split: ResidentSplit, pairs: Pairs) -> Evaluation
         confidences_N=confidences_N.astype(np.float32),
         true_probabilities_N=probabilities_NC[np.arange(len(labels_N)), labels_N.numpy()].astype(np.float32),
         scalars=scalars,
+        per_sample={"calibrated_confidences": calibrated_N.astype(np.float32)},
     )
+
+
+def _temperatures(
+    model: nn.Module,
+    logits_NC: npt.NDArray[np.float64],
+    labels_N: npt.NDArray[np.int64],
+    validation: ResidentSplit | None,
+) -> npt.NDArray[np.float64]:
+    """The temperature for each test sample, fitted on others."""
+    if validation is not None:
+        held_out_MC = predict(model, validation).double().numpy()
+        return np.full(len(labels_N), fit_temperature(held_out_MC, validation.labels_N.cpu().numpy()))
+    half_N = halves(len(labels_N))
+    of_half = [fit_temperature(logits_NC[half_N != half], labels_N[half_N != half]) for half in (0, 1)]
+    return np.array(of_half)[half_N]
 
 
 def fairness_pairs(data: ImageData) -> Pairs:

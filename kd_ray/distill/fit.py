@@ -8,19 +8,22 @@ shared by all students that learn from it; how they come about is the business o
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
+from kd_ray.distill.attack import Range, pgd, pixel_range, random_start
 from kd_ray.distill.evaluate import accuracy
 from kd_ray.distill.grouped import Group
-from kd_ray.distill.objectives import student_loss, term_names
+from kd_ray.distill.objectives import Attacked, student_loss, term_names
 from kd_ray.distill.stream import Batch, Draw, ResidentData, batches, epoch_draw, steps_per_epoch
 from kd_ray.distill.student import Student, learning_rate
 from kd_ray.distill.teacher import Teacher
 from kd_ray.distill.training import FitProgress
 from kd_ray.errors import NonFiniteLossError
 from kd_ray.results.record import Epoch
+from kd_ray.sweep.fields import Attack
 
 OnFailure = Callable[["Student", Exception], None]
 """Called with a student that cannot go on; the others do."""
@@ -44,7 +47,7 @@ def fit(
     training, seed = students[0].training, students[0].spec.seed
     assert seed is not None
     steps = steps_per_epoch(len(data.train), training.batch_size)
-    stepper = _Stepper(teachers, steps)
+    stepper = _Stepper(teachers, steps, pixel_range(data.train))
     meter = _Meter(report_every_s)
 
     def fail(student: Student, error: Exception) -> None:
@@ -113,9 +116,10 @@ def _prepared(
 class _Stepper:
     """Takes the steps of a pack: student after student, or all as one network."""
 
-    def __init__(self, teachers: Mapping[str, Teacher], steps: int) -> None:
-        """An epoch has `steps` of them."""
+    def __init__(self, teachers: Mapping[str, Teacher], steps: int, pixels: Range) -> None:
+        """An epoch has `steps` of them; `pixels` bound what an attack may make of an image."""
         self._teachers = teachers
+        self._pixels = pixels
         self._steps = steps
         self._group: Group | None = None
 
@@ -139,7 +143,11 @@ class _Stepper:
             return
         for student, teacher in zip(ready, logits, strict=True):
             try:
-                _step(student, batch, teacher, self._steps)
+                found = None
+                if student.attack is not None:
+                    assert student.taught_by is not None
+                    found = attacked(student, student.attack, batch, self._teachers[student.taught_by], self._pixels)
+                _step(student, batch, teacher, self._steps, found)
             except Exception as error:  # noqa: BLE001 (whatever stops one student must not stop the pack)
                 fail(student, error)
 
@@ -149,12 +157,23 @@ class _Stepper:
         return self._group
 
 
-def _step(student: Student, batch: Batch, teacher_BC: Tensor | None, steps: int) -> None:
+def attacked(student: Student, attack: Attack, batch: Batch, teacher: Teacher, pixels: Range) -> Attacked:
+    """What student and teacher say of the batch after an attack, which starts from the stream "attack" of (seed, step)."""
+    assert student.spec.seed is not None
+    start_BCHW = random_start(batch.images_BCHW, student.spec.seed, "attack", student.step)
+    images_BCHW = pgd(student.model, batch.images_BCHW, batch.labels_B, attack, pixels, start_BCHW)
+    return Attacked(student_BC=student.forward(images_BCHW), teacher_BC=teacher.answer(images_BCHW))
+
+
+def _step(student: Student, batch: Batch, teacher_BC: Tensor | None, steps: int, found: Attacked | None = None) -> None:
     labels_B = batch.labels_B
     for group in student.optimizer.param_groups:
         group["lr"] = learning_rate(student.training, student.step, steps)
+    context = student.context(batch)
+    if context is not None and found is not None:
+        context = replace(context, attacked=found)
     logits_BC = student.forward(batch.images_BCHW)
-    loss = student_loss(logits_BC, teacher_BC, labels_B, student.spec.distillation, student.context(batch))
+    loss = student_loss(logits_BC, teacher_BC, labels_B, student.spec.distillation, context)
     student.optimizer.zero_grad(set_to_none=True)
     if student.adversary is None:
         loss.total.backward()  # type: ignore[no-untyped-call]

@@ -287,6 +287,7 @@ class _Run:
             num_parameters=result.num_parameters,
             provenance=self._provenance(lease, result),
             per_class=result.per_class,
+            per_sample=result.per_sample,
         )
         if commit_record(self._store, record):
             # The trial is complete; what is left behind by an error here is swept up by `gc`.

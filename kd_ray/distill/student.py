@@ -15,7 +15,8 @@ from kd_ray.models import build_model
 from kd_ray.results.record import Epoch
 from kd_ray.seeding import stream_seed
 from kd_ray.sweep.config import ConstantSchedule, StepSchedule, Training
-from kd_ray.sweep.distillation import AdversarialDistillation, ShuffledDistillation
+from kd_ray.sweep.distillation import AdversarialDistillation, ShuffledDistillation, TrustedDistillation
+from kd_ray.sweep.fields import Attack
 from kd_ray.sweep.spec import TrialSpec
 
 
@@ -47,6 +48,12 @@ class Student:
     def taught_by(self) -> str | None:
         """Names the logits it learns from: students with the same name share them."""
         return source_of_logits(self.spec)
+
+    @property
+    def attack(self) -> Attack | None:
+        """What is done to its training images, where its objective trains on attacked ones."""
+        settings = self.spec.distillation
+        return settings.attack if isinstance(settings, TrustedDistillation) else None
 
     def context(self, batch: Batch) -> Context | None:
         """What its objective may look at in this step besides logits and labels."""

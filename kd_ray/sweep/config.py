@@ -17,7 +17,7 @@ from kd_ray.sweep.distillation import (
     GroupDistillation,
     TopKDistillation,
 )
-from kd_ray.sweep.fields import Added, Config, Seed, refuse
+from kd_ray.sweep.fields import Added, Attack, Config, Seed, refuse
 
 
 class Sgd(Config):
@@ -168,6 +168,22 @@ class Student(Config):
     """Architecture."""
 
 
+class Evaluation(Config):
+    """What is measured on the test split besides what always is. Part of a trial's identity, because the record holds it."""
+
+    pgd: Attack | None = None
+    """Robust accuracy: what is left under projected gradient descent, which takes so many times longer as it has steps."""
+    gradient_rescaling: bool = False
+    """How the teacher rescales the pull of each test sample at its true logit (Tang et al. 2020), for distilled students whose loss is a
+    mean over samples; the teacher runs over the test split for it."""
+
+    @model_validator(mode="after")
+    def _asks_for_something(self) -> Self:
+        if self.pgd is None and not self.gradient_rescaling:
+            raise refuse("pgd", "has no effect; ask for pgd or gradient_rescaling, or leave evaluation out")
+        return self
+
+
 class Placement(Config):
     """Where and how trials run. Never part of a trial's identity."""
 
@@ -216,6 +232,8 @@ class Sweep(Config):
     """How students are trained."""
     distillation: Distillation | None = None
     """The loss of distilled students."""
+    evaluation: Evaluation | None = None
+    """What is measured besides what always is."""
     baselines: tuple[Literal["scratch"], ...] = ("scratch",)
     """`scratch`: the non-distilled student, once per seed."""
     grid: dict[str, Annotated[tuple[JsonValue, ...], Field(min_length=1)]]
@@ -302,11 +320,11 @@ def _check_objective(sweep: Sweep) -> None:
     if isinstance(settings, GroupDistillation | AdversarialDistillation) and settings.feature not in valid:
         choices = f"valid: {', '.join(valid) or 'none'}, got {settings.feature!r}"
         raise refuse("distillation.feature", f"is not a sensitive feature of {sweep.dataset.name}; {choices}")
-    if isinstance(settings, AdversarialDistillation):
+    if settings.takes_steps_of_its_own:
         if sweep.training.execution == "grouped":
             raise refuse("training.execution", f"{name} takes steps of its own and cannot be grouped; use loop")
         if sweep.training.compile:
-            raise refuse("training.compile", f"{name} goes back through a step twice, which compiled code cannot")
+            raise refuse("training.compile", f"{name} takes steps of its own and cannot be compiled")
     if name == "ltkd" and sweep.dataset.num_classes < 3:
         raise refuse("distillation.objective", f"ltkd needs at least 3 classes, got {sweep.dataset.num_classes}")
 

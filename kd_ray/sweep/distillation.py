@@ -13,7 +13,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 from pydantic import Discriminator, Field, JsonValue, PositiveFloat, PositiveInt, Tag, model_validator
 
-from kd_ray.sweep.fields import Added, Config, UnitInterval, refuse
+from kd_ray.sweep.fields import Added, Attack, Config, UnitInterval, refuse
 
 LogitPrecision = Literal["fp32", "fp16"]
 NonNegativeFloat = Annotated[float, Field(ge=0)]
@@ -26,6 +26,18 @@ class _Objective(Config):
     """Names of the terms of the loss, in a fixed order; each becomes a column of `epochs`."""
     NEEDS_TEACHER: ClassVar[bool] = True
     """Whether it learns from a teacher's logits."""
+    IS_BY_SAMPLE: ClassVar[bool] = False
+    """Whether the loss is a mean over samples of what a sample's logits, the teacher's, and its class say."""
+
+    @property
+    def term_names(self) -> tuple[str, ...]:
+        """Names of the terms with these settings."""
+        return self.TERMS
+
+    @property
+    def takes_steps_of_its_own(self) -> bool:
+        """Whether a step is more than the gradient of one loss of one forward pass."""
+        return False
 
     @property
     def needs_held_out(self) -> bool:
@@ -47,6 +59,7 @@ class _Soft(_Objective):
 class KnowledgeDistillation(_Soft):
     """The loss of Hinton et al. 2015: alpha · L_distill + (1 − alpha) · cross-entropy."""
 
+    IS_BY_SAMPLE = True
     objective: Literal["kd"] = "kd"
 
 
@@ -92,6 +105,7 @@ class DecoupledDistillation(_Soft):
     """
 
     TERMS = ("cross_entropy", "target_class", "non_target_class")
+    IS_BY_SAMPLE = True
     objective: Literal["dkd"]
     target_weight: NonNegativeFloat = 1.0
     """Weight of TCKD; the paper calls it alpha."""
@@ -105,6 +119,7 @@ class StandardizedDistillation(_Soft):
     Both are taken over the classes of a sample, the deviation with K − 1, as in the released code. The cross-entropy sees plain logits.
     """
 
+    IS_BY_SAMPLE = True
     objective: Literal["logit_standardization"]
 
 
@@ -131,6 +146,7 @@ class TrueProbabilityDistillation(_Soft):
     The others share the rest evenly. Isolates the rescaling of gradients by difficulty. Recalled, not read in the paper.
     """
 
+    IS_BY_SAMPLE = True
     objective: Literal["kd_pt"]
 
 
@@ -140,6 +156,7 @@ class SimilarityDistillation(_Soft):
     w are the rows of the teacher's last linear layer. Isolates relations between classes. Recalled, not read in the paper; defaults ours.
     """
 
+    IS_BY_SAMPLE = True
     objective: Literal["kd_sim"]
     power: PositiveInt = 1
     """Power of the cosine similarity."""
@@ -153,21 +170,39 @@ class TopKDistillation(_Soft):
     Recalled, not read in the paper.
     """
 
+    IS_BY_SAMPLE = True
     objective: Literal["kd_topk"]
     k: PositiveInt
     """Classes kept, fewer than there are."""
 
 
 class TrustedDistillation(_Soft):
-    """Trust in the style of IAD (Zhu et al., ICLR 2022) on natural inputs: `kd` with alpha · p_teacher(y | x; T = 1)^trust_exponent.
+    """IAD (Zhu et al., ICLR 2022), on natural inputs or against an attack: `kd` with trust a = p_teacher(y; T = 1)^trust_exponent.
 
-    The paper gives the rest of the weight to the student's own prediction on the natural input, which says nothing without an attack; here
-    it goes to the hard labels. trust_exponent 0 gives `kd`.
+    Natural: alpha · a in place of alpha, in the style of IAD. The paper gives the rest of the trust to the student's own prediction, which
+    says nothing without an attack; here it goes to the hard labels. trust_exponent 0 gives `kd`.
+
+    With `attack`, x' is what projected gradient descent makes of x against the student: alpha · [T²] · (a · KL(p_teacher(x) ‖ p(x')) +
+    (1 − a) · KL(p(x) ‖ p(x'))) + (1 − alpha) · CE(x), a from the teacher's answer to x'. The released code has alpha = 1 and T = 1, leaves
+    the teacher's term without its a, and begins with 60 epochs without the student's own term; that warm-up is not offered here.
     """
 
+    IS_BY_SAMPLE = True
     objective: Literal["iad"]
     trust_exponent: NonNegativeFloat = 0.1
     """Exponent, β in the paper; 0.1 as in its code."""
+    attack: Annotated[Attack | None, Added(None)] = None
+    """Train on attacked images; the teacher then runs for every batch besides its table."""
+
+    @property
+    def term_names(self) -> tuple[str, ...]:
+        """With an attack, the divergence from the student's own answer too."""
+        return (*self.TERMS, "self_distillation") if self.attack else self.TERMS
+
+    @property
+    def takes_steps_of_its_own(self) -> bool:
+        """With an attack."""
+        return self.attack is not None
 
 
 class GroupDistillation(_Soft):
@@ -209,8 +244,14 @@ class AdversarialDistillation(_Soft):
     adversary_lr: PositiveFloat = 0.01
     """Learning rate of the adversary, by Adam. Ours."""
 
+    @property
+    def takes_steps_of_its_own(self) -> bool:
+        """It goes back through a step twice."""
+        return True
+
 
 class _Reliable(_Soft):
+    IS_BY_SAMPLE = True
     statistic: Literal["margin", "accuracy"] = "margin"
     """What reliability on a class is: the mean of p(y) − max of the other p at T = 1, or the accuracy; of the teacher on the validation
     split's samples of the class."""
@@ -284,6 +325,11 @@ class ImportedObjective(_Objective):
     """As in `kd`."""
 
     @property
+    def term_names(self) -> tuple[str, ...]:
+        """As the sweep names them."""
+        return self.terms
+
+    @property
     def needs_held_out(self) -> bool:
         """As the sweep asks."""
         return self.class_statistics
@@ -293,11 +339,6 @@ class ImportedObjective(_Objective):
         if len(set(self.terms)) != len(self.terms):
             raise refuse("terms", f"repeats a value: {list(self.terms)}")
         return self
-
-
-def term_names_of(settings: "Distillation") -> tuple[str, ...]:
-    """Names of the terms of the loss, in a fixed order."""
-    return settings.terms if isinstance(settings, ImportedObjective) else settings.TERMS
 
 
 def objective_kind(value: Any) -> str:

@@ -12,8 +12,8 @@ from functools import cached_property
 from typing import Any
 
 from kd_ray.sweep.axes import AXIS_PATHS, OBJECTIVE_PATH, Entry, axis_path
-from kd_ray.sweep.config import GivenTeacher, StepSchedule, Sweep, TrainedTeacher, Training
-from kd_ray.sweep.distillation import LongerScratch
+from kd_ray.sweep.config import Evaluation, GivenTeacher, StepSchedule, Sweep, TrainedTeacher, Training
+from kd_ray.sweep.distillation import Distillation, LongerScratch
 from kd_ray.sweep.load import SweepFile
 from kd_ray.sweep.spec import Role, TeacherRef, TrialSpec, content_hash
 
@@ -124,12 +124,20 @@ def _teachers(sweep: Sweep, seeds: tuple[int, ...], weights_digest: WeightsDiges
             initial_weights=digest,
             training=None,
             seed=None,
+            evaluation=evaluation_of(sweep.evaluation, None),
         )
         return dict.fromkeys(seeds, (given,))
     training = teacher.training or sweep.training
 
     def trained(seed: int) -> TrialSpec:
-        return TrialSpec(role=Role.TEACHER, dataset=sweep.dataset, model=teacher.model, training=training, seed=seed)
+        return TrialSpec(
+            role=Role.TEACHER,
+            dataset=sweep.dataset,
+            model=teacher.model,
+            training=training,
+            seed=seed,
+            evaluation=evaluation_of(sweep.evaluation, None),
+        )
 
     if teacher.seed == "paired":
         return {seed: (trained(seed),) for seed in seeds}
@@ -147,7 +155,16 @@ def _student(sweep: Sweep, role: Role, seed: int, teacher: TeacherRef | None = N
         distillation=settings,
         teacher=teacher,
         seed=seed,
+        evaluation=evaluation_of(sweep.evaluation, settings),
     )
+
+
+def evaluation_of(asked: Evaluation | None, settings: Distillation | None) -> Evaluation | None:
+    """What of it applies to a trial with this loss: whom no teacher rescales stays the trial it is without the question."""
+    is_rescaled = settings is not None and settings.IS_BY_SAMPLE and not settings.takes_steps_of_its_own
+    if asked is None or (asked.pgd is None and not is_rescaled):
+        return None
+    return asked.model_copy(update={"gradient_rescaling": asked.gradient_rescaling and is_rescaled})
 
 
 def longer(training: Training, factor: int) -> Training:

@@ -12,7 +12,7 @@ from kd_ray.distill.objectives.decoupled import dkd_loss, ltkd_loss
 from kd_ray.distill.objectives.groups import kd_groups_loss
 from kd_ray.distill.objectives.imported import imported_loss
 from kd_ray.distill.objectives.kd import kd_loss, label_smoothing_loss, scratch_loss
-from kd_ray.distill.objectives.loss import Background, ClassStatistics, Context, Loss, distillation_loss
+from kd_ray.distill.objectives.loss import Attacked, Background, ClassStatistics, Context, Loss, distillation_loss
 from kd_ray.distill.objectives.reliability import ada_alpha_loss, ada_margin_loss, iad_loss
 from kd_ray.distill.objectives.targets import kd_pt_loss, kd_sim_loss, kd_topk_loss, standardized_loss
 from kd_ray.sweep.distillation import (
@@ -33,11 +33,11 @@ from kd_ray.sweep.distillation import (
     TopKDistillation,
     TrueProbabilityDistillation,
     TrustedDistillation,
-    term_names_of,
 )
 
 __all__ = [
     "NEED_CONTEXT",
+    "Attacked",
     "Background",
     "ClassStatistics",
     "Context",
@@ -99,4 +99,4 @@ def student_loss(
 
 def term_names(settings: Distillation | None) -> tuple[str, ...]:
     """Names of the terms of a trial's loss, in a fixed order."""
-    return ("cross_entropy",) if settings is None else term_names_of(settings)
+    return ("cross_entropy",) if settings is None else settings.term_names

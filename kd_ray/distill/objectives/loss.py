@@ -62,6 +62,14 @@ class Background:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class Attacked:
+    """What is said of the batch's images after an attack on the student."""
+
+    student_BC: Tensor
+    teacher_BC: Tensor
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Context:
     """What an objective may look at besides logits and labels."""
 
@@ -70,6 +78,8 @@ class Context:
     background: Background
     adversary: Callable[[Tensor, Tensor], Tensor] | None = None
     """(student's logits (B, C), labels (B,)) → logits (B, G) of belonging to each group; for `adversarial`."""
+    attacked: Attacked | None = None
+    """Logits of attacked images, for an objective that trains on them."""
 
     def membership(self, feature: str) -> Tensor:
         """Whether each sample of the batch belongs to each group of a sensitive feature: bool (B, G), on the CPU.

@@ -121,7 +121,7 @@ def test_a_scratch_student_that_trains_longer_is_an_axis() -> None:
         (
             ["grid.objective=[kd, iad]", "distillation.apha=1"],
             "distillation.apha: unknown or without effect here; did you mean alpha? "
-            "valid: alpha, objective, t_squared, teacher_logits, temperature, trust_exponent",
+            "valid: alpha, attack, objective, t_squared, teacher_logits, temperature, trust_exponent",
         ),
         (
             ["grid.objective=[{name: kd_topk, k: 12}]"],
@@ -151,7 +151,18 @@ def test_a_scratch_student_that_trains_longer_is_an_axis() -> None:
         ),
         (
             ["grid.objective=[{name: adversarial, feature: color}]", "training.compile=true"],
-            "training.compile: adversarial goes back through a step twice, which compiled code cannot",
+            "training.compile: adversarial takes steps of its own and cannot be compiled",
+        ),
+        (
+            [
+                "grid.objective=[{name: iad, attack: {epsilon: 0.1, step_size: 0.05, steps: 2}}]",
+                "training.execution=grouped",
+            ],
+            "training.execution: iad takes steps of its own and cannot be grouped; use loop",
+        ),
+        (
+            ["evaluation={}"],
+            "evaluation.pgd: has no effect; ask for pgd or gradient_rescaling, or leave evaluation out",
         ),
         (
             ["grid.objective=[kd, ada_alpha]"],
@@ -185,6 +196,20 @@ def test_a_longer_scratch_student_keeps_the_shape_of_its_schedule() -> None:
     assert (long.schedule.milestones, long.schedule.warmup_epochs) == ((3, 6), 3)
     assert {spec.epochs for spec in specs if spec.objective in ("kd", "cross_entropy")} == {4}
     assert {(spec.role, spec.teacher) for spec in specs if spec.objective == "scratch_long"} == {(Role.DISTILLED, None)}
+
+
+def test_what_is_measured_besides_is_a_part_of_the_trials_that_it_concerns() -> None:
+    """Guard: nobody trains again a teacher, or a student that no teacher rescales, for a question about others."""
+    objectives = "grid.objective=[kd, {name: kd_groups, feature: color}, {name: label_smoothing, smoothing: 0.1}]"
+    before = plan(objectives)
+    asked = plan(objectives, "evaluation={gradient_rescaling: true}")
+    other = {spec.objective for spec in asked} - {spec.objective for spec in asked if spec.evaluation}
+    assert other == {"cross_entropy", "kd_groups", "label_smoothing"}
+    kept = {spec.trial_id for spec in before} & {spec.trial_id for spec in asked}
+    assert {spec.objective for spec in before if spec.trial_id in kept} == other
+    attacked = plan(objectives, "evaluation={pgd: {epsilon: 0.03, step_size: 0.01, steps: 20}}")
+    assert all(spec.evaluation and not spec.evaluation.gradient_rescaling for spec in attacked)
+    assert not {spec.trial_id for spec in before} & {spec.trial_id for spec in attacked}
 
 
 def test_every_objective_has_the_words_that_explain_it() -> None:

@@ -14,7 +14,10 @@ from kd_ray.sweep.load import load_sweep, parse_dataset, parse_sweep
 from tests.fakes import SWEEP_YAML, make_sweep, plan_trials
 
 TRAINING_KEYS = "augmentation, batch_size, compile, epochs, execution, optimizer, precision, schedule"
-SWEEP_KEYS = "baselines, dataset, distillation, grid, intersections, name, placement, sensitive_features, student, teacher, training"
+SWEEP_KEYS = (
+    "baselines, dataset, distillation, evaluation, grid, intersections, name, placement, sensitive_features, "
+    "student, teacher, training"
+)
 MODELS = ", ".join(ARCHITECTURES) + ", timm:NAME or torchvision:NAME"
 STEP = "schedule: {name: step, milestones: [2]}"
 TEMPERATURES = "  temperature: [1, 4]\n"
