@@ -44,7 +44,7 @@ SWEEPS = Path(__file__).resolve().parents[1] / "sweeps"
         ("celeba", 5 + 5 + 5 * 13),
         ("imagenet", 1 + 5 + 5 * 12),
         ("utkface", 1 + 5 + 5 * 4),
-        ("objectives", 1 + 3 + 3 * (2 * 16 + 2)),
+        ("objectives", 1 + 3 + 3 * (2 * 17 + 2)),
     ],
 )
 def test_sweep_file_passes_plan(name: str, num_trials: int) -> None:

@@ -29,6 +29,9 @@ class _Objective(Config):
     IS_BY_SAMPLE: ClassVar[bool] = False
     """Whether the loss is a mean over samples of what a sample's logits, the teacher's, and its class say."""
 
+    IS_STYLE: ClassVar[bool] = False
+    """Whether it is only in the style of its source, whose exact form could not be read; people are shown that beside its name."""
+
     @property
     def term_names(self) -> tuple[str, ...]:
         """Names of the terms with these settings."""
@@ -146,6 +149,7 @@ class TrueProbabilityDistillation(_Soft):
     The others share the rest evenly. Isolates the rescaling of gradients by difficulty. Recalled, not read in the paper.
     """
 
+    IS_STYLE = True
     IS_BY_SAMPLE = True
     objective: Literal["kd_pt"]
 
@@ -156,6 +160,7 @@ class SimilarityDistillation(_Soft):
     w are the rows of the teacher's last linear layer. Isolates relations between classes. Recalled, not read in the paper; defaults ours.
     """
 
+    IS_STYLE = True
     IS_BY_SAMPLE = True
     objective: Literal["kd_sim"]
     power: PositiveInt = 1
@@ -170,6 +175,7 @@ class TopKDistillation(_Soft):
     Recalled, not read in the paper.
     """
 
+    IS_STYLE = True
     IS_BY_SAMPLE = True
     objective: Literal["kd_topk"]
     k: PositiveInt
@@ -187,6 +193,7 @@ class TrustedDistillation(_Soft):
     the teacher's term without its a, and begins with 60 epochs without the student's own term; that warm-up is not offered here.
     """
 
+    IS_STYLE = True
     IS_BY_SAMPLE = True
     objective: Literal["iad"]
     trust_exponent: NonNegativeFloat = 0.1
@@ -212,6 +219,7 @@ class GroupDistillation(_Soft):
     sharpness · L_g, through which no gradient flows. In the style of group DRO (Sagawa et al. 2020), but without memory between steps.
     """
 
+    IS_STYLE = True
     TERMS = (*_MIXED, "worst_group")
     objective: Literal["kd_groups"]
     feature: Annotated[str, Field(min_length=1)]
@@ -251,6 +259,7 @@ class AdversarialDistillation(_Soft):
 
 
 class _Reliable(_Soft):
+    IS_STYLE = True
     IS_BY_SAMPLE = True
     statistic: Literal["margin", "accuracy"] = "margin"
     """What reliability on a class is: the mean of p(y) − max of the other p at T = 1, or the accuracy; of the teacher on the validation
@@ -367,6 +376,13 @@ Distillation = Annotated[
     Discriminator(objective_kind),
 ]
 """The training loss of a distilled student, told apart by `objective`."""
+
+
+def shown_objective(name: str) -> str:
+    """The name of an objective as people are shown it: `ada_alpha-style`."""
+    model = OBJECTIVES.get(name)
+    return f"{name}-style" if model is not None and model.IS_STYLE else name
+
 
 OBJECTIVES: dict[str, type[_Objective]] = {
     get_args(member)[1].tag: get_args(member)[0] for member in get_args(get_args(Distillation)[0])
