@@ -59,7 +59,7 @@ QUICK = ("cifar10", "cifar100", "cifar100-lt", "svhn", "tiny-imagenet", "celeba"
         ("utkface", 1 + 5 + 5 * 4),
         ("adult", 1 + 5 + 5 * 4),
         *((f"{name}-quick", 1 + 3 + 3 * 3) for name in QUICK),
-        ("objectives", 1 + 3 + 3 * (2 * 14 + 1)),
+        ("objectives", 1 + 3 + 3 * (2 * 17 + 2)),
         ("hatexplain-gender", 5 + 5 + 5 * 13),
         ("hatexplain-race", 5 + 5 + 5 * 13),
         ("hatexplain-minilm", 1 + 2 + 2 * 3),

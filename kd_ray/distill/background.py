@@ -31,7 +31,7 @@ def background_of(settings: Distillation, teacher: Teacher, data: ResidentData) 
         TrialError: there is no validation split to judge the teacher on, the teacher has no linear layer whose rows stand for the classes,
             or the objective is imported and cannot be.
     """
-    if not isinstance(settings, NEED_CONTEXT):
+    if not (isinstance(settings, NEED_CONTEXT) or settings.takes_steps_of_its_own):
         return None
     if isinstance(settings, ImportedObjective):
         # What cannot be imported should not wait for the first batch.

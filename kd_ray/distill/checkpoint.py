@@ -40,12 +40,15 @@ class TrainingState:
     restarts: int
     average: Mapping[str, Tensor] = field(default_factory=dict)
     """The average of weights and buffers, where the settings ask for one."""
+    adversary: Mapping[str, Tensor] = field(default_factory=dict)
+    """`Adversary.tensors()` where the student has one."""
 
 
 def encode(state: TrainingState) -> bytes:
     """The state as safetensors bytes."""
     tensors = {f"model.{name}": tensor for name, tensor in state.model.items()} | {"sums": state.sums}
     tensors |= {f"average.{name}": tensor for name, tensor in state.average.items()}
+    tensors |= {f"adversary.{name}": tensor for name, tensor in state.adversary.items()}
     plain: dict[str, dict[str, Any]] = {}
     for index, slots in state.optimizer["state"].items():
         for name, value in slots.items():
@@ -80,14 +83,19 @@ def decode(data: bytes) -> TrainingState:
             optimizer.setdefault(int(index), {})[name] = tensor
     return TrainingState(
         step=meta["step"],
-        model={key.removeprefix("model."): tensor for key, tensor in tensors.items() if key.startswith("model.")},
+        model=_below("model.", tensors),
         optimizer={"state": optimizer, "param_groups": meta["param_groups"]},
         sums=tensors["sums"],
         history=tuple(Epoch(**epoch) for epoch in meta["history"]),
         elapsed_s=meta["elapsed_s"],
         restarts=meta["restarts"],
-        average={key.removeprefix("average."): each for key, each in tensors.items() if key.startswith("average.")},
+        average=_below("average.", tensors),
+        adversary=_below("adversary.", tensors),
     )
+
+
+def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}
 
 
 def to_weights(model: Mapping[str, Tensor]) -> bytes:

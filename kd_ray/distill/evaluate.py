@@ -13,6 +13,7 @@ from kd_ray.data.rows import RowData
 from kd_ray.data.texts import TextData
 from kd_ray.distill.stream import Resident, plain_batches
 from kd_ray.distill.text_distances import text_features
+from kd_ray.metrics.calibration import fit_temperature, halves, scaled_confidences
 from kd_ray.metrics.individual import Pairs, choose_pairs, individual_fairness
 from kd_ray.metrics.per_class import expected_calibration_error
 
@@ -31,6 +32,8 @@ class Evaluation:
     confidences_N: npt.NDArray[np.float32]
     true_probabilities_N: npt.NDArray[np.float32]
     scalars: dict[str, float]
+    per_sample: dict[str, npt.NDArray[np.float32]]
+    """See `Record.per_sample`."""
 
 
 def predict(model: nn.Module, split: Resident) -> Tensor:
@@ -64,18 +67,27 @@ def accuracies(models: Sequence[nn.Module], split: Resident) -> list[float]:
     return [float((logits_NC.argmax(1) == labels_N).double().mean()) for logits_NC in predict_all(models, split)]
 
 
-def evaluate(model: nn.Module, split: Resident, pairs: Pairs) -> Evaluation:
-    """Everything a record says about the test split. Probabilities are softmax at T = 1, in float64."""
+def evaluate(model: nn.Module, split: Resident, pairs: Pairs, *, validation: Resident | None = None) -> Evaluation:
+    """What every record says about the test split. Probabilities are softmax at T = 1, in float64.
+
+    The temperature that calibrates the network is fitted on the validation split; without one, on each half of the test split for the
+    other.
+    """
     logits_NC = predict(model, split).double()
     labels_N = split.labels_N.cpu()
     log_probabilities_NC = torch.log_softmax(logits_NC, dim=1)
     probabilities_NC = log_probabilities_NC.exp().numpy()
     predictions_N = logits_NC.argmax(1)
     confidences_N = probabilities_NC.max(1)
+    correct_N = (predictions_N == labels_N).numpy()
+    temperature_N = _temperatures(model, logits_NC.numpy(), labels_N.numpy(), validation)
+    calibrated_N = scaled_confidences(logits_NC.numpy(), temperature_N)
     fairness = individual_fairness(probabilities_NC, pairs)
     scalars = {
         "loss": float(-log_probabilities_NC.gather(1, labels_N[:, None]).mean()),
-        "expected_calibration_error": expected_calibration_error(confidences_N, (predictions_N == labels_N).numpy()),
+        "expected_calibration_error": expected_calibration_error(confidences_N, correct_N),
+        "calibration_temperature": float(np.exp(np.log(temperature_N).mean())),
+        "calibrated_expected_calibration_error": expected_calibration_error(calibrated_N, correct_N),
         "individual_fairness": fairness.mean,
         "individual_fairness_hard": fairness.hard_mean,
         "individual_fairness_p95": fairness.p95,
@@ -86,7 +98,23 @@ def evaluate(model: nn.Module, split: Resident, pairs: Pairs) -> Evaluation:
         confidences_N=confidences_N.astype(np.float32),
         true_probabilities_N=probabilities_NC[np.arange(len(labels_N)), labels_N.numpy()].astype(np.float32),
         scalars=scalars,
+        per_sample={"calibrated_confidences": calibrated_N.astype(np.float32)},
     )
+
+
+def _temperatures(
+    model: nn.Module,
+    logits_NC: npt.NDArray[np.float64],
+    labels_N: npt.NDArray[np.int64],
+    validation: Resident | None,
+) -> npt.NDArray[np.float64]:
+    """The temperature for each test sample, fitted on others."""
+    if validation is not None:
+        held_out_MC = predict(model, validation).double().numpy()
+        return np.full(len(labels_N), fit_temperature(held_out_MC, validation.labels_N.cpu().numpy()))
+    half_N = halves(len(labels_N))
+    of_half = [fit_temperature(logits_NC[half_N != half], labels_N[half_N != half]) for half in (0, 1)]
+    return np.array(of_half)[half_N]
 
 
 def fairness_pairs(data: Data) -> Pairs:

@@ -12,17 +12,19 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from kd_ray.distill.attack import Range, pgd, pixel_range, random_start
 from kd_ray.distill.evaluate import accuracies, accuracy
 from kd_ray.distill.grouped import Group
 from kd_ray.distill.mixing import draw_mix, mixed
-from kd_ray.distill.objectives import term_names
-from kd_ray.distill.stream import Batch, Draw, ResidentData, batches, draw_of, steps_per_epoch
+from kd_ray.distill.objectives import Attacked, term_names
+from kd_ray.distill.stream import Batch, Draw, ResidentData, ResidentSplit, batches, draw_of, steps_per_epoch
 from kd_ray.distill.student import Student, learning_rate
 from kd_ray.distill.teacher import Teacher
 from kd_ray.distill.training import FitProgress
 from kd_ray.errors import DataError, NonFiniteLossError
 from kd_ray.results.record import Epoch
 from kd_ray.sweep.config import Training
+from kd_ray.sweep.fields import Attack
 
 OnFailure = Callable[["Student", Exception], None]
 """Called with a student that cannot go on; the others do."""
@@ -46,7 +48,8 @@ def fit(
     training, seed = students[0].training, students[0].spec.seed
     assert seed is not None
     steps = steps_per_epoch(len(data.train), training.batch_size)
-    stepper = _Stepper(teachers, steps)
+    pixels = pixel_range(data.train) if isinstance(data.train, ResidentSplit) else None
+    stepper = _Stepper(teachers, steps, pixels)
     meter = _Meter(report_every_s)
 
     def fail(student: Student, error: Exception) -> None:
@@ -126,9 +129,10 @@ def _prepared(
 class _Stepper:
     """Takes the steps of a pack: student after student, or all as one network."""
 
-    def __init__(self, teachers: Mapping[str, Teacher], steps: int) -> None:
-        """An epoch has `steps` of them."""
+    def __init__(self, teachers: Mapping[str, Teacher], steps: int, pixels: Range | None) -> None:
+        """An epoch has `steps` of them; `pixels` bound what an attack may make of an image, where there are images."""
         self._teachers = teachers
+        self._pixels = pixels
         self._steps = steps
         self._group: Group | None = None
 
@@ -152,7 +156,12 @@ class _Stepper:
             return
         for student, teacher in zip(ready, logits, strict=True):
             try:
-                _step(student, batch, teacher, self._steps)
+                found = None
+                if student.attack is not None:
+                    assert student.taught_by is not None
+                    assert self._pixels is not None
+                    found = attacked(student, student.attack, batch, self._teachers[student.taught_by], self._pixels)
+                _step(student, batch, teacher, self._steps, found)
             except Exception as error:  # noqa: BLE001 (whatever stops one student must not stop the pack)
                 fail(student, error)
 
@@ -162,15 +171,26 @@ class _Stepper:
         return self._group
 
 
-def _step(student: Student, batch: Batch, teacher_BC: Tensor | None, steps: int) -> None:
+def attacked(student: Student, attack: Attack, batch: Batch, teacher: Teacher, pixels: Range) -> Attacked:
+    """What student and teacher say of the batch after an attack, which starts from the stream "attack" of (seed, step)."""
+    assert student.spec.seed is not None
+    start_BCHW = random_start(batch.images_BCHW, student.spec.seed, "attack", student.step)
+    images_BCHW = pgd(student.model, batch.images_BCHW, batch.labels_B, attack, pixels, start_BCHW)
+    return Attacked(student_BC=student.forward(images_BCHW), teacher_BC=teacher.answer(images_BCHW))
+
+
+def _step(student: Student, batch: Batch, teacher_BC: Tensor | None, steps: int, found: Attacked | None = None) -> None:
     labels_B = batch.labels_B
     for group in student.optimizer.param_groups:
         group["lr"] = learning_rate(student.training, student.step, steps)
     with student.randomness():
         logits_BC = student.forward(batch.inputs)
-    loss = student.loss(logits_BC, teacher_BC, batch)
+    loss = student.loss(logits_BC, teacher_BC, batch, attacked=found)
     student.optimizer.zero_grad(set_to_none=True)
-    loss.total.backward()  # type: ignore[no-untyped-call]
+    if student.adversary is None:
+        loss.total.backward()  # type: ignore[no-untyped-call]
+    else:
+        student.adversary.backward(student.model, loss, step=student.step)
     if student.training.clip_norm is not None:
         nn.utils.clip_grad_norm_(student.model.parameters(), student.training.clip_norm)
     student.optimizer.step()

@@ -292,6 +292,7 @@ class _Run:
             num_parameters=result.num_parameters,
             provenance=self._provenance(lease, result),
             per_class=result.per_class,
+            per_sample=result.per_sample,
         )
         if commit_record(self._store, record):
             logger.info("%s is complete after %.1f s of training", spec.describe(), result.elapsed_s)

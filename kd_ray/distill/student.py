@@ -4,13 +4,14 @@ import copy
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
 
 from kd_ray.distill.checkpoint import TrainingState
-from kd_ray.distill.objectives import Background, Context, Loss, student_loss, term_names
+from kd_ray.distill.objectives import Attacked, Background, Context, Loss, student_loss, term_names
+from kd_ray.distill.objectives.adversarial import Adversary
 from kd_ray.distill.resident_rows import ResidentRows
 from kd_ray.distill.stream import Batch, Inputs, ResidentData, ResidentSplit
 from kd_ray.models import build_model
@@ -19,7 +20,8 @@ from kd_ray.models.mlp import mlp
 from kd_ray.results.record import Epoch
 from kd_ray.seeding import stream_seed
 from kd_ray.sweep.config import AdamW, ConstantSchedule, LinearSchedule, Sgd, StepSchedule, Training
-from kd_ray.sweep.distillation import ShuffledDistillation
+from kd_ray.sweep.distillation import AdversarialDistillation, ShuffledDistillation, TrustedDistillation
+from kd_ray.sweep.fields import Attack
 from kd_ray.sweep.spec import TrialSpec
 
 
@@ -39,6 +41,8 @@ class Student:
     """What its objective may look at throughout; None where logits and labels do."""
     average: nn.Module | None = None
     """The network with the average of its weights, where the settings ask for one."""
+    adversary: Adversary | None = None
+    """Whom it works against, where its objective asks for it."""
     step: int = 0
     history: list[Epoch] = field(default_factory=list)
     elapsed_s: float = 0.0
@@ -68,14 +72,19 @@ class Student:
         """The network that is validated, tested and kept."""
         return self.model if self.average is None else self.average
 
-    def loss(self, logits_BC: Tensor, teacher_BC: Tensor | None, batch: Batch) -> Loss:
+    def loss(
+        self, logits_BC: Tensor, teacher_BC: Tensor | None, batch: Batch, *, attacked: Attacked | None = None
+    ) -> Loss:
         """The loss of its objective; of mixed images λ times that with the samples' labels plus 1 − λ times that with their partners'.
 
         The divergence from the teacher is the same in both, and its cross-entropy is with mixed labels then.
         """
         smoothing = self.training.label_smoothing
         settings = self.spec.distillation
-        own = student_loss(logits_BC, teacher_BC, batch.labels_B, settings, self.context(batch), smoothing=smoothing)
+        context = self.context(batch)
+        if context is not None and attacked is not None:
+            context = replace(context, attacked=attacked)
+        own = student_loss(logits_BC, teacher_BC, batch.labels_B, settings, context, smoothing=smoothing)
         if batch.mix is None:
             return own
         partners_B = batch.mix.partners_B
@@ -100,9 +109,17 @@ class Student:
             else:
                 mine.copy_(theirs)
 
+    @property
+    def attack(self) -> Attack | None:
+        """What is done to its training images, where its objective trains on attacked ones."""
+        settings = self.spec.distillation
+        return settings.attack if isinstance(settings, TrustedDistillation) else None
+
     def context(self, batch: Batch) -> Context | None:
         """What its objective may look at in this step besides logits and labels."""
-        return Context(samples_B=batch.samples_B, background=self.background) if self.background is not None else None
+        if self.background is None:
+            return None
+        return Context(samples_B=batch.samples_B, background=self.background, adversary=self.adversary)
 
     def state(self) -> TrainingState:
         """Everything the next step depends on."""
@@ -115,6 +132,7 @@ class Student:
             elapsed_s=self.elapsed_s,
             restarts=self.restarts,
             average=self.average.state_dict() if self.average is not None else {},
+            adversary=self.adversary.tensors() if self.adversary is not None else {},
         )
 
 
@@ -212,12 +230,15 @@ def new_student(
         sums=sums,
         background=background,
         average=copy.deepcopy(model).eval().requires_grad_(False) if training.ema_decay is not None else None,
+        adversary=_adversary(spec, background, data.num_classes, device),
     )
     if saved is not None:
         model.load_state_dict(saved.model)
         if student.average is not None:
             student.average.load_state_dict(saved.average)
         optimizer.load_state_dict(dict(saved.optimizer))
+        if student.adversary is not None:
+            student.adversary.restore(saved.adversary)
         student.sums.copy_(saved.sums)
         student.step = saved.step
         student.history = list(saved.history)
@@ -225,6 +246,16 @@ def new_student(
         student.epoch_started_s = sum(epoch.elapsed_s for epoch in saved.history)
         student.restarts = saved.restarts + 1
     return student
+
+
+def _adversary(
+    spec: TrialSpec, background: Background | None, num_classes: int, device: torch.device
+) -> Adversary | None:
+    settings = spec.distillation
+    if not isinstance(settings, AdversarialDistillation) or background is None:
+        return None
+    groups = len(background.group_names[settings.feature])
+    return Adversary(settings, num_classes=num_classes, num_groups=groups, device=device)
 
 
 def learning_rate(training: Training, step: int, steps: int) -> float:

@@ -76,6 +76,7 @@ class Teacher:
         self.model = model
         self._precision: LogitPrecision = precision
         self._statistics: ClassStatistics | None = None
+        self._test_logits: Tensor | None = None
 
     def prepare(self, split: Resident, draw: Draw, *, batch_size: int, start: int) -> Iterator[None]:
         """Called before the batches of an epoch from step `start` on; yields now and then while it works."""
@@ -88,13 +89,27 @@ class Teacher:
         Raises:
             TrialError: half precision changes what the teacher says.
         """
-        return self._forward(batch.inputs)
+        return self.answer(batch.inputs)
+
+    def answer(self, inputs: Inputs) -> Tensor:
+        """Logits (B, C) for any inputs, from the network, float32.
+
+        Raises:
+            TrialError: half precision changes what the teacher says.
+        """
+        return self._forward(inputs)
 
     def statistics(self, held_out: Resident) -> ClassStatistics:
         """What a split that it was not trained on says of it, class by class; always the same one, so it is looked at once."""
         if self._statistics is None:
             self._statistics = class_statistics(predict(self.model, held_out), held_out.labels_N.cpu())
         return self._statistics
+
+    def test_logits(self, test: Resident) -> Tensor:
+        """Logits of the test split on the CPU, from the network as it is; always the same split, so it is looked at once."""
+        if self._test_logits is None:
+            self._test_logits = predict(self.model, test)
+        return self._test_logits
 
     def finish(self) -> None:
         """Called when a pack has ended, however it did."""

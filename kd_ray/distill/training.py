@@ -62,6 +62,8 @@ class TrialResult:
     """How often training went on from a checkpoint."""
     per_class: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     """See `Record.per_class`."""
+    per_sample: Mapping[str, npt.NDArray[np.float32]] = field(default_factory=dict)
+    """See `Record.per_sample`."""
     versions: Mapping[str, str] = field(default_factory=dict)
     """Versions of packages that this trial depends on besides those that all do."""
 

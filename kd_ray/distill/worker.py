@@ -10,18 +10,22 @@ from dataclasses import astuple
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from kd_ray.distill.attack import robust_predictions
 from kd_ray.distill.background import background_of, teacher_for
 from kd_ray.distill.checkpoint import decode, encode, from_weights, to_weights
 from kd_ray.distill.device import device_of, make_deterministic, name_of, named
-from kd_ray.distill.evaluate import evaluate
+from kd_ray.distill.evaluate import evaluate, predict
 from kd_ray.distill.fit import fit
 from kd_ray.distill.loaded import LoadedData, load_data
 from kd_ray.distill.loading import Loader
 from kd_ray.distill.objectives.imported import distribution_of
-from kd_ray.distill.stream import ENDLESS, ResidentData, num_views
+from kd_ray.distill.rescaling import true_logit_pulls
+from kd_ray.distill.stream import ENDLESS, ResidentData, ResidentSplit, num_views
 from kd_ray.distill.student import Student, network_for, new_student, source_of_logits
 from kd_ray.distill.teacher import TabledTeacher, Teacher
 from kd_ray.distill.training import FitProgress, LoadState, OnFailure, PackTraining, TrialResult, TrialTraining
@@ -92,7 +96,9 @@ class _Training:
 
     def _result(self, spec: TrialSpec, model: nn.Module, student: Student | None = None) -> TrialResult:
         try:
-            evaluation = evaluate(model, self._data.resident.test, self._data.pairs)
+            data = self._data.resident
+            evaluation = evaluate(model, data.test, self._data.pairs, validation=data.validation)
+            more = self._asked_for(spec, model, student)
         except Exception as error:
             raise named(error) from error
         return TrialResult(
@@ -109,7 +115,31 @@ class _Training:
             versions=distribution_of(spec.distillation),
             per_class=_train_n(self._data.resident)
             | (student.background.per_class() if student and student.background else {}),
+            per_sample=evaluation.per_sample | more,
         )
+
+    def _asked_for(
+        self, spec: TrialSpec, model: nn.Module, student: Student | None
+    ) -> dict[str, npt.NDArray[np.float32]]:
+        """What the sweep wants to know of each test sample besides."""
+        found: dict[str, npt.NDArray[np.float32]] = {}
+        test = self._data.resident.test
+        if spec.evaluation and spec.evaluation.pgd:
+            assert isinstance(test, ResidentSplit)
+            found["robust_predictions"] = robust_predictions(model, test, spec.evaluation.pgd).astype(np.float32)
+        if spec.evaluation and spec.evaluation.gradient_rescaling:
+            assert student is not None
+            assert student.taught_by is not None
+            assert spec.distillation is not None
+            pulls_N = true_logit_pulls(
+                predict(model, test),
+                self.teachers[student.taught_by].test_logits(test),
+                test.labels_N.cpu(),
+                spec.distillation,
+                student.background,
+            )
+            found["true_logit_pulls"] = pulls_N.numpy().astype(np.float32)
+        return found
 
 
 class Worker:

@@ -25,9 +25,9 @@ from kd_ray.sweep.spec import TrialSpec
 
 logger = logging.getLogger("kd_ray")
 
-RECORD_VERSION = 3
-_READ_TOO = 2
-"""Version 2 lacks `per_class`, which is empty then."""
+RECORD_VERSION = 4
+_LACKS = {2: ("per_class", "per_sample"), 3: ("per_sample",), RECORD_VERSION: ()}
+"""Columns that records of each version that is read do not have; they are empty then."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +97,9 @@ class Record:
     per_class: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     """Of each class `train_n`, its training samples, and what the objective held of it: `schema.PER_CLASS` lists all."""
 
+    per_sample: Mapping[str, npt.NDArray[np.float32]] = field(default_factory=dict)
+    """More numbers for each test sample: `schema.PER_SAMPLE` lists all. Classes too are float32, which has room for 2^24 of them."""
+
     @property
     def trial_id(self) -> str:
         """Identity of the trial."""
@@ -149,6 +152,7 @@ _RECORD = pa.schema(
         ("num_parameters", pa.int64()),
         ("provenance", _PROVENANCE),
         ("per_class", pa.map_(pa.string(), pa.list_(pa.float64()))),
+        ("per_sample", pa.map_(pa.string(), pa.list_(pa.float32()))),
     ]
 )
 
@@ -196,6 +200,7 @@ def encode_record(record: Record) -> bytes:
         "num_parameters": record.num_parameters,
         "provenance": vars(record.provenance) | {"versions": sorted(record.provenance.versions.items())},
         "per_class": sorted((name, list(values)) for name, values in record.per_class.items()),
+        "per_sample": [(name, record.per_sample[name].tolist()) for name in sorted(record.per_sample)],
     }
     # One row has nothing to gain from dictionaries.
     return encode_table(pa.Table.from_pylist([row], schema=_RECORD), use_dictionary=False)
@@ -211,9 +216,11 @@ def decode_record(data: bytes) -> Record:
     if table.num_rows != 1:
         raise ValueError(f"{table.num_rows} rows, expected 1")
     written = table["record_version"][0].as_py() if "record_version" in table.schema.names else RECORD_VERSION
-    if written not in (RECORD_VERSION, _READ_TOO):
-        raise OtherVersionError(f"has record_version {written}, and this kd_ray reads {_READ_TOO} and {RECORD_VERSION}")
-    if not table.schema.equals(_RECORD if written == RECORD_VERSION else _RECORD.remove(len(_RECORD) - 1)):
+    if written not in _LACKS:
+        raise OtherVersionError(
+            f"has record_version {written}, and this kd_ray reads {min(_LACKS)} to {RECORD_VERSION}"
+        )
+    if not table.schema.equals(pa.schema([column for column in _RECORD if column.name not in _LACKS[written]])):
         raise ValueError("its columns are not those of a record")
     lists = {
         name: table[name].combine_chunks().flatten().to_numpy()
@@ -233,6 +240,7 @@ def decode_record(data: bytes) -> Record:
         num_parameters=row["num_parameters"],
         provenance=Provenance(**provenance),
         per_class={name: tuple(values) for name, values in row.get("per_class", ())},
+        per_sample={name: np.array(values, dtype=np.float32) for name, values in row.get("per_sample", ())},
     )
 
 

@@ -11,10 +11,11 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from kd_ray.groups import Groups, intersect
+from kd_ray.metrics.arrays import divide
 from kd_ray.metrics.fairness import fairness_metrics, group_rates, one_vs_rest
 from kd_ray.metrics.per_class import class_metrics
 from kd_ray.results.record import Record, Samples
-from kd_ray.results.schema import PER_CLASS, TABLES, TERMS
+from kd_ray.results.schema import PER_CLASS, PER_SAMPLE, TABLES, TERMS
 from kd_ray.sweep.datasets import table_name
 
 _BY_CLASS = (
@@ -119,7 +120,10 @@ def _trial(record: Record, samples: Samples, axes: Mapping[str, str]) -> dict[st
         "num_test": len(samples.labels_N),
         "accuracy": per_class.accuracy,
         "worst_class_accuracy": per_class.worst_class_accuracy,
+        **dict.fromkeys(("calibration_temperature", "calibrated_expected_calibration_error")),
         **{name: _null(value) for name, value in record.scalars.items()},
+        "calibrated_on": _calibrated_on(record),
+        "robust_accuracy": _null(float(np.mean(_robust(record, samples)))),
         "started_at": _utc(provenance.started_at),
         "finished_at": _utc(provenance.finished_at),
         "elapsed_s": provenance.elapsed_s,
@@ -154,6 +158,9 @@ def _class_rows(keys: dict[str, Any], record: Record, samples: Samples) -> _Chun
             "accuracy": metrics.accuracy_C,
             "relative_accuracy": metrics.relative_accuracy_C,
             "precision": metrics.precision_C,
+            "robust_accuracy": divide(
+                np.bincount(samples.labels_N, _robust(record, samples), minlength=num_classes), metrics.n_C
+            ),
         }
         | {name: np.array(record.per_class.get(name, unknown_C)) for name in PER_CLASS},
     )
@@ -175,6 +182,7 @@ def _group_rows(
             "n": np.repeat(rates.n_G, c),
             "num_positives": rates.num_positive_GC.ravel(),
             "accuracy": np.repeat(rates.accuracy_G, c),
+            "robust_accuracy": np.repeat(divide(_robust(record, samples) @ groups.membership_NG, rates.n_G), c),
             "selection_rate": rates.selection_rate_GC.ravel(),
             "true_positive_rate": rates.true_positive_rate_GC.ravel(),
             "false_positive_rate": rates.false_positive_rate_GC.ravel(),
@@ -205,8 +213,22 @@ def _prediction_row(keys: dict[str, Any], record: Record) -> _Chunk:
             "predictions": [record.predictions_N],
             "confidences": [record.confidences_N],
             "true_probabilities": [record.true_probabilities_N],
+            **{name: [record.per_sample.get(name)] for name in PER_SAMPLE},
         },
     )
+
+
+def _robust(record: Record, samples: Samples) -> npt.NDArray[np.float64]:
+    """1 where the attacked sample is predicted correctly, 0 where not; NaN throughout where no attack was asked for."""
+    if "robust_predictions" not in record.per_sample:
+        return np.full(len(samples.labels_N), np.nan)
+    return np.asarray(record.per_sample["robust_predictions"] == samples.labels_N, dtype=np.float64)
+
+
+def _calibrated_on(record: Record) -> str | None:
+    if "calibrated_confidences" not in record.per_sample:
+        return None
+    return "validation" if record.spec.dataset.has_validation else "halves of test"
 
 
 def _epoch_rows(keys: dict[str, Any], record: Record) -> _Chunk:

@@ -59,6 +59,8 @@ TERMS = {
     "within_groups": "ltkd: sum of the weighted divergences within them; null for others",
     "uniform": "label_smoothing: mean of -log p over all classes; null for others",
     "worst_group": "kd_groups: largest mean loss of a group in a batch; null for others",
+    "adversary": "adversarial: cross-entropy of the adversary that guesses the groups; null for others",
+    "self_distillation": "iad with an attack: divergence of the attacked answer from the student's own; null for others",
     "margin_cross_entropy": "ada_margin: cross-entropy with the margins; null for others",
 }
 """Terms of the losses that are there by name; those of an imported objective stand in `epochs.terms` only."""
@@ -72,6 +74,16 @@ PER_CLASS = {
     "teacher_held_out_margin": ("its teacher's mean of p(y) - the largest other p on them; 0 without any", "1"),
 }
 """What a record holds of each class besides predictions: of the training split, and because of its objective."""
+
+PER_SAMPLE = {
+    "calibrated_confidences": ("probability of the predicted class after temperature scaling", "1"),
+    "robust_predictions": ("predicted class index under attack; null unless evaluation.pgd asks for it", ""),
+    "true_logit_pulls": (
+        "minus the derivative of the loss by the logit of the true class; null unless evaluation.gradient_rescaling asks for it",
+        "",
+    ),
+}
+"""What a record may hold of each test sample besides its prediction; null in `predictions` where it does not."""
 
 KEYS = (
     _column("sweep", _TEXT, "name of the sweep"),
@@ -135,6 +147,19 @@ TABLES: dict[str, Table] = {
                 _rate("accuracy", "test accuracy"),
                 _column("loss", pa.float64(), "mean test cross-entropy, natural logarithm", "nat"),
                 _rate("expected_calibration_error", "ECE over 15 equal-width bins (Guo et al. 2017)"),
+                _column(
+                    "calibration_temperature",
+                    pa.float64(),
+                    "temperature that calibrates it best; of two halves, the geometric mean; null for records of kd_ray 0.1",
+                ),
+                _column(
+                    "calibrated_on", _TEXT, "what that was fitted on: validation, or each half of test for the other"
+                ),
+                _rate("calibrated_expected_calibration_error", "ECE after temperature scaling"),
+                _rate(
+                    "robust_accuracy",
+                    "accuracy under projected gradient descent; null unless evaluation.pgd asks for it",
+                ),
                 _rate("worst_class_accuracy", "lowest accuracy of a class that has test samples"),
                 _column(
                     "individual_fairness",
@@ -164,6 +189,10 @@ TABLES: dict[str, Table] = {
                     "class accuracy / accuracy of the trial: the quantity tested for class bias",
                 ),
                 _rate("precision", "num_correct / num_predicted; null when the class is never predicted"),
+                _rate(
+                    "robust_accuracy",
+                    "accuracy under projected gradient descent; null unless evaluation.pgd asks for it",
+                ),
                 *(_column(name, pa.float64(), meaning, unit) for name, (meaning, unit) in PER_CLASS.items()),
             ),
         ),
@@ -178,6 +207,10 @@ TABLES: dict[str, Table] = {
                 _count("n", "test samples of the group"),
                 _count("num_positives", "of these, with the positive class as label"),
                 _rate("accuracy", "accuracy within the group, all classes; null when n = 0"),
+                _rate(
+                    "robust_accuracy",
+                    "the same under projected gradient descent; null unless evaluation.pgd asks for it",
+                ),
                 _rate("selection_rate", "share predicted positive; null when n = 0"),
                 _rate("true_positive_rate", "share of positives predicted positive; null without positives"),
                 _rate("false_positive_rate", "share of negatives predicted positive; null without negatives"),
@@ -235,6 +268,7 @@ TABLES: dict[str, Table] = {
                 ),
                 _column("confidences", pa.list_(pa.float32()), "probability of the predicted class", "1"),
                 _column("true_probabilities", pa.list_(pa.float32()), "probability of the true class", "1"),
+                *(_column(name, pa.list_(pa.float32()), meaning, unit) for name, (meaning, unit) in PER_SAMPLE.items()),
             ),
         ),
         Table(
@@ -382,7 +416,10 @@ VIEWS: dict[str, str] = {
     "teacher_disagreement": "every student beside its teacher: share of test samples on which they differ (CMP), all and per true class",
     "teacher_errors": "every student beside its teacher, all, per true class and per group: where the teacher errs, how often the student "
     "says the same; scratch students show how often that is chance",
-    "calibration": "every trial, all, per true class and per group: accuracy, mean confidence and expected calibration error (15 bins)",
+    "calibration": "every trial, all, per true class and per group: accuracy, mean confidence and expected calibration error (15 bins), "
+    "and the last two after temperature scaling",
+    "gradient_rescaling": "distilled students of sweeps that ask for it, all, per true class and per group: how many times as hard as the "
+    "cross-entropy the loss pulls at the true logit, summed over samples and at their median (Tang et al. 2020)",
     "class_shares": "every trial, head (33 % of the classes, by training samples), medium and tail: accuracy over their test samples, and "
     "mean over their classes",
     "worst_classes(k)": "table function: mean accuracy of the k worst classes (below 1: a share of them), chosen on one half of the test "

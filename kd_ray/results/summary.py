@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from kd_ray.results.query import Results
+from kd_ray.sweep.distillation import shown_objective
 
 _ROLES = ("teacher", "scratch", "distilled")
 _FAIRNESS = (
@@ -87,7 +88,8 @@ def condition_label(condition: dict[str, Any], settings: tuple[tuple[str, str], 
     words = [] if condition["temperature"] is None else [f"T={condition['temperature']:g}"]
     if condition["role"] == "distilled":
         shown = [name for name in varying if name != "temperature" and name not in named]
-        words += [f"{name}={condition[name]}" for name in shown if condition[name] is not None]
+        values = condition | {"objective": shown_objective(condition["objective"])}
+        words += [f"{name}={values[name]}" for name in shown if values[name] is not None]
     return " ".join([*words, *(f"{axis}={value}" for axis, value in settings)])
 
 

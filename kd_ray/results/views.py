@@ -27,7 +27,7 @@ long AS (
 _LONG = """
 WITH long AS (
     SELECT p.sweep, p.trial_id, p.dataset_id, unnest(p.predictions) AS predicted, unnest(p.confidences)::DOUBLE AS confidence,
-           unnest(range(len(p.predictions))) AS sample_index
+           unnest(p.calibrated_confidences)::DOUBLE AS calibrated, unnest(range(len(p.predictions))) AS sample_index
     FROM predictions p),
 judged AS (
     SELECT l.*, x.label, x.label_name, x.sensitive_features, (l.predicted = x.label)::INTEGER AS correct
@@ -89,16 +89,40 @@ FROM parts p JOIN trials t USING (sweep, trial_id) GROUP BY ALL
     "calibration": f"""
 CREATE VIEW calibration AS
 {_LONG},
-{_PARTS.format(columns="sweep, trial_id, correct, confidence, greatest(1, least(15, ceil(confidence * 15))) AS bin")},
+{_PARTS.format(columns="sweep, trial_id, correct, confidence, calibrated")},
+scored AS (
+    SELECT *, FALSE AS is_scaled FROM parts
+    UNION ALL
+    SELECT * REPLACE (calibrated AS confidence), TRUE FROM parts WHERE calibrated IS NOT NULL),
 bins AS (
-    SELECT sweep, trial_id, class_name, feature, "group", bin, count(*) AS n, sum(correct) AS num_correct,
-           sum(confidence) AS confidence
-    FROM parts GROUP BY ALL)
+    SELECT sweep, trial_id, class_name, feature, "group", is_scaled, greatest(1, least(15, ceil(confidence * 15))) AS bin,
+           count(*) AS n, sum(correct) AS num_correct, sum(confidence) AS confidence
+    FROM scored GROUP BY ALL)
 SELECT t.sweep, t.trial_id, t.role, t.model, t.objective, t.temperature, t.alpha, t.t_squared, t.seed,
-       b.class_name, b.feature, b."group", sum(b.n)::BIGINT AS n, sum(b.num_correct) / sum(b.n) AS accuracy,
-       sum(b.confidence) / sum(b.n) AS confidence,
-       sum(abs(b.num_correct - b.confidence)) / sum(b.n) AS expected_calibration_error
+       b.class_name, b.feature, b."group", (sum(b.n) FILTER (NOT is_scaled))::BIGINT AS n,
+       sum(b.num_correct) / sum(b.n) AS accuracy,
+       sum(b.confidence) FILTER (NOT is_scaled) / sum(b.n) FILTER (NOT is_scaled) AS confidence,
+       sum(abs(b.num_correct - b.confidence)) FILTER (NOT is_scaled) / sum(b.n) FILTER (NOT is_scaled)
+           AS expected_calibration_error,
+       sum(b.confidence) FILTER (is_scaled) / sum(b.n) FILTER (is_scaled) AS calibrated_confidence,
+       sum(abs(b.num_correct - b.confidence)) FILTER (is_scaled) / sum(b.n) FILTER (is_scaled)
+           AS calibrated_expected_calibration_error
 FROM bins b JOIN trials t USING (sweep, trial_id) GROUP BY ALL
+""",
+    "gradient_rescaling": f"""
+CREATE VIEW gradient_rescaling AS
+WITH long AS (
+    SELECT p.sweep, p.trial_id, p.dataset_id, unnest(p.true_logit_pulls)::DOUBLE AS pull,
+           1 - unnest(p.true_probabilities)::DOUBLE AS hard_pull, unnest(range(len(p.predictions))) AS sample_index
+    FROM predictions p WHERE p.true_logit_pulls IS NOT NULL),
+judged AS (
+    SELECT l.*, x.label_name, x.sensitive_features
+    FROM long l JOIN samples x ON (x.sweep, x.dataset_id, x.sample_index) = (l.sweep, l.dataset_id, l.sample_index)),
+{_PARTS.format(columns="sweep, trial_id, pull, hard_pull")}
+SELECT t.sweep, t.trial_id, t.role, t.model, t.objective, t.temperature, t.alpha, t.t_squared, t.seed,
+       p.class_name, p.feature, p."group", count(*) AS n, sum(p.pull) / nullif(sum(p.hard_pull), 0) AS rescaling,
+       median(p.pull / nullif(p.hard_pull, 0)) AS median_rescaling
+FROM parts p JOIN trials t USING (sweep, trial_id) GROUP BY ALL
 """,
     # The shares of `distill/objectives/decoupled.py:thirds`.
     "class_shares": """
@@ -114,7 +138,7 @@ SELECT sweep, trial_id, role, model, objective, temperature, alpha, t_squared, s
        sum(num_correct) / nullif(sum(n), 0) AS accuracy, avg(accuracy) AS mean_class_accuracy
 FROM ranked GROUP BY ALL
 """,
-    # Halves by a multiplicative hash of the place (Knuth): the order of a data set may follow its features.
+    # The halves of `metrics/calibration.py:halves`.
     "worst_classes": f"""
 CREATE MACRO worst_classes(k) AS TABLE
 {_LONG},
@@ -136,6 +160,7 @@ NEEDS = {
     "teacher_errors": ("trials", "predictions", "samples"),
     "class_shares": ("class_metrics",),
     "calibration": ("trials", "predictions", "samples"),
+    "gradient_rescaling": ("trials", "predictions", "samples"),
     "worst_classes": ("trials", "predictions", "samples"),
     "teacher_disagreement": ("trials", "predictions", "samples"),
     "disagreement": ("predictions", "samples"),

@@ -12,8 +12,16 @@ from pydantic_core import PydanticCustomError
 from kd_ray.sweep.architectures import ARCHITECTURES, ModelName, is_text_model, library_of, modality_of
 from kd_ray.sweep.classification import Modality
 from kd_ray.sweep.datasets import CelebaDataset, Dataset, HatexplainDataset
-from kd_ray.sweep.distillation import OBJECTIVES, SMOOTHED, Distillation, GroupDistillation, TopKDistillation
-from kd_ray.sweep.fields import Added, Config, Seed, refuse
+from kd_ray.sweep.distillation import (
+    OBJECTIVES,
+    SMOOTHED,
+    AdversarialDistillation,
+    Distillation,
+    GroupDistillation,
+    TopKDistillation,
+    TrustedDistillation,
+)
+from kd_ray.sweep.fields import Added, Attack, Config, Seed, refuse
 
 
 class Sgd(Config):
@@ -288,6 +296,22 @@ class TeacherPlacement(Config):
     """Resources of your own."""
 
 
+class Evaluation(Config):
+    """What is measured on the test split besides what always is. Part of a trial's identity, because the record holds it."""
+
+    pgd: Attack | None = None
+    """Robust accuracy: what is left under projected gradient descent, which takes so many times longer as it has steps."""
+    gradient_rescaling: bool = False
+    """How the teacher rescales the pull of each test sample at its true logit (Tang et al. 2020), for distilled students whose loss is a
+    mean over samples; the teacher runs over the test split for it."""
+
+    @model_validator(mode="after")
+    def _asks_for_something(self) -> Self:
+        if self.pgd is None and not self.gradient_rescaling:
+            raise refuse("pgd", "has no effect; ask for pgd or gradient_rescaling, or leave evaluation out")
+        return self
+
+
 class Placement(Config):
     """Where and how trials run. Never part of a trial's identity."""
 
@@ -355,6 +379,8 @@ class Sweep(Config):
     """How students are trained."""
     distillation: Distillation | None = None
     """The loss of distilled students."""
+    evaluation: Evaluation | None = None
+    """What is measured besides what always is."""
     baselines: tuple[Literal["scratch"], ...] = ("scratch",)
     """`scratch`: the non-distilled student, once per seed."""
     grid: dict[str, Annotated[tuple[JsonValue, ...], Field(min_length=1)]]
@@ -436,6 +462,8 @@ def _check_models(sweep: Sweep) -> None:
         if training and sweep.dataset.modality != "images":
             where = "teacher.training" if training is not sweep.training else "training"
             _check_no_images(where, training, sweep.dataset.modality)
+    if sweep.evaluation and sweep.evaluation.pgd and sweep.dataset.modality != "images":
+        raise refuse("evaluation.pgd", f"is for images, and {sweep.dataset.name} holds {sweep.dataset.modality}")
     _check_start(sweep)
 
 
@@ -531,14 +559,33 @@ def _check_objective(sweep: Sweep) -> None:
     if isinstance(settings, TopKDistillation) and settings.k >= sweep.dataset.num_classes:
         raise refuse("distillation.k", f"must be below the {sweep.dataset.num_classes} classes, got {settings.k}")
     valid = sweep.dataset.sensitive_feature_names
-    if isinstance(settings, GroupDistillation) and settings.feature not in valid:
+    if isinstance(settings, GroupDistillation | AdversarialDistillation) and settings.feature not in valid:
         choices = f"valid: {', '.join(valid) or 'none'}, got {settings.feature!r}"
         raise refuse("distillation.feature", f"is not a sensitive feature of {sweep.dataset.name}; {choices}")
-    if sweep.training.label_smoothing and not isinstance(settings, SMOOTHED):
-        message = f"objective {name} makes its own use of labels; valid with kd and kd_shuffled"
-        raise refuse("training.label_smoothing", f"{message}, got {sweep.training.label_smoothing}")
     if name == "ltkd" and sweep.dataset.num_classes < 3:
         raise refuse("distillation.objective", f"ltkd needs at least 3 classes, got {sweep.dataset.num_classes}")
+    _check_training_of(settings, sweep)
+
+
+def _check_training_of(settings: Distillation, sweep: Sweep) -> None:
+    """Refuse ways of training that this objective does not know."""
+    if sweep.training.label_smoothing and not isinstance(settings, SMOOTHED):
+        message = f"objective {settings.objective} makes its own use of labels; valid with kd and kd_shuffled"
+        raise refuse("training.label_smoothing", f"{message}, got {sweep.training.label_smoothing}")
+    if settings.takes_steps_of_its_own:
+        if sweep.training.execution == "grouped":
+            raise refuse(
+                "training.execution", f"{settings.objective} takes steps of its own and cannot be grouped; use loop"
+            )
+        if sweep.training.compile:
+            raise refuse("training.compile", f"{settings.objective} takes steps of its own and cannot be compiled")
+        if sweep.training.mixes:
+            field = "mixup" if sweep.training.mixup else "cutmix"
+            raise refuse(
+                f"training.{field}", f"{settings.objective} takes steps of its own, and they know no mixed images"
+            )
+    if isinstance(settings, TrustedDistillation) and settings.attack and sweep.dataset.modality != "images":
+        raise refuse("distillation.attack", f"is for images, and {sweep.dataset.name} holds {sweep.dataset.modality}")
 
 
 def json_schema() -> dict[str, Any]:

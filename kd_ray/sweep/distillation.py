@@ -13,7 +13,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 from pydantic import Discriminator, Field, JsonValue, PositiveFloat, PositiveInt, Tag, model_validator
 
-from kd_ray.sweep.fields import Added, Config, UnitInterval, refuse
+from kd_ray.sweep.fields import Added, Attack, Config, UnitInterval, refuse
 
 LogitPrecision = Literal["fp32", "fp16"]
 NonNegativeFloat = Annotated[float, Field(ge=0)]
@@ -26,6 +26,21 @@ class _Objective(Config):
     """Names of the terms of the loss, in a fixed order; each becomes a column of `epochs`."""
     NEEDS_TEACHER: ClassVar[bool] = True
     """Whether it learns from a teacher's logits."""
+    IS_BY_SAMPLE: ClassVar[bool] = False
+    """Whether the loss is a mean over samples of what a sample's logits, the teacher's, and its class say."""
+
+    IS_STYLE: ClassVar[bool] = False
+    """Whether it is only in the style of its source, whose exact form could not be read; people are shown that beside its name."""
+
+    @property
+    def term_names(self) -> tuple[str, ...]:
+        """Names of the terms with these settings."""
+        return self.TERMS
+
+    @property
+    def takes_steps_of_its_own(self) -> bool:
+        """Whether a step is more than the gradient of one loss of one forward pass."""
+        return False
 
     @property
     def needs_held_out(self) -> bool:
@@ -47,6 +62,7 @@ class _Soft(_Objective):
 class KnowledgeDistillation(_Soft):
     """The loss of Hinton et al. 2015: alpha · L_distill + (1 − alpha) · cross-entropy."""
 
+    IS_BY_SAMPLE = True
     objective: Literal["kd"] = "kd"
 
 
@@ -71,6 +87,19 @@ class LabelSmoothing(_Objective):
     """Mass of the target that is spread evenly over all K classes, the true one included."""
 
 
+class LongerScratch(_Objective):
+    """Control without a teacher: the scratch student, trained for `factor` times the epochs; warm-up and milestones move with them. Ours.
+
+    What a student gains from a teacher has to be more than what it gains from more training of its own.
+    """
+
+    TERMS = ("cross_entropy",)
+    NEEDS_TEACHER = False
+    objective: Literal["scratch_long"]
+    factor: Annotated[int, Field(ge=2)] = 2
+    """Epochs, as a multiple of `training.epochs`."""
+
+
 class DecoupledDistillation(_Soft):
     """DKD (Zhao et al., CVPR 2022): alpha · [T²] · (target_weight · TCKD + beta · NCKD) + (1 − alpha) · CE.
 
@@ -79,6 +108,7 @@ class DecoupledDistillation(_Soft):
     """
 
     TERMS = ("cross_entropy", "target_class", "non_target_class")
+    IS_BY_SAMPLE = True
     objective: Literal["dkd"]
     target_weight: NonNegativeFloat = 1.0
     """Weight of TCKD; the paper calls it alpha."""
@@ -92,6 +122,7 @@ class StandardizedDistillation(_Soft):
     Both are taken over the classes of a sample, the deviation with K − 1, as in the released code. The cross-entropy sees plain logits.
     """
 
+    IS_BY_SAMPLE = True
     objective: Literal["logit_standardization"]
 
 
@@ -118,6 +149,8 @@ class TrueProbabilityDistillation(_Soft):
     The others share the rest evenly. Isolates the rescaling of gradients by difficulty. Recalled, not read in the paper.
     """
 
+    IS_STYLE = True
+    IS_BY_SAMPLE = True
     objective: Literal["kd_pt"]
 
 
@@ -127,6 +160,8 @@ class SimilarityDistillation(_Soft):
     w are the rows of the teacher's last linear layer. Isolates relations between classes. Recalled, not read in the paper; defaults ours.
     """
 
+    IS_STYLE = True
+    IS_BY_SAMPLE = True
     objective: Literal["kd_sim"]
     power: PositiveInt = 1
     """Power of the cosine similarity."""
@@ -140,21 +175,41 @@ class TopKDistillation(_Soft):
     Recalled, not read in the paper.
     """
 
+    IS_STYLE = True
+    IS_BY_SAMPLE = True
     objective: Literal["kd_topk"]
     k: PositiveInt
     """Classes kept, fewer than there are."""
 
 
 class TrustedDistillation(_Soft):
-    """Trust in the style of IAD (Zhu et al., ICLR 2022) on natural inputs: `kd` with alpha · p_teacher(y | x; T = 1)^trust_exponent.
+    """IAD (Zhu et al., ICLR 2022), on natural inputs or against an attack: `kd` with trust a = p_teacher(y; T = 1)^trust_exponent.
 
-    The paper gives the rest of the weight to the student's own prediction on the natural input, which says nothing without an attack; here
-    it goes to the hard labels. trust_exponent 0 gives `kd`.
+    Natural: alpha · a in place of alpha, in the style of IAD. The paper gives the rest of the trust to the student's own prediction, which
+    says nothing without an attack; here it goes to the hard labels. trust_exponent 0 gives `kd`.
+
+    With `attack`, x' is what projected gradient descent makes of x against the student: alpha · [T²] · (a · KL(p_teacher(x) ‖ p(x')) +
+    (1 − a) · KL(p(x) ‖ p(x'))) + (1 − alpha) · CE(x), a from the teacher's answer to x'. The released code has alpha = 1 and T = 1, leaves
+    the teacher's term without its a, and begins with 60 epochs without the student's own term; that warm-up is not offered here.
     """
 
+    IS_STYLE = True
+    IS_BY_SAMPLE = True
     objective: Literal["iad"]
     trust_exponent: NonNegativeFloat = 0.1
     """Exponent, β in the paper; 0.1 as in its code."""
+    attack: Annotated[Attack | None, Added(None)] = None
+    """Train on attacked images; the teacher then runs for every batch besides its table."""
+
+    @property
+    def term_names(self) -> tuple[str, ...]:
+        """With an attack, the divergence from the student's own answer too."""
+        return (*self.TERMS, "self_distillation") if self.attack else self.TERMS
+
+    @property
+    def takes_steps_of_its_own(self) -> bool:
+        """With an attack."""
+        return self.attack is not None
 
 
 class GroupDistillation(_Soft):
@@ -164,6 +219,7 @@ class GroupDistillation(_Soft):
     sharpness · L_g, through which no gradient flows. In the style of group DRO (Sagawa et al. 2020), but without memory between steps.
     """
 
+    IS_STYLE = True
     TERMS = (*_MIXED, "worst_group")
     objective: Literal["kd_groups"]
     feature: Annotated[str, Field(min_length=1)]
@@ -172,7 +228,39 @@ class GroupDistillation(_Soft):
     """0 weighs all groups alike, whatever their size; the larger, the nearer to the worst group alone."""
 
 
+class AdversarialDistillation(_Soft):
+    """Adversarial debiasing (Zhang, Lemoine & Mitchell 2018) during distillation: `kd`, against an adversary that guesses the groups.
+
+    The adversary sees the student's answers and descends on its own loss L_A. With g and h the gradients of `kd` and of L_A by all the
+    student's weights, as one vector each, the student follows g − proj_h g − debiasing · h; weight decay comes after that, as for any.
+    s = softmax((1 + |c|) · z) with c learned, which for two classes is the paper's sigmoid((1 + |c|) · σ⁻¹(ŷ)); of two classes s is the
+    second one's. For each group of the feature, a logistic regression on s, and for equalized odds on s by true class too, says whether a
+    sample belongs to it; L_A is the mean cross-entropy over groups and samples. A sample of several groups belongs to each; one of none
+    says nothing and is left out. Several classes and several groups are our generalisation; the paper has two of both.
+    """
+
+    TERMS = (*_MIXED, "adversary")
+    objective: Literal["adversarial"]
+    feature: Annotated[str, Field(min_length=1)]
+    """Sensitive feature of the data set that the student's answers should say nothing about."""
+    criterion: Literal["demographic_parity", "equalized_odds"] = "demographic_parity"
+    """What the adversary sees: the student's answer, or the answer and the true class."""
+    debiasing: NonNegativeFloat = 1.0
+    """Weight of the step against the adversary; the paper calls it alpha, which here weighs the distillation term."""
+    debiasing_schedule: Literal["constant", "sqrt"] = "constant"
+    """`sqrt` multiplies it by √t at step t (from 1). The paper's schedule as we recall it; there the learning rate is 1 / t."""
+    adversary_lr: PositiveFloat = 0.01
+    """Learning rate of the adversary, by Adam. Ours."""
+
+    @property
+    def takes_steps_of_its_own(self) -> bool:
+        """It goes back through a step twice."""
+        return True
+
+
 class _Reliable(_Soft):
+    IS_STYLE = True
+    IS_BY_SAMPLE = True
     statistic: Literal["margin", "accuracy"] = "margin"
     """What reliability on a class is: the mean of p(y) − max of the other p at T = 1, or the accuracy; of the teacher on the validation
     split's samples of the class."""
@@ -246,6 +334,11 @@ class ImportedObjective(_Objective):
     """As in `kd`."""
 
     @property
+    def term_names(self) -> tuple[str, ...]:
+        """As the sweep names them."""
+        return self.terms
+
+    @property
     def needs_held_out(self) -> bool:
         """As the sweep asks."""
         return self.class_statistics
@@ -255,11 +348,6 @@ class ImportedObjective(_Objective):
         if len(set(self.terms)) != len(self.terms):
             raise refuse("terms", f"repeats a value: {list(self.terms)}")
         return self
-
-
-def term_names_of(settings: "Distillation") -> tuple[str, ...]:
-    """Names of the terms of the loss, in a fixed order."""
-    return settings.terms if isinstance(settings, ImportedObjective) else settings.TERMS
 
 
 def objective_kind(value: Any) -> str:
@@ -272,6 +360,7 @@ Distillation = Annotated[
     Annotated[KnowledgeDistillation, Tag("kd")]
     | Annotated[ShuffledDistillation, Tag("kd_shuffled")]
     | Annotated[LabelSmoothing, Tag("label_smoothing")]
+    | Annotated[LongerScratch, Tag("scratch_long")]
     | Annotated[DecoupledDistillation, Tag("dkd")]
     | Annotated[StandardizedDistillation, Tag("logit_standardization")]
     | Annotated[LongTailedDistillation, Tag("ltkd")]
@@ -280,12 +369,20 @@ Distillation = Annotated[
     | Annotated[TopKDistillation, Tag("kd_topk")]
     | Annotated[TrustedDistillation, Tag("iad")]
     | Annotated[GroupDistillation, Tag("kd_groups")]
+    | Annotated[AdversarialDistillation, Tag("adversarial")]
     | Annotated[AdaAlpha, Tag("ada_alpha")]
     | Annotated[AdaMargin, Tag("ada_margin")]
     | Annotated[ImportedObjective, Tag("imported")],
     Discriminator(objective_kind),
 ]
 """The training loss of a distilled student, told apart by `objective`."""
+
+
+def shown_objective(name: str) -> str:
+    """The name of an objective as people are shown it: `ada_alpha-style`."""
+    model = OBJECTIVES.get(name)
+    return f"{name}-style" if model is not None and model.IS_STYLE else name
+
 
 OBJECTIVES: dict[str, type[_Objective]] = {
     get_args(member)[1].tag: get_args(member)[0] for member in get_args(get_args(Distillation)[0])

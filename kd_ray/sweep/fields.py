@@ -30,6 +30,17 @@ class Config(BaseModel):
     )
 
 
+class Attack(Config):
+    """Projected gradient descent within a box around an image (Madry et al. 2018), from a random start."""
+
+    epsilon: Annotated[float, Field(gt=0, le=1)]
+    """Largest change of a pixel's channel, as a share of the way from black to white; 0.031 is 8 of 255."""
+    step_size: Annotated[float, Field(gt=0, le=1)]
+    """Change of each step, as a share of the same."""
+    steps: Annotated[int, Field(gt=0)]
+    """How many; 20 make PGD-20."""
+
+
 def refuse(field: str, message: str) -> PydanticCustomError:
     """An error about `field`, a dotted path below the model that raises it; `load.py` finds its line."""
     return PydanticCustomError("setting", "{message}", {"field": field, "message": message})

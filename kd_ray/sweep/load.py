@@ -19,7 +19,7 @@ from kd_ray.sweep.datasets import Dataset
 from kd_ray.sweep.messages import messages, unknown_key
 from kd_ray.sweep.source import Location, Source, apply_override, dotted, dump_yaml, read_yaml
 
-_NO_AXES = ("name", "grid", "placement", "sensitive_features", "intersections", "baselines")
+_NO_AXES = ("name", "grid", "placement", "sensitive_features", "intersections", "baselines", "evaluation")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,8 +14,9 @@ from typing import Any
 
 from kd_ray.sweep.architectures import is_text_model
 from kd_ray.sweep.axes import AXIS_PATHS, OBJECTIVE_PATH, Entry, axis_path
-from kd_ray.sweep.config import GivenTeacher, Student, Sweep, TrainedTeacher
+from kd_ray.sweep.config import Evaluation, GivenTeacher, StepSchedule, Student, Sweep, TrainedTeacher, Training
 from kd_ray.sweep.datasets import HatexplainDataset
+from kd_ray.sweep.distillation import Distillation, LongerScratch
 from kd_ray.sweep.encoders import TOKENIZER_OF
 from kd_ray.sweep.initial import initial_files
 from kd_ray.sweep.load import SweepFile
@@ -163,6 +164,7 @@ def _teachers(sweep: Sweep, seeds: tuple[int, ...], weights_digest: WeightsDiges
             initial_weights=digest,
             training=None,
             seed=None,
+            evaluation=evaluation_of(sweep.evaluation, None),
         )
         return dict.fromkeys(seeds, (given,))
     training = teacher.training or sweep.training
@@ -178,6 +180,7 @@ def _teachers(sweep: Sweep, seeds: tuple[int, ...], weights_digest: WeightsDiges
             encoder=encoder,
             training=training,
             seed=seed,
+            evaluation=evaluation_of(sweep.evaluation, None),
         )
 
     if teacher.seed == "paired":
@@ -200,16 +203,37 @@ def _student(
     encoder: Encoder | None,
     teacher: TeacherRef | None = None,
 ) -> TrialSpec:
+    settings = sweep.distillation if role is Role.DISTILLED else None
     return TrialSpec(
         role=role,
         dataset=sweep.dataset,
         model=sweep.student.model,
         initial_weights=digest,
         encoder=encoder,
-        training=sweep.training,
-        distillation=sweep.distillation if role is Role.DISTILLED else None,
+        training=longer(sweep.training, settings.factor) if isinstance(settings, LongerScratch) else sweep.training,
+        distillation=settings,
         teacher=teacher,
         seed=seed,
+        evaluation=evaluation_of(sweep.evaluation, settings),
+    )
+
+
+def evaluation_of(asked: Evaluation | None, settings: Distillation | None) -> Evaluation | None:
+    """What of it applies to a trial with this loss: whom no teacher rescales stays the trial it is without the question."""
+    is_rescaled = settings is not None and settings.IS_BY_SAMPLE and not settings.takes_steps_of_its_own
+    if asked is None or (asked.pgd is None and not is_rescaled):
+        return None
+    return asked.model_copy(update={"gradient_rescaling": asked.gradient_rescaling and is_rescaled})
+
+
+def longer(training: Training, factor: int) -> Training:
+    """The same training, stretched: `factor` times the epochs, with warm-up and milestones at the same shares of them."""
+    schedule = training.schedule
+    stretched: dict[str, Any] = {"warmup_epochs": schedule.warmup_epochs * factor}
+    if isinstance(schedule, StepSchedule):
+        stretched["milestones"] = tuple(epoch * factor for epoch in schedule.milestones)
+    return training.model_copy(
+        update={"epochs": training.epochs * factor, "schedule": schedule.model_copy(update=stretched)}
     )
 
 

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from kd_ray.sweep.architectures import ModelName
-from kd_ray.sweep.config import Training
+from kd_ray.sweep.config import Evaluation, Training
 from kd_ray.sweep.datasets import Dataset
 from kd_ray.sweep.distillation import Distillation, LogitPrecision
 from kd_ray.sweep.fields import Added, Config, Seed
@@ -107,6 +107,8 @@ class TrialSpec(Config):
     teacher: TeacherRef | None = None
     seed: Seed | None
     """Initialisation, data order and augmentation draw named streams from it; none for given weights."""
+    evaluation: Annotated[Evaluation | None, Added(None)] = None
+    """What is measured besides what always is, where it applies to this trial."""
 
     @cached_property
     def trial_id(self) -> str:

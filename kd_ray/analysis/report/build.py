@@ -24,6 +24,7 @@ from kd_ray.analysis.report.published import Published, find_published
 from kd_ray.analysis.report.study import Study, read_study
 from kd_ray.analysis.report.style import Drawing, drawing, render
 from kd_ray.analysis.report.table import ReportTable
+from kd_ray.analysis.report.vectors import MAX_ROWS, class_vectors, vector_table
 from kd_ray.errors import InvalidInputError
 from kd_ray.results.query import Results
 from kd_ray.results.store import report_folder
@@ -160,7 +161,8 @@ def make_sections(study: Study, evidence: Evidence, published: Published | None)
 
 def file_only_tables(study: Study, evidence: Evidence) -> list[ReportTable]:
     """Tables that are too long for a page."""
-    return _some([contents.class_effect_table(study, evidence)])
+    vectors = [] if len(study.class_names) <= MAX_ROWS else [vector_table(study)]
+    return _some([contents.class_effect_table(study, evidence), *vectors])
 
 
 def compared(results: Results, sweep: str) -> str:
@@ -186,6 +188,7 @@ def _bias_section(study: Study, evidence: Evidence, axis: ConditionAxis, found: 
             bias.class_accuracy(study, evidence, axis),
             bias.heat_map(study, evidence, axis),
             matrices(study, found),
+            class_vectors(study),
         ),
         tables=tuple(
             _some(
@@ -194,6 +197,7 @@ def _bias_section(study: Study, evidence: Evidence, axis: ConditionAxis, found: 
                     contents.count_table(evidence),
                     contents.class_table(study, evidence),
                     contents.disagreement_table(found),
+                    *([vector_table(study)] if len(study.class_names) <= MAX_ROWS else []),
                 ]
             )
         ),

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy.typing as npt
 from kd_ray.results.manifest import read_manifest
 from kd_ray.results.query import Results
 from kd_ray.results.status import count_states, sweep_status
+from kd_ray.sweep.distillation import shown_objective
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -30,6 +31,9 @@ FAIRNESS = (
     "label_demographic_parity_difference",
     "worst_group_accuracy",
 )
+
+
+VECTORS = ("held_out_n", "teacher_held_out_accuracy", "teacher_held_out_margin", "class_alpha", "class_margin")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -105,6 +109,8 @@ class Study:
     """Single features first, then intersections."""
     epochs: Mapping[str, tuple[IntArray, FloatArray, FloatArray]]
     """(epoch, mean training loss, training accuracy) by trial_id."""
+    class_vectors: Mapping[str, FloatArray] = field(default_factory=dict)
+    """What objectives held of each class, (R, C) by the names in `VECTORS`; NaN where they did not, empty where none did."""
     predictions: Callable[[Sequence[int]], dict[int, IntArray]]
     """Reads the predicted classes of some trials, given and returned by place: they are large, and few are needed."""
 
@@ -168,6 +174,11 @@ def read_study(results: Results, sweep: str) -> Study:
             place,
         ),
         epochs=_epochs(ask("trial_id, epoch, loss, train_accuracy", "epochs", "ORDER BY trial_id, epoch")),
+        class_vectors=_class_vectors(
+            ask(f"trial_id, class_index, {', '.join(VECTORS)}", "class_metrics", "AND held_out_n IS NOT NULL"),
+            place,
+            len(names),
+        ),
         predictions=predictions,
     )
 
@@ -225,6 +236,18 @@ def _classes(rows: Any, place: Mapping[str, int]) -> tuple[tuple[str, ...], IntA
     for i, name in zip(index[first], rows.column("class_name").filter(first).to_pylist(), strict=True):
         names[i] = name
     return tuple(names), n_C, accuracy_RC
+
+
+def _class_vectors(rows: Any, place: Mapping[str, int], num_classes: int) -> dict[str, FloatArray]:
+    if not rows.num_rows:
+        return {}
+    run = np.array([place[id_] for id_ in rows.column("trial_id").to_pylist()])
+    index = rows.column("class_index").to_numpy()
+    found = {}
+    for name in VECTORS:
+        found[name] = np.full((len(place), num_classes), np.nan)
+        found[name][run, index] = rows.column(name).to_numpy()
+    return found
 
 
 def _fairness(rows: Any, place: Mapping[str, int]) -> tuple[Fairness, ...]:
@@ -302,7 +325,7 @@ def _varying(conditions: Sequence[Condition]) -> list[str]:
 
 
 def _words(condition: Condition, varying: Sequence[str]) -> str:
-    values = {**condition.axes, **dict(condition.settings)}
+    values = {**condition.axes, **dict(condition.settings), "objective": shown_objective(condition.axes["objective"])}
     return ", ".join(f"{_short(name)}={_value(values.get(name))}" for name in varying)
 
 

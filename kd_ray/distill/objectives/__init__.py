@@ -7,23 +7,26 @@ from collections.abc import Callable
 
 from torch import Tensor
 
+from kd_ray.distill.objectives.adversarial import adversarial_loss
 from kd_ray.distill.objectives.decoupled import dkd_loss, ltkd_loss
 from kd_ray.distill.objectives.groups import kd_groups_loss
 from kd_ray.distill.objectives.imported import imported_loss
 from kd_ray.distill.objectives.kd import kd_loss, label_smoothing_loss, scratch_loss
-from kd_ray.distill.objectives.loss import Background, ClassStatistics, Context, Loss, distillation_loss
+from kd_ray.distill.objectives.loss import Attacked, Background, ClassStatistics, Context, Loss, distillation_loss
 from kd_ray.distill.objectives.reliability import ada_alpha_loss, ada_margin_loss, iad_loss
 from kd_ray.distill.objectives.targets import kd_pt_loss, kd_sim_loss, kd_topk_loss, standardized_loss
 from kd_ray.sweep.distillation import (
     SMOOTHED,
     AdaAlpha,
     AdaMargin,
+    AdversarialDistillation,
     DecoupledDistillation,
     Distillation,
     GroupDistillation,
     ImportedObjective,
     KnowledgeDistillation,
     LabelSmoothing,
+    LongerScratch,
     LongTailedDistillation,
     ShuffledDistillation,
     SimilarityDistillation,
@@ -31,11 +34,11 @@ from kd_ray.sweep.distillation import (
     TopKDistillation,
     TrueProbabilityDistillation,
     TrustedDistillation,
-    term_names_of,
 )
 
 __all__ = [
     "NEED_CONTEXT",
+    "Attacked",
     "Background",
     "ClassStatistics",
     "Context",
@@ -58,6 +61,7 @@ _TAUGHT: dict[type[Distillation], Callable[..., Loss]] = {
     TopKDistillation: kd_topk_loss,
     TrustedDistillation: iad_loss,
     GroupDistillation: kd_groups_loss,
+    AdversarialDistillation: adversarial_loss,
     AdaAlpha: ada_alpha_loss,
     AdaMargin: ada_margin_loss,
     ImportedObjective: imported_loss,
@@ -66,7 +70,7 @@ _TAUGHT: dict[type[Distillation], Callable[..., Loss]] = {
 
 NEED_CONTEXT = (
     *(LongTailedDistillation, SimilarityDistillation, GroupDistillation),
-    *(AdaAlpha, AdaMargin, ImportedObjective),
+    *(AdversarialDistillation, AdaAlpha, AdaMargin, ImportedObjective),
 )
 """Settings of the objectives that look at more than logits and labels."""
 
@@ -85,7 +89,7 @@ def student_loss(
     Raises:
         ValueError: the objective needs a teacher's logits, or a context, that are not there, or has no place for smoothed labels.
     """
-    if settings is None:
+    if settings is None or isinstance(settings, LongerScratch):
         return scratch_loss(student_BC, labels_B, smoothing=smoothing)
     if smoothing and not isinstance(settings, SMOOTHED):
         raise ValueError(f"objective {settings.objective} has no place for smoothed labels")
@@ -101,4 +105,4 @@ def student_loss(
 
 def term_names(settings: Distillation | None) -> tuple[str, ...]:
     """Names of the terms of a trial's loss, in a fixed order."""
-    return ("cross_entropy",) if settings is None else term_names_of(settings)
+    return ("cross_entropy",) if settings is None else settings.term_names

@@ -1,6 +1,6 @@
 """What every objective is made of: a loss with named terms, what it may look at, and the divergences and mixtures that several share."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -14,6 +14,8 @@ class Loss:
 
     total: Tensor
     terms: dict[str, Tensor]
+    adversary: Tensor | None = None
+    """Loss of an adversary that the student works against, where there is one; no part of the total."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -60,12 +62,24 @@ class Background:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class Attacked:
+    """What is said of the batch's images after an attack on the student."""
+
+    student_BC: Tensor
+    teacher_BC: Tensor
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Context:
     """What an objective may look at besides logits and labels."""
 
     samples_B: Tensor
     """Which training samples the batch holds; on the CPU."""
     background: Background
+    adversary: Callable[[Tensor, Tensor], Tensor] | None = None
+    """(student's logits (B, C), labels (B,)) → logits (B, G) of belonging to each group; for `adversarial`."""
+    attacked: Attacked | None = None
+    """Logits of attacked images, for an objective that trains on them."""
 
     def membership(self, feature: str) -> Tensor:
         """Whether each sample of the batch belongs to each group of a sensitive feature: bool (B, G), on the CPU.

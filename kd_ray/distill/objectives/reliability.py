@@ -18,6 +18,7 @@ from kd_ray.distill.objectives.loss import (
     by_sample,
     check_logits,
     distillation_loss,
+    divergence,
     mixture,
     mixture_by_sample,
 )
@@ -140,8 +141,12 @@ def iad_loss(
     settings: TrustedDistillation,
     context: Context | None = None,
 ) -> Loss:
-    """Plain distillation with alpha · p_teacher(y | x)^trust_exponent for each sample. IAD style (Zhu et al. 2022) on natural inputs."""
-    del context
+    """Plain distillation with alpha · p_teacher(y | x)^trust_exponent for each sample. IAD style (Zhu et al. 2022) on natural inputs.
+
+    With an attack, `_iad_attacked`.
+    """
+    if settings.attack is not None:
+        return _iad_attacked(student_BC, teacher_BC, labels_B, settings, context)
     if settings.trust_exponent == 0:
         return kd_with_alpha(
             student_BC,
@@ -152,9 +157,42 @@ def iad_loss(
             t_squared=settings.t_squared,
         )
     check_logits(student_BC, teacher_BC)
-    log_true_B = functional.log_softmax(teacher_BC, dim=1).gather(1, labels_B[:, None])[:, 0]
-    alpha_B = settings.alpha * torch.exp(settings.trust_exponent * log_true_B)
+    alpha_B = settings.alpha * trust(teacher_BC, labels_B, settings)
     return _by_sample(student_BC, teacher_BC, labels_B, alpha_B, settings)
+
+
+def trust(teacher_BC: Tensor, labels_B: Tensor, settings: TrustedDistillation) -> Tensor:
+    """p_teacher(y; T = 1)^trust_exponent of each sample, (B,)."""
+    log_true_B = functional.log_softmax(teacher_BC, dim=1).gather(1, labels_B[:, None])[:, 0]
+    return torch.exp(settings.trust_exponent * log_true_B)
+
+
+def _iad_attacked(
+    student_BC: Tensor, teacher_BC: Tensor, labels_B: Tensor, settings: TrustedDistillation, context: Context | None
+) -> Loss:
+    """alpha · [T²] · mean of a · KL(p_teacher(x) ‖ p(x')) + (1 − a) · KL(p(x) ‖ p(x')), + (1 − alpha) · CE(x), x' the attacked image.
+
+    a = p_teacher(y | x')^trust_exponent. Zhu et al., ICLR 2022, and its code for which input stands where; as there, gradients flow through
+    the student's own answer to x too.
+    """
+    if context is None or context.attacked is None:
+        raise ValueError("iad with an attack needs the logits of attacked images")
+    attacked = context.attacked
+    check_logits(attacked.student_BC, teacher_BC)
+    log_attacked_BC = functional.log_softmax(attacked.student_BC / settings.temperature, dim=1)
+    taught_B = divergence(functional.log_softmax(teacher_BC / settings.temperature, dim=1), log_attacked_BC)
+    own_B = divergence(functional.log_softmax(student_BC / settings.temperature, dim=1), log_attacked_BC)
+    trust_B = trust(attacked.teacher_BC, labels_B, settings)
+    hard = functional.cross_entropy(student_BC, labels_B)
+    total = mixture(
+        hard,
+        torch.mean(trust_B * taught_B + (1 - trust_B) * own_B),
+        alpha=settings.alpha,
+        temperature=settings.temperature,
+        t_squared=settings.t_squared,
+    )
+    terms = {"cross_entropy": hard, "distillation": taught_B.mean(), "self_distillation": own_B.mean()}
+    return Loss(total=total, terms=terms)
 
 
 def _by_sample(

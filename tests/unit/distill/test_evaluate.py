@@ -7,6 +7,7 @@ from torch import nn
 from kd_ray.data.images import ImageData, Split
 from kd_ray.distill.evaluate import accuracy, evaluate, fairness_pairs, predict
 from kd_ray.distill.stream import to_device
+from kd_ray.metrics.calibration import fit_temperature, halves, scaled_confidences
 from kd_ray.models import build_model
 
 
@@ -38,6 +39,27 @@ def test_evaluation_equals_a_calculation_by_hand_and_scikit_learn() -> None:
     np.testing.assert_allclose(result.true_probabilities_N, probabilities[np.arange(60), labels], rtol=1e-4)
     assert result.scalars["loss"] == pytest.approx(log_loss(labels, probabilities, labels=range(4)), rel=1e-5)
     assert accuracy(model, RESIDENT.test) == pytest.approx((probabilities.argmax(1) == labels).mean())
+
+
+def test_calibration_is_fitted_on_other_samples_than_it_is_measured_on() -> None:
+    model = fresh("lenet5")
+    with torch.no_grad():
+        for parameter in list(model.parameters())[-2:]:
+            parameter.mul_(20)
+    logits_NC = predict(model, RESIDENT.test).double().numpy()
+    labels_N, half_N = DATA.test.labels_N, halves(60)
+    crossed_N = np.empty(60)
+    temperatures = {half: fit_temperature(logits_NC[half_N != half], labels_N[half_N != half]) for half in (0, 1)}
+    for half, temperature in temperatures.items():
+        chosen_N = half_N == half
+        crossed_N[chosen_N] = scaled_confidences(logits_NC[chosen_N], np.full(chosen_N.sum(), temperature))
+    without = evaluate(model, RESIDENT.test, fairness_pairs(DATA))
+    np.testing.assert_allclose(without.per_sample["calibrated_confidences"], crossed_N, rtol=1e-6)
+    other = to_device(make_data(count=40), torch.device("cpu")).test
+    held_out = evaluate(model, RESIDENT.test, fairness_pairs(DATA), validation=other).scalars
+    expected = fit_temperature(predict(model, other).double().numpy(), other.labels_N.numpy())
+    assert held_out["calibration_temperature"] == pytest.approx(expected, rel=1e-9)
+    assert held_out["calibrated_expected_calibration_error"] < 0.5 * held_out["expected_calibration_error"]
 
 
 def test_prediction_uses_running_statistics_and_leaves_the_mode_alone() -> None:

@@ -16,7 +16,8 @@ from tests.fakes import CLASSES, LABELS_N, commit_trials, make_sweep, plan_trial
 
 NAMES = (
     "trials, class_metrics, group_metrics, fairness_metrics, epochs, predictions, samples, comparisons, "
-    "teacher_disagreement, teacher_errors, calibration, class_shares, worst_classes(k), disagreement(a, b), disagreement_matrix(a, b)"
+    "teacher_disagreement, teacher_errors, calibration, gradient_rescaling, class_shares, worst_classes(k), disagreement(a, b), "
+    "disagreement_matrix(a, b)"
 )
 TRIALS = plan_trials(make_sweep())
 
@@ -258,7 +259,14 @@ def test_empty_store_gives_empty_tables(empty: Results) -> None:
 @pytest.mark.parametrize("which", ["results", "empty"])
 def test_show_tables_names_all(which: str, request: pytest.FixtureRequest) -> None:
     found = {row[0] for row in rows(request.getfixturevalue(which), "SHOW TABLES")}
-    assert found == {*QUERIED, "teacher_disagreement", "teacher_errors", "calibration", "class_shares"}
+    assert found == {
+        *QUERIED,
+        "teacher_disagreement",
+        "teacher_errors",
+        "calibration",
+        "gradient_rescaling",
+        "class_shares",
+    }
 
 
 def test_statement_without_an_answer_says_ok(results: Results) -> None:

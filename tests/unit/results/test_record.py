@@ -178,22 +178,24 @@ def test_record_of_another_version_is_refused_and_not_called_damaged(store: Stor
     """Guards the version check of `decode_record`, which comes before the columns are looked at: other versions have others."""
     table = decode_table(encode_record(make_record()))
     trial_id = make_record().trial_id
-    for version in (1, 4):
+    for version in (1, 5):
         other = table.set_column(0, table.schema.field(0), pa.array([version], type=pa.int32()))
         for whole in (other, other.drop_columns(["provenance"])):
             store.put(record_key(trial_id), encode_table(whole))
-            expected = f"'{record_key(trial_id)}' has record_version {version}, and this kd_ray reads 2 and 3$"
+            expected = f"'{record_key(trial_id)}' has record_version {version}, and this kd_ray reads 2 to 4$"
             with pytest.raises(OtherVersionError, match=expected):
                 read_record(store, trial_id)
 
 
-def test_record_of_version_2_is_read_without_what_an_objective_held_of_each_class() -> None:
+@pytest.mark.parametrize(("version", "lacks"), [(2, ["per_class", "per_sample"]), (3, ["per_sample"])])
+def test_record_of_an_older_version_is_read_without_what_came_later(version: int, lacks: list[str]) -> None:
     """Guard: trials of older stores must not be trained again."""
-    record = make_record()
-    table = decode_table(encode_record(record)).drop_columns(["per_class"])
-    older = table.set_column(0, table.schema.field(0), pa.array([2], type=pa.int32()))
+    record = make_record(per_class={"train_n": (1.0, 2.0)}, per_sample={"calibrated_confidences": np.ones(2)})
+    table = decode_table(encode_record(record)).drop_columns(lacks)
+    older = table.set_column(0, table.schema.field(0), pa.array([version], type=pa.int32()))
     again = decode_record(encode_table(older))
-    assert again.per_class == {}
+    assert again.per_class == ({} if "per_class" in lacks else record.per_class)
+    assert again.per_sample == {}
     assert again.spec == record.spec
     assert again.epochs == record.epochs
 

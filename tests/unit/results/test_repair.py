@@ -178,9 +178,9 @@ def test_record_of_another_version_is_not_damage(store: Store) -> None:
     """Guards `OtherVersionError` against `CorruptObjectError`: an old kd_ray never sets the results of a newer one aside."""
     commit(store)
     table = decode_table(whole_record(store))
-    store.put(record_key(TRIAL), encode_table(table.set_column(0, "record_version", [[4]])))
+    store.put(record_key(TRIAL), encode_table(table.set_column(0, "record_version", [[5]])))
     before = contents(store)
-    with pytest.raises(OtherVersionError, match="has record_version 4, and this kd_ray reads 2 and 3"):
+    with pytest.raises(OtherVersionError, match="has record_version 5, and this kd_ray reads 2 to 4"):
         set_aside_trial(store, TRIAL, launch_id="mine")
     assert contents(store) == before
 

@@ -403,11 +403,11 @@ def test_record_of_another_version_is_told_and_not_called_damaged(store: Store, 
     trial_id = manifest.trials[2].trial_id
     key = record_key(trial_id)
     table = decode_table(whole(store, key))
-    store.put(key, encode_table(table.set_column(0, "record_version", pa.array([4], type=pa.int32()))))
+    store.put(key, encode_table(table.set_column(0, "record_version", pa.array([5], type=pa.int32()))))
     report = fold(store, manifest.sweep)
     assert (report.num_trials, report.damaged_trials, report.damaged_samples) == (7, (), ())
     (problem,) = report.problems
-    assert problem.startswith(f"store {store.url}: '{key}' has record_version 4, and this kd_ray reads ")
+    assert problem.startswith(f"store {store.url}: '{key}' has record_version 5, and this kd_ray reads ")
     assert set(trial_ids(store)) == {trial.trial_id for trial in manifest.trials} - {trial_id}
 
 

@@ -81,6 +81,60 @@ def test_calibration_agrees_with_the_metric(results: Results) -> None:
             assert row["confidence"] == pytest.approx(CONFIDENCES_N[of_part_N].mean())
             expected = expected_calibration_error(CONFIDENCES_N[of_part_N], correct_N[of_part_N])
             assert row["expected_calibration_error"] == pytest.approx(expected)
+            assert row["calibrated_confidence"] is row["calibrated_expected_calibration_error"] is None
+
+
+def test_calibration_after_temperature_scaling_agrees_with_the_metric(store: Store) -> None:
+    (trial, *_) = TRIALS
+    scaled_N = np.sqrt(CONFIDENCES_N)
+    write_samples(store, trial.spec.dataset_id, make_samples())
+    commit_record(store, make_record(trial.spec, per_sample={"calibrated_confidences": scaled_N}))
+    fold(store, write_sweep(store, make_sweep()).sweep)
+    results = Results(store)
+    found = by_part(results, "FROM calibration WHERE feature IS NULL OR feature = 'color'")
+    correct_N = make_record(trial.spec).predictions_N == LABELS_N
+    for part, of_part_N in PARTS.items():
+        row = found[trial.trial_id, *part]
+        assert row["n"] == of_part_N.sum()
+        assert row["confidence"] == pytest.approx(CONFIDENCES_N[of_part_N].mean())
+        assert row["calibrated_confidence"] == pytest.approx(scaled_N[of_part_N].mean())
+        for name, values_N in (("", CONFIDENCES_N), ("calibrated_", scaled_N)):
+            expected = expected_calibration_error(values_N[of_part_N], correct_N[of_part_N])
+            assert row[f"{name}expected_calibration_error"] == pytest.approx(expected)
+    assert results.table("trials")["calibrated_on"].to_pylist() == ["halves of test"]
+
+
+def test_gradient_rescaling_by_hand(store: Store) -> None:
+    (trial, *_) = TRIALS
+    pulls_N = np.linspace(-0.2, 0.8, len(LABELS_N), dtype=np.float32)
+    record = make_record(trial.spec, per_sample={"true_logit_pulls": pulls_N})
+    write_samples(store, trial.spec.dataset_id, make_samples())
+    commit_record(store, record)
+    fold(store, write_sweep(store, make_sweep()).sweep)
+    found = by_part(Results(store), "FROM gradient_rescaling WHERE feature IS NULL OR feature = 'color'")
+    hard_N = 1 - record.true_probabilities_N.astype(np.float64)
+    for part, of_part_N in PARTS.items():
+        row = found[trial.trial_id, *part]
+        assert row["n"] == of_part_N.sum()
+        assert row["rescaling"] == pytest.approx(pulls_N[of_part_N].sum() / hard_N[of_part_N].sum(), rel=1e-6)
+        assert row["median_rescaling"] == pytest.approx(np.median((pulls_N / hard_N)[of_part_N]), rel=1e-6)
+
+
+def test_robust_accuracy_stands_beside_the_natural_one_per_class_and_group(store: Store) -> None:
+    (trial, *_) = TRIALS
+    attacked_N = np.where(np.arange(len(LABELS_N)) % 3 == 0, LABELS_N, -1)
+    record = make_record(trial.spec, per_sample={"robust_predictions": attacked_N.astype(np.float32)})
+    write_samples(store, trial.spec.dataset_id, make_samples())
+    commit_record(store, record)
+    fold(store, write_sweep(store, make_sweep()).sweep)
+    results = Results(store)
+    right_N = attacked_N == LABELS_N
+    assert results.table("trials")["robust_accuracy"].to_pylist() == [pytest.approx(right_N.mean())]
+    classes = results.table("class_metrics")["robust_accuracy"].to_pylist()
+    assert classes == pytest.approx([right_N[c == LABELS_N].mean() for c in range(len(CLASSES))])
+    for row in results.query("FROM group_metrics WHERE feature = 'color' AND n > 0").to_pylist():
+        of_group_N = ("red", "blue").index(row["group"]) == COLORS_N
+        assert row["robust_accuracy"] == pytest.approx(right_N[of_group_N].mean())
 
 
 @pytest.mark.parametrize(("k", "count"), [(1, 1), (2, 2), (0.05, 1), (0.5, 2), (10, 3)])

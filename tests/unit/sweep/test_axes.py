@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from kd_ray.errors import SweepError
+from kd_ray.sweep.config import StepSchedule
 from kd_ray.sweep.distillation import OBJECTIVES, DecoupledDistillation, LabelSmoothing
 from kd_ray.sweep.spec import Role, TrialSpec
 from tests.fakes import make_spec, make_sweep, plan_trials
@@ -120,7 +121,7 @@ def test_a_scratch_student_that_trains_longer_is_an_axis() -> None:
         (
             ["grid.objective=[kd, iad]", "distillation.apha=1"],
             "distillation.apha: unknown or without effect here; did you mean alpha? "
-            "valid: alpha, objective, t_squared, teacher_logits, temperature, trust_exponent",
+            "valid: alpha, attack, objective, t_squared, teacher_logits, temperature, trust_exponent",
         ),
         (
             ["grid.objective=[{name: kd_topk, k: 12}]"],
@@ -128,9 +129,9 @@ def test_a_scratch_student_that_trains_longer_is_an_axis() -> None:
         ),
         (
             ["distillation={objective: 'my_losses.focal', terms: [focal]}", "grid.temperature=null"],
-            "distillation.objective: must be one of 'kd', 'kd_shuffled', 'label_smoothing', 'dkd', 'logit_standardization', "
-            "'ltkd', 'kd_pt', 'kd_sim', 'kd_topk', 'iad', 'kd_groups', 'ada_alpha', 'ada_margin', 'package.module:function', "
-            "got 'my_losses.focal'",
+            "distillation.objective: must be one of 'kd', 'kd_shuffled', 'label_smoothing', 'scratch_long', 'dkd', "
+            "'logit_standardization', 'ltkd', 'kd_pt', 'kd_sim', 'kd_topk', 'iad', 'kd_groups', 'adversarial', 'ada_alpha', "
+            "'ada_margin', 'package.module:function', got 'my_losses.focal'",
         ),
         (
             ["distillation={objective: 'my_losses:focal()', terms: [focal]}", "grid.temperature=null"],
@@ -139,6 +140,29 @@ def test_a_scratch_student_that_trains_longer_is_an_axis() -> None:
         (
             ["grid.objective=[{name: kd_groups, feature: shape}]"],
             "grid.objective[0].feature: is not a sensitive feature of trifeature; valid: texture, color, got 'shape'",
+        ),
+        (
+            ["grid.objective=[{name: adversarial, feature: size}]"],
+            "grid.objective[0].feature: is not a sensitive feature of trifeature; valid: texture, color, got 'size'",
+        ),
+        (
+            ["grid.objective=[{name: adversarial, feature: color}]", "training.execution=grouped"],
+            "training.execution: adversarial takes steps of its own and cannot be grouped; use loop",
+        ),
+        (
+            ["grid.objective=[{name: adversarial, feature: color}]", "training.compile=true"],
+            "training.compile: adversarial takes steps of its own and cannot be compiled",
+        ),
+        (
+            [
+                "grid.objective=[{name: iad, attack: {epsilon: 0.1, step_size: 0.05, steps: 2}}]",
+                "training.execution=grouped",
+            ],
+            "training.execution: iad takes steps of its own and cannot be grouped; use loop",
+        ),
+        (
+            ["evaluation={}"],
+            "evaluation.pgd: has no effect; ask for pgd or gradient_rescaling, or leave evaluation out",
         ),
         (
             ["grid.objective=[kd, ada_alpha]"],
@@ -162,6 +186,32 @@ def test_what_makes_no_sense_is_refused(overrides: list[str], message: str) -> N
     assert "\n" not in text
 
 
+def test_a_longer_scratch_student_keeps_the_shape_of_its_schedule() -> None:
+    step = "training.schedule={name: step, milestones: [1, 2], warmup_epochs: 1}"
+    specs = plan("grid.objective=[kd, {name: scratch_long, factor: 3}]", "training.epochs=4", step)
+    (long,) = {spec.training for spec in specs if spec.objective == "scratch_long"}
+    assert long is not None
+    assert long.epochs == 12
+    assert isinstance(long.schedule, StepSchedule)
+    assert (long.schedule.milestones, long.schedule.warmup_epochs) == ((3, 6), 3)
+    assert {spec.epochs for spec in specs if spec.objective in ("kd", "cross_entropy")} == {4}
+    assert {(spec.role, spec.teacher) for spec in specs if spec.objective == "scratch_long"} == {(Role.DISTILLED, None)}
+
+
+def test_what_is_measured_besides_is_a_part_of_the_trials_that_it_concerns() -> None:
+    """Guard: nobody trains again a teacher, or a student that no teacher rescales, for a question about others."""
+    objectives = "grid.objective=[kd, {name: kd_groups, feature: color}, {name: label_smoothing, smoothing: 0.1}]"
+    before = plan(objectives)
+    asked = plan(objectives, "evaluation={gradient_rescaling: true}")
+    other = {spec.objective for spec in asked} - {spec.objective for spec in asked if spec.evaluation}
+    assert other == {"cross_entropy", "kd_groups", "label_smoothing"}
+    kept = {spec.trial_id for spec in before} & {spec.trial_id for spec in asked}
+    assert {spec.objective for spec in before if spec.trial_id in kept} == other
+    attacked = plan(objectives, "evaluation={pgd: {epsilon: 0.03, step_size: 0.01, steps: 20}}")
+    assert all(spec.evaluation and not spec.evaluation.gradient_rescaling for spec in attacked)
+    assert not {spec.trial_id for spec in before} & {spec.trial_id for spec in attacked}
+
+
 def test_every_objective_has_the_words_that_explain_it() -> None:
     for name, model in OBJECTIVES.items():
         assert model.__doc__, name
@@ -173,7 +223,9 @@ def test_an_objective_is_read_back_from_a_record_as_the_same_trial(objective: st
     soft: dict[str, Any] = {"temperature": 4.0, "alpha": 0.9, "t_squared": True}
     special: dict[str, dict[str, Any]] = {
         "label_smoothing": {"smoothing": 0.1},
+        "scratch_long": {"factor": 3},
         "kd_topk": soft | {"k": 3},
+        "adversarial": soft | {"feature": "color"},
         "kd_groups": soft | {"feature": "color"},
     }
     own = special.get(objective, soft)

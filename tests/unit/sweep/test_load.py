@@ -17,7 +17,10 @@ TRAINING_KEYS = (
     "augmentation, batch_size, clip_norm, compile, cutmix, ema_decay, epochs, execution, label_smoothing, mixup, "
     "optimizer, precision, schedule"
 )
-SWEEP_KEYS = "baselines, dataset, distillation, grid, intersections, name, placement, sensitive_features, student, teacher, training"
+SWEEP_KEYS = (
+    "baselines, dataset, distillation, evaluation, grid, intersections, name, placement, sensitive_features, "
+    "student, teacher, training"
+)
 MODELS = ", ".join(ARCHITECTURES) + ", mlp-WIDTHS (as in mlp-64-32), timm:NAME, torchvision:NAME or hf:NAME"
 STEP = "schedule: {name: step, milestones: [2]}"
 TEMPERATURES = "  temperature: [1, 4]\n"
@@ -194,8 +197,9 @@ def refusal(text: str, *overrides: str) -> str:
         (
             TEMPERATURES,
             TEMPERATURES + "  objective: [kd, other]\n",
-            "16: grid.objective[1]: must be one of 'kd', 'kd_shuffled', 'label_smoothing', 'dkd', 'logit_standardization', 'ltkd', "
-            "'kd_pt', 'kd_sim', 'kd_topk', 'iad', 'kd_groups', 'ada_alpha', 'ada_margin', 'package.module:function', got 'other'",
+            "16: grid.objective[1]: must be one of 'kd', 'kd_shuffled', 'label_smoothing', 'scratch_long', 'dkd', 'logit_standardization', "
+            "'ltkd', 'kd_pt', 'kd_sim', 'kd_topk', 'iad', 'kd_groups', 'adversarial', 'ada_alpha', 'ada_margin', "
+            "'package.module:function', got 'other'",
         ),
     ],
 )

@@ -75,6 +75,7 @@ def test_canonical_json_spells_out_every_field() -> None:
         },
         "teacher": {"trial_id": "0123456789abcdef", "model": "resnet20", "seed": 0},
         "seed": 0,
+        "evaluation": None,
     }
 
 
@@ -116,6 +117,7 @@ CHANGES: dict[str, Any] = {
     "teacher.model": "resnet32",
     "teacher.seed": 1,
     "seed": 1,
+    "evaluation": {"gradient_rescaling": True},
 }
 ONE_VALUE = {
     "dataset.name",

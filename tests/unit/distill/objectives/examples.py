@@ -7,9 +7,10 @@ import torch
 from pydantic import TypeAdapter
 
 from kd_ray.distill.objectives import Background, ClassStatistics, Context, Loss, student_loss
+from kd_ray.distill.objectives.adversarial import Adversary
 from kd_ray.distill.objectives.reliability import class_alpha, class_margin
 from kd_ray.distill.objectives.targets import cosine_similarity
-from kd_ray.sweep.distillation import AdaAlpha, AdaMargin, Distillation
+from kd_ray.sweep.distillation import AdaAlpha, AdaMargin, AdversarialDistillation, Distillation
 
 STUDENT = torch.tensor(
     [[1.0, 2.0, 0.5, -0.3], [0.0, -1.0, 3.0, 0.7], [0.2, 0.1, -0.4, 1.9], [2.5, 0.3, 0.3, 0.1], [0.1, 1.1, 0.6, 0.2]],
@@ -34,6 +35,7 @@ CHOICES: dict[str, dict[str, Any]] = {
     "kd": SOFT,
     "kd_shuffled": SOFT,
     "label_smoothing": {"smoothing": 0.1},
+    "scratch_long": {},
     "dkd": SOFT,
     "logit_standardization": SOFT,
     "ltkd": SOFT,
@@ -42,6 +44,7 @@ CHOICES: dict[str, dict[str, Any]] = {
     "kd_topk": SOFT | {"k": 2},
     "iad": SOFT | {"trust_exponent": 0.5},
     "kd_groups": SOFT | {"feature": "color", "sharpness": 2.0},
+    "adversarial": SOFT | {"feature": "color", "criterion": "equalized_odds"},
     "ada_alpha": SOFT,
     "ada_margin": SOFT,
 }
@@ -64,7 +67,18 @@ def context_of(settings: Distillation, statistics: ClassStatistics = STATISTICS)
         sensitive_features={"color": torch.tensor([[True, False, False], [False, True, False]] * 5)},
         group_names={"color": ("red", "blue", "green")},
     )
-    return Context(samples_B=torch.arange(5), background=background)
+    adversary = adversary_of(settings) if isinstance(settings, AdversarialDistillation) else None
+    return Context(samples_B=torch.arange(5), background=background, adversary=adversary)
+
+
+def adversary_of(settings: AdversarialDistillation, *, num_classes: int = 4, num_groups: int = 3) -> Adversary:
+    """One that has learned something, in float64."""
+    adversary = Adversary(settings, num_classes=num_classes, num_groups=num_groups, device=torch.device("cpu")).double()
+    random = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for weight in adversary.parameters():
+            weight.copy_(torch.randn(weight.shape, generator=random))
+    return adversary
 
 
 def loss_of(

@@ -1,19 +1,25 @@
 """Every objective against a calculation of its own, sample by sample and class by class, from the formulas of `sweep/distillation.py`."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional
 
+from kd_ray.distill.objectives import Attacked, student_loss
+from kd_ray.distill.rescaling import true_logit_pulls
+from kd_ray.sweep.distillation import OBJECTIVES
 from tests.unit.distill.objectives.examples import (
+    CHOICES,
     COUNTS,
     LABELS,
     STATISTICS,
     STUDENT,
     TEACHER,
     WEIGHTS,
+    context_of,
     loss_of,
     settings_of,
     softmax,
@@ -38,6 +44,17 @@ def check(objective: str, total: float, terms: dict[str, float], **changes: obje
     loss = loss_of(settings_of(objective, **changes))
     assert {name: term.item() for name, term in loss.terms.items()} == pytest.approx(terms, rel=1e-12)
     assert loss.total.item() == pytest.approx(total, rel=1e-12)
+
+
+def test_kd() -> None:
+    soft = float(np.mean([kl(softmax(Z[n] / T), softmax(S[n] / T)) for n in range(B)]))
+    hard = float(np.mean(HARD))
+    check("kd", mixed(hard, soft), {"cross_entropy": hard, "distillation": soft})
+    check("kd", ALPHA * soft + (1 - ALPHA) * hard, {"cross_entropy": hard, "distillation": soft}, t_squared=False)
+
+
+def test_scratch_long() -> None:
+    check("scratch_long", float(np.mean(HARD)), {"cross_entropy": float(np.mean(HARD))})
 
 
 def test_label_smoothing() -> None:
@@ -139,6 +156,89 @@ def by_sample(alpha: list[float]) -> tuple[float, dict[str, float]]:
 def test_iad() -> None:
     total, terms = by_sample([ALPHA * softmax(Z[n])[Y[n]] ** 0.5 for n in range(B)])
     check("iad", total, terms)
+
+
+def test_iad_with_an_attack() -> None:
+    attack = {"epsilon": 0.1, "step_size": 0.1, "steps": 1}
+    asked = settings_of("iad", attack=attack)
+    attacked = Attacked(student_BC=STUDENT * 0.5 + 0.3 * STUDENT.flip(1), teacher_BC=TEACHER.flip(1))
+    loss = student_loss(STUDENT, TEACHER, LABELS, asked, replace(context_of(asked), attacked=attacked))
+    after, trusted = attacked.student_BC.detach().numpy(), attacked.teacher_BC.numpy()
+    total, taught, own = 0.0, [], []
+    for n in range(B):
+        trust = softmax(trusted[n])[Y[n]] ** 0.5
+        taught.append(kl(softmax(Z[n] / T), softmax(after[n] / T)))
+        own.append(kl(softmax(S[n] / T), softmax(after[n] / T)))
+        total += mixed(HARD[n], trust * taught[n] + (1 - trust) * own[n]) / B
+    assert loss.total.item() == pytest.approx(total, rel=1e-12)
+    means = {
+        "cross_entropy": float(np.mean(HARD)),
+        "distillation": float(np.mean(taught)),
+        "self_distillation": float(np.mean(own)),
+    }
+    assert {name: term.item() for name, term in loss.terms.items()} == pytest.approx(means, rel=1e-12)
+
+
+@pytest.mark.parametrize(("exponent", "moves"), [(0.0, False), (0.5, True)])
+def test_iad_after_an_attack_that_does_nothing_is_plain_where_trust_is_whole(exponent: float, moves: bool) -> None:
+    """With x' = x the student's own term is 0 and has no gradient, so trust weighs the teacher's term alone."""
+    asked = settings_of("iad", attack={"epsilon": 0.1, "step_size": 0.1, "steps": 1}, trust_exponent=exponent)
+    attacked = Attacked(student_BC=STUDENT, teacher_BC=TEACHER)
+    total = student_loss(STUDENT, TEACHER, LABELS, asked, replace(context_of(asked), attacked=attacked)).total
+    plain = loss_of(settings_of("kd")).total
+    assert (abs(total.item() - plain.item()) > 1e-3) == moves
+    if not moves:
+        gradients = [torch.autograd.grad(each, STUDENT)[0] for each in (total, plain)]
+        torch.testing.assert_close(*gradients, rtol=1e-9, atol=1e-12)
+
+
+def test_gradient_of_iad_with_an_attack_agrees_with_finite_differences() -> None:
+    asked = settings_of("iad", attack={"epsilon": 0.1, "step_size": 0.1, "steps": 1})
+
+    def total(student_BC: torch.Tensor, attacked_BC: torch.Tensor) -> torch.Tensor:
+        attacked = Attacked(student_BC=attacked_BC, teacher_BC=TEACHER.flip(1))
+        return student_loss(student_BC, TEACHER, LABELS, asked, replace(context_of(asked), attacked=attacked)).total
+
+    assert torch.autograd.gradcheck(total, (STUDENT, (STUDENT.detach() * 0.5).requires_grad_()))
+
+
+def test_iad_without_the_attacked_logits_is_refused() -> None:
+    asked = settings_of("iad", attack={"epsilon": 0.1, "step_size": 0.1, "steps": 1})
+    with pytest.raises(ValueError, match="iad with an attack needs the logits of attacked images"):
+        loss_of(asked)
+
+
+TAUGHT = [name for name in CHOICES if OBJECTIVES[name].NEEDS_TEACHER]
+BY_SAMPLE = [name for name in CHOICES if OBJECTIVES[name].IS_BY_SAMPLE]
+
+
+def test_pulls_of_kd_are_those_of_the_formula() -> None:
+    """w of Tang et al. 2020 as derived in `true_logit_pulls`, with and without T²."""
+    for t_squared in (True, False):
+        settings = settings_of("kd", t_squared=t_squared)
+        pulls = true_logit_pulls(STUDENT.detach(), TEACHER, LABELS, settings, None)
+        for n in range(B):
+            q, soft_p, soft_q = softmax(S[n])[Y[n]], softmax(Z[n] / T)[Y[n]], softmax(S[n] / T)[Y[n]]
+            w = (1 - ALPHA) + ALPHA * (T**2 if t_squared else 1) / T * (soft_p - soft_q) / (1 - q)
+            assert pulls[n].item() == pytest.approx(w * (1 - q), rel=1e-10)
+
+
+@pytest.mark.parametrize("objective", BY_SAMPLE)
+def test_pulls_of_an_objective_are_those_of_each_sample_alone(objective: str) -> None:
+    """Guard of `IS_BY_SAMPLE`: company in the batch changes nothing."""
+    settings = settings_of(objective)
+    background = context_of(settings).background
+    together = true_logit_pulls(STUDENT.detach(), TEACHER, LABELS, settings, background)
+    for n in range(B):
+        one = slice(n, n + 1)
+        alone = true_logit_pulls(STUDENT.detach()[one], TEACHER[one], LABELS[one], settings, background)
+        assert alone.item() == pytest.approx(together[n].item(), rel=1e-9)
+
+
+def test_pulls_are_refused_where_a_batch_is_more_than_its_samples() -> None:
+    assert set(TAUGHT) - set(BY_SAMPLE) == {"kd_shuffled", "ltkd", "kd_groups", "adversarial"}
+    with pytest.raises(ValueError, match="the loss of objective kd_groups is no mean over samples"):
+        true_logit_pulls(STUDENT.detach(), TEACHER, LABELS, settings_of("kd_groups"), None)
 
 
 def test_kd_groups() -> None:

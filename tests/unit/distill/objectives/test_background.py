@@ -56,7 +56,9 @@ def background(objective: str, data: ResidentData, **changes: Any) -> Background
 @pytest.mark.parametrize("objective", CHOICES)
 def test_only_what_looks_at_more_than_logits_has_a_background(objective: str) -> None:
     found = background(objective, make_data())
-    assert (found is not None) == (objective in {"ltkd", "kd_sim", "kd_groups", "ada_alpha", "ada_margin"})
+    assert (found is not None) == (
+        objective in {"ltkd", "kd_sim", "kd_groups", "adversarial", "ada_alpha", "ada_margin"}
+    )
 
 
 def test_a_teacher_is_judged_on_the_validation_split_only() -> None:

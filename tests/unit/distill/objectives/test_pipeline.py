@@ -82,9 +82,37 @@ def test_what_an_objective_held_of_each_class_is_in_the_tables(together: Store) 
         assert [row[name] for row in found["ada_alpha"]] == [row[name] for row in found["ada_margin"]]
 
 
+def test_what_is_asked_for_besides_stands_in_the_tables(tmp_path: Path, trifeature_root: Path) -> None:
+    """Attacks in training and in evaluation, the rescaling of gradients, and calibration on the validation split."""
+    store = open_store(tmp_path / "asked")
+    attack = "epsilon: 0.03, step_size: 0.01, steps"
+    asked = (
+        f"evaluation={{pgd: {{{attack}: 1}}, gradient_rescaling: true}}",
+        f"grid.objective=[kd, {{name: iad, attack: {{{attack}: 1}}}}]",
+        "training.epochs=1",
+    )
+    file = sweep_of(trifeature_root, "kd", "iad", extra=asked)
+    assert launch(file, store, runner="local").exit_code == 0
+    results = Results(store)
+    rows = results.query("SELECT objective, role, robust_accuracy, calibrated_on, calibration_temperature FROM trials")
+    assert len(rows) == 4
+    for row in rows.to_pylist():
+        assert 0 <= row["robust_accuracy"] <= 1
+        assert row["calibrated_on"] == "validation"
+        assert row["calibration_temperature"] > 0
+    by_class = results.query("SELECT sum(robust_accuracy * n) / sum(n) AS robust FROM class_metrics GROUP BY trial_id")
+    assert sorted(by_class["robust"].to_pylist()) == pytest.approx(sorted(rows["robust_accuracy"].to_pylist()))
+    rescaled = results.query("SELECT objective, class_name, feature, n, rescaling FROM gradient_rescaling").to_pylist()
+    assert {row["objective"] for row in rescaled} == {"kd"}
+    assert len(rescaled) == 1 + 10 + 2 * 10
+    assert next(row["n"] for row in rescaled if row["class_name"] == "all" and row["feature"] is None) == 500
+    terms = results.query("SELECT self_distillation FROM epochs WHERE objective = 'iad'")["self_distillation"]
+    assert terms.to_pylist()[0] > 0
+
+
 def test_a_trial_has_the_same_bits_alone_and_in_company(together: Store, tmp_path: Path, trifeature_root: Path) -> None:
     alone = open_store(tmp_path / "alone")
-    names = ["ada_alpha", "kd_shuffled", "ltkd"]
+    names = ["ada_alpha", "adversarial", "kd_shuffled", "ltkd"]
     assert (
         launch(sweep_of(trifeature_root, *names, extra=("placement.pack_size=1",)), alone, runner="local").exit_code
         == 0
