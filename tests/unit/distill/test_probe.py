@@ -53,7 +53,7 @@ def test_memory_ends_the_doubling(monkeypatch: pytest.MonkeyPatch) -> None:
     step_s = probe_module._step_s
 
     def starved(*args: object) -> float:
-        if args[-1] > 2:  # type: ignore[operator]
+        if args[-2] > 2:  # type: ignore[operator]
             raise OutOfMemoryError("full")
         return step_s(*args)  # type: ignore[arg-type]
 
@@ -66,7 +66,7 @@ def test_memory_that_does_not_do_for_one_student_is_an_error(monkeypatch: pytest
     def full(*args: object, **kwargs: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr("kd_ray.distill.fit.student_loss", full)
+    monkeypatch.setattr("kd_ray.distill.student.student_loss", full)
     with pytest.raises(OutOfMemoryError, match="the memory of cpu does not do for one lenet5"):
         probe(SPEC, PLACEMENT, sharers=1)
 

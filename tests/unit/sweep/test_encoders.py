@@ -93,7 +93,7 @@ def test_identity_follows_the_content_of_the_folder_and_not_its_place(root: Path
             "teacher.model: hf:tiny-bert takes texts, and cifar10 holds images",
         ),
         (["training.augmentation=flip"], "training.augmentation: flip is for images; texts have none"),
-        (["training.compile=true"], "training.compile: is for images, whose shapes are fixed"),
+        (["training.compile=true"], "training.compile: is for inputs of one shape; texts have many lengths"),
         (["training.execution=grouped", "training.optimizer={lr: 0.1}", "training.clip_norm=null"], "cannot be grouped; use loop"),
         (["training.execution=grouped"], "training.execution: grouped knows only sgd without clip_norm, not optimizer adamw"),
         (["student.layers=[2, 0]"], "student.layers: must increase, got [2, 0]"),

@@ -105,7 +105,7 @@ def refusal(text: str, *overrides: str) -> str:
             "name: trifeature",
             "name: mnist",
             "2: dataset.name: must be one of 'trifeature', 'cifar10', 'cifar100', 'svhn', "
-            "'tiny_imagenet', 'imagenet', 'celeba', 'adult', 'manifest', 'factory', got 'mnist'",
+            "'tiny_imagenet', 'imagenet', 'celeba', 'adult', 'hatexplain', 'manifest', 'factory', got 'mnist'",
         ),
         (TEACHER, "teacher: {model: vgg}", f"5: teacher.model: should be {MODELS}, got 'vgg'"),
         (
