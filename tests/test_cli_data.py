@@ -102,7 +102,7 @@ def test_check_describes_rows_and_draws_no_sheet(tmp_path: Path) -> None:
     assert sum(int(line[1]) for line in counted) == 90
     for command in ("check", "show"):
         refused = invoke("data", command, "adult", "--data-root", str(root), "-o", str(tmp_path / "sheet.png"))
-        assert "has no effect: the samples are rows of numbers, of which there is no contact sheet" in str(
+        assert "has no effect: a contact sheet shows images, and these samples are none" in str(
             refused.exception
         )
     assert not (tmp_path / "sheet.png").exists()
@@ -142,6 +142,7 @@ def test_prepare_adult_says_what_it_could_not_reach_and_what_to_put_where(
         ("imagenet", (), "Unpack ILSVRC2012_img_train.tar"),
         ("celeba", (), "put these:"),
         ("adult", (), "put its two files there:"),
+        ("hatexplain", ("tokenizer=hf:bert-base-uncased",), "put these:"),
         ("manifest", ("path=x.csv", "classes=[a, b]", "size=16", "split=s"), "x.csv cannot be read: "),
         (
             "factory",

@@ -72,7 +72,7 @@ CASES: dict[str, tuple[Callable[[Path, Path], None], tuple[str, ...], int]] = {
     "tiny-imagenet": (tiny_imagenet, ("dataset.num_classes=4", *SMALL), 40),
     "svhn": (svhn, SMALL, 40),
     "celeba-young": (celeba, ("dataset.size=64", *SMALL), 12),
-    "imagenet": (imagenet, ("dataset.num_classes=10", *SMALL), 10),
+    "imagenet-resnet": (imagenet, ("dataset.num_classes=10", *SMALL), 10),
     "adult": (adult, (), 15_060),
 }
 """Sweep file → how its data are put in place, what makes it small, and the number of test samples."""

@@ -116,7 +116,7 @@ def test_data_check_describes_and_shows_no_text(root: Path, tmp_path: Path) -> N
     machine = json.loads(CliRunner().invoke(cli, ["data", "check", str(path), "--json"]).output)
     assert (machine["image_size"], machine["num_tokens"], machine["splits"]["test"]) == (None, 16, 40)
     sheet = CliRunner().invoke(cli, ["data", "check", str(path), "-o", str(tmp_path / "sheet.png")])
-    assert "a contact sheet shows images, and these are texts" in str(sheet.exception)
+    assert "has no effect: a contact sheet shows images" in str(sheet.exception)
 
 
 def test_real_posts_and_a_real_encoder(shared_data: Path, tmp_path: Path, store: Store) -> None:

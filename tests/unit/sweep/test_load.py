@@ -494,7 +494,7 @@ def test_parse_dataset_takes_defaults_and_settings() -> None:
             "mnist",
             "size=3",
             "dataset.name: must be one of 'trifeature', 'cifar10', 'cifar100', 'svhn', 'tiny_imagenet', 'imagenet', 'celeba', 'adult', "
-            "'manifest', 'factory', got 'mnist'",
+            "'hatexplain', 'manifest', 'factory', got 'mnist'",
         ),
         ("trifeature", "target=size", "dataset.target: should be 'shape', 'texture' or 'color', got 'size'"),
         (
