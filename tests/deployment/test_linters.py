@@ -134,7 +134,7 @@ def test_all_scripts_are_looked_at() -> None:
     assert {path.name for path in SCRIPTS} == {"node.sh", "make-secrets.sh", "make-certificates.sh", "sweep.sbatch"}
 
 
-@pytest.mark.parametrize("name", DOCUMENTS.keys() - RAY_DOCUMENTS.keys())
+@pytest.mark.parametrize("name", sorted(DOCUMENTS.keys() - RAY_DOCUMENTS.keys()))
 def test_a_manifest_fits_the_schema_of_kubernetes(name: str) -> None:
     kubernetes_validate.validate(DOCUMENTS[name], KUBERNETES, strict=True)
 
