@@ -102,9 +102,7 @@ def test_check_describes_rows_and_draws_no_sheet(tmp_path: Path) -> None:
     assert sum(int(line[1]) for line in counted) == 90
     for command in ("check", "show"):
         refused = invoke("data", command, "adult", "--data-root", str(root), "-o", str(tmp_path / "sheet.png"))
-        assert "has no effect: a contact sheet shows images, and these samples are none" in str(
-            refused.exception
-        )
+        assert "has no effect: a contact sheet shows images, and these samples are none" in str(refused.exception)
     assert not (tmp_path / "sheet.png").exists()
     words = json.loads(invoke("data", "check", "adult", "--data-root", str(root), "--json").stdout)
     assert (words["image_size"], words["num_columns"]) == (None, 18)

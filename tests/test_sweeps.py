@@ -15,10 +15,10 @@ from kd_ray.results.query import Results
 from kd_ray.results.schema import TABLES
 from kd_ray.results.status import plan
 from kd_ray.results.store import Store
-from kd_ray.sweep.config import TrainedTeacher
 from kd_ray.sweep.distillation import OBJECTIVES
 from kd_ray.sweep.initial import pretrained_files
 from kd_ray.sweep.load import load_sweep
+from kd_ray.sweep.networks import TrainedTeacher
 from kd_ray.sweep.plan import expand, is_file
 from kd_ray.sweep.spec import TrialSpec
 from tests.datasets import (

@@ -138,7 +138,7 @@ def _examine(dataset: Any, data_root: Path, resident_bytes: int | None = None) -
     """As a launch would find it; images that would take more than `resident_bytes` (left out, the default of sweeps) are not decoded."""
     from kd_ray.cluster.display import TextDisplay
     from kd_ray.data.describe import examine
-    from kd_ray.sweep.config import Placement
+    from kd_ray.sweep.placement import Placement
 
     return examine(
         dataset,

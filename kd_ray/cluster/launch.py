@@ -34,11 +34,12 @@ from kd_ray.results.store import Store, given_weights_key, sweep_key
 from kd_ray.results.tables import FoldReport, fold
 from kd_ray.sweep.architectures import library_of
 from kd_ray.sweep.axes import axis_path
-from kd_ray.sweep.config import INIT_WORDS, Placement
 from kd_ray.sweep.datasets import input_size, table_name
 from kd_ray.sweep.initial import FIELDS as WEIGHT_FIELDS
 from kd_ray.sweep.initial import named_values
 from kd_ray.sweep.load import SweepFile, parse_sweep
+from kd_ray.sweep.networks import INIT_WORDS
+from kd_ray.sweep.placement import Placement
 from kd_ray.sweep.plan import PlannedTrial, is_file, make_packs
 from kd_ray.sweep.spec import TrialState
 from kd_ray.telemetry import LogFormat

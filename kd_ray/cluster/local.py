@@ -10,7 +10,7 @@ from kd_ray.cluster.runner import Interrupts, Job, Observer, WorkerFactory, prob
 from kd_ray.distill.pack import run_pack
 from kd_ray.distill.training import PackWorker
 from kd_ray.results.probe import Probe
-from kd_ray.sweep.config import Placement
+from kd_ray.sweep.placement import Placement
 from kd_ray.sweep.spec import TrialSpec
 
 

@@ -16,7 +16,7 @@ from kd_ray.distill.pack import PackProgress
 from kd_ray.distill.training import PackWorker
 from kd_ray.results.probe import Probe
 from kd_ray.results.store import Store
-from kd_ray.sweep.config import Placement
+from kd_ray.sweep.placement import Placement
 from kd_ray.sweep.plan import Pack
 from kd_ray.sweep.spec import TrialSpec
 from kd_ray.telemetry import LogFormat

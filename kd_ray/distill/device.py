@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from kd_ray.errors import OutOfMemoryError, TrialError
-from kd_ray.sweep.config import Placement
+from kd_ray.sweep.placement import Placement
 
 
 def device_of(placement: Placement) -> torch.device:

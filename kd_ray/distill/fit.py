@@ -23,8 +23,8 @@ from kd_ray.distill.teacher import Teacher
 from kd_ray.distill.training import FitProgress
 from kd_ray.errors import DataError, NonFiniteLossError
 from kd_ray.results.record import Epoch
-from kd_ray.sweep.config import Training
 from kd_ray.sweep.fields import Attack
+from kd_ray.sweep.training import Training
 
 OnFailure = Callable[["Student", Exception], None]
 """Called with a student that cannot go on; the others do."""

@@ -27,8 +27,8 @@ from kd_ray.distill.stream import Batch
 from kd_ray.distill.student import Student, forward_of, learning_rate, sgd
 from kd_ray.errors import TrialError
 from kd_ray.models.resnet_cifar import BasicBlock, ResNetCifar
-from kd_ray.sweep.config import Sgd
 from kd_ray.sweep.distillation import Distillation, KnowledgeDistillation
+from kd_ray.sweep.training import Sgd
 
 _GROUPABLE = (
     *(nn.Sequential, nn.Conv2d, nn.BatchNorm2d, nn.Linear, nn.ReLU, nn.MaxPool2d, nn.Flatten),

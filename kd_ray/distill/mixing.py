@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from kd_ray.seeding import shuffled, stream
-from kd_ray.sweep.config import Training
+from kd_ray.sweep.training import Training
 
 
 class Mix(NamedTuple):

@@ -24,10 +24,11 @@ from kd_ray.distill.texts import ResidentTexts
 from kd_ray.errors import OutOfMemoryError, TrialError
 from kd_ray.models.text import text_classifier
 from kd_ray.results.probe import Pace, Probe
-from kd_ray.sweep.config import ConstantSchedule, Execution, Placement, Sgd, Training
 from kd_ray.sweep.datasets import input_size
 from kd_ray.sweep.distillation import KnowledgeDistillation
+from kd_ray.sweep.placement import Placement
 from kd_ray.sweep.spec import TrialSpec
+from kd_ray.sweep.training import ConstantSchedule, Execution, Sgd, Training
 
 _LARGEST = 16
 _WORSE = 1.1

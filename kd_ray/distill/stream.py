@@ -29,7 +29,7 @@ from kd_ray.distill.texts import ResidentTexts, arranged, resident_texts
 from kd_ray.groups import Groups
 from kd_ray.models.text import Tokens
 from kd_ray.seeding import integers, shuffled, stream
-from kd_ray.sweep.config import Augmentation, Training
+from kd_ray.sweep.training import Augmentation, Training
 
 PADDING = 4
 """Pixels of zeros around the image before a random crop."""

@@ -19,10 +19,10 @@ from kd_ray.models.initial import load_initial
 from kd_ray.models.mlp import mlp
 from kd_ray.results.record import Epoch
 from kd_ray.seeding import stream_seed
-from kd_ray.sweep.config import AdamW, ConstantSchedule, LinearSchedule, Sgd, StepSchedule, Training
 from kd_ray.sweep.distillation import AdversarialDistillation, ShuffledDistillation, TrustedDistillation
 from kd_ray.sweep.fields import Attack
 from kd_ray.sweep.spec import TrialSpec
+from kd_ray.sweep.training import AdamW, ConstantSchedule, LinearSchedule, Sgd, StepSchedule, Training
 
 
 @dataclass(kw_only=True, eq=False)

@@ -22,8 +22,8 @@ from kd_ray.distill.views import Pairs, SharedViews, ViewTable
 from kd_ray.errors import TrialError
 from kd_ray.models.text import Tokens
 from kd_ray.seeding import shuffled, stream
-from kd_ray.sweep.config import Augmentation
 from kd_ray.sweep.distillation import LogitPrecision
+from kd_ray.sweep.training import Augmentation
 
 _LEAST_BATCH = 32
 _FILL_BATCH = 64

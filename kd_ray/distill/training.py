@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from kd_ray.results.record import Epoch
 from kd_ray.results.store import Store
-from kd_ray.sweep.config import Placement
+from kd_ray.sweep.placement import Placement
 from kd_ray.sweep.spec import TrialSpec
 
 T = TypeVar("T")

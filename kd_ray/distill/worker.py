@@ -35,10 +35,11 @@ from kd_ray.models import count_parameters
 from kd_ray.models.text import from_teacher, text_classifier
 from kd_ray.results.record import Record, read_record, sha256, write_samples
 from kd_ray.results.store import Store, given_weights_key
-from kd_ray.sweep.config import Augmentation, Placement
 from kd_ray.sweep.datasets import Dataset
 from kd_ray.sweep.distillation import LogitPrecision
+from kd_ray.sweep.placement import Placement
 from kd_ray.sweep.spec import TrialSpec, content_hash
+from kd_ray.sweep.training import Augmentation
 
 T = TypeVar("T")
 

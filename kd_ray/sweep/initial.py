@@ -7,9 +7,10 @@ from typing import Any
 
 from kd_ray.sweep.architectures import is_text_model, library_of
 from kd_ray.sweep.axes import axis_path
-from kd_ray.sweep.config import INIT_WORDS, PRETRAINED, GivenTeacher, Sweep, TrainedTeacher
+from kd_ray.sweep.config import Sweep
 from kd_ray.sweep.datasets import input_size
 from kd_ray.sweep.load import SweepFile
+from kd_ray.sweep.networks import INIT_WORDS, PRETRAINED, GivenTeacher, TrainedTeacher
 
 FIELDS = ("teacher.weights", "teacher.init", "student.init")
 """Fields that name a file of weights, or say `pretrained`."""

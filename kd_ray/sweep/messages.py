@@ -6,9 +6,10 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from kd_ray.sweep.config import GivenTeacher, Sweep, TrainedTeacher, teacher_kind
+from kd_ray.sweep.config import Sweep
 from kd_ray.sweep.datasets import DATASET_NAMES
 from kd_ray.sweep.distillation import IMPORT_PATH, OBJECTIVES, objective_kind
+from kd_ray.sweep.networks import GivenTeacher, TrainedTeacher, teacher_kind
 from kd_ray.sweep.source import Location
 
 _TAGS = {

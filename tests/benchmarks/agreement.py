@@ -22,10 +22,10 @@ from kd_ray.distill.stream import to_device
 from kd_ray.distill.student import new_student
 from kd_ray.distill.teacher import Teacher
 from kd_ray.models import build_model
-from kd_ray.sweep.config import Training
 from kd_ray.sweep.datasets import Cifar10Dataset
 from kd_ray.sweep.distillation import KnowledgeDistillation
 from kd_ray.sweep.spec import Role, TeacherRef, TrialSpec
+from kd_ray.sweep.training import Training
 from tests.benchmarks import plain
 from tests.benchmarks.ours import CPU, TEACHER_ID
 

@@ -24,10 +24,10 @@ from kd_ray.distill.teacher import TabledTeacher, Teacher
 from kd_ray.distill.views import SharedViews, TableShape, ViewTable
 from kd_ray.models import build_model
 from kd_ray.results.store import open_store
-from kd_ray.sweep.config import Training
 from kd_ray.sweep.datasets import Cifar10Dataset
 from kd_ray.sweep.distillation import KnowledgeDistillation
 from kd_ray.sweep.spec import Role, TeacherRef, TrialSpec
+from kd_ray.sweep.training import Training
 from tests.benchmarks import plain
 
 Execution = Literal["loop", "grouped"]

@@ -17,8 +17,8 @@ from torchvision.transforms import v2
 
 from kd_ray.data.images import ImageData, Split
 from kd_ray.distill.student import learning_rate
-from kd_ray.sweep.config import Augmentation, Sgd, Training
 from kd_ray.sweep.distillation import KnowledgeDistillation
+from kd_ray.sweep.training import Augmentation, Sgd, Training
 from tests.benchmarks.laps import Clock, Contestant, take_turns
 
 _PROBE_ROUNDS = 3

@@ -21,8 +21,8 @@ from kd_ray.distill.training import (
 from kd_ray.groups import Groups
 from kd_ray.results.record import Epoch, Samples, write_samples
 from kd_ray.results.store import Store
-from kd_ray.sweep.config import Placement
 from kd_ray.sweep.load import SweepFile, parse_sweep
+from kd_ray.sweep.placement import Placement
 from kd_ray.sweep.spec import TrialSpec
 
 NUM_CLASSES = 100

@@ -24,11 +24,11 @@ from kd_ray.distill.texts import ResidentTexts
 from kd_ray.distill.views import SharedViews, TableShape, ViewTable
 from kd_ray.models.text import text_classifier
 from kd_ray.results.store import open_store
-from kd_ray.sweep.config import Training
 from kd_ray.sweep.datasets import HatexplainDataset
 from kd_ray.sweep.distillation import KnowledgeDistillation
 from kd_ray.sweep.encoders import read_encoder
 from kd_ray.sweep.spec import Encoder, Role, TeacherRef, TrialSpec
+from kd_ray.sweep.training import Training
 from tests.benchmarks.laps import Clock, Contestant, take_turns
 from tests.benchmarks.ours import CPU, TEACHER_ID, epochs_of
 

@@ -169,9 +169,10 @@ def hold(data_root: Path, version: str) -> None:
     from kd_ray.distill.student import new_student
     from kd_ray.distill.worker import Worker
     from kd_ray.results.store import open_store
-    from kd_ray.sweep.config import Placement, Sgd, Training
     from kd_ray.sweep.datasets import Cifar10Dataset
+    from kd_ray.sweep.placement import Placement
     from kd_ray.sweep.spec import Role, TrialSpec
+    from kd_ray.sweep.training import Sgd, Training
 
     placement = Placement(data_root=str(data_root), cpus_per_pack=1)
     worker = Worker(open_store(data_root / "store"), placement, launch_id="memory")

@@ -17,7 +17,7 @@ from kd_ray.cluster.ray_tune.worker import Shelf, progress_of
 from kd_ray.cluster.runner import Interrupts, Job, Observer
 from kd_ray.errors import KdRayError, StoreError
 from kd_ray.results import ledger
-from kd_ray.sweep.config import Placement
+from kd_ray.sweep.placement import Placement
 from kd_ray.sweep.plan import Pack
 from kd_ray.sweep.spec import TrialState
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from ray.util import metrics
 
 from kd_ray import telemetry
-from kd_ray.sweep.config import Placement
+from kd_ray.sweep.placement import Placement
 
 
 class RayMetrics:

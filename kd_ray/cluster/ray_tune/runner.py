@@ -36,7 +36,7 @@ from kd_ray.cluster.runner import Interrupts, Job, Observer, WorkerFactory, cpu_
 from kd_ray.errors import InvalidInputError
 from kd_ray.results import ledger
 from kd_ray.results.probe import Probe
-from kd_ray.sweep.config import Placement
+from kd_ray.sweep.placement import Placement
 from kd_ray.sweep.spec import TrialSpec
 
 _FOLDER = "kd_ray_tune_"

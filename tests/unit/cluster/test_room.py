@@ -4,7 +4,7 @@ import pytest
 
 from kd_ray.cluster.ray_tune import handout
 from kd_ray.cluster.ray_tune.handout import Room, packs_on, request_of
-from kd_ray.sweep.config import Placement, TeacherPlacement
+from kd_ray.sweep.placement import Placement, TeacherPlacement
 from kd_ray.sweep.plan import Pack
 from tests.unit.cluster.test_queue import PACKS
 

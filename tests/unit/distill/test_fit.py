@@ -18,10 +18,10 @@ from kd_ray.distill.student import Student, learning_rate, new_student
 from kd_ray.distill.teacher import Teacher
 from kd_ray.errors import NonFiniteLossError
 from kd_ray.models import build_model
-from kd_ray.sweep.config import Training
 from kd_ray.sweep.datasets import TrifeatureDataset
 from kd_ray.sweep.distillation import KnowledgeDistillation
 from kd_ray.sweep.spec import Role, TeacherRef, TrialSpec
+from kd_ray.sweep.training import Training
 
 CPU = torch.device("cpu")
 TEACHER_ID = "0" * 16

@@ -19,7 +19,6 @@ from kd_ray.distill.objectives import Background, Context, student_loss
 from kd_ray.distill.stream import PADDING, Batch, ResidentData, ResidentSplit
 from kd_ray.distill.student import Student, new_student
 from kd_ray.errors import TrialError
-from kd_ray.sweep.config import Training
 from kd_ray.sweep.datasets import TrifeatureDataset
 from kd_ray.sweep.distillation import (
     DecoupledDistillation,
@@ -29,6 +28,7 @@ from kd_ray.sweep.distillation import (
     LongTailedDistillation,
 )
 from kd_ray.sweep.spec import Role, TeacherRef, TrialSpec
+from kd_ray.sweep.training import Training
 
 CPU = torch.device("cpu")
 CLASSES = 3

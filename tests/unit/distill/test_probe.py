@@ -14,8 +14,8 @@ from kd_ray.errors import OutOfMemoryError, TrialError
 from kd_ray.results.probe import read_probe, representative
 from kd_ray.results.status import plan
 from kd_ray.results.store import Store, open_store
-from kd_ray.sweep.config import Placement
 from kd_ray.sweep.datasets import TrifeatureDataset
+from kd_ray.sweep.placement import Placement
 from tests.sweeps import assert_same_tables, tiny_sweep
 from tests.unit.distill.test_fit import make_spec
 

@@ -17,7 +17,7 @@ from kd_ray.distill.stream import (
     view_numbers,
     views_of,
 )
-from kd_ray.sweep.config import Augmentation
+from kd_ray.sweep.training import Augmentation
 
 
 def make_data(count: int = 23, size: int = 16) -> ImageData:

@@ -27,10 +27,10 @@ from kd_ray.errors import DataError
 from kd_ray.models import build_model
 from kd_ray.results.query import Results
 from kd_ray.results.store import Store, open_store
-from kd_ray.sweep.config import Augmentation
 from kd_ray.sweep.datasets import ImagenetDataset
 from kd_ray.sweep.load import parse_dataset, parse_sweep
 from kd_ray.sweep.spec import TrialSpec
+from kd_ray.sweep.training import Augmentation
 from tests.datasets import write_celeba, write_imagenet, write_people, write_tiny_imagenet
 from tests.unit.distill.test_fit import DATA, TEACHER_ID, assert_same_bits, make_spec
 

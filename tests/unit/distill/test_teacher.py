@@ -21,8 +21,8 @@ from kd_ray.distill.teacher import TabledTeacher, Teacher, forward
 from kd_ray.distill.views import SharedViews, TableShape, ViewTable
 from kd_ray.models import build_model
 from kd_ray.results.store import Store, open_store
-from kd_ray.sweep.config import Augmentation
 from kd_ray.sweep.spec import TrialSpec
+from kd_ray.sweep.training import Augmentation
 from tests.sweeps import assert_same_tables, tiny_sweep
 from tests.unit.distill.test_fit import DATA, TEACHER_ID, assert_same_bits, make_spec, start
 

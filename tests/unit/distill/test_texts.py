@@ -22,11 +22,11 @@ from kd_ray.distill.views import SharedViews, TableShape, ViewTable
 from kd_ray.groups import Groups
 from kd_ray.models.text import text_classifier
 from kd_ray.results.store import Store
-from kd_ray.sweep.config import Training
 from kd_ray.sweep.datasets import HatexplainDataset
 from kd_ray.sweep.distillation import KnowledgeDistillation
 from kd_ray.sweep.encoders import read_encoder
 from kd_ray.sweep.spec import Encoder, Role, TeacherRef, TrialSpec
+from kd_ray.sweep.training import Training
 from tests.datasets import write_bert
 from tests.unit.distill.test_fit import assert_same_bits
 

@@ -7,8 +7,8 @@ from kd_ray.distill.worker import Worker
 from kd_ray.errors import LostTeacherError, TrialError
 from kd_ray.results.record import read_samples
 from kd_ray.results.store import Store
-from kd_ray.sweep.config import Placement
 from kd_ray.sweep.datasets import TrifeatureDataset
+from kd_ray.sweep.placement import Placement
 from kd_ray.sweep.spec import content_hash
 
 DATASET = TrifeatureDataset(name="trifeature", size=16, images_per_combination=1)

@@ -18,7 +18,7 @@ from kd_ray.results.probe import (
 )
 from kd_ray.results.status import plan
 from kd_ray.results.store import Store
-from kd_ray.sweep.config import Placement
+from kd_ray.sweep.placement import Placement
 from kd_ray.sweep.plan import even_parts, expand
 from kd_ray.sweep.spec import Role
 from tests.sweeps import tiny_sweep

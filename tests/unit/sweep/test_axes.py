@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from kd_ray.errors import SweepError
-from kd_ray.sweep.config import StepSchedule
 from kd_ray.sweep.distillation import OBJECTIVES, DecoupledDistillation, LabelSmoothing
 from kd_ray.sweep.spec import Role, TrialSpec
+from kd_ray.sweep.training import StepSchedule
 from tests.fakes import make_spec, make_sweep, plan_trials
 
 

@@ -7,10 +7,10 @@ import pytest
 
 from kd_ray.errors import SweepError
 from kd_ray.sweep.architectures import ARCHITECTURES
-from kd_ray.sweep.config import GivenTeacher
 from kd_ray.sweep.datasets import Cifar10Dataset, TrifeatureDataset
 from kd_ray.sweep.distillation import KnowledgeDistillation
 from kd_ray.sweep.load import load_sweep, parse_dataset, parse_sweep
+from kd_ray.sweep.networks import GivenTeacher
 from tests.fakes import SWEEP_YAML, make_sweep, plan_trials
 
 TRAINING_KEYS = (

@@ -3,8 +3,8 @@
 import pytest
 
 from kd_ray.errors import SweepError
-from kd_ray.sweep.config import Sgd
 from kd_ray.sweep.distillation import KnowledgeDistillation
+from kd_ray.sweep.training import Sgd
 from tests.fakes import make_sweep
 
 

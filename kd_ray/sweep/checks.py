@@ -1,0 +1,208 @@
+"""Whether the parts of a sweep fit one another: what is refused before anything runs, because it could not work or would have no effect."""
+
+from typing import TYPE_CHECKING
+
+from kd_ray.sweep.architectures import ARCHITECTURES, is_text_model, library_of, modality_of
+from kd_ray.sweep.classification import Modality
+from kd_ray.sweep.datasets import CelebaDataset, Dataset, HatexplainDataset
+from kd_ray.sweep.distillation import (
+    SMOOTHED,
+    AdversarialDistillation,
+    Distillation,
+    GroupDistillation,
+    TopKDistillation,
+    TrustedDistillation,
+)
+from kd_ray.sweep.fields import refuse
+from kd_ray.sweep.networks import INIT_WORDS, PRETRAINED, GivenTeacher, Student, TrainedTeacher
+from kd_ray.sweep.training import Training
+
+if TYPE_CHECKING:
+    from kd_ray.sweep.config import Sweep
+
+
+def check_initial(sweep: "Sweep") -> None:
+    """Refuse pretrained weights of a network that no library publishes."""
+    teacher = sweep.teacher
+    wanted = {"student.init": (sweep.student.model, sweep.student.init)}
+    if isinstance(teacher, GivenTeacher):
+        wanted["teacher.weights"] = (teacher.model, teacher.weights)
+    elif teacher is not None:
+        wanted["teacher.init"] = (teacher.model, teacher.init)
+    for field, (model, value) in wanted.items():
+        if value == PRETRAINED and library_of(model) is None:
+            raise refuse(
+                field,
+                f"no library publishes weights of {model}; give the path of a file, or a timm: or torchvision: network",
+            )
+
+
+def check_features(sweep: "Sweep") -> None:
+    """Refuse sensitive features that the data set does not have, and intersections of features that are not listed."""
+    valid = sweep.dataset.sensitive_feature_names
+    for feature in sweep.sensitive_features:
+        if feature not in valid:
+            choices = ", ".join(valid) or "none"
+            where = f"{sweep.dataset.name} with target {sweep.dataset.target!r}"
+            raise refuse("sensitive_features", f"{feature!r} is not a sensitive feature of {where}; valid: {choices}")
+    if len(set(sweep.sensitive_features)) != len(sweep.sensitive_features):
+        raise refuse("sensitive_features", f"repeats a value: {list(sweep.sensitive_features)}")
+    for features in sweep.intersections:
+        if len(set(features)) != len(features) or not set(features) <= set(sweep.sensitive_features):
+            valid_list = list(sweep.sensitive_features)
+            raise refuse(
+                "intersections", f"must name different entries of sensitive_features {valid_list}, got {list(features)}"
+            )
+
+
+def check_models(sweep: "Sweep") -> None:
+    """Refuse networks that cannot take the samples, settings that make no sense for them, and groups of networks that cannot be grouped."""
+    users: dict[str, tuple[Student | TrainedTeacher | GivenTeacher, Training | None]] = {
+        "student": (sweep.student, sweep.training)
+    }
+    if isinstance(sweep.teacher, TrainedTeacher):
+        users["teacher"] = (sweep.teacher, sweep.teacher.training or sweep.training)
+    elif sweep.teacher is not None:
+        users["teacher"] = (sweep.teacher, None)
+    for user, (network, training) in users.items():
+        name = network.model
+        known, size = ARCHITECTURES.get(name), sweep.dataset.image_size
+        _check_modality(user, name, sweep.dataset)
+        if not isinstance(network, GivenTeacher):
+            _check_beginning(user, network)
+        if known and size is not None and size < known.min_image_size:
+            least = known.min_image_size
+            raise refuse(
+                f"{user}.model",
+                f"{name} needs images of at least {least} pixels, and those of the data set have {size}",
+            )
+        if training and training.execution == "grouped" and not (known and known.can_be_grouped):
+            valid = ", ".join(other for other, each in ARCHITECTURES.items() if each.can_be_grouped)
+            raise refuse("training.execution", f"{name} cannot be grouped; use loop, or one of {valid}")
+        if training and sweep.dataset.modality != "images":
+            where = "teacher.training" if training is not sweep.training else "training"
+            _check_no_images(where, training, sweep.dataset.modality)
+    if sweep.evaluation and sweep.evaluation.pgd and sweep.dataset.modality != "images":
+        raise refuse("evaluation.pgd", f"is for images, and {sweep.dataset.name} holds {sweep.dataset.modality}")
+    _check_start(sweep)
+
+
+def _check_modality(user: str, name: str, dataset: Dataset) -> None:
+    """Refuse a network that takes something else than the samples."""
+    takes = modality_of(name)
+    if takes != dataset.modality:
+        valid = {
+            "images": f"{', '.join(ARCHITECTURES)}, timm:NAME or torchvision:NAME",
+            "rows": "mlp-WIDTHS, as in mlp-64-32",
+            "texts": "hf:NAME",
+        }[dataset.modality]
+        words = {"images": "images", "rows": "rows of numbers", "texts": "texts"}
+        message = f"{name} takes {words[takes]}, and {dataset.name} holds {words[dataset.modality]}; use {valid}"
+        raise refuse(f"{user}.model", message)
+
+
+def _check_beginning(user: str, network: Student | TrainedTeacher) -> None:
+    """Refuse beginnings that this kind of network cannot have."""
+    name, init = network.model, network.init
+    if is_text_model(name):
+        words = INIT_WORDS if user == "student" else INIT_WORDS[:2]
+        if init is not None and init not in words:
+            message = f"must be one of {', '.join(words)} for {name}, whose weights are in its folder, got {init!r}"
+            raise refuse(f"{user}.init", message)
+        return
+    if network.layers is not None:
+        raise refuse(f"{user}.layers", f"has no effect with {name}; it is for hf:NAME")
+    if init in INIT_WORDS[1:]:
+        raise refuse(
+            f"{user}.init", f"{init} is for hf:NAME; for {name}, a path of weights or pretrained, or leave it out"
+        )
+
+
+def _check_no_images(where: str, training: Training, modality: Modality) -> None:
+    """Refuse settings that only images can have."""
+    words = {"images": "images", "rows": "rows of numbers", "texts": "texts"}[modality]
+    if training.augmentation != "none":
+        raise refuse(f"{where}.augmentation", f"{training.augmentation} is for images; {words} have none")
+    if training.mixes:
+        raise refuse(f"{where}.{'mixup' if training.mixup else 'cutmix'}", f"is for images; {words} have none")
+    if training.compile and modality == "texts":
+        raise refuse(f"{where}.compile", "is for inputs of one shape; texts have many lengths")
+
+
+def _check_start(sweep: "Sweep") -> None:
+    """Refuse layers that repeat, and a student that starts from a teacher it cannot start from."""
+    for user in ("teacher", "student"):
+        layers = getattr(getattr(sweep, user), "layers", None)
+        if layers is not None and list(layers) != sorted(set(layers)):
+            raise refuse(f"{user}.layers", f"must increase, got {list(layers)}")
+    if sweep.student.init != "teacher":
+        return
+    teacher = sweep.teacher
+    if not isinstance(teacher, TrainedTeacher) or teacher.model != sweep.student.model:
+        found = teacher.model if isinstance(teacher, TrainedTeacher) else "none that the sweep trains"
+        raise refuse("student.init", f"teacher needs a trained teacher of the model {sweep.student.model}, got {found}")
+    if sweep.distillation is not None and not sweep.distillation.NEEDS_TEACHER:
+        raise refuse("student.init", f"teacher needs a teacher, and objective {sweep.distillation.objective} has none")
+    if "scratch" in sweep.baselines and teacher.seed != "paired" and len(teacher.seed) > 1:
+        message = (
+            "teacher with several teachers per seed leaves open where a scratch student starts; use one, or paired"
+        )
+        raise refuse("student.init", message)
+    if teacher.layers is not None and sweep.student.layers and not set(sweep.student.layers) <= set(teacher.layers):
+        valid = f"the teacher has {list(teacher.layers)}, got {list(sweep.student.layers)}"
+        raise refuse("student.layers", f"must be among the teacher's layers; {valid}")
+
+
+def check_objective(sweep: "Sweep") -> None:
+    """Refuse an objective that cannot do with this teacher and data set, and a teacher or an objective without the other."""
+    settings, teacher = sweep.distillation, sweep.teacher
+    if settings is None:
+        if teacher is not None:
+            raise refuse(
+                "teacher", "has no effect without distillation; give both, or neither for scratch students only"
+            )
+        return
+    name = settings.objective
+    if settings.NEEDS_TEACHER and teacher is None:
+        raise refuse("distillation", "has no effect without teacher; give both, or neither for scratch students only")
+    if settings.needs_held_out and not sweep.dataset.has_validation:
+        message = f"objective {name} needs held-out data to judge the teacher by"
+        if isinstance(sweep.dataset, CelebaDataset | HatexplainDataset):
+            raise refuse("dataset.validation", f"{message}; set it to official, got none")
+        raise refuse("dataset.validation_fraction", f"{message}; set it above 0, as in 0.1, got 0")
+    if settings.needs_held_out and isinstance(teacher, GivenTeacher):
+        message = (
+            f"objective {name} judges the teacher on the validation split, which a given teacher may have been trained on; "
+            "let the sweep train the teacher, or choose another objective"
+        )
+        raise refuse("teacher.weights", message)
+    if isinstance(settings, TopKDistillation) and settings.k >= sweep.dataset.num_classes:
+        raise refuse("distillation.k", f"must be below the {sweep.dataset.num_classes} classes, got {settings.k}")
+    valid = sweep.dataset.sensitive_feature_names
+    if isinstance(settings, GroupDistillation | AdversarialDistillation) and settings.feature not in valid:
+        choices = f"valid: {', '.join(valid) or 'none'}, got {settings.feature!r}"
+        raise refuse("distillation.feature", f"is not a sensitive feature of {sweep.dataset.name}; {choices}")
+    if name == "ltkd" and sweep.dataset.num_classes < 3:
+        raise refuse("distillation.objective", f"ltkd needs at least 3 classes, got {sweep.dataset.num_classes}")
+    _check_training_of(settings, sweep)
+
+
+def _check_training_of(settings: Distillation, sweep: "Sweep") -> None:
+    """Refuse ways of training that this objective does not know."""
+    if sweep.training.label_smoothing and not isinstance(settings, SMOOTHED):
+        message = f"objective {settings.objective} makes its own use of labels; valid with kd and kd_shuffled"
+        raise refuse("training.label_smoothing", f"{message}, got {sweep.training.label_smoothing}")
+    if settings.takes_steps_of_its_own:
+        if sweep.training.execution == "grouped":
+            raise refuse(
+                "training.execution", f"{settings.objective} takes steps of its own and cannot be grouped; use loop"
+            )
+        if sweep.training.compile:
+            raise refuse("training.compile", f"{settings.objective} takes steps of its own and cannot be compiled")
+        if sweep.training.mixes:
+            field = "mixup" if sweep.training.mixup else "cutmix"
+            raise refuse(
+                f"training.{field}", f"{settings.objective} takes steps of its own, and they know no mixed images"
+            )
+    if isinstance(settings, TrustedDistillation) and settings.attack and sweep.dataset.modality != "images":
+        raise refuse("distillation.attack", f"is for images, and {sweep.dataset.name} holds {sweep.dataset.modality}")

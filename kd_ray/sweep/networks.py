@@ -1,0 +1,73 @@
+"""Who teaches and who learns, as a sweep file says it, and with which weights they begin."""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Discriminator, Field, Tag, model_validator
+
+from kd_ray.sweep.architectures import ModelName
+from kd_ray.sweep.fields import Config, Seed, refuse
+from kd_ray.sweep.training import Training
+
+Layers = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
+"""Numbers of layers, counted from 0."""
+PRETRAINED = "pretrained"
+"""In the place of a path of weights: those that the library of the network publishes, or that its folder holds."""
+INIT_WORDS = (PRETRAINED, "random", "teacher")
+"""What may stand there and is no path."""
+Init = Annotated[str, Field(min_length=1)]
+
+
+class TrainedTeacher(Config):
+    """A teacher trained by this sweep, once per teacher seed."""
+
+    model: ModelName
+    """Architecture."""
+    training: Training | None = None
+    """Its own training settings; left out, it trains as the students do."""
+    init: Init | None = None
+    """Weights to start from, as `student.init`, but for `teacher`."""
+    layers: Layers | None = None
+    """Of `hf:` models: which of their layers there are; left out, all."""
+    seed: Literal["paired"] | Annotated[tuple[Seed, ...], Field(min_length=1)] = "paired"
+    """`paired`: student seed s learns from teacher seed s; a list: every student learns from each of these teachers."""
+
+    @model_validator(mode="after")
+    def _seeds_differ(self) -> Self:
+        if self.seed != "paired" and len(set(self.seed)) != len(self.seed):
+            raise refuse("seed", f"repeats a value: {list(self.seed)}")
+        return self
+
+
+class GivenTeacher(Config):
+    """A teacher whose weights are given; it is evaluated, never trained."""
+
+    model: ModelName
+    """Architecture."""
+    weights: Annotated[str, Field(min_length=1)]
+    """Path of a `.safetensors` file or of a PyTorch checkpoint (read with `weights_only=True`), or `pretrained`."""
+
+
+def teacher_kind(value: Any) -> str:
+    """`given` where weights stand, else `trained`."""
+    keys = value if isinstance(value, dict) else getattr(value, "model_fields_set", ())
+    return "given" if "weights" in keys else "trained"
+
+
+Teacher = Annotated[
+    Annotated[TrainedTeacher, Tag("trained")] | Annotated[GivenTeacher, Tag("given")], Discriminator(teacher_kind)
+]
+"""Trained by the sweep, or given by `weights`."""
+
+
+class Student(Config):
+    """The network that scratch and distilled students share."""
+
+    model: ModelName
+    """Architecture."""
+    init: Init | None = None
+    """Weights to start from: path of a `.safetensors` file or of a PyTorch checkpoint, or `pretrained`, for a network of timm or
+    torchvision: the weights that this library publishes, which a launch lets it fetch. A head for another number of classes is drawn from
+    the seed; left out, everything is. Of `hf:` models: `pretrained`, the default, the weights of the folder under a new head; `random`; or
+    `teacher`, the weights of the trained teacher of the same model, its head included, for scratch students too."""
+    layers: Layers | None = None
+    """Of `hf:` models: which of their layers there are, as in [0, 2, 4]; left out, all. With `init: teacher`, the teacher's."""
