@@ -59,6 +59,8 @@ QUICK = ("cifar10", "cifar100", "cifar100-lt", "svhn", "tiny-imagenet", "celeba"
         ("utkface", 1 + 5 + 5 * 4),
         ("adult", 1 + 5 + 5 * 4),
         *((f"{name}-quick", 1 + 3 + 3 * 3) for name in QUICK),
+        ("cifar10-lt-quick", 1 + 5 + 5 * 4),
+        ("utkface-quick", 3 + 3 + 3 * 3),
         ("objectives", 1 + 3 + 3 * (2 * 17 + 2)),
         ("hatexplain-gender", 5 + 5 + 5 * 13),
         ("hatexplain-race", 5 + 5 + 5 * 13),
@@ -175,6 +177,11 @@ TINY_FORMS: dict[str, tuple[Callable[[Path], Path], list[str]]] = {
     "utkface": (write_utkface, ["dataset.size=16"]),
     "adult": (write_adult, []),
     "cifar10-quick": (write_cifar10, []),
+    "cifar10-lt-quick": (
+        lambda root: write_cifar10(root, num_train=400),
+        ["dataset.long_tail.imbalance_factor=4", "grid.objective=[ada_alpha]"],
+    ),
+    "utkface-quick": (write_utkface, ["dataset.size=33"]),
     "cifar100-quick": (lambda root: write_cifar100(root, num_train=40, num_test=20), []),
     "cifar100-lt-quick": (
         lambda root: write_cifar100(root, num_train=400, num_test=20),

@@ -1,5 +1,5 @@
-"""Images or rows of the user's own, listed in a CSV or Parquet file: a row for each, with an image or columns of numbers and categories
-(`manifest_columns`), a label, and any number of sensitive columns.
+"""Images, rows or texts of the user's own, listed in a CSV or Parquet file: a row for each, with an image, columns of numbers and
+categories (`manifest_columns`) or a text, a label, and any number of sensitive columns.
 
 Paths of images are relative to the list's folder and must stay below the data root; links that lie there are followed. Images may have
 any size and any 8-bit mode: the central square of each is resized, once per node (`prepared`). Every row is used or named: what cannot be
@@ -26,6 +26,7 @@ from kd_ray.data.normalization import NORMALIZATIONS
 from kd_ray.data.originals import fingerprint_of_digests
 from kd_ray.data.prepared import OnProgress, Sources, files_below, prepare, some
 from kd_ray.data.rows import Column, RowData, RowSplit, encoded
+from kd_ray.data.texts import TextData, TextSplit, tokenised
 from kd_ray.errors import DataError
 from kd_ray.groups import Groups
 from kd_ray.seeding import stream
@@ -56,8 +57,8 @@ class _Rows:
     split_N: npt.NDArray[np.int64]
     """0 train, 1 validation, 2 test."""
     features: dict[str, Groups]
-    inputs: Sources | tuple[Column, ...]
-    """Images, or columns."""
+    inputs: Sources | tuple[Column, ...] | list[str]
+    """Images, columns, or texts."""
     digest: str
     """SHA-256 of the list."""
     notes: tuple[str, ...]
@@ -93,8 +94,8 @@ def load(
     processes: int = 1,
     on_progress: OnProgress | None = None,
     resident_bytes: int | None = None,
-) -> ImageData | RowData:
-    """The listed images or rows, in the order of the list, in their splits; rows are not standardised yet.
+) -> ImageData | RowData | TextData:
+    """The listed samples, in the order of the list, in their splits; rows are not standardised yet.
 
     Raises DataError for a list, row or image that cannot be used, a feature without two groups, and another version than `dataset` names.
     """
@@ -121,6 +122,8 @@ def load(
         )
     features, notes = _large_groups(rows, dataset.min_group_size)
     notes = [*rows.notes, *notes, *_empty_classes(dataset, rows)]
+    if isinstance(rows.inputs, list):
+        return _text_data(dataset, root, rows, rows.inputs, features, tuple(notes))
     if prepared is None or not isinstance(rows.inputs, Sources):
         assert not isinstance(rows.inputs, Sources)
         return _row_data(dataset, rows, rows.inputs, features, tuple(notes))
@@ -163,6 +166,36 @@ def _row_data(
     )
 
 
+def _text_data(
+    dataset: ManifestDataset,
+    root: Path,
+    rows: _Rows,
+    texts: list[str],
+    features: dict[str, Groups],
+    notes: tuple[str, ...],
+) -> TextData:
+    assert dataset.tokenizer is not None
+    numbers = tokenised(
+        root,
+        "manifest",
+        texts,
+        tokenizer=dataset.tokenizer,
+        version=dataset.tokenizer_version,
+        max_length=dataset.max_length,
+    )
+    every = TextSplit(
+        ids_NL=numbers.ids_NL, lengths_N=numbers.lengths_N, labels_N=rows.labels_N, sensitive_features=features
+    )
+    chosen = {name: np.flatnonzero(rows.split_N == code) for name, code in _SPLITS.items()}
+    return TextData(
+        train=every.take(chosen["train"]),
+        validation=every.take(chosen["validation"]) if len(chosen["validation"]) else None,
+        test=every.take(chosen["test"]),
+        class_names=dataset.class_names,
+        notes=notes,
+    )
+
+
 def _taken(groups: Groups, chosen_M: npt.NDArray[np.integer]) -> Groups:
     return Groups(names=groups.names, membership_NG=groups.membership_NG[chosen_M])
 
@@ -172,7 +205,7 @@ def _fingerprint_of_rows(rows: _Rows) -> str:
 
 
 def _side(dataset: ManifestDataset) -> int:
-    assert dataset.size is not None  # checked with the sweep file: only rows go without
+    assert dataset.size is not None  # checked with the sweep file: only images have one
     return dataset.size
 
 
@@ -185,7 +218,7 @@ def _read(dataset: ManifestDataset, root: Path) -> _Rows:
     digest = _digest(path)
     lines, notes = _Lines(path=path, rows=range(table.num_rows)), list[str]()
     inputs: Sources | None = None
-    if dataset.columns:
+    if dataset.modality != "images":
         kept, notes = complete_rows(dataset, path, lines.place, table)
         lines = _Lines(path=path, rows=kept)
     elif pa.types.is_string(kind := table.schema.field(dataset.image).type) or pa.types.is_large_string(kind):
@@ -193,6 +226,7 @@ def _read(dataset: ManifestDataset, root: Path) -> _Rows:
     else:
         inputs = _image_column(dataset, lines, table, digest)
     table = table.take(list(lines.rows))
+    words = _texts(table.column(dataset.text)) if dataset.text is not None else None
     named = [dataset.target, *dataset.features, *([dataset.split] if dataset.split is not None else [])]
     values = {name: _texts(table.column(name)) for name in named}
     labels_N = _labels(dataset, lines, values[dataset.target])
@@ -203,7 +237,7 @@ def _read(dataset: ManifestDataset, root: Path) -> _Rows:
         labels_N=labels_N,
         split_N=split_N,
         features={name: _groups(dataset, lines, name, values[name]) for name in dataset.features},
-        inputs=input_columns(dataset, lines.place, table) if inputs is None else inputs,
+        inputs=inputs or words or input_columns(dataset, lines.place, table),
         digest=digest,
         notes=tuple(notes),
     )
@@ -212,7 +246,7 @@ def _read(dataset: ManifestDataset, root: Path) -> _Rows:
 def _table(dataset: ManifestDataset, path: Path) -> pa.Table:
     """The columns that the data set uses, as text where the list is a CSV file."""
     others = [dataset.target, *([dataset.split] if dataset.split is not None else []), *dataset.features]
-    wanted = [*(dataset.columns or (dataset.image,)), *others]
+    wanted = [*dataset.inputs, *others]
     try:
         if path.suffix == ".parquet":
             present = parquet.read_schema(path).names

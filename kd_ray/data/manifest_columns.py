@@ -28,14 +28,14 @@ class Place(Protocol):
 def complete_rows(
     dataset: ManifestDataset, path: Path, place: Place, table: pa.Table
 ) -> tuple[Sequence[int], list[str]]:
-    """The rows that have a value in every one of the columns, and what was left out.
+    """The rows that have a value in every column that networks see, and what was left out.
 
     Raises DataError when rows lack one and the sweep file does not allow it, or all do.
     """
     missing: dict[int, str] = {}
-    for name in dataset.columns:
+    for name in dataset.inputs:
         for n, value in enumerate(table.column(name).to_pylist()):
-            if _is_missing(value):
+            if _is_missing(value) if dataset.columns else not str(value or "").strip():
                 missing.setdefault(n, name)
     if not missing:
         return range(table.num_rows), []
@@ -43,7 +43,7 @@ def complete_rows(
     counts = f"{len(missing):,} of {table.num_rows:,} rows"
     if dataset.missing == "refuse":
         raise DataError(
-            f"manifest: {path}: {counts} lack a value in one of dataset.columns: {listed}; "
+            f"manifest: {path}: {counts} lack a value in {dataset.text or 'one of dataset.columns'}: {listed}; "
             "`dataset.missing: leave_out` goes on without them"
         )
     if len(missing) == table.num_rows:

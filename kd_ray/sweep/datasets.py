@@ -14,6 +14,7 @@ from kd_ray.sweep.fields import Added, Config, Fingerprint, Fraction, Seed, bin_
 from kd_ray.sweep.row_datasets import AdultDataset, FactoryDataset
 
 Side = Annotated[int, Field(ge=16, le=512)]
+MaxLength = Annotated[int, Field(ge=8, le=512)]
 
 CelebaAttribute = Literal[
     "5_o_Clock_Shadow", "Arched_Eyebrows", "Attractive", "Bags_Under_Eyes", "Bald", "Bangs", "Big_Lips", "Big_Nose", "Black_Hair",
@@ -253,7 +254,7 @@ class Bins(Config):
 
 
 class ManifestDataset(Classification):
-    """Images or rows of numbers of your own, listed in a CSV or Parquet file: a row for each, with a label and any number of features."""
+    """Images, rows of numbers or texts of your own, listed in a CSV or Parquet file: a row for each, with a label, and with features."""
 
     name: Literal["manifest"]
     path: Annotated[str, Field(pattern=r"\.(csv|parquet)$")]
@@ -270,6 +271,14 @@ class ManifestDataset(Classification):
     them; or `categorical`."""
     categorical: Annotated[tuple[str, ...], Added([])] = ()
     """Those of `columns` whose values are categories, and become a 0 or 1 for each value of the training split."""
+    text: Annotated[Annotated[str, Field(min_length=1)] | None, Added(None)] = None
+    """Column with the texts, instead of an image."""
+    tokenizer: Annotated[TextModelName | None, Added(None)] = None
+    """`hf:NAME`: whose tokenizer turns texts into numbers; teacher and student must know these numbers."""
+    tokenizer_version: Annotated[Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")] | None, Added(None)] = None
+    """Fingerprint of the tokenizer; left out, `plan` fills in that of the one it finds, so it is part of every trial's identity."""
+    max_length: Annotated[MaxLength, Added(128)] = 128
+    """Most tokens of a text, the two at its ends included; what is longer is cut."""
     target: Annotated[str, Field(min_length=1)] = "label"
     """Column with the label."""
     classes: tuple[str, ...] = ()
@@ -283,7 +292,7 @@ class ManifestDataset(Classification):
     min_group_size: PositiveInt = 1
     """Test samples that a group needs to be compared; smaller ones are left out of the feature, their samples stay."""
     missing: Literal["refuse", "leave_out"] = "refuse"
-    """What to do with rows whose image file does not exist, or that lack a value in one of `columns`."""
+    """What to do with rows whose image file does not exist, or that lack a value in one of `columns`, or a text."""
     split: Annotated[str, Field(min_length=1)] | None = None
     """Column with `train`, `test` or `validation`; left out, the test split is drawn at random."""
     test_fraction: Fraction | None = None
@@ -300,7 +309,12 @@ class ManifestDataset(Classification):
     @property
     def modality(self) -> Modality:
         """What its samples are."""
-        return "rows" if self.columns else "images"
+        return "texts" if self.text is not None else "rows" if self.columns else "images"
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The columns that networks see."""
+        return self.columns or (self.text if self.text is not None else self.image,)
 
     @property
     def has_validation(self) -> bool:
@@ -335,10 +349,9 @@ class ManifestDataset(Classification):
             raise refuse("classes", what)
         if self.classes and (len(set(self.classes)) != len(self.classes) or len(self.classes) < 2):
             raise refuse("classes", f"must be at least two different labels, got {list(self.classes)}")
-        inputs = self.columns or (self.image,)
-        others = [*inputs, self.target, *([self.split] if self.split is not None else [])]
+        others = [*self.inputs, self.target, *([self.split] if self.split is not None else [])]
         if len(set(others)) != len(others):
-            what = "columns" if self.columns else "image"
+            what = "columns" if self.columns else "image" if self.text is None else "text"
             raise refuse("target", f"{what}, target and split must be different columns, got {', '.join(others)}")
         # A network may see a sensitive feature, if it is among the inputs.
         others = [name for name in others if name not in self.columns]
@@ -353,15 +366,25 @@ class ManifestDataset(Classification):
 
     @model_validator(mode="after")
     def _inputs_fit(self) -> Self:
-        if not self.columns and self.size is None:
+        if self.modality == "images" and self.size is None:
             raise refuse("size", "is required for images")
+        if self.columns and self.text is not None:
+            raise refuse("text", "has no effect with columns; keep one of them")
+        if (self.text is None) != (self.tokenizer is None):
+            raise refuse(
+                "tokenizer", "is required for texts" if self.text is not None else "has no effect without text"
+            )
+        if self.text is None and (self.max_length != 128 or self.tokenizer_version is not None):
+            field = "max_length" if self.max_length != 128 else "tokenizer_version"
+            raise refuse(field, "has no effect without text; remove it")
         if not set(self.categorical) <= set(self.columns) or len(set(self.categorical)) != len(self.categorical):
             raise refuse("categorical", f"must name some of columns, each once, got {list(self.categorical)}")
-        if not self.columns:
+        if self.modality == "images":
             return self
+        why = "columns, which are standardised numbers" if self.columns else "text"
         for field, before in (("image", "file"), ("size", None), ("normalization", "imagenet")):
             if getattr(self, field) != before:
-                raise refuse(field, "has no effect with columns, which are standardised numbers; remove it")
+                raise refuse(field, f"has no effect with {why}; remove it")
         return self
 
     @model_validator(mode="after")
@@ -392,7 +415,7 @@ class HatexplainDataset(Classification):
     """`hf:NAME`: whose tokenizer turns posts into numbers; teacher and student must know these numbers."""
     tokenizer_version: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")] | None = None
     """Fingerprint of the tokenizer; left out, `plan` fills in that of the one it finds, so it is part of every trial's identity."""
-    max_length: Annotated[int, Field(ge=8, le=512)] = 128
+    max_length: MaxLength = 128
     """Most tokens of a post, the two at its ends included; what is longer is cut."""
     version: Fingerprint = "original"
     """`original` (all 20,148 posts in `dataset.json`), or the fingerprint of what is there."""
@@ -437,7 +460,9 @@ class HatexplainDataset(Classification):
 
 def input_size(dataset: "Dataset") -> int:
     """Side of the images in pixels, or most tokens of a text; 0 for rows, whose width only the data tell."""
-    return dataset.max_length if isinstance(dataset, HatexplainDataset) else dataset.image_size or 0
+    if isinstance(dataset, HatexplainDataset | ManifestDataset) and dataset.tokenizer is not None:
+        return dataset.max_length
+    return dataset.image_size or 0
 
 
 Dataset = Annotated[

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from kd_ray.errors import DataError
-from kd_ray.sweep.datasets import Dataset, HatexplainDataset
+from kd_ray.sweep.datasets import Dataset, HatexplainDataset, ManifestDataset
 from kd_ray.sweep.spec import Encoder
 
 FOLDER = "models"
@@ -102,7 +102,8 @@ def tokenizer_version(name: str, root: Path) -> str:
 def check_encoder(model: str, encoder: Encoder, dataset: Dataset, root: Path) -> None:
     """Raises DataError, which begins with the field at fault, for layers that there are not, weights that are missing, texts that are too
     long, and a vocabulary other than the data set's."""
-    assert isinstance(dataset, HatexplainDataset)
+    assert isinstance(dataset, HatexplainDataset | ManifestDataset)
+    assert dataset.tokenizer is not None
     found = read_encoder(model, root)
     if encoder.layers and encoder.layers[-1] >= found.num_layers:
         raise DataError(f"layers: {model} has layers 0 to {found.num_layers - 1}, got {list(encoder.layers)}")

@@ -15,7 +15,7 @@ from typing import Any
 from kd_ray.sweep.architectures import is_text_model
 from kd_ray.sweep.axes import AXIS_PATHS, OBJECTIVE_PATH, Entry, axis_path
 from kd_ray.sweep.config import Evaluation, Sweep
-from kd_ray.sweep.datasets import HatexplainDataset
+from kd_ray.sweep.datasets import HatexplainDataset, ManifestDataset
 from kd_ray.sweep.distillation import Distillation, LongerScratch
 from kd_ray.sweep.encoders import TOKENIZER_OF
 from kd_ray.sweep.initial import initial_files
@@ -132,7 +132,9 @@ def _cell_trials(
 def _with_tokenizer(sweep: Sweep, digest: WeightsDigest) -> Sweep:
     """The sweep with the version of its tokenizer filled in."""
     dataset = sweep.dataset
-    if not isinstance(dataset, HatexplainDataset) or dataset.tokenizer_version is not None:
+    if not isinstance(dataset, HatexplainDataset | ManifestDataset):
+        return sweep
+    if dataset.tokenizer is None or dataset.tokenizer_version is not None:
         return sweep
     filled = dataset.model_copy(update={"tokenizer_version": digest(f"{TOKENIZER_OF}{dataset.tokenizer}")})
     return sweep.model_copy(update={"dataset": filled})
