@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# One node of a Ray cluster: `node head`, `node worker`, `node health`; anything else is run as it is, such as `node kd-ray status`.
+# One node of a Ray cluster: `node head`, `node worker`, `node health`, and `node leave` before the node is stopped, which lets packs write
+# their checkpoints; anything else is run as it is, such as `node kd-ray status`.
 #
 # Environment:
 #   RAY_AUTH_TOKEN_PATH, or RAY_AUTH_TOKEN   the token; without one nothing starts
@@ -9,6 +10,7 @@
 #   METRICS_PORT       Prometheus metrics of this node (default 8080)
 #   AGENT_PORT         Ray's agent of this node, which `health` asks (default 52365)
 #   HEAD_CPUS          CPUs of the head for packs (default 0: it has enough to do, and a pack could take its memory)
+#   LEAVE_S            longest that `leave` waits, in seconds (default 40)
 #   NODE_OPTIONS       more options of `ray start`, as --num-gpus=1
 #   NAME_FILE          for NAME among AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY: a file to take it from, as of a secret
 set -euo pipefail
@@ -32,6 +34,31 @@ require_token() {
         echo "node: no token: set RAY_AUTH_TOKEN_PATH to a file that holds one (ray get-auth-token --generate), or RAY_AUTH_TOKEN" >&2
         exit 2
     fi
+}
+
+# The processes in which packs train. Ray would kill them as soon as it is told to stop.
+packs() {
+    local file
+    for file in /proc/[0-9]*/cmdline; do
+        if [[ "$(tr '\0' ' ' 2>/dev/null <"$file")" == ray::*Trainable* ]]; then
+            basename "$(dirname "$file")"
+        fi
+    done
+}
+
+leave() {
+    local pids
+    mapfile -t pids < <(packs)
+    if [ "${#pids[@]}" -gt 0 ]; then
+        kill -TERM "${pids[@]}" || true
+    fi
+    for ((tenths = 0; tenths < 10 * ${LEAVE_S:-40}; tenths++)); do
+        if [ -z "$(packs)" ]; then
+            return
+        fi
+        sleep 0.1
+    done
+    echo "node: some packs have not ended within ${LEAVE_S:-40} s; they lose what they did since their last checkpoint" >&2
 }
 
 start() {
@@ -59,6 +86,9 @@ case "${1:-}" in
         # Ray's agent knows whether the node still belongs to the cluster. `ray health-check` would cost 1.5 s of CPU each time, this 0.05 s.
         exec python -c 'import sys, urllib.request; sys.exit(urllib.request.urlopen(sys.argv[1], timeout=10).read() != b"success")' \
             "http://${NODE_IP:-127.0.0.1}:${AGENT_PORT:-52365}/api/local_raylet_healthz"
+        ;;
+    leave)
+        leave
         ;;
     *)
         exec "$@"

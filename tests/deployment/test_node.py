@@ -164,3 +164,38 @@ def test_a_head_speaks_tls_wants_its_token_and_says_that_it_is_healthy(tmp_path:
             assert right.returncode == 0, said[0]
             assert wrong.returncode != 0
             assert "InvalidAuthToken" in said[1]
+
+
+@pytest.mark.alone
+def test_leave_lets_packs_end_before_the_node_does(tmp_path: Path) -> None:
+    """Stands in for Ray's workers by name: one writes a file on SIGTERM, as a pack does a checkpoint; another kind is left alone.
+
+    Not beside other tests, whose workers it would tell to go.
+    """
+    pack = tmp_path / "pack"
+    script = f'trap "echo saved > {pack}; exit 0" TERM; echo ready; while :; do read -t 1 <> <(:) || :; done'
+    names = ("ray::PackTrainable.train", "ray::IDLE")
+    running = [
+        subprocess.Popen(
+            ["bash", "-c", 'exec -a "$0" bash -c "$1"', name, script],
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        for name in names
+    ]
+    try:
+        for process in running:
+            assert process.stdout
+            assert process.stdout.readline() == "ready\n"
+        done = subprocess.run(
+            [str(DOCKER / "node.sh"), "leave"], check=False, capture_output=True, text=True, timeout=60
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+        assert pack.read_text() == "saved\n"
+        assert running[0].wait(timeout=10) == 0
+        assert running[1].poll() is None
+    finally:
+        for process in running:
+            kill_session(process.pid)
+            process.communicate()
