@@ -19,6 +19,8 @@ from kd_ray.results.views import NEEDS, SQL_VIEWS
 if TYPE_CHECKING:
     import duckdb
 
+_TRIES = 10
+
 
 class Results:
     """The results in a store, for notebooks: `kd_ray.open_store(url).table("trials").to_pandas()`."""
@@ -53,14 +55,31 @@ class Results:
         """
         import duckdb
 
-        with duckdb.connect() as connection:
+        for tries_left in reversed(range(_TRIES)):
             try:
-                connect_tables(connection, self.store, sql)
-                relation = connection.sql(sql)
-                return pa.table({"ok": [True]}) if relation is None else relation.to_arrow_table()
+                return self._answer(sql)
             except duckdb.Error as error:
+                # DuckDB looks at a file more than once; when a fold has replaced it meanwhile, what it reads is no Parquet.
+                if tries_left and _may_pass(error):
+                    continue
                 names = ", ".join([*QUERIED, *VIEWS])
                 raise QueryError(f"SQL: {error}\ntables and views: {names}") from error
+        raise AssertionError("the last try returns or raises")
+
+    def _answer(self, sql: str) -> pa.Table:
+        import duckdb
+
+        with duckdb.connect() as connection:
+            connect_tables(connection, self.store, sql)
+            relation = connection.sql(sql)
+            return pa.table({"ok": [True]}) if relation is None else relation.to_arrow_table()
+
+
+def _may_pass(error: "duckdb.Error") -> bool:
+    """Whether it is about a file rather than the SQL; what Thrift says comes as the class of all errors."""
+    import duckdb
+
+    return type(error) is duckdb.Error or isinstance(error, duckdb.IOException | duckdb.InvalidInputException)
 
 
 def connect_tables(connection: "duckdb.DuckDBPyConnection", store: Store, sql: str) -> None:

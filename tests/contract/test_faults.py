@@ -519,7 +519,7 @@ def test_a_teacher_that_cannot_go_on_costs_its_students_only(
         def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
             raise RuntimeError("no forward pass today")
 
-    monkeypatch.setattr(Worker, "teacher", lambda *_: Teacher(Broken()))
+    monkeypatch.setattr(Worker, "teacher", lambda *_, **__: Teacher(Broken()))
     report = launch(tiny_sweep(trifeature_root), store, runner="local")
     assert report.exit_code == 1
     assert report.counts() == {"complete": 3, "running": 0, "failed": 4, "interrupted": 0, "pending": 0}

@@ -66,6 +66,7 @@ class Jobs:
         """
         self.address = _checked(address)
         token = _token()
+        self._has_token = token is not None
         with self._plainly():
             self._refuse_if_open(has_token=token is not None)
             self._client = _connect(self.address, token)
@@ -145,7 +146,8 @@ class Jobs:
         try:
             yield
         except AuthenticationError as error:
-            reason = "the token is not the cluster's" if "Invalid" in str(error) else "the cluster asks for a token"
+            is_wrong = self._has_token and "Invalid" in str(error)
+            reason = "the token is not the cluster's" if is_wrong else "the cluster asks for a token"
             raise InvalidInputError(f"{where}: {reason}; {_TOKEN_HINT}") from error
         except requests.exceptions.SSLError as error:
             raise InvalidInputError(f"{where}: TLS fails: {_first_line(error)}") from error

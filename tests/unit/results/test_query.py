@@ -7,7 +7,7 @@ import pytest
 
 from kd_ray.errors import InvalidInputError, KdRayError, QueryError
 from kd_ray.metrics.disagreement import disagreement
-from kd_ray.results.query import Results
+from kd_ray.results.query import Results, connect_tables
 from kd_ray.results.record import read_record
 from kd_ray.results.schema import QUERIED
 from kd_ray.results.store import Store, open_store, part_key
@@ -234,6 +234,28 @@ def test_damaged_part_is_an_error_of_ours(store: Store) -> None:
     store.put(part_key("trials", "demo", 0), b"junk")
     with pytest.raises(KdRayError, match=r"part-00000\.parquet"):
         Results(store).query("SELECT count(*) FROM trials")
+
+
+def test_a_part_that_is_replaced_under_a_query_is_looked_at_again(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen with DuckDB 2.0: it takes the size of a file from one look and its contents from another."""
+    commit_trials(store, TRIALS)
+    fold(store, write_sweep(store, make_sweep()).sweep)
+    results = Results(store)
+    expected = results.query("SELECT sum(accuracy) AS total FROM trials")
+    key = part_key("trials", "demo", 0)
+    good = store.get(key)
+    assert good is not None
+    looks: list[str] = []
+
+    def between(*arguments: Any) -> None:
+        looks.append(store.put(key, good if len(looks) == 2 else good[len(good) // 2 :]))
+        connect_tables(*arguments)
+
+    monkeypatch.setattr("kd_ray.results.query.connect_tables", between)
+    assert results.query("SELECT sum(accuracy) AS total FROM trials").equals(expected)
+    assert len(looks) == 3
 
 
 def test_unknown_table_or_sweep_is_refused_with_the_valid_ones(results: Results, empty: Results) -> None:
