@@ -49,6 +49,10 @@ class Groups:
         """Each sample's group names, in the order of `names`."""
         return [[self.names[g] for g in np.flatnonzero(row_G)] for row_G in self.membership_NG]
 
+    def take(self, indices_M: npt.NDArray[np.integer]) -> "Groups":
+        """The groups of the samples at `indices_M`, in that order, copied."""
+        return Groups(names=self.names, membership_NG=self.membership_NG[indices_M])
+
     def __len__(self) -> int:
         """Number of samples N."""
         return int(self.membership_NG.shape[0])

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from kd_ray.data.decoding import decoded
 from kd_ray.data.files import ImageFiles
-from kd_ray.data.samples import S
+from kd_ray.data.samples import S, check_labels
 from kd_ray.groups import Groups
 from kd_ray.seeding import shuffled, stream
 
@@ -60,10 +60,7 @@ class Split:
         return Split(
             images_NHWC=self.images_NHWC if self.is_streamed else np.asarray(self.images_NHWC[indices_M]),
             labels_N=self.labels_N[indices_M],
-            sensitive_features={
-                name: Groups(names=groups.names, membership_NG=groups.membership_NG[indices_M])
-                for name, groups in self.sensitive_features.items()
-            },
+            sensitive_features={name: groups.take(indices_M) for name, groups in self.sensitive_features.items()},
             files=self.files.take(indices_M) if self.files is not None else None,
         )
 
@@ -92,12 +89,8 @@ class ImageData:
     """What people should know: rows and groups that were left out."""
 
     def __post_init__(self) -> None:
-        for name, split in (("train", self.train), ("validation", self.validation), ("test", self.test)):
-            if split is None or len(split) == 0:
-                continue
-            lowest, highest = int(split.labels_N.min()), int(split.labels_N.max())
-            if lowest < 0 or highest >= len(self.class_names):
-                raise ValueError(f"{name} labels lie in {lowest}..{highest}, expected 0..{len(self.class_names) - 1}")
+        splits = {"train": self.train, "validation": self.validation, "test": self.test}
+        check_labels(splits, self.class_names)
         if min(self.std) <= 0:
             raise ValueError(f"std is {self.std}, expected positive numbers")
 

@@ -130,7 +130,7 @@ def load(
 
     def split(name: str) -> Split:
         chosen_M = np.flatnonzero(rows.split_N == _SPLITS[name])
-        groups = {feature: _taken(each, chosen_M) for feature, each in features.items()}
+        groups = {feature: each.take(chosen_M) for feature, each in features.items()}
         return prepared.split(chosen_M, rows.labels_N[chosen_M], groups)
 
     mean, std = NORMALIZATIONS[dataset.normalization]
@@ -194,10 +194,6 @@ def _text_data(
         class_names=dataset.class_names,
         notes=notes,
     )
-
-
-def _taken(groups: Groups, chosen_M: npt.NDArray[np.integer]) -> Groups:
-    return Groups(names=groups.names, membership_NG=groups.membership_NG[chosen_M])
 
 
 def _fingerprint_of_rows(rows: _Rows) -> str:

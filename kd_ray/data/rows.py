@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
+from kd_ray.data.samples import check_labels
 from kd_ray.groups import Groups
 
 
@@ -46,10 +47,7 @@ class RowSplit:
         return RowSplit(
             values_NF=self.values_NF[indices_M],
             labels_N=self.labels_N[indices_M],
-            sensitive_features={
-                name: Groups(names=groups.names, membership_NG=groups.membership_NG[indices_M])
-                for name, groups in self.sensitive_features.items()
-            },
+            sensitive_features={name: groups.take(indices_M) for name, groups in self.sensitive_features.items()},
         )
 
 
@@ -70,12 +68,11 @@ class RowData:
     """What people should know: rows and groups that were left out."""
 
     def __post_init__(self) -> None:
-        for name, split in (("train", self.train), ("validation", self.validation), ("test", self.test)):
+        splits = {"train": self.train, "validation": self.validation, "test": self.test}
+        check_labels(splits, self.class_names)
+        for name, split in splits.items():
             if split is None or len(split) == 0:
                 continue
-            lowest, highest = int(split.labels_N.min()), int(split.labels_N.max())
-            if lowest < 0 or highest >= len(self.class_names):
-                raise ValueError(f"{name} labels lie in {lowest}..{highest}, expected 0..{len(self.class_names) - 1}")
             if not split.values_NF.shape[1] == len(self.columns) == len(self.is_number_F):
                 raise ValueError(
                     f"{name} rows have {split.values_NF.shape[1]} numbers, expected {len(self.columns)} named columns"

@@ -1,6 +1,6 @@
 """What all data sets have in common, whatever their samples are: labels, groups, and parts of them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol, Self, TypeVar
 
 import numpy as np
@@ -10,7 +10,7 @@ from kd_ray.groups import Groups
 
 
 class Labelled(Protocol):
-    """What images and texts have in common: N labelled samples."""
+    """What images, rows and texts have in common: N labelled samples."""
 
     @property
     def labels_N(self) -> npt.NDArray[np.int64]:  # noqa: N802 (a shape suffix)
@@ -27,5 +27,15 @@ class Labelled(Protocol):
         """The samples at `indices_M`, in that order, copied."""
 
 
+def check_labels(splits: Mapping[str, Labelled | None], class_names: Sequence[str]) -> None:
+    """Raises ValueError when a label has no class name."""
+    for name, split in splits.items():
+        if split is None or len(split) == 0:
+            continue
+        lowest, highest = int(split.labels_N.min()), int(split.labels_N.max())
+        if lowest < 0 or highest >= len(class_names):
+            raise ValueError(f"{name} labels lie in {lowest}..{highest}, expected 0..{len(class_names) - 1}")
+
+
 S = TypeVar("S", bound=Labelled)
-"""Images or texts: what a function gets, it gives back."""
+"""Images, rows or texts: what a function gets, it gives back."""

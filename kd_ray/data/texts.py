@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kd_ray.data.cache import cached
+from kd_ray.data.samples import check_labels
 from kd_ray.errors import DataError
 from kd_ray.groups import Groups
 from kd_ray.sweep.encoders import find_folder, tokenizer_version
@@ -62,16 +63,13 @@ class TextSplit:
             ids_NL=self.ids_NL[indices_M],
             lengths_N=self.lengths_N[indices_M],
             labels_N=self.labels_N[indices_M],
-            sensitive_features={
-                name: Groups(names=groups.names, membership_NG=groups.membership_NG[indices_M])
-                for name, groups in self.sensitive_features.items()
-            },
+            sensitive_features={name: groups.take(indices_M) for name, groups in self.sensitive_features.items()},
         )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TextData:
-    """One data set of texts, ready for training."""
+    """One data set of texts, ready for training. Raises ValueError when a label has no class name."""
 
     train: TextSplit
     test: TextSplit
@@ -80,6 +78,9 @@ class TextData:
     class_names: tuple[str, ...]
     notes: tuple[str, ...] = ()
     """What people should know: samples and groups that were left out."""
+
+    def __post_init__(self) -> None:
+        check_labels({"train": self.train, "validation": self.validation, "test": self.test}, self.class_names)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -132,3 +132,10 @@ grid: {{seed: [0]}}
 """,
             source="posts.yaml",
         )
+
+
+def test_labels_without_a_class_name_are_refused(root: Path) -> None:
+    data = load_dataset(dataset(root), root)
+    assert isinstance(data, TextData)
+    with pytest.raises(ValueError, match=r"train labels lie in 0\.\.1, expected 0\.\.0"):
+        TextData(train=data.train, test=data.test, class_names=("fine",))
