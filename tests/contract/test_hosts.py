@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from kd_ray.cluster.jobs.modules import files_of
 from kd_ray.results.ledger import Lease, scan
 from kd_ray.results.status import sweep_status
 from kd_ray.results.store import Store, lease_key, open_store, trial_of
@@ -27,8 +28,28 @@ pytestmark = [
     pytest.mark.skipif(why_not() is not None, reason=f"{why_not()}"),
 ]
 
-SWEEP = ("training.epochs=120", "grid.seed=[0]", "grid.temperature=[1, 2, 4, 8]")
-"""A teacher, a scratch student, then one long pack of four students."""
+SWEEP = (
+    "training.epochs=120",
+    "grid={seed: [0], distillation.parameters.weight: [1, 2, 4, 8]}",
+    "distillation={objective: 'lab_losses:loss', terms: [cross_entropy, distillation], version: '1.2'}",
+)
+"""A teacher, a scratch student, then one long pack of four students, whose objective is the laptop's own."""
+OBJECTIVE = {
+    "pyproject.toml": '[project]\nname = "lab-losses"\nversion = "1.2"\n'
+    '[project.entry-points."kd_ray.objectives"]\nloss = "lab_losses:loss"\n',
+    "lab_losses.py": """
+from torch.nn import functional
+
+
+def loss(student_BC, teacher_BC, labels_B, parameters, context):
+    soft_BC = (teacher_BC / parameters["weight"]).softmax(1)
+    return {
+        "cross_entropy": functional.cross_entropy(student_BC, labels_B),
+        "distillation": functional.cross_entropy(student_BC, soft_BC),
+    }
+""",
+}
+"""A project on the laptop, which no host of the cluster has."""
 OFTEN = "placement.checkpoint_interval_s=0.3"
 LAPTOP_SECRET = "the-secret-of-the-laptop"
 REFUSED_WITHIN_S = 15.0
@@ -109,6 +130,21 @@ def distribution(folder: Path, name: str, version: str) -> Mapping[str, str]:
     return {"PYTHONPATH": f"{metadata.parent}:{os.environ.get('PYTHONPATH', '')}"}
 
 
+def write_files(folder: Path, texts: Mapping[str, str]) -> None:
+    """A folder with these files."""
+    folder.mkdir()
+    for name, text in texts.items():
+        (folder / name).write_text(text)
+
+
+def installed(project: Path, folder: Path) -> Path:
+    """A folder with what an installation of a project leaves."""
+    for name, content in files_of([project]).items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    return folder
+
+
 def wait_for_a_student(store: Store, cluster: Hosts, *, beyond: int = 0) -> tuple[Lease, int]:
     """The lease of a student of the long pack that has left a checkpoint in a generation later than `beyond`, and its host."""
     found: list[tuple[Lease, int]] = []
@@ -138,7 +174,8 @@ def test_a_submitted_sweep_outlives_client_network_nodes_and_head(
     store = open_store(f"s3://{BUCKET}/hosts")
     write_tiny_sweep(tmp_path, trifeature_root, *SWEEP, OFTEN)
     laptop = Laptop(cluster, tmp_path)
-    submit = ("submit", "tiny.yaml", "--store", store.url)
+    write_files(tmp_path / "lab", OBJECTIVE)
+    submit = ("submit", "tiny.yaml", "--store", store.url, "--module", "lab")
 
     # Refused, each in one line and in time, before anything is written.
     assert "no token for the cluster; set RAY_AUTH_TOKEN" in laptop.refused(*submit, RAY_AUTH_TOKEN="")
@@ -163,6 +200,7 @@ def test_a_submitted_sweep_outlives_client_network_nodes_and_head(
     # The cable of the host that trains is pulled: another goes on. Meanwhile there is time for the same sweep without any of this.
     cluster.cut(host)
     other_store = ("--store", str(tmp_path / "undisturbed"), "--runner", "local")
+    monkeypatch.setenv("PYTHONPATH", str(installed(tmp_path / "lab", tmp_path / "site")))
     undisturbed = stack.enter_context(started("launch", "tiny.yaml", *other_store, cwd=tmp_path))
     wait_until(lambda: store.exists(lease_key(lease.trial_id, 2)), cluster.nodes[0].process)
     lease, other = wait_for_a_student(store, cluster, beyond=1)

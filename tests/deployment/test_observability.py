@@ -25,6 +25,7 @@ SHORT = ("grid.seed=[0]", "grid.temperature=[4]", "training.epochs=1", "training
 # The display is left before the cluster is: what it reads then is what Prometheus would.
 SCRAPE = """
 import re, sys, time, urllib.request
+from pathlib import Path
 from kd_ray.cluster.telling import LogDisplay
 from kd_ray.cluster.launch import launch
 from kd_ray.results.store import open_store
@@ -42,18 +43,25 @@ class Scraping(LogDisplay):
                 break
             time.sleep(0.25)
         print(page)
+        logs = Path(node["RayletSocketName"]).parents[1] / "logs"
+        Path(sys.argv[3]).write_text("".join(file.read_text() for file in sorted(logs.glob("worker-*.err"))))
 
 sys.exit(launch(load_sweep(sys.argv[1]), open_store(sys.argv[2]), display=Scraping(), log_format="json").exit_code)
 """
 
 
 @pytest.fixture(scope="module")
-def scraped(tmp_path_factory: pytest.TempPathFactory, trifeature_root: Path) -> subprocess.CompletedProcess[str]:
-    """A sweep of three trials on Ray: the metrics of its node on stdout, its log on stderr."""
-    folder = tmp_path_factory.mktemp("scraped")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where `scraped` leaves what it found."""
+    return tmp_path_factory.mktemp("scraped")
+
+
+@pytest.fixture(scope="module")
+def scraped(folder: Path, trifeature_root: Path) -> subprocess.CompletedProcess[str]:
+    """A sweep of three trials on Ray: the metrics of its node on stdout, its log on stderr, those of its workers in the file `workers`."""
     file = write_tiny_sweep(folder, trifeature_root, *SHORT)
     return subprocess.run(
-        [sys.executable, "-c", SCRAPE, str(file), str(folder / "store")],
+        [sys.executable, "-c", SCRAPE, str(file), str(folder / "store"), str(folder / "workers")],
         cwd=ROOT,
         env=os.environ | {"RAY_metrics_report_interval_ms": "1000"},
         capture_output=True,
@@ -101,6 +109,24 @@ def test_every_line_of_the_drivers_log_is_json_with_sweep_and_trials(
     ended = [line for line in lines if " ended: " in line["message"]]
     assert sum(len(line["trial_ids"]) for line in ended) == 3
     assert all(line["trial_id"] == (line["trial_ids"][0] if len(line["trial_ids"]) == 1 else None) for line in lines)
+
+
+@pytest.mark.ray
+def test_rays_log_folder_holds_what_workers_said_of_each_trial(
+    scraped: subprocess.CompletedProcess[str], folder: Path
+) -> None:
+    assert scraped.returncode == 0, scraped.stderr
+    said = (folder / "workers").read_text().splitlines()
+    lines = [json.loads(line) for line in said if not line.startswith(":")]  # with a colon Ray names job and actor
+    assert {line["sweep"] for line in lines} == {"tiny"}
+    complete = [line["trial_id"] for line in lines if "is complete" in line["message"]]
+    assert len(complete) == 3
+    assert set(complete) == {
+        trial_id
+        for line in map(json.loads, scraped.stderr.splitlines())
+        if " ended: " in line["message"]
+        for trial_id in line["trial_ids"]
+    }
 
 
 def test_a_worker_logs_each_trial_by_its_id_and_failures_with_their_cause(
