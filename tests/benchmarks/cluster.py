@@ -1,21 +1,28 @@
-"""Driver and scheduler on a cluster of many slots: `python -m tests.benchmarks.cluster [--nodes N] [--cpus N] [--trials N] [--pack-s S …]`.
+"""Driver and scheduler on a cluster of many slots: `python -m tests.benchmarks.cluster [--nodes N] [--cpus N] [--trials N] …`.
 
 Nodes are real Ray nodes on this machine (Ray's cluster utilities), which claim more CPUs than it has; a slot is a real actor in a process
 of its own. A trial's training is a stub: a pack of ten waits for so many seconds, saying each second how far it is, and makes up its
 predictions (`synthetic.py`). The driver, Ray Tune, the handout, leases, weights, records and tables on a local store are real. So what is
 measured is what a launch costs its driver, and from where on that one process is what the slots wait for.
 
-`in use` is the mean share of the slots that had a pack, from the moment at which all were first taken (or their largest number was) until
-the queue was empty. `packs per node` says how evenly Ray placed them: fewest and most.
+`in use` is the mean share of the slots for which Ray Tune had a pack, from the moment at which all were first taken (or their largest
+number was) until the queue was empty. `packs per node` says how evenly Ray placed them: fewest and most.
 
-On 2 CPU cores that other work kept busy (load 20 to 40), ray 2.60.0, Python 3.11.7, packs of ten that wait 3 s, n = 1 each:
+200 CPUs on 10 nodes, packs that ask for 2 of them (`--nodes 10 --cpus 20 --cpus-per-pack 2 --trials 10000`), so 100 actors, packs of ten,
+all of it on 2 cores and 24 GiB (AMD EPYC), otherwise idle, ray 2.60.0, Python 3.11.7, n = 1 each:
 
-    4,001 trials, 24 slots on 4 nodes: all slots taken after 129 s (the workers' imports share two cores), then 97 % of them in use, which
-    is 78 trials/s; 83 ms of the driver's CPU per pack, start included; 481 MB; 95 to 110 packs per node
-    10,001 trials, 24 slots on 4 nodes: completed, but only watched from outside: 60 trials/s in the middle, 422 MB
+    a pack waits   all slots taken after   in use   steady trials/s   driver: CPU per pack, memory   packs per node
+    20 s           162 s                   99 %     -                 125 ms, 551 MB                 96 to 104
+    5 s            183 s                   91 %     -                 86 ms, 549 MB                  94 to 111
+    1 s            231 s (98 of 100)       80 %     82                97 ms, 544 MB                  92 to 123
 
-200 slots were not reached: a worker takes about 100 MB and some seconds of CPU to start, and 100 of them had not begun to work after 5
-minutes on this machine. By the driver's 83 ms per pack, one core feeds 12 packs/s, so 200 slots starve when a pack takes less than 17 s.
+A pack counts as soon as it has been handed to Ray Tune, so with packs of a second `in use` is mostly waiting: 82 trials/s, which is 8 packs
+of ten a second, is where driver, store and the 100 workers together saturate these two cores. Until all slots are taken, the workers'
+imports share two cores. CPU per pack contains the start. Without `RAY_enable_worker_prestart=0` Ray starts a process for every CPU that a
+node claims, twice what these packs need, and that alone took the machine's memory.
+
+200 actors were not tried: each takes 130 MB (PSS) before it does anything, which is 26 GB. On a machine that other work kept busy, 24 slots
+on 4 nodes with packs of 3 s and 4,001 trials: 97 % in use, 78 trials/s, 83 ms per pack, 481 MB, 95 to 110 packs per node.
 """
 
 import argparse
@@ -29,6 +36,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -107,7 +115,7 @@ class Counted(Observer):
         self.moments.append((time.monotonic(), by + (self.moments[-1][1] if self.moments else 0)))
 
 
-def measure(*, nodes: int, cpus: int, trials: int, pack_s: float, folder: Path) -> dict[str, Any]:
+def measure(*, nodes: int, cpus: int, cpus_per_pack: int, trials: int, pack_s: float, folder: Path) -> dict[str, Any]:
     """One sweep on a fresh cluster, driven by this process."""
     import ray
     from ray.cluster_utils import Cluster
@@ -130,7 +138,7 @@ def measure(*, nodes: int, cpus: int, trials: int, pack_s: float, folder: Path) 
     try:
         for _ in range(nodes):
             cluster.add_node(num_cpus=cpus, object_store_memory=80 * 2**20)
-        file = packs_of_ten(trials, str(folder / "data"))
+        file = packs_of_ten(trials, str(folder / "data"), cpus_per_pack)
         store = open_store(folder / "store")
         runner = CountingRunner(
             placement=file.sweep.placement, address=cluster.address, worker=partial(waiting_worker, pack_s=pack_s)
@@ -145,19 +153,22 @@ def measure(*, nodes: int, cpus: int, trials: int, pack_s: float, folder: Path) 
     per_node = Results(store).query("SELECT device, count(*) AS n FROM trials WHERE role = 'distilled' GROUP BY 1")
     packs = sorted(n / _TRIALS_PER_PACK for n in per_node["n"].to_pylist())
     moments = seen[0].moments
-    slots, most = nodes * cpus, max(running for _, running in moments)
+    slots, most = nodes * (cpus // cpus_per_pack), max(running for _, running in moments)
     full = next(i for i, (_, running) in enumerate(moments) if running == most)
     last = max(i for i, (_, running) in enumerate(moments) if i == 0 or running > moments[i - 1][1])
     busy = sum(n * (b - a) for (a, n), (b, _) in zip(moments[full:last], moments[full + 1 : last + 1], strict=True))
     steady_s = moments[last][0] - moments[full][0]
     num_packs = sum(packs)
+    ended = sum(after < before for (_, before), (_, after) in pairwise(moments[full : last + 1]))
     return {
+        "cpus": nodes * cpus,
         "slots": slots,
         "nodes": nodes,
         "trials": len(report.trials),
         "pack_s": pack_s,
         "wall_s": round(wall_s, 1),
         "trials_per_s": round(len(report.trials) / (moments[-1][0] - moments[0][0]), 1),
+        "steady_trials_per_s": round(_TRIALS_PER_PACK * ended / steady_s, 1) if steady_s else None,
         "most_at_once": most,
         "all_taken_after_s": round(moments[full][0] - moments[0][0], 1),
         "in_use": round(busy / (slots * steady_s), 3) if steady_s else None,
@@ -174,6 +185,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
     parser.add_argument("--nodes", type=int, default=8)
     parser.add_argument("--cpus", type=int, default=25)
+    parser.add_argument("--cpus-per-pack", type=int, default=1)
     parser.add_argument("--trials", type=int, default=10_000)
     parser.add_argument("--pack-s", type=float, default=20.0)
     options = parser.parse_args()
@@ -183,6 +195,7 @@ def main() -> None:
         found = measure(
             nodes=options.nodes,
             cpus=options.cpus,
+            cpus_per_pack=options.cpus_per_pack,
             trials=options.trials,
             pack_s=options.pack_s,
             folder=Path(folder),
