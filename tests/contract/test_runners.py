@@ -2,18 +2,26 @@
 
 import os
 import signal
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+import numpy.typing as npt
 import pytest
 
 from kd_ray.cluster.launch import LaunchReport, launch, resume_file
-from kd_ray.cluster.runner import cpu_count
+from kd_ray.cluster.ray_tune.runner import RayRunner
+from kd_ray.cluster.runner import Job, cpu_count
+from kd_ray.distill.training import FitProgress, LoadState, OnFailure, PackTraining, PackWorker
 from kd_ray.errors import InvalidInputError
 from kd_ray.results.ledger import scan
 from kd_ray.results.query import Results
-from kd_ray.results.store import Store, open_store
-from kd_ray.sweep.spec import TrialState
+from kd_ray.results.store import Store, open_store, trial_of
+from kd_ray.sweep.load import parse_sweep
+from kd_ray.sweep.spec import Role, TrialSpec, TrialState
+from tests.benchmarks.synthetic import SWEEP as SYNTHETIC
+from tests.benchmarks.synthetic import SyntheticTraining, SyntheticWorker
 from tests.processes import command_line, freeze_when, session_pids, started, wait_until
 from tests.sweeps import assert_same_tables, tiny_sweep, write_tiny_sweep
 
@@ -91,6 +99,56 @@ def test_teachers_may_ask_for_other_resources_than_students(
     threads = Results(store).query("SELECT DISTINCT role, threads FROM trials ORDER BY role").to_pylist()
     expected = {"distilled": 1, "scratch": 1, "teacher": 2}
     assert threads == [{"role": role, "threads": number} for role, number in expected.items()]
+
+
+class _NamedWorker(SyntheticWorker):
+    """Trains nothing; a record's device is the process that made it. A teacher takes as long as two scratch students, two others meet."""
+
+    def begin(self, specs: Sequence[TrialSpec], load_state: LoadState, on_failure: OnFailure) -> PackTraining:
+        self.device_name = str(os.getpid())
+        super().begin(specs, load_state, on_failure)
+        awaited = {
+            Role.TEACHER: lambda: len(record_times(self.store)) == 2,
+            Role.SCRATCH: lambda: True,
+            Role.DISTILLED: lambda: len({trial_of(item.key)[0] for item in self.store.entries("trials")}) == 5,
+        }
+        return _WaitingTraining(list(specs), self._labels_N, awaited[specs[0].role])
+
+
+def _named_worker(job: Job) -> PackWorker:
+    return _NamedWorker(job.store, job.placement, job.launch_id)
+
+
+class _WaitingTraining(SyntheticTraining):
+    """Goes on until something has happened."""
+
+    def __init__(
+        self, specs: list[TrialSpec], labels_N: npt.NDArray[np.int64], has_happened: Callable[[], bool]
+    ) -> None:
+        super().__init__(specs, labels_N)
+        self._has_happened = has_happened
+
+    def fit(self) -> Iterator[FitProgress]:
+        (progress,) = super().fit()
+        while not self._has_happened():
+            yield progress
+        yield progress
+
+
+@pytest.mark.ray
+def test_processes_that_have_nothing_to_do_until_their_teacher_is_there_are_kept(
+    store: Store, trifeature_root: Path
+) -> None:
+    """Guard: on two slots, students begin in the two processes that have imported everything already."""
+    settings = ("grid.seed=[0, 1]", f"placement.cpus_per_pack={cpu_count() // 2}")
+    file = parse_sweep(
+        SYNTHETIC, source="synthetic.yaml", overrides=[*settings, f"placement.data_root={trifeature_root}"]
+    )
+    report = launch(file, store, runner=RayRunner(placement=file.sweep.placement, worker=_named_worker))
+    assert (report.exit_code, report.num_trained) == (0, 5), report.warnings
+    devices = Results(store).query("SELECT role, device FROM trials").to_pylist()
+    assert len({row["device"] for row in devices if row["role"] == "distilled"}) == 2
+    assert len({row["device"] for row in devices}) == 2
 
 
 @pytest.mark.ray

@@ -13,7 +13,7 @@ from ray.tune.search import Searcher
 from kd_ray import telemetry
 from kd_ray.cluster.queue import PackQueue
 from kd_ray.cluster.ray_tune.deaths import cause_of, death_of, died_with_its_node, was_told_to_end
-from kd_ray.cluster.ray_tune.worker import Shelf, progress_of
+from kd_ray.cluster.ray_tune.worker import ENDED, Shelf, progress_of
 from kd_ray.cluster.runner import Interrupts, Job, Observer
 from kd_ray.errors import KdRayError, StoreError
 from kd_ray.results import ledger
@@ -258,4 +258,7 @@ class Relay(_NotKept, tune.Callback):
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
         """A pack says how far it is."""
-        self._observer.progressed(progress_of(result))
+        if trial.trial_id in self._handout.packs:
+            self._observer.progressed(progress_of(result))
+            if result.get(ENDED):
+                self._handout.book(trial.trial_id, {**result, "done": True}, None)

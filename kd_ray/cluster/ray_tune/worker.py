@@ -1,9 +1,11 @@
 """One Ray actor: trains pack after pack."""
 
+import gc
 import pickle
 import signal
 import traceback
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from types import FrameType
 from typing import Any
@@ -19,9 +21,21 @@ from kd_ray.distill.training import PackWorker
 from kd_ray.errors import StoreError
 from kd_ray.sweep.plan import Pack, PlannedTrial
 
+ENDED = "ended"
+"""In a result that is to be booked as a pack's last one, although Tune does not know yet that it is."""
 _TRIALS_PER_CHUNK = 500
 _GRACE_S = 30
 """How long a worker that is told to end may take for the step it is in; about what clouds and Kubernetes give a machine that goes."""
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Within, no garbage is collected: looking for it among modules that are being imported is a third of torch's import."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 class Shelf:
@@ -77,6 +91,7 @@ class PackTrainable(tune.Trainable):
         self._make_worker = worker
         self._worker: PackWorker | None = None
         self._steps: Generator[PackProgress, None, None] | None = None
+        self._last: dict[str, Any] | None = None
         self._is_in_step = False
         self._is_told_to_go = False
         self._exit = signal.signal(signal.SIGTERM, self._told_to_go)
@@ -89,22 +104,33 @@ class PackTrainable(tune.Trainable):
     def _begin(self, config: dict[str, Any]) -> None:
         """Packs with a teacher and those with students share actors only where they ask for the same resources."""
         self._pack = self._shelf.pack(config)
+        self._last = None
         telemetry.work_on(trial_ids=[trial.trial_id for trial in self._pack.trials])
 
     def step(self) -> dict[str, Any]:
-        """About a second of training, or an epoch."""
+        """About a second of training, or an epoch.
+
+        A teacher's last result is told twice: Tune ends an actor for which no pack waits, and those that wait for the teacher do not
+        before its end is known.
+        """
+        if self._last is not None:
+            return self._last
         self._is_in_step = True
         result = self._step()
         self._is_in_step = False
         if self._is_told_to_go and not result["done"]:
             self._go()
+        if result["done"] and self._pack.is_teacher and "cause" not in result:
+            self._last = result
+            return {**result, "done": False, ENDED: True}
         return result
 
     def _step(self) -> dict[str, Any]:
         try:
             if self._worker is None:
                 placement = self._job.placement.of(is_teacher=self._pack.is_teacher)
-                self._worker = self._make_worker(replace(self._job, placement=placement))
+                with _no_collection():
+                    self._worker = self._make_worker(replace(self._job, placement=placement))
             if self._steps is None:
                 self._steps = run_pack(self._pack, self._worker)
             progress = next(self._steps)
