@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # One node of a Ray cluster: `node head`, `node worker`, `node health`, and `node leave` before the node is stopped, which lets packs write
-# their checkpoints; anything else is run as it is, such as `node kd-ray status`.
+# their checkpoints. `node watch aws` and `node watch gcp` wait until the provider announces that it takes the machine back, then leave and
+# stop Ray. Anything else is run as it is, such as `node kd-ray status`.
 #
 # Environment:
 #   RAY_AUTH_TOKEN_PATH, or RAY_AUTH_TOKEN   the token; without one nothing starts
@@ -11,6 +12,7 @@
 #   AGENT_PORT         Ray's agent of this node, which `health` asks (default 52365)
 #   HEAD_CPUS          CPUs of the head for packs (default 0: it has enough to do, and a pack could take its memory)
 #   LEAVE_S            longest that `leave` waits, in seconds (default 40)
+#   METADATA_URL       what `watch` asks (default: the provider's own address)
 #   NODE_OPTIONS       more options of `ray start`, as --num-gpus=1
 #   NAME_FILE          for NAME among AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY: a file to take it from, as of a secret
 set -euo pipefail
@@ -61,6 +63,55 @@ leave() {
     echo "node: some packs have not ended within ${LEAVE_S:-40} s; they lose what they did since their last checkpoint" >&2
 }
 
+# Returns when the provider has announced the end of this spot machine: AWS two minutes before, GCP thirty seconds.
+wait_for_notice() {
+    python - "$1" "${METADATA_URL:-}" <<'PYTHON'
+import sys
+import time
+import urllib.error
+import urllib.request
+
+provider, url = sys.argv[1:]
+direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+def ask(path, method="GET", **headers):
+    names = {name.replace("_", "-"): value for name, value in headers.items()}
+    with direct.open(urllib.request.Request(url + path, method=method, headers=names), timeout=5) as answer:
+        return answer.read().decode()
+
+
+def aws():
+    token = ask("/latest/api/token", "PUT", X_aws_ec2_metadata_token_ttl_seconds="60")
+    try:
+        return ask("/latest/meta-data/spot/instance-action", X_aws_ec2_metadata_token=token)
+    except urllib.error.HTTPError as error:
+        if error.code != 404:
+            raise
+        return ""
+
+
+def gcp():
+    return ask("/computeMetadata/v1/instance/preempted", Metadata_Flavor="Google").strip() == "TRUE"
+
+
+look, default = {"aws": (aws, "http://169.254.169.254"), "gcp": (gcp, "http://metadata.google.internal")}[provider]
+url = url or default
+said = None
+while True:
+    try:
+        if look():
+            sys.exit()
+        problem = None
+    except OSError as error:
+        problem = f"node: {url} does not say whether this machine is taken back: {error}; asking again"
+    if problem and problem != said:
+        print(problem, file=sys.stderr, flush=True)
+    said = problem
+    time.sleep(2)
+PYTHON
+}
+
 start() {
     require_token
     local options=(
@@ -89,6 +140,19 @@ case "${1:-}" in
         ;;
     leave)
         leave
+        ;;
+    watch)
+        case "${2:-}" in
+            aws | gcp) ;;
+            *)
+                echo "node: watch ${2:-}: valid: aws, gcp" >&2
+                exit 2
+                ;;
+        esac
+        wait_for_notice "$2"
+        echo "node: this machine is taken back; its packs write checkpoints and go on elsewhere"
+        leave
+        ray stop
         ;;
     *)
         exec "$@"

@@ -5,8 +5,10 @@ import socket
 import ssl
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -166,36 +168,113 @@ def test_a_head_speaks_tls_wants_its_token_and_says_that_it_is_healthy(tmp_path:
             assert "InvalidAuthToken" in said[1]
 
 
-@pytest.mark.alone
-def test_leave_lets_packs_end_before_the_node_does(tmp_path: Path) -> None:
-    """Stands in for Ray's workers by name: one writes a file on SIGTERM, as a pack does a checkpoint; another kind is left alone.
-
-    Not beside other tests, whose workers it would tell to go.
-    """
-    pack = tmp_path / "pack"
-    script = f'trap "echo saved > {pack}; exit 0" TERM; echo ready; while :; do read -t 1 <> <(:) || :; done'
-    names = ("ray::PackTrainable.train", "ray::IDLE")
-    running = [
+@contextmanager
+def stand_ins(saved: Path) -> Iterator[tuple[subprocess.Popen[str], subprocess.Popen[str]]]:
+    """Ray's workers by name: one trains, and writes a file on SIGTERM as a pack does a checkpoint; the other is of another kind."""
+    script = f'trap "echo saved > {saved}; exit 0" TERM; echo ready; while :; do read -t 1 <> <(:) || :; done'
+    pack, idle = (
         subprocess.Popen(
             ["bash", "-c", 'exec -a "$0" bash -c "$1"', name, script],
             stdout=subprocess.PIPE,
             text=True,
             start_new_session=True,
         )
-        for name in names
-    ]
+        for name in ("ray::PackTrainable.train", "ray::IDLE")
+    )
     try:
-        for process in running:
+        for process in (pack, idle):
             assert process.stdout
             assert process.stdout.readline() == "ready\n"
+        yield pack, idle
+    finally:
+        for process in (pack, idle):
+            kill_session(process.pid)
+            process.communicate()
+
+
+@pytest.mark.alone
+def test_leave_lets_packs_end_before_the_node_does(tmp_path: Path) -> None:
+    """Not beside other tests, whose workers it would tell to go."""
+    with stand_ins(tmp_path / "pack") as (pack, idle):
         done = subprocess.run(
             [str(DOCKER / "node.sh"), "leave"], check=False, capture_output=True, text=True, timeout=60
         )
         assert (done.returncode, done.stderr) == (0, "")
-        assert pack.read_text() == "saved\n"
-        assert running[0].wait(timeout=10) == 0
-        assert running[1].poll() is None
+        assert (tmp_path / "pack").read_text() == "saved\n"
+        assert pack.wait(timeout=10) == 0
+        assert idle.poll() is None
+
+
+class Metadata(BaseHTTPRequestHandler):
+    """What a cloud's metadata server says to a spot machine: trouble once, nothing new once, then the notice."""
+
+    def do_PUT(self) -> None:
+        """AWS hands out a token."""
+        assert self.path == "/latest/api/token"
+        assert self.headers["X-aws-ec2-metadata-token-ttl-seconds"] == "60"
+        self._say(200, b"the-token")
+
+    def do_GET(self) -> None:
+        """Both say whether the machine is taken back."""
+        if self.path == "/latest/meta-data/spot/instance-action":
+            assert self.headers["X-aws-ec2-metadata-token"] == "the-token"
+            nothing, notice = (404, b""), (200, b'{"action": "terminate", "time": "2030-01-01T00:00:00Z"}')
+        else:
+            assert self.path == "/computeMetadata/v1/instance/preempted"
+            assert self.headers["Metadata-Flavor"] == "Google"
+            nothing, notice = (200, b"FALSE"), (200, b"TRUE")
+        self.server.asked += 1  # type: ignore[attr-defined]  # see metadata_server
+        self._say(*{1: (503, b""), 2: nothing}.get(self.server.asked, notice))  # type: ignore[attr-defined]
+
+    def _say(self, status: int, content: bytes) -> None:
+        self.send_response(status)
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, format: str, *arguments: object) -> None:
+        """Nothing."""
+
+
+@pytest.mark.alone
+@pytest.mark.parametrize("provider", ["aws", "gcp"])
+def test_a_spot_machine_leaves_when_its_end_is_announced(provider: str, tmp_path: Path) -> None:
+    """Guard: packs write checkpoints first, then Ray is stopped, so that no new one begins there."""
+    ray = tmp_path / "bin" / "ray"
+    ray.parent.mkdir()
+    ray.write_text(f'#!/bin/sh\necho "ray $*, pack $(cat {tmp_path}/pack)"\n')
+    ray.chmod(0o755)
+    server = HTTPServer(("127.0.0.1", 0), Metadata)
+    server.asked = 0  # type: ignore[attr-defined]
+    environment = {
+        "PATH": f"{ray.parent}:{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "METADATA_URL": f"http://127.0.0.1:{server.server_port}",
+    }
+    serving = threading.Thread(target=server.serve_forever)
+    serving.start()
+    try:
+        with stand_ins(tmp_path / "pack") as (pack, idle):
+            done = subprocess.run(
+                [str(DOCKER / "node.sh"), "watch", provider],
+                env=environment,
+                check=False,
+                capture_output=True,
+                text=True,
+                timeout=60,
+            )
+            assert done.returncode == 0, done.stderr
+            assert done.stdout.splitlines()[-1] == "ray stop, pack saved"
+            assert (pack.wait(timeout=10), idle.poll()) == (0, None)
     finally:
-        for process in running:
-            kill_session(process.pid)
-            process.communicate()
+        server.shutdown()
+        serving.join()
+        server.server_close()
+    (line,) = done.stderr.splitlines()
+    assert "does not say whether this machine is taken back: HTTP Error 503" in line
+    assert server.asked == 3  # type: ignore[attr-defined]
+
+
+def test_a_provider_that_is_not_known_cannot_be_watched() -> None:
+    done = subprocess.run(
+        [str(DOCKER / "node.sh"), "watch", "azure"], check=False, capture_output=True, text=True, timeout=30
+    )
+    assert (done.returncode, done.stderr) == (2, "node: watch azure: valid: aws, gcp\n")
