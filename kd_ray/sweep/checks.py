@@ -1,7 +1,5 @@
 """Whether the parts of a sweep fit one another: what is refused before anything runs, because it could not work or would have no effect."""
 
-from typing import TYPE_CHECKING
-
 from kd_ray.sweep.architectures import ARCHITECTURES, is_text_model, library_of, modality_of
 from kd_ray.sweep.classification import Modality
 from kd_ray.sweep.datasets import CelebaDataset, Dataset, HatexplainDataset
@@ -15,13 +13,11 @@ from kd_ray.sweep.distillation import (
 )
 from kd_ray.sweep.fields import refuse
 from kd_ray.sweep.networks import INIT_WORDS, PRETRAINED, GivenTeacher, Student, TrainedTeacher
+from kd_ray.sweep.parts import Parts
 from kd_ray.sweep.training import Training
 
-if TYPE_CHECKING:
-    from kd_ray.sweep.config import Sweep
 
-
-def check_initial(sweep: "Sweep") -> None:
+def check_initial(sweep: Parts) -> None:
     """Refuse pretrained weights of a network that no library publishes."""
     teacher = sweep.teacher
     wanted = {"student.init": (sweep.student.model, sweep.student.init)}
@@ -37,7 +33,7 @@ def check_initial(sweep: "Sweep") -> None:
             )
 
 
-def check_features(sweep: "Sweep") -> None:
+def check_features(sweep: Parts) -> None:
     """Refuse sensitive features that the data set does not have, and intersections of features that are not listed."""
     valid = sweep.dataset.sensitive_feature_names
     for feature in sweep.sensitive_features:
@@ -55,7 +51,7 @@ def check_features(sweep: "Sweep") -> None:
             )
 
 
-def check_models(sweep: "Sweep") -> None:
+def check_models(sweep: Parts) -> None:
     """Refuse networks that cannot take the samples, settings that make no sense for them, and groups of networks that cannot be grouped."""
     users: dict[str, tuple[Student | TrainedTeacher | GivenTeacher, Training | None]] = {
         "student": (sweep.student, sweep.training)
@@ -129,7 +125,7 @@ def _check_no_images(where: str, training: Training, modality: Modality) -> None
         raise refuse(f"{where}.compile", "is for inputs of one shape; texts have many lengths")
 
 
-def _check_start(sweep: "Sweep") -> None:
+def _check_start(sweep: Parts) -> None:
     """Refuse layers that repeat, and a student that starts from a teacher it cannot start from."""
     for user in ("teacher", "student"):
         layers = getattr(getattr(sweep, user), "layers", None)
@@ -153,7 +149,7 @@ def _check_start(sweep: "Sweep") -> None:
         raise refuse("student.layers", f"must be among the teacher's layers; {valid}")
 
 
-def check_objective(sweep: "Sweep") -> None:
+def check_objective(sweep: Parts) -> None:
     """Refuse an objective that cannot do with this teacher and data set, and a teacher or an objective without the other."""
     settings, teacher = sweep.distillation, sweep.teacher
     if settings is None:
@@ -187,7 +183,7 @@ def check_objective(sweep: "Sweep") -> None:
     _check_training_of(settings, sweep)
 
 
-def _check_training_of(settings: Distillation, sweep: "Sweep") -> None:
+def _check_training_of(settings: Distillation, sweep: Parts) -> None:
     """Refuse ways of training that this objective does not know."""
     if sweep.training.label_smoothing and not isinstance(settings, SMOOTHED):
         message = f"objective {settings.objective} makes its own use of labels; valid with kd and kd_shuffled"

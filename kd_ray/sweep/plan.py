@@ -14,13 +14,14 @@ from typing import Any
 
 from kd_ray.sweep.architectures import is_text_model
 from kd_ray.sweep.axes import AXIS_PATHS, OBJECTIVE_PATH, Entry, axis_path
-from kd_ray.sweep.config import Evaluation, Sweep
+from kd_ray.sweep.config import Sweep
 from kd_ray.sweep.datasets import HatexplainDataset, ManifestDataset
 from kd_ray.sweep.distillation import Distillation, LongerScratch
 from kd_ray.sweep.encoders import TOKENIZER_OF
 from kd_ray.sweep.initial import initial_files
 from kd_ray.sweep.load import SweepFile
 from kd_ray.sweep.networks import GivenTeacher, Student, TrainedTeacher
+from kd_ray.sweep.parts import Evaluation
 from kd_ray.sweep.spec import Encoder, Role, TeacherRef, TrialSpec, content_hash
 from kd_ray.sweep.training import StepSchedule, Training
 

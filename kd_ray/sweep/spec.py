@@ -13,10 +13,10 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from kd_ray.sweep.architectures import ModelName
-from kd_ray.sweep.config import Evaluation
 from kd_ray.sweep.datasets import Dataset
 from kd_ray.sweep.distillation import Distillation, LogitPrecision
 from kd_ray.sweep.fields import Added, Config, Seed
+from kd_ray.sweep.parts import Evaluation
 from kd_ray.sweep.training import Training
 
 SPEC_VERSION = 1

@@ -1,0 +1,57 @@
+"""The fields of a sweep file, each checked by itself; `config.py` checks whether they fit together."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, JsonValue, model_validator
+
+from kd_ray.sweep.datasets import Dataset
+from kd_ray.sweep.distillation import Distillation
+from kd_ray.sweep.fields import Attack, Config, refuse
+from kd_ray.sweep.networks import Student, Teacher
+from kd_ray.sweep.placement import Placement
+from kd_ray.sweep.training import Training
+
+
+class Evaluation(Config):
+    """What is measured on the test split besides what always is. Part of a trial's identity, because the record holds it."""
+
+    pgd: Attack | None = None
+    """Robust accuracy: what is left under projected gradient descent, which takes so many times longer as it has steps."""
+    gradient_rescaling: bool = False
+    """How the teacher rescales the pull of each test sample at its true logit (Tang et al. 2020), for distilled students whose loss is a
+    mean over samples; the teacher runs over the test split for it."""
+
+    @model_validator(mode="after")
+    def _asks_for_something(self) -> Self:
+        if self.pgd is None and not self.gradient_rescaling:
+            raise refuse("pgd", "has no effect; ask for pgd or gradient_rescaling, or leave evaluation out")
+        return self
+
+
+class Parts(Config):
+    """What a sweep is made of."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,99}$")]
+    """Name of the sweep in the store: lower-case letters, digits, `.`, `_` and `-`."""
+    dataset: Dataset
+    """What to learn from."""
+    sensitive_features: tuple[str, ...] = ()
+    """Features whose groups are compared in `group_metrics` and `fairness_metrics`."""
+    intersections: tuple[Annotated[tuple[str, ...], Field(min_length=2)], ...] = ()
+    """Lists of sensitive features whose joint groups are compared as well."""
+    teacher: Teacher | None = None
+    """Who teaches."""
+    student: Student
+    """Who learns."""
+    training: Training
+    """How students are trained."""
+    distillation: Distillation | None = None
+    """The loss of distilled students."""
+    evaluation: Evaluation | None = None
+    """What is measured besides what always is."""
+    baselines: tuple[Literal["scratch"], ...] = ("scratch",)
+    """`scratch`: the non-distilled student, once per seed."""
+    grid: dict[str, Annotated[tuple[JsonValue, ...], Field(min_length=1)]]
+    """Axes of the grid: `seed`, `temperature`, `alpha`, `t_squared`, `objective`, or the dotted path of any setting."""
+    placement: Placement = Placement()
+    """Where and how it runs."""
