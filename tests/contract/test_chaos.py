@@ -28,7 +28,7 @@ import pytest
 from kd_ray.cluster.launch import launch
 from kd_ray.data.load import load_dataset
 from kd_ray.distill.stream import steps_per_epoch
-from kd_ray.housekeeping import gc
+from kd_ray.housekeeping import gc, searching
 from kd_ray.results.ledger import Lease, is_live
 from kd_ray.results.record import read_record, sha256
 from kd_ray.results.status import plan
@@ -386,7 +386,7 @@ def assert_whole(store: Store, watch: Watch) -> None:
         assert sha256(weights) == record.weights_sha256
     # Between the weights and the record, and between the record and the sweeping, a kill leaves something behind. `gc` knows all of it.
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(gc, "MARGIN_S", 0.0)
+        patch.setattr(searching, "MARGIN_S", 0.0)
         gc.collect(store, gc.find_garbage(store))
     left = Counter(trial_of(item.key)[1].split("-")[0] for item in store.entries("trials"))
     assert left == {RECORD_NAME: len(trials), "weights": len(trials)}
