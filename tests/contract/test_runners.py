@@ -137,13 +137,12 @@ class _WaitingTraining(SyntheticTraining):
 
 @pytest.mark.ray
 def test_processes_that_have_nothing_to_do_until_their_teacher_is_there_are_kept(
-    store: Store, trifeature_root: Path
+    store: Store, trifeature_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Guard: on two slots, students begin in the two processes that have imported everything already."""
-    settings = ("grid.seed=[0, 1]", f"placement.cpus_per_pack={cpu_count() // 2}")
-    file = parse_sweep(
-        SYNTHETIC, source="synthetic.yaml", overrides=[*settings, f"placement.data_root={trifeature_root}"]
-    )
+    monkeypatch.setattr("kd_ray.cluster.ray_tune.runner.cpu_count", lambda: 2)
+    overrides = ["grid.seed=[0, 1]", f"placement.data_root={trifeature_root}"]
+    file = parse_sweep(SYNTHETIC, source="synthetic.yaml", overrides=overrides)
     report = launch(file, store, runner=RayRunner(placement=file.sweep.placement, worker=_named_worker))
     assert (report.exit_code, report.num_trained) == (0, 5), report.warnings
     devices = Results(store).query("SELECT role, device FROM trials").to_pylist()
