@@ -88,7 +88,7 @@ dataset: {{name: cifar10, version: '{version}', normalization: imagenet}}
 teacher: {{model: resnet56, weights: '{weights}'}}
 student: {{model: resnet20}}
 training:
-  epochs: 2
+  epochs: 1
   batch_size: 64
   optimizer: {{name: sgd, lr: 0.05, momentum: 0.9, weight_decay: 5e-4}}
   schedule: {{name: cosine}}
@@ -110,8 +110,8 @@ def test_pretrained_resnet56_distilled_into_resnet20_through_ray(
     by_role = {role: [row for row in rows if row["role"] == role] for role in ("teacher", "scratch", "distilled")}
     assert [(row["accuracy"], row["epochs"], row["seed"]) for row in by_role["teacher"]] == [(1.0, 0, None)]
     assert sorted((row["temperature"], row["seed"]) for row in by_role["distilled"]) == [(2, 1), (8, 1)]
-    # Chance is 10 %.
-    assert all(row["accuracy"] > 0.2 for row in rows)
+    # Chance is 10 %, one epoch of 50 steps is 25 to 31 %.
+    assert all(row["accuracy"] > 0.15 for row in rows)
     data = to_device(images, CPU)
     for row in rows:
         record = read_record(store, row["trial_id"])
