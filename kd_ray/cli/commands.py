@@ -220,7 +220,8 @@ def schema_command(table: str | None, sweep_file: bool) -> None:
 def gc_command(store_url: str, yes: bool, older_than: float, damaged: bool, orphans: bool, as_json: bool) -> None:
     """Show what is safe to delete, and delete it after a question. Launches may be running."""
     from kd_ray.cli import text
-    from kd_ray.housekeeping.gc import collect, find_garbage
+    from kd_ray.housekeeping.gc import collect
+    from kd_ray.housekeeping.searching import find_garbage
 
     store = open_existing(store_url)
     found = find_garbage(store, older_than_s=older_than, with_damaged=damaged, with_orphans=orphans)

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from kd_ray.errors import QueryError
 from kd_ray.housekeeping.adopt import AdoptReport
-from kd_ray.housekeeping.gc import GarbageReport
+from kd_ray.housekeeping.garbage import GarbageReport
 from kd_ray.housekeeping.verify import Remedy, RepairReport, VerifyReport
 from kd_ray.results.query import Results
 from kd_ray.results.record import encode_table

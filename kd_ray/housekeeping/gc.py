@@ -1,4 +1,4 @@
-"""What lies in a store and serves nobody any more: `find_garbage` names it, `collect` deletes it.
+"""Deletes what lies in a store and serves nobody any more; `searching.py` names it, `garbage.py` says what there is.
 
 A launch may run at the same time, on any machine. Why nothing that it needs can go:
 
@@ -38,12 +38,9 @@ from kd_ray.housekeeping.garbage import (
     staging_file,
     unknown_parts,
 )
-from kd_ray.housekeeping.searching import find_garbage
 from kd_ray.results import ledger
 from kd_ray.results.store import RECORD_NAME, Store, lease_folder, lease_key, record_key, trial_of
 from kd_ray.sweep.spec import TrialState
-
-__all__ = ["GarbageReport", "Kind", "collect", "find_garbage"]
 
 _WORKERS = 8
 _OF_COMPLETE = {Kind.LEASES, Kind.CHECKPOINTS, Kind.ERRORS, Kind.WEIGHTS}

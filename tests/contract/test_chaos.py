@@ -387,7 +387,7 @@ def assert_whole(store: Store, watch: Watch) -> None:
     # Between the weights and the record, and between the record and the sweeping, a kill leaves something behind. `gc` knows all of it.
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(searching, "MARGIN_S", 0.0)
-        gc.collect(store, gc.find_garbage(store))
+        gc.collect(store, searching.find_garbage(store))
     left = Counter(trial_of(item.key)[1].split("-")[0] for item in store.entries("trials"))
     assert left == {RECORD_NAME: len(trials), "weights": len(trials)}
     assert {trial_of(item.key)[0] for item in store.entries("trials")} == set(trials)

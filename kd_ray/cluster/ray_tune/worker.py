@@ -91,7 +91,6 @@ class PackTrainable(tune.Trainable):
         self._make_worker = worker
         self._worker: PackWorker | None = None
         self._steps: Generator[PackProgress, None, None] | None = None
-        self._last: dict[str, Any] | None = None
         self._is_in_step = False
         self._is_told_to_go = False
         self._exit = signal.signal(signal.SIGTERM, self._told_to_go)
@@ -104,7 +103,7 @@ class PackTrainable(tune.Trainable):
     def _begin(self, config: dict[str, Any]) -> None:
         """Packs with a teacher and those with students share actors only where they ask for the same resources."""
         self._pack = self._shelf.pack(config)
-        self._last = None
+        self._last: dict[str, Any] | None = None
         telemetry.work_on(trial_ids=[trial.trial_id for trial in self._pack.trials])
 
     def step(self) -> dict[str, Any]:

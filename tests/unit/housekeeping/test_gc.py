@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from kd_ray.housekeeping.gc import Kind, collect, find_garbage
+from kd_ray.housekeeping.garbage import Kind
+from kd_ray.housekeeping.gc import collect
+from kd_ray.housekeeping.searching import find_garbage
 from kd_ray.results import ledger
 from kd_ray.results.store import (
     Store,
