@@ -1,27 +1,30 @@
 """Which classes does distillation treat differently? #SC (scratch against distilled) and #TC (teacher against distilled), class by class.
 
 H0 of Mohammadshahi & Ioannou: b^c / b^M is the same for both, b^c being the accuracy on class c and b^M overall; Welch's t-test over the
-seeds. Beside their count of rejections stand the counts after correction, and what would be counted if nothing differed.
+seeds. #SC and #TC count the classes of one condition with p < level, as published, beside what would be counted if nothing differed. What is
+established is decided over all classes and conditions of a contrast together (`families.py`).
 """
 
 import numpy as np
 
 from kd_ray.analysis.comparisons import Comparison
-from kd_ray.analysis.contrast import Options, about, corrected, number, tested
+from kd_ray.analysis.conditions import Condition
+from kd_ray.analysis.contrast import Options, about, number, tested
 from kd_ray.analysis.power import rejection_rate
-from kd_ray.analysis.runs import SCRATCH, TEACHER, Condition, SweepRuns
+from kd_ray.analysis.study import CONTRASTS, Study
+from kd_ray.analysis.uncertainty import Samples
 from kd_ray.errors import InvalidInputError
 from kd_ray.metrics.arrays import FloatArray, IntArray
 
 
-def class_bias(runs: SweepRuns, options: Options) -> list[Comparison]:
+def class_bias(study: Study, options: Options) -> list[Comparison]:
     """A row for each class, contrast and distilled condition, and one with their counts."""
     found: list[Comparison] = []
-    for treatment in runs.distilled:
-        for contrast in (SCRATCH, TEACHER):
-            baseline = runs.baseline(contrast, treatment)
+    for treatment in study.distilled:
+        for contrast in CONTRASTS:
+            baseline = study.baseline(contrast, treatment)
             if baseline is not None:
-                found += _contrast(runs, contrast, baseline, treatment, options)
+                found += _contrast(study, contrast, baseline, treatment, options)
     return found
 
 
@@ -31,25 +34,48 @@ def normalised(class_RC: FloatArray, overall_R: FloatArray, options: Options) ->
     return class_RC / reference_R[:, None] if options.normalise == "ratio" else class_RC - reference_R[:, None]
 
 
-def _contrast(
-    runs: SweepRuns, contrast: str, baseline: Condition, treatment: Condition, options: Options
-) -> list[Comparison]:
-    dataset_id = treatment.key["dataset_id"]
-    names = runs.class_names[dataset_id]
-    accuracy = [_accuracy(runs, it, dataset_id) for it in (baseline, treatment)]
-    values = [_values(runs, it, dataset_id, options) for it in (baseline, treatment)]
-    overall = [_overall(runs, it).mean() for it in (baseline, treatment)]
-    class_n_C = np.bincount(runs.test_sets[dataset_id].labels_N, minlength=len(names))
-    scale = float(overall[0]) if options.normalise == "ratio" else 1.0
-    sampling_C = sampling_sd(
-        runs.test_sets[dataset_id].labels_N,
-        runs.correct(baseline),
-        runs.correct(treatment),
-        num_classes=len(names),
-        normalise=options.normalise,
+def class_samples(study: Study, baseline: Condition, treatment: Condition, *, normalise: str) -> Samples:
+    """How far the test samples move the effect on each class."""
+    dataset_id = treatment.axes["dataset_id"]
+    labels_N, num_classes = study.test_sets[dataset_id].labels_N, len(study.classes[dataset_id].names)
+    sides = [study.correct(it) for it in (baseline, treatment)]
+    sd_C = sampling_sd(
+        labels_N, sides[0].mean(axis=0), sides[1].mean(axis=0), num_classes=num_classes, normalise=normalise
     )
+    n_C = np.bincount(labels_N, minlength=num_classes)
+    shared_C = np.zeros(num_classes)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        for right_RN in sides:
+            if len(right_RN) > 1:
+                mean_RC = np.stack([np.bincount(labels_N, it, minlength=num_classes) / n_C for it in right_RN])
+                square_RC = np.stack([np.bincount(labels_N, it**2, minlength=num_classes) / n_C for it in right_RN])
+                own_C = (square_RC - mean_RC**2).mean(axis=0)
+                share_N = right_RN.mean(axis=0)
+                common_C = np.bincount(labels_N, share_N**2, minlength=num_classes) / n_C - mean_RC.mean(axis=0) ** 2
+                shared_C += (own_C - common_C) / (len(right_RN) - 1) / n_C
+    return Samples(sd_M=sd_C, shared_M=np.maximum(shared_C, 0.0), df=float(np.median(n_C[n_C > 0]) - 1))
+
+
+def _contrast(
+    study: Study, contrast: str, baseline: Condition, treatment: Condition, options: Options
+) -> list[Comparison]:
+    classes = study.classes[treatment.axes["dataset_id"]]
+    num_classes = len(classes.names)
+    accuracy_T = study.values("accuracy")
+
+    def values(condition: Condition) -> FloatArray:
+        class_RC = condition.over_runs(study.class_accuracy_TC[:, :num_classes])
+        overall_R = condition.over_runs(accuracy_T)
+        _refuse_zero(study, condition, overall_R, options)
+        return normalised(class_RC, overall_R, options)
+
+    class_accuracy = [
+        it.over_runs(study.class_accuracy_TC[:, :num_classes]).mean(axis=0) for it in (baseline, treatment)
+    ]
+    overall = [float(it.over_runs(accuracy_T).mean()) for it in (baseline, treatment)]
+    samples = class_samples(study, baseline, treatment, normalise=options.normalise)
     base = {
-        **about(runs, treatment, options),
+        **about(study, treatment, options),
         "analysis": "class_bias",
         "metric": "relative_accuracy",
         "normalisation": options.normalise,
@@ -59,92 +85,64 @@ def _contrast(
         {
             "class_index": c,
             "class_name": name,
-            "class_n": int(class_n_C[c]),
-            "accuracy_baseline": number(accuracy[0][c]),
-            "accuracy_treatment": number(accuracy[1][c]),
-            "sampling_sd": number(sampling_C[c]),
+            "class_n": int(classes.n_C[c]),
+            "accuracy_baseline": number(class_accuracy[0][c]),
+            "accuracy_treatment": number(class_accuracy[1][c]),
+            "sampling_sd": number(samples.sd_M[c]),
         }
-        for c, name in enumerate(names)
+        for c, name in enumerate(classes.names)
     ]
     found = tested(
+        study,
         base,
         each,
         contrast=contrast,
         conditions=(baseline, treatment),
-        values=(values[0], values[1]),
-        scale=scale,
+        values=values,
+        samples=samples,
+        scale=overall[0] if options.normalise == "ratio" else 1.0,
     )
-    family = f"class_bias {contrast} {treatment.label}"
-    rows = corrected(found.rows, family)
-    return [_counts(rows, found.exchanges.p_count if found.exchanges else None, overall), *rows]
+    return [_counts(found.rows, found.exchanges.p_count if found.exchanges else None, overall), *found.rows]
 
 
-def _counts(rows: list[Comparison], p_count: float | None, overall: list[FloatArray]) -> Comparison:
+def _counts(rows: tuple[Comparison, ...], p_count: float | None, overall: list[float]) -> Comparison:
     """#SC or #TC of one condition, as one row made from those of its classes."""
     first = rows[0]
-    detectable = [row.smallest_detectable for row in rows if row.smallest_detectable is not None]
-    uncorrected = [
-        row.smallest_detectable_uncorrected for row in rows if row.smallest_detectable_uncorrected is not None
-    ]
-    beyond = [row.smallest_detectable_new_samples for row in rows if row.smallest_detectable_new_samples is not None]
-    counted = first.num_tests or 0
+    known = [row.p for row in rows if row.p is not None]
     can = min(first.n_baseline or 0, first.n_treatment or 0) >= 2
-
-    def below(name: str) -> int | None:
-        return (
-            sum((getattr(row, name) or 0.0) < row.level for row in rows if getattr(row, name) is not None)
-            if can
-            else None
-        )
-
     return Comparison(
         **{
             **{name: getattr(first, name) for name in _OF_CONDITION},
             "analysis": "class_bias_counts",
-            "accuracy_baseline": float(overall[0]),
-            "accuracy_treatment": float(overall[1]),
+            "accuracy_baseline": overall[0],
+            "accuracy_treatment": overall[1],
             "test": "welch_t",
             "p_permutation": p_count,
-            "num_tests": counted,
-            "num_significant": below("p"),
-            "num_significant_bh": below("q"),
-            "num_significant_holm": below("p_holm"),
-            "num_significant_paired": below("q_paired") if first.n_pairs else None,
-            "expected_significant": counted * rejection_rate(first.n_baseline or 0, first.n_treatment or 0, first.level)
+            "num_tests": len(known),
+            "num_significant": sum(p < first.level for p in known) if can else None,
+            "expected_significant": len(known)
+            * rejection_rate(first.n_baseline or 0, first.n_treatment or 0, first.level)
             if can
             else None,
-            "smallest_detectable": float(np.median(detectable)) if detectable else None,
-            "smallest_detectable_uncorrected": float(np.median(uncorrected)) if uncorrected else None,
-            "smallest_detectable_new_samples": float(np.median(beyond)) if beyond else None,
             "flags": tuple(sorted({flag for row in rows for flag in row.flags})),
         }
     )
 
 
 _OF_CONDITION = (
-    *("sweep", "dataset", "dataset_id", "target", "model", "teacher", "contrast", "family", "role", "objective"),
+    *("sweep", "dataset", "dataset_id", "target", "model", "teacher", "contrast", "role", "objective", "scope"),
     *("temperature", "alpha", "t_squared", "settings", "condition", "metric", "n_baseline", "n_treatment", "level"),
-    *("normalisation", "overall", "power", "p_permutation_floor", "n_pairs"),
+    *("normalisation", "overall", "p_permutation_floor", "n_pairs"),
 )
 
 
-def _overall(runs: SweepRuns, condition: Condition) -> FloatArray:
-    return condition.over_runs(runs.scalars_TM[:, :1])[:, 0]
-
-
-def _accuracy(runs: SweepRuns, condition: Condition, dataset_id: str) -> FloatArray:
-    return np.asarray(condition.over_runs(runs.class_accuracy[dataset_id]).mean(axis=0))
-
-
-def _values(runs: SweepRuns, condition: Condition, dataset_id: str, options: Options) -> FloatArray:
-    class_RC, overall_R = condition.over_runs(runs.class_accuracy[dataset_id]), _overall(runs, condition)
+def _refuse_zero(study: Study, condition: Condition, overall_R: FloatArray, options: Options) -> None:
     if options.normalise == "ratio" and (overall_R == 0).any():
-        trial = runs.trials[condition.runs[int((overall_R == 0).argmax())][0]]["trial_id"]
+        trial = study.trials[int(condition.runs[int((overall_R == 0).argmax())][0])]["trial_id"]
         raise InvalidInputError(
-            f"sweep {runs.sweep}: trial {trial} has accuracy 0, so class accuracies relative to it are undefined; "
+            f"sweep {study.sweep}: trial {trial} has accuracy 0, so class accuracies relative to it are undefined; "
             "use --normalise difference"
         )
-    return normalised(class_RC, overall_R, options)
 
 
 def sampling_sd(

@@ -1,20 +1,33 @@
-"""`kd-ray compare`: every analysis of a sweep, one after another, into the table `comparisons`."""
+"""`kd-ray compare`: every analysis of a sweep, one procedure over all of them, into the table `comparisons` and into words."""
 
 import math
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
+
+import numpy as np
 
 from kd_ray.analysis.class_bias import class_bias
 from kd_ray.analysis.comparisons import Comparison, write_comparisons
 from kd_ray.analysis.confounder import frontier, matched_accuracy
 from kd_ray.analysis.contrast import Options
-from kd_ray.analysis.fairness import fairness, measure
-from kd_ray.analysis.planning import NextStep, next_steps, power_curves
-from kd_ray.analysis.runs import SCRATCH, TEACHER, SweepRuns, load_runs
+from kd_ray.analysis.declared import Declared, declared_rows
+from kd_ray.analysis.fairness import fairness
+from kd_ray.analysis.families import corrected_within, established, exploration_level
+from kd_ray.analysis.measures import measure
+from kd_ray.analysis.planning import NextStep, next_steps, power_curves, with_detectable
+from kd_ray.analysis.reading import read_declared, read_study
+from kd_ray.analysis.study import CONTRASTS, Study
 from kd_ray.analysis.trend import temperature_trends
+from kd_ray.analysis.two_groups import holm
+from kd_ray.analysis.verdict import Verdict
+from kd_ray.analysis.verdict_words import make_verdict
 from kd_ray.errors import InvalidInputError
-from kd_ray.results.manifest import read_manifest
 from kd_ray.results.query import Results
+
+_TESTED = ("class_bias", "fairness", "matched_accuracy", "trend")
+"""Analyses whose rows are tests."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -25,8 +38,8 @@ class SweepComparison:
     options: Options
     rows: tuple[Comparison, ...]
     """As the table `comparisons` has them."""
-    problems: tuple[str, ...]
-    """What could not be compared, and what to know before believing the rest."""
+    verdict: Verdict
+    """The answer in words."""
     next_steps: tuple[NextStep, ...]
 
     def of(self, analysis: str, contrast: str | None = None) -> list[Comparison]:
@@ -39,7 +52,7 @@ class SweepComparison:
         return {
             "sweep": self.sweep,
             "options": asdict(self.options),
-            "problems": list(self.problems),
+            "verdict": {title: list(sentences) for title, sentences in self.verdict.parts()},
             "next_steps": [asdict(step) for step in self.next_steps],
             "comparisons": [{name: it for name, it in row.items() if it is not None} for row in rows],
         }
@@ -61,25 +74,114 @@ def compare(
         StoreError: the store cannot be read or written.
     """
     options = _options(normalise, overall, level, split)
-    runs = load_runs(results, sweep)
-    _refuse_what_has_no_contrast(runs)
-    measured = measure(runs)
+    found = compare_study(read_study(results, sweep), options, declared=read_declared(results, sweep))
+    write_comparisons(results, sweep, found.rows)
+    return found
+
+
+def compare_study(study: Study, options: Options, *, declared: Sequence[Declared] = ()) -> SweepComparison:
+    """The same for a study that has been read; writes nothing.
+
+    Raises:
+        InvalidInputError: the study has nothing to compare.
+    """
+    _refuse_what_has_no_contrast(study)
+    measured = measure(study)
+    claims = declared_rows(study, measured, declared, options)
+    claims_p, level = exploration_level([math.nan if row.p_claim is None else row.p_claim for row in claims], level=options.level)
+    claims = [_decided_claim(row, p) for row, p in zip(claims, claims_p, strict=True)]
+    differences = fairness(study, measured, options)
     rows = [
-        *class_bias(runs, options),
-        *fairness(runs, measured, options),
-        *temperature_trends(runs, measured, options),
-        *frontier(runs, measured, options),
-        *matched_accuracy(runs, measured, options),
+        *class_bias(study, options),
+        *differences,
+        *matched_accuracy(study, measured, [row for row in differences if row.analysis == "fairness"], options),
+        *temperature_trends(study, measured, options),
+        *frontier(study, measured, options),
     ]
-    rows += power_curves(rows)
-    write_comparisons(results, sweep, rows)
+    rows, levels = corrected(rows, level=level)
+    rows = with_detectable(rows, levels)
+    steps = tuple(next_steps(study, rows, levels))
+    rows = [*claims, *_counted(rows), *power_curves(rows, levels)]
     return SweepComparison(
-        sweep=sweep,
+        sweep=study.sweep,
         options=options,
         rows=tuple(rows),
-        problems=tuple(_problems(results, runs, rows)),
-        next_steps=tuple(next_steps(runs, rows)),
+        verdict=make_verdict(study, rows, declared, steps, level=options.level),
+        next_steps=steps,
     )
+
+
+def corrected(rows: Sequence[Comparison], *, level: float) -> tuple[list[Comparison], list[float]]:
+    """The rows with family, q, Holm's p and status; and the level that a single true difference of each would have to meet, 0 for no test.
+
+    One family is one question of one contrast over all conditions. `families.py` has the procedure.
+    """
+    members: dict[str, list[int]] = defaultdict(list)
+    for i, row in enumerate(rows):
+        # Kendall's and Jonckheere–Terpstra's tests describe the trend that Spearman's row decides.
+        if row.analysis in _TESTED and (row.analysis != "trend" or row.test == "spearman"):
+            members[f"{row.analysis} {row.contrast}"].append(i)
+    p = {name: np.array([_nan(rows[i].p_claim) for i in places]) for name, places in members.items()}
+    family_p, inner = established(p, level=level)
+    num_families = sum(not math.isnan(it) for it in family_p.values())
+    found, levels = list(rows), [0.0] * len(rows)
+    for name, places in members.items():
+        q_M, holm_M = corrected_within(p[name]), holm(p[name])
+        num_tests = int((~np.isnan(p[name])).sum())
+        for m, i in enumerate(places):
+            found[i] = rows[i].but(
+                family=name,
+                num_tests=num_tests,
+                p_family=_none(family_p[name]),
+                q=_none(q_M[m]),
+                p_holm=_none(holm_M[m]),
+                status=_status(rows[i], q_M[m], inner[name][m]),
+            )
+            if num_tests:
+                levels[i] = level / num_families / num_tests
+    return found, levels
+
+
+def _status(row: Comparison, q: float, inner: float) -> str:
+    """established, hint, held_back, none or not_tested."""
+    if row.held_back is not None and row.held_back != "collapsed":
+        return "held_back" if row.p is not None and row.p < row.level else "none"
+    if row.p_claim is None:
+        return "not_tested"
+    if q < inner:
+        return "established"
+    if row.p_claim < row.level:
+        return "hint"
+    return "held_back" if "chance_level" in row.flags and row.p is not None and row.p < row.level else "none"
+
+
+def _decided_claim(row: Comparison, adjusted: float) -> Comparison:
+    if row.p_claim is None:
+        return row.but(status="not_tested")
+    return row.but(p_holm=float(adjusted), status="established" if adjusted < row.level else "none")
+
+
+def _counted(rows: Sequence[Comparison]) -> list[Comparison]:
+    """The rows, counts with the number of established classes and the median of what could have been."""
+    found = list(rows)
+    classes: dict[tuple[Any, ...], list[Comparison]] = defaultdict(list)
+    for row in rows:
+        if row.analysis == "class_bias":
+            classes[row.contrast, row.condition, row.dataset_id, row.model].append(row)
+    for i, row in enumerate(rows):
+        if row.analysis == "class_bias_counts":
+            mine = classes[row.contrast, row.condition, row.dataset_id, row.model]
+            sizes = [it.smallest_detectable for it in mine if it.smallest_detectable is not None]
+            alone = [it.smallest_detectable_uncorrected for it in mine if it.smallest_detectable_uncorrected is not None]
+            found[i] = row.but(
+                family=mine[0].family,
+                p_family=mine[0].p_family,
+                num_established=sum(it.status == "established" for it in mine),
+                power=mine[0].power,
+                smallest_detectable=float(np.median(sizes)) if sizes else None,
+                smallest_detectable_uncorrected=float(np.median(alone)) if alone else None,
+            )
+    return found
 
 
 def _options(normalise: Any, overall: Any, level: float, split: float) -> Options:
@@ -96,48 +198,23 @@ def _options(normalise: Any, overall: Any, level: float, split: float) -> Option
     return Options(normalise=normalise, overall=overall, level=level, split=split)
 
 
-def _refuse_what_has_no_contrast(runs: SweepRuns) -> None:
-    if not runs.distilled:
+def _refuse_what_has_no_contrast(study: Study) -> None:
+    if not study.distilled:
         raise InvalidInputError(
-            f"sweep {runs.sweep}: no complete distilled student, so there is nothing to compare; "
-            f"`kd-ray status {runs.sweep}` says how far it is"
+            f"sweep {study.sweep}: no complete distilled student, so there is nothing to compare; "
+            f"`kd-ray status {study.sweep}` says how far it is"
         )
-    if all(runs.baseline(contrast, it) is None for contrast in (SCRATCH, TEACHER) for it in runs.distilled):
+    if all(study.baseline(contrast, it) is None for contrast in CONTRASTS for it in study.distilled):
+        roles = sorted({condition.role for condition in study.conditions})
         raise InvalidInputError(
-            f"sweep {runs.sweep}: no distilled student has a complete scratch student or teacher on the same test samples; "
-            f"`kd-ray resume {runs.sweep}` trains what is missing, `baselines: [scratch]` asks for scratch students"
+            f"sweep {study.sweep}: its complete trials are {', '.join(roles)}, and no teacher or scratch student fits the "
+            "distilled ones, so there is nothing to compare with; add `baselines: [scratch]`"
         )
 
 
-def _problems(results: Results, runs: SweepRuns, rows: list[Comparison]) -> list[str]:
-    found = []
-    asked = len(read_manifest(results.store, runs.sweep).active)
-    if len(runs.trials) < asked:
-        found.append(f"{len(runs.trials)} of {asked} trials are in the tables; the others are missing here")
-    for contrast in (SCRATCH, TEACHER):
-        role = contrast.removesuffix("_vs_distilled")
-        lacking = [it for it in runs.distilled if runs.baseline(contrast, it) is None]
-        if lacking:
-            elsewhere = any(it.role == role for it in runs.conditions)
-            why = "on the same test samples and settings" if elsewhere else "in the tables"
-            found.append(f"{contrast}: no {role} {why} for {_some([it.label for it in lacking])}")
-        counts = [row for row in rows if (row.analysis, row.contrast) == ("class_bias_counts", contrast)]
-        for flag, words in _WORDS.items():
-            flagged = [row.condition for row in counts if flag in row.flags]
-            if flagged:
-                found.append(f"{contrast}: {words} ({_some(flagged)})")
-    return found
+def _nan(value: float | None) -> float:
+    return math.nan if value is None else value
 
 
-_WORDS = {
-    "n<2": "a side has one run, so nothing can be tested",
-    "n<3": "a side has two runs: intervals are wide, and hardly anything can be found",
-    "shared_teacher": "students share a teacher; they are no independent samples of what other teachers would do",
-    "mixed_devices": "trials come from different devices, whose last bits differ",
-    "zero_variance": "classes with equal accuracy in all runs of both sides; their p is 0 or 1 by convention",
-    "undefined": "classes without test samples are left out",
-}
-
-
-def _some(labels: list[str]) -> str:
-    return ", ".join(labels[:5]) + (f" and {len(labels) - 5} more" if len(labels) > 5 else "")
+def _none(value: float) -> float | None:
+    return None if math.isnan(value) else float(value)

@@ -5,7 +5,7 @@ rates in [0, 1], undefined is None.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import pyarrow as pa
@@ -27,7 +27,7 @@ class Comparison:
     model: str
     teacher: str | None = None
     analysis: str
-    """condition, class_bias, class_bias_counts, fairness, trend, frontier, matched_accuracy or power."""
+    """condition, class_bias, class_bias_counts, fairness, trend, frontier, matched_accuracy, claim or power."""
     contrast: str | None = None
     """scratch_vs_distilled, teacher_vs_distilled; of a trend temperature_low, temperature_high."""
     family: str | None = None
@@ -57,10 +57,25 @@ class Comparison:
     ci_low: float | None = None
     ci_high: float | None = None
     level: float
+    scope: str | None = None
+    ci_total_low: float | None = None
+    ci_total_high: float | None = None
+    standard_error: float | None = None
+    df_claim: float | None = None
+    p_claim: float | None = None
+    p_family: float | None = None
+    status: str | None = None
+    held_back: str | None = None
     hedges_g: float | None = None
     sampling_sd: float | None = None
     sampling_bias: float | None = None
     label_difference: float | None = None
+    chance_level: float | None = None
+    chance_sd: float | None = None
+    chance_baseline: float | None = None
+    bias_corrected: float | None = None
+    shrunken: float | None = None
+    smallest_cell: int | None = None
     test: str | None = None
     statistic: float | None = None
     df: float | None = None
@@ -69,22 +84,23 @@ class Comparison:
     p_holm: float | None = None
     n_pairs: int | None = None
     p_paired: float | None = None
-    q_paired: float | None = None
     p_permutation: float | None = None
     p_permutation_floor: float | None = None
     normalisation: str | None = None
     overall: str | None = None
     num_tests: int | None = None
     num_significant: int | None = None
-    num_significant_bh: int | None = None
-    num_significant_holm: int | None = None
-    num_significant_paired: int | None = None
+    num_established: int | None = None
     expected_significant: float | None = None
     power: float | None = None
     smallest_detectable: float | None = None
     smallest_detectable_uncorrected: float | None = None
-    smallest_detectable_new_samples: float | None = None
+    claim: str | None = None
     flags: tuple[str, ...] = ()
+
+    def but(self, **values: Any) -> "Comparison":
+        """The same row with other values in some columns."""
+        return replace(self, **values)
 
 
 _NAMES = tuple(item.name for item in fields(Comparison))

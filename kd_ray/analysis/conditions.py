@@ -67,6 +67,16 @@ class Condition:
             teachers=tuple(self.teachers[r] for r in kept),
         )
 
+    def merged(
+        self, seeds: Sequence[int | None], runs: Sequence[IntArray], teachers: Sequence[tuple[str, ...]]
+    ) -> "Condition":
+        """This condition with the trials of others among its runs."""
+        return replace(self, seeds=tuple(seeds), runs=tuple(runs), teachers=tuple(teachers))
+
+    def regrouped(self, runs: Sequence[IntArray]) -> "Condition":
+        """The same trials grouped otherwise, such as by teacher; its seeds and teachers are not those of the groups."""
+        return replace(self, seeds=(None,) * len(runs), runs=tuple(runs), teachers=((),) * len(runs))
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Series:

@@ -1,25 +1,20 @@
 """What the analyses share when they make rows: options, who a row is about, and the tests of M quantities between two conditions."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 
 from kd_ray.analysis.comparisons import Comparison
-from kd_ray.analysis.power import POWER, detectable_shift
-from kd_ray.analysis.runs import SCRATCH, Condition, SweepRuns
-from kd_ray.analysis.two_groups import (
-    Exchanges,
-    benjamini_hochberg,
-    exchanges,
-    hedges_g,
-    holm,
-    paired_t,
-    pooled_sd,
-    welch,
-)
+from kd_ray.analysis.conditions import Condition
+from kd_ray.analysis.study import SCRATCH, TEACHER, Study
+from kd_ray.analysis.two_groups import Exchanges, exchanges, hedges_g, paired_t, welch
+from kd_ray.analysis.uncertainty import Certainty, Part, Samples, certainty, runs_part
 from kd_ray.metrics.arrays import FloatArray
+
+MIN_RUNS = 3
+"""Runs on a side below which nothing is claimed: two runs do not tell how far runs are apart."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,16 +36,17 @@ def number(value: Any) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
-def about(runs: SweepRuns, treatment: Condition, options: Options) -> dict[str, Any]:
+def about(study: Study, treatment: Condition, options: Options) -> dict[str, Any]:
     """The columns that say whom a row is about."""
-    names = ("dataset", "dataset_id", "target", "model", "teacher", "objective", "temperature", "alpha", "t_squared")
     return {
-        "sweep": runs.sweep,
-        **{name: treatment.key[name] for name in names},
+        "sweep": study.sweep,
+        **treatment.axes,
+        "temperature": treatment.temperature,
         "role": treatment.role,
-        "settings": treatment.settings,
+        "settings": dict(treatment.settings),
         "condition": treatment.label,
         "level": options.level,
+        "scope": study.scope(treatment),
     }
 
 
@@ -73,14 +69,49 @@ def pairs(contrast: str, baseline: Condition, treatment: Condition) -> list[tupl
 def flags(contrast: str, baseline: Condition, treatment: Condition) -> tuple[str, ...]:
     """What to know before believing a contrast."""
     n = min(baseline.n, treatment.n)
+    taught = [teacher for run in treatment.teachers for teacher in run]
     found = {
         "n<2": n < 2,
         "n<3": n == 2,
-        # In #TC the students of one teacher are no independent samples of what its kind of teacher does to students.
-        "shared_teacher": contrast != SCRATCH and treatment.shares_a_teacher,
+        # Students of one teacher are no independent samples of what its kind of teacher does to students.
+        "shared_teacher": len(set(taught)) < len(taught),
         "mixed_devices": len(baseline.devices | treatment.devices) > 1,
     }
     return tuple(name for name, holds in found.items() if holds)
+
+
+Values = Callable[[Condition], FloatArray]
+"""Values of the runs of a condition, (R, M)."""
+
+
+def by_teacher(study: Study, condition: Condition) -> tuple[list[str], Condition]:
+    """The teachers of a distilled condition, and the condition with the students of each teacher as one run."""
+    of_teacher: dict[str, list[int]] = {}
+    for row in condition.trials:
+        of_teacher.setdefault(str(study.trials[int(row)]["teacher_trial_id"]), []).append(int(row))
+    grouped = condition.regrouped([np.array(rows) for rows in of_teacher.values()])
+    return list(of_teacher), grouped
+
+
+def variance_parts(
+    study: Study, contrast: str, baseline: Condition, treatment: Condition, values: Values
+) -> list[Part]:
+    """The independent parts of the variance of a difference between means over runs.
+
+    Against scratch: runs of both sides, and teachers where at least three taught the same seeds (with paired teachers their spread is in that of
+    the runs). Against teachers: the difference between each teacher and the mean of its students, and, unless each has one student, the
+    students' seeds.
+    """
+    if contrast == TEACHER:
+        teachers, grouped = by_teacher(study, treatment)
+        seed_of = {study.trials[int(run[0])]["trial_id"]: r for r, run in enumerate(baseline.runs)}
+        difference_KM = values(grouped) - values(baseline)[[seed_of[it] for it in teachers]]
+        parts = [runs_part(difference_KM)]
+        return parts if len(teachers) == len(treatment.trials) else [*parts, runs_part(values(treatment))]
+    parts = [runs_part(values(baseline)), runs_part(values(treatment))]
+    if study.scope(treatment) == "teachers" and not treatment.has_paired_teachers:
+        parts.append(runs_part(values(by_teacher(study, treatment)[1])))
+    return parts
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -89,27 +120,38 @@ class Tested:
 
     rows: tuple[Comparison, ...]
     exchanges: Exchanges | None
+    certainty: Certainty
 
 
 def tested(
+    study: Study,
     base: Mapping[str, Any],
     each: Sequence[Mapping[str, Any]],
     *,
     contrast: str,
     conditions: tuple[Condition, Condition],
-    values: tuple[FloatArray, FloatArray],
+    values: Values,
+    samples: Samples | None = None,
     scale: float = 1.0,
 ) -> Tested:
-    """Compare two conditions in M quantities; `values` are (R, M) and (S, M) over their runs, `each` the columns of each quantity's row."""
-    (baseline, treatment), (baseline_RM, treatment_SM) = conditions, values
+    """Compare two conditions in M quantities; `values` gives those of the runs of a condition, `each` the columns of each quantity's row.
+
+    `samples` is in the unit of the effect, which is the difference times `scale`.
+    """
+    baseline, treatment = conditions
+    baseline_RM, treatment_SM = values(baseline), values(treatment)
     level = base["level"]
     main = welch(baseline_RM, treatment_SM, level=level)
     both = pairs(contrast, baseline, treatment)
     pair = paired_t(baseline_RM[[i for i, _ in both]], treatment_SM[[j for _, j in both]], level=level)
     exchanged = exchanges(baseline_RM, treatment_SM, level=level)
     sd = [_sd(baseline_RM), _sd(treatment_SM)]
-    shift_M = detectable_shift(baseline.n, treatment.n, level) * pooled_sd(baseline_RM, treatment_SM) * scale
+    parts = variance_parts(study, contrast, baseline, treatment, lambda condition: scale * values(condition))
+    size_M = scale * np.maximum(np.abs(baseline_RM).max(axis=0), np.abs(treatment_SM).max(axis=0))
+    sure = certainty(main.effect_C * scale, parts, samples, level=level, scale_M=size_M)
+    p_M = sure.p_two_sided(main.effect_C * scale)
     known = flags(contrast, baseline, treatment)
+    is_claimable = min(baseline.n, treatment.n) >= MIN_RUNS
     g_M = hedges_g(baseline_RM, treatment_SM)
     mean_b_M, mean_t_M = baseline_RM.mean(axis=0), treatment_SM.mean(axis=0)
     rows = []
@@ -134,6 +176,11 @@ def tested(
                     "effect_scale": scale,
                     "ci_low": number(main.low_C[m] * scale),
                     "ci_high": number(main.high_C[m] * scale),
+                    "ci_total_low": number(sure.low_M[m]),
+                    "ci_total_high": number(sure.high_M[m]),
+                    "standard_error": number(sure.se_M[m]),
+                    "df_claim": number(sure.df_M[m]),
+                    "p_claim": number(p_M[m]) if is_claimable else None,
                     "hedges_g": number(g_M[m]),
                     "test": "welch_t",
                     "statistic": number(main.statistic_C[m]),
@@ -143,50 +190,12 @@ def tested(
                     "p_paired": number(pair.p_C[m]),
                     "p_permutation": number(exchanged.p_C[m]) if exchanged else None,
                     "p_permutation_floor": exchanged.floor if exchanged else None,
-                    "power": POWER,
-                    "smallest_detectable_uncorrected": number(shift_M[m]),
                     "flags": tuple(own),
                     **columns,
                 }
             )
         )
-    return Tested(rows=tuple(rows), exchanges=exchanged)
-
-
-def corrected(rows: Sequence[Comparison], family: str) -> list[Comparison]:
-    """The rows with q, p_holm and q_paired over all of them, and the shift that is detectable then."""
-    q_M, holm_M = benjamini_hochberg(_column(rows, "p")), holm(_column(rows, "p"))
-    paired_M = benjamini_hochberg(_column(rows, "p_paired"))
-    num_tests = int(np.isfinite(q_M).sum())
-    return [
-        replace(
-            row,
-            family=family,
-            num_tests=num_tests,
-            q=number(q_M[m]),
-            p_holm=number(holm_M[m]),
-            q_paired=number(paired_M[m]),
-            **_detectable(row, num_tests),
-        )
-        for m, row in enumerate(rows)
-    ]
-
-
-def _detectable(row: Comparison, num_tests: int) -> dict[str, Any]:
-    """With all other hypotheses null Holm's first step decides, which is Bonferroni's."""
-    shift = row.smallest_detectable_uncorrected
-    if shift is None or row.n_baseline is None or row.n_treatment is None or not num_tests:
-        return {}
-    ratio = detectable_shift(row.n_baseline, row.n_treatment, row.level / num_tests)
-    here = shift * ratio / detectable_shift(row.n_baseline, row.n_treatment, row.level)
-    # Noise of runs and of test samples add up; the second does not shrink with seeds.
-    se = here / ratio * (1 / row.n_baseline + 1 / row.n_treatment) ** 0.5
-    beyond = None if row.sampling_sd is None or se == 0 else here * (1 + (row.sampling_sd / se) ** 2) ** 0.5
-    return {"smallest_detectable": here, "smallest_detectable_new_samples": beyond}
-
-
-def _column(rows: Sequence[Comparison], name: str) -> FloatArray:
-    return np.array([getattr(row, name) for row in rows], dtype=np.float64)
+    return Tested(rows=tuple(rows), exchanges=exchanged, certainty=sure)
 
 
 def _sd(values_RM: FloatArray) -> FloatArray:

@@ -1,163 +1,78 @@
 """Accuracy, disagreement and fairness of every condition, and how far distilled students are from scratch students and from teachers.
 
-Two kinds of noise are stated apart: between seeds (sd, interval, tests) and between test samples (`sampling_sd`). The first says whether
-another training run would show it, the second whether other samples would.
+Two kinds of noise are stated apart: between seeds (sd, interval, tests) and between test samples (`sampling_sd`). The first says whether another
+training run would show it, the second whether other samples would. `ci_total_low` and `ci_total_high` hold both.
+
+A difference between groups is claimed only where three things hold: the groups that decide it are not tiny (`MIN_CELL`), the difference between the
+conditions stands, and so does the difference of what exceeds the chance levels (`chance.py`). Collapsed runs stay out.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from kd_ray.analysis.chance import MIN_CELL
 from kd_ray.analysis.comparisons import Comparison
-from kd_ray.analysis.contrast import Options, about, corrected, number, tested
-from kd_ray.analysis.resampling import FAIRNESS, RESAMPLES, resampled_fairness, resampled_worst_class, weights
-from kd_ray.analysis.runs import SCALARS, SCRATCH, TEACHER, Condition, SweepRuns
+from kd_ray.analysis.conditions import Condition
+from kd_ray.analysis.contrast import Options, about, number, tested
+from kd_ray.analysis.measures import ABOUT_FAIRNESS, OF_GROUPS, Measured, standing
+from kd_ray.analysis.study import CONTRASTS, Study, spread
 from kd_ray.analysis.two_groups import mean_interval
+from kd_ray.analysis.uncertainty import Samples
 from kd_ray.metrics.arrays import FloatArray
 
-DISAGREEMENT = "disagreement"
 _DPD = "demographic_parity_difference"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Metric:
-    """One quantity of a trial."""
-
-    name: str
-    feature: str | None = None
-
-    def columns(self) -> dict[str, Any]:
-        """What a row says about it."""
-        has_classes = self.feature is not None and self.name != "worst_group_accuracy"
-        return {
-            "metric": self.name,
-            "sensitive_feature": self.feature,
-            "positive_class": "macro" if has_classes else None,
-        }
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Measured:
-    """M metrics of all T trials of a sweep, and how they move under B resamples of the test samples."""
-
-    metrics: tuple[Metric, ...]
-    values_TM: FloatArray
-    draws_TBM: FloatArray
-    """NaN where a metric is not resampled: individual fairness needs pairs, and linear metrics do not need it."""
-    label_difference: Mapping[tuple[str, str], float]
-    """Demographic parity difference of the true labels, by dataset_id and feature."""
-
-    def of(self, condition: Condition) -> FloatArray:
-        """Values of the runs of a condition, (R, M)."""
-        return condition.over_runs(self.values_TM)
-
-    def draws(self, condition: Condition) -> FloatArray:
-        """Mean over the runs under each resample, (B, M)."""
-        return np.asarray(np.mean([self.draws_TBM[list(run)].mean(axis=0) for run in condition.runs], axis=0))
-
-
-def measure(runs: SweepRuns) -> Measured:
-    """Everything that is compared, of every trial."""
-    features = list(dict.fromkeys(runs.fairness["feature"].to_pylist()))
-    metrics = [Metric(name=name) for name in (*SCALARS, DISAGREEMENT)]
-    metrics += [Metric(name=name, feature=feature) for feature in features for name in FAIRNESS]
-    values_TM = np.full((len(runs.trials), len(metrics)), np.nan)
-    values_TM[:, : len(SCALARS)] = runs.scalars_TM
-    values_TM[:, len(SCALARS)] = disagreement(runs)
-    place = {(metric.name, metric.feature): m for m, metric in enumerate(metrics)}
-    labels: dict[tuple[str, str], float] = {}
-    for row in runs.fairness.to_pylist():
-        trial = runs.index[row["trial_id"]]
-        for name in FAIRNESS:
-            value = row[name]
-            values_TM[trial, place[name, row["feature"]]] = np.nan if value is None else value
-        if row["label_demographic_parity_difference"] is not None:
-            labels[runs.trials[trial]["dataset_id"], row["feature"]] = row["label_demographic_parity_difference"]
-    return Measured(metrics=tuple(metrics), values_TM=values_TM, draws_TBM=_draws(runs, place), label_difference=labels)
-
-
-def fairness(runs: SweepRuns, measured: Measured, options: Options) -> list[Comparison]:
+def fairness(study: Study, measured: Measured, options: Options) -> list[Comparison]:
     """A row for each condition and metric, then one for each contrast, distilled condition and metric."""
-    rows = [row for condition in runs.conditions for row in _levels(runs, measured, condition, options)]
-    for contrast in (SCRATCH, TEACHER):
-        family: list[Comparison] = []
-        for treatment in runs.distilled:
-            baseline = runs.baseline(contrast, treatment)
+    rows = [row for condition in study.conditions for row in _levels(study, measured, condition, options)]
+    for contrast in CONTRASTS:
+        for treatment in study.distilled:
+            baseline = study.baseline(contrast, treatment)
             if baseline is not None:
-                family += _contrast(runs, measured, contrast, baseline, treatment, options)
-        # One question, "is anything fairer or less fair?", so one family over all conditions, features and metrics.
-        rows += corrected(family, f"fairness {contrast}")
+                rows += _contrast(study, measured, contrast, baseline, treatment, options)
     return rows
 
 
-def disagreement(runs: SweepRuns) -> FloatArray:
-    """Share of the test samples on which a student and its teacher differ (CMP), (T,); NaN for teachers.
-
-    A scratch student has no teacher; it is compared with those of the distilled students of its seed, as in `teacher_disagreement`.
-    """
-    teachers_of: dict[int, list[str]] = {}
-    for treatment in runs.distilled:
-        scratch = runs.baseline(SCRATCH, treatment)
-        for seed, run, teachers in zip(treatment.seeds, treatment.runs, treatment.teachers, strict=True):
-            for row in run:
-                teachers_of[row] = [runs.trials[row]["teacher_trial_id"]]
-            if scratch is not None and seed in scratch.seeds:
-                for row in scratch.runs[scratch.seeds.index(seed)]:
-                    known = teachers_of.setdefault(row, [])
-                    known += [teacher for teacher in teachers if teacher not in known]
-    values_T = np.full(len(runs.trials), np.nan)
-    for row, teachers_K in teachers_of.items():
-        mine_N = runs.predictions[runs.trials[row]["trial_id"]]
-        shares = [np.mean(mine_N != runs.predictions[it]) for it in teachers_K if it in runs.predictions]
-        values_T[row] = np.mean(shares) if shares else np.nan
-    return values_T
-
-
-def _draws(runs: SweepRuns, place: Mapping[tuple[str, str | None], int]) -> FloatArray:
-    draws_TBM = np.full((len(runs.trials), RESAMPLES, len(place)), np.nan)
-    for dataset_id, test_set in runs.test_sets.items():
-        rows = [row for row, trial in enumerate(runs.trials) if trial["dataset_id"] == dataset_id]
-        predictions = [runs.predictions[runs.trials[row]["trial_id"]] for row in rows]
-        labels_N, num_classes = test_set.labels_N, len(runs.class_names[dataset_id])
-        draws_TBM[rows, :, place["worst_class_accuracy", None]] = resampled_worst_class(
-            labels_N, predictions, weights(labels_N), num_classes=num_classes
-        )
-        for feature, groups in test_set.features.items():
-            found_TBK = resampled_fairness(labels_N, predictions, groups, weights(groups), num_classes=num_classes)
-            for k, name in enumerate(FAIRNESS):
-                if (name, feature) in place:
-                    draws_TBM[rows, :, place[name, feature]] = found_TBK[:, :, k]
-    return draws_TBM
-
-
-def _levels(runs: SweepRuns, measured: Measured, condition: Condition, options: Options) -> list[Comparison]:
-    values_RM, draws_BM = measured.of(condition), measured.draws(condition)
-    mean_M = values_RM.mean(axis=0)
+def _levels(study: Study, measured: Measured, condition: Condition, options: Options) -> list[Comparison]:
+    values_RM = measured.of(condition)
     low_M, high_M = mean_interval(values_RM, level=options.level)
-    linear_sd = number(runs.correct(condition).std() / np.sqrt(len(runs.correct(condition))))
-    base = {**about(runs, condition, options), "analysis": "condition", "n_treatment": condition.n}
+    base = {**about(study, condition, options), "analysis": "condition"}
+    accuracy = spread(values_RM[:, 0]).mean
+    sampling_M = _sampling(study, measured, condition)
+    draws_M = measured.draws(condition).mean(axis=(0, 1))
+    chance_M, chance_sd_M = measured.chance(condition).mean(axis=0), condition.over_runs(measured.chance_sd_TM).mean(axis=0)
+    shrunken_M = condition.over_runs(measured.shrunken_TM).mean(axis=0)
     rows = []
-    for m, metric in enumerate(measured.metrics):
-        if np.isnan(values_RM[:, m]).all():
+    for m, measure in enumerate(measured.measures):
+        found = spread(values_RM[:, m])
+        if not found.n:
             continue
+        bias = draws_M[m] - found.mean
         rows.append(
             Comparison(
                 **{
                     **base,
-                    **metric.columns(),
-                    "mean_treatment": number(mean_M[m]),
-                    "sd_treatment": number(values_RM[:, m].std(ddof=1)) if condition.n > 1 else None,
-                    "accuracy_treatment": number(mean_M[0]),
+                    **measure.columns(),
+                    "n_treatment": found.n,
+                    "mean_treatment": number(found.mean),
+                    "sd_treatment": number(found.sd),
+                    "accuracy_treatment": number(accuracy),
                     "ci_low": number(low_M[m]),
                     "ci_high": number(high_M[m]),
-                    "sampling_sd": linear_sd if metric.name == "accuracy" else number(draws_BM[:, m].std(ddof=1)),
-                    "sampling_bias": number(draws_BM[:, m].mean() - mean_M[m]),
-                    "label_difference": _label_difference(measured, metric, condition),
+                    "sampling_sd": number(sampling_M[m]),
+                    "sampling_bias": number(bias),
+                    "bias_corrected": number(found.mean - bias) if measure.name in OF_GROUPS else None,
+                    "shrunken": number(shrunken_M[m]),
+                    "chance_level": number(chance_M[m]),
+                    "chance_sd": number(chance_sd_M[m]),
+                    "smallest_cell": measured.smallest_cell(condition, m),
+                    "label_difference": _label_difference(measured, m, condition),
                     "flags": (
                         *(["n<2"] if condition.n < 2 else []),
-                        *(["undefined"] if np.isnan(mean_M[m]) else []),
+                        *(["undefined"] if found.n < condition.n else []),
+                        *(["collapsed"] if any(int(row) in study.collapsed for row in condition.trials) else []),
                     ),
                 }
             )
@@ -165,44 +80,146 @@ def _levels(runs: SweepRuns, measured: Measured, condition: Condition, options: 
     return rows
 
 
+def _sampling(study: Study, measured: Measured, condition: Condition) -> FloatArray:
+    """Standard deviation of the mean over runs under other test samples, (M,); NaN where it is unknown."""
+    sd_M = measured.draws(condition).mean(axis=0).std(axis=0, ddof=1)
+    right_N = study.correct(condition).mean(axis=0)
+    sd_M[0] = right_N.std() / np.sqrt(len(right_N))
+    return np.asarray(sd_M)
+
+
 def _contrast(
-    runs: SweepRuns,
+    study: Study,
     measured: Measured,
     contrast: str,
     baseline: Condition,
     treatment: Condition,
     options: Options,
 ) -> list[Comparison]:
-    values_b_RM, values_t_SM = measured.of(baseline), measured.of(treatment)
-    # A metric that one side does not have at all (a teacher's disagreement with itself) is not compared.
-    chosen = [
+    """Rows of one distilled condition. Fairness is compared without collapsed runs, everything else with all."""
+    everything = _some_measures(measured, contrast, (baseline, treatment), about_fairness=False)
+    rows = _compared(study, measured, contrast, (baseline, treatment), everything, options)
+    upright = [standing(study, it) for it in (baseline, treatment)]
+    chosen = _some_measures(measured, contrast, (baseline, treatment), about_fairness=True)
+    if upright[0] is None or upright[1] is None:
+        base = {**about(study, treatment, options), "analysis": "fairness", "contrast": contrast}
+        return rows + [
+            Comparison(**{**base, **measured.measures[m].columns(), "held_back": "collapsed", "flags": ("collapsed",)})
+            for m in chosen
+        ]
+    return rows + _compared(study, measured, contrast, (upright[0], upright[1]), chosen, options)
+
+
+def _some_measures(
+    measured: Measured, contrast: str, conditions: tuple[Condition, Condition], *, about_fairness: bool
+) -> list[int]:
+    """Measures that both sides have: a teacher does not disagree with itself."""
+    return [
         m
-        for m in range(len(measured.metrics))
-        if not np.isnan(values_b_RM[:, m]).all() and not np.isnan(values_t_SM[:, m]).all()
+        for m, measure in enumerate(measured.measures)
+        if (measure.name in ABOUT_FAIRNESS) == about_fairness
+        and not any(np.isnan(measured.of(it)[:, m]).all() for it in conditions)
     ]
-    effect_BM = measured.draws(treatment) - measured.draws(baseline)
-    difference_N = runs.correct(treatment) - runs.correct(baseline)
-    linear_sd = number(difference_N.std() / np.sqrt(len(difference_N)))
-    each = []
-    for m in chosen:
-        metric = measured.metrics[m]
-        value = values_t_SM[:, m].mean() - values_b_RM[:, m].mean()
-        each.append(
-            {
-                **metric.columns(),
-                "accuracy_baseline": number(values_b_RM[:, 0].mean()),
-                "accuracy_treatment": number(values_t_SM[:, 0].mean()),
-                "sampling_sd": linear_sd if metric.name == "accuracy" else number(effect_BM[:, m].std(ddof=1)),
-                "sampling_bias": number(effect_BM[:, m].mean() - value),
-                "label_difference": _label_difference(measured, metric, treatment),
-            }
+
+
+def _compared(
+    study: Study,
+    measured: Measured,
+    contrast: str,
+    conditions: tuple[Condition, Condition],
+    chosen: list[int],
+    options: Options,
+) -> list[Comparison]:
+    if not chosen:
+        return []
+    baseline, treatment = conditions
+    samples = measure_samples(study, measured, conditions, chosen)
+    values_b_RM, values_t_SM = measured.of(baseline)[:, chosen], measured.of(treatment)[:, chosen]
+    effect_M = values_t_SM.mean(axis=0) - values_b_RM.mean(axis=0)
+    draws_M = (measured.draws(treatment).mean(axis=(0, 1)) - measured.draws(baseline).mean(axis=(0, 1)))[chosen]
+    chance_M = [measured.chance(it).mean(axis=0) for it in conditions]
+    each: list[dict[str, Any]] = [
+        {
+            **measured.measures[m].columns(),
+            "accuracy_baseline": number(measured.of(baseline)[:, 0].mean()),
+            "accuracy_treatment": number(measured.of(treatment)[:, 0].mean()),
+            "sampling_sd": number(samples.sd_M[i]),
+            "sampling_bias": number(draws_M[i] - effect_M[i]),
+            "label_difference": _label_difference(measured, m, treatment),
+            "chance_baseline": number(chance_M[0][m]),
+            "chance_level": number(chance_M[1][m]),
+            "smallest_cell": measured.smallest_cell(treatment, m),
+        }
+        for i, m in enumerate(chosen)
+    ]
+    base = {**about(study, treatment, options), "analysis": "fairness"}
+    found = tested(
+        study,
+        base,
+        each,
+        contrast=contrast,
+        conditions=conditions,
+        values=lambda condition: measured.of(condition)[:, chosen],
+        samples=samples,
+    )
+    excess = tested(
+        study,
+        base,
+        each,
+        contrast=contrast,
+        conditions=conditions,
+        values=lambda condition: (measured.of(condition) - measured.chance(condition))[:, chosen],
+        samples=samples,
+    )
+    return [
+        claimable(row, beside) if measured.measures[m].name in OF_GROUPS else row
+        for m, row, beside in zip(chosen, found.rows, excess.rows, strict=True)
+    ]
+
+
+def claimable(row: Comparison, excess: Comparison) -> Comparison:
+    """A difference between groups held to the same test of what exceeds its chance levels; held back where its groups are tiny."""
+    if row.smallest_cell is not None and row.smallest_cell < MIN_CELL:
+        return row.but(p_claim=None, held_back="small cells")
+    if row.p_claim is None or excess.p_claim is None or row.effect is None or excess.effect is None:
+        return row.but(p_claim=None)
+    if row.effect * excess.effect <= 0:
+        return row.but(p_claim=1.0, flags=(*row.flags, "chance_level"))
+    flag = ("chance_level",) if row.p_claim < row.level <= excess.p_claim else ()
+    return row.but(p_claim=max(row.p_claim, excess.p_claim), flags=(*row.flags, *flag))
+
+
+def measure_samples(
+    study: Study, measured: Measured, conditions: tuple[Condition, Condition], chosen: list[int]
+) -> Samples:
+    """How far the test samples move the difference of each chosen measure."""
+    baseline, treatment = conditions
+    draws_RBM = [measured.draws(it)[:, :, chosen] for it in conditions]
+    sd_M = (draws_RBM[1].mean(axis=0) - draws_RBM[0].mean(axis=0)).std(axis=0, ddof=1)
+    shared_M = np.zeros(len(chosen))
+    for side in draws_RBM:
+        if len(side) > 1:
+            shared_M += (side.var(axis=1, ddof=1).mean(axis=0) - side.mean(axis=0).var(axis=0, ddof=1)) / (len(side) - 1)
+    num_test = len(study.test_sets[treatment.axes["dataset_id"]].labels_N)
+    rights = [study.correct(it) for it in conditions]
+    linear: dict[str, list[FloatArray]] = {"accuracy": rights}
+    for i, m in enumerate(chosen):
+        sides = linear.get(measured.measures[m].name)
+        if sides is None:
+            continue
+        sd_M[i] = (sides[1].mean(axis=0) - sides[0].mean(axis=0)).std() / np.sqrt(num_test)
+        shared_M[i] = sum(
+            (side.var(axis=1).mean() - side.mean(axis=0).var()) / (len(side) - 1) / num_test
+            for side in sides
+            if len(side) > 1
         )
-    base = {**about(runs, treatment, options), "analysis": "fairness"}
-    values = (values_b_RM[:, chosen], values_t_SM[:, chosen])
-    return list(tested(base, each, contrast=contrast, conditions=(baseline, treatment), values=values).rows)
+    return Samples(sd_M=np.asarray(sd_M), shared_M=np.maximum(shared_M, 0.0), df=float(num_test - 1))
 
 
-def _label_difference(measured: Measured, metric: Metric, condition: Condition) -> float | None:
-    if metric.name != _DPD or metric.feature is None:
+def _label_difference(measured: Measured, m: int, condition: Condition) -> float | None:
+    measure = measured.measures[m]
+    if measure.name != _DPD or measure.feature is None:
         return None
-    return measured.label_difference.get((condition.key["dataset_id"], metric.feature))
+    return measured.label_difference.get((condition.axes["dataset_id"], measure.feature))
+
+

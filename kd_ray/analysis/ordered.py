@@ -1,7 +1,7 @@
 """Does a quantity go up or down with temperature? Spearman, Kendall and Jonckheere–Terpstra over runs.
 
 Runs of one seed at several temperatures share initialisation and data order, so they are not independent, as the p of these tests takes
-them to be. `p_exchange` is free of that: it exchanges temperatures within seeds only.
+them to be. `p_exchange` is right all the same: it exchanges temperatures within seeds only.
 """
 
 import math
@@ -11,10 +11,10 @@ import numpy as np
 from scipy import special
 
 from kd_ray.metrics.arrays import FloatArray, IntArray
-from kd_ray.seeding import shuffled, stream
+from kd_ray.seeding import stream
 
-EXCHANGES = 999
-"""Random exchanges within seeds; the smallest p is 1 / 1000."""
+EXCHANGES = 9999
+"""Random exchanges within seeds; the smallest p is 1 / 10,000, or what the number of different exchanges allows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,17 +31,42 @@ class Trend:
     """t of rho, z of the others."""
     p: float
     p_exchange: float
-    """Two-sided, from temperatures exchanged within seeds."""
+    """Two-sided, from temperatures exchanged within seeds; Spearman's only, NaN for the others."""
 
 
 def orders_within(seeds_N: IntArray) -> IntArray:
     """`EXCHANGES` random orders of N runs that leave each seed's runs in that seed's places, after the order as it is, (W, N)."""
     random = stream(0, "exchanges")
     orders_WN = np.tile(np.arange(len(seeds_N)), (EXCHANGES + 1, 1))
-    for members in (np.flatnonzero(seeds_N == seed) for seed in np.unique(seeds_N)):
-        for way in range(1, EXCHANGES + 1):
-            orders_WN[way, members] = members[shuffled(len(members), random)]
+    for members_K in (np.flatnonzero(seeds_N == seed) for seed in np.unique(seeds_N)):
+        k = len(members_K)
+        keys_WK = random.bit_generator.random_raw(EXCHANGES * k).reshape(EXCHANGES, k)
+        orders_WN[1:, members_K] = members_K[np.argsort(keys_WK, axis=1, kind="stable")]
     return orders_WN
+
+
+def exchange_floor(temperatures_N: FloatArray, seeds_N: IntArray) -> float:
+    """The smallest two-sided p that exchanges within seeds can give: 2 / (K!)^S for S seeds at K temperatures each, 1 / 10,000 at the least."""
+    ways = 1.0
+    for seed in np.unique(seeds_N):
+        ways *= math.factorial(min(len(np.unique(temperatures_N[seeds_N == seed])), 20))
+    return max(min(2.0 / ways, 1.0), 1 / (EXCHANGES + 1))
+
+
+def rank_exchange(
+    temperatures_N: FloatArray, values_N: FloatArray, orders_WN: IntArray, *, sign: float = 0.0
+) -> tuple[float, float]:
+    """Spearman's rho, and its p when temperatures are exchanged within seeds; (0, 1) where nothing varies or a value is NaN.
+
+    Two-sided; with `sign` 1 or -1 only that direction counts.
+    """
+    if np.isnan(values_N).any() or np.ptp(values_N) == 0 or np.ptp(temperatures_N) == 0:
+        return 0.0, 1.0
+    rank_t_N, rank_v_N = (_centred_ranks(it) for it in (temperatures_N, values_N))
+    rho_W = rank_t_N[orders_WN] @ rank_v_N
+    scale = math.sqrt((rank_t_N @ rank_t_N) * (rank_v_N @ rank_v_N))
+    extreme_W = sign * rho_W if sign else np.abs(rho_W)
+    return float(rho_W[0] / scale), float((extreme_W >= extreme_W[0] - 1e-9).mean())
 
 
 def trends(temperatures_N: FloatArray, values_N: FloatArray, orders_WN: IntArray, *, level: float) -> list[Trend]:
@@ -63,7 +88,7 @@ def trends(temperatures_N: FloatArray, values_N: FloatArray, orders_WN: IntArray
     p_z = float(2 * special.ndtr(-abs(z)))
     # Without any freedom left the correlation is ±1, and t infinite.
     t = rho * math.sqrt((n - 2) / max(1 - rho**2, 1e-300))
-    p_rho, p_score = _exchange(temperatures_N, rank_t_N, rank_v_N, sign_v_NN, orders_WN)
+    p_rho = rank_exchange(temperatures_N, values_N, orders_WN)[1]
     tau = score / math.sqrt(pairs_t * pairs_v)
     rho_se = math.sqrt((1 + rho**2 / 2) / (n - 3))
     tau_se = math.sqrt(0.437 / (n - 4)) if n > 4 else math.nan
@@ -76,7 +101,7 @@ def trends(temperatures_N: FloatArray, values_N: FloatArray, orders_WN: IntArray
             p=float(2 * special.stdtr(n - 2, -abs(t))),
             p_exchange=p_rho,
         ),
-        Trend(test="kendall", effect=tau, **_interval(tau, tau_se, level), statistic=z, p=p_z, p_exchange=p_score),
+        Trend(test="kendall", effect=tau, **_interval(tau, tau_se, level), statistic=z, p=p_z, p_exchange=math.nan),
         Trend(
             test="jonckheere_terpstra",
             effect=float(score / pairs_t),
@@ -84,9 +109,16 @@ def trends(temperatures_N: FloatArray, values_N: FloatArray, orders_WN: IntArray
             high=math.nan,
             statistic=z,
             p=p_z,
-            p_exchange=p_score,
+            p_exchange=math.nan,
         ),
     ]
+
+
+def _centred_ranks(values_N: FloatArray) -> FloatArray:
+    """Ranks minus their mean; equal values share the mean of their ranks."""
+    ordered = np.sort(values_N)
+    below, upto = (np.searchsorted(ordered, values_N, side=side) for side in ("left", "right"))
+    return (below + upto - len(values_N)) / 2
 
 
 def _score_variance(x_N: FloatArray, y_N: FloatArray) -> float:
@@ -108,18 +140,6 @@ def _score_variance(x_N: FloatArray, y_N: FloatArray) -> float:
         + threes(x_K) * threes(y_K) / (9 * n * (n - 1) * (n - 2))
         + twos(x_K) * twos(y_K) / (2 * n * (n - 1))
     )
-
-
-def _exchange(
-    temperatures_N: FloatArray, rank_t_N: FloatArray, rank_v_N: FloatArray, sign_v_NN: FloatArray, orders_WN: IntArray
-) -> tuple[float, float]:
-    """p of rho and of the score; the first order is the one observed."""
-    rho_W = np.abs(rank_t_N[orders_WN] @ rank_v_N)
-    score_W = np.empty(len(orders_WN))
-    for way, order_N in enumerate(orders_WN):
-        t_N = temperatures_N[order_N]
-        score_W[way] = abs((np.sign(t_N[:, None] - t_N[None, :]) * sign_v_NN).sum())
-    return float((rho_W >= rho_W[0] - 1e-9).mean()), float((score_W >= score_W[0] - 1e-9).mean())
 
 
 def _interval(correlation: float, se: float, level: float) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""What more seeds would show: the power curve of a sweep, and the runs that would settle what is open now."""
+"""What these seeds could have established, and how many would settle what is open."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -8,10 +8,14 @@ from typing import Any
 import numpy as np
 
 from kd_ray.analysis.comparisons import Comparison
-from kd_ray.analysis.power import CURVE, MOST_RUNS, POWER, detectable_shift, runs_needed
-from kd_ray.analysis.runs import SCRATCH, SweepRuns
+from kd_ray.analysis.power import CURVE, MOST_RUNS, POWER, Spreads, detectable, seeds_needed
+from kd_ray.analysis.study import SCRATCH, TEACHER, Study
 
 _TYPICAL = ("sweep", "dataset", "dataset_id", "target", "model", "teacher", "contrast", "role", "objective", "level")
+_MOST_OPEN = 200
+"""Hints of one contrast and question from which the number of seeds is taken; the clearest come first."""
+FIRST_SEEDS = 5
+"""Seeds to begin with: what studies of the field have."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,33 +26,56 @@ class NextStep:
     what: str
     """class_bias or fairness."""
     num_open: int
-    """Comparisons with p < level ≤ q."""
+    """Hints: differences that a single test would show and the correction does not."""
     n_now: int
     """Runs of the smaller side."""
     n_needed: int | None
-    """Runs per side that would settle half of them if they are as large as they look; None above `MOST_RUNS`."""
+    """Runs per side that would establish half of the hints if they are as large as they are likely to be; None above `MOST_RUNS`."""
     overrides: tuple[str, ...]
     """What `kd-ray resume` has to be told with `--set`."""
 
 
-def power_curves(rows: Sequence[Comparison]) -> list[Comparison]:
-    """A row for each contrast, metric and number of runs of `CURVE`: the shift they find with `POWER`, others being null.
+def with_detectable(rows: Sequence[Comparison], levels: Sequence[float]) -> list[Comparison]:
+    """The rows with the smallest difference that their runs establish, each at the level that a single true difference would have to meet."""
+    groups: dict[tuple[Any, ...], list[int]] = defaultdict(list)
+    for i, row in enumerate(rows):
+        if row.test == "welch_t" and row.sd_baseline is not None and row.sd_treatment is not None and levels[i] > 0:
+            groups[row.n_baseline, row.n_treatment, levels[i], row.level].append(i)
+    found = list(rows)
+    for (n_baseline, n_treatment, strict, level), places in groups.items():
+        spreads = _spreads([rows[i] for i in places])
+        here_M = detectable(spreads, n_baseline, n_treatment, strict)
+        alone_M = detectable(spreads, n_baseline, n_treatment, level)
+        for i, here, alone in zip(places, here_M, alone_M, strict=True):
+            if np.isfinite(here):
+                found[i] = rows[i].but(
+                    power=POWER, smallest_detectable=float(here), smallest_detectable_uncorrected=float(alone)
+                )
+    return found
+
+
+def power_curves(rows: Sequence[Comparison], levels: Sequence[float]) -> list[Comparison]:
+    """A row for each contrast, metric and number of runs of `CURVE`: the difference that they establish with probability `POWER`.
 
     Standard deviations are medians over conditions and classes; families are as large as they are now.
     """
-    groups: dict[tuple[Any, ...], list[Comparison]] = defaultdict(list)
-    for row in rows:
-        if row.analysis in ("class_bias", "fairness") and pooled(row) is not None:
-            groups[row.dataset_id, row.model, row.contrast, row.metric, row.sensitive_feature].append(row)
+    groups: dict[tuple[Any, ...], list[int]] = defaultdict(list)
+    for i, row in enumerate(rows):
+        if row.analysis in ("class_bias", "fairness") and row.smallest_detectable is not None:
+            groups[row.dataset_id, row.model, row.contrast, row.metric, row.sensitive_feature].append(i)
     curves = []
-    for group in groups.values():
-        sd = float(np.median([pooled(row) for row in group]))
-        noise = [row.sampling_sd for row in group if row.sampling_sd is not None]
-        num_tests = int(np.median([row.num_tests for row in group]))
-        first = group[0]
+    for places in groups.values():
+        group = [rows[i] for i in places]
+        every = _spreads(group)
+        typical = Spreads(
+            sd_baseline_M=np.median(every.sd_baseline_M, keepdims=True),
+            sd_treatment_M=np.median(every.sd_treatment_M, keepdims=True),
+            n_baseline=every.n_baseline,
+            n_treatment=every.n_treatment,
+            sampling_sd_M=np.median(every.sampling_sd_M, keepdims=True),
+        )
+        first, strict = group[0], float(np.median([levels[i] for i in places]))
         for n in CURVE:
-            here = detectable_shift(n, n, first.level / max(num_tests, 1))
-            beyond = (1 + (float(np.median(noise)) / (sd * (2 / n) ** 0.5)) ** 2) ** 0.5 if noise else None
             curves.append(
                 Comparison(
                     **{
@@ -62,68 +89,68 @@ def power_curves(rows: Sequence[Comparison]) -> list[Comparison]:
                         "overall": first.overall,
                         "n_baseline": n,
                         "n_treatment": n,
-                        "sd_baseline": sd,
-                        "sd_treatment": sd,
+                        "sd_baseline": float(typical.sd_baseline_M[0]),
+                        "sd_treatment": float(typical.sd_treatment_M[0]),
+                        "sampling_sd": float(typical.sampling_sd_M[0]),
                         "test": "welch_t",
-                        "num_tests": num_tests,
+                        "num_tests": first.num_tests,
                         "power": POWER,
-                        "smallest_detectable": here * sd,
-                        "smallest_detectable_uncorrected": detectable_shift(n, n, first.level) * sd,
-                        "smallest_detectable_new_samples": None if beyond is None else here * sd * beyond,
+                        "smallest_detectable": float(detectable(typical, n, n, strict)[0]),
+                        "smallest_detectable_uncorrected": float(detectable(typical, n, n, first.level)[0]),
                     }
                 )
             )
     return curves
 
 
-def pooled(row: Comparison) -> float | None:
-    """Standard deviation of a run in the unit of the effect; None where it is unknown or 0."""
-    if not row.smallest_detectable_uncorrected or row.n_baseline is None or row.n_treatment is None:
-        return None
-    return row.smallest_detectable_uncorrected / detectable_shift(row.n_baseline, row.n_treatment, row.level)
-
-
-def next_steps(runs: SweepRuns, rows: Sequence[Comparison]) -> list[NextStep]:
-    """For each contrast: what is open, and the seeds that would settle half of it."""
+def next_steps(study: Study, rows: Sequence[Comparison], levels: Sequence[float]) -> list[NextStep]:
+    """For each contrast and question: what is open, and the seeds that would settle half of it."""
     found = []
-    for contrast in dict.fromkeys(row.contrast for row in rows if row.analysis in ("class_bias", "fairness")):
+    for contrast in (SCRATCH, TEACHER):
         for what in ("class_bias", "fairness"):
-            mine = [row for row in rows if (row.analysis, row.contrast) == (what, contrast)]
-            # Given weights are one teacher for good.
-            if not mine or contrast is None or (contrast != SCRATCH and _has_given_teachers(runs)):
+            mine = [i for i, row in enumerate(rows) if (row.analysis, row.contrast) == (what, contrast)]
+            # Pretrained weights are one teacher for good.
+            if not mine or (contrast == TEACHER and _has_pretrained_teachers(study)):
                 continue
-            n_now = min(min(row.n_baseline or 0, row.n_treatment or 0) for row in mine)
-            if n_now < 2:
-                # A first standard deviation takes two runs; five is what the papers of the field have.
-                found.append(_step(runs, contrast, what, 0, n_now, 5))
-                continue
-            still_open = [row for row in mine if row.p is not None and row.p < row.level <= (row.q or 0.0)]
-            needed = [
-                float(runs_needed(np.array([(row.effect or 0.0) / sd]), row.level / (row.num_tests or 1))[0])
-                for row in still_open
-                if (sd := pooled(row)) is not None
-            ]
-            if needed:
-                # With an even number the larger of the two in the middle, so that half of them is really settled.
-                half = sorted(needed)[len(needed) // 2]
-                settles = half if np.isfinite(half) else min(needed)
-                n_needed = None if settles > MOST_RUNS else max(int(settles), n_now + 1)
-                found.append(_step(runs, contrast, what, len(still_open), n_now, n_needed))
+            n_now = min(min(rows[i].n_baseline or 0, rows[i].n_treatment or 0) for i in mine)
+            hints = sorted((i for i in mine if rows[i].status == "hint"), key=lambda i: rows[i].p_claim or 0.0)
+            if n_now < 3:
+                found.append(_step(study, contrast, what, len(hints), n_now, FIRST_SEEDS))
+            elif hints:
+                needed = sorted(
+                    seeds_needed(row.effect or 0.0, row.standard_error or 0.0, _spreads([row]), levels[i]) or np.inf
+                    for i in hints[:_MOST_OPEN]
+                    if (row := rows[i]).sd_baseline is not None and row.sd_treatment is not None
+                )
+                half = needed[(len(needed) - 1) // 2] if needed else np.inf
+                n_needed = max(int(half), n_now + 1) if half <= MOST_RUNS else None
+                found.append(_step(study, contrast, what, len(hints), n_now, n_needed))
     return found
 
 
-def _has_given_teachers(runs: SweepRuns) -> bool:
-    return all(trial["teacher_seed"] is None for trial in runs.trials if trial["role"] == "distilled")
+def _spreads(rows: Sequence[Comparison]) -> Spreads:
+    scale = np.array([1.0 if row.effect_scale is None else row.effect_scale for row in rows])
+    return Spreads(
+        sd_baseline_M=scale * np.array([row.sd_baseline or 0.0 for row in rows]),
+        sd_treatment_M=scale * np.array([row.sd_treatment or 0.0 for row in rows]),
+        n_baseline=rows[0].n_baseline or 0,
+        n_treatment=rows[0].n_treatment or 0,
+        sampling_sd_M=np.array([row.sampling_sd or 0.0 for row in rows]),
+    )
 
 
-def _step(runs: SweepRuns, contrast: str, what: str, num_open: int, n_now: int, n_needed: int | None) -> NextStep:
-    seeds = sorted({seed for it in runs.conditions if it.role != "teacher" for seed in it.seeds if seed is not None})
+def _has_pretrained_teachers(study: Study) -> bool:
+    return all(trial["teacher_seed"] is None for trial in study.trials if trial["role"] == "distilled")
+
+
+def _step(study: Study, contrast: str, what: str, num_open: int, n_now: int, n_needed: int | None) -> NextStep:
+    seeds = sorted({seed for it in study.conditions if it.role != "teacher" for seed in it.seeds if seed is not None})
     overrides = []
     if n_needed is not None and len(seeds) < n_needed:
         first = max(seeds, default=-1) + 1
         overrides.append(f"grid.seed=[{','.join(map(str, [*seeds, *range(first, first + n_needed - len(seeds))]))}]")
-    is_paired = all(it.has_paired_teachers for it in runs.distilled)
-    if contrast != SCRATCH and not is_paired and n_needed is not None:
+    is_paired = all(it.has_paired_teachers for it in study.distilled)
+    if contrast == TEACHER and not is_paired and n_needed is not None:
         overrides.append("teacher.seed=paired")
     return NextStep(
         contrast=contrast, what=what, num_open=num_open, n_now=n_now, n_needed=n_needed, overrides=tuple(overrides)

@@ -1,17 +1,18 @@
-"""How large a difference has to be for so many runs to find it, and how often Welch's test rejects when there is none.
+"""How large a difference has to be for so many runs to establish it, and how often Welch's test rejects when there is none.
 
-Both are exact for normal runs of equal variance. Given the ratio u of the two sample variances, Welch's statistic is the pooled one times a
+The rate of rejection is exact for normal runs of equal variance. Given the ratio u of the two sample variances, Welch's statistic is the pooled one times a
 factor of u, and its degrees of freedom depend on u alone; the pooled statistic has a (noncentral) t distribution and is independent of u.
 So the probability of rejection is a mean over u, which follows an F distribution.
 """
 
-import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 from scipy import special
 
+from kd_ray.analysis.uncertainty import SAMPLES_DF_SHARE, claim_df
 from kd_ray.metrics.arrays import FloatArray
 
 POWER = 0.8
@@ -22,14 +23,11 @@ MOST_RUNS = 200
 """Where the search for the number of runs ends."""
 
 _RATIOS = 200
-_QUANTILES = 50
 
 
 @lru_cache(maxsize=4096)
-def rejection_rate(n_baseline: int, n_treatment: int, level: float, shift: float = 0.0) -> float:
-    """Probability that two-sided Welch rejects at `level` when the means differ by `shift` standard deviations of a run.
-
-    With shift 0 it is the share of false alarms: 0.035 for 3 against 3 at 0.05, and towards 0.05 as runs are added.
+def rejection_rate(n_baseline: int, n_treatment: int, level: float) -> float:
+    """Probability that two-sided Welch rejects at `level` when the means are equal: 0.035 for 3 against 3 at 0.05, towards 0.05 with more runs.
 
     Raises:
         ValueError: fewer than two runs on a side.
@@ -42,41 +40,77 @@ def rejection_rate(n_baseline: int, n_treatment: int, level: float, shift: float
     df_K = (b_K + t_K) ** 2 / (b_K**2 / (r - 1) + t_K**2 / (s - 1))
     pooled_K = ((r - 1) * u_K + (s - 1)) / (r + s - 2) * (1 / r + 1 / s)
     critical_K = special.stdtrit(df_K, 1 - level / 2) * np.sqrt((b_K + t_K) / pooled_K)
-    df = r + s - 2
-    if shift == 0:
-        return float(np.mean(2 * special.stdtr(df, -critical_K)))
-    # The noncentral t as a normal over the root of a chi-square; scipy's nctdtr is wrong far out, where small levels lead.
-    noncentral = abs(shift) / math.sqrt(1 / r + 1 / s)
-    root_Q = np.sqrt(special.chdtri(df, (np.arange(_QUANTILES) + 0.5) / _QUANTILES) / df)
-    bound_KQ = critical_K[:, None] * root_Q
-    return float(np.mean(special.ndtr(noncentral - bound_KQ) + special.ndtr(-noncentral - bound_KQ)))
+    return float(np.mean(2 * special.stdtr(r + s - 2, -critical_K)))
 
 
-@lru_cache(maxsize=4096)
-def detectable_shift(n_baseline: int, n_treatment: int, level: float, power: float = POWER) -> float:
-    """The smallest shift, in standard deviations of a run, that is found with that probability; NaN below two runs on a side."""
-    if min(n_baseline, n_treatment) < 2:
-        return math.nan
-    low, high = 0.0, 1.0
-    while rejection_rate(n_baseline, n_treatment, level, high) < power:
-        low, high = high, 2 * high
-    while high - low > 1e-3 * high:
-        middle = (low + high) / 2
-        if rejection_rate(n_baseline, n_treatment, level, middle) < power:
-            low = middle
-        else:
-            high = middle
-    return high
+DRAWS = 400
+"""Possible futures from which a detectable difference is taken; its quantile is uncertain by about 2 %."""
 
 
-def runs_needed(shifts_C: FloatArray, level: float, power: float = POWER) -> FloatArray:
-    """Runs per side, (C,), at which a shift of so many standard deviations is found; infinite above `MOST_RUNS`, NaN for NaN."""
-    counts = _counts()
-    found_K = np.array([detectable_shift(n, n, level, power) for n in counts])
-    # Shifts fall as runs are added, and a search wants rising numbers.
-    first_C = np.searchsorted(-found_K, -np.abs(shifts_C), side="left")
-    needed_C = np.append(np.array(counts, dtype=np.float64), np.inf)[first_C]
-    return np.where(np.isnan(shifts_C), np.nan, needed_C)
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Spreads:
+    """What is known of how far the runs of both sides are apart, in M quantities."""
+
+    sd_baseline_M: FloatArray
+    sd_treatment_M: FloatArray
+    n_baseline: int
+    """Runs from which the standard deviations come."""
+    n_treatment: int
+    sampling_sd_M: FloatArray
+    """Standard deviation of the difference over resamples of the test samples; 0 where it is unknown."""
+
+
+def detectable(spreads: Spreads, n_baseline: int, n_treatment: int, level: float, power: float = POWER) -> FloatArray:
+    """The smallest true difference on this test set, (M,), that so many new runs establish at `level` with that probability.
+
+    The true standard deviations are not known: they are drawn from what the observed ones leave open (s² · df / chi²), so that the probability holds
+    on average over sweeps that look like this one. Then new runs are drawn and held to the test of a claim (`uncertainty.py`). NaN below two runs
+    on any side, or where no run differs from its group's mean.
+    """
+    if min(n_baseline, n_treatment, spreads.n_baseline, spreads.n_treatment) < 2:
+        return np.full(len(spreads.sd_baseline_M), np.nan)
+    random = np.random.Generator(np.random.PCG64(0))
+    variance_PDM = []
+    for sd_M, n in ((spreads.sd_baseline_M, spreads.n_baseline), (spreads.sd_treatment_M, spreads.n_treatment)):
+        chi_D = special.chdtri(n - 1, random.random(DRAWS)) / (n - 1)
+        variance_PDM.append(sd_M**2 / chi_D[:, None])
+    parts_PDM, noise_DM = [], 0.0
+    for variance_DM, n in zip(variance_PDM, (n_baseline, n_treatment), strict=True):
+        new_D = special.chdtri(n - 1, random.random(DRAWS)) / (n - 1)
+        parts_PDM.append(variance_DM * new_D[:, None] / n)
+        noise_DM = noise_DM + variance_DM / n
+    noise_DM = np.sqrt(noise_DM) * special.ndtri(random.random(DRAWS))[:, None]
+    runs_DM = parts_PDM[0] + parts_PDM[1]
+    spread_DM = parts_PDM[0] ** 2 / (n_baseline - 1) + parts_PDM[1] ** 2 / (n_treatment - 1)
+    smallest = float(min(n_baseline, n_treatment) - 1)
+    df_DM = claim_df(runs_DM, spread_DM, smallest=smallest, is_balanced=n_baseline == n_treatment)
+    total_DM = runs_DM + spreads.sampling_sd_M**2
+    with np.errstate(invalid="ignore", divide="ignore"):
+        all_df_DM = df_DM + SAMPLES_DF_SHARE * (total_DM**2 / (runs_DM**2 / df_DM) - df_DM)
+    quantile = 1 - level / 2
+    needed_DM = np.maximum(
+        special.stdtrit(df_DM, quantile) * np.sqrt(runs_DM), special.stdtrit(all_df_DM, quantile) * np.sqrt(total_DM)
+    )
+    needed_DM = needed_DM - noise_DM
+    found_M = np.quantile(needed_DM, power, axis=0)
+    nothing_M = (spreads.sd_baseline_M == 0) & (spreads.sd_treatment_M == 0)
+    return np.where(nothing_M, np.nan, np.maximum(found_M, 0.0))
+
+
+def seeds_needed(effect: float, standard_error: float, spreads: Spreads, level: float, power: float = POWER) -> int | None:
+    """Runs per side that establish a difference with that probability; None above `MOST_RUNS`.
+
+    The difference was singled out because it looks large, and looks larger than it is: it is taken as effect · (1 - 1 / t²), t = effect / its
+    standard error (James & Stein 1961), and never found where t is below 1.
+    """
+    if not standard_error > 0:
+        return None
+    t = effect / standard_error
+    likely = abs(effect) * max(1 - 1 / t**2, 0.0) if t else 0.0
+    for n in _counts():
+        if likely > 0 and detectable(spreads, n, n, level, power)[0] <= likely:
+            return n
+    return None
 
 
 def _counts() -> Sequence[int]:

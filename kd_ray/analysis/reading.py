@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from kd_ray.analysis.conditions import make_conditions
+from kd_ray.analysis.declared import Declared
 from kd_ray.analysis.study import FAIRNESS, Classes, Fairness, Study, TestSet
 from kd_ray.errors import CorruptObjectError, InvalidInputError
 from kd_ray.groups import Groups, intersect
@@ -45,10 +46,19 @@ def read_study(results: Results, sweep: str) -> Study:
         sweep=sweep,
         trials=trials,
         states=count_states(status.trials),
-        failed=tuple(trial.description for trial in status.trials if trial.state.value == "failed"),
+        failed=tuple(trial.description for trial in status.trials if trial.state == "failed"),
         conditions=make_conditions(trials),
         source=_Tables(results=results, sweep=sweep, trials=trials),
     )
+
+
+def read_declared(results: Results, sweep: str) -> list[Declared]:
+    """The claims that the sweep declares now, with the dates of their declarations."""
+    return [
+        Declared(claim=it.claim, declared_at=it.declared_at, num_complete=it.num_complete)
+        for it in getattr(read_manifest(results.store, sweep), "declared", ())
+        if not it.withdrawn
+    ]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -33,13 +33,13 @@ class TwoGroups:
     df_C: FloatArray
     """Degrees of freedom; NaN likewise."""
     p_C: FloatArray
-    """Two-sided. Without any variance 1 for equal means and 0 for others: `zero_variance_C` marks these."""
+    """Two-sided; NaN where no run differs from its group's mean: without a spread nothing says how far chance reaches."""
     low_C: FloatArray
-    """Lower end of the 1 - level interval of the effect."""
+    """Lower end of the 1 - level interval of the effect; NaN where p is."""
     high_C: FloatArray
     """Its upper end."""
     zero_variance_C: npt.NDArray[np.bool_]
-    """True where both groups are constant, so that p is no probability."""
+    """True where both groups are constant, so that p and interval are undefined."""
 
 
 def welch(baseline_RC: FloatArray, treatment_SC: FloatArray, *, level: float) -> TwoGroups:
@@ -181,13 +181,12 @@ def _t_test(
     with np.errstate(invalid="ignore", divide="ignore"):
         statistic_C = np.where(zero_C, np.nan, effect_C / se_C)
     df_C = np.where(zero_C, np.nan, df_C)
-    certain_C = np.where(np.abs(effect_C) <= _EQUAL * scale_C, 1.0, 0.0)
-    half_C = np.where(zero_C, 0.0, special.stdtrit(df_C, 1 - level / 2) * se_C)
+    half_C = np.where(zero_C, np.nan, special.stdtrit(df_C, 1 - level / 2) * se_C)
     return TwoGroups(
         effect_C=effect_C,
         statistic_C=statistic_C,
         df_C=df_C,
-        p_C=np.where(zero_C, certain_C, 2 * special.stdtr(df_C, -np.abs(statistic_C))),
+        p_C=2 * special.stdtr(df_C, -np.abs(statistic_C)),
         low_C=effect_C - half_C,
         high_C=effect_C + half_C,
         zero_variance_C=zero_C,

@@ -83,6 +83,7 @@ def evaluate(model: nn.Module, split: Resident, pairs: Pairs, *, validation: Res
     temperature_N = _temperatures(model, logits_NC.numpy(), labels_N.numpy(), validation)
     calibrated_N = scaled_confidences(logits_NC.numpy(), temperature_N)
     fairness = individual_fairness(probabilities_NC, pairs)
+    calibrated_NC = torch.softmax(logits_NC / torch.from_numpy(temperature_N)[:, None], dim=1).numpy()
     scalars = {
         "loss": float(-log_probabilities_NC.gather(1, labels_N[:, None]).mean()),
         "expected_calibration_error": expected_calibration_error(confidences_N, correct_N),
@@ -90,6 +91,7 @@ def evaluate(model: nn.Module, split: Resident, pairs: Pairs, *, validation: Res
         "calibrated_expected_calibration_error": expected_calibration_error(calibrated_N, correct_N),
         "individual_fairness": fairness.mean,
         "individual_fairness_hard": fairness.hard_mean,
+        "individual_fairness_calibrated": individual_fairness(calibrated_NC, pairs).mean,
         "individual_fairness_p95": fairness.p95,
         "individual_fairness_max": fairness.maximum,
     }

@@ -120,8 +120,11 @@ def _trial(record: Record, samples: Samples, axes: Mapping[str, str]) -> dict[st
         "num_test": len(samples.labels_N),
         "accuracy": per_class.accuracy,
         "worst_class_accuracy": per_class.worst_class_accuracy,
-        **dict.fromkeys(("calibration_temperature", "calibrated_expected_calibration_error")),
+        **dict.fromkeys(
+            ("calibration_temperature", "calibrated_expected_calibration_error", "individual_fairness_calibrated")
+        ),
         **{name: _null(value) for name, value in record.scalars.items()},
+        "mean_confidence": float(np.mean(record.confidences_N, dtype=np.float64)),
         "calibrated_on": _calibrated_on(record),
         "robust_accuracy": _null(float(np.mean(_robust(record, samples)))),
         "started_at": _utc(provenance.started_at),

@@ -1,0 +1,157 @@
+"""The metrics of every trial of a study: their values, how they move under resamples of the test samples, and their chance levels."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from kd_ray.analysis.chance import SmallestCells, chance_levels, shrunken_fairness, smallest_cells
+from kd_ray.analysis.conditions import Condition
+from kd_ray.analysis.resampling import FAIRNESS, RESAMPLES, resampled_fairness, resampled_worst_class, weights
+from kd_ray.analysis.study import Study
+from kd_ray.metrics.arrays import FloatArray
+
+SCALARS = (
+    "accuracy",
+    "worst_class_accuracy",
+    "individual_fairness",
+    "individual_fairness_hard",
+    "individual_fairness_calibrated",
+)
+"""Metrics of a whole trial that are compared, as the table `trials` has them."""
+DISAGREEMENT = "disagreement"
+OF_GROUPS = frozenset(FAIRNESS)
+"""Metrics that are differences between groups, or a minimum over them."""
+ABOUT_FAIRNESS = OF_GROUPS | {name for name in SCALARS if name.startswith("individual_fairness")}
+"""Metrics of which a collapsed model would count as fair."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measure:
+    """One quantity of a trial."""
+
+    name: str
+    feature: str | None = None
+
+    def columns(self) -> dict[str, Any]:
+        """The columns of a row that say what it measures."""
+        has_classes = self.feature is not None and self.name != "worst_group_accuracy"
+        return {
+            "metric": self.name,
+            "sensitive_feature": self.feature,
+            "positive_class": "macro" if has_classes else None,
+        }
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Measured:
+    """M measures of all T trials of a study, and how they move under B resamples of the test samples."""
+
+    measures: tuple[Measure, ...]
+    values_TM: FloatArray
+    draws_TBM: FloatArray
+    """NaN where a measure is not resampled: individual fairness needs pairs, and the linear ones do not need it."""
+    chance_TM: FloatArray
+    """Chance level of the differences between groups; NaN for others. See `chance.py`."""
+    chance_sd_TM: FloatArray
+    shrunken_TM: FloatArray
+    """The same differences from shrunken rates; NaN for others."""
+    cells: Mapping[tuple[str, str], SmallestCells]
+    """Sizes of the smallest groups, by dataset_id and feature."""
+    label_difference: Mapping[tuple[str, str], float]
+    """Demographic parity difference of the true labels, by dataset_id and feature."""
+
+    def place(self, name: str, feature: str | None = None) -> int | None:
+        """Index of a measure; None where the study does not have it."""
+        return next((m for m, it in enumerate(self.measures) if (it.name, it.feature) == (name, feature)), None)
+
+    def of(self, condition: Condition) -> FloatArray:
+        """Values of the runs of a condition, (R, M)."""
+        return condition.over_runs(self.values_TM)
+
+    def chance(self, condition: Condition) -> FloatArray:
+        """Chance levels of the runs of a condition, (R, M)."""
+        return condition.over_runs(self.chance_TM)
+
+    def draws(self, condition: Condition) -> FloatArray:
+        """Values of the runs under each resample, (R, B, M)."""
+        return condition.over_runs(self.draws_TBM)
+
+    def smallest_cell(self, condition: Condition, m: int) -> int | None:
+        """Test samples of the smallest group that may decide a difference; None for other measures."""
+        measure = self.measures[m]
+        if measure.name not in OF_GROUPS:
+            return None
+        cells = self.cells.get((condition.axes["dataset_id"], str(measure.feature)))
+        return None if cells is None else cells.of(measure.name)
+
+
+def measure(study: Study) -> Measured:
+    """Everything that is compared, of every trial."""
+    measures = [Measure(name=name) for name in (*SCALARS, DISAGREEMENT)]
+    measures += [Measure(name=name, feature=it.feature) for it in study.fairness for name in FAIRNESS]
+    values_TM = np.full((len(study.trials), len(measures)), np.nan)
+    for m, name in enumerate(SCALARS):
+        values_TM[:, m] = study.values(name)
+    values_TM[:, len(SCALARS)] = study.disagreement_T
+    place = {(it.name, it.feature): m for m, it in enumerate(measures)}
+    labels: dict[tuple[str, str], float] = {}
+    for fairness in study.fairness:
+        for name in FAIRNESS:
+            values_TM[:, place[name, fairness.feature]] = fairness.metrics[name]
+        label_T = fairness.metrics["label_demographic_parity_difference"]
+        for row in np.flatnonzero(~np.isnan(label_T)):
+            labels[study.trials[row]["dataset_id"], fairness.feature] = float(label_T[row])
+    draws_TBM = np.full((len(study.trials), RESAMPLES, len(measures)), np.nan)
+    chance_TM, chance_sd_TM, shrunken_TM = (np.full_like(values_TM, np.nan) for _ in range(3))
+    cells: dict[tuple[str, str], SmallestCells] = {}
+    for dataset_id, test_set in study.test_sets.items():
+        rows = [row for row, trial in enumerate(study.trials) if trial["dataset_id"] == dataset_id]
+        predictions = [study.predictions[row] for row in rows]
+        labels_N, num_classes = test_set.labels_N, len(study.classes[dataset_id].names)
+        draws_TBM[rows, :, place["worst_class_accuracy", None]] = resampled_worst_class(
+            labels_N, predictions, weights(labels_N), num_classes=num_classes
+        )
+        for feature, groups in test_set.features.items():
+            found = [place[name, feature] for name in FAIRNESS if (name, feature) in place]
+            if not found:
+                continue
+            at = np.ix_(rows, found)
+            draws_TBM[np.ix_(rows, range(RESAMPLES), found)] = resampled_fairness(
+                labels_N, predictions, groups, weights(groups), num_classes=num_classes
+            )
+            chance = chance_levels(labels_N, predictions, groups, num_classes=num_classes)
+            chance_TM[at], chance_sd_TM[at] = chance.mean_TM, chance.sd_TM
+            shrunken_TM[at] = [shrunken_fairness(labels_N, it, groups, num_classes=num_classes) for it in predictions]
+            cells[dataset_id, feature] = smallest_cells(labels_N, groups, num_classes=num_classes)
+    return Measured(
+        measures=tuple(measures),
+        values_TM=values_TM,
+        draws_TBM=draws_TBM,
+        chance_TM=chance_TM,
+        chance_sd_TM=chance_sd_TM,
+        shrunken_TM=shrunken_TM,
+        cells=cells,
+        label_difference=labels,
+    )
+
+
+def standing(study: Study, condition: Condition) -> Condition | None:
+    """The condition without its collapsed runs; None where no run is left."""
+    kept = [r for r, run in enumerate(condition.runs) if not any(int(row) in study.collapsed for row in run)]
+    return condition.only(kept) if kept else None
+
+
+def collapsed_in_words(study: Study, conditions: Sequence[Condition]) -> list[str]:
+    """`T=10: 5 of 5 runs predict one class`, for each condition that has collapsed runs."""
+    words = []
+    for condition in conditions:
+        whys = [
+            next((study.collapsed[int(row)] for row in run if int(row) in study.collapsed), "") for run in condition.runs
+        ]
+        for why in dict.fromkeys(filter(None, whys)):
+            count = whys.count(why)
+            verb = why if count == 1 else {"predicts one class": "predict one class"}.get(why, why.replace("is ", "are ", 1))
+            words.append(f"{condition.label}: {count} of {condition.n} runs {verb}")
+    return words
