@@ -5,13 +5,13 @@ level* is its mean when the groups are dealt anew to the test samples of each tr
 every group and the group sizes as they are. What exceeds it is what groups have to do with errors.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from kd_ray.analysis.resampling import FAIRNESS, macro_fairness
+from kd_ray.analysis.resampling import macro_fairness, macro_of_rates
 from kd_ray.groups import Groups
 from kd_ray.metrics.arrays import FloatArray, IntArray, divide
 from kd_ray.seeding import shuffled, stream
@@ -92,25 +92,28 @@ def smallest_cells(labels_N: IntArray, groups: Groups, *, num_classes: int) -> S
     )
 
 
-def shrunken(rate_G: FloatArray, n_G: FloatArray) -> FloatArray:
-    """Rates of groups drawn towards their common mean by what sampling noise explains (empirical Bayes, normal; Herlihy et al. 2024).
+def shrunken(rate_GC: FloatArray, n_GC: FloatArray) -> FloatArray:
+    """Rates of groups, in C columns, drawn towards their common mean by what sampling noise explains (empirical Bayes; Herlihy et al. 2024).
 
     The variance between groups is the observed one minus the mean sampling variance, at least 0 (Lum et al. 2022, the double-corrected
     estimator). Each rate keeps the share between / (between + its own sampling variance) of its distance from the mean. NaN stays NaN.
     """
-    known_G = ~np.isnan(rate_G) & (n_G > 0)
-    if known_G.sum() < 2:
-        return rate_G
-    rate, n = rate_G[known_G], n_G[known_G]
-    mean = float((rate * n).sum() / n.sum())
-    noise = np.maximum(mean * (1 - mean), 1e-12) / n
-    between = max(float(rate.var(ddof=1) - noise.mean()), 0.0)
-    found_G = rate_G.copy()
-    found_G[known_G] = mean + (rate - mean) * between / (between + noise)
-    return found_G
+    known_GC = ~np.isnan(rate_GC) & (n_GC > 0)
+    count_C = known_GC.sum(axis=0)
+    weight_GC, rate = np.where(known_GC, n_GC, 0.0), np.where(known_GC, rate_GC, 0.0)
+    mean_C = divide((rate * weight_GC).sum(axis=0), weight_GC.sum(axis=0))
+    noise_GC = np.where(known_GC, np.maximum(mean_C * (1 - mean_C), 1e-12) / np.maximum(weight_GC, 1.0), 0.0)
+    centre_C = divide(rate.sum(axis=0), count_C)
+    observed_C = divide(np.where(known_GC, (rate - centre_C) ** 2, 0.0).sum(axis=0), count_C - 1)
+    between_C = np.maximum(observed_C - divide(noise_GC.sum(axis=0), count_C), 0.0)
+    drawn_GC = mean_C + (rate - mean_C) * divide(np.broadcast_to(between_C, rate.shape), between_C + noise_GC)
+    # A column with a single group has nothing to be drawn to.
+    return np.where(known_GC & (count_C > 1), drawn_GC, rate_GC)
 
 
-def shrunken_fairness(labels_N: IntArray, predictions_N: npt.NDArray[np.integer], groups: Groups, *, num_classes: int) -> FloatArray:
+def shrunken_fairness(
+    labels_N: IntArray, predictions_N: npt.NDArray[np.integer], groups: Groups, *, num_classes: int
+) -> FloatArray:
     """The metrics of `resampling.FAIRNESS` from shrunken rates, one-vs-rest mean over classes, (3,)."""
     membership_GN = groups.membership_NG.T
 
@@ -122,28 +125,10 @@ def shrunken_fairness(labels_N: IntArray, predictions_N: npt.NDArray[np.integer]
     every_N = np.ones(len(labels_N), dtype=np.bool_)
     positive_GC, predicted_GC = count(labels_N, every_N), count(predictions_N, every_N)
     correct_GC = count(labels_N, labels_N == predictions_N)
-    n_G = positive_GC.sum(axis=1)
-    odds, parity = [], []
-    for c in range(num_classes):
-        negative_G = n_G - positive_GC[:, c]
-        tpr_G = shrunken(divide(correct_GC[:, c], positive_GC[:, c]), positive_GC[:, c])
-        fpr_G = shrunken(divide(predicted_GC[:, c] - correct_GC[:, c], negative_G), negative_G)
-        odds.append(np.maximum(_gap(tpr_G), _gap(fpr_G)))
-        parity.append(_gap(shrunken(divide(predicted_GC[:, c], n_G), n_G)))
-    worst = shrunken(divide(correct_GC.sum(axis=1), n_G), n_G)
-    by_name: Mapping[str, float] = {
-        "equalized_odds_difference": _mean(odds),
-        "demographic_parity_difference": _mean(parity),
-        "worst_group_accuracy": float(np.nanmin(worst)) if not np.isnan(worst).all() else np.nan,
-    }
-    return np.array([by_name[name] for name in FAIRNESS])
-
-
-def _gap(rate_G: FloatArray) -> float:
-    defined = rate_G[~np.isnan(rate_G)]
-    return float(np.ptp(defined)) if len(defined) > 1 else np.nan
-
-
-def _mean(values: Sequence[float]) -> float:
-    defined = [value for value in values if not np.isnan(value)]
-    return float(np.mean(defined)) if defined else np.nan
+    n_G1 = positive_GC.sum(axis=1, keepdims=True)
+    n_GC, negative_GC = np.broadcast_to(n_G1, positive_GC.shape), n_G1 - positive_GC
+    right_GC = shrunken(divide(correct_GC, positive_GC), positive_GC)
+    wrong_GC = shrunken(divide(predicted_GC - correct_GC, negative_GC), negative_GC)
+    chosen_GC = shrunken(divide(predicted_GC, n_G1), n_GC)
+    accuracy_G = shrunken(divide(correct_GC.sum(axis=1, keepdims=True), n_G1), n_G1)[:, 0]
+    return macro_of_rates(chosen_GC, right_GC, wrong_GC, accuracy_G)

@@ -85,20 +85,7 @@ def compare_study(study: Study, options: Options, *, declared: Sequence[Declared
     Raises:
         InvalidInputError: the study has nothing to compare.
     """
-    _refuse_what_has_no_contrast(study)
-    measured = measure(study)
-    claims = declared_rows(study, measured, declared, options)
-    claims_p, level = exploration_level([math.nan if row.p_claim is None else row.p_claim for row in claims], level=options.level)
-    claims = [_decided_claim(row, p) for row, p in zip(claims, claims_p, strict=True)]
-    differences = fairness(study, measured, options)
-    rows = [
-        *class_bias(study, options),
-        *differences,
-        *matched_accuracy(study, measured, [row for row in differences if row.analysis == "fairness"], options),
-        *temperature_trends(study, measured, options),
-        *frontier(study, measured, options),
-    ]
-    rows, levels = corrected(rows, level=level)
+    claims, rows, levels = decided(study, options, declared=declared)
     rows = with_detectable(rows, levels)
     steps = tuple(next_steps(study, rows, levels))
     rows = [*claims, *_counted(rows), *power_curves(rows, levels)]
@@ -109,6 +96,30 @@ def compare_study(study: Study, options: Options, *, declared: Sequence[Declared
         verdict=make_verdict(study, rows, declared, steps, level=options.level),
         next_steps=steps,
     )
+
+
+def decided(
+    study: Study, options: Options, *, declared: Sequence[Declared] = ()
+) -> tuple[list[Comparison], list[Comparison], list[float]]:
+    """The rows of the claims, all other rows with their status, and the level that a single true difference of each has to meet.
+
+    Raises:
+        InvalidInputError: the study has nothing to compare.
+    """
+    _refuse_what_has_no_contrast(study)
+    measured = measure(study)
+    claims = declared_rows(study, measured, declared, options)
+    claims_p, level = exploration_level([_nan(row.p_claim) for row in claims], level=options.level)
+    claims = [_decided_claim(row, p) for row, p in zip(claims, claims_p, strict=True)]
+    differences = fairness(study, measured, options)
+    rows = [
+        *class_bias(study, options),
+        *differences,
+        *matched_accuracy(study, measured, [row for row in differences if row.analysis == "fairness"], options),
+        *temperature_trends(study, measured, options),
+        *frontier(study, measured, options),
+    ]
+    return claims, *corrected(rows, level=level)
 
 
 def corrected(rows: Sequence[Comparison], *, level: float) -> tuple[list[Comparison], list[float]]:

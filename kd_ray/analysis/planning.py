@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -63,44 +63,65 @@ def power_curves(rows: Sequence[Comparison], levels: Sequence[float]) -> list[Co
     for i, row in enumerate(rows):
         if row.analysis in ("class_bias", "fairness") and row.smallest_detectable is not None:
             groups[row.dataset_id, row.model, row.contrast, row.metric, row.sensitive_feature].append(i)
-    curves = []
+    typical: dict[tuple[Any, ...], list[tuple[Comparison, Spreads]]] = defaultdict(list)
     for places in groups.values():
-        group = [rows[i] for i in places]
-        every = _spreads(group)
-        typical = Spreads(
-            sd_baseline_M=np.median(every.sd_baseline_M, keepdims=True),
-            sd_treatment_M=np.median(every.sd_treatment_M, keepdims=True),
-            n_baseline=every.n_baseline,
-            n_treatment=every.n_treatment,
-            sampling_sd_M=np.median(every.sampling_sd_M, keepdims=True),
-        )
-        first, strict = group[0], float(np.median([levels[i] for i in places]))
+        group, every = [rows[i] for i in places], _spreads([rows[i] for i in places])
+        strict = float(np.median([levels[i] for i in places]))
+        typical[every.n_baseline, every.n_treatment, strict].append((group[0], _median(every)))
+    curves = []
+    for (_, _, strict), found in typical.items():
+        spreads = _stacked([it for _, it in found])
         for n in CURVE:
-            curves.append(
-                Comparison(
-                    **{
-                        **{name: getattr(first, name) for name in _TYPICAL},
-                        "analysis": "power",
-                        "condition": "median of all",
-                        "metric": first.metric,
-                        "sensitive_feature": first.sensitive_feature,
-                        "positive_class": first.positive_class,
-                        "normalisation": first.normalisation,
-                        "overall": first.overall,
-                        "n_baseline": n,
-                        "n_treatment": n,
-                        "sd_baseline": float(typical.sd_baseline_M[0]),
-                        "sd_treatment": float(typical.sd_treatment_M[0]),
-                        "sampling_sd": float(typical.sampling_sd_M[0]),
-                        "test": "welch_t",
-                        "num_tests": first.num_tests,
-                        "power": POWER,
-                        "smallest_detectable": float(detectable(typical, n, n, strict)[0]),
-                        "smallest_detectable_uncorrected": float(detectable(typical, n, n, first.level)[0]),
-                    }
-                )
-            )
+            here_M = detectable(spreads, n, n, strict)
+            alone_M = detectable(spreads, n, n, found[0][0].level)
+            curves += [
+                _curve_row(first, it, n, float(here), float(alone))
+                for (first, it), here, alone in zip(found, here_M, alone_M, strict=True)
+            ]
     return curves
+
+
+def _curve_row(first: Comparison, typical: Spreads, n: int, here: float, alone: float) -> Comparison:
+    return Comparison(
+        **{
+            **{name: getattr(first, name) for name in _TYPICAL},
+            "analysis": "power",
+            "condition": "median of all",
+            "metric": first.metric,
+            "sensitive_feature": first.sensitive_feature,
+            "positive_class": first.positive_class,
+            "normalisation": first.normalisation,
+            "overall": first.overall,
+            "n_baseline": n,
+            "n_treatment": n,
+            "sd_baseline": float(typical.sd_baseline_M[0]),
+            "sd_treatment": float(typical.sd_treatment_M[0]),
+            "sampling_sd": float(typical.sampling_sd_M[0]),
+            "test": "welch_t",
+            "num_tests": first.num_tests,
+            "power": POWER,
+            "smallest_detectable": here,
+            "smallest_detectable_uncorrected": alone,
+        }
+    )
+
+
+def _median(every: Spreads) -> Spreads:
+    return replace(
+        every,
+        sd_baseline_M=np.median(every.sd_baseline_M, keepdims=True),
+        sd_treatment_M=np.median(every.sd_treatment_M, keepdims=True),
+        sampling_sd_M=np.median(every.sampling_sd_M, keepdims=True),
+    )
+
+
+def _stacked(some: Sequence[Spreads]) -> Spreads:
+    return replace(
+        some[0],
+        sd_baseline_M=np.concatenate([it.sd_baseline_M for it in some]),
+        sd_treatment_M=np.concatenate([it.sd_treatment_M for it in some]),
+        sampling_sd_M=np.concatenate([it.sampling_sd_M for it in some]),
+    )
 
 
 def next_steps(study: Study, rows: Sequence[Comparison], levels: Sequence[float]) -> list[NextStep]:

@@ -73,12 +73,20 @@ def macro_fairness(positive_GCB: FloatArray, predicted_GCB: FloatArray, correct_
     Counts are of the samples of a group that have a class, that are predicted as it, and both.
     """
     n_G1B = positive_GCB.sum(axis=1, keepdims=True)
-    selection_CB = _gap(divide(predicted_GCB, n_G1B))
-    odds_CB = np.maximum(
-        _gap(divide(correct_GCB, positive_GCB)), _gap(divide(predicted_GCB - correct_GCB, n_G1B - positive_GCB))
+    return macro_of_rates(
+        divide(predicted_GCB, n_G1B),
+        divide(correct_GCB, positive_GCB),
+        divide(predicted_GCB - correct_GCB, n_G1B - positive_GCB),
+        divide(correct_GCB.sum(axis=1), n_G1B[:, 0]),
     )
-    worst_B = _worst(divide(correct_GCB.sum(axis=1), n_G1B[:, 0]))
-    return np.stack([_mean_of_defined(selection_CB), _mean_of_defined(odds_CB), worst_B], axis=1)
+
+
+def macro_of_rates(
+    selection_GCB: FloatArray, true_positive_GCB: FloatArray, false_positive_GCB: FloatArray, accuracy_GB: FloatArray
+) -> FloatArray:
+    """The same from rates, (B, 3), or (3,) without an axis of draws."""
+    odds_CB = np.maximum(_gap(true_positive_GCB), _gap(false_positive_GCB))
+    return np.stack([_mean_of_defined(_gap(selection_GCB)), _mean_of_defined(odds_CB), _worst(accuracy_GB)], axis=-1)
 
 
 def resampled_worst_class(
