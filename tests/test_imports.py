@@ -111,7 +111,7 @@ def test_quick_commands_import_neither_torch_nor_ray(arguments: list[str], tmp_p
 
 def test_the_driver_of_a_sweep_does_without_torch(tmp_path: Path) -> None:
     """Guard: what trains is imported by workers only; torch would cost the driver more memory than everything else."""
-    code = "import sys, kd_ray.cluster.launch, kd_ray.cluster.ray_tune.runner; print('torch' in sys.modules)"
+    code = "import sys, kd_ray.cluster.launch, kd_ray.cluster.ray_tune.ray_runner; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=PACKAGE.parent, capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
 

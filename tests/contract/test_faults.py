@@ -15,8 +15,8 @@ import torch
 
 from kd_ray.cluster.launch import launch, resume_file
 from kd_ray.cluster.local import LocalRunner
-from kd_ray.cluster.ray_tune.runner import RayRunner
-from kd_ray.cluster.runner import Job
+from kd_ray.cluster.ray_tune.ray_runner import RayRunner
+from kd_ray.cluster.runner import LaunchContext
 from kd_ray.distill import fit as fit_module
 from kd_ray.distill import worker as worker_module
 from kd_ray.distill.pack import run_pack
@@ -99,7 +99,7 @@ def test_a_damaged_record_is_set_aside_and_its_trial_trained_again(
     overwrite(finished, record_key(chosen.trial_id), damage)
     report = launch(file, finished, runner="local")
     assert (report.exit_code, report.num_trained) == (0, 0), "it was complete before and is complete now"
-    assert any(chosen.trial_id in warning and "set aside" in warning for warning in report.warnings)
+    assert any(chosen.trial_id in warning and "quarantined" in warning for warning in report.warnings)
     assert_same_tables(finished, undisturbed)
     assert {key: finished.get(key) for key in others} == others
     assert any(record_key(chosen.trial_id) in problem for problem in sweep_status(finished, "tiny").problems)
@@ -423,8 +423,8 @@ class _HungryWorker(SyntheticWorker):
         return super().begin(specs, load_state, on_failure)
 
 
-def hungry_worker(job: Job) -> PackWorker:
-    return _HungryWorker(job.store, job.placement, job.launch_id)
+def hungry_worker(context: LaunchContext) -> PackWorker:
+    return _HungryWorker(context.store, context.placement, context.launch_id)
 
 
 @pytest.mark.ray
