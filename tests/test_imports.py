@@ -91,11 +91,12 @@ def test_only_the_ray_runner_and_the_jobs_import_ray() -> None:
         ["launch", "--help"],
         ["compare", "--help"],
         ["data", "check", "--help"],
-        ["submit", "sweeps/trifeature.yaml", "--address", "http://127.0.0.1:1"],
+        ["submit", "sweeps/trifeature-quick.yaml", "--store", "nowhere", "--address", "http://127.0.0.1:1"],
     ],
     ids=lambda arguments: arguments[0],
 )
 def test_quick_commands_import_neither_torch_nor_ray(arguments: list[str], tmp_path: Path) -> None:
+    assert all((PACKAGE.parent / argument).exists() for argument in arguments if argument.endswith(".yaml"))
     code = (
         "import sys, kd_ray.cli\n"
         f"sys.argv = ['kd-ray', *{arguments!r}]\n"
