@@ -45,7 +45,7 @@ def test_a_claim_of_a_file_is_read_with_its_defaults() -> None:
     )
     assert (read.feature, read.condition, read.trend, read.from_temperature, read.up_to, read.margin) == (None,) * 6
     with pytest.raises(ValidationError, match="frozen"):
-        read.metric = "accuracy"  # type: ignore[misc]
+        read.metric = "accuracy"
     assert make_sweep().sweep.claims == ()
 
 
