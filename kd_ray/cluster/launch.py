@@ -34,6 +34,7 @@ from kd_ray.results.store import Store, given_weights_key, sweep_key
 from kd_ray.results.tables import FoldReport, fold
 from kd_ray.sweep.architectures import library_of
 from kd_ray.sweep.axes import axis_path
+from kd_ray.sweep.claim_checks import check_classes
 from kd_ray.sweep.datasets import input_size, table_name
 from kd_ray.sweep.initial import FIELDS as WEIGHT_FIELDS
 from kd_ray.sweep.initial import named_values
@@ -130,7 +131,7 @@ def launch(
                 _check_library_models(file, todo)
                 # Before any cluster is touched.
                 if address is None:
-                    _prepare_data(todo, file.sweep.placement, display, warnings)
+                    _prepare_data(file, todo, display, warnings)
                 engine = stack.enter_context(chosen)
                 stack.enter_context(display)
             # After the engine, which may put handlers of its own in the place of ours.
@@ -309,8 +310,14 @@ def _check_text_models(file: SweepFile, todo: Collection[PlannedTrial]) -> None:
             raise SweepError(f"{file.source}: {error}") from error
 
 
-def _prepare_data(todo: Collection[PlannedTrial], placement: Placement, display: Display, warnings: Warnings) -> None:
-    """Load every data set once before anything is written: what is wrong with it shows now, and generated ones are in the cache."""
+def _prepare_data(file: SweepFile, todo: Collection[PlannedTrial], display: Display, warnings: Warnings) -> None:
+    """Load every data set once before anything is written: what is wrong with it shows now, and generated ones are in the cache.
+
+    Raises:
+        SweepError: a claim names a class that the data do not have.
+    """
+    placement = file.sweep.placement
+    class_names: list[str] = []
     for dataset in {trial.spec.dataset_id: trial.spec.dataset for trial in todo}.values():
         data = load_dataset(
             dataset,
@@ -319,8 +326,12 @@ def _prepare_data(todo: Collection[PlannedTrial], placement: Placement, display:
             on_progress=display.preparing(table_name(dataset)),
             resident_bytes=placement.resident_bytes,
         )
+        class_names += data.class_names
         for note in data.notes:
             warnings.add(f"{table_name(dataset)}: {note}")
+    if not any(axis.startswith("dataset.") for axis in file.axes):
+        # With several data sets, this launch may have seen only some of their classes.
+        check_classes(file.sweep, class_names, source=file.source)
 
 
 def _runner(
