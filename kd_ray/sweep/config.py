@@ -8,6 +8,7 @@ knowledge to editors. Nothing here knows how to train: `spec.py` turns a valid s
     networks.py      who teaches, who learns; architectures.py knows the names
     training.py      how a network is trained
     distillation.py  the loss of distilled students
+    claims.py        the questions to answer
     placement.py     where and how it runs
     checks.py        whether all of that fits together
 """
