@@ -55,9 +55,9 @@ def read_study(results: Results, sweep: str) -> Study:
 def read_declared(results: Results, sweep: str) -> list[Declared]:
     """The claims that the sweep declares now, with the dates of their declarations."""
     return [
-        Declared(claim=it.claim, declared_at=it.declared_at, num_complete=it.num_complete)
-        for it in getattr(read_manifest(results.store, sweep), "declared", ())
-        if not it.withdrawn
+        Declared(claim=it.to_claim(), declared_at=it.declared_at, num_complete=it.num_complete)
+        for it in read_manifest(results.store, sweep).declared
+        if not it.is_withdrawn
     ]
 
 
@@ -106,15 +106,18 @@ class _Tables:
         for row in rows.to_pylist():
             by_feature[row["feature"]].append(row)
         row_of = self._row
+        joint = {" & ".join(features) for features in read_manifest(self.results.store, self.sweep).fold.intersections}
         found = []
-        for feature in sorted(by_feature, key=lambda name: " & " in name):
+        for feature in sorted(by_feature, key=joint.__contains__):
             metrics = {name: np.full(len(self.trials), np.nan) for name in FAIRNESS}
             for row in by_feature[feature]:
                 for name in FAIRNESS:
                     if row["trial_id"] in row_of and row[name] is not None:
                         metrics[name][row_of[row["trial_id"]]] = row[name]
             groups = max(row["num_groups"] for row in by_feature[feature])
-            found.append(Fairness(feature=feature, metrics=metrics, num_groups=groups))
+            found.append(
+                Fairness(feature=feature, metrics=metrics, num_groups=groups, is_joint=feature in joint)
+            )
         return tuple(found)
 
     def epochs(self) -> dict[str, tuple[IntArray, FloatArray, FloatArray]]:

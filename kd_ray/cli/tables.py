@@ -3,6 +3,7 @@
 import io
 import shutil
 import sys
+import textwrap
 from collections.abc import Collection, Sequence
 
 from rich.console import Console
@@ -39,6 +40,23 @@ def render(table: Table, *, width: int | None = None) -> str:
     if measured.minimum <= width:
         return _text(table, width)
     return "\n\n".join(_text(block, width) for block in _blocks(table))
+
+
+def wrapped(text: str, *, first: str = "", then: str = "", width: int | None = None) -> str:
+    """A paragraph: `first` begins its first line, `then` every other one.
+
+    `width` is the width to fit, by default that of the terminal. A file or a pipe gets it on one line.
+    """
+    width = width or terminal_width()
+    if width is None:
+        return first + text
+    return textwrap.fill(
+        text,
+        max(width, 20),
+        initial_indent=first,
+        subsequent_indent=then,
+        break_on_hyphens=False,
+    )
 
 
 def _blocks(table: Table) -> list[Table]:
