@@ -1,8 +1,8 @@
 """How large a difference between groups is by chance alone, and what is left of it for small groups.
 
-A largest minus a smallest rate is above 0 even where groups do not matter: the more groups and the smaller they are, the more. Its *chance
-level* is its mean when the groups are dealt anew to the test samples of each true class, which leaves the model's errors, the class shares of
-every group and the group sizes as they are. What exceeds it is what groups have to do with errors.
+A largest minus a smallest rate is above 0 even where groups do not matter: the more groups and the smaller they are, the more. Its
+*chance level* is its mean when the groups are dealt anew to the test samples of each true class, which leaves the model's errors, the
+class shares of every group and the group sizes as they are. What exceeds it is what groups have to do with errors.
 """
 
 from collections.abc import Sequence
@@ -32,7 +32,12 @@ class Chance:
 
 
 def chance_levels(
-    labels_N: IntArray, predictions: Sequence[npt.NDArray[np.integer]], groups: Groups, *, num_classes: int, seed: int = 0
+    labels_N: IntArray,
+    predictions: Sequence[npt.NDArray[np.integer]],
+    groups: Groups,
+    *,
+    num_classes: int,
+    seed: int = 0,
 ) -> Chance:
     """The metrics of each of T predictions when groups are dealt anew within each true class, `DRAWS` times.
 
@@ -52,7 +57,7 @@ def chance_levels(
         cells = (first_DN[:, chosen_N] + class_N[chosen_N]).ravel()
         counts = np.bincount(cells, minlength=DRAWS * len(strata) * num_classes)
         counts_DSC = counts.reshape(DRAWS, len(strata), num_classes).astype(np.float64)
-        return np.einsum("sg,dsc->gcd", strata.astype(np.float64), counts_DSC)
+        return np.asarray(np.einsum("sg,dsc->gcd", strata.astype(np.float64), counts_DSC))
 
     positive_GCD = count(labels_N, slice(None))
     found_TDM = np.stack(
@@ -93,7 +98,8 @@ def smallest_cells(labels_N: IntArray, groups: Groups, *, num_classes: int) -> S
 
 
 def shrunken(rate_GC: FloatArray, n_GC: FloatArray) -> FloatArray:
-    """Rates of groups, in C columns, drawn towards their common mean by what sampling noise explains (empirical Bayes; Herlihy et al. 2024).
+    """Rates of groups, in C columns, drawn towards their common mean by what sampling noise explains (empirical Bayes; Herlihy et al.
+    2024).
 
     The variance between groups is the observed one minus the mean sampling variance, at least 0 (Lum et al. 2022, the double-corrected
     estimator). Each rate keeps the share between / (between + its own sampling variance) of its distance from the mean. NaN stays NaN.

@@ -1,8 +1,8 @@
 """Which classes does distillation treat differently? #SC (scratch against distilled) and #TC (teacher against distilled), class by class.
 
 H0 of Mohammadshahi & Ioannou: b^c / b^M is the same for both, b^c being the accuracy on class c and b^M overall; Welch's t-test over the
-seeds. #SC and #TC count the classes of one condition with p < level, as published, beside what would be counted if nothing differed. What is
-established is decided over all classes and conditions of a contrast together (`families.py`).
+seeds. #SC and #TC count the classes of one condition with p < level, as published, beside what would be counted if nothing differed. What
+is established is decided over all classes and conditions of a contrast together (`families.py`).
 """
 
 import numpy as np

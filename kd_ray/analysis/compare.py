@@ -123,7 +123,8 @@ def decided(
 
 
 def corrected(rows: Sequence[Comparison], *, level: float) -> tuple[list[Comparison], list[float]]:
-    """The rows with family, q, Holm's p and status; and the level that a single true difference of each would have to meet, 0 for no test.
+    """The rows with family, q, Holm's p and status; and the level that a single true difference of each would have to meet, 0 for no
+    test.
 
     One family is one question of one contrast over all conditions. `families.py` has the procedure.
     """
@@ -183,7 +184,9 @@ def _counted(rows: Sequence[Comparison]) -> list[Comparison]:
         if row.analysis == "class_bias_counts":
             mine = classes[row.contrast, row.condition, row.dataset_id, row.model]
             sizes = [it.smallest_detectable for it in mine if it.smallest_detectable is not None]
-            alone = [it.smallest_detectable_uncorrected for it in mine if it.smallest_detectable_uncorrected is not None]
+            alone = [
+                it.smallest_detectable_uncorrected for it in mine if it.smallest_detectable_uncorrected is not None
+            ]
             found[i] = row.but(
                 family=mine[0].family,
                 p_family=mine[0].p_family,

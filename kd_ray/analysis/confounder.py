@@ -1,9 +1,10 @@
 """Is a difference in equalized odds more than a difference in accuracy? The frontier of both, and a comparison at equal accuracy.
 
 A student that errs less has less room to err unequally. `frontier` says which conditions no other beats on both. `matched_accuracy` fits
-EOD = condition + slope · accuracy to all runs (analysis of covariance; the slope is that within conditions, common to all) and compares the
-conditions' intercepts. It assumes that the relation is linear, the same in every condition, and of one variance. Where accuracies hardly overlap
-these assumptions decide the answer (simulated: 16 to 46 % false findings with a curved relation), so that nothing is claimed there.
+EOD = condition + slope · accuracy to all runs (analysis of covariance; the slope is that within conditions, common to all) and compares
+the conditions' intercepts. It assumes that the relation is linear, the same in every condition, and of one variance. Where accuracies
+hardly overlap these assumptions decide the answer (simulated: 16 to 46 % false findings with a curved relation), so that nothing is
+claimed there.
 """
 
 from collections.abc import Sequence
@@ -112,7 +113,11 @@ def matched_accuracy(
 
     `differences` are the rows of `fairness`: a claim at equal accuracy needs the plain difference as well.
     """
-    plain = {(row.contrast, row.condition, row.dataset_id, row.model, row.sensitive_feature): row for row in differences if row.metric == EOD}
+    plain = {
+        (row.contrast, row.condition, row.dataset_id, row.model, row.sensitive_feature): row
+        for row in differences
+        if row.metric == EOD
+    }
     rows = []
     for contrast in CONTRASTS:
         for baseline, treatments in _by_baseline(study, contrast):
@@ -125,8 +130,8 @@ def matched_accuracy(
 
 
 def _claimable(row: Comparison, plain: Comparison | None) -> Comparison:
-    """Claimed only where the regression hardly has to reach: five runs on each side, accuracies no further apart than the smaller sd, and a
-    plain difference of the same sign that is claimable itself."""
+    """Claimed only where the regression hardly has to reach: five runs on each side, accuracies no further apart than the smaller sd, and
+    a plain difference of the same sign that is claimable itself."""
     if plain is None or plain.held_back is not None:
         return row.but(held_back=plain.held_back if plain else "not compared")
     if min(row.n_baseline or 0, row.n_treatment or 0) < MIN_MATCHED_RUNS:
@@ -195,7 +200,7 @@ def _matched(
                     "df": float(fit.df),
                     "p": number(2 * special.stdtr(fit.df, -abs(t))),
                     "smallest_cell": measured.smallest_cell(treatment, m),
-                    "flags": (*flags(contrast, baseline, treatment), *(["apart"] if gap > min(sd) else [])),
+                    "flags": (*flags(baseline, treatment), *(["apart"] if gap > min(sd) else [])),
                 }
             )
         )

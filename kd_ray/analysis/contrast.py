@@ -53,8 +53,8 @@ def about(study: Study, treatment: Condition, options: Options) -> dict[str, Any
 def pairs(contrast: str, baseline: Condition, treatment: Condition) -> list[tuple[int, int]]:
     """Runs of both sides that share a seed; none where equal seeds mean nothing to one another.
 
-    A scratch student and a distilled one of the same seed start from the same weights and see the same batches. A teacher and a student of
-    one seed do not, but with paired teachers the one taught the other.
+    A scratch student and a distilled one of the same seed start from the same weights and see the same batches. A teacher and a student
+    of one seed do not, but with paired teachers the one taught the other.
     """
     if contrast != SCRATCH and not treatment.has_paired_teachers:
         return []
@@ -66,7 +66,7 @@ def pairs(contrast: str, baseline: Condition, treatment: Condition) -> list[tupl
     ]
 
 
-def flags(contrast: str, baseline: Condition, treatment: Condition) -> tuple[str, ...]:
+def flags(baseline: Condition, treatment: Condition) -> tuple[str, ...]:
     """What to know before believing a contrast."""
     n = min(baseline.n, treatment.n)
     taught = [teacher for run in treatment.teachers for teacher in run]
@@ -98,9 +98,9 @@ def variance_parts(
 ) -> list[Part]:
     """The independent parts of the variance of a difference between means over runs.
 
-    Against scratch: runs of both sides, and teachers where at least three taught the same seeds (with paired teachers their spread is in that of
-    the runs). Against teachers: the difference between each teacher and the mean of its students, and, unless each has one student, the
-    students' seeds.
+    Against scratch: runs of both sides, and teachers where at least three taught the same seeds (with paired teachers their spread is in
+    that of the runs). Against teachers: the difference between each teacher and the mean of its students, and, unless each has one
+    student, the students' seeds.
     """
     if contrast == TEACHER:
         teachers, grouped = by_teacher(study, treatment)
@@ -150,7 +150,7 @@ def tested(
     size_M = scale * np.maximum(np.abs(baseline_RM).max(axis=0), np.abs(treatment_SM).max(axis=0))
     sure = certainty(main.effect_C * scale, parts, samples, level=level, scale_M=size_M)
     p_M = sure.p_two_sided(main.effect_C * scale)
-    known = flags(contrast, baseline, treatment)
+    known = flags(baseline, treatment)
     is_claimable = min(baseline.n, treatment.n) >= MIN_RUNS
     g_M = hedges_g(baseline_RM, treatment_SM)
     mean_b_M, mean_t_M = baseline_RM.mean(axis=0), treatment_SM.mean(axis=0)

@@ -29,11 +29,11 @@ class Declared:
     """UTC, ISO 8601."""
     num_complete: int
     """Trials of the sweep that were complete then; 0 means that it was declared before training."""
+    num_withdrawn: int = 0
+    """Claims that this sweep declared and took back."""
 
 
-def declared_rows(
-    study: Study, measured: Measured, declared: Sequence[Declared], options: Options
-) -> list[Comparison]:
+def declared_rows(study: Study, measured: Measured, declared: Sequence[Declared], options: Options) -> list[Comparison]:
     """A row for each claim, with its own p; without one where these trials cannot answer it, which `held_back` says."""
     return [_row(study, measured, it.claim, options) for it in declared]
 
@@ -168,9 +168,7 @@ def p_of_claim(claim: Claim, effect_M: FloatArray, sure: Certainty) -> float:
         case "not_higher":
             p_M = sure.p_beyond(effect_M, margin, sign=-1)
         case _:
-            p_M = np.maximum(
-                sure.p_beyond(effect_M, -margin, sign=1), sure.p_beyond(effect_M, margin, sign=-1)
-            )
+            p_M = np.maximum(sure.p_beyond(effect_M, -margin, sign=1), sure.p_beyond(effect_M, margin, sign=-1))
     return float(p_M[0])
 
 
@@ -228,9 +226,7 @@ def _values(study: Study, measured: Measured, claim: Claim) -> Values:
     return lambda condition: measured.of(condition)[:, [place]]
 
 
-def _samples(
-    study: Study, measured: Measured, claim: Claim, conditions: tuple[Condition, Condition]
-) -> Samples | None:
+def _samples(study: Study, measured: Measured, claim: Claim, conditions: tuple[Condition, Condition]) -> Samples | None:
     if claim.metric == "class_accuracy":
         dataset_id = conditions[1].axes["dataset_id"]
         labels_N = study.test_sets[dataset_id].labels_N
@@ -260,4 +256,6 @@ def _pooled(conditions: Sequence[Condition]) -> Condition:
         for seed, run, taught in zip(condition.seeds, condition.runs, condition.teachers, strict=True):
             rows.setdefault(seed, []).append(run)
             teachers.setdefault(seed, []).extend(it for it in taught if it not in teachers.get(seed, []))
-    return first.merged(list(rows), [np.concatenate(it) for it in rows.values()], [tuple(it) for it in teachers.values()])
+    return first.merged(
+        list(rows), [np.concatenate(it) for it in rows.values()], [tuple(it) for it in teachers.values()]
+    )

@@ -1,10 +1,10 @@
 """Accuracy, disagreement and fairness of every condition, and how far distilled students are from scratch students and from teachers.
 
-Two kinds of noise are stated apart: between seeds (sd, interval, tests) and between test samples (`sampling_sd`). The first says whether another
-training run would show it, the second whether other samples would. `ci_total_low` and `ci_total_high` hold both.
+Two kinds of noise are stated apart: between seeds (sd, interval, tests) and between test samples (`sampling_sd`). The first says whether
+another training run would show it, the second whether other samples would. `ci_total_low` and `ci_total_high` hold both.
 
-A difference between groups is claimed only where three things hold: the groups that decide it are not tiny (`MIN_CELL`), the difference between the
-conditions stands, and so does the difference of what exceeds the chance levels (`chance.py`). Collapsed runs stay out.
+A difference between groups is claimed only where three things hold: the groups that decide it are not tiny (`MIN_CELL`), the difference
+between the conditions stands, and so does the difference of what exceeds the chance levels (`chance.py`). Collapsed runs stay out.
 """
 
 from typing import Any
@@ -42,7 +42,10 @@ def _levels(study: Study, measured: Measured, condition: Condition, options: Opt
     accuracy = spread(values_RM[:, 0]).mean
     sampling_M = _sampling(study, measured, condition)
     draws_M = measured.draws(condition).mean(axis=(0, 1))
-    chance_M, chance_sd_M = measured.chance(condition).mean(axis=0), condition.over_runs(measured.chance_sd_TM).mean(axis=0)
+    chance_M, chance_sd_M = (
+        measured.chance(condition).mean(axis=0),
+        condition.over_runs(measured.chance_sd_TM).mean(axis=0),
+    )
     shrunken_M = condition.over_runs(measured.shrunken_TM).mean(axis=0)
     rows = []
     for m, measure in enumerate(measured.measures):
@@ -97,10 +100,10 @@ def _contrast(
     options: Options,
 ) -> list[Comparison]:
     """Rows of one distilled condition. Fairness is compared without collapsed runs, everything else with all."""
-    everything = _some_measures(measured, contrast, (baseline, treatment), about_fairness=False)
+    everything = _some_measures(measured, (baseline, treatment), about_fairness=False)
     rows = _compared(study, measured, contrast, (baseline, treatment), everything, options)
     upright = [standing(study, it) for it in (baseline, treatment)]
-    chosen = _some_measures(measured, contrast, (baseline, treatment), about_fairness=True)
+    chosen = _some_measures(measured, (baseline, treatment), about_fairness=True)
     if upright[0] is None or upright[1] is None:
         base = {**about(study, treatment, options), "analysis": "fairness", "contrast": contrast}
         return rows + [
@@ -110,9 +113,7 @@ def _contrast(
     return rows + _compared(study, measured, contrast, (upright[0], upright[1]), chosen, options)
 
 
-def _some_measures(
-    measured: Measured, contrast: str, conditions: tuple[Condition, Condition], *, about_fairness: bool
-) -> list[int]:
+def _some_measures(measured: Measured, conditions: tuple[Condition, Condition], *, about_fairness: bool) -> list[int]:
     """Measures that both sides have: a teacher does not disagree with itself."""
     return [
         m
@@ -193,14 +194,15 @@ def measure_samples(
     study: Study, measured: Measured, conditions: tuple[Condition, Condition], chosen: list[int]
 ) -> Samples:
     """How far the test samples move the difference of each chosen measure."""
-    baseline, treatment = conditions
     draws_RBM = [measured.draws(it)[:, :, chosen] for it in conditions]
     sd_M = (draws_RBM[1].mean(axis=0) - draws_RBM[0].mean(axis=0)).std(axis=0, ddof=1)
     shared_M = np.zeros(len(chosen))
     for side in draws_RBM:
         if len(side) > 1:
-            shared_M += (side.var(axis=1, ddof=1).mean(axis=0) - side.mean(axis=0).var(axis=0, ddof=1)) / (len(side) - 1)
-    num_test = len(study.test_sets[treatment.axes["dataset_id"]].labels_N)
+            shared_M += (side.var(axis=1, ddof=1).mean(axis=0) - side.mean(axis=0).var(axis=0, ddof=1)) / (
+                len(side) - 1
+            )
+    num_test = len(study.test_sets[conditions[1].axes["dataset_id"]].labels_N)
     rights = [study.correct(it) for it in conditions]
     linear: dict[str, list[FloatArray]] = {"accuracy": rights}
     for i, m in enumerate(chosen):
@@ -221,5 +223,3 @@ def _label_difference(measured: Measured, m: int, condition: Condition) -> float
     if measure.name != _DPD or measure.feature is None:
         return None
     return measured.label_difference.get((condition.axes["dataset_id"], measure.feature))
-
-

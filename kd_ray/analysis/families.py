@@ -1,14 +1,14 @@
 """Which differences of a report are established: one procedure over all of them.
 
-A *family* is one question of one contrast over all conditions, such as "does any class differ from scratch at any temperature?". First the families
-are tested, each by Simes' p of its members, corrected over the families by Holm. Then, in the families that remain, members are tested by
-Benjamini & Hochberg at level × (families that remain) / (families): the procedure of Benjamini & Bogomolov (2014) for selected families. Where
-nothing differs, no family remains with probability 1 - level, so a report names a false difference with probability level at most, whatever the
-number of temperatures, classes and features. Where some differ, the expected share of false ones among those named is at most level, on average
-over the families that remain.
+A *family* is one question of one contrast over all conditions, such as "does any class differ from scratch at any temperature?". First
+the families are tested, each by Simes' p of its members, corrected over the families by Holm. Then, in the families that remain, members
+are tested by Benjamini & Hochberg at level × (families that remain) / (families): the procedure of Benjamini & Bogomolov (2014) for
+selected families. Where nothing differs, no family remains with probability 1 - level, so a report names a false difference with
+probability level at most, whatever the number of temperatures, classes and features. Where some differ, the expected share of false ones
+among those named is at most level, on average over the families that remain.
 
-Claims that a sweep declares before training come first: they are tested by Holm at four fifths of the level, and exploration has one fifth. If
-every claim is established, exploration has the whole level (the fallback of Wiens 2003).
+Claims that a sweep declares before training come first: they are tested by Holm at four fifths of the level, and exploration has one
+fifth. If every claim is established, exploration has the whole level (the fallback of Wiens 2003).
 """
 
 from collections.abc import Mapping, Sequence
@@ -40,9 +40,7 @@ def established(families: Mapping[str, FloatArray], *, level: float) -> tuple[di
     remaining = int((p_F < level).sum())
     count = int((~np.isnan(p_F)).sum())
     inner = level * remaining / count if count else 0.0
-    levels = {
-        name: np.full(len(families[name]), inner if p_F[i] < level else 0.0) for i, name in enumerate(names)
-    }
+    levels = {name: np.full(len(families[name]), inner if p_F[i] < level else 0.0) for i, name in enumerate(names)}
     return dict(zip(names, map(float, p_F), strict=True)), levels
 
 

@@ -101,7 +101,7 @@ def measure(study: Study) -> Measured:
         for name in FAIRNESS:
             values_TM[:, place[name, fairness.feature]] = fairness.metrics[name]
         label_T = fairness.metrics["label_demographic_parity_difference"]
-        for row in np.flatnonzero(~np.isnan(label_T)):
+        for row in np.flatnonzero(~np.isnan(label_T)).tolist():
             labels[study.trials[row]["dataset_id"], fairness.feature] = float(label_T[row])
     draws_TBM = np.full((len(study.trials), RESAMPLES, len(measures)), np.nan)
     chance_TM, chance_sd_TM, shrunken_TM = (np.full_like(values_TM, np.nan) for _ in range(3))
@@ -148,10 +148,15 @@ def collapsed_in_words(study: Study, conditions: Sequence[Condition]) -> list[st
     words = []
     for condition in conditions:
         whys = [
-            next((study.collapsed[int(row)] for row in run if int(row) in study.collapsed), "") for run in condition.runs
+            next((study.collapsed[int(row)] for row in run if int(row) in study.collapsed), "")
+            for run in condition.runs
         ]
         for why in dict.fromkeys(filter(None, whys)):
             count = whys.count(why)
-            verb = why if count == 1 else {"predicts one class": "predict one class"}.get(why, why.replace("is ", "are ", 1))
+            verb = (
+                why
+                if count == 1
+                else {"predicts one class": "predict one class"}.get(why, why.replace("is ", "are ", 1))
+            )
             words.append(f"{condition.label}: {count} of {condition.n} runs {verb}")
     return words

@@ -46,7 +46,8 @@ def orders_within(seeds_N: IntArray) -> IntArray:
 
 
 def exchange_floor(temperatures_N: FloatArray, seeds_N: IntArray) -> float:
-    """The smallest two-sided p that exchanges within seeds can give: 2 / (K!)^S for S seeds at K temperatures each, 1 / 10,000 at the least."""
+    """The smallest two-sided p that exchanges within seeds can give: 2 / (K!)^S for S seeds at K temperatures each, 1 / 10,000 at the
+    least."""
     ways = 1.0
     for seed in np.unique(seeds_N):
         ways *= math.factorial(min(len(np.unique(temperatures_N[seeds_N == seed])), 20))

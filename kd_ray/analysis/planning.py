@@ -36,7 +36,8 @@ class NextStep:
 
 
 def with_detectable(rows: Sequence[Comparison], levels: Sequence[float]) -> list[Comparison]:
-    """The rows with the smallest difference that their runs establish, each at the level that a single true difference would have to meet."""
+    """The rows with the smallest difference that their runs establish, each at the level that a single true difference would have to
+    meet."""
     groups: dict[tuple[Any, ...], list[int]] = defaultdict(list)
     for i, row in enumerate(rows):
         if row.test == "welch_t" and row.sd_baseline is not None and row.sd_treatment is not None and levels[i] > 0:

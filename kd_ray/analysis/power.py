@@ -1,8 +1,8 @@
 """How large a difference has to be for so many runs to establish it, and how often Welch's test rejects when there is none.
 
-The rate of rejection is exact for normal runs of equal variance. Given the ratio u of the two sample variances, Welch's statistic is the pooled one times a
-factor of u, and its degrees of freedom depend on u alone; the pooled statistic has a (noncentral) t distribution and is independent of u.
-So the probability of rejection is a mean over u, which follows an F distribution.
+The rate of rejection is exact for normal runs of equal variance. Given the ratio u of the two sample variances, Welch's statistic is the
+pooled one times a factor of u, and its degrees of freedom depend on u alone; the pooled statistic has a (noncentral) t distribution and
+is independent of u. So the probability of rejection is a mean over u, which follows an F distribution.
 """
 
 from collections.abc import Sequence
@@ -27,7 +27,8 @@ _RATIOS = 200
 
 @lru_cache(maxsize=4096)
 def rejection_rate(n_baseline: int, n_treatment: int, level: float) -> float:
-    """Probability that two-sided Welch rejects at `level` when the means are equal: 0.035 for 3 against 3 at 0.05, towards 0.05 with more runs.
+    """Probability that two-sided Welch rejects at `level` when the means are equal: 0.035 for 3 against 3 at 0.05, towards 0.05 with more
+    runs.
 
     Raises:
         ValueError: fewer than two runs on a side.
@@ -63,9 +64,9 @@ class Spreads:
 def detectable(spreads: Spreads, n_baseline: int, n_treatment: int, level: float, power: float = POWER) -> FloatArray:
     """The smallest true difference on this test set, (M,), that so many new runs establish at `level` with that probability.
 
-    The true standard deviations are not known: they are drawn from what the observed ones leave open (s² · df / chi²), so that the probability holds
-    on average over sweeps that look like this one. Then new runs are drawn and held to the test of a claim (`uncertainty.py`). NaN below two runs
-    on any side, or where no run differs from its group's mean.
+    The true standard deviations are not known: they are drawn from what the observed ones leave open (s² · df / chi²), so that the
+    probability holds on average over sweeps that look like this one. Then new runs are drawn and held to the test of a claim
+    (`uncertainty.py`). NaN below two runs on any side, or where no run differs from its group's mean.
     """
     if min(n_baseline, n_treatment, spreads.n_baseline, spreads.n_treatment) < 2:
         return np.full(len(spreads.sd_baseline_M), np.nan)
@@ -74,7 +75,8 @@ def detectable(spreads: Spreads, n_baseline: int, n_treatment: int, level: float
     for sd_M, n in ((spreads.sd_baseline_M, spreads.n_baseline), (spreads.sd_treatment_M, spreads.n_treatment)):
         chi_D = special.chdtri(n - 1, random.random(DRAWS)) / (n - 1)
         variance_PDM.append(sd_M**2 / chi_D[:, None])
-    parts_PDM, noise_DM = [], 0.0
+    parts_PDM = []
+    noise_DM = np.zeros((DRAWS, len(spreads.sd_baseline_M)))
     for variance_DM, n in zip(variance_PDM, (n_baseline, n_treatment), strict=True):
         new_D = special.chdtri(n - 1, random.random(DRAWS)) / (n - 1)
         parts_PDM.append(variance_DM * new_D[:, None] / n)
@@ -97,11 +99,13 @@ def detectable(spreads: Spreads, n_baseline: int, n_treatment: int, level: float
     return np.where(nothing_M, np.nan, np.maximum(found_M, 0.0))
 
 
-def seeds_needed(effect: float, standard_error: float, spreads: Spreads, level: float, power: float = POWER) -> int | None:
+def seeds_needed(
+    effect: float, standard_error: float, spreads: Spreads, level: float, power: float = POWER
+) -> int | None:
     """Runs per side that establish a difference with that probability; None above `MOST_RUNS`.
 
-    The difference was singled out because it looks large, and looks larger than it is: it is taken as effect · (1 - 1 / t²), t = effect / its
-    standard error (James & Stein 1961), and never found where t is below 1.
+    The difference was singled out because it looks large, and looks larger than it is: it is taken as effect · (1 - 1 / t²), t = effect /
+    its standard error (James & Stein 1961), and never found where t is below 1.
     """
     if not standard_error > 0:
         return None

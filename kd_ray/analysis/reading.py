@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any
 
@@ -38,9 +39,7 @@ def read_study(results: Results, sweep: str) -> Study:
     tables = _Tables(results=results, sweep=sweep, trials=[])
     trials = tables.ask(_TRIAL, "trials").to_pylist()
     if not trials:
-        raise InvalidInputError(
-            f"sweep {sweep}: no complete trials yet; `kd-ray status {sweep}` says how far it is"
-        )
+        raise InvalidInputError(f"sweep {sweep}: no complete trials yet; `kd-ray status {sweep}` says how far it is")
     status = sweep_status(results.store, sweep)
     return Study(
         sweep=sweep,
@@ -53,12 +52,29 @@ def read_study(results: Results, sweep: str) -> Study:
 
 
 def read_declared(results: Results, sweep: str) -> list[Declared]:
-    """The claims that the sweep declares now, with the dates of their declarations."""
+    """The claims that the sweep declares now, with the dates of their declarations.
+
+    A claim counts as declared before a trial only if the trial was finished after it: trials of an adopted store may be older than they
+    look.
+    """
+    manifest = read_manifest(results.store, sweep)
+    finished = results.query(f"SELECT finished_at FROM trials WHERE sweep = '{sweep}'")["finished_at"].to_pylist()
+    withdrawn = sum(it.is_withdrawn for it in manifest.declared)
     return [
-        Declared(claim=it.to_claim(), declared_at=it.declared_at, num_complete=it.num_complete)
-        for it in read_manifest(results.store, sweep).declared
+        Declared(
+            claim=it.to_claim(),
+            declared_at=it.declared_at,
+            num_complete=max(it.num_complete, sum(at < _moment(it.declared_at) for at in finished)),
+            num_withdrawn=withdrawn,
+        )
+        for it in manifest.declared
         if not it.is_withdrawn
     ]
+
+
+def _moment(declared_at: str) -> datetime:
+    """A date of the manifest as the tables hold theirs: UTC, without a zone."""
+    return datetime.fromisoformat(declared_at).astimezone(UTC).replace(tzinfo=None)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,8 +1,8 @@
 """The bootstrap over test samples: how far fairness would move with other samples of the same groups.
 
-Samples are drawn with replacement within each group (within each combination of groups, where they overlap), so that group sizes stay. All
-trials see the same draws: a difference between two conditions is resampled as a pair, and what both owe to the test set cancels. Every rate
-is a ratio of sums over samples, so a draw is a row of weights and all draws are one sparse product.
+Samples are drawn with replacement within each group (within each combination of groups, where they overlap), so that group sizes stay.
+All trials see the same draws: a difference between two conditions is resampled as a pair, and what both owe to the test set cancels.
+Every rate is a ratio of sums over samples, so a draw is a row of weights and all draws are one sparse product.
 """
 
 from collections.abc import Sequence

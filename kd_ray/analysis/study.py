@@ -1,8 +1,8 @@
 """A sweep, read once: its trials, conditions, runs, baselines and teachers. Every number that is shown of a sweep comes from here.
 
-A *condition* is everything in a trial's key but seeds. A *run* is one student seed: where a seed learned from several teachers, its run is the
-mean over them, because students of one seed share initialisation and data order and are not independent. A teacher with a seed is a run of
-its own, and so is each pretrained teacher, which has no seed.
+A *condition* is everything in a trial's key but seeds. A *run* is one student seed: where a seed learned from several teachers, its run
+is the mean over them, because students of one seed share initialisation and data order and are not independent. A teacher with a seed is
+a run of its own, and so is each pretrained teacher, which has no seed.
 """
 
 from collections.abc import Mapping, Sequence
@@ -195,8 +195,8 @@ class Study:
     def baseline(self, contrast: str, treatment: Condition) -> Condition | None:
         """The condition that a contrast compares a distilled condition with; None where the sweep has none.
 
-        Against teachers it is the condition that holds every teacher of the treatment; against scratch the one with the same data, model and
-        settings: an axis of the students' training concerns both, so the one that has most of the settings has them all.
+        Against teachers it is the condition that holds every teacher of the treatment; against scratch the one with the same data, model
+        and settings: an axis of the students' training concerns both, so the one that has most of the settings has them all.
         """
         if contrast == TEACHER:
             taught = {teacher for run in treatment.teachers for teacher in run}
@@ -232,8 +232,8 @@ class Study:
     def pairs(self, condition: Condition) -> list[tuple[int, int]]:
         """Rows (teacher, student) that are to be compared.
 
-        A distilled student is compared with its teacher. A scratch student has none: it is compared with those of the distilled students of
-        its seed whose baseline it is, which shows how often students contradict a teacher that they never saw.
+        A distilled student is compared with its teacher. A scratch student has none: it is compared with those of the distilled students
+        of its seed whose baseline it is, which shows how often students contradict a teacher that they never saw.
         """
         if condition.role == "distilled":
             found = [(self.index.get(self.trials[row]["teacher_trial_id"]), row) for row in condition.trials]
@@ -294,9 +294,7 @@ def spread(values_R: FloatArray) -> Spread:
     """Mean and standard deviation of the defined values."""
     defined = values_R[~np.isnan(values_R)]
     n = len(defined)
-    return Spread(
-        mean=float(defined.mean()) if n else np.nan, sd=float(defined.std(ddof=1)) if n > 1 else np.nan, n=n
-    )
+    return Spread(mean=float(defined.mean()) if n else np.nan, sd=float(defined.std(ddof=1)) if n > 1 else np.nan, n=n)
 
 
 COLLAPSED_SHARE = 0.99

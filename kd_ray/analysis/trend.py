@@ -1,8 +1,8 @@
 """Trends with temperature, below and above a temperature at which they may turn.
 
-The temperature `split` belongs to both sides: where a curve turns, the turning point ends the one branch and begins the other. The exchange of
-temperatures within seeds decides: it is right however runs of one seed go together. A difference between groups has a trend only where what exceeds
-its chance level has one too. Collapsed runs stay out.
+The temperature `split` belongs to both sides: where a curve turns, the turning point ends the one branch and begins the other. The
+exchange of temperatures within seeds decides: it is right however runs of one seed go together. A difference between groups has a trend
+only where what exceeds its chance level has one too. Collapsed runs stay out.
 """
 
 import numpy as np

@@ -121,7 +121,8 @@ class Exchanges:
 def exchanges(baseline_RC: FloatArray, treatment_SC: FloatArray, *, level: float) -> Exchanges | None:
     """The exact permutation test; None where a group has fewer than two runs or there are more than `MOST_EXCHANGES` ways.
 
-    `p_count` asks all quantities at once, with whatever correlation they have: could so many rejections come from runs that do not differ?
+    `p_count` asks all quantities at once, with whatever correlation they have: could so many rejections come from runs that do not
+    differ?
     """
     r, s = len(baseline_RC), len(treatment_SC)
     if min(r, s) < 2 or math.comb(r + s, r) > MOST_EXCHANGES:

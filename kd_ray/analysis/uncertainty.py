@@ -1,16 +1,17 @@
 """How sure a difference between two conditions is, with everything that could have come out otherwise: seeds, teachers and test samples.
 
-The variance of a difference has up to four parts: runs of the baseline, runs of the treatment, teachers (where at least three taught the same
-seeds) and test samples. Runs and test samples are crossed, so what both share (a run that is right about one image by accident) is counted in
-both parts and taken off once (the two-way random-effects model; Owen 2007, "The pigeonhole bootstrap").
+The variance of a difference has up to four parts: runs of the baseline, runs of the treatment, teachers (where at least three taught the
+same seeds) and test samples. Runs and test samples are crossed, so what both share (a run that is right about one image by accident) is
+counted in both parts and taken off once (the two-way random-effects model; Owen 2007, "The pigeonhole bootstrap").
 
-The *interval* uses the best estimate of that variance, with Satterthwaite's degrees of freedom. A *claim* is held to more, because its p has to hold
-far out in the tail, where these degrees of freedom are too many: with standard deviations 3 : 1, Welch's test of 5 against 5 runs at 0.0001 rejects
-twice as often as it says, and adding well-known noise of test samples to that of 3 runs makes it hundreds of times. So a claim needs two tests:
+The *interval* uses the best estimate of that variance, with Satterthwaite's degrees of freedom. A *claim* is held to more, because its p
+has to hold far out in the tail, where these degrees of freedom are too many: with standard deviations 3 : 1, Welch's test of 5 against 5
+runs at 0.0001 rejects twice as often as it says, and adding well-known noise of test samples to that of 3 runs makes it hundreds of
+times. So a claim needs two tests:
 
-    of the runs alone, with degrees of freedom halfway between Welch's and the smaller group's, or the smaller group's where the groups differ in
-    size (never too many: Mickey & Brown 1966): would another training show it?
-    of runs and test samples together, with three tenths of the degrees of freedom that the samples add: would other samples show it?
+    of the runs alone, with degrees of freedom halfway between Welch's and the smaller group's, or the smaller group's where the groups
+    differ in size (never too many: Mickey & Brown 1966): would another training show it? of runs and test samples together, with three
+    tenths of the degrees of freedom that the samples add: would other samples show it?
 
 Their larger p exceeds the true one by at most a fifth, down to 0.00001 and for every share of both variances (docs/statistics.md).
 """
@@ -76,9 +77,11 @@ class Certainty:
 
     def _tail(self, distance_M: FloatArray) -> FloatArray:
         with np.errstate(invalid="ignore", divide="ignore"):
-            return np.maximum(
-                special.stdtr(self.df_runs_M, -distance_M / self.se_runs_M),
-                special.stdtr(self.df_M, -distance_M / self.se_M),
+            return np.asarray(
+                np.maximum(
+                    special.stdtr(self.df_runs_M, -distance_M / self.se_runs_M),
+                    special.stdtr(self.df_M, -distance_M / self.se_M),
+                )
             )
 
 

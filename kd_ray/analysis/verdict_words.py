@@ -26,7 +26,9 @@ def make_verdict(
     """Say what the rows hold, and nothing beyond it."""
     return Verdict(
         asked=_asked(study, rows, level),
-        declared=tuple(_claim(row, it) for row, it in zip((r for r in rows if r.analysis == "claim"), declared, strict=True)),
+        declared=tuple(
+            _claim(row, it) for row, it in zip((r for r in rows if r.analysis == "claim"), declared, strict=True)
+        ),
         established=_established(rows),
         hints=_hints(rows, level),
         held_back=_held_back(rows),
@@ -249,7 +251,11 @@ def _not_tested(study: Study, rows: Sequence[Comparison]) -> tuple[str, ...]:
 def _more(study: Study, rows: Sequence[Comparison], steps: Sequence[NextStep]) -> tuple[str, ...]:
     sentences = []
     sizes = []
-    for analysis, metric in (("class_bias", "relative_accuracy"), ("fairness", "accuracy"), ("fairness", "equalized_odds_difference")):
+    for analysis, metric in (
+        ("class_bias", "relative_accuracy"),
+        ("fairness", "accuracy"),
+        ("fairness", "equalized_odds_difference"),
+    ):
         mine = [
             row
             for row in rows
@@ -272,7 +278,9 @@ def _more(study: Study, rows: Sequence[Comparison], steps: Sequence[NextStep]) -
         if step.n_now < MIN_RUNS:
             continue
         if step.n_needed is None:
-            sentences.append(f"Of {plural(step.num_open, 'hint')} of {about}, most are too small to settle with 200 seeds.")
+            sentences.append(
+                f"Of {plural(step.num_open, 'hint')} of {about}, most are too small to settle with 200 seeds."
+            )
         else:
             sentences.append(f"About {step.n_needed} seeds would settle half of the {about} that are hints now.")
     return tuple(sentences[:3])
@@ -290,9 +298,7 @@ def _commands(study: Study, steps: Sequence[NextStep]) -> tuple[str, ...]:
     )
 
 
-def _grouped(
-    rows: Sequence[Comparison], key: Callable[[Comparison], tuple[object, ...]]
-) -> list[list[Comparison]]:
+def _grouped(rows: Sequence[Comparison], key: Callable[[Comparison], tuple[object, ...]]) -> list[list[Comparison]]:
     """Rows of one key together, in the order in which keys appear."""
     groups: dict[tuple[object, ...], list[Comparison]] = {}
     for row in rows:

@@ -166,7 +166,9 @@ TABLES: dict[str, Table] = {
                     pa.float64(),
                     "mean total variation of probabilities per unit distance; it follows confidence",
                 ),
-                _column("individual_fairness_hard", pa.float64(), "the same on predicted labels: confidence plays no part"),
+                _column(
+                    "individual_fairness_hard", pa.float64(), "the same on predicted labels: confidence plays no part"
+                ),
                 _column(
                     "individual_fairness_calibrated",
                     pa.float64(),
@@ -312,14 +314,16 @@ COMPARISONS = Table(
         _column(
             "analysis",
             _TEXT,
-            "claim (declared in the sweep file), condition (its mean alone), class_bias, class_bias_counts, fairness, trend, frontier, matched_accuracy, power",
+            "claim, condition (its mean alone), class_bias, class_bias_counts, fairness, trend, frontier, matched_accuracy, power",
         ),
         _column(
             "contrast",
             _TEXT,
             "baseline_vs_treatment: scratch_vs_distilled, teacher_vs_distilled; trends: temperature_low, temperature_high",
         ),
-        _column("family", _TEXT, "question and contrast over all conditions: the tests over which q and p_holm correct"),
+        _column(
+            "family", _TEXT, "question and contrast over all conditions: the tests over which q and p_holm correct"
+        ),
         _column("role", _TEXT, "role of the treatment: teacher, scratch or distilled"),
         _column("objective", _TEXT, "training loss of the treatment"),
         _column("temperature", pa.float64(), "T of the treatment; null without one, and for trends"),
@@ -360,15 +364,27 @@ COMPARISONS = Table(
         ),
         _column("ci_high", pa.float64(), "its upper end"),
         _rate("level", "significance level, and 1 - coverage of the interval"),
-        _column("scope", _TEXT, "what may be said of the teachers: this teacher, these teachers, or teachers (of this kind)"),
-        _column("ci_total_low", pa.float64(), "lower end of the 1 - level interval over seeds, teachers and test samples"),
+        _column(
+            "scope", _TEXT, "what may be said of the teachers: this teacher, these teachers, or teachers (of this kind)"
+        ),
+        _column(
+            "ci_total_low", pa.float64(), "lower end of the 1 - level interval over seeds, teachers and test samples"
+        ),
         _column("ci_total_high", pa.float64(), "its upper end"),
         _column("standard_error", pa.float64(), "standard error of the effect that a claim is held to"),
         _column("df_claim", pa.float64(), "its degrees of freedom"),
         _rate("p_claim", "p that a claim is held to (docs/statistics.md); null where nothing can be claimed"),
         _rate("p_family", "p of the family (Simes), corrected over the families of the report (Holm)"),
-        _column("status", _TEXT, "established, hint (p_claim < level, not established), held_back, none, not_tested; claims: established or none"),
-        _column("held_back", _TEXT, "why nothing is claimed: small cells, accuracies differ, fewer runs, collapsed; null otherwise"),
+        _column(
+            "status",
+            _TEXT,
+            "established, hint (p_claim < level, not established), held_back, none, not_tested; claims: established or none",
+        ),
+        _column(
+            "held_back",
+            _TEXT,
+            "why nothing is claimed: small cells, accuracies differ, fewer runs, collapsed; null otherwise",
+        ),
         _column("hedges_g", pa.float64(), "standardised effect, corrected for small samples; null where no sd is"),
         _column(
             "sampling_sd", pa.float64(), "standard deviation of the effect (or mean) over resamples of the test samples"
@@ -381,13 +397,27 @@ COMPARISONS = Table(
             pa.float64(),
             "demographic parity difference of the true labels, beside the predictions'",
         ),
-        _column("chance_level", pa.float64(), "differences between groups: their mean when groups are dealt anew within classes (condition, treatment)"),
+        _column(
+            "chance_level",
+            pa.float64(),
+            "differences between groups: their mean when groups are dealt anew within classes (condition, treatment)",
+        ),
         _column("chance_sd", pa.float64(), "standard deviation of one such deal"),
         _column("chance_baseline", pa.float64(), "chance level of the baseline"),
         _column("bias_corrected", pa.float64(), "condition: the mean minus sampling_bias"),
-        _column("shrunken", pa.float64(), "condition: the same from rates drawn to their mean by what noise explains (Herlihy et al. 2024)"),
-        _column("smallest_cell", pa.int64(), "test samples of the smallest group that may decide a difference (equalized odds: within a class)"),
-        _column("test", _TEXT, "welch_t, equivalence, ancova_t, spearman, kendall, jonckheere_terpstra; null without one"),
+        _column(
+            "shrunken",
+            pa.float64(),
+            "condition: the same from rates drawn to their mean by what noise explains (Herlihy et al. 2024)",
+        ),
+        _column(
+            "smallest_cell",
+            pa.int64(),
+            "test samples of the smallest group that may decide a difference (equalized odds: within a class)",
+        ),
+        _column(
+            "test", _TEXT, "welch_t, equivalence, ancova_t, spearman, kendall, jonckheere_terpstra; null without one"
+        ),
         _column("statistic", pa.float64(), "value of the test statistic"),
         _column("df", pa.float64(), "its degrees of freedom"),
         _rate("p", "two-sided p of the test over runs, uncorrected, as published; null where it cannot be tested"),

@@ -1,8 +1,8 @@
 """Studies whose predictions are drawn, so that what is true of them is known; held in memory, as a store would give them.
 
-Every test sample has a difficulty that all runs share; a run is right where its skill on the class, its own luck on the sample and the difficulty
-add up to more than 0. So runs agree on samples as trained networks do, class accuracies vary between runs, and all of it goes the whole way from
-predictions to sentences.
+Every test sample has a difficulty that all runs share; a run is right where its skill on the class, its own luck on the sample and the
+difficulty add up to more than 0. So runs agree on samples as trained networks do, class accuracies vary between runs, and all of it goes
+the whole way from predictions to sentences.
 """
 
 from collections.abc import Mapping, Sequence
@@ -222,5 +222,3 @@ def _row(
         "settings": [],
         "device": "cpu",
     }
-
-

@@ -1,7 +1,8 @@
-"""How often does a whole report say something that is not so? From drawn predictions to sentences, in one table: `python -m tests.calibration.whole`.
+"""How often does a whole report say something that is not so? From drawn predictions to sentences, in one table: `python -m
+tests.calibration.whole`.
 
-`before` is what reports of kd_ray 0.1 called found on the same predictions: Benjamini & Hochberg over the classes of one condition, over the
-metrics and conditions of one contrast, Welch's p, and 0 where nothing varies. `now` is a report with at least one ESTABLISHED.
+`before` is what reports of kd_ray 0.1 called found on the same predictions: Benjamini & Hochberg over the classes of one condition, over
+the metrics and conditions of one contrast, Welch's p, and 0 where nothing varies. `now` is a report with at least one ESTABLISHED.
 """
 
 import argparse
@@ -19,7 +20,6 @@ from kd_ray.analysis.contrast import Options
 from kd_ray.analysis.two_groups import benjamini_hochberg
 from kd_ray.analysis.verdict_words import make_verdict
 from tests.calibration.drawn import Design, draw
-
 
 CURVED = "EOD at equal accuracy, one poor condition"
 """Accuracies differ here, so only statements about EOD at equal accuracy are false."""
@@ -96,7 +96,10 @@ def null_cells() -> Iterator[tuple[str, Design]]:
         yield f"runs of a seed alike, {seeds} seeds", Design(seeds=seeds, seed_sd=0.2)
         yield f"a teacher each, tau2/sigma2 0.35, {seeds} seeds", Design(seeds=seeds, teachers=0, teacher_sd=0.09)
         yield f"small cells, {seeds} seeds", Design(seeds=seeds, per_class=12, intersections=True)
-        yield f"ties (6 samples per class), {seeds} seeds", Design(seeds=seeds, per_class=6, base=2.5, luck=0.1, run_sd=0.05)
+        yield (
+            f"ties (6 samples per class), {seeds} seeds",
+            Design(seeds=seeds, per_class=6, base=2.5, luck=0.1, run_sd=0.05),
+        )
         yield (
             f"{CURVED}, {seeds} seeds",
             Design(seeds=seeds, group_gap=0.5, skill={4.0: -0.6}, temperatures=3),
@@ -123,7 +126,9 @@ def main() -> None:
         found = [said(design, seed, analysis) for seed in range(asked.reports)]
         before, now = (np.mean([getattr(it, which) for it in found]) for which in ("before", "now"))
         error = max(now * (1 - now), 1 / asked.reports) ** 0.5 / asked.reports**0.5
-        print(f"| {name} | {asked.reports} | {100 * before:.1f} % | {100 * now:.1f} % | {100 * error:.1f} |", flush=True)
+        print(
+            f"| {name} | {asked.reports} | {100 * before:.1f} % | {100 * now:.1f} % | {100 * error:.1f} |", flush=True
+        )
         print(f"{name}: {(time.monotonic() - start) / asked.reports:.2f} s per report", file=sys.stderr, flush=True)
 
 
