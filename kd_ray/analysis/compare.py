@@ -138,7 +138,8 @@ def corrected(rows: Sequence[Comparison], *, level: float) -> tuple[list[Compari
             members[f"{row.analysis} {row.contrast}"].append(i)
     p = {name: np.array([_nan(rows[i].p_claim) for i in places]) for name, places in members.items()}
     family_p, inner = established(p, level=level)
-    num_families = sum(not math.isnan(it) for it in family_p.values())
+    possible = {name: sum(_may_be_tested(rows[i]) for i in places) for name, places in members.items()}
+    num_families = sum(count > 0 for count in possible.values())
     found, levels = list(rows), [0.0] * len(rows)
     for name, places in members.items():
         q_M, holm_M = corrected_within(p[name]), holm(p[name])
@@ -152,9 +153,14 @@ def corrected(rows: Sequence[Comparison], *, level: float) -> tuple[list[Compari
                 p_holm=_none(holm_M[m]),
                 status=_status(rows[i], q_M[m], inner[name][m]),
             )
-            if num_tests:
-                levels[i] = level / num_families / num_tests
+            if possible[name]:
+                levels[i] = level / num_families / possible[name]
     return found, levels
+
+
+def _may_be_tested(row: Comparison) -> bool:
+    """Whether enough runs would test it."""
+    return row.held_back is None and row.effect is not None
 
 
 def _status(row: Comparison, q: float, inner: float) -> str:

@@ -44,8 +44,8 @@ def rejection_rate(n_baseline: int, n_treatment: int, level: float) -> float:
     return float(np.mean(2 * special.stdtr(r + s - 2, -critical_K)))
 
 
-DRAWS = 400
-"""Possible futures from which a detectable difference is taken; its quantile is uncertain by about 2 %."""
+DRAWS = 600
+"""Possible futures from which a detectable difference is taken; evenly spread, so that its power is right to about 2 points."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -70,18 +70,18 @@ def detectable(spreads: Spreads, n_baseline: int, n_treatment: int, level: float
     """
     if min(n_baseline, n_treatment, spreads.n_baseline, spreads.n_treatment) < 2:
         return np.full(len(spreads.sd_baseline_M), np.nan)
-    random = np.random.Generator(np.random.PCG64(0))
-    variance_PDM = []
-    for sd_M, n in ((spreads.sd_baseline_M, spreads.n_baseline), (spreads.sd_treatment_M, spreads.n_treatment)):
-        chi_D = special.chdtri(n - 1, random.random(DRAWS)) / (n - 1)
-        variance_PDM.append(sd_M**2 / chi_D[:, None])
+    uniform_D5 = _spread_evenly(DRAWS, 5)
+    known = (
+        (spreads.sd_baseline_M, spreads.n_baseline, n_baseline, uniform_D5[:, 0], uniform_D5[:, 1]),
+        (spreads.sd_treatment_M, spreads.n_treatment, n_treatment, uniform_D5[:, 2], uniform_D5[:, 3]),
+    )
     parts_PDM = []
     noise_DM = np.zeros((DRAWS, len(spreads.sd_baseline_M)))
-    for variance_DM, n in zip(variance_PDM, (n_baseline, n_treatment), strict=True):
-        new_D = special.chdtri(n - 1, random.random(DRAWS)) / (n - 1)
-        parts_PDM.append(variance_DM * new_D[:, None] / n)
+    for sd_M, n_now, n, true_D, shown_D in known:
+        variance_DM = sd_M**2 / (special.chdtri(n_now - 1, true_D) / (n_now - 1))[:, None]
+        parts_PDM.append(variance_DM * (special.chdtri(n - 1, shown_D) / (n - 1))[:, None] / n)
         noise_DM = noise_DM + variance_DM / n
-    noise_DM = np.sqrt(noise_DM) * special.ndtri(random.random(DRAWS))[:, None]
+    noise_DM = np.sqrt(noise_DM) * special.ndtri(uniform_D5[:, 4])[:, None]
     runs_DM = parts_PDM[0] + parts_PDM[1]
     spread_DM = parts_PDM[0] ** 2 / (n_baseline - 1) + parts_PDM[1] ** 2 / (n_treatment - 1)
     smallest = float(min(n_baseline, n_treatment) - 1)
@@ -97,6 +97,16 @@ def detectable(spreads: Spreads, n_baseline: int, n_treatment: int, level: float
     found_M = np.quantile(needed_DM, power, axis=0)
     nothing_M = (spreads.sd_baseline_M == 0) & (spreads.sd_treatment_M == 0)
     return np.where(nothing_M, np.nan, np.maximum(found_M, 0.0))
+
+
+@lru_cache(maxsize=4)
+def _spread_evenly(count: int, dimensions: int) -> FloatArray:
+    """Points that fill the unit cube more evenly than random ones do, (count, dimensions): an additive recurrence (Roberts 2018)."""
+    ratio = 2.0
+    for _ in range(60):
+        ratio = (1 + ratio) ** (1 / (dimensions + 1))
+    steps = ratio ** -np.arange(1.0, dimensions + 1)
+    return np.asarray((0.5 + np.arange(1, count + 1)[:, None] * steps) % 1.0)
 
 
 def seeds_needed(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from kd_ray.analysis.ordered import EXCHANGES, orders_within, trends
+from kd_ray.analysis.ordered import EXCHANGES, exchange_floor, orders_within, rank_exchange, trends
 
 T_N = np.repeat([1.0, 2.0, 4.0, 10.0], 5)
 SEEDS_N = np.tile(np.arange(5), 4)
@@ -57,7 +57,7 @@ def test_reversing_the_values_flips_the_sign() -> None:
         trends(T_N, values_N, ORDERS_WN, level=0.05), trends(T_N, -values_N, ORDERS_WN, level=0.05), strict=True
     ):
         assert up.effect == pytest.approx(-down.effect)
-        assert (up.p, up.p_exchange) == pytest.approx((down.p, down.p_exchange))
+        assert (up.p, up.p_exchange) == pytest.approx((down.p, down.p_exchange), nan_ok=True)
 
 
 def test_exchanges_within_seeds_see_a_trend_that_differences_between_seeds_hide() -> None:
@@ -65,6 +65,26 @@ def test_exchanges_within_seeds_see_a_trend_that_differences_between_seeds_hide(
     spearman = trends(T_N, values_N, ORDERS_WN, level=0.05)[0]
     assert spearman.p > 0.1
     assert spearman.p_exchange == 1 / (EXCHANGES + 1)
+
+
+def test_the_floor_is_what_so_few_exchanges_allow() -> None:
+    """Two seeds at three temperatures: 3! · 3! orders, of which the rising and the falling one are the most extreme."""
+    temperatures_N, seeds_N = np.repeat([1.0, 2.0, 4.0], 2), np.tile([0, 1], 3)
+    assert exchange_floor(temperatures_N, seeds_N) == pytest.approx(2 / 36)
+    orders_WN = orders_within(seeds_N)
+    rho, p = rank_exchange(temperatures_N, temperatures_N, orders_WN)
+    assert rho == pytest.approx(1)
+    assert p == pytest.approx(2 / 36, abs=0.01)
+    assert exchange_floor(T_N, SEEDS_N) == 1 / (EXCHANGES + 1)
+
+
+def test_one_sided_exchanges_count_one_direction() -> None:
+    values_N = values(0, ties=False)
+    rho, p = rank_exchange(T_N, values_N, ORDERS_WN)
+    up, down = (rank_exchange(T_N, values_N, ORDERS_WN, sign=sign)[1] for sign in (1.0, -1.0))
+    assert rho > 0
+    assert up < p < down
+    assert rank_exchange(T_N, np.ones(20), ORDERS_WN) == (0.0, 1.0)
 
 
 def test_exchanges_stay_within_seeds_and_begin_with_what_was_observed() -> None:
