@@ -8,7 +8,7 @@ The verbs of the command line, for notebooks:
     results = kd_ray.open_store("./kd_ray_store")
     print(kd_ray.plan(sweep, results).counts())
     kd_ray.launch(sweep, results)
-    kd_ray.compare("trifeature-quick", results).rows
+    kd_ray.compare("trifeature-quick", results).verdict.established
     kd_ray.report("trifeature-quick", results).page
     results.table("fairness_metrics").to_pandas()
 """

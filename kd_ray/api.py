@@ -71,7 +71,11 @@ def compare(
     level: float = 0.05,
     split: float = 10.0,
 ) -> "SweepComparison":
-    """Which differences between the conditions of a sweep are real; replaces the sweep's rows of the table `comparisons`.
+    """Which differences between the conditions of a sweep hold; replaces the sweep's rows of the table `comparisons`.
+
+    `verdict` is the answer in words: what is established after correction over the whole report, what is only a hint, what is held
+    back or not tested and why, and the next commands. `rows` has every number; `row.status` says what became of it. Where nothing
+    differs, a report has an established row with probability at most `level`.
 
     Raises:
         InvalidInputError: there is no such sweep, it has no conditions to compare, or an option is out of range.

@@ -1,11 +1,14 @@
 """The command line as a person meets it: help, exit codes, messages, formats."""
 
+import fcntl
 import json
 import os
 import pty
 import re
 import shutil
+import struct
 import subprocess
+import termios
 import time
 from pathlib import Path
 
@@ -20,6 +23,7 @@ from kd_ray.results.manifest import read_manifest
 from kd_ray.results.schema import TABLES
 from kd_ray.results.store import open_store
 from tests import processes
+from tests.golden.make import golden_results
 from tests.processes import run_cli
 from tests.sweeps import assert_same_tables, tiny_sweep, write_tiny_sweep
 
@@ -270,6 +274,53 @@ def test_gc_on_a_terminal_asks(answer: str, left: int, finished: Path, tmp_path:
         os.close(master)
         os.close(terminal)
     assert errors_in(root) == left
+
+
+@pytest.mark.parametrize("columns", [60, 80, 120])
+def test_compare_fits_the_terminal_and_begins_with_the_answer(tmp_path: Path, columns: int) -> None:
+    golden_results(tmp_path)
+    lines = in_terminal(columns, "compare", "demo", "--full", "--store", str(tmp_path)).splitlines()
+    # The folder of the store is one word of the commands, and a word is not cut.
+    assert max(len(line) for line in lines if str(tmp_path) not in line) <= columns
+    assert lines[0].startswith("ASKED        4 distilled conditions")
+    assert "ESTABLISHED  Nothing." in lines
+    assert any(line.startswith("NEXT         kd-ray resume demo") for line in lines)
+
+
+def in_terminal(columns: int, *arguments: str) -> str:
+    """What a command prints in a terminal of so many columns."""
+    master, terminal = pty.openpty()
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
+    environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
+    process = subprocess.Popen(
+        processes.command(*arguments), stdin=terminal, stdout=terminal, stderr=terminal, env=environment
+    )
+    os.close(terminal)
+    shown = b""
+    try:
+        while part := os.read(master, 65_536):
+            shown += part
+    except OSError:
+        # Linux ends a terminal that way once its last writer is gone.
+        pass
+    finally:
+        os.close(master)
+    assert process.wait(timeout=60) == 0, shown.decode()
+    return shown.decode()
+
+
+def test_compare_as_json_has_the_verdict(tmp_path: Path) -> None:
+    golden_results(tmp_path)
+    found = json.loads(run_cli("compare", "demo", "--json", "--store", str(tmp_path), cwd=tmp_path).stdout)
+    assert found["verdict"]["ESTABLISHED"] == ["Nothing."]
+    assert next(iter(found["verdict"])) == "ASKED"
+    assert found["verdict"]["NEXT"][0].startswith("kd-ray resume demo --set ")
+
+
+def test_help_of_compare_says_what_its_headings_mean(tmp_path: Path) -> None:
+    shown = run_cli("compare", "--help", cwd=tmp_path).stdout
+    for heading in ("DECLARED", "ESTABLISHED", "HINTS", "HELD BACK", "NOT TESTED", "MORE SEEDS"):
+        assert re.search(rf"^  {heading} +\w", shown, flags=re.MULTILINE), heading
 
 
 def test_verify_says_that_all_is_well(finished: Path, tmp_path: Path) -> None:

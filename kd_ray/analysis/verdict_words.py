@@ -297,9 +297,8 @@ def _not_tested(study: Study, rows: Sequence[Comparison]) -> tuple[str, ...]:
         if few:
             n = min(min(row.n_baseline or 0, row.n_treatment or 0) for row in few)
             what = "teacher" if contrast == TEACHER and (few[0].n_baseline or 0) == n else "seed"
-            does = "does" if n == 1 else "do"
             sentences.append(
-                f"Against {against}: {plural(n, what)} {does} not show how far {what}s are apart; a claim needs {MIN_RUNS}."
+                f"Against {against}: {plural(n, what)} cannot show how far {what}s are apart; a claim needs {MIN_RUNS}."
             )
     trends = [row for row in rows if row.analysis == "trend" and row.test == "spearman"]
     few_runs = list(dict.fromkeys(row.condition for row in trends if row.p_claim is None and row.held_back is None))

@@ -70,7 +70,7 @@ METRICS: dict[str, Metric] = {
         Metric(
             name="individual_fairness",
             short="individual fairness",
-            meaning="mean total variation of probabilities per unit distance; 0 is fair",
+            meaning="mean total variation of probabilities per unit distance; follows the model's confidence",
             of="trial",
             unit="ratio",
             digits=4,

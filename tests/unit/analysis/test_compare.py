@@ -316,14 +316,14 @@ def test_other_test_samples_are_no_baseline(store: Store) -> None:
 def test_missing_scratch_students_are_told(store: Store) -> None:
     found = compare(simulate(store, "baselines=[]"), "demo")
     assert found.of("class_bias_counts", "scratch_vs_distilled") == []
-    assert "Against scratch: no such trial is complete for T=1 and T=4." in found.verdict.not_tested
+    assert "Against scratch: no such trial is complete for T=1 and T=4." in found.verdict.not_tested[0]
 
 
 def test_trials_that_are_missing_are_told(store: Store) -> None:
     results = simulate(store)
     store.delete(record_key(plan_trials(make_sweep())[-1].trial_id))
     fold(store, "demo")
-    assert "1 of 8 trials are missing; numbers will change." in compare(results, "demo").verdict.asked
+    assert "1 of 8 trials is missing; numbers will change." in compare(results, "demo").verdict.asked[0]
 
 
 def test_what_cannot_be_compared_is_refused_and_nothing_is_written(store: Store) -> None:
