@@ -1,7 +1,7 @@
 """Every metric that is stored, compared or shown: its short name, its meaning, its unit and its range, in one dict.
 
-The columns of the tables, the comparisons, the report and the terminal take names and meanings from here. The values are computed in the other
-modules of this package. `docs/contributing.md` says how a metric is added.
+The columns of the tables, the comparisons, the report and the terminal take names and meanings from here. The values are computed in the
+other modules of this package. `docs/contributing.md` says how a metric is added.
 """
 
 from dataclasses import dataclass

@@ -4,20 +4,19 @@ What is in them is the business of `distill/checkpoint.py`.
 """
 
 import logging
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
+from kd_ray.results.inventory import TrialObjects, take_inventory
 from kd_ray.results.ledger import Lease
 from kd_ray.results.record import sha256
-from kd_ray.results.store import Store, checkpoint_folder, checkpoint_key
+from kd_ray.results.store import Store, checkpoint_folder, checkpoint_key, quarantine
 
 T = TypeVar("T")
 
 logger = logging.getLogger("kd_ray")
 
-_NAME = re.compile(r"(?P<generation>\d{6})-(?P<step>\d{9})-(?P<digest>[0-9a-f]{16})\.safetensors$")
 KEEP = 2
 """Newest checkpoints of a trial that stay when a new one is written."""
 
@@ -45,12 +44,12 @@ class Checkpoints:
         self._found = list_checkpoints(store, lease.trial_id) if lease.generation > 1 else []
 
     def load(self, decode: Callable[[bytes], T]) -> T | None:
-        """The most advanced whole checkpoint; a damaged one is set aside, and the one before it is used."""
+        """The most advanced whole checkpoint; a damaged one goes into quarantine, and the one before it is used."""
         while self._found:
             found = self._found[-1]
             data = self._store.get(found.key)
             if data is not None and sha256(data)[:16] != found.digest:
-                kept = self._store.set_aside(found.key, data)
+                kept = quarantine(self._store, found.key, data)
                 logger.warning("checkpoint %s is damaged; kept as %s, going on from the one before", found.key, kept)
             elif data is not None:
                 try:
@@ -82,9 +81,15 @@ class Checkpoints:
 
 def list_checkpoints(store: Store, trial_id: str) -> list[StoredCheckpoint]:
     """Checkpoints of a trial, the most advanced last."""
-    matches = [(item.key, _NAME.search(item.key)) for item in store.entries(checkpoint_folder(trial_id))]
+    found = take_inventory(store, checkpoint_folder(trial_id)).trials.get(trial_id, TrialObjects())
+    return stored_checkpoints(found)
+
+
+def stored_checkpoints(found: TrialObjects) -> list[StoredCheckpoint]:
+    """The checkpoints among the objects of a trial, the most advanced last."""
     return sorted(
-        StoredCheckpoint(step=int(match["step"]), generation=int(match["generation"]), digest=match["digest"], key=key)
-        for key, match in matches
-        if match
+        StoredCheckpoint(
+            step=entry.place.step, generation=entry.place.number, digest=entry.place.digest, key=entry.item.key
+        )
+        for entry in found.checkpoints
     )

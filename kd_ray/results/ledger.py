@@ -10,25 +10,15 @@ import json
 import os
 import platform
 import uuid
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from kd_ray.results.store import (
-    TRIALS,
-    Store,
-    StoredObject,
-    checkpoint_folder,
-    error_key,
-    lease_folder,
-    lease_key,
-    record_key,
-    trial_of,
-    weights_of,
-)
+from kd_ray.results.inventory import TrialObjects, take_inventory, trial_objects
+from kd_ray.results.store import TRIALS, Kind, Store, StoredObject, error_key, lease_folder, lease_key
 from kd_ray.sweep.spec import TrialState
 
 LEASE_TTL_S = 30.0
@@ -91,35 +81,33 @@ def scan(store: Store, trial_ids: Collection[str]) -> dict[str, TrialStatus]:
 
     First match wins: record → complete; live lease → running; error → failed; checkpoint → interrupted; else pending.
     """
-    names: dict[str, list[StoredObject]] = {trial_id: [] for trial_id in trial_ids}
-    for item in store.entries(TRIALS):
-        trial_id, name = trial_of(item.key)
-        # Weights tell nothing about a state, and of a large sweep they are half of what there is.
-        if (found := names.get(trial_id)) is not None and weights_of(name) is None:
-            found.append(item)
+    asked = dict.fromkeys(trial_ids)
+    # Weights do not decide a state, and in a large store they are half of all objects.
+    found = take_inventory(
+        store, TRIALS, keep=lambda place: place.trial_id in asked and place.kind is not Kind.WEIGHTS
+    ).trials
     # Leases and errors are read one by one, but only those of trials that were begun and are not complete.
     with ThreadPoolExecutor(max_workers=_READERS) as pool:
-        return dict(zip(names, pool.map(lambda item: _status(store, *item), names.items()), strict=True))
+        statuses = pool.map(lambda trial_id: _status(store, trial_id, found.get(trial_id)), asked)
+        return dict(zip(asked, statuses, strict=True))
 
 
 def scan_few(store: Store, trial_ids: Collection[str]) -> dict[str, TrialStatus]:
     """The same for a few trials, such as those of a pack, without listing the others."""
-    items = {trial_id: list(store.entries(f"{TRIALS}/{trial_id}")) for trial_id in trial_ids}
-    return {trial_id: _status(store, trial_id, found) for trial_id, found in items.items()}
+    return {trial_id: _status(store, trial_id, trial_objects(store, trial_id)) for trial_id in trial_ids}
 
 
-def _status(store: Store, trial_id: str, items: list[StoredObject]) -> TrialStatus:
-    if not items:
+def _status(store: Store, trial_id: str, found: TrialObjects | None) -> TrialStatus:
+    if found is None:
         return _PENDING
-    keys = {item.key: item for item in items}
-    if record := keys.get(record_key(trial_id)):
-        return TrialStatus(state=TrialState.COMPLETE, record_tag=record.e_tag)
-    lease = _newest_lease(store, trial_id, items)
+    if found.record:
+        return TrialStatus(state=TrialState.COMPLETE, record_tag=found.record.e_tag)
+    lease = _newest_lease(store, trial_id, found.leases)
     if lease is not None and is_live(lease):
         return TrialStatus(state=TrialState.RUNNING, lease=lease)
-    if error_key(trial_id) in keys:
+    if found.error:
         return TrialStatus(state=TrialState.FAILED, error=read_error(store, trial_id))
-    if any(key.startswith(checkpoint_folder(trial_id) + "/") for key in keys):
+    if found.checkpoints:
         return TrialStatus(state=TrialState.INTERRUPTED)
     return _PENDING
 
@@ -127,16 +115,13 @@ def _status(store: Store, trial_id: str, items: list[StoredObject]) -> TrialStat
 # --- leases ---------------------------------------------------------------------------------------------------------------------------
 
 
-def _newest_lease(store: Store, trial_id: str, items: Iterable[StoredObject]) -> Lease | None:
+def _newest_lease(store: Store, trial_id: str, leases: Mapping[int, StoredObject]) -> Lease | None:
     """The lease with the highest generation. One whose content cannot be read counts from the store's time stamp."""
-    leases = [
-        item for item in items if item.key.startswith(lease_folder(trial_id) + "/") and Path(item.key).stem.isdigit()
-    ]
     if not leases:
         return None
-    newest = max(leases, key=lambda item: item.key)
+    generation = max(leases)
+    newest = leases[generation]
     data = store.get(newest.key)
-    generation = int(Path(newest.key).stem)
     try:
         return replace(Lease.from_json(data or b""), trial_id=trial_id, generation=generation)
     except (ValueError, KeyError, TypeError):
@@ -181,7 +166,8 @@ def acquire(store: Store, trial_id: str, *, launch_id: str, after: int = 0) -> L
     )
     if after == 0 and store.put_new(lease_key(trial_id, 1), lease.to_json()):
         return lease
-    newest = _newest_lease(store, trial_id, store.entries(lease_folder(trial_id)))
+    found = take_inventory(store, lease_folder(trial_id)).trials.get(trial_id, TrialObjects())
+    newest = _newest_lease(store, trial_id, found.leases)
     if newest is not None and is_live(newest) and newest.launch_id != launch_id:
         return None
     last = newest.generation if newest else 0

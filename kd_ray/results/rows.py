@@ -32,8 +32,8 @@ Columns = Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
-class FoldSettings:
-    """What a sweep adds to its trials' records when they become rows."""
+class RowSettings:
+    """What the rows of a trial need besides its record: the sweep, and the groups that it compares."""
 
     sweep: str
     sensitive_features: tuple[str, ...] = ()
@@ -48,15 +48,13 @@ class _Chunk:
     columns: Columns
 
 
-def trial_rows(
-    record: Record, samples: Samples, settings: FoldSettings, axes: Mapping[str, str]
-) -> dict[str, pa.Table]:
+def trial_rows(record: Record, samples: Samples, settings: RowSettings, axes: Mapping[str, str]) -> dict[str, pa.Table]:
     """The rows of one trial, by table; `axes` are the values of grid axes that have no column of their own."""
     return part_rows([(record, samples, axes)], settings)
 
 
 def part_rows(
-    trials: Iterable[tuple[Record, Samples, Mapping[str, str]]], settings: FoldSettings
+    trials: Iterable[tuple[Record, Samples, Mapping[str, str]]], settings: RowSettings
 ) -> dict[str, pa.Table]:
     """The rows of several trials, one after another, by table."""
     chunks: dict[str, list[_Chunk]] = {name: [] for name in TABLES if name != "samples"}
@@ -167,7 +165,7 @@ def _class_rows(keys: dict[str, Any], record: Record, samples: Samples) -> _Chun
 
 
 def _group_rows(
-    keys: dict[str, Any], record: Record, samples: Samples, settings: FoldSettings
+    keys: dict[str, Any], record: Record, samples: Samples, settings: RowSettings
 ) -> Iterable[tuple[_Chunk, _Chunk]]:
     """Rows of `group_metrics` and `fairness_metrics` for every feature and intersection."""
     for feature, groups in _features(samples, settings):
@@ -197,7 +195,7 @@ def _group_rows(
         yield _Chunk(num_rows=g * c, columns=keys | of_groups), _Chunk(num_rows=c + 1, columns=keys | of_classes)
 
 
-def _features(samples: Samples, settings: FoldSettings) -> Iterable[tuple[str, Groups]]:
+def _features(samples: Samples, settings: RowSettings) -> Iterable[tuple[str, Groups]]:
     for feature in settings.sensitive_features:
         yield feature, samples.sensitive_features[feature]
     for features in settings.intersections:

@@ -412,23 +412,6 @@ COMPARISONS = Table(
 QUERIED: dict[str, Table] = {**TABLES, COMPARISONS.name: COMPARISONS}
 """All that people query: the folded tables, and what is made from them."""
 
-VIEWS: dict[str, str] = {
-    "teacher_disagreement": "every student beside its teacher: share of test samples on which they differ (CMP), all and per true class",
-    "teacher_errors": "every student beside its teacher, all, per true class and per group: where the teacher errs, how often the student "
-    "says the same; scratch students show how often that is chance",
-    "calibration": "every trial, all, per true class and per group: accuracy, mean confidence and expected calibration error (15 bins), "
-    "and the last two after temperature scaling",
-    "gradient_rescaling": "distilled students of sweeps that ask for it, all, per true class and per group: how many times as hard as the "
-    "cross-entropy the loss pulls at the true logit, summed over samples and at their median (Tang et al. 2020)",
-    "class_shares": "every trial, head (33 % of the classes, by training samples), medium and tail: accuracy over their test samples, and "
-    "mean over their classes",
-    "worst_classes(k)": "table function: mean accuracy of the k worst classes (below 1: a share of them), chosen on one half of the test "
-    "samples and scored on the other, both ways; where it was chosen it is too low",
-    "disagreement(a, b)": "table function: the same for any two trials, given by trial_id",
-    "disagreement_matrix(a, b)": "table function: counts of (class predicted by a, class predicted by b) where they differ",
-}
-"""What `query` offers besides the tables."""
-
 # Timing of an epoch is the one measured column outside `trials`.
 TIMING_NAMES = PROVENANCE_NAMES | {"elapsed_s"}
 """Columns that may differ between two runs of the same sweep on one device type, over all tables."""
