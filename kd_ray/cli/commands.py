@@ -241,7 +241,9 @@ def gc_command(store_url: str, yes: bool, older_than: float, damaged: bool, orph
 @cli.command("verify", cls=Command, example="kd-ray verify trifeature-quick --repair")
 @click.argument("sweep_name", metavar="[SWEEP_NAME]", required=False)
 @store_option
-@click.option("--repair", is_flag=True, help="Move damaged objects into quarantine, and rebuild the tables that follow from them.")
+@click.option(
+    "--repair", is_flag=True, help="Move damaged objects into quarantine, and rebuild the tables that follow from them."
+)
 @click.option("--rebuild-tables", is_flag=True, help="Delete the tables and aggregate them again from the records.")
 @JSON_OPTION
 def verify_command(sweep_name: str | None, store_url: str, repair: bool, rebuild_tables: bool, as_json: bool) -> None:
