@@ -1,7 +1,7 @@
 """Merges another store into this one: records with all they need, and the sweeps that asked for them.
 
 Each committed trial is read whole and checked first. Then come its pretrained weights, its samples, its weights, and last its record,
-which is created only if absent and under the trial's lease: a merge that was cut short goes on when it is run again, no record is ever
+which is created only if absent and under the trial's lease: a merge that was interrupted continues when it is run again, no record is ever
 overwritten, and a launch that trains the same trial here keeps it. Everything goes through `Store`, so the two may be of different kinds.
 
 A sweep that is not here is taken over. One that is here already is continued: the trials of both, those of this store at their positions.
@@ -52,11 +52,11 @@ class AdoptReport:
     problems: tuple[str, ...]
     """What else could not be taken over."""
     warnings: tuple[str, ...]
-    """What a person should know before the next launch."""
+    """What to know before the next launch."""
 
     @property
     def is_incomplete(self) -> bool:
-        """Whether anything was left where it is, or is not the same in both stores."""
+        """Whether anything was left out, or is not the same in both stores."""
         return bool(self.skipped or self.different or self.problems)
 
     def to_dict(self) -> dict[str, Any]:
@@ -86,7 +86,7 @@ def adopt(
 
 
 class _Merge:
-    """One merge and what has come of it."""
+    """One merge, and its result so far."""
 
     def __init__(self, source: Store, target: Store, *, dry_run: bool, on_progress: Progress) -> None:
         self._source = source
@@ -177,7 +177,7 @@ class _Merge:
         return "adopted"
 
     def _commit(self, record: Record, weights: bytes) -> bool:
-        """Weights, then the record; False when a launch is at work on the trial."""
+        """Weights, then the record; False when a launch is training the trial."""
         trial_id = record.trial_id
         lease = ledger.acquire(self._target, trial_id, launch_id=self._launch_id)
         taken = max(trial_objects(self._target, trial_id).weights, default=0)
@@ -255,7 +255,7 @@ class _Merge:
                 self._target.put(sweep_key(manifest.sweep), manifest.sweep_yaml.encode())
                 break
         if not self._dry_run and not is_changed:
-            # A merge that was cut short may have left the manifest alone.
+            # An interrupted merge may have written the manifest without the sweep file.
             self._target.put_new(sweep_key(manifest.sweep), manifest.sweep_yaml.encode())
         if warning:
             self._warnings.append(warning)
@@ -313,7 +313,7 @@ def _united(found: FoundManifest, theirs: Manifest) -> tuple[Manifest, str]:
 
 
 def _continued(mine: ManifestTrial, theirs: ManifestTrial | None) -> ManifestTrial:
-    """A trial that one of the two asks for is asked for."""
+    """The line of a trial; it is active if either sweep asks for it."""
     return replace(mine, active=mine.active or (theirs is not None and theirs.active))
 
 

@@ -3,19 +3,19 @@
 A launch may run at the same time, on any machine. Why it loses nothing:
 
 - Nothing younger than `MARGIN_S` is touched, and nothing of a trial that has such an object among its leases: a holder renews its lease
-  several times within that span, so the trial may be in training. Before anything is deleted its state is looked at again.
+  several times within that span, so the trial may be in training. Its state is checked again before anything is deleted.
 - Complete trials (leases, checkpoints, error, weights of other generations) are cleared under their own lease, and only while the record is
   the very object that was read. So no repair can move the record into quarantine meanwhile, and no launch trains a trial that has a
   record. A worker that stopped between its weights and its record finds another record and ends. The lease of the collector is deleted
   last.
-- Leases of a trial without a record are never touched: their number is the fencing token. Were the numbers to start again, a frozen worker
-  could pass for the holder, and two workers could train one trial.
-- Of an unfinished trial's checkpoints, those go that two newer whole ones make superfluous. Both were read and checked, and only a holder,
-  who writes a newer one first, deletes those.
-- A manifest goes when two newer ones can be read: readers want the newest, and the numbers continue from the newest.
+- Leases of a trial without a record are never touched: their number is the fencing token. If the numbers started again, a worker that did
+  not respond for a while could be taken for the holder, and two workers could train one trial.
+- Of the checkpoints of an unfinished trial, those are deleted that two newer whole ones replace. Both were read and checked, and only a
+  holder, who writes a newer one first, deletes those two.
+- A manifest is deleted when two newer ones can be read: readers want the newest, and the numbers continue from the newest.
 - Table parts are rebuilt from the records by any aggregation. An aggregation writes its index last, so a part that the index does not name
   may be its work: only parts older than `LONG_MARGIN_S` are deleted. Without an index no part is deleted.
-- Logits of teachers are a cache: a worker computes those that are missing. They are deleted when every student of a sweep is complete.
+- Logits of teachers are a cache: a worker computes those that are missing. They are deleted when every student of the teacher is complete.
 - Objects in quarantine are deleted on request only. Those of a trial that is not complete stay: a running launch looks there for a record
   that its worker reported and that is gone.
 - Trials of no sweep are deleted on request only, and only while every manifest of the store can be read, which is checked again before each
@@ -65,7 +65,7 @@ def delete_garbage(
             if on_progress is not None:
                 on_progress(done, len(units))
     left = len(report.garbage) - len(deleted)
-    notes = (f"{left} objects were left alone: something has changed since they were found",) if left else ()
+    notes = (f"{left} objects were left alone: they have changed since they were found",) if left else ()
     return GarbageReport(store=store.url, garbage=tuple(deleted), notes=notes)
 
 
@@ -120,7 +120,7 @@ def _delete_of_complete(store: Store, trial_id: str, unit: list[Garbage]) -> lis
         return []
     _delete_all(store, (found for found in unit if found.kind is not Kind.LEASES))
     _delete_all(store, (found for found in unit if found.kind is Kind.LEASES))
-    # Ours is the last: until then nobody else gets one.
+    # Ours is deleted last: until then no other process can take the lease.
     store.delete(lease_key(trial_id, lease.generation))
     return unit
 

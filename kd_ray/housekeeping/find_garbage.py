@@ -42,7 +42,7 @@ def find_garbage(
 
 
 class _Search:
-    """One look at the whole store."""
+    """One search of the whole store."""
 
     def __init__(self, store: Store, age_s: float, margin_s: float, *, with_damaged: bool, with_orphans: bool) -> None:
         self._store = store
@@ -136,7 +136,7 @@ class _Search:
             return
         for trial_id in self._found.trials.keys() - listed:
             items = list(self._found.trials[trial_id].items())
-            # All of it or nothing.
+            # A trial is deleted whole or not at all.
             if all(self._is_old(item) for item in items):
                 for item in items:
                     yield Garbage(kind=Kind.ORPHANS, item=item, owner=trial_id)

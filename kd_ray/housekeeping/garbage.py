@@ -23,9 +23,9 @@ from kd_ray.results.schema import TABLES
 from kd_ray.results.store import SWEEPS, Store, StoredObject, manifest_key
 
 MARGIN_S = ledger.LEASE_TTL_S + ledger.CLOCK_SKEW_S
-"""Least age of what is deleted: a living holder has renewed its lease since then, even if the store's clock differs from ours."""
+"""Least age of what is deleted: a running holder has renewed its lease since then, even if the store's clock differs from ours."""
 LONG_MARGIN_S = 3600.0
-"""Least age of what a slow writer may still be about: table parts, staging files."""
+"""Least age of objects that a slow writer may still be writing: table parts, staging files."""
 KEPT_MANIFESTS = 2
 """Newest readable manifests of a sweep that stay."""
 
@@ -90,11 +90,11 @@ class GarbageReport:
     store: str
     garbage: tuple[Garbage, ...]
     notes: tuple[str, ...] = ()
-    """What was passed over, and why."""
+    """What was not searched, and why."""
 
     @property
     def size_bytes(self) -> int:
-        """Of all objects together."""
+        """Size of all objects together."""
         return sum(found.item.size_bytes for found in self.garbage)
 
     def groups(self) -> list[KindTotal]:

@@ -10,7 +10,7 @@ Progress = Callable[[str, int, int], None]
 
 
 class Remedy(StrEnum):
-    """What `repair` does about a problem."""
+    """How `repair` mends a problem."""
 
     TRAIN = "train again"
     """Move the record into quarantine."""
@@ -21,7 +21,7 @@ class Remedy(StrEnum):
     RESTORE = "restore"
     """Write the sweep file again, from the manifest."""
     NONE = "none"
-    """It needs a person."""
+    """A person has to decide."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +37,7 @@ class Problem:
 
 @dataclass(frozen=True, kw_only=True)
 class VerifyReport:
-    """What was looked at, and what was found."""
+    """What was checked, and what was found."""
 
     store: str
     asked: tuple[str, ...]

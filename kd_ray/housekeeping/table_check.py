@@ -66,7 +66,7 @@ class _ComparingStore(Store):
         self._verdicts: dict[str, str] = {}
 
     def get(self, key: str) -> bytes | None:
-        """Everything but the tables is as it is in the store."""
+        """The stored object; of the tables' index, what this aggregation has written."""
         return self._kept.get(key) if key == self._index else self._real.get(key)
 
     def entries(self, prefix: str) -> Iterator[StoredObject]:

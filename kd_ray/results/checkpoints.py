@@ -1,6 +1,6 @@
-"""Where a trial's checkpoints lie, which of them are whole, and which go when a new one is written.
+"""The checkpoints of a trial in the store: which are whole, and which are deleted when a new one is written.
 
-What is in them is the business of `distill/checkpoint.py`.
+Their content is defined in `distill/checkpoint.py`.
 """
 
 import logging
@@ -34,11 +34,11 @@ class StoredCheckpoint:
 class Checkpoints:
     """The checkpoints of one trial, as the holder of its lease sees them.
 
-    Written whole, named by generation, step and content, so that a worker that outlived its lease cannot spoil those of its successor.
+    Each is one object named by generation, step and content, so a worker whose lease is over cannot damage those of the next holder.
     """
 
     def __init__(self, store: Store, lease: Lease) -> None:
-        """The first holder of a trial finds none, so only a later one looks."""
+        """The first holder of a trial has no earlier checkpoints, so only a later holder lists them."""
         self._store = store
         self._lease = lease
         self._found = list_checkpoints(store, lease.trial_id) if lease.generation > 1 else []
@@ -50,13 +50,15 @@ class Checkpoints:
             data = self._store.get(found.key)
             if data is not None and sha256(data)[:16] != found.digest:
                 kept = quarantine(self._store, found.key, data)
-                logger.warning("checkpoint %s is damaged; kept as %s, going on from the one before", found.key, kept)
+                logger.warning(
+                    "checkpoint %s is damaged; kept as %s; training continues from the one before", found.key, kept
+                )
             elif data is not None:
                 try:
                     return decode(data)
                 except (ValueError, KeyError, TypeError) as error:
-                    logger.warning("checkpoint %s is passed over: %s", found.key, error)
-            # Nobody can go on from it, so it is none of the two that `save` keeps.
+                    logger.warning("checkpoint %s is not used: %s", found.key, error)
+            # It cannot be continued from, so it does not count among those that `save` keeps.
             self._found.pop()
         return None
 
@@ -73,7 +75,7 @@ class Checkpoints:
             self._found.remove(old)
 
     def delete_all(self) -> None:
-        """The trial is committed."""
+        """Delete them all, because the trial is committed."""
         for found in self._found:
             self._store.delete(found.key)
         self._found = []

@@ -1,9 +1,9 @@
-"""What is done, what runs, what failed: derived from what lies in the store, never stored itself.
+"""The state of each trial, derived from the objects in the store and never stored itself; and the leases.
 
-Also the leases. A lease is a numbered object created only if absent; its number (the generation) is the fencing token that checkpoints and
+A lease is a numbered object created only if absent; its number (the generation) is the fencing token that checkpoints and
 weights carry in their names. A holder renews its own lease by overwriting it and gives it back by marking it released; nobody else ever
 writes to it. A lease is over when it is released, when its process is known to be gone, or when it has not been renewed for `ttl_s` plus
-`CLOCK_SKEW_S`. With the record the leases of a trial have done their work and are deleted.
+`CLOCK_SKEW_S`. Once the record is committed, the leases of its trial are deleted.
 """
 
 import json
@@ -138,7 +138,7 @@ def _newest_lease(store: Store, trial_id: str, leases: Mapping[int, StoredObject
 
 
 def is_live(lease: Lease) -> bool:
-    """Whether the holder may still be at work."""
+    """Whether the holder may still be training."""
     if lease.released:
         return False
     age = datetime.now(UTC) - lease.renewed_at
@@ -148,11 +148,12 @@ def is_live(lease: Lease) -> bool:
 
 
 def acquire(store: Store, trial_id: str, *, launch_id: str, after: int = 0) -> Lease | None:
-    """Take the lease of a trial; None when another holder may be at work, or was quicker.
+    """Take the lease of a trial; None when another holder may be training, or took it first.
 
-    A launch may always replace its own leases: it has given such a holder up. Should that one still be alive, frozen with its node, the
-    generation in the names of what it writes keeps it apart. The new lease gets a generation above `after`. Only a trial that was held
-    before costs a listing: leases of an incomplete trial are never deleted, so the first can be created only by its first holder.
+    A launch may always replace its own leases, because it no longer waits for their holders. If such a holder is still alive, on a node
+    that did not respond, the generation in the names of its objects keeps them apart. The new lease gets a generation above `after`. Only
+    a trial that was held before costs a listing: leases of an incomplete trial are never deleted, so the first can be created only by its
+    first holder.
     """
     lease = Lease(
         trial_id=trial_id,
@@ -227,7 +228,7 @@ def process_started(pid: int) -> str:
     except OSError:
         return ""
     fields = stat.rsplit(")", 1)[1].split()
-    # A zombie has ended; only its parent has not asked for it yet.
+    # A zombie has ended; only its parent has not waited for it yet.
     return "" if fields[0] == "Z" else fields[19]
 
 
@@ -235,14 +236,14 @@ def process_started(pid: int) -> str:
 
 
 def write_error(store: Store, trial_id: str, *, cause: str, traceback: str, host: str, launch_id: str) -> None:
-    """Say why a trial failed; `status` shows it, and only a launch with `retry_failed` runs the trial again."""
+    """Store the cause of a failure; `status` shows it, and only a launch with `retry_failed` runs the trial again."""
     failed_at = datetime.now(UTC).isoformat(timespec="seconds")
     content = {"cause": cause, "traceback": traceback, "host": host, "launch_id": launch_id, "failed_at": failed_at}
     store.put(error_key(trial_id), json.dumps(content).encode())
 
 
 def read_error(store: Store, trial_id: str) -> dict[str, Any]:
-    """Why a trial failed."""
+    """The cause of a trial's failure."""
     data = store.get(error_key(trial_id))
     try:
         content = json.loads(data or b"")
@@ -252,5 +253,5 @@ def read_error(store: Store, trial_id: str) -> dict[str, Any]:
 
 
 def clear_error(store: Store, trial_id: str) -> None:
-    """Forget a failure, so that the trial is pending again."""
+    """Delete the cause of a failure, so that the trial is pending again."""
     store.delete(error_key(trial_id))

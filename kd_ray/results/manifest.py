@@ -1,9 +1,9 @@
 """The manifest: what a sweep asked for, resolved, trial by trial.
 
-It is what `resume`, `status` and the tables go by, so that none of them needs the sweep file. Manifests are numbered and created only if
-absent; each continues the one before: a trial keeps its position for ever, because positions decide which part of a table holds its rows.
-New trials get theirs in the order in which they run, so that parts fill up one after another while the sweep runs. Trials that are no
-longer asked for stay listed, inactive.
+`resume`, `status` and the tables read it, so that none of them needs the sweep file. Manifests are numbered and created only if absent.
+Each continues the one before: a trial keeps its position, because positions decide which part of a table holds its rows. New trials get
+positions in the order in which they run, so that parts fill up one after another while the sweep runs. Trials that are no longer asked for
+stay listed, as inactive.
 """
 
 import json
@@ -89,7 +89,7 @@ class Manifest:
 
 @dataclass(frozen=True, kw_only=True)
 class FoundManifest:
-    """What lies in the manifest folder of a sweep."""
+    """The manifests of a sweep: the newest readable one, and the damaged ones above it."""
 
     manifest: Manifest | None
     """The newest that can be read."""

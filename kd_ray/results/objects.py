@@ -31,8 +31,8 @@ logger = logging.getLogger("kd_ray")
 
 SCHEMES = ("s3", "gs", "az")
 PATIENCE_S = 90.0
-"""How long a request that an object store does not answer, or answers with "busy" or "broken", is made again. The last one still has the
-client's own time limit, 30 s unless the environment says otherwise (`AWS_TIMEOUT=2m`)."""
+"""How long a request is repeated that an object store does not answer, or answers with "busy" or "broken". The last repetition still has
+the client's own time limit, 30 s unless the environment sets another (`AWS_TIMEOUT=2m`)."""
 FIRST_WAIT_S = 0.5
 """Pause before a request is made again; each further one is twice as long."""
 LONGEST_WAIT_S = 10.0
@@ -180,8 +180,8 @@ class Store:
     def _ask(self, verb: str, request: Callable[[], T]) -> T:
         """What the client answers, timed. Requests to an object store that fail for a reason that may pass are made again for `PATIENCE_S`.
 
-        The client by itself stops after two seconds or so, and never repeats a create or a delete whose answer is overdue. More than that
-        is not for a store that has not answered yet: most likely its address is wrong.
+        The client alone stops after about two seconds, and never repeats a create or a delete whose answer is overdue. A store that has
+        never answered is not asked for longer: most likely its address is wrong.
         """
         asked_at = time.monotonic()
         try:
@@ -231,13 +231,13 @@ class Store:
         try:
             yield
         except (BaseError, OSError, ValueError) as error:
-            # Up to the debug output; what a server says in XML has lines of its own.
+            # Without the debug output, and in one line: a server may answer in XML with several lines.
             reason = " ".join(str(error).split("\n\n", 1)[0].split())
             raise StoreError(f"store {self.url}: cannot {verb} {key!r}: {reason}") from error
 
 
 class _Pages:
-    """A listing page by page, so that a large one need not be held. One that fails goes on behind the last page that came."""
+    """A listing page by page, so that a large one is not held in memory. After a failure it continues behind the last page."""
 
     def __init__(self, client: ObjectStore, prefix: str) -> None:
         self._client = client

@@ -59,7 +59,7 @@ class Results:
             try:
                 return self._answer(sql)
             except duckdb.Error as error:
-                # DuckDB looks at a file more than once; when an aggregation replaces it in between, what DuckDB reads is not Parquet.
+                # DuckDB opens a file more than once. If an aggregation replaces it in between, the query is repeated.
                 if tries_left and _may_pass(error):
                     continue
                 names = ", ".join([*QUERIED, *(view.signature for view in SQL_VIEWS.values())])

@@ -1,4 +1,4 @@
-"""What would run, what is done, and why: `plan` for a sweep file, `status` for a sweep in the store. Both only read."""
+"""The state of every trial, and the reason: `plan` for a sweep file, `sweep_status` for a sweep in the store. Both only read."""
 
 import hashlib
 from collections import Counter
@@ -43,7 +43,7 @@ class TrialLine:
 
     @property
     def is_settled(self) -> bool:
-        """Whether nothing more happens to it unless someone asks for it."""
+        """Whether it stays in this state until a launch asks for it."""
         return self.state in (TrialState.COMPLETE, TrialState.FAILED) or self.is_blocked
 
 
@@ -60,7 +60,7 @@ class Plan:
     num_dropped: int
     """Complete trials that the sweep of this name asked for before and does not ask for now."""
     advice: str | None
-    """What a measurement says about `training.execution`, where there is one."""
+    """Advice of a probe about `training.execution`, where there is one."""
     weights: Mapping[str, str] = field(default_factory=dict)
     """SHA-256 of the weights that the sweep gives, by path."""
 
@@ -69,7 +69,7 @@ class Plan:
         return count_states(self.trials)
 
     def dropped(self) -> str:
-        """What becomes of the trials that the sweep no longer asks for, in a sentence."""
+        """What happens to the trials that the sweep no longer asks for, in a sentence."""
         what = "complete trials of this sweep are no longer asked for"
         return f"{self.num_dropped} {what}: their records stay, their rows leave the tables"
 
@@ -88,7 +88,7 @@ class Plan:
 
 @dataclass(frozen=True, kw_only=True)
 class SweepStatus:
-    """How far a sweep in the store is."""
+    """The state of the trials of a sweep in the store."""
 
     sweep: str
     store: str
@@ -139,7 +139,7 @@ def plan(
 
     planned = expand(file, digest)
     if not weights:
-        # A sweep that goes on has been checked, and its folders may be elsewhere.
+        # A sweep that is resumed was checked before, and its folders may be on another machine.
         _check_encoders(file, planned)
     ids = [trial.trial_id for trial in planned]
     pending = TrialStatus(state=TrialState.PENDING)
@@ -188,7 +188,7 @@ def input_digest(name: str, file: SweepFile) -> str:
 
 
 def _check_encoders(file: SweepFile, planned: Sequence[PlannedTrial]) -> None:
-    """Refuse networks of texts that their folders do not make possible; `check_encoder` says which."""
+    """Refuse text networks whose folder does not fit the settings, as `check_encoder` defines it."""
     root = Path(file.sweep.placement.data_root).expanduser()
     seen = set()
     for trial in planned:
