@@ -114,9 +114,11 @@ class SweepRuns:
     @cached_property
     def test_sets(self) -> Mapping[str, TestSet]:
         """Test samples by dataset_id."""
-        fold = read_manifest(self.results.store, self.sweep).fold
+        settings = read_manifest(self.results.store, self.sweep).row_settings
         return {
-            dataset_id: _test_set(self.results, self.sweep, dataset_id, fold.sensitive_features, fold.intersections)
+            dataset_id: _test_set(
+                self.results, self.sweep, dataset_id, settings.sensitive_features, settings.intersections
+            )
             for dataset_id in self.class_names
         }
 

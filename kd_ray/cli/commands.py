@@ -214,14 +214,14 @@ def schema_command(table: str | None, sweep_file: bool) -> None:
     callback=lambda _ctx, _param, value: _seconds(value),
     help="Only what is older: 90s, 30m, 12h, 7d. Nothing younger than a minute and a half is ever touched.",
 )
-@click.option("--damaged", is_flag=True, help="Also what was set aside as damaged.")
+@click.option("--damaged", is_flag=True, help="Also what is in quarantine as damaged.")
 @click.option("--orphans", is_flag=True, help="Also trials that no sweep lists, with their records: results are lost.")
 @JSON_OPTION
 def gc_command(store_url: str, yes: bool, older_than: float, damaged: bool, orphans: bool, as_json: bool) -> None:
     """Show what is safe to delete, and delete it after a question. Launches may be running."""
     from kd_ray.cli import text
-    from kd_ray.housekeeping.gc import collect
-    from kd_ray.housekeeping.searching import find_garbage
+    from kd_ray.housekeeping.delete_garbage import delete_garbage
+    from kd_ray.housekeeping.find_garbage import find_garbage
 
     store = open_existing(store_url)
     found = find_garbage(store, older_than_s=older_than, with_damaged=damaged, with_orphans=orphans)
@@ -231,7 +231,7 @@ def gc_command(store_url: str, yes: bool, older_than: float, damaged: bool, orph
     deletes = bool(found.garbage) and (yes or (asks and click.confirm("delete all of it?")))
     if deletes:
         show = _progress()
-        found = collect(store, found, on_progress=lambda done, total: show("deleting", done, total))
+        found = delete_garbage(store, found, on_progress=lambda done, total: show("deleting", done, total))
     if as_json:
         click.echo(json.dumps({"deleted": deletes, **found.to_dict()}, indent=1))
     elif found.garbage or deletes:
@@ -241,18 +241,21 @@ def gc_command(store_url: str, yes: bool, older_than: float, damaged: bool, orph
 @cli.command("verify", cls=Command, example="kd-ray verify trifeature-quick --repair")
 @click.argument("sweep_name", metavar="[SWEEP_NAME]", required=False)
 @store_option
-@click.option("--repair", is_flag=True, help="Set damaged objects aside, and rebuild the tables that follow from them.")
-@click.option("--rebuild-tables", is_flag=True, help="Throw the tables away and fold them again from the records.")
+@click.option(
+    "--repair", is_flag=True, help="Move damaged objects into quarantine, and rebuild the tables that follow from them."
+)
+@click.option("--rebuild-tables", is_flag=True, help="Delete the tables and aggregate them again from the records.")
 @JSON_OPTION
 def verify_command(sweep_name: str | None, store_url: str, repair: bool, rebuild_tables: bool, as_json: bool) -> None:
     """Read everything a sweep has in the store and name what is not as it was written; without a name, all sweeps."""
     from kd_ray.cli import text
-    from kd_ray.housekeeping import verify
+    from kd_ray.housekeeping import repair as repairing
+    from kd_ray.housekeeping.verify import verify
 
     store, show = open_existing(store_url), _progress()
-    report = verify.verify(store, sweep_name, with_tables=not rebuild_tables, on_progress=show)
-    repaired = verify.repair(store, report, on_progress=show) if repair else None
-    rebuilt = [verify.rebuild_tables(store, name) for name in report.sweeps] if rebuild_tables else []
+    report = verify(store, sweep_name, with_tables=not rebuild_tables, on_progress=show)
+    repaired = repairing.repair(store, report, on_progress=show) if repair else None
+    rebuilt = [repairing.rebuild_tables(store, name) for name in report.sweeps] if rebuild_tables else []
     if as_json:
         words = {**report.to_dict(), "repaired": repaired and repaired.to_dict(), "rebuilt": rebuilt}
         click.echo(json.dumps(words, indent=1))

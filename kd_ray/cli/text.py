@@ -14,11 +14,13 @@ from rich.table import Table
 from kd_ray.errors import QueryError
 from kd_ray.housekeeping.adopt import AdoptReport
 from kd_ray.housekeeping.garbage import GarbageReport
-from kd_ray.housekeeping.verify import Remedy, RepairReport, VerifyReport
+from kd_ray.housekeeping.problems import Remedy, VerifyReport
+from kd_ray.housekeeping.repair import RepairReport
 from kd_ray.results.query import Results
 from kd_ray.results.record import encode_table
-from kd_ray.results.schema import QUERIED, VIEWS
-from kd_ray.results.status import Plan, SweepStatus, TrialView
+from kd_ray.results.schema import QUERIED
+from kd_ray.results.sql_views import SQL_VIEWS
+from kd_ray.results.status import Plan, SweepStatus, TrialLine
 from kd_ray.results.summary import ConditionSummary, Statistic, sweep_summary
 from kd_ray.sweep.spec import Role, TrialState
 
@@ -47,6 +49,7 @@ def status(status: SweepStatus, *, tracebacks: bool = False) -> str:
     unsettled = [trial for trial in status.trials if trial.state != TrialState.COMPLETE]
     lines.append(_trials(unsettled) if unsettled else "everything is complete")
     lines += [f"note: {problem}" for problem in status.problems]
+    lines += [ignored(status.strangers)] if status.strangers else []
     if tracebacks:
         lines += [
             f"\n{trial.trial_id}  {trial.description}\n{trial.traceback or trial.why}"
@@ -156,10 +159,10 @@ def verified(report: VerifyReport, repaired: RepairReport | None, *, store: str 
     lines = [f"problem: {problem.key}: {problem.what}" for problem in report.problems]
     count = f"{len(report.sweeps)} sweeps, {report.num_records:,} records, {report.num_checked:,} objects read"
     lines.append(f"store {report.store}: {count}, {len(report.problems) or 'no'} problems")
-    if report.num_set_aside:
-        lines.append(
-            f"{report.num_set_aside} objects were set aside before; `kd-ray gc --damaged{option}` deletes them"
-        )
+    if report.strangers:
+        lines.append(ignored(report.strangers))
+    if report.num_quarantined:
+        lines.append(f"{report.num_quarantined} objects are in quarantine; `kd-ray gc --damaged{option}` deletes them")
     if repaired is None:
         if any(problem.remedy is not Remedy.NONE for problem in report.problems):
             lines.append(f"mend it:  kd-ray verify {' '.join([*report.asked, '--repair'])}{option}")
@@ -168,6 +171,12 @@ def verified(report: VerifyReport, repaired: RepairReport | None, *, store: str 
     lines += [f"left: {line}" for line in repaired.left]
     lines += [f"go on with:  kd-ray resume {sweep}{option}" for sweep in repaired.to_resume]
     return "\n".join(lines)
+
+
+def ignored(keys: Sequence[str]) -> str:
+    """Files in a store that kd_ray did not write."""
+    shown = ", ".join(repr(key) for key in keys[:3]) + (", …" if len(keys) > 3 else "")
+    return f"ignored: {len(keys)} file{'s' if len(keys) > 1 else ''} that kd_ray did not write: {shown}"
 
 
 def adopted(report: AdoptReport) -> str:
@@ -186,7 +195,7 @@ def adopted(report: AdoptReport) -> str:
 
 def schema(name: str | None) -> str:
     """The columns of one table, or of all."""
-    views = {view.split("(")[0]: f"{view}: {meaning}" for view, meaning in VIEWS.items()}
+    views = {name: f"{view.signature}: {view.meaning}" for name, view in SQL_VIEWS.items()}
     if name in views:
         return views[name]
     if name is not None and name not in QUERIED:
@@ -198,7 +207,9 @@ def schema(name: str | None) -> str:
             table.add_row(column.name, str(column.type), column.unit, column.meaning)
         parts.append(f"{table_name}: one row per {QUERIED[table_name].one_row_per}\n{render(table)}")
     if name is None:
-        parts.append("views for SQL\n" + "\n".join(f"  {view}: {meaning}" for view, meaning in VIEWS.items()))
+        parts.append(
+            "views for SQL\n" + "\n".join(f"  {view.signature}: {view.meaning}" for view in SQL_VIEWS.values())
+        )
     return "\n\n".join(parts)
 
 
@@ -249,7 +260,7 @@ def _statistic(name: str, value: Statistic | None) -> str:
     return f"{value.mean * scale:.{digits}f}{sd}"
 
 
-def _counts(trials: Sequence[TrialView]) -> str:
+def _counts(trials: Sequence[TrialLine]) -> str:
     states = [trial.state for trial in trials]
     return (
         ", ".join(f"{states.count(state.value)} {state.value}" for state in TrialState if state.value in states)
@@ -257,7 +268,7 @@ def _counts(trials: Sequence[TrialView]) -> str:
     )
 
 
-def _trials(trials: Sequence[TrialView]) -> str:
+def _trials(trials: Sequence[TrialLine]) -> str:
     table = table_of(["trial_id", "trial", "state", "why"])
     for trial in trials[:_SHOWN]:
         why = trial.why

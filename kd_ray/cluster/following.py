@@ -9,8 +9,8 @@ from kd_ray.cluster.mirrors import Mirroring
 from kd_ray.cluster.runner import Observer
 from kd_ray.distill.pack import PackProgress
 from kd_ray.errors import KdRayError
+from kd_ray.results.aggregate import AggregateReport, aggregate
 from kd_ray.results.store import Store
-from kd_ray.results.tables import FoldReport, fold
 from kd_ray.sweep.plan import Pack
 
 FOLD_EVERY_S = 5.0
@@ -37,7 +37,7 @@ class BackgroundFold:
     """Folds while the sweep runs, so that a query sees committed trials soon; never in the way of the scheduler."""
 
     def __init__(self, store: Store, sweep: str, warnings: Warnings) -> None:
-        self._fold: Callable[[], FoldReport] = lambda: fold(store, sweep, settle=False)
+        self._fold: Callable[[], AggregateReport] = lambda: aggregate(store, sweep, settle=False)
         self._warnings = warnings
         self._due = threading.Event()
         self._stop = threading.Event()

@@ -8,7 +8,7 @@ from kd_ray.data.load import load_dataset
 from kd_ray.data.rows import RowData
 from kd_ray.errors import SweepError
 from kd_ray.results.status import Plan, file_digest
-from kd_ray.results.store import Store, given_weights_key
+from kd_ray.results.store import Store, pretrained_key
 from kd_ray.sweep.architectures import is_text_model
 from kd_ray.sweep.datasets import input_size
 from kd_ray.sweep.encoders import read_encoder
@@ -42,7 +42,7 @@ def given_weights(file: SweepFile, store: Store, now: Plan, warnings: Warnings) 
         SweepError: a file cannot be read, or does not hold weights of such a network.
     """
     for path, digest in now.weights.items():
-        if not is_file(path) or store.exists(given_weights_key(digest)):
+        if not is_file(path) or store.exists(pretrained_key(digest)):
             continue
         file_digest(path, file)
         specs = [trial.spec for trial in now.planned if trial.spec.initial_weights == digest]

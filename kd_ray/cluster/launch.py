@@ -25,13 +25,13 @@ from kd_ray.data.load import load_dataset
 from kd_ray.distill.samples import samples_of
 from kd_ray.errors import CorruptObjectError, DataError, InvalidInputError, StoreError, SweepError, TrialError
 from kd_ray.results import ledger
+from kd_ray.results.aggregate import AggregateReport, aggregate
 from kd_ray.results.manifest import read_manifest, write_manifest
 from kd_ray.results.probe import UNMEASURED, chosen_pack_size, read_probe, representative, write_probe
+from kd_ray.results.quarantine import quarantine_trial, quarantined_trials, trial_damage
 from kd_ray.results.record import write_samples
-from kd_ray.results.repair import set_aside_trial, set_aside_trials, trial_damage
-from kd_ray.results.status import Plan, TrialView, count_states, plan, planned_views
-from kd_ray.results.store import Store, given_weights_key, sweep_key
-from kd_ray.results.tables import FoldReport, fold
+from kd_ray.results.status import Plan, TrialLine, count_states, plan, planned_lines
+from kd_ray.results.store import Store, pretrained_key, sweep_key
 from kd_ray.sweep.architectures import library_of
 from kd_ray.sweep.axes import axis_path
 from kd_ray.sweep.datasets import input_size, table_name
@@ -56,7 +56,7 @@ class LaunchReport:
 
     sweep: str
     store: str
-    trials: tuple[TrialView, ...]
+    trials: tuple[TrialLine, ...]
     """The trials that were asked for, as the store says at the end."""
     seeds: tuple[int, ...]
     """The sweep's seeds."""
@@ -146,10 +146,10 @@ def launch(
                 if todo and engine is not None:
                     pack_size = _pack_size(file, store, todo, engine, warnings)
                     _run(file, store, planned, engine, display, interrupts, warnings, pack_size, log_format, mirrors)
-                report = fold(store, file.sweep.name)
+                report = aggregate(store, file.sweep.name)
                 if interrupts.requested() or not _repair(file, store, planned, report, warnings):
                     break
-        after = planned_views(store, planned)
+        after = planned_lines(store, planned)
     assert done_before is not None
     return LaunchReport(
         sweep=file.sweep.name,
@@ -169,8 +169,8 @@ def launch(
 def _write_inputs(file: SweepFile, store: Store, now: Plan, given: Mapping[str, str]) -> None:
     """Given weights and the manifest, where the store does not have them already."""
     for path, digest in given.items():
-        if is_file(path) and not store.exists(given_weights_key(digest)):
-            store.put(given_weights_key(digest), Path(path).expanduser().read_bytes())
+        if is_file(path) and not store.exists(pretrained_key(digest)):
+            store.put(pretrained_key(digest), Path(path).expanduser().read_bytes())
     write_manifest(store, file.sweep, now.planned, sweep_yaml=file.to_yaml(), weights=given)
 
 
@@ -185,14 +185,14 @@ def _repair(
     file: SweepFile,
     store: Store,
     planned: Collection[PlannedTrial],
-    report: FoldReport,
+    report: AggregateReport,
     warnings: Warnings,
 ) -> bool:
     """Set damaged records aside, so that their trials run again, and write damaged samples anew; says whether anything was done."""
     done = False
     launch_id = ledger.new_launch_id()
     for trial_id, problem in zip(report.damaged_trials, report.problems, strict=False):
-        if set_aside_trial(store, trial_id, launch_id=launch_id):
+        if quarantine_trial(store, trial_id, launch_id=launch_id):
             warnings.add(f"{problem}; it is set aside, and the trial is trained again")
             done = True
         elif trial_damage(store, trial_id) is None:
@@ -410,7 +410,7 @@ def _run(
             done, held, failed = (
                 by_state[state] for state in (TrialState.COMPLETE, TrialState.RUNNING, TrialState.FAILED)
             )
-            if lost := reported - done - (set_aside_trials(store) if reported - done else set()):
+            if lost := reported - done - (quarantined_trials(store) if reported - done else set()):
                 raise StoreError(
                     f"store {store.url}: workers have committed {len(lost)} trials that are not here; every node must see the same store, "
                     "so on several machines it has to be a shared folder or an object store"

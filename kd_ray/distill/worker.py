@@ -34,7 +34,7 @@ from kd_ray.errors import CorruptObjectError, LostTeacherError, TrialError
 from kd_ray.models import count_parameters
 from kd_ray.models.text import from_teacher, text_classifier
 from kd_ray.results.record import Record, read_record, sha256, write_samples
-from kd_ray.results.store import Store, given_weights_key
+from kd_ray.results.store import Store, pretrained_key
 from kd_ray.sweep.datasets import Dataset
 from kd_ray.sweep.distillation import LogitPrecision
 from kd_ray.sweep.placement import Placement
@@ -324,7 +324,7 @@ class Worker:
     def _given_bytes(self, spec: TrialSpec) -> tuple[str, bytes]:
         """Key and content of the file that `spec.initial_weights` names."""
         assert spec.initial_weights is not None
-        key = given_weights_key(spec.initial_weights)
+        key = pretrained_key(spec.initial_weights)
         weights = self.store.get(key)
         if weights is None or sha256(weights) != spec.initial_weights:
             raise CorruptObjectError(

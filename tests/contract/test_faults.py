@@ -25,13 +25,13 @@ from kd_ray.distill.teacher import Teacher
 from kd_ray.distill.training import LoadState, OnFailure, PackTraining, PackWorker
 from kd_ray.distill.worker import Worker
 from kd_ray.results import ledger
+from kd_ray.results.aggregate import aggregate
 from kd_ray.results.ledger import Lease
 from kd_ray.results.manifest import write_manifest
 from kd_ray.results.query import Results
 from kd_ray.results.record import read_record
 from kd_ray.results.status import plan, sweep_status
 from kd_ray.results.store import Store, lease_key, manifest_key, open_store, record_key
-from kd_ray.results.tables import fold
 from kd_ray.sweep.spec import TrialSpec, TrialState
 from tests.benchmarks.synthetic import SyntheticWorker, synthetic_sweep, synthetic_worker
 from tests.processes import run_cli, started
@@ -92,7 +92,7 @@ def keys_of(store: Store, part: str) -> list[str]:
 def test_a_damaged_record_is_set_aside_and_its_trial_trained_again(
     role: str, damage: Callable[[bytes], bytes], finished: Store, undisturbed: Store, trifeature_root: Path
 ) -> None:
-    """Guards: the record's e_tag in the fold key, page checksums, `set_aside_trial`."""
+    """Guards: the record's e_tag in the fold key, page checksums, `quarantine_trial`."""
     file = tiny_sweep(trifeature_root)
     chosen = next(trial for trial in plan(file, finished).trials if trial.role == role)
     others = {key: finished.get(key) for key in keys_of(finished, "record.parquet") if chosen.trial_id not in key}
@@ -483,7 +483,7 @@ def test_a_fold_ends_although_another_launch_commits_on_and_on(tmp_path: Path, t
     busy = Busy(str(tmp_path / "busy"))
     for key in [*keys_of(whole, "datasets/"), *keys_of(whole, "manifest/"), records.pop()]:
         busy.put_new(key, whole.get(key) or b"")
-    assert fold(busy, "synthetic").num_trials == 3
+    assert aggregate(busy, "synthetic").num_trials == 3
     assert len(records) == 7
 
 

@@ -13,7 +13,7 @@ import pytest
 from kd_ray.cluster.launch import launch
 from kd_ray.errors import StoreError
 from kd_ray.results import ledger
-from kd_ray.results import store as store_module
+from kd_ray.results import objects as store_module
 from kd_ray.results.record import commit_record, read_record
 from kd_ray.results.store import Store, open_store
 from tests.fakes import make_record

@@ -15,9 +15,9 @@ from kd_ray.cluster.ray_tune import runner as ray_runner
 from kd_ray.cluster.ray_tune.runner import RayRunner
 from kd_ray.cluster.runner import Job, cpu_count
 from kd_ray.distill.training import PackWorker
+from kd_ray.results.inventory import committed
 from kd_ray.results.query import Results
 from kd_ray.results.store import Store
-from kd_ray.results.tables import committed
 from tests.benchmarks.synthetic import synthetic_sweep, synthetic_worker
 from tests.fakes import WatchedStore
 

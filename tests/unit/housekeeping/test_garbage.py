@@ -5,22 +5,22 @@ from pathlib import Path
 
 import pytest
 
+from kd_ray.housekeeping.delete_garbage import delete_garbage
+from kd_ray.housekeeping.find_garbage import find_garbage
 from kd_ray.housekeeping.garbage import Kind
-from kd_ray.housekeeping.gc import collect
-from kd_ray.housekeeping.searching import find_garbage
 from kd_ray.results import ledger
+from kd_ray.results.aggregate import aggregate
 from kd_ray.results.store import (
     Store,
     error_key,
-    fold_index_key,
     lease_key,
+    logits_key,
     manifest_key,
     part_key,
     record_key,
-    views_key,
+    table_index_key,
     weights_key,
 )
-from kd_ray.results.tables import fold
 from tests.fakes import make_sweep, plan_trials, write_sweep
 from tests.unit.housekeeping.whole import commit_whole, files, grow_old, keys, save_checkpoint, spoil, tables
 
@@ -35,7 +35,7 @@ def counts(store: Store, **options: bool) -> dict[Kind, int]:
 def clean(store: Store, **options: bool) -> set[str]:
     """Run gc; the keys that are gone."""
     before = files(store)
-    deleted = collect(store, find_garbage(store, **options))
+    deleted = delete_garbage(store, find_garbage(store, **options))
     gone = before - files(store)
     assert {found.item.key for found in deleted.garbage} == gone
     return gone
@@ -59,7 +59,7 @@ def littered(store: Store) -> Store:
         save_checkpoint(store, IDS[6], step)
     store.put("tables/trials/sweep=gone/part-00000.parquet", b"rows")
     store.put(part_key("trials", "demo", 7), b"rows")
-    fold(store, "demo")
+    aggregate(store, "demo")
     store.put(part_key("trials", "demo", 9), b"rows")
     assert store.local_root is not None
     for name in ("part-00000.parquet#1", "notes#1a"):
@@ -93,7 +93,7 @@ def test_nothing_is_deleted_by_looking(littered: Store) -> None:
 def test_deletes_just_what_it_found_and_finds_nothing_more(littered: Store) -> None:
     before = files(littered)
     found = {one.item.key for one in find_garbage(littered).garbage}
-    clean_report = collect(littered, find_garbage(littered))
+    clean_report = delete_garbage(littered, find_garbage(littered))
     assert {one.item.key for one in clean_report.garbage} == found
     assert before - files(littered) == found
     assert find_garbage(littered).garbage == ()
@@ -104,16 +104,16 @@ def test_harms_nothing(littered: Store) -> None:
     live = ledger.acquire(littered, IDS[7], launch_id="z")
     assert live is not None
     save_checkpoint(littered, IDS[7], 5)
-    fold(littered, "demo")
+    aggregate(littered, "demo")
     before, rows = ledger.scan(littered, IDS), tables(littered)
     assert [before[trial_id].state.value for trial_id in IDS] == [*["complete"] * 6, "interrupted", "running"]
     clean(littered)
     assert ledger.scan(littered, IDS) == before
     assert tables(littered) == rows
     for key in keys(littered):
-        if key.startswith("tables/") or key == fold_index_key("demo"):
+        if key.startswith("tables/") or key == table_index_key("demo"):
             littered.delete(key)
-    fold(littered, "demo")
+    aggregate(littered, "demo")
     assert tables(littered) == rows
 
 
@@ -149,7 +149,7 @@ def test_a_trial_that_was_taken_since_is_left_alone(littered: Store) -> None:
     report = find_garbage(littered)
     for trial_id in (IDS[0], IDS[6]):
         assert ledger.acquire(littered, trial_id, launch_id="z")
-    owners = {found.owner for found in collect(littered, report).garbage}
+    owners = {found.owner for found in delete_garbage(littered, report).garbage}
     assert IDS[1] in owners
     assert not {IDS[0], IDS[6]} & owners
 
@@ -160,7 +160,7 @@ def test_a_record_that_was_set_aside_since_keeps_the_rest(littered: Store) -> No
     for trial_id in IDS[:3]:
         littered.delete(record_key(trial_id))
     before = {key for key in keys(littered) if key.split("/")[1] in IDS[:3]}
-    collect(littered, report)
+    delete_garbage(littered, report)
     assert before <= keys(littered)
 
 
@@ -169,7 +169,7 @@ def test_another_record_since_keeps_the_weights(littered: Store) -> None:
     report = find_garbage(littered)
     littered.delete(record_key(IDS[2]))
     commit_whole(littered, TRIALS[2:3], generation=4)
-    collect(littered, report)
+    delete_garbage(littered, report)
     assert littered.exists(weights_key(IDS[2], 4))
 
 
@@ -208,7 +208,7 @@ def test_weights_stay_where_the_record_cannot_be_read_or_names_missing_ones(litt
 def test_logits_of_a_teacher_go_when_its_last_student_is_complete(littered: Store) -> None:
     teachers = {trial.spec.teacher.trial_id for trial in TRIALS[6:] if trial.spec.teacher}
     (idle,) = {trial.spec.teacher.trial_id for trial in TRIALS if trial.spec.teacher} - teachers or {"0" * 16}
-    keys = {owner: views_key(owner, "a" * 16, "b" * 64) for owner in (*teachers, idle)}
+    keys = {owner: logits_key(owner, "a" * 16, "b" * 64) for owner in (*teachers, idle)}
     for key in keys.values():
         littered.put(key, b"logits")
     assert not clean(littered) & set(keys.values()), "they are young"
@@ -237,7 +237,7 @@ def test_manifests_of_another_version_stay(littered: Store) -> None:
 
 def test_parts_stay_while_there_is_no_index(littered: Store) -> None:
     """Guard: without an index nothing tells which parts are in use."""
-    littered.delete(fold_index_key("demo"))
+    littered.delete(table_index_key("demo"))
     gone = {key for key in clean(littered) if key.startswith("tables/") and key.endswith(".parquet")}
     assert gone == {"tables/trials/sweep=gone/part-00000.parquet"}
 
@@ -292,7 +292,7 @@ def test_orphans_that_a_sweep_has_asked_for_since_stay(littered: Store) -> None:
     report = find_garbage(littered, with_orphans=True)
     write_sweep(littered, other)
     assert Kind.ORPHANS in {found.kind for found in report.garbage}
-    assert Kind.ORPHANS not in {found.kind for found in collect(littered, report).garbage}
+    assert Kind.ORPHANS not in {found.kind for found in delete_garbage(littered, report).garbage}
 
 
 def test_an_error_of_a_failed_trial_stays(littered: Store) -> None:

@@ -8,10 +8,10 @@ import numpy.typing as npt
 import pytest
 
 from kd_ray.metrics.per_class import expected_calibration_error
+from kd_ray.results.aggregate import aggregate
 from kd_ray.results.query import Results
 from kd_ray.results.record import commit_record, write_samples
 from kd_ray.results.store import Store, open_store
-from kd_ray.results.tables import fold
 from tests.fakes import (
     CLASSES,
     COLORS_N,
@@ -39,7 +39,7 @@ PARTS: dict[tuple[Any, ...], npt.NDArray[np.bool_]] = {
 def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
     store = open_store(tmp_path_factory.mktemp("store"))
     commit_trials(store, TRIALS)
-    fold(store, write_sweep(store, make_sweep()).sweep)
+    aggregate(store, write_sweep(store, make_sweep()).sweep)
     return Results(store)
 
 
@@ -89,7 +89,7 @@ def test_calibration_after_temperature_scaling_agrees_with_the_metric(store: Sto
     scaled_N = np.sqrt(CONFIDENCES_N)
     write_samples(store, trial.spec.dataset_id, make_samples())
     commit_record(store, make_record(trial.spec, per_sample={"calibrated_confidences": scaled_N}))
-    fold(store, write_sweep(store, make_sweep()).sweep)
+    aggregate(store, write_sweep(store, make_sweep()).sweep)
     results = Results(store)
     found = by_part(results, "FROM calibration WHERE feature IS NULL OR feature = 'color'")
     correct_N = make_record(trial.spec).predictions_N == LABELS_N
@@ -110,7 +110,7 @@ def test_gradient_rescaling_by_hand(store: Store) -> None:
     record = make_record(trial.spec, per_sample={"true_logit_pulls": pulls_N})
     write_samples(store, trial.spec.dataset_id, make_samples())
     commit_record(store, record)
-    fold(store, write_sweep(store, make_sweep()).sweep)
+    aggregate(store, write_sweep(store, make_sweep()).sweep)
     found = by_part(Results(store), "FROM gradient_rescaling WHERE feature IS NULL OR feature = 'color'")
     hard_N = 1 - record.true_probabilities_N.astype(np.float64)
     for part, of_part_N in PARTS.items():
@@ -126,7 +126,7 @@ def test_robust_accuracy_stands_beside_the_natural_one_per_class_and_group(store
     record = make_record(trial.spec, per_sample={"robust_predictions": attacked_N.astype(np.float32)})
     write_samples(store, trial.spec.dataset_id, make_samples())
     commit_record(store, record)
-    fold(store, write_sweep(store, make_sweep()).sweep)
+    aggregate(store, write_sweep(store, make_sweep()).sweep)
     results = Results(store)
     right_N = attacked_N == LABELS_N
     assert results.table("trials")["robust_accuracy"].to_pylist() == [pytest.approx(right_N.mean())]
@@ -164,7 +164,7 @@ def test_class_shares_by_hand(store: Store) -> None:
     samples = make_samples()
     write_samples(store, trial.spec.dataset_id, samples)
     commit_record(store, make_record(trial.spec, per_class={"train_n": (5.0, 50.0, 20.0)}))
-    fold(store, write_sweep(store, make_sweep()).sweep)
+    aggregate(store, write_sweep(store, make_sweep()).sweep)
     rows = Results(store).query("FROM class_shares ORDER BY train_n").to_pylist()
     assert [(row["share"], row["num_classes"], row["train_n"], row["n"]) for row in rows] == [
         ("tail", 1, 5, 4),
@@ -181,7 +181,7 @@ def test_class_shares_are_the_groups_of_ltkd(num_classes: int) -> None:
     import torch
 
     from kd_ray.distill.objectives.decoupled import thirds
-    from kd_ray.results.views import SQL_VIEWS
+    from kd_ray.results.sql_views import SQL_VIEWS
 
     counts = [(7 * c) % 11 for c in range(num_classes)]
     expected = dict(
@@ -194,6 +194,6 @@ def test_class_shares_are_the_groups_of_ltkd(num_classes: int) -> None:
             f"CREATE VIEW class_metrics AS SELECT {keys}, class_index AS seed, class_index, train_n, 1 AS n, 1 AS num_correct, "
             f"1.0 AS accuracy FROM (VALUES {values}) v(class_index, train_n)"
         )
-        connection.execute(SQL_VIEWS["class_shares"])
+        connection.execute(SQL_VIEWS["class_shares"].sql)
         found = connection.sql("SELECT share, list(seed ORDER BY seed) FROM class_shares GROUP BY 1").fetchall()
     assert dict(found) == {share: sorted(group) for share, group in expected.items()}

@@ -1,4 +1,4 @@
-"""Folding: tables follow from the records, whatever happened before."""
+"""Aggregation: tables follow from the records, whatever happened before."""
 
 import json
 import os
@@ -11,26 +11,27 @@ import pyarrow as pa
 import pytest
 
 from kd_ray.errors import CorruptObjectError, InvalidInputError
-from kd_ray.results import tables
+from kd_ray.results.aggregate import aggregate
+from kd_ray.results.inventory import committed
 from kd_ray.results.manifest import Manifest
 from kd_ray.results.record import decode_table, encode_record, encode_table, write_samples
 from kd_ray.results.schema import TABLES
 from kd_ray.results.store import (
     Store,
-    fold_index_key,
     manifest_key,
     open_store,
     part_key,
     record_key,
     samples_key,
+    table_index_key,
 )
-from kd_ray.results.tables import committed, fold, part_keys, read_table
+from kd_ray.results.tables import part_keys, read_table
 from tests.fakes import WatchedStore, commit_trials, make_record, make_samples, make_sweep, plan_trials, write_sweep
 
 
 @pytest.fixture
 def manifest(store: Store) -> Manifest:
-    """The demo sweep with all its eight trials committed, not folded yet."""
+    """The demo sweep with all its eight trials committed, not aggregated yet."""
     commit_trials(store, plan_trials(make_sweep()))
     return write_sweep(store, make_sweep())
 
@@ -47,8 +48,8 @@ def trial_ids(store: Store, table: str = "trials") -> list[str]:
     return [str(trial_id) for trial_id in read_table(store, table)["trial_id"].to_pylist()]
 
 
-def test_fold_makes_every_table(store: Store, manifest: Manifest) -> None:
-    report = fold(store, manifest.sweep)
+def test_aggregation_makes_every_table(store: Store, manifest: Manifest) -> None:
+    report = aggregate(store, manifest.sweep)
     assert (report.num_trials, report.num_parts_written, report.problems) == (8, 2, ())
     assert {name: table.num_rows for name, table in read_all(store).items()} == {
         "trials": 8,
@@ -64,22 +65,22 @@ def test_fold_makes_every_table(store: Store, manifest: Manifest) -> None:
     assert trial_ids(store) == [trial.trial_id for trial in manifest.trials]
 
 
-def test_second_fold_writes_nothing(store: Store, manifest: Manifest) -> None:
-    fold(store, manifest.sweep)
+def test_second_aggregation_writes_nothing(store: Store, manifest: Manifest) -> None:
+    aggregate(store, manifest.sweep)
     before = {item.key: item.modified_at for item in store.entries("tables")}
     assert len(before) == 7
-    report = fold(store, manifest.sweep)
+    report = aggregate(store, manifest.sweep)
     assert (report.num_trials, report.num_parts_written) == (8, 0)
     assert {item.key: item.modified_at for item in store.entries("tables")} == before
 
 
 def test_tables_can_be_thrown_away(store: Store, manifest: Manifest) -> None:
-    fold(store, manifest.sweep)
+    aggregate(store, manifest.sweep)
     before = parts(store)
     for key in before:
         store.delete(key)
     assert read_table(store, "trials").num_rows == 0
-    fold(store, manifest.sweep)
+    aggregate(store, manifest.sweep)
     assert parts(store) == before
 
 
@@ -92,21 +93,21 @@ def test_order_of_commits_and_folds_between_do_not_matter(tmp_path_factory: pyte
         for trial in order:
             commit_trials(store, [trial])
             if name == "backwards":
-                fold(store, manifest.sweep)
-        fold(store, manifest.sweep)
+                aggregate(store, manifest.sweep)
+        aggregate(store, manifest.sweep)
         found.append(read_all(store))
     assert found[0]["trials"].num_rows == 8
     for name in TABLES:
         assert found[0][name].equals(found[1][name]), name
 
 
-def test_fold_of_half_a_sweep_holds_that_half(store: Store) -> None:
+def test_aggregation_of_half_a_sweep_holds_that_half(store: Store) -> None:
     trials = plan_trials(make_sweep())
     manifest = write_sweep(store, make_sweep())
-    assert fold(store, manifest.sweep).num_trials == 0
+    assert aggregate(store, manifest.sweep).num_trials == 0
     assert parts(store) == {}
     commit_trials(store, trials[3:5])
-    report = fold(store, manifest.sweep)
+    report = aggregate(store, manifest.sweep)
     assert (report.num_trials, report.num_parts_written) == (2, 2)
     # Distilled students run, and stand, before scratch students.
     assert trial_ids(store) == [trials[4].trial_id, trials[3].trial_id]
@@ -122,50 +123,48 @@ def test_committed_are_the_trials_with_a_record(store: Store) -> None:
 
 
 def test_removed_grid_value_removes_rows_but_no_record_and_comes_back(store: Store, manifest: Manifest) -> None:
-    fold(store, manifest.sweep)
+    aggregate(store, manifest.sweep)
     before, records = parts(store), committed(store)
     smaller = write_sweep(store, make_sweep(overrides=["grid.temperature=[4]"]))
-    assert fold(store, smaller.sweep).num_trials == 6
+    assert aggregate(store, smaller.sweep).num_trials == 6
     assert set(read_table(store, "trials")["temperature"].to_pylist()) == {None, 4.0}
     assert set(trial_ids(store, "class_metrics")) == set(trial_ids(store))
     assert committed(store) == records
     again = write_sweep(store, make_sweep())
-    assert fold(store, again.sweep).num_trials == 8
+    assert aggregate(store, again.sweep).num_trials == 8
     assert parts(store) == before
 
 
 def test_added_intersection_appears_without_training(store: Store) -> None:
     commit_trials(store, plan_trials(make_sweep()))
-    fold(store, write_sweep(store, make_sweep(overrides=["intersections=null"])).sweep)
+    aggregate(store, write_sweep(store, make_sweep(overrides=["intersections=null"])).sweep)
     assert set(read_table(store, "fairness_metrics")["feature"].to_pylist()) == {"color", "texture"}
-    fold(store, write_sweep(store, make_sweep()).sweep)
+    aggregate(store, write_sweep(store, make_sweep()).sweep)
     assert set(read_table(store, "fairness_metrics")["feature"].to_pylist()) == {"color", "texture", "color & texture"}
 
 
-def test_trials_beyond_a_part_land_in_exactly_one_part_each(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tables, "TRIALS_PER_PART", 2)
+def test_trials_beyond_a_part_land_in_exactly_one_part_each(store: Store) -> None:
     file = make_sweep(overrides=["grid.temperature=[1, 4, 5]", "grid.seed=[0]"])
     commit_trials(store, plan_trials(file))
     manifest = write_sweep(store, file)
-    assert fold(store, manifest.sweep).num_parts_written == 4
+    assert aggregate(store, manifest.sweep, trials_per_part=2).num_parts_written == 4
     ids = [trial.trial_id for trial in manifest.trials]
     for table in sorted(TABLES.keys() - {"samples"}):
         held = [
-            list(dict.fromkeys(tables._read_part(store, key)["trial_id"].to_pylist()))
+            list(dict.fromkeys(decode_table(whole(store, key))["trial_id"].to_pylist()))
             for key in part_keys(store, table)
         ]
         assert held == [ids[0:2], ids[2:4], ids[4:5]]
     assert list(part_keys(store, "samples")) == [part_key("samples", "demo", 0)]
 
 
-def test_new_trials_leave_full_parts_alone(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tables, "TRIALS_PER_PART", 2)
+def test_new_trials_leave_full_parts_alone(store: Store) -> None:
     commit_trials(store, plan_trials(make_sweep()))
-    fold(store, write_sweep(store, make_sweep()).sweep)
+    aggregate(store, write_sweep(store, make_sweep()).sweep, trials_per_part=2)
     before = parts(store)
     larger = make_sweep(overrides=["grid.temperature=[0.5, 1, 4]"])
     commit_trials(store, plan_trials(larger))
-    assert fold(store, write_sweep(store, larger).sweep).num_parts_written == 1
+    assert aggregate(store, write_sweep(store, larger).sweep, trials_per_part=2).num_parts_written == 1
     assert {key: data for key, data in parts(store).items() if key in before} == before
     assert len(trial_ids(store)) == len(set(trial_ids(store))) == 10
 
@@ -175,26 +174,26 @@ def test_corrupt_record_is_reported_and_left_out(store: Store, manifest: Manifes
     data = store.get(record_key(broken))
     assert data is not None
     store.put(record_key(broken), data[:-10])
-    report = fold(store, manifest.sweep)
+    report = aggregate(store, manifest.sweep)
     assert report.num_trials == 7
     assert (report.damaged_trials, report.damaged_samples) == ((broken,), ())
     (problem,) = report.problems
     assert problem.startswith(f"store {store.url}: 'trials/{broken}/record.parquet' is not a whole record: ")
     for table in sorted(TABLES.keys() - {"samples"}):
         assert set(trial_ids(store, table)) == {trial.trial_id for trial in manifest.trials} - {broken}
-    assert fold(store, manifest.sweep).problems == report.problems
+    assert aggregate(store, manifest.sweep).problems == report.problems
     store.put(record_key(broken), data)
-    assert fold(store, manifest.sweep).problems == ()
+    assert aggregate(store, manifest.sweep).problems == ()
     assert trial_ids(store) == [trial.trial_id for trial in manifest.trials]
 
 
 def test_part_of_corrupt_records_only_is_no_part(store: Store, manifest: Manifest) -> None:
-    fold(store, manifest.sweep)
+    aggregate(store, manifest.sweep)
     for trial in manifest.trials:
         store.put(record_key(trial.trial_id), b"")
     for key in parts(store):
         store.delete(key)
-    report = fold(store, manifest.sweep)
+    report = aggregate(store, manifest.sweep)
     assert (report.num_trials, len(report.problems)) == (0, 8)
     assert list(part_keys(store, "trials")) == []
 
@@ -202,14 +201,14 @@ def test_part_of_corrupt_records_only_is_no_part(store: Store, manifest: Manifes
 def test_missing_samples_are_named(store: Store, manifest: Manifest) -> None:
     dataset_id = manifest.trials[0].dataset_id
     store.delete(samples_key(dataset_id))
-    report = fold(store, manifest.sweep)
+    report = aggregate(store, manifest.sweep)
     assert (report.num_trials, report.damaged_trials, report.damaged_samples) == (0, (), (dataset_id,))
     assert report.problems == (
         f"store {store.url}: the samples of data set {dataset_id} are missing; the tables lack its trials",
     )
     assert parts(store) == {}
     write_samples(store, dataset_id, make_samples())
-    assert fold(store, manifest.sweep).problems == ()
+    assert aggregate(store, manifest.sweep).problems == ()
     assert trial_ids(store) == [trial.trial_id for trial in manifest.trials]
 
 
@@ -221,21 +220,21 @@ def test_samples_have_one_part_for_each_data_set_in_use(store: Store) -> None:
     datasets = list(dict.fromkeys(trial.spec.dataset_id for trial in trials))
     assert len(datasets) == 2
     commit_trials(store, [trial for trial in trials if trial.spec.dataset_id == datasets[1]])
-    fold(store, manifest.sweep)
+    aggregate(store, manifest.sweep)
     assert list(part_keys(store, "samples")) == [part_key("samples", "demo", 1)]
     commit_trials(store, trials)
-    fold(store, manifest.sweep)
+    aggregate(store, manifest.sweep)
     assert list(part_keys(store, "samples")) == [part_key("samples", "demo", 0), part_key("samples", "demo", 1)]
     assert read_table(store, "samples")["dataset_id"].to_pylist() == [datasets[0]] * 12 + [datasets[1]] * 12
-    fold(store, write_sweep(store, make_sweep(overrides=[overrides[0], "grid.dataset.split_seed=[1]"])).sweep)
+    aggregate(store, write_sweep(store, make_sweep(overrides=[overrides[0], "grid.dataset.split_seed=[1]"])).sweep)
     assert set(read_table(store, "samples")["dataset_id"].to_pylist()) == {datasets[1]}
 
 
 def test_read_table_by_sweep(store: Store, manifest: Manifest) -> None:
     other = make_sweep(overrides=["name=demo-2", "grid.temperature=[4, 9]"])
     commit_trials(store, plan_trials(other))
-    fold(store, manifest.sweep)
-    fold(store, write_sweep(store, other).sweep)
+    aggregate(store, manifest.sweep)
+    aggregate(store, write_sweep(store, other).sweep)
     assert read_table(store, "trials", ["demo"])["sweep"].to_pylist() == ["demo"] * 8
     assert read_table(store, "trials", ["demo-2"])["sweep"].to_pylist() == ["demo-2"] * 8
     assert read_table(store, "trials", ["demo", "demo-2"]).num_rows == read_table(store, "trials").num_rows == 16
@@ -243,7 +242,7 @@ def test_read_table_by_sweep(store: Store, manifest: Manifest) -> None:
 
 
 def test_damaged_part_is_named(store: Store, manifest: Manifest) -> None:
-    fold(store, manifest.sweep)
+    aggregate(store, manifest.sweep)
     key = part_key("class_metrics", "demo", 0)
     store.put(key, b"junk")
     with pytest.raises(CorruptObjectError, match=f"'{key}' is not a whole table part"):
@@ -280,46 +279,48 @@ HARM: dict[str, Harm] = {
 
 
 @pytest.mark.parametrize("harm", list(HARM))
-def test_damaged_part_of_any_table_is_rebuilt_by_the_next_fold(store: Store, manifest: Manifest, harm: str) -> None:
-    """Guards the e_tags of the index: whatever became of a part, the next fold brings it back, and nothing else changes."""
+def test_damaged_part_of_any_table_is_rebuilt_by_the_next_aggregation(
+    store: Store, manifest: Manifest, harm: str
+) -> None:
+    """Guards the e_tags of the index: whatever became of a part, the next aggregation brings it back, and nothing else changes."""
     other = make_sweep(overrides=["name=demo-2", "grid.temperature=[4, 9]"])
     commit_trials(store, plan_trials(other))
     for sweep in (manifest.sweep, write_sweep(store, other).sweep):
-        fold(store, sweep)
+        aggregate(store, sweep)
     before, rows = parts(store), read_all(store)
     for table in TABLES:
         HARM[harm](store, part_key(table, "demo", 0))
         assert parts(store) != before
-        report = fold(store, manifest.sweep)
+        report = aggregate(store, manifest.sweep)
         assert (report.num_trials, report.num_parts_written, report.problems) == (8, 1, ())
         assert parts(store) == before, table
     for name, found in read_all(store).items():
         assert found.equals(rows[name]), name
-    assert fold(store, manifest.sweep).num_parts_written == 0
+    assert aggregate(store, manifest.sweep).num_parts_written == 0
 
 
 def test_many_damaged_parts_are_rebuilt_at_once(store: Store, manifest: Manifest) -> None:
-    fold(store, manifest.sweep)
+    aggregate(store, manifest.sweep)
     before = parts(store)
     for harm, key in zip(HARM, before, strict=False):
         if harm != "another whole part":
             HARM[harm](store, key)
-    assert fold(store, manifest.sweep).problems == ()
+    assert aggregate(store, manifest.sweep).problems == ()
     assert parts(store) == before
 
 
 def test_older_whole_part_is_not_taken_for_the_newest(store: Store) -> None:
-    """Guards the fold key in the part itself, for a part that the index does not vouch for: one from a backup."""
+    """Guards the aggregation key in the part itself, for a part that the index does not vouch for: one from a backup."""
     manifest = write_sweep(store, make_sweep())
     trials = plan_trials(make_sweep())
     commit_trials(store, trials[:5])
-    fold(store, manifest.sweep)
+    aggregate(store, manifest.sweep)
     older = whole(store, part_key("trials", "demo", 0))
     commit_trials(store, trials)
-    fold(store, manifest.sweep)
+    aggregate(store, manifest.sweep)
     before = parts(store)
     store.put(part_key("trials", "demo", 0), older)
-    assert fold(store, manifest.sweep).num_parts_written == 1
+    assert aggregate(store, manifest.sweep).num_parts_written == 1
     assert parts(store) == before
 
 
@@ -338,41 +339,41 @@ INDEX_DAMAGE: dict[str, bytes | None] = {
 @pytest.mark.parametrize("harm", [None, "truncated", "overwritten"])
 @pytest.mark.parametrize("damage", list(INDEX_DAMAGE))
 def test_index_can_be_thrown_away(store: Store, manifest: Manifest, damage: str, harm: str | None) -> None:
-    """Guards `read_index`: without an index the parts say themselves what they were folded from, and the next fold writes it anew."""
-    fold(store, manifest.sweep)
-    before, index = parts(store), whole(store, fold_index_key("demo"))
+    """Guards `read_index`: without an index the parts say themselves what they were made from, and the next aggregation writes it anew."""
+    aggregate(store, manifest.sweep)
+    before, index = parts(store), whole(store, table_index_key("demo"))
     tags = {item.key: item.e_tag for item in store.entries("tables")}
     data = INDEX_DAMAGE[damage]
     if data is None:
-        store.delete(fold_index_key("demo"))
+        store.delete(table_index_key("demo"))
     else:
-        store.put(fold_index_key("demo"), data)
+        store.put(table_index_key("demo"), data)
     if harm:
         HARM[harm](store, part_key("fairness_metrics", "demo", 0))
-    report = fold(store, manifest.sweep)
+    report = aggregate(store, manifest.sweep)
     assert (report.num_trials, report.num_parts_written, report.problems) == (8, 1 if harm else 0, ())
     assert parts(store) == before
     if not harm:
         # Whole parts were read, not written again.
         assert {item.key: item.e_tag for item in store.entries("tables")} == tags
-        assert json.loads(whole(store, fold_index_key("demo"))) == json.loads(index)
+        assert json.loads(whole(store, table_index_key("demo"))) == json.loads(index)
     watched = WatchedStore(store.url)
-    assert fold(watched, manifest.sweep).num_parts_written == 0
+    assert aggregate(watched, manifest.sweep).num_parts_written == 0
     assert watched.changed == []
 
 
 def test_record_that_changed_after_it_was_folded_is_noticed(store: Store, manifest: Manifest) -> None:
-    """Guards the e_tags in the fold key: the tables never show what no record says any more."""
-    fold(store, manifest.sweep)
+    """Guards the e_tags in the aggregation key: the tables never show what no record says any more."""
+    aggregate(store, manifest.sweep)
     spec = plan_trials(make_sweep())[3].spec
     before = read_table(store, "predictions")
     other = make_record(spec, predictions_N=np.zeros(12, dtype=np.int32))
     store.put(record_key(spec.trial_id), encode_record(other))
-    assert fold(store, manifest.sweep).num_parts_written == 1
+    assert aggregate(store, manifest.sweep).num_parts_written == 1
     after = read_table(store, "predictions")
     changed = [a["trial_id"] for a, b in zip(after.to_pylist(), before.to_pylist(), strict=True) if a != b]
     assert changed == [spec.trial_id]
-    assert fold(store, manifest.sweep).num_parts_written == 0
+    assert aggregate(store, manifest.sweep).num_parts_written == 0
 
 
 @pytest.mark.parametrize("harm", ["truncated", "noise", "overwritten", "overwritten in place", "empty"])
@@ -382,18 +383,18 @@ def test_damaged_record_leaves_the_tables_and_the_others_stay(
 ) -> None:
     """Guards `damaged_trials`: one damaged record costs its own rows only, is named, and comes back when it is whole again."""
     if folded_before:
-        fold(store, manifest.sweep)
+        aggregate(store, manifest.sweep)
     broken = manifest.trials[5].trial_id
     data = whole(store, record_key(broken))
     HARM[harm](store, record_key(broken))
-    report = fold(store, manifest.sweep)
+    report = aggregate(store, manifest.sweep)
     assert (report.num_trials, report.damaged_trials, report.damaged_samples) == (7, (broken,), ())
     assert len(report.problems) == 1
     rest = [trial.trial_id for trial in manifest.trials if trial.trial_id != broken]
     assert trial_ids(store) == rest
     assert set(trial_ids(store, "class_metrics")) == set(rest)
     store.put(record_key(broken), data)
-    report = fold(store, manifest.sweep)
+    report = aggregate(store, manifest.sweep)
     assert (report.num_trials, report.problems, report.damaged_trials) == (8, (), ())
     assert trial_ids(store) == [trial.trial_id for trial in manifest.trials]
 
@@ -404,7 +405,7 @@ def test_record_of_another_version_is_told_and_not_called_damaged(store: Store, 
     key = record_key(trial_id)
     table = decode_table(whole(store, key))
     store.put(key, encode_table(table.set_column(0, "record_version", pa.array([5], type=pa.int32()))))
-    report = fold(store, manifest.sweep)
+    report = aggregate(store, manifest.sweep)
     assert (report.num_trials, report.damaged_trials, report.damaged_samples) == (7, (), ())
     (problem,) = report.problems
     assert problem.startswith(f"store {store.url}: '{key}' has record_version 5, and this kd_ray reads ")
@@ -420,7 +421,7 @@ def test_damaged_samples_cost_only_the_trials_of_their_data_set(store: Store, ha
     commit_trials(store, trials)
     broken = trials[0].spec.dataset_id
     HARM[harm](store, samples_key(broken))
-    report = fold(store, manifest.sweep)
+    report = aggregate(store, manifest.sweep)
     assert (report.num_trials, report.damaged_trials, report.damaged_samples) == (8, (), (broken,))
     assert len(report.problems) == 1
     whole_ids = {trial.trial_id for trial in trials if trial.spec.dataset_id != broken}
@@ -428,96 +429,90 @@ def test_damaged_samples_cost_only_the_trials_of_their_data_set(store: Store, ha
     assert len(whole_ids) == 8
     assert set(read_table(store, "samples")["dataset_id"].to_pylist()) == {trials[-1].spec.dataset_id}
     write_samples(store, broken, make_samples())
-    report = fold(store, manifest.sweep)
+    report = aggregate(store, manifest.sweep)
     assert (report.num_trials, report.problems, report.damaged_samples) == (16, (), ())
     assert trial_ids(store) == [trial.trial_id for trial in manifest.trials]
 
 
 @pytest.mark.parametrize("harm", ["deleted", "truncated", "noise"])
 def test_samples_damaged_after_they_were_folded_are_noticed(store: Store, manifest: Manifest, harm: str) -> None:
-    """Guards the e_tag of the samples: a fold that has nothing else to do still tells of them."""
-    fold(store, manifest.sweep)
+    """Guards the e_tag of the samples: an aggregation that has nothing else to do still tells of them."""
+    aggregate(store, manifest.sweep)
     dataset_id = manifest.trials[0].dataset_id
     HARM[harm](store, samples_key(dataset_id))
-    assert fold(store, manifest.sweep).damaged_samples == (dataset_id,)
+    assert aggregate(store, manifest.sweep).damaged_samples == (dataset_id,)
     assert set(trial_ids(store)) == {trial.trial_id for trial in manifest.trials}
 
 
 def test_parts_beyond_the_manifest_are_dropped(store: Store, manifest: Manifest) -> None:
-    """Guards the last step of `_Fold.run`: parts that no trial belongs to are no rows of the sweep, those of others are."""
-    fold(store, manifest.sweep)
+    """Guards the last step of `_Aggregation.run`: parts that no trial belongs to are no rows of the sweep, those of others are."""
+    aggregate(store, manifest.sweep)
     before = parts(store)
     for table in ("trials", "samples"):
         store.put(part_key(table, "demo", 7), whole(store, part_key(table, "demo", 0)))
     other = part_key("trials", "demo-2", 7)
     store.put(other, whole(store, part_key("trials", "demo", 0)))
-    assert fold(store, manifest.sweep).num_parts_written == 2
+    assert aggregate(store, manifest.sweep).num_parts_written == 2
     assert parts(store).keys() == {*before, other}
-    assert fold(store, manifest.sweep).num_parts_written == 0
+    assert aggregate(store, manifest.sweep).num_parts_written == 0
 
 
 def test_parts_of_another_size_are_dropped(store: Store, manifest: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Guards the same for parts that the index knows: rows never stand in two parts."""
-    with monkeypatch.context() as patch:
-        patch.setattr(tables, "TRIALS_PER_PART", 2)
-        fold(store, manifest.sweep)
+    aggregate(store, manifest.sweep, trials_per_part=2)
     assert len(list(part_keys(store, "trials"))) == 4
-    fold(store, manifest.sweep)
+    aggregate(store, manifest.sweep)
     assert list(part_keys(store, "trials")) == [part_key("trials", "demo", 0)]
     assert trial_ids(store) == [trial.trial_id for trial in manifest.trials]
 
 
-def test_rows_of_a_damaged_manifest_are_no_longer_the_sweeps(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_of_a_damaged_manifest_are_no_longer_the_sweeps(store: Store) -> None:
     """Guards the same after a fall back to an older manifest: the tables hold what the sweep asks for, as far as anyone can say."""
-    monkeypatch.setattr(tables, "TRIALS_PER_PART", 2)
     larger = make_sweep(overrides=["grid.temperature=[1, 4, 5]"])
     commit_trials(store, plan_trials(larger))
     small = write_sweep(store, make_sweep())
     write_sweep(store, larger)
-    assert fold(store, "demo").num_trials == 10
+    assert aggregate(store, "demo", trials_per_part=2).num_trials == 10
     before = read_all(store)
     store.put(manifest_key("demo", 2), b"noise")
-    assert fold(store, "demo").num_trials == 8
+    assert aggregate(store, "demo", trials_per_part=2).num_trials == 8
     assert trial_ids(store) == [trial.trial_id for trial in small.trials]
     write_sweep(store, larger)
-    assert fold(store, "demo").num_trials == 10
+    assert aggregate(store, "demo", trials_per_part=2).num_trials == 10
     assert all(read_table(store, name).equals(table) for name, table in before.items())
 
 
 def test_nothing_is_written_when_nothing_changed(store: Store, manifest: Manifest) -> None:
-    """Guards the index: a fold that has nothing to do writes no object, not even the index."""
-    fold(store, manifest.sweep)
+    """Guards the index: an aggregation that has nothing to do writes no object, not even the index."""
+    aggregate(store, manifest.sweep)
     watched = WatchedStore(store.url)
-    report = fold(watched, manifest.sweep)
+    report = aggregate(watched, manifest.sweep)
     assert (report.num_trials, report.num_parts_written) == (8, 0)
     assert watched.changed == []
 
 
-def test_fold_of_a_new_sweep_writes_each_part_once(store: Store, manifest: Manifest) -> None:
+def test_aggregation_of_a_new_sweep_writes_each_part_once(store: Store, manifest: Manifest) -> None:
     watched = WatchedStore(store.url)
-    fold(watched, manifest.sweep)
-    assert sorted(watched.changed) == sorted([fold_index_key("demo"), *parts(store)])
+    aggregate(watched, manifest.sweep)
+    assert sorted(watched.changed) == sorted([table_index_key("demo"), *parts(store)])
     assert len(watched.changed) == 8
 
 
-def test_listings_of_a_fold_do_not_depend_on_the_number_of_trials(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Guards the cost of a fold on an object store: four listings for each look, for any number of trials and parts."""
-    monkeypatch.setattr(tables, "TRIALS_PER_PART", 2)
+def test_listings_of_a_aggregation_do_not_depend_on_the_number_of_trials(store: Store) -> None:
+    """Guards the cost of an aggregation on an object store: four listings for each look, for any number of trials and parts."""
     looks = []
     for overrides in (["grid.seed=[0]"], ["grid.temperature=[1, 2, 4, 8]", "grid.seed=[0, 1, 2]"]):
         file = make_sweep(overrides=overrides)
         commit_trials(store, plan_trials(file))
         write_sweep(store, file)
         busy, idle = WatchedStore(store.url), WatchedStore(store.url)
-        fold(busy, "demo")
-        fold(idle, "demo")
+        aggregate(busy, "demo", trials_per_part=2)
+        aggregate(idle, "demo", trials_per_part=2)
         looks.append((sorted(busy.listed), sorted(idle.listed)))
     folders = ["datasets", "sweeps/demo/manifest", "tables", "trials"]
     assert looks == [(sorted(folders * 2), folders)] * 2
 
 
-def test_fold_of_an_unknown_sweep_is_refused(store: Store) -> None:
+def test_aggregation_of_an_unknown_sweep_is_refused(store: Store) -> None:
     with pytest.raises(InvalidInputError, match=r"no sweep 'nope'; it has: none$"):
-        fold(store, "nope")
+        aggregate(store, "nope")

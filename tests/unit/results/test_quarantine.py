@@ -7,8 +7,8 @@ import pytest
 
 from kd_ray.errors import OtherVersionError
 from kd_ray.results.ledger import acquire, release, scan
+from kd_ray.results.quarantine import quarantine_trial, quarantined_of, quarantined_trials, trial_damage
 from kd_ray.results.record import commit_record, decode_table, encode_record, encode_table, read_record, sha256
-from kd_ray.results.repair import set_aside_of, set_aside_trial, set_aside_trials, trial_damage
 from kd_ray.results.store import Store, lease_key, record_key, weights_key
 from kd_ray.sweep.spec import TrialState
 from tests.fakes import make_record, make_spec
@@ -55,24 +55,25 @@ DAMAGE: dict[str, Callable[[Store], object]] = {
 
 
 @pytest.mark.parametrize("damage", list(DAMAGE))
-def test_damaged_trial_is_set_aside_and_pending_again(
+def test_damaged_trial_goes_into_quarantine_and_is_pending_again(
     store: Store, damage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Guards `set_aside_trial`: whatever is wrong with a committed trial, it can be trained again, and what was there is kept."""
+    """Guards `quarantine_trial`: whatever is wrong with a committed trial, it can be trained again, and what was there is kept."""
     commit(store)
     DAMAGE[damage](store)
     data = current_record(store)
     problem = trial_damage(store, TRIAL)
     assert problem is not None
-    assert set_aside_trial(store, TRIAL, launch_id="mine") is True
+    assert quarantine_trial(store, TRIAL, launch_id="mine") is True
     assert not store.exists(record_key(TRIAL))
     assert state(store) is TrialState.PENDING
-    ((key, kept),) = set_aside_of(store, "demo", {TRIAL})
-    assert key == record_key(TRIAL)
+    (found,) = quarantined_of(store, "demo", {TRIAL})
+    kept = found.item.key
+    assert found.key == record_key(TRIAL)
     assert store.get(kept) == data
-    assert set_aside_trials(store) == {TRIAL}
+    assert quarantined_trials(store) == {TRIAL}
     assert f"{problem}; kept as {kept}, the trial is trained again" in caplog.text
-    assert set_aside_trial(store, TRIAL, launch_id="mine") is False
+    assert quarantine_trial(store, TRIAL, launch_id="mine") is False
     # It can be committed again.
     lease = acquire(store, TRIAL, launch_id="yours")
     assert lease is not None
@@ -93,7 +94,7 @@ def test_next_holder_is_above_every_weights_file(store: Store, generations: tupl
         store.put(weights_key(TRIAL, generation), b"of a worker that lost")
     commit(store, generation=generations[0])
     store.put(record_key(TRIAL), b"noise")
-    assert set_aside_trial(store, TRIAL, launch_id="mine")
+    assert quarantine_trial(store, TRIAL, launch_id="mine")
     for launch in ("yours", "theirs"):
         lease = acquire(store, TRIAL, launch_id=launch)
         assert lease is not None
@@ -102,11 +103,11 @@ def test_next_holder_is_above_every_weights_file(store: Store, generations: tupl
         release(store, lease)
 
 
-def test_only_one_holds_a_trial_that_was_set_aside(store: Store) -> None:
+def test_only_one_holds_a_trial_whose_record_is_in_quarantine(store: Store) -> None:
     """Guards the leases of a trial that was complete once: two launches never train it at a time."""
     commit(store)
     store.put(record_key(TRIAL), b"noise")
-    assert set_aside_trial(store, TRIAL, launch_id="mine")
+    assert quarantine_trial(store, TRIAL, launch_id="mine")
     lease = acquire(store, TRIAL, launch_id="yours")
     assert lease is not None
     assert state(store) is TrialState.RUNNING
@@ -114,11 +115,11 @@ def test_only_one_holds_a_trial_that_was_set_aside(store: Store) -> None:
 
 
 def test_intact_trial_is_not_touched(store: Store) -> None:
-    """Guards the first look of `set_aside_trial`."""
+    """Guards the first look of `quarantine_trial`."""
     commit(store)
     before = contents(store)
     assert trial_damage(store, TRIAL) is None
-    assert set_aside_trial(store, TRIAL, launch_id="mine") is False
+    assert quarantine_trial(store, TRIAL, launch_id="mine") is False
     assert contents(store) == before
 
 
@@ -126,21 +127,21 @@ def test_trial_without_a_record_is_not_touched(store: Store) -> None:
     store.put(weights_key(TRIAL, 1), WEIGHTS)
     before = contents(store)
     assert trial_damage(store, TRIAL) is None
-    assert set_aside_trial(store, TRIAL, launch_id="mine") is False
+    assert quarantine_trial(store, TRIAL, launch_id="mine") is False
     assert contents(store) == before
 
 
 def test_trial_that_another_launch_holds_is_left_to_it(store: Store) -> None:
-    """Guards the lease of `set_aside_trial`: who holds the trial may be about to do the same, or to commit."""
+    """Guards the lease of `quarantine_trial`: who holds the trial may be about to do the same, or to commit."""
     commit(store)
     store.put(record_key(TRIAL), b"noise")
     lease = acquire(store, TRIAL, launch_id="yours")
     assert lease is not None
     before = contents(store)
-    assert set_aside_trial(store, TRIAL, launch_id="mine") is False
+    assert quarantine_trial(store, TRIAL, launch_id="mine") is False
     assert contents(store) == before
     release(store, lease)
-    assert set_aside_trial(store, TRIAL, launch_id="mine") is True
+    assert quarantine_trial(store, TRIAL, launch_id="mine") is True
 
 
 class _SuccessorWasQuicker(Store):
@@ -155,10 +156,10 @@ class _SuccessorWasQuicker(Store):
 
 
 def test_record_committed_meanwhile_is_not_touched(store: Store) -> None:
-    """Guards the second look of `set_aside_trial`, under the lease."""
+    """Guards the second look of `quarantine_trial`, under the lease."""
     commit(store)
     store.put(record_key(TRIAL), b"noise")
-    assert set_aside_trial(_SuccessorWasQuicker(store.url), TRIAL, launch_id="mine") is False
+    assert quarantine_trial(_SuccessorWasQuicker(store.url), TRIAL, launch_id="mine") is False
     record = read_record(store, TRIAL)
     assert record is not None
     assert record.weights_key == weights_key(TRIAL, 2)
@@ -168,7 +169,7 @@ def test_record_committed_meanwhile_is_not_touched(store: Store) -> None:
 def test_lease_is_given_back(store: Store) -> None:
     commit(store)
     store.put(record_key(TRIAL), b"noise")
-    assert set_aside_trial(store, TRIAL, launch_id="mine")
+    assert quarantine_trial(store, TRIAL, launch_id="mine")
     newest = max(item.key for item in store.entries(f"trials/{TRIAL}/lease"))
     assert newest >= lease_key(TRIAL, 2)
     assert acquire(store, TRIAL, launch_id="yours") is not None
@@ -181,7 +182,7 @@ def test_record_of_another_version_is_not_damage(store: Store) -> None:
     store.put(record_key(TRIAL), encode_table(table.set_column(0, "record_version", [[5]])))
     before = contents(store)
     with pytest.raises(OtherVersionError, match="has record_version 5, and this kd_ray reads 2 to 4"):
-        set_aside_trial(store, TRIAL, launch_id="mine")
+        quarantine_trial(store, TRIAL, launch_id="mine")
     assert contents(store) == before
 
 

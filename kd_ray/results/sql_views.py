@@ -1,4 +1,20 @@
-"""The SQL behind what `query` offers besides the tables: views, and table functions."""
+"""What `query` offers besides the tables: views and table functions in SQL, one entry each."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class SqlView:
+    """A view or a table function of SQL."""
+
+    signature: str
+    """Its name, with the arguments of a table function."""
+    meaning: str
+    tables: tuple[str, ...]
+    """Tables that it reads."""
+    sql: str
+    """The statement that creates it."""
+
 
 _PAIR = """
 WITH p AS (
@@ -45,7 +61,13 @@ parts AS (
 """Every row of `judged` once for all, once for its true class, and once for each of its groups."""
 
 SQL_VIEWS = {
-    "teacher_disagreement": f"""
+    view.signature.split("(")[0]: view
+    for view in (
+        SqlView(
+            signature="teacher_disagreement",
+            meaning="every student beside its teacher: share of test samples on which they differ (CMP), all and per true class",
+            tables=("trials", "predictions", "samples"),
+            sql=f"""
 CREATE VIEW teacher_disagreement AS
 {_PAIRS},
 counts AS (
@@ -57,23 +79,15 @@ SELECT t.sweep, t.trial_id, t.role, t.model, t.objective, t.temperature, t.alpha
        c.class_name, c.n, c.num_disagree, c.num_disagree / c.n AS disagreement
 FROM counts c JOIN trials t USING (sweep, trial_id)
 """,
-    "disagreement": f"""
-CREATE MACRO disagreement(a, b) AS TABLE
-{_PAIR}
-SELECT coalesce(x.label_name, 'all') AS class_name, count(*) AS n, count(*) FILTER (of_a <> of_b) AS num_disagree,
-       count(*) FILTER (of_a <> of_b) / nullif(count(*), 0) AS disagreement
-FROM p JOIN samples x ON (x.sweep, x.dataset_id, x.sample_index) = (p.sweep, p.dataset_id, p.sample_index)
-GROUP BY GROUPING SETS ((x.label_name), ()) ORDER BY class_name
-""",
-    "disagreement_matrix": f"""
-CREATE MACRO disagreement_matrix(a, b) AS TABLE
-{_PAIR},
-names AS (SELECT DISTINCT class_index, class_name FROM class_metrics WHERE trial_id = a)
-SELECT na.class_name AS predicted_by_a, nb.class_name AS predicted_by_b, count(*) AS n
-FROM p JOIN names na ON na.class_index = of_a JOIN names nb ON nb.class_index = of_b
-WHERE of_a <> of_b GROUP BY ALL ORDER BY ALL
-""",
-    "teacher_errors": f"""
+        ),
+        SqlView(
+            signature="teacher_errors",
+            meaning=(
+                "every student beside its teacher, all, per true class and per group: where the teacher errs, how often the "
+                "student says the same; scratch students show how often that is chance"
+            ),
+            tables=("trials", "predictions", "samples"),
+            sql=f"""
 CREATE VIEW teacher_errors AS
 {_PAIRS},
 judged AS (
@@ -86,7 +100,15 @@ SELECT t.sweep, t.trial_id, t.role, t.model, t.objective, t.temperature, t.alpha
        count(*) FILTER (is_error AND agrees) / nullif(count(*) FILTER (is_error), 0) AS transfer_rate
 FROM parts p JOIN trials t USING (sweep, trial_id) GROUP BY ALL
 """,
-    "calibration": f"""
+        ),
+        SqlView(
+            signature="calibration",
+            meaning=(
+                "every trial, all, per true class and per group: accuracy, mean confidence and expected calibration error (15 "
+                "bins), and the last two after temperature scaling"
+            ),
+            tables=("trials", "predictions", "samples"),
+            sql=f"""
 CREATE VIEW calibration AS
 {_LONG},
 {_PARTS.format(columns="sweep, trial_id, correct, confidence, calibrated")},
@@ -109,7 +131,15 @@ SELECT t.sweep, t.trial_id, t.role, t.model, t.objective, t.temperature, t.alpha
            AS calibrated_expected_calibration_error
 FROM bins b JOIN trials t USING (sweep, trial_id) GROUP BY ALL
 """,
-    "gradient_rescaling": f"""
+        ),
+        SqlView(
+            signature="gradient_rescaling",
+            meaning=(
+                "distilled students of sweeps that ask for it, all, per true class and per group: how many times as hard as the"
+                " cross-entropy the loss pulls at the true logit, summed over samples and at their median (Tang et al. 2020)"
+            ),
+            tables=("trials", "predictions", "samples"),
+            sql=f"""
 CREATE VIEW gradient_rescaling AS
 WITH long AS (
     SELECT p.sweep, p.trial_id, p.dataset_id, unnest(p.true_logit_pulls)::DOUBLE AS pull,
@@ -124,8 +154,16 @@ SELECT t.sweep, t.trial_id, t.role, t.model, t.objective, t.temperature, t.alpha
        median(p.pull / nullif(p.hard_pull, 0)) AS median_rescaling
 FROM parts p JOIN trials t USING (sweep, trial_id) GROUP BY ALL
 """,
-    # The shares of `distill/objectives/decoupled.py:thirds`.
-    "class_shares": """
+        ),
+        SqlView(
+            signature="class_shares",
+            meaning=(
+                "every trial, head (33 % of the classes, by training samples), medium and tail: accuracy over their test "
+                "samples, and mean over their classes"
+            ),
+            tables=("class_metrics",),
+            # The shares of `distill/objectives/decoupled.py:thirds`.
+            sql="""
 CREATE VIEW class_shares AS
 WITH ranked AS (
     SELECT *, row_number() OVER (PARTITION BY sweep, trial_id ORDER BY train_n DESC, class_index) AS place,
@@ -138,8 +176,16 @@ SELECT sweep, trial_id, role, model, objective, temperature, alpha, t_squared, s
        sum(num_correct) / nullif(sum(n), 0) AS accuracy, avg(accuracy) AS mean_class_accuracy
 FROM ranked GROUP BY ALL
 """,
-    # The halves of `metrics/calibration.py:halves`.
-    "worst_classes": f"""
+        ),
+        SqlView(
+            signature="worst_classes(k)",
+            meaning=(
+                "table function: mean accuracy of the k worst classes (below 1: a share of them), chosen on one half of the "
+                "test samples and scored on the other, both ways; where it was chosen it is too low"
+            ),
+            tables=("trials", "predictions", "samples"),
+            # The halves of `metrics/calibration.py:halves`.
+            sql=f"""
 CREATE MACRO worst_classes(k) AS TABLE
 {_LONG},
 halves AS (
@@ -155,14 +201,33 @@ SELECT t.sweep, t.trial_id, t.role, t.model, t.objective, t.temperature, t.alpha
        count(*) FILTER (w.half = 0) AS num_worst, avg(w.held_out) AS accuracy, avg(w.chosen) AS accuracy_where_chosen
 FROM worst w JOIN trials t USING (sweep, trial_id) GROUP BY ALL
 """,
+        ),
+        SqlView(
+            signature="disagreement(a, b)",
+            meaning="table function: the same for any two trials, given by trial_id",
+            tables=("predictions", "samples"),
+            sql=f"""
+CREATE MACRO disagreement(a, b) AS TABLE
+{_PAIR}
+SELECT coalesce(x.label_name, 'all') AS class_name, count(*) AS n, count(*) FILTER (of_a <> of_b) AS num_disagree,
+       count(*) FILTER (of_a <> of_b) / nullif(count(*), 0) AS disagreement
+FROM p JOIN samples x ON (x.sweep, x.dataset_id, x.sample_index) = (p.sweep, p.dataset_id, p.sample_index)
+GROUP BY GROUPING SETS ((x.label_name), ()) ORDER BY class_name
+""",
+        ),
+        SqlView(
+            signature="disagreement_matrix(a, b)",
+            meaning="table function: counts of (class predicted by a, class predicted by b) where they differ",
+            tables=("predictions", "class_metrics"),
+            sql=f"""
+CREATE MACRO disagreement_matrix(a, b) AS TABLE
+{_PAIR},
+names AS (SELECT DISTINCT class_index, class_name FROM class_metrics WHERE trial_id = a)
+SELECT na.class_name AS predicted_by_a, nb.class_name AS predicted_by_b, count(*) AS n
+FROM p JOIN names na ON na.class_index = of_a JOIN names nb ON nb.class_index = of_b
+WHERE of_a <> of_b GROUP BY ALL ORDER BY ALL
+""",
+        ),
+    )
 }
-NEEDS = {
-    "teacher_errors": ("trials", "predictions", "samples"),
-    "class_shares": ("class_metrics",),
-    "calibration": ("trials", "predictions", "samples"),
-    "gradient_rescaling": ("trials", "predictions", "samples"),
-    "worst_classes": ("trials", "predictions", "samples"),
-    "teacher_disagreement": ("trials", "predictions", "samples"),
-    "disagreement": ("predictions", "samples"),
-    "disagreement_matrix": ("predictions", "class_metrics"),
-}
+"""By name, in the order in which they are shown."""
