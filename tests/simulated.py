@@ -39,7 +39,7 @@ def drawn_samples(num_classes: int, per_class: int) -> Samples:
 def simulate(
     store: Store, *overrides: str, rates: Rates = flat, num_classes: int = 3, per_class: int = 40, device: str = "cpu"
 ) -> Results:
-    """Commit every trial of the sweep `demo` with `overrides`, and fold its tables."""
+    """Commit every trial of the sweep `demo` with `overrides`, and aggregate its tables."""
     file = make_sweep(overrides=overrides)
     samples = drawn_samples(num_classes, per_class)
     labels_N = samples.labels_N

@@ -102,7 +102,7 @@ def test_check_describes_rows_and_draws_no_sheet(tmp_path: Path) -> None:
     assert sum(int(line[1]) for line in counted) == 90
     for command in ("check", "show"):
         refused = invoke("data", command, "adult", "--data-root", str(root), "-o", str(tmp_path / "sheet.png"))
-        assert "has no effect: a contact sheet shows images, and these samples are none" in str(refused.exception)
+        assert "has no effect: a contact sheet shows images, and this data set has none" in str(refused.exception)
     assert not (tmp_path / "sheet.png").exists()
     words = json.loads(invoke("data", "check", "adult", "--data-root", str(root), "--json").stdout)
     assert (words["image_size"], words["num_columns"]) == (None, 18)
@@ -173,7 +173,7 @@ def test_check_of_many_classes_counts_the_rest(tmp_path: Path) -> None:
     from tests.datasets import write_cifar100
 
     done = invoke("data", "check", "cifar100", "--data-root", str(write_cifar100(tmp_path)))
-    assert "… 70 more; all have 2 to 2 train, 1 to 1 test" in done.stdout
+    assert "… and 70 more; every class has 2 to 2 train, 1 to 1 test" in done.stdout
 
 
 def test_prepare_decodes_what_is_there_and_names_its_version(tmp_path: Path) -> None:

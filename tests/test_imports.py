@@ -91,11 +91,12 @@ def test_only_the_ray_runner_and_the_jobs_import_ray() -> None:
         ["launch", "--help"],
         ["compare", "--help"],
         ["data", "check", "--help"],
-        ["submit", "sweeps/trifeature.yaml", "--address", "http://127.0.0.1:1"],
+        ["submit", "sweeps/trifeature-quick.yaml", "--store", "nowhere", "--address", "http://127.0.0.1:1"],
     ],
     ids=lambda arguments: arguments[0],
 )
 def test_quick_commands_import_neither_torch_nor_ray(arguments: list[str], tmp_path: Path) -> None:
+    assert all((PACKAGE.parent / argument).exists() for argument in arguments if argument.endswith(".yaml"))
     code = (
         "import sys, kd_ray.cli\n"
         f"sys.argv = ['kd-ray', *{arguments!r}]\n"
@@ -111,7 +112,7 @@ def test_quick_commands_import_neither_torch_nor_ray(arguments: list[str], tmp_p
 
 def test_the_driver_of_a_sweep_does_without_torch(tmp_path: Path) -> None:
     """Guard: what trains is imported by workers only; torch would cost the driver more memory than everything else."""
-    code = "import sys, kd_ray.cluster.launch, kd_ray.cluster.ray_tune.runner; print('torch' in sys.modules)"
+    code = "import sys, kd_ray.cluster.launch, kd_ray.cluster.ray_tune.ray_runner; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=PACKAGE.parent, capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
 

@@ -4,6 +4,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -55,14 +56,20 @@ class Plan:
     store: str
     trials: tuple[TrialLine, ...]
     planned: tuple[PlannedTrial, ...]
-    packs: tuple[Pack, ...]
-    """What would be scheduled, in order."""
+    pack_size: int
+    not_run: frozenset[str]
+    """Trials that a launch would leave alone now: settled ones, and those of another launch."""
     num_dropped: int
     """Complete trials that the sweep of this name asked for before and does not ask for now."""
     advice: str | None
     """Advice of a probe about `training.execution`, where there is one."""
     weights: Mapping[str, str] = field(default_factory=dict)
     """SHA-256 of the weights that the sweep gives, by path."""
+
+    @cached_property
+    def packs(self) -> tuple[Pack, ...]:
+        """The packs that a launch would start now, in order."""
+        return make_packs(self.planned, pack_size=self.pack_size, done=self.not_run)
 
     def counts(self) -> dict[str, int]:
         """Trials by state."""
@@ -158,7 +165,8 @@ def plan(
         trials=lines,
         planned=planned,
         weights=digests,
-        packs=make_packs(planned, pack_size=pack_size, done=idle),
+        pack_size=pack_size,
+        not_run=frozenset(idle),
         advice=probe.advice() if probe else None,
         num_dropped=sum(statuses[trial_id].state is TrialState.COMPLETE for trial_id in dropped),
     )

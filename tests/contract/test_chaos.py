@@ -248,7 +248,7 @@ class Chaos:
         os.kill(self._process.pid, number)
         self._await(self._has_ended, f"the end of a launch after {number.name}", may_end=True)
         assert self._code() == 130, f"{number.name}: {self._code()}\n{self.output}"
-        assert self.output.splitlines()[-1].startswith("interrupted; go on with: "), self.output
+        assert self.output.splitlines()[-1].startswith("interrupted; continue with: "), self.output
         self._close_launch()
 
     def _kill_head(self, *, with_launch: bool) -> None:

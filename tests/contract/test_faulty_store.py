@@ -191,7 +191,7 @@ def test_a_listing_that_is_refused_is_not_waited_for(far: Store, proxy: FaultyS3
 def test_a_finished_sweep_can_be_used_on_a_read_only_store(
     far: Store, proxy: FaultyS3, trifeature_root: Path, tmp_path: Path
 ) -> None:
-    """Guard: nothing is written where there is nothing to do (`write_manifest` and `fold` compare first)."""
+    """Guard: nothing is written where there is nothing to do (`write_manifest` and `aggregate` compare first)."""
     overrides = ("grid.seed=[0]", "grid.temperature=[1]")
     assert launch(tiny_sweep(trifeature_root, *overrides), far, runner="local").exit_code == 0
     file = write_tiny_sweep(tmp_path, trifeature_root, *overrides)

@@ -223,8 +223,8 @@ def test_a_submitted_sweep_outlives_client_network_nodes_and_head(
     again = laptop(*submit)
     assert "submitted as" in again.stdout, again.stdout + again.stderr
     wait_for_a_student(store, cluster, beyond=3)
-    assert "-1: stopped; the same kd-ray submit goes on with it" in laptop("stop", "tiny").stdout
-    assert laptop("logs", "tiny").stdout.splitlines()[-1].startswith("interrupted; go on with:")
+    assert "-1: stopped; run the same kd-ray submit to continue" in laptop("stop", "tiny").stdout
+    assert laptop("logs", "tiny").stdout.splitlines()[-1].startswith("interrupted; continue with:")
     assert not any(status.state is TrialState.RUNNING for status in scan(store, _trial_ids(store)).values())
     again = laptop(*submit)
     assert re.search(r"submitted as tiny-\w{12}-2\n", again.stdout), again.stdout + again.stderr

@@ -61,7 +61,7 @@ def test_a_worker_that_gets_sigterm_writes_a_checkpoint_and_its_pack_goes_on(
         after = steps(store)[lease.trial_id]
         output, _ = process.communicate(timeout=120)
     assert process.returncode == 0, output
-    assert "WorkerStopped: its worker was told to end (SIGTERM)" in output
+    assert "WorkerStopped: its worker received SIGTERM" in output
     between = EVERY_EPOCHS * STEPS_PER_EPOCH
     assert before % between == 0
     assert after % between != 0, "an ordinary checkpoint"

@@ -125,7 +125,7 @@ def test_young_objects_stay(littered: Store, seconds: float) -> None:
 
 
 def test_table_parts_and_staging_files_stay_for_an_hour(littered: Store) -> None:
-    """Guard: LONG_MARGIN_S. A fold writes its index last, and a large object takes its time."""
+    """Guard: LONG_MARGIN_S. An aggregation writes its index last, and a large object takes its time."""
     grow_old(littered, seconds=3000)
     assert {Kind.PARTS, Kind.STAGING} & set(counts(littered)) == set()
 

@@ -400,7 +400,7 @@ def test_damaged_record_leaves_the_tables_and_the_others_stay(
 
 
 def test_record_of_another_version_is_told_and_not_called_damaged(store: Store, manifest: Manifest) -> None:
-    """Guards `OtherVersionError` against `CorruptObjectError`: the others are folded, and nobody repairs what is whole."""
+    """Guards `OtherVersionError` against `CorruptObjectError`: the others are aggregated, and nobody repairs what is whole."""
     trial_id = manifest.trials[2].trial_id
     key = record_key(trial_id)
     table = decode_table(whole(store, key))
@@ -414,7 +414,7 @@ def test_record_of_another_version_is_told_and_not_called_damaged(store: Store, 
 
 @pytest.mark.parametrize("harm", ["deleted", "truncated", "noise", "empty"])
 def test_damaged_samples_cost_only_the_trials_of_their_data_set(store: Store, harm: str) -> None:
-    """Guards `damaged_samples`: the trials of other data sets are folded, and the damaged one is named."""
+    """Guards `damaged_samples`: the trials of other data sets are aggregated, and the damaged one is named."""
     file = make_sweep(overrides=["dataset.split_seed=null", "grid.dataset.split_seed=[0, 1]"])
     trials = plan_trials(file)
     manifest = write_sweep(store, file)

@@ -25,7 +25,7 @@ TRIALS = plan_trials(make_sweep())
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
-    """The demo sweep, complete and folded; only read."""
+    """The demo sweep, complete and aggregated; only read."""
     store = open_store(tmp_path_factory.mktemp("store"))
     commit_trials(store, TRIALS)
     aggregate(store, write_sweep(store, make_sweep()).sweep)

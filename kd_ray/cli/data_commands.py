@@ -1,4 +1,4 @@
-"""`kd-ray data`: look at data sets, and get their files."""
+"""`kd-ray data`: describe data sets and download their files."""
 
 import io
 import json
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kd_ray.cli.base import JSON_OPTION, Command, console, write
+from kd_ray.cli.tables import render, table_of
 from kd_ray.errors import DataError, InvalidInputError
 
 if TYPE_CHECKING:
@@ -19,9 +20,9 @@ if TYPE_CHECKING:
     from kd_ray.data.modalities import Data
 
 _SHOWN = 30
-"""Classes listed before the rest is only counted."""
+"""Most classes in a list; further ones are only counted."""
 _CAPTIONS = 4
-"""Features in the captions of a contact sheet; CelebA has 39."""
+"""Most features in a caption of a contact sheet; CelebA has 39."""
 _SET = click.option(
     "--set", "overrides", metavar="KEY=VALUE", multiple=True, help="A field of the sweep file's dataset section."
 )
@@ -32,7 +33,7 @@ _ROOT = click.option(
 
 @click.group("data")
 def data_group() -> None:
-    """Look at data sets, and get their files."""
+    """Describe data sets and download their files."""
 
 
 @data_group.command("show", cls=Command, example="kd-ray data show trifeature --set size=64 -o sheet.png")
@@ -64,16 +65,16 @@ def show_command(name: str, overrides: tuple[str, ...], data_root: Path, output:
 @click.option(
     "--data-root",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Left out: the sweep file's placement.data_root, or ./data.",
+    help="[default: the sweep file's placement.data_root, or ./data]",
 )
 @click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Write a contact sheet, PNG.")
 @JSON_OPTION
 def check_command(
     what: str, overrides: tuple[str, ...], data_root: Path | None, output: Path | None, as_json: bool
 ) -> None:
-    """Describe the data set of a sweep, or one by its NAME: samples by split, class and group, and the gap of the labels.
+    """Describe the data set of a sweep, or the one called NAME: samples by split, class and group, and the difference of the labels.
 
-    Ends with exit code 1 when a launch would refuse the files as they are.
+    The exit code is 1 when a launch would refuse the files.
     """
     from kd_ray.data.describe import describe
     from kd_ray.sweep.datasets import table_name
@@ -104,10 +105,10 @@ def check_command(
 @_SET
 @_ROOT
 def prepare_command(name: str, overrides: tuple[str, ...], data_root: Path) -> None:
-    """Fetch the files of a data set where that is allowed, else say which to put where; decode its images for this node.
+    """Download the files of a data set, or say where to put them when a download is not allowed; decode its images.
 
-    NAME is that of a sweep file's dataset, or utkface, for which a list is written that the dataset `manifest` reads. The same command
-    goes on where it stopped.
+    NAME is a dataset of a sweep file, or utkface: for utkface a list is written that the dataset `manifest` reads. After an interruption
+    the same command continues.
     """
     from kd_ray.data.fetch import fetch, what_to_put_where
     from kd_ray.data.utkface import FOLDER, LIST, write_list
@@ -122,7 +123,7 @@ def prepare_command(name: str, overrides: tuple[str, ...], data_root: Path) -> N
             click.echo(f"left out, because their names do not say age, gender and race: {', '.join(unknown)}")
         return
     dataset = parse_dataset(name, overrides)
-    bars = _bytes_shown()
+    bars = _download_bars()
     try:
         fetch(dataset, data_root, on_bytes=bars)
         examined = _examine(dataset, data_root)
@@ -135,7 +136,7 @@ def prepare_command(name: str, overrides: tuple[str, ...], data_root: Path) -> N
 
 
 def _examine(dataset: Any, data_root: Path, resident_bytes: int | None = None) -> "Examined":
-    """As a launch would find it; images that would take more than `resident_bytes` (left out, the default of sweeps) are not decoded."""
+    """The data set as a launch would load it. Images that need more than `resident_bytes` (default: that of sweeps) stay encoded."""
     from kd_ray.cluster.display import TextDisplay
     from kd_ray.data.describe import examine
     from kd_ray.sweep.placement import Placement
@@ -150,12 +151,11 @@ def _examine(dataset: Any, data_root: Path, resident_bytes: int | None = None) -
 
 
 def _write_sheet(data: "Data", features: Sequence[str], output: Path) -> None:
-    """A contact sheet of the test split, with captions for the first few of the features. Raises InvalidInputError where there are no
-    images."""
+    """Write a contact sheet of the test split, with captions for the first few features. Raises InvalidInputError without images."""
     from kd_ray.data.images import ImageData, contact_sheet
 
     if not isinstance(data, ImageData):
-        raise InvalidInputError(f"-o {output} has no effect: a contact sheet shows images, and these samples are none")
+        raise InvalidInputError(f"-o {output} has no effect: a contact sheet shows images, and this data set has none")
     shown = {name: data.test.sensitive_features[name] for name in features[:_CAPTIONS]}
     buffer = io.BytesIO()
     contact_sheet(replace(data.test, sensitive_features=shown), data.class_names).save(buffer, format="PNG")
@@ -165,11 +165,11 @@ def _write_sheet(data: "Data", features: Sequence[str], output: Path) -> None:
 def _version(examined: "Examined") -> str:
     if examined.refusal:
         return f"a launch would refuse them: {examined.refusal}"
-    return f"fingerprint {examined.fingerprint}" if examined.fingerprint else "drawn, not read"
+    return f"fingerprint {examined.fingerprint}" if examined.fingerprint else "generated, no files"
 
 
 def _described(name: str, examined: "Examined", found: "Description") -> str:
-    """Counts as tables."""
+    """The data set in words and tables of counts."""
     splits = list(found.splits)
     counts = ", ".join(f"{count:,} {split}" for split, count in found.splits.items())
     side = found.image_size
@@ -181,13 +181,13 @@ def _described(name: str, examined: "Examined", found: "Description") -> str:
     lines = [f"{name}: {counts} {what} in {len(found.classes)} classes", _version(examined)]
     lines += [f"note: {note}" for note in found.notes]
     rows = [[name, *(f"{counts[split]:,}" for split in splits)] for name, counts in found.classes.items()]
-    lines += ["", *_table(["class", *splits], rows[:_SHOWN])]
+    lines += ["", _counts_table(["class", *splits], rows[:_SHOWN])]
     if len(rows) > _SHOWN:
         extremes = ", ".join(
             f"{min(n[split] for n in found.classes.values()):,} to {max(n[split] for n in found.classes.values()):,} {split}"
             for split in splits
         )
-        lines.append(f"… {len(rows) - _SHOWN} more; all have {extremes}")
+        lines.append(f"… and {len(rows) - _SHOWN} more; every class has {extremes}")
     for feature in found.features:
         difference = feature.label_demographic_parity_difference
         gap = "undefined" if difference is None else f"{100 * difference:.2f} %"
@@ -197,23 +197,22 @@ def _described(name: str, examined: "Examined", found: "Description") -> str:
             smallest = min(group.test_by_class, key=lambda c: group.test_by_class[c])
             cell = f"{group.test_by_class[smallest]:,} ({smallest})"
             rows.append([group.group, *(f"{group.n[split]:,}" for split in splits), cell])
-        lines += _table(["group", *splits, "smallest test cell"], rows)
+        lines.append(_counts_table(["group", *splits, "smallest test cell"], rows))
         if feature.num_without_group:
             lines.append(f"{feature.num_without_group:,} test {found.modality} are in no group")
     return "\n".join(lines)
 
 
-def _table(head: list[str], rows: list[list[str]]) -> list[str]:
-    """Names to the left, numbers to the right."""
-    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
-    return [
-        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))])
-        for row in [head, *rows]
-    ]
+def _counts_table(columns: list[str], rows: list[list[str]]) -> str:
+    """Names on the left, counts on the right."""
+    table = table_of(columns, right=range(1, len(columns)))
+    for row in rows:
+        table.add_row(*row)
+    return render(table)
 
 
-def _bytes_shown() -> Any:
-    """Progress of transfers, one bar for each file."""
+def _download_bars() -> Any:
+    """Progress of downloads, one bar for each file."""
     from kd_ray.cluster.display import TextDisplay
 
     display = TextDisplay(console())

@@ -1,4 +1,4 @@
-"""The commands that work on a cluster from anywhere: submit, jobs, logs, stop."""
+"""The commands for a remote cluster: submit, jobs, logs, stop."""
 
 import json
 import sys
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kd_ray.cli.base import JSON_OPTION, SET_OPTION, Command, store_option
+from kd_ray.cli.tables import count_of, render, table_of
 
 if TYPE_CHECKING:
     from kd_ray.cluster.jobs.client import SweepJob
@@ -53,10 +54,10 @@ def submit_command(
     modules: tuple[Path, ...],
     retry_failed: bool,
 ) -> None:
-    """Send a sweep to a Ray cluster and return; it runs there without this machine. The same again attaches to it.
+    """Send a sweep to a Ray cluster and return; the sweep runs there without this machine.
 
-    The token is taken from RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token. Paths in the sweep and the store's credentials are the
-    cluster's.
+    The same command again finds the running job. The token is read from RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token. Paths in
+    the sweep are paths on the cluster, and the cluster has the credentials of the store.
     """
     from kd_ray.cluster.jobs.submission import make_submission
     from kd_ray.sweep.load import load_sweep
@@ -69,11 +70,11 @@ def submit_command(
 
     jobs = Jobs(address)
     done = submit(submission, jobs)
-    how = "submitted" if done.is_new else "already there; attached"
-    state = "" if done.has_begun else "; it has not begun yet"
+    how = "submitted" if done.is_new else "submitted earlier,"
+    state = "" if done.has_begun else "; it has not started yet"
     where = f"--address {jobs.address}"
     click.echo(
-        f"sweep {submission.sweep}: {submission.num_trials} trials, {how} as {done.job.job_id}{state}\n"
+        f"sweep {submission.sweep}: {count_of(submission.num_trials, 'trial')}, {how} as {done.job.job_id}{state}\n"
         f"follow: kd-ray logs {submission.name} -f {where}\n"
         f"        kd-ray status {submission.sweep} --watch --store {submission.store}\n"
         f"stop:   kd-ray stop {submission.name} {where}"
@@ -92,21 +93,22 @@ def jobs_command(address: str, as_json: bool) -> None:
         click.echo(json.dumps([_to_dict(job) for job in found], indent=1))
         return
     if not found:
-        click.echo("no sweep was submitted since the head was started; the stores know what was done before")
+        click.echo(
+            "no sweep was submitted since the head was started; `kd-ray status --store URL` lists the sweeps of a store"
+        )
         return
-    rows = [("name", "status", "for", "sweep", "store", "job")]
-    rows += [(job.name, job.status.lower(), _duration(job), job.sweep, job.store, job.job_id) for job in found]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    for row in rows:
-        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    table = table_of(["name", "status", "duration", "sweep", "store", "job"], right=[2])
+    for job in found:
+        table.add_row(job.name, job.status.lower(), _duration(job), job.sweep, job.store, job.job_id)
+    click.echo(render(table))
 
 
 @click.command("logs", cls=Command, example="kd-ray logs trifeature-quick -f --address http://head:8265")
 @click.argument("name", metavar="NAME")
 @_address_option
-@click.option("-f", "--follow", is_flag=True, help="Go on until the job ends; Ctrl-C leaves it running.")
+@click.option("-f", "--follow", is_flag=True, help="Print new lines until the job ends; Ctrl-C leaves the job running.")
 def logs_command(name: str, address: str, follow: bool) -> None:
-    """Show what the newest job of a name, or the one of an id, has printed."""
+    """Show the output of the newest job with this name, or of the job with this id."""
     from kd_ray.cluster.jobs import verbs
     from kd_ray.cluster.jobs.client import Jobs
 
@@ -118,7 +120,7 @@ def logs_command(name: str, address: str, follow: bool) -> None:
     try:
         job = verbs.follow(jobs, job, lambda text: click.echo(text, nl=False))
     except KeyboardInterrupt:
-        click.echo(f"\n{job.name} goes on; kd-ray stop {job.name} ends it", err=True)
+        click.echo(f"\n{job.name} is still running; kd-ray stop {job.name} ends it", err=True)
         sys.exit(130)
     click.echo(f"job {job.job_id}: {job.status.lower()}", err=True)
     sys.exit(job.exit_code if job.exit_code in (0, 2) else 130 if job.status == "STOPPED" else 1)
@@ -128,7 +130,7 @@ def logs_command(name: str, address: str, follow: bool) -> None:
 @click.argument("name", metavar="NAME")
 @_address_option
 def stop_command(name: str, address: str) -> None:
-    """End a job: its students write checkpoints first, and the same submission goes on from them."""
+    """End a job. Its students write checkpoints first, and the same submission continues from them."""
     from kd_ray.cluster.jobs import verbs
     from kd_ray.cluster.jobs.client import Jobs
 
@@ -138,7 +140,7 @@ def stop_command(name: str, address: str) -> None:
         click.echo(f"job {job.job_id} is over: {job.status.lower()}")
         return
     job = verbs.stop(jobs, job)
-    click.echo(f"job {job.job_id}: {job.status.lower()}; the same kd-ray submit goes on with it")
+    click.echo(f"job {job.job_id}: {job.status.lower()}; run the same kd-ray submit to continue")
 
 
 def _to_dict(job: "SweepJob") -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""What a submitted job runs on the head: it checks that the software is what the sweep was submitted for, then becomes `kd-ray launch`.
+"""What a submitted job runs on the head: it compares versions with those of the submitting machine, then becomes `kd-ray launch`.
 
-A copy of this file travels with every job, because the cluster may have another kd_ray, or none: it needs nothing but Python, also an older
-one. Its first line is what `kd-ray submit` waits for.
+A copy of this file is sent with every job, because the cluster may have another kd_ray, or none. It needs only the standard library of any
+Python from 3.8 on. `kd-ray submit` waits for its first line of output.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from pathlib import Path
 READY = "kd_ray job: ready"
 REFUSED = "kd_ray job: refused"
 ORDER = "kd_ray_job.json"
-"""Beside this file: `expects`, versions by name, and `arguments` of the command line."""
+"""The file beside this one with the job's order: `expects` (versions by name), and `arguments` (of the command line)."""
 SCRIPT = "kd_ray_job.py"
-"""This file, where it runs."""
+"""Name of this file in the job's folder."""
 
 
 def versions() -> dict[str, str | None]:
-    """Versions that both sides must agree on; None for what is not installed."""
+    """Versions that must be equal on both machines; None for a package that is not installed."""
     found: dict[str, str | None] = {"python": ".".join(platform.python_version_tuple()[:2])}
     for name in ("ray", "kd_ray"):
         try:
@@ -33,7 +33,7 @@ def versions() -> dict[str, str | None]:
 
 
 def differences(here: dict[str, str | None], there: dict[str, str | None]) -> list[str]:
-    """What is not the same on both sides, in words; `here` is the side of whoever submits."""
+    """A sentence for each version that differs; `here` are the versions of the submitting machine."""
     return [
         f"the cluster has {name} {there[name]}, and this machine has {here[name]}"
         if there[name]
@@ -44,7 +44,7 @@ def differences(here: dict[str, str | None], there: dict[str, str | None]) -> li
 
 
 def main() -> None:
-    """Refuse with one line and exit code 2, or become the launch."""
+    """Refuse with one line and exit code 2, or replace this process by the launch."""
     order = json.loads(Path(ORDER).read_text())
     found = versions()
     if wrong := differences(order["expects"], found):

@@ -2,11 +2,10 @@
 
 import pytest
 
-from kd_ray.cluster.ray_tune import handout
-from kd_ray.cluster.ray_tune.handout import Room, packs_on, request_of
+from kd_ray.cluster.ray_tune.capacity import FreeSlots, packs_on, request_of
 from kd_ray.sweep.placement import Placement, TeacherPlacement
 from kd_ray.sweep.plan import Pack
-from tests.unit.cluster.test_queue import PACKS
+from tests.unit.cluster.test_pack_queue import PACKS
 
 TEACHER = next(pack for pack in PACKS if pack.is_teacher)
 STUDENTS = next(pack for pack in PACKS if not pack.is_teacher)
@@ -46,17 +45,16 @@ def test_a_teacher_asks_for_what_it_says_and_else_for_what_students_ask() -> Non
         (True, [TEACHER, STUDENTS, STUDENTS, STUDENTS], STUDENTS, False),
     ],
 )
-def test_room_counts_shares_of_the_cluster(
-    monkeypatch: pytest.MonkeyPatch, grows: bool, running: list[Pack], another: Pack, expected: bool
+def test_free_slots_count_shares_of_the_cluster(
+    grows: bool, running: list[Pack], another: Pack, expected: bool
 ) -> None:
     """Four CPUs; a pack of students takes one, and one with a teacher two."""
-    monkeypatch.setattr(handout, "nodes", lambda: [{"CPU": 2.0}, {"CPU": 2.0}])
-    room = Room(Placement(cpus_per_pack=1, teacher=TeacherPlacement(cpus_per_pack=2)), grows=grows)
-    assert room.for_another(running, another) is expected
+    placement = Placement(cpus_per_pack=1, teacher=TeacherPlacement(cpus_per_pack=2))
+    free_slots = FreeSlots(placement, grows=grows, nodes=lambda: [{"CPU": 2.0}, {"CPU": 2.0}])
+    assert free_slots.has_room_for(another, running) is expected
 
 
-def test_room_follows_a_cluster_that_loses_its_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(handout, "nodes", list)
-    assert not Room(Placement(), grows=False).for_another([], STUDENTS)
-    assert Room(Placement(), grows=True).for_another([], STUDENTS)
-    assert not Room(Placement(), grows=True).for_another([STUDENTS], STUDENTS)
+def test_free_slots_follow_a_cluster_that_loses_its_nodes() -> None:
+    assert not FreeSlots(Placement(), grows=False, nodes=list).has_room_for(STUDENTS, [])
+    assert FreeSlots(Placement(), grows=True, nodes=list).has_room_for(STUDENTS, [])
+    assert not FreeSlots(Placement(), grows=True, nodes=list).has_room_for(STUDENTS, [STUDENTS])

@@ -1,4 +1,4 @@
-from kd_ray.cluster.queue import PackQueue
+from kd_ray.cluster.pack_queue import PackQueue
 from kd_ray.sweep.load import parse_sweep
 from kd_ray.sweep.plan import Pack, expand, make_packs
 

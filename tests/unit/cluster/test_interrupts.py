@@ -6,13 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-from kd_ray.cluster.runner import Interrupts
+from kd_ray.cluster.interrupts import Interrupts
 
 HANGING = """
 import ctypes, os, threading
-from kd_ray.cluster import runner
+from kd_ray.cluster import interrupts
 
-runner._GRACE_S = 0.2
+interrupts._GRACE_S = 0.2
 libc, mutex = ctypes.CDLL(None), ctypes.create_string_buffer(64)
 
 def say_when_main_hangs():
@@ -20,7 +20,7 @@ def say_when_main_hangs():
         pass
     print("ready", flush=True)
 
-with runner.Interrupts().watch():
+with interrupts.Interrupts().watch():
     threading.Thread(target=say_when_main_hangs, daemon=True).start()
     libc.pthread_mutex_lock(mutex)
     libc.pthread_mutex_lock(mutex)  # for ever, and no signal ends it
@@ -58,4 +58,4 @@ def test_second_signal_ends_a_process_that_hangs_in_a_library() -> None:
         process.kill()
         process.communicate()
     assert process.returncode == 130
-    assert error == "stopped at once; nothing that was committed is lost, and the same command goes on\n"
+    assert error == "stopped at once; no committed trial is lost; run the same command again to continue\n"

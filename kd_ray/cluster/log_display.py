@@ -1,10 +1,9 @@
-"""Displays for machines: measurements for Prometheus beside any other display, and log lines in the place of one for people."""
+"""Displays for monitoring: measurements for Prometheus, and log lines."""
 
 import logging
 import threading
 import time
 from collections.abc import Callable, Collection
-from types import TracebackType
 from typing import Self
 
 from kd_ray import telemetry
@@ -16,11 +15,11 @@ from kd_ray.sweep.plan import Pack, PlannedTrial
 logger = logging.getLogger("kd_ray")
 
 _MEASURE_EVERY_S = 2.0
-"""Ray exports a gauge once and forgets it, so it is set again and again, also while no pack speaks up."""
+"""Ray exports each value of a gauge only once, so gauges are set at this interval, also while no pack reports."""
 
 
-class Metered:
-    """Passes everything on to another display, and measures it."""
+class MeteredDisplay:
+    """Forwards every event to another display, and records measurements of it."""
 
     def __init__(self, display: Display) -> None:
         self._display = display
@@ -35,10 +34,8 @@ class Metered:
         self._display.__enter__()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._display.__exit__(kind, error, trace)
+    def __exit__(self, *_: object) -> None:
+        self._display.__exit__(*_)
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join()
@@ -97,10 +94,10 @@ class Metered:
 
 
 class LogDisplay(QuietDisplay):
-    """One log line for whatever happens, for machines that collect them."""
+    """Writes one log line per event, for log collectors."""
 
     def __init__(self) -> None:
-        self._said_at: dict[str, float] = {}
+        self._logged_at: dict[str, float] = {}
         self._packs: dict[str, Pack] = {}
 
     def begin(self, plan: Plan, todo: Collection[PlannedTrial]) -> None:
@@ -125,15 +122,15 @@ class LogDisplay(QuietDisplay):
 
     def ended(self, pack: Pack, committed: int, failed: int) -> None:
         self._packs.pop(pack.pack_id, None)
-        self._said_at.pop(pack.pack_id, None)
+        self._logged_at.pop(pack.pack_id, None)
         logger.info("pack %s ended: %d complete, %d failed", pack.pack_id, committed, failed, extra=_of(pack))
 
     def _is_due(self, what: str) -> bool:
-        """Whether so much time has passed since it was said last."""
+        """Whether `LINE_EVERY_S` has passed since the last line of this kind; if so, the time starts again."""
         now = time.monotonic()
-        if now - self._said_at.get(what, -LINE_EVERY_S) < LINE_EVERY_S:
+        if now - self._logged_at.get(what, -LINE_EVERY_S) < LINE_EVERY_S:
             return False
-        self._said_at[what] = now
+        self._logged_at[what] = now
         return True
 
 

@@ -1,9 +1,9 @@
-"""Weights that a sweep gives: fetched on the launching side, looked at before anything is written, named by their content."""
+"""Pretrained weights of a sweep: downloaded by the launching process only, and checked before anything is written."""
 
 from collections.abc import Mapping
 from pathlib import Path
 
-from kd_ray.cluster.following import Warnings
+from kd_ray.cluster.background import WarningLog
 from kd_ray.data.load import load_dataset
 from kd_ray.data.rows import RowData
 from kd_ray.errors import SweepError
@@ -19,10 +19,10 @@ from kd_ray.sweep.spec import Encoder, Role, TrialSpec
 
 
 def fetch_pretrained_files(file: SweepFile, known: Mapping[str, str] | None) -> None:
-    """Let libraries fetch the pretrained weights that the sweep wants and this machine has not: here, never on a worker.
+    """Download library weights that the sweep needs and this machine lacks. Workers never download.
 
     Raises:
-        SweepError: one cannot be had; the message says which file would do.
+        SweepError: a download fails; the message names the file that can be put in its place.
     """
     for path, (field, model, image_size) in pretrained_files(file).items():
         if path in (known or {}) or Path(path).exists():
@@ -35,26 +35,25 @@ def fetch_pretrained_files(file: SweepFile, known: Mapping[str, str] | None) -> 
             raise SweepError(f"{file.source}: {field}: {error}") from error
 
 
-def given_weights(file: SweepFile, store: Store, now: Plan, warnings: Warnings) -> dict[str, str]:
-    """Digests of given weights by path, after a look at each that is not in the store yet: it must fit the networks that begin with it.
+def check_pretrained_weights(file: SweepFile, store: Store, plan: Plan, warnings: WarningLog) -> None:
+    """Check that each weights file which the store lacks can be read and fits the networks that start from it.
 
     Raises:
         SweepError: a file cannot be read, or does not hold weights of such a network.
     """
-    for path, digest in now.weights.items():
+    for path, digest in plan.weights.items():
         if not is_file(path) or store.exists(pretrained_key(digest)):
             continue
         file_digest(path, file)
-        specs = [trial.spec for trial in now.planned if trial.spec.initial_weights == digest]
+        specs = [trial.spec for trial in plan.planned if trial.spec.initial_weights == digest]
         for spec in {
-            (each.model, each.dataset.num_classes, each.role is Role.TEACHER): each for each in specs
+            (spec.model, spec.dataset.num_classes, spec.role is Role.TEACHER): spec for spec in specs
         }.values():
             _check_weights(file, Path(path).expanduser(), spec, warnings)
-    return dict(now.weights)
 
 
-def _check_weights(file: SweepFile, path: Path, spec: TrialSpec, warnings: Warnings) -> None:
-    # Torch in the driver, but only for weights that are not in the store yet.
+def _check_weights(file: SweepFile, path: Path, spec: TrialSpec, warnings: WarningLog) -> None:
+    # The driver imports torch only for weights that the store lacks.
     from kd_ray.distill.checkpoint import from_weights
     from kd_ray.models import build_model
     from kd_ray.models.initial import load_initial

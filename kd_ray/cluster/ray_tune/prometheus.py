@@ -1,4 +1,4 @@
-"""Hands measurements to Ray's exporter, from which Prometheus reads them at each node's metrics port."""
+"""Exports measurements through Ray, from which Prometheus reads them at each node's metrics port."""
 
 import importlib.util
 from collections.abc import Mapping
@@ -10,23 +10,25 @@ from kd_ray.sweep.placement import Placement
 
 
 class RayMetrics:
-    """A sink of measurements; each metric is made when it is first measured."""
+    """A sink of measurements that creates each of Ray's metrics at its first value."""
 
     def __init__(self) -> None:
-        self._made: dict[str, metrics.Metric] = {}
+        self._created: dict[str, metrics.Metric] = {}
 
     def record(self, metric: telemetry.Metric, value: float, tags: Mapping[str, str]) -> None:
         """See `telemetry.Sink`."""
-        made = self._made.get(metric.name) or self._made.setdefault(metric.name, _made(metric))
-        if isinstance(made, metrics.Gauge):
-            made.set(value, dict(tags))
-        elif isinstance(made, metrics.Histogram):
-            made.observe(value, dict(tags))
-        elif isinstance(made, metrics.Counter) and value > 0:
-            made.inc(value, dict(tags))
+        if metric.name not in self._created:
+            self._created[metric.name] = _create(metric)
+        created = self._created[metric.name]
+        if isinstance(created, metrics.Gauge):
+            created.set(value, dict(tags))
+        elif isinstance(created, metrics.Histogram):
+            created.observe(value, dict(tags))
+        elif isinstance(created, metrics.Counter) and value > 0:
+            created.inc(value, dict(tags))
 
 
-def _made(metric: telemetry.Metric) -> metrics.Metric:
+def _create(metric: telemetry.Metric) -> metrics.Metric:
     tags = ("sweep", *metric.tags)
     if metric.kind == "histogram":
         return metrics.Histogram(metric.name, metric.meaning, list(metric.boundaries), tags)
