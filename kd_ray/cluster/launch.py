@@ -21,7 +21,7 @@ from kd_ray.cluster.mirrors import MIRRORS, Mirroring, check_mirrors
 from kd_ray.cluster.queue import PackQueue
 from kd_ray.cluster.runner import Interrupts, Job, Runner, cpu_count, probe_students
 from kd_ray.cluster.telling import LogDisplay, Metered
-from kd_ray.data.load import load_dataset
+from kd_ray.data.families import load_dataset
 from kd_ray.distill.samples import samples_of
 from kd_ray.errors import CorruptObjectError, DataError, InvalidInputError, StoreError, SweepError, TrialError
 from kd_ray.results import ledger

@@ -22,6 +22,12 @@ CONTENTS = "checksums.json"
 _LOGGER = logging.getLogger("kd_ray.data")
 
 
+def prepared_folder(root: Path, dataset: str, facts: Mapping[str, Any]) -> Path:
+    """Where a data set that was prepared from `facts`, JSON, is kept."""
+    key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+    return root / "prepared" / f"{dataset}-{key}"
+
+
 def is_whole(folder: Path, names: Iterable[str], facts: Mapping[str, Any]) -> bool:
     """Whether the folder holds the files `names` as they were written, made from what `facts` describes."""
     return folder.is_dir() and _damage(folder, names, facts) is None

@@ -8,11 +8,13 @@ import io
 import pickle
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from kd_ray.data.family import OnBytes
+from kd_ray.data.fetch import download, unpack
 from kd_ray.data.images import Split
 from kd_ray.errors import DataError
 
@@ -32,6 +34,37 @@ class CifarFile:
     def damaged(self, detail: str) -> DataError:
         """The file is not what it should be."""
         return DataError(f"{self.dataset}: {self.path} is damaged or not a {self.title} file: {detail}")
+
+
+def published_md5(class_name: Literal["CIFAR10", "CIFAR100"]) -> dict[str, str]:
+    """File name → MD5 of the published file, from torchvision."""
+    from torchvision import datasets  # imports torch
+
+    published = getattr(datasets, class_name)
+    listed = dict([*published.train_list, *published.test_list])
+    return {**listed, published.meta["filename"]: published.meta["md5"]}
+
+
+def fetch_archive(
+    class_name: Literal["CIFAR10", "CIFAR100"],
+    root: Path,
+    folder: str,
+    names: tuple[str, ...],
+    on_bytes: OnBytes | None,
+    *,
+    published: Any = None,
+) -> None:
+    """Fetch and unpack the archive unless the files exist; `published` is torchvision's class with its address and MD5."""
+    if all((root / folder / name).is_file() for name in names):
+        return
+    if published is None:
+        from torchvision import datasets  # imports torch
+
+        published = getattr(datasets, class_name)
+    archive = root / published.filename
+    if not archive.is_file():
+        download(published.url, archive, md5=published.tgz_md5, on_bytes=on_bytes)
+    unpack(archive, root / folder, names)
 
 
 class _Inert:

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from kd_ray.data import originals
+from kd_ray.data.family import Family, Loading
 from kd_ray.data.texts import TextData, TextSplit, Tokenised, tokenised
 from kd_ray.errors import DataError
 from kd_ray.groups import Groups
@@ -60,12 +61,13 @@ def fingerprint(dataset: HatexplainDataset, root: Path) -> str:
     return originals.fingerprint_of(_contents(dataset, root))
 
 
-def load(dataset: HatexplainDataset, *, root: Path) -> TextData:
+def load(dataset: HatexplainDataset, loading: Loading) -> TextData:
     """The posts in their published splits and order, as numbers.
 
     Raises:
         DataError: files are missing, damaged, not of the version that the sweep names, or lack posts of a split; or there is no tokenizer.
     """
+    root = loading.root
     contents = _contents(dataset, root)
     found = originals.fingerprint_of(contents)
     if dataset.version != found:
@@ -75,14 +77,7 @@ def load(dataset: HatexplainDataset, *, root: Path) -> TextData:
     names = ["train", *(["validation"] if dataset.validation == "official" else []), "test"]
     posts = {name: _posts(dataset, root, contents, name) for name in names}
     texts = [post.text for name in names for post in posts[name]]
-    numbers = tokenised(
-        root,
-        "hatexplain",
-        texts,
-        tokenizer=dataset.tokenizer,
-        version=dataset.tokenizer_version,
-        max_length=dataset.max_length,
-    )
+    numbers = tokenised(root, "hatexplain", texts, dataset.tokenizing)
     splits, start = {}, 0
     for name in names:
         splits[name] = _split(dataset, posts[name], numbers, start)
@@ -216,3 +211,16 @@ def _parsed(content: bytes, path: Path) -> dict[str, Any]:
     if not isinstance(parsed, dict):
         raise DataError(f"hatexplain: {path} holds {type(parsed).__name__}, expected an object")
     return parsed
+
+
+def _advice(_: HatexplainDataset, root: Path) -> str:
+    names = "\n".join(f"  {root / FOLDER}/{name}" for name in (DATASET, DIVISIONS))
+    return (
+        "HateXplain (MIT licence) holds offensive texts, and nobody publishes checksums of it, so it is not fetched. From the "
+        f"folder Data of the repository hate-alert/HateXplain, put these:\n{names}"
+    )
+
+
+FAMILY = Family[HatexplainDataset](
+    load=load, fingerprint=lambda dataset, loading: fingerprint(dataset, loading.root), advice=_advice
+)

@@ -2,7 +2,7 @@
 
 from kd_ray.sweep.architectures import ARCHITECTURES, is_text_model, library_of, modality_of
 from kd_ray.sweep.classification import Modality
-from kd_ray.sweep.datasets import CelebaDataset, Dataset, HatexplainDataset
+from kd_ray.sweep.datasets import Dataset
 from kd_ray.sweep.distillation import (
     SMOOTHED,
     AdversarialDistillation,
@@ -163,9 +163,8 @@ def check_objective(sweep: Parts) -> None:
         raise refuse("distillation", "has no effect without teacher; give both, or neither for scratch students only")
     if settings.needs_held_out and not sweep.dataset.has_validation:
         message = f"objective {name} needs held-out data to judge the teacher by"
-        if isinstance(sweep.dataset, CelebaDataset | HatexplainDataset):
-            raise refuse("dataset.validation", f"{message}; set it to official, got none")
-        raise refuse("dataset.validation_fraction", f"{message}; set it above 0, as in 0.1, got 0")
+        field, advice = sweep.dataset.ASK_FOR_VALIDATION
+        raise refuse(f"dataset.{field}", f"{message}; {advice}")
     if settings.needs_held_out and isinstance(teacher, GivenTeacher):
         message = (
             f"objective {name} judges the teacher on the validation split, which a given teacher may have been trained on; "

@@ -4,7 +4,7 @@ Every field is checked when the file is read, a docstring under it gives its uni
 knowledge to editors. Nothing here knows how to train: `spec.py` turns a valid sweep into trials, `load.py` reads the YAML.
 
     parts.py         the fields of a sweep file, whose own settings are in
-    datasets.py      what to learn from, with classification.py, row_datasets.py
+    datasets.py      what to learn from; classification.py has what all share, image_, public_ and own_datasets.py the families
     networks.py      who teaches, who learns; architectures.py knows the names
     training.py      how a network is trained
     distillation.py  the loss of distilled students

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from kd_ray.errors import DataError
-from kd_ray.sweep.datasets import Dataset, HatexplainDataset, ManifestDataset
+from kd_ray.sweep.datasets import Dataset
 from kd_ray.sweep.spec import Encoder
 
 FOLDER = "models"
@@ -102,8 +102,9 @@ def tokenizer_version(name: str, root: Path) -> str:
 def check_encoder(model: str, encoder: Encoder, dataset: Dataset, root: Path) -> None:
     """Raises DataError, which begins with the field at fault, for layers that there are not, weights that are missing, texts that are too
     long, and a vocabulary other than the data set's."""
-    assert isinstance(dataset, HatexplainDataset | ManifestDataset)
-    assert dataset.tokenizer is not None
+    tokenizing = dataset.tokenizing
+    assert tokenizing is not None  # checked with the sweep: this network takes texts
+    tokenizer = tokenizing.tokenizer
     found = read_encoder(model, root)
     if encoder.layers and encoder.layers[-1] >= found.num_layers:
         raise DataError(f"layers: {model} has layers 0 to {found.num_layers - 1}, got {list(encoder.layers)}")
@@ -112,18 +113,18 @@ def check_encoder(model: str, encoder: Encoder, dataset: Dataset, root: Path) ->
     positions = found.config.get("max_position_embeddings")
     if positions is not None:
         most = int(positions) - (2 if found.config["model_type"] in _RESERVES_POSITIONS else 0)
-        if dataset.max_length > most:
+        if tokenizing.max_length > most:
             raise DataError(
-                f"model: {model} takes at most {most} tokens, and dataset.max_length is {dataset.max_length}"
+                f"model: {model} takes at most {most} tokens, and dataset.max_length is {tokenizing.max_length}"
             )
-    theirs = _vocabulary(find_folder(dataset.tokenizer, root))
-    if model != dataset.tokenizer and (ours := _vocabulary(found.path)) and theirs and ours != theirs:
+    theirs = _vocabulary(find_folder(tokenizer, root))
+    if model != tokenizer and (ours := _vocabulary(found.path)) and theirs and ours != theirs:
         raise DataError(
-            f"model: {model} has another vocabulary than dataset.tokenizer {dataset.tokenizer}; teacher and student read the same numbers"
+            f"model: {model} has another vocabulary than dataset.tokenizer {tokenizer}; teacher and student read the same numbers"
         )
     if theirs and len(theirs) > int(found.config.get("vocab_size", len(theirs))):
         raise DataError(
-            f"model: {model} knows {found.config['vocab_size']:,} tokens, and dataset.tokenizer {dataset.tokenizer} has {len(theirs):,}"
+            f"model: {model} knows {found.config['vocab_size']:,} tokens, and dataset.tokenizer {tokenizer} has {len(theirs):,}"
         )
 
 

@@ -26,7 +26,7 @@ from pathlib import Path
 import pytest
 
 from kd_ray.cluster.launch import launch
-from kd_ray.data.load import load_dataset
+from kd_ray.data.families import load_dataset
 from kd_ray.distill.stream import steps_per_epoch
 from kd_ray.housekeeping import gc, searching
 from kd_ray.results.ledger import Lease, is_live
