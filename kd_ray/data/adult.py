@@ -46,7 +46,7 @@ def load(dataset: AdultDataset, loading: Loading) -> RowData:
     """
     root = loading.root
     contents = _contents(root)
-    check_version("adult", root / FOLDER, contents, dataset.version, lambda: ORIGINAL_MD5)
+    check_version("adult", root / FOLDER, contents, dataset.version, ORIGINAL_MD5)
     train, test = (_rows(root / FOLDER / name, content) for name, content in contents.items())
     notes = []
     if dataset.missing == "leave_out":

@@ -36,15 +36,6 @@ class CifarFile:
         return DataError(f"{self.dataset}: {self.path} is damaged or not a {self.title} file: {detail}")
 
 
-def published_md5(class_name: Literal["CIFAR10", "CIFAR100"]) -> dict[str, str]:
-    """File name → MD5 of the published file, from torchvision."""
-    from torchvision import datasets  # imports torch
-
-    published = getattr(datasets, class_name)
-    listed = dict([*published.train_list, *published.test_list])
-    return {**listed, published.meta["filename"]: published.meta["md5"]}
-
-
 def fetch_archive(
     class_name: Literal["CIFAR10", "CIFAR100"],
     root: Path,

@@ -1,13 +1,10 @@
 """Data sets that come as a few published files: whether all files exist, and whether they are the version that the sweep names."""
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from kd_ray.errors import DataError
-
-Published = Callable[[], Mapping[str, str]]
-"""Gives file name → MD5 of the published file."""
 
 
 def read_files(dataset: str, folder: Path, names: tuple[str, ...], *, how: str) -> dict[str, bytes]:
@@ -43,11 +40,11 @@ def fingerprint_of_digests(digest_of: Mapping[str, str]) -> str:
 
 
 def check_version(
-    dataset: str, folder: Path, contents: Mapping[str, bytes], version: str, published: Published
+    dataset: str, folder: Path, contents: Mapping[str, bytes], version: str, published: Mapping[str, str]
 ) -> None:
-    """Raises DataError unless the files are `version`: a fingerprint, or "original", the files with the MD5 that `published` gives."""
+    """Raises DataError unless the files are `version`: a fingerprint, or "original", the files with the MD5 sums `published`."""
     if version == "original":
-        detail = published_difference(contents, published())
+        detail = published_difference(contents, published)
         if detail is None:
             return
     elif version == fingerprint_of(contents):
