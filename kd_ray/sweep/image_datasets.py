@@ -7,6 +7,9 @@ from pydantic import Field, PositiveInt, model_validator
 from kd_ray.sweep.classification import Classification, OfficialValidation, RandomValidation, Side, ValidationFraction
 from kd_ray.sweep.fields import Fingerprint, Fraction, Seed, refuse
 
+FolderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+NumClasses = Annotated[int, Field(ge=2)]
+
 CelebaAttribute = Literal[
     "5_o_Clock_Shadow", "Arched_Eyebrows", "Attractive", "Bags_Under_Eyes", "Bald", "Bangs", "Big_Lips", "Big_Nose", "Black_Hair",
     "Blond_Hair", "Blurry", "Brown_Hair", "Bushy_Eyebrows", "Chubby", "Double_Chin", "Eyeglasses", "Goatee", "Gray_Hair",
@@ -146,9 +149,9 @@ class FolderDataset(RandomValidation):
 
     target: Literal["class"] = "class"
     """What is classified: the folders of `train`, in the order of their names."""
-    folder: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    folder: FolderName
     """Name of the folder below the data root."""
-    num_classes: Annotated[int, Field(ge=2)]
+    num_classes: NumClasses
     """Folders of `train`; another number than the published one for a part of the set."""
     size: Side = 64
     """Side of the images in pixels. All of ImageNet-1k takes 1.33 million · 3 · size² bytes: 16 GB at 64, 200 GB at 224, which
@@ -168,9 +171,9 @@ class ImagenetDataset(FolderDataset):
     """ImageNet-1k (1,281,167 and 50,000 images in 1,000 classes), or other images in its layout."""
 
     name: Literal["imagenet"]
-    folder: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "imagenet"
+    folder: FolderName = "imagenet"
     """Name of the folder below the data root."""
-    num_classes: Annotated[int, Field(ge=2)] = 1000
+    num_classes: NumClasses = 1000
     """Folders of `train`; another number than 1000 for other sets."""
 
 
