@@ -1,4 +1,4 @@
-"""`kd-ray data`: look at data sets, and get their files."""
+"""`kd-ray data`: describe data sets, and fetch their files."""
 
 import io
 import json
@@ -107,7 +107,7 @@ def prepare_command(name: str, overrides: tuple[str, ...], data_root: Path) -> N
     """Fetch the files of a data set where that is allowed, else say which to put where; decode its images for this node.
 
     NAME is that of a sweep file's dataset, or utkface, for which a list is written that the dataset `manifest` reads. The same command
-    goes on where it stopped.
+    continues an interrupted transfer.
     """
     from kd_ray.data.families import family_of
     from kd_ray.data.utkface import FOLDER, LIST, write_list
@@ -135,7 +135,8 @@ def prepare_command(name: str, overrides: tuple[str, ...], data_root: Path) -> N
 
 
 def _examine(dataset: Any, data_root: Path, resident_bytes: int | None = None) -> "Examined":
-    """As a launch would find it; images that would take more than `resident_bytes` (left out, the default of sweeps) are not decoded."""
+    """The data set as a launch would load it; images that would take more than `resident_bytes` (left out, the default of sweeps) are not
+    decoded."""
     from kd_ray.cluster.display import TextDisplay
     from kd_ray.data.describe import examine
     from kd_ray.data.family import Loading

@@ -143,7 +143,7 @@ def _listing(root: Path) -> _Listing:
             raise DataError(f"celeba: {partition_path}:{number}: expected a file and 0, 1 or 2")
         partition[name] = int(rest[0]) if name else -1
     if not names or (unknown := [name for name in names if name not in partition]):
-        what = f"has no row for {unknown[0]}" if names else f"is of no use: {attributes_path} lists no image"
+        what = f"has no row for {unknown[0]}" if names else f"cannot be used: {attributes_path} lists no image"
         raise DataError(f"celeba: {partition_path} {what}")
     return _Listing(
         attributes=attributes,

@@ -32,7 +32,7 @@ class CifarFile:
     path: Path
 
     def damaged(self, detail: str) -> DataError:
-        """The file is not what it should be."""
+        """The error that says how this file is damaged."""
         return DataError(f"{self.dataset}: {self.path} is damaged or not a {self.title} file: {detail}")
 
 

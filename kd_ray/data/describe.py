@@ -1,4 +1,4 @@
-"""What is in a data set: how many samples of each class and group, and how far labels alone put groups apart."""
+"""Counts of a data set by class and group, and the demographic parity difference of its labels."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass

@@ -69,12 +69,12 @@ class OwnData:
 
 
 def fingerprint(dataset: FactoryDataset, loading: Loading) -> str:
-    """16 hex digits that stand for all that the function returns. Raises DataError for whatever `load` does not take."""
+    """16 hex digits of a digest of the result of the function. Raises DataError for a result that `load` refuses."""
     return _digest(_called(dataset, loading.root))
 
 
 def load(dataset: FactoryDataset, loading: Loading) -> ImageData | RowData:
-    """What the function returns, in its splits; rows are not standardised yet.
+    """The samples that the function returns, in their splits; rows are not standardised yet.
 
     Raises DataError when no installed distribution offers the function, it fails, returns something else than the sweep file says, or
     another version than `dataset` names.
@@ -132,7 +132,7 @@ def load_function(path: str) -> Callable[[Path, Mapping[str, Any]], OwnData]:
 
 
 def _called(dataset: FactoryDataset, root: Path) -> OwnData:
-    """What the function returns, checked against the sweep file."""
+    """Call the function and check its result against the sweep file."""
     function = load_function(dataset.function)
     try:
         own = function(root, deepcopy(dataset.parameters))
@@ -151,7 +151,7 @@ def _called(dataset: FactoryDataset, root: Path) -> OwnData:
 
 
 def _difference(dataset: FactoryDataset, own: OwnData) -> str | None:
-    """What is other than the sweep file says; None when nothing is."""
+    """The first difference between the result and the sweep file; None when there is none."""
     shape = own.inputs.shape
     outside = own.labels_N[(own.labels_N < 0) | (own.labels_N >= dataset.num_classes)]
     has_validation = "validation" in own.split_N
@@ -175,7 +175,7 @@ def _feature_difference(name: str, own: OwnData) -> str | None:
 
 
 def _listed(value: object) -> Sequence[object]:
-    """A list or tuple as it is; anything else as the only member of one, which is no name."""
+    """A list or tuple as it is; any other value as the only member of a list."""
     return value if isinstance(value, list | tuple) else [value]
 
 

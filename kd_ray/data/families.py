@@ -1,4 +1,4 @@
-"""From a sweep's `dataset` section to samples in memory: the one dict of all families, and what is done to the samples of each."""
+"""Loads the samples of a sweep's `dataset` section: the dict of all families, and the steps that every family shares."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -60,7 +60,7 @@ def load_dataset(
     resident_bytes: int | None = None,
 ) -> Data:
     """The data set as the sweep describes it: the training split cut to its long tail, then the validation split set aside, then rows
-    standardised by what is left. `family.Loading` describes the other arguments.
+    standardised by the remaining training split. `family.Loading` describes the other arguments.
 
     Raises:
         DataError: files are missing, damaged, or not the version asked for.
@@ -69,7 +69,7 @@ def load_dataset(
     data: Data = family_of(dataset).load(dataset, loading)
     if len(data.class_names) != dataset.num_classes:
         raise DataError(
-            f"{dataset.name}: {len(data.class_names):,} classes are there, and the sweep file means {dataset.num_classes:,}"
+            f"{dataset.name}: {len(data.class_names):,} classes are there, but the sweep file says {dataset.num_classes:,}"
         )
     if len(data.train) == 0 or len(data.test) == 0:
         raise DataError(
@@ -97,7 +97,7 @@ def fingerprint(dataset: Dataset, root: Path, *, processes: int = 1, resident_by
 
 
 def _cut(train: S, dataset: Dataset) -> tuple[S, S | None]:
-    """The training split as the sweep wants it, and the samples that are drawn from it for validation."""
+    """The training split after its long tail and without the samples drawn for validation, and those samples."""
     if dataset.long_tail is not None:
         train = long_tailed(train, dataset.long_tail, num_classes=dataset.num_classes)
     if dataset.random_validation is None:

@@ -47,7 +47,7 @@ _SPLITS = {"train": "train", "validation": "val", "test": "test"}
 
 @dataclass(frozen=True, kw_only=True)
 class Post:
-    """What a post's annotators say."""
+    """A post with the majority label and the communities of its annotators."""
 
     text: str
     label: str
@@ -146,8 +146,8 @@ def _post(entry: Any, least: int, where: str) -> Post:
 def _partial(content: bytes, path: Path) -> list[Post]:
     """Training posts of the substitute file: the published ids, tokens and votes, put together from copies.
 
-    It does not say who named which community: of posts that all annotators label alike there are the first annotator's, of others the union
-    over the three. So groups of training posts are approximate; those of the other splits are not touched.
+    The file does not say which annotator named which community: of posts that all annotators label alike there are the first annotator's,
+    of others the union over the three. So groups of training posts are approximate; the groups of the other splits are exact.
     """
     posts = []
     try:

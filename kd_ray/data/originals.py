@@ -8,7 +8,7 @@ from kd_ray.errors import DataError
 
 
 def read_files(dataset: str, folder: Path, names: tuple[str, ...], *, how: str) -> dict[str, bytes]:
-    """Contents by name; `how` says what to do so that they exist. Raises DataError when one is missing or cannot be read."""
+    """Contents by name; `how` tells the user how to put them in place. Raises DataError when one is missing or cannot be read."""
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:
         raise DataError(
@@ -62,7 +62,7 @@ def published_difference(contents: Mapping[str, bytes], md5: Mapping[str, str]) 
 
 
 def other_version(dataset: str, folder: Path, version: str, detail: str, found: str) -> DataError:
-    """What is there is not what the sweep names; says what to write to use it as it is."""
+    """The error for files of another version; it says which version to write in the sweep file to use them as they are."""
     return DataError(
         f"{dataset}: {folder} does not hold version {version!r}: {detail}. Its fingerprint is {found}; "
         f"to use these files as they are, write in the sweep file `dataset.version: {found!r}`"

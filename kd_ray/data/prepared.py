@@ -1,9 +1,9 @@
-"""Images from files of any size and mode to one array of small RGB images, kept on disk: decoded once per node, not once per trial.
+"""Decodes image files of any size and mode to one array of small RGB images on disk, once per node instead of once per trial.
 
     <root>/prepared/<data set>-<key>/   images.npy  fingerprint.json  checksums.json
 
-The key follows names, sizes and times of the files, so a changed file is decoded anew. The fingerprint follows what is in the files, so
-it is the same on every machine that has the same files.
+The key depends on names, sizes and times of the files, so a changed file is decoded again. The fingerprint depends on the contents of the
+files alone, so it is the same on every machine that has the same files.
 """
 
 import hashlib
@@ -35,7 +35,7 @@ _CHUNK = 64
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Prepared:
-    """Images that are ready to be looked at: small and on disk, or in the files they come from."""
+    """Images that are ready to be used: small and on disk, or in their original files."""
 
     images_NHWC: npt.NDArray[np.uint8]
     """RGB, mapped from the file; of no image where they are streamed."""
@@ -79,9 +79,9 @@ class Sources:
     read: Callable[[int], bytes]
     """Contents of image n, encoded."""
     stamp: str
-    """Digest of all that would change if the images did, without reading them."""
+    """Digest of names, sizes and times of the files, or of the list that holds the images; it changes when an image changes."""
     lists: Mapping[str, str]
-    """SHA-256 of what says which image is what, by name: part of the fingerprint."""
+    """SHA-256 of the lists with labels and splits, by name: part of the fingerprint."""
     folder: Path | None = None
     """Below it the names are paths of files; None where the images do not lie in files of their own."""
 
@@ -156,7 +156,7 @@ def prepare(dataset: str, sources: Sources, loading: Loading, *, size: int, crop
 
 
 def _with_lists(folder: Path, sources: Sources) -> str:
-    """The fingerprint of images and lists. It is not on disk: another list may say something else about the same images."""
+    """The fingerprint of images and lists. It is not kept on disk, because another list may give the same images other labels."""
     of_images = json.loads((folder / _FINGERPRINT).read_text(encoding="utf-8"))
     return fingerprint_of_digests({**sources.lists, "images": of_images})
 

@@ -96,7 +96,7 @@ def tokenised(root: Path, dataset: str, texts: Sequence[str], tokenizing: Tokeni
     made if need be.
 
     Raises:
-        DataError: the tokenizer is missing, not of the version that the sweep names, or of no use; or transformers is not installed.
+        DataError: the tokenizer is missing, not of the version that the sweep names, or cannot be used; or transformers is not installed.
     """
     found = tokenizer_version(tokenizing.tokenizer, root)
     if tokenizing.version not in (None, found):

@@ -1,6 +1,6 @@
 """The Trifeature data set: 10 shapes × 10 textures × 10 colors, generated, kept on disk, and split at random.
 
-What one image looks like is in `trifeature_drawing`. Every image has its own random stream, so a set does not depend on how many
+`trifeature_drawing` draws one image. Every image has its own random stream, so a set does not depend on how many
 processes drew it, nor on how many images follow. A cached set is
 
     <root>/trifeature/<key>/   images.npy  codes.npy  checksums.json
@@ -54,7 +54,7 @@ _Codes = npt.NDArray[np.int16]
 
 @dataclass(frozen=True, kw_only=True)
 class _Parameters:
-    """What determines the images. Raises DataError for a value out of range."""
+    """The parameters that determine the images. Raises DataError for a value out of range."""
 
     size: int
     images_per_combination: int
@@ -176,7 +176,7 @@ def _prepared(parameters: _Parameters, loading: Loading) -> Path:
     folder = loading.root / "trifeature" / parameters.key
     facts = {"generator_version": GENERATOR_VERSION, "parameters": parameters.describe()}
     if getattr(multiprocessing.current_process(), "_inheriting", False) and not is_whole(folder, _FILES, facts):
-        # A process that is to draw runs the calling script again, and would wait for the lock of the one that waits for it.
+        # This is a spawned process that runs the calling script again. It would wait for the lock of its parent, which waits for it.
         raise DataError(_NO_GUARD)
 
     def draw(partial: Path) -> None:

@@ -1,8 +1,9 @@
-"""The axes of a grid, and what a cell of it makes of a sweep file.
+"""The axes of a grid, and the sweep file of one cell of the grid.
 
 An axis puts its value in its setting's place. The objective's axis does more, because objectives have different settings: a value may bring
 settings of its own (`{name: dkd, beta: 8}`), and what `distillation` or another axis gives for other objectives of the grid is left out
-where an objective has no such setting. So one file can ask for many objectives, and none multiplies over an axis that means nothing to it.
+where an objective has no such setting. So one file can ask for many objectives, and an objective is not repeated for the values of an axis
+that it does not use.
 """
 
 from collections.abc import Mapping

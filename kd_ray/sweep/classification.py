@@ -1,4 +1,4 @@
-"""What data sets of classified samples have in common in a sweep file: long tails, and a random validation split."""
+"""The bases of all data-set settings: long tails, validation splits, and the questions that other modules ask of a data set."""
 
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal, Self, get_args
@@ -11,7 +11,7 @@ ValidationFraction = Annotated[float, Field(ge=0, lt=1)]
 Side = Annotated[int, Field(ge=16, le=512)]
 MaxLength = Annotated[int, Field(ge=8, le=512)]
 Modality = Literal["images", "rows", "texts"]
-"""What the samples are: images, rows of numbers, or texts."""
+"""The kind of samples: images, rows of numbers, or texts."""
 
 
 class LongTail(Config):
@@ -56,7 +56,7 @@ class Classification(Config):
 
     @property
     def modality(self) -> Modality:
-        """What its samples are."""
+        """The kind of samples."""
         return "images"
 
     @property

@@ -1,4 +1,4 @@
-"""What a sweep file may say under `dataset`: one model for each family of data sets.
+"""The settings under `dataset` in a sweep file: one model for each family of data sets.
 
 Each tells the number of classes, the size of the images and the sensitive features without reading a file, so that a sweep is checked
 before any data are read. `docs/contributing.md` says how to add a family.

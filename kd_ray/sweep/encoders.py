@@ -1,4 +1,5 @@
-"""Networks of the transformers library, `hf:NAME`, as folders: found, named by what is in them, and checked without building one.
+"""Networks of the transformers library, `hf:NAME`, as folders: finds them, fingerprints their contents, and checks them without building a
+network.
 
     <data_root>/models/NAME/   config.json  model.safetensors  tokenizer.json (or vocab.txt), tokenizer_config.json
 
@@ -27,15 +28,15 @@ TOKENIZER_FILES = (
     "special_tokens_map.json",
     "tokenizer_config.json",
 )
-"""What a tokenizer may consist of."""
+"""Files that a tokenizer may consist of."""
 _VOCABULARIES = TOKENIZER_FILES[:4]
 TOKENIZER_OF = "tokenizer of "
-"""Before a network's name: that of its tokenizer, where versions are asked for and kept by name."""
+"""Prefix of a network's name that stands for its tokenizer, where versions are kept by name."""
 _NUM_LAYERS = ("num_hidden_layers", "n_layers", "num_layers")
 
 
 _RESERVES_POSITIONS = ("roberta", "xlm-roberta", "camembert")
-"""Their first positions are no tokens'."""
+"""Types of networks that reserve their first two positions."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +47,7 @@ class EncoderFolder:
     """`hf:NAME`."""
     path: Path
     config: Mapping[str, Any]
-    """What config.json holds."""
+    """The contents of config.json."""
 
     @property
     def num_layers(self) -> int:
@@ -80,7 +81,7 @@ def find_folder(name: str, root: Path) -> Path:
 
 
 def read_encoder(name: str, root: Path) -> EncoderFolder:
-    """A network's folder and configuration. Raises DataError when there is none, or it is of no use."""
+    """A network's folder and configuration. Raises DataError when there is none, or it cannot be used."""
     path = find_folder(name, root)
     try:
         config = json.loads((path / CONFIG).read_text(encoding="utf-8"))
@@ -129,7 +130,7 @@ def check_encoder(model: str, encoder: Encoder, dataset: Dataset, root: Path) ->
 
 
 def _vocabulary(folder: Path) -> dict[str, int] | None:
-    """Token → number; None where it is kept in a form that is not looked into."""
+    """Token → number; None for a tokenizer in another form."""
     try:
         if (folder / "tokenizer.json").is_file():
             vocabulary = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))["model"]["vocab"]

@@ -48,10 +48,10 @@ class ListedDataset(Classification):
     path: Annotated[str, Field(pattern=r"\.(csv|parquet)$")]
     """The list, below the data root."""
     version: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")] | None = None
-    """Fingerprint of the rows and images, which stands for them in a trial's identity. `kd-ray data check` tells it, and a launch
+    """Fingerprint of the rows and images, which stands for them in a trial's identity. `kd-ray data check` prints it; a launch
     without it is refused."""
     title: Annotated[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")] | None, Added(None)] = None
-    """Name of the set in the tables; left out, it is `manifest` there, as of every list without one. Part of a trial's identity."""
+    """Name of the set in the tables; left out, the name is `manifest`. Part of a trial's identity."""
     image: Annotated[str, Field(min_length=1)] = "file"
     """Column with the images: paths relative to the list's folder, or, in Parquet, encoded images or 3 · size² bytes each."""
     columns: Annotated[tuple[str, ...], Added([])] = ()
@@ -66,7 +66,7 @@ class ListedDataset(Classification):
     tokenizer_version: Annotated[Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")] | None, Added(None)] = None
     """Fingerprint of the tokenizer; left out, `plan` fills in that of the one it finds, so it is part of every trial's identity."""
     max_length: Annotated[MaxLength, Added(128)] = 128
-    """Most tokens of a text, the two at its ends included; what is longer is cut."""
+    """Most tokens of a text, the two at its ends included; longer texts are cut."""
     target: Annotated[str, Field(min_length=1)] = "label"
     """Column with the label."""
     classes: tuple[str, ...] = ()
@@ -96,7 +96,7 @@ class ListedDataset(Classification):
 
     @property
     def modality(self) -> Modality:
-        """What its samples are."""
+        """The kind of samples."""
         return "texts" if self.text is not None else "rows" if self.columns else "images"
 
     @property
@@ -208,7 +208,7 @@ class ListedDataset(Classification):
 
 
 class FactoryDataset(RandomValidation):
-    """What a function of yours returns, as `kd_ray.data.factory.OwnData`; the last resort, where no list says it.
+    """The result of a function of yours, a `kd_ray.data.factory.OwnData`; for data that no list can describe.
 
     Sweep files and stores cannot make anything run that was not installed for this: launches, workers and `kd-ray data` look the path up
     among the entry points `kd_ray.datasets` of the distributions installed there, and import nothing else.
@@ -218,18 +218,18 @@ class FactoryDataset(RandomValidation):
     function: Annotated[str, Field(pattern=IMPORT_PATH)]
     """`package.module:function`, called as `function(root, parameters)` with the data root; also the set's name in the tables."""
     parameters: Annotated[dict[str, JsonValue], Field(default_factory=dict)]
-    """What the function gets as `parameters`; part of the identity."""
+    """The `parameters` of the call; part of the identity."""
     version: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")] | None = None
-    """Fingerprint of what it returns, which stands for it in a trial's identity. `kd-ray data check` tells it, and a launch without it is
+    """Fingerprint of the result, which stands for it in a trial's identity. `kd-ray data check` prints it; a launch without it is
     refused."""
     samples: Literal["images", "rows"]
-    """What it returns: `images` or `rows` of numbers, which are standardised."""
+    """The kind of samples: `images`, or `rows` of numbers, which are standardised."""
     size: Annotated[int, Field(ge=16, le=512)] | None = None
     """Side of the images in pixels."""
     normalization: Literal["imagenet", "half"] = "imagenet"
     """Channel means and deviations of images: those usual for ImageNet, or 0.5 throughout."""
     target: Annotated[str, Field(min_length=1)] = "label"
-    """What the labels are called in the tables."""
+    """Name of the labels in the tables."""
     classes: Annotated[tuple[str, ...], Field(min_length=2)]
     """Names of the classes, in the order of the labels."""
     features: tuple[str, ...] = ()
@@ -248,7 +248,7 @@ class FactoryDataset(RandomValidation):
 
     @property
     def modality(self) -> Modality:
-        """What its samples are."""
+        """The kind of samples."""
         return self.samples
 
     @property

@@ -1,7 +1,7 @@
 """From a sweep to its trials, and from trials to packs.
 
-`expand` is the grid made explicit; `make_packs` groups what one worker trains side by side. Both are pure: what is already done comes in
-as a set of trial ids, so resuming and extending are the same set difference.
+`expand` is the grid made explicit; `make_packs` groups what one worker trains side by side. Both are pure: the trials that
+are complete are given as a set of trial ids, so resuming and extending are the same set difference.
 """
 
 import functools
@@ -36,7 +36,7 @@ class PlannedTrial:
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Values of the grid axes other than those every table row carries (temperature, alpha, t_squared, objective, seed)."""
     trial_id: str = field(init=False)
-    """The spec's identity. Kept here, because a spec that remembers it takes twice the memory, which a driver of many has to hold."""
+    """The spec's identity. Kept here, because a spec with a cached identity takes twice the memory, and a driver holds many specs."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "trial_id", content_hash(self.spec))
@@ -81,7 +81,7 @@ def expand(file: SweepFile, weights_digest: WeightsDigest) -> tuple[PlannedTrial
     Raises:
         OSError: given weights cannot be read (through `weights_digest`).
     """
-    # Cells share what they begin with.
+    # Cells share their initial weights.
     weights_digest = functools.cache(weights_digest)
     axes = {name: values for name, values in file.axes.items() if name != "seed"}
     found: dict[str, PlannedTrial] = {}
@@ -120,7 +120,7 @@ def _cell_trials(
     encoder = _encoder(sweep.student, weights_digest)
     for seed in seeds:
         if "scratch" in sweep.baselines:
-            # It starts from what its teacher learned; one that starts anew has none.
+            # With `init: teacher`, a scratch student starts from the weights of its teacher; otherwise it has no teacher.
             start = refs[teachers[seed][0].trial_id] if sweep.student.init == "teacher" else None
             yield planned(_student(sweep, Role.SCRATCH, seed, digest, encoder, start))
         for teacher in teachers.get(seed, ()):

@@ -12,14 +12,14 @@ from kd_ray.sweep.fields import Fingerprint, refuse
 class AdultDataset(RandomValidation):
     """Adult, also known as Census Income (Becker & Kohavi 1996, UCI), from `adult.data` and `adult.test` under `<data_root>/adult`.
 
-    Inputs are all columns but `fnlwgt`, which says how many people a row stands for: numbers, standardised, and categories as 0 and 1.
+    Inputs are all columns but `fnlwgt`, the number of people that a row represents: numbers, standardised, and categories as 0 and 1.
     """
 
     name: Literal["adult"]
     target: Literal["income"] = "income"
     """What is classified: `<=50K` or `>50K` dollars a year."""
     missing: Literal["leave_out", "category"] = "leave_out"
-    """What becomes of rows with `?` in workclass, occupation or native-country: 2,399 of the training split's 32,561 and 1,221 of the test
+    """Treatment of rows with `?` in workclass, occupation or native-country: 2,399 of the training split's 32,561 and 1,221 of the test
     split's 16,281. `leave_out` removes them from both, `category` makes `?` a category."""
     sensitive_inputs: bool = True
     """Whether the networks see sex, race and age. Without them, other columns still tell much: `relationship` has husbands and wives."""
@@ -30,7 +30,7 @@ class AdultDataset(RandomValidation):
 
     @property
     def modality(self) -> Modality:
-        """What its samples are."""
+        """The kind of samples."""
         return "rows"
 
     @property
@@ -64,7 +64,7 @@ class HatexplainDataset(OfficialValidation):
     tokenizer_version: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")] | None = None
     """Fingerprint of the tokenizer; left out, `plan` fills in that of the one it finds, so it is part of every trial's identity."""
     max_length: MaxLength = 128
-    """Most tokens of a post, the two at its ends included; what is longer is cut."""
+    """Most tokens of a post, the two at its ends included; longer posts are cut."""
     version: Fingerprint = "original"
     """`original` (all 20,148 posts in `dataset.json`), or the fingerprint of what is there."""
     train_file: Literal["dataset", "train_partial"] = "dataset"
@@ -80,7 +80,7 @@ class HatexplainDataset(OfficialValidation):
 
     @property
     def modality(self) -> Modality:
-        """What its samples are."""
+        """The kind of samples."""
         return "texts"
 
     @property
