@@ -76,7 +76,7 @@ def with_axes(raw: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, 
 
 
 def _of_one_objective(shared: Mapping[str, Any], chosen: Entry, entries: tuple[Entry, ...]) -> dict[str, Any]:
-    """The settings of one objective: what all share, without what only others have, then its own."""
-    of_others = frozenset[str]().union(*(entry.fields for entry in entries)) - chosen.fields
-    kept = {key: value for key, value in shared.items() if key not in of_others}
+    """The settings of one objective: the shared ones that it has, and then the ones of its entry on the axis."""
+    only_of_others = frozenset[str]().union(*(entry.fields for entry in entries)) - chosen.fields
+    kept = {key: value for key, value in shared.items() if key not in only_of_others}
     return {**kept, "objective": chosen.name, **chosen.parameters}
