@@ -16,8 +16,8 @@ _Counts = npt.NDArray[np.int64]
 def exponential_counts(available_C: npt.NDArray[np.integer], imbalance_factor: float) -> _Counts:
     """Samples that each class keeps: ⌊n · imbalance_factor^(−c / (C − 1))⌋ of class c, n being the largest class, but at least one.
 
-    A class that has fewer keeps all of its samples. The formula of Cui et al., "Class-balanced loss based on effective number of samples" (CVPR
-    2019), as Cao et al. (NeurIPS 2019) use it for CIFAR-100-LT, where n = 500.
+    A class that has fewer keeps all of its samples. The formula of Cui et al., "Class-balanced loss based on effective number of samples"
+    (CVPR 2019), as Cao et al. (NeurIPS 2019) use it for CIFAR-100-LT, where n = 500.
     """
     num_classes = len(available_C)
     largest = int(available_C.max())
