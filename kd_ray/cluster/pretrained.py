@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from kd_ray.cluster.background import WarningLog
-from kd_ray.data.load import load_dataset
+from kd_ray.data.families import load_dataset
 from kd_ray.data.rows import RowData
 from kd_ray.errors import SweepError
 from kd_ray.results.status import Plan, file_digest

@@ -1,8 +1,8 @@
-"""Whether the parts of a sweep fit one another: what is refused before anything runs, because it could not work or would have no effect."""
+"""Checks that the parts of a sweep fit together. Settings that cannot work or have no effect are refused before anything runs."""
 
 from kd_ray.sweep.architectures import ARCHITECTURES, is_text_model, library_of, modality_of
 from kd_ray.sweep.classification import Modality
-from kd_ray.sweep.datasets import CelebaDataset, Dataset, HatexplainDataset
+from kd_ray.sweep.datasets import Dataset
 from kd_ray.sweep.distillation import (
     SMOOTHED,
     AdversarialDistillation,
@@ -65,7 +65,7 @@ def check_models(sweep: Parts) -> None:
         known, size = ARCHITECTURES.get(name), sweep.dataset.image_size
         _check_modality(user, name, sweep.dataset)
         if not isinstance(network, GivenTeacher):
-            _check_beginning(user, network)
+            _check_init(user, network)
         if known and size is not None and size < known.min_image_size:
             least = known.min_image_size
             raise refuse(
@@ -97,8 +97,8 @@ def _check_modality(user: str, name: str, dataset: Dataset) -> None:
         raise refuse(f"{user}.model", message)
 
 
-def _check_beginning(user: str, network: Student | TrainedTeacher) -> None:
-    """Refuse beginnings that this kind of network cannot have."""
+def _check_init(user: str, network: Student | TrainedTeacher) -> None:
+    """Refuse an `init` or `layers` that this kind of network does not support."""
     name, init = network.model, network.init
     if is_text_model(name):
         words = INIT_WORDS if user == "student" else INIT_WORDS[:2]
@@ -150,7 +150,7 @@ def _check_start(sweep: Parts) -> None:
 
 
 def check_objective(sweep: Parts) -> None:
-    """Refuse an objective that cannot do with this teacher and data set, and a teacher or an objective without the other."""
+    """Refuse an objective that does not fit the teacher or the data set, and a teacher or an objective without the other."""
     settings, teacher = sweep.distillation, sweep.teacher
     if settings is None:
         if teacher is not None:
@@ -163,9 +163,8 @@ def check_objective(sweep: Parts) -> None:
         raise refuse("distillation", "has no effect without teacher; give both, or neither for scratch students only")
     if settings.needs_held_out and not sweep.dataset.has_validation:
         message = f"objective {name} needs held-out data to judge the teacher by"
-        if isinstance(sweep.dataset, CelebaDataset | HatexplainDataset):
-            raise refuse("dataset.validation", f"{message}; set it to official, got none")
-        raise refuse("dataset.validation_fraction", f"{message}; set it above 0, as in 0.1, got 0")
+        field, advice = sweep.dataset.ASK_FOR_VALIDATION
+        raise refuse(f"dataset.{field}", f"{message}; {advice}")
     if settings.needs_held_out and isinstance(teacher, GivenTeacher):
         message = (
             f"objective {name} judges the teacher on the validation split, which a given teacher may have been trained on; "
@@ -184,7 +183,7 @@ def check_objective(sweep: Parts) -> None:
 
 
 def _check_training_of(settings: Distillation, sweep: Parts) -> None:
-    """Refuse ways of training that this objective does not know."""
+    """Refuse training settings that this objective does not support."""
     if sweep.training.label_smoothing and not isinstance(settings, SMOOTHED):
         message = f"objective {settings.objective} makes its own use of labels; valid with kd and kd_shuffled"
         raise refuse("training.label_smoothing", f"{message}, got {sweep.training.label_smoothing}")
@@ -198,7 +197,7 @@ def _check_training_of(settings: Distillation, sweep: Parts) -> None:
         if sweep.training.mixes:
             field = "mixup" if sweep.training.mixup else "cutmix"
             raise refuse(
-                f"training.{field}", f"{settings.objective} takes steps of its own, and they know no mixed images"
+                f"training.{field}", f"{settings.objective} takes steps of its own, which do not support mixed images"
             )
     if isinstance(settings, TrustedDistillation) and settings.attack and sweep.dataset.modality != "images":
         raise refuse("distillation.attack", f"is for images, and {sweep.dataset.name} holds {sweep.dataset.modality}")

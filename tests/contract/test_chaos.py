@@ -25,7 +25,7 @@ from pathlib import Path
 import pytest
 
 from kd_ray.cluster.launch import launch
-from kd_ray.data.load import load_dataset
+from kd_ray.data.families import load_dataset
 from kd_ray.distill.stream import steps_per_epoch
 from kd_ray.housekeeping.delete_garbage import delete_garbage
 from kd_ray.housekeeping.find_garbage import find_garbage

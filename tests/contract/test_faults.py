@@ -466,8 +466,8 @@ def test_a_launch_answers_for_the_trials_that_it_was_asked_for(tmp_path: Path, t
     assert (report.exit_code, len(report.trials), report.num_trained) == (0, 21, 21)
 
 
-def test_a_fold_ends_although_another_launch_commits_on_and_on(tmp_path: Path, trifeature_root: Path) -> None:
-    """Guard: a launch repairs a bounded number of times; an interrupted launch would not stop otherwise."""
+def test_an_aggregation_ends_while_another_launch_keeps_committing(tmp_path: Path, trifeature_root: Path) -> None:
+    """Guard: an aggregation looks a bounded number of times; an interrupted launch would not stop otherwise."""
     file = synthetic_sweep(11, str(trifeature_root))
     whole = open_store(tmp_path / "whole")
     assert launch(file, whole, runner=LocalRunner(worker=synthetic_worker)).exit_code == 0

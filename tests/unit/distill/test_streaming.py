@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from kd_ray.cluster.launch import launch
-from kd_ray.data.load import fingerprint, load_dataset
+from kd_ray.data.families import fingerprint, load_dataset
+from kd_ray.data.family import Loading
 from kd_ray.data.prepared import files_below, prepare
 from kd_ray.distill import checkpoint
 from kd_ray.distill.device import make_deterministic
@@ -276,7 +277,7 @@ def test_an_image_that_cannot_be_read_is_named_and_fails_the_students(tmp_path: 
     root = write_imagenet(tmp_path)
     wanted = ImagenetDataset(name="imagenet", num_classes=3, size=16)
     sources = files_below(root / "imagenet", ["train/n00000001/3.JPEG"], {})
-    assert prepare(root, "imagenet", sources, size=16, resident_bytes=0).files is not None
+    assert prepare("imagenet", sources, Loading(root=root, resident_bytes=0), size=16).files is not None
     with pytest.raises(DataError) as caught:
         load_dataset(wanted, root, resident_bytes=0)
     version = str(caught.value).split("Its fingerprint is ")[1][:16]

@@ -12,11 +12,12 @@ import pytest
 from pyarrow import parquet
 from pydantic import TypeAdapter, ValidationError
 
-from kd_ray.data import manifest
-from kd_ray.data.load import load_dataset
+from kd_ray.data import listed
+from kd_ray.data.families import load_dataset
+from kd_ray.data.family import Loading
 from kd_ray.data.rows import RowData
 from kd_ray.errors import DataError
-from kd_ray.sweep.datasets import ManifestDataset, table_name
+from kd_ray.sweep.datasets import ListedDataset, table_name
 from kd_ray.sweep.source import read_yaml
 from tests.datasets import write_table
 
@@ -32,15 +33,15 @@ TABLE: dict[str, Any] = {
 }
 
 
-def make(**changes: Any) -> ManifestDataset:
+def make(**changes: Any) -> ListedDataset:
     """`changes` of None remove a field."""
     fields = {name: value for name, value in {**TABLE, **changes}.items() if value is not None}
-    return TypeAdapter(ManifestDataset).validate_json(json.dumps(fields))
+    return TypeAdapter(ListedDataset).validate_json(json.dumps(fields))
 
 
 def load(root: Path, **changes: Any) -> RowData:
     dataset = make(**changes)
-    data = load_dataset(dataset.model_copy(update={"version": manifest.fingerprint(dataset, root=root)}), root)
+    data = load_dataset(dataset.model_copy(update={"version": listed.fingerprint(dataset, Loading(root=root))}), root)
     assert isinstance(data, RowData)
     return data
 
@@ -90,7 +91,7 @@ def test_parquet_gives_what_csv_gives_and_holds_lists(tmp_path: Path) -> None:
         load(root, path="table/loans.parquet", columns=["pair"], categorical=["pair"])
     columns["pair"][7] = [1.0, float("inf")]
     parquet.write_table(pa.table(columns), root / "table" / "loans.parquet")
-    with pytest.raises(DataError, match=r"row 8: pair: has something else than finite numbers"):
+    with pytest.raises(DataError, match=r"row 8: pair: has values that are not finite numbers"):
         load(root, path="table/loans.parquet", columns=["pair"], categorical=[])
 
 
@@ -129,12 +130,12 @@ def test_a_column_that_is_not_there_is_refused(tmp_path: Path) -> None:
 
 def test_version_follows_the_list(tmp_path: Path) -> None:
     root = write_table(tmp_path)
-    found = manifest.fingerprint(make(), root=root)
+    found = listed.fingerprint(make(), Loading(root=root))
     with pytest.raises(DataError, match=rf"loans\.csv needs a version.*`dataset\.version: '{found}'`"):
         load_dataset(make(), root)
     path = root / "table" / "loans.csv"
     path.write_text(path.read_text().replace("yes", "no", 1))
-    assert manifest.fingerprint(make(), root=root) != found
+    assert listed.fingerprint(make(), Loading(root=root)) != found
 
 
 @pytest.mark.parametrize(
@@ -164,8 +165,8 @@ def test_the_list_of_the_docs_is_one(tmp_path: Path) -> None:
     docs = (Path(__file__).resolve().parents[3] / "docs" / "own-data.md").read_text()
     (text,) = [block for block in re.findall(r"```yaml\n(.*?)```", docs, flags=re.DOTALL) if "columns:" in block]
     raw, _ = read_yaml(text, "own-data.md")
-    shown = TypeAdapter(ManifestDataset).validate_json(json.dumps(raw["dataset"]))
-    found = manifest.fingerprint(shown, root=write_table(tmp_path))
+    shown = TypeAdapter(ListedDataset).validate_json(json.dumps(raw["dataset"]))
+    found = listed.fingerprint(shown, Loading(root=write_table(tmp_path)))
     data = load_dataset(shown.model_copy(update={"version": found}), tmp_path)
     assert (len(data.train), len(data.test)) == (24, 12)
 

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kd_ray.data.load import fingerprint, load_dataset
+from kd_ray.data.families import fingerprint, load_dataset
 from kd_ray.data.texts import TextData
 from kd_ray.errors import DataError, SweepError
 from kd_ray.results.query import Results
 from kd_ray.results.store import Store
-from kd_ray.sweep.datasets import ManifestDataset
+from kd_ray.sweep.datasets import ListedDataset
 from kd_ray.sweep.load import parse_dataset, parse_sweep
 from tests.datasets import WORDS, write_bert
 
@@ -40,10 +40,10 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def dataset(root: Path, *overrides: str) -> ManifestDataset:
+def dataset(root: Path, *overrides: str) -> ListedDataset:
     """The set with its version filled in."""
     found = parse_dataset("manifest", [*SETTINGS, *overrides])
-    assert isinstance(found, ManifestDataset)
+    assert isinstance(found, ListedDataset)
     return found.model_copy(update={"version": fingerprint(found, root)})
 
 

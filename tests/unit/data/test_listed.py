@@ -16,12 +16,14 @@ from PIL import Image
 from pyarrow import parquet
 from pydantic import TypeAdapter, ValidationError
 
-from kd_ray.data import manifest
+from kd_ray.data import listed, listing
 from kd_ray.data.decoding import decode
+from kd_ray.data.family import Loading
 from kd_ray.data.images import ImageData
+from kd_ray.data.listed_columns import Lines
 from kd_ray.errors import DataError
 from kd_ray.groups import Groups
-from kd_ray.sweep.datasets import Bins, ManifestDataset
+from kd_ray.sweep.datasets import Bins, ListedDataset
 from kd_ray.sweep.spec import content_hash
 from tests.datasets import encoded, pixels, write_people
 
@@ -37,19 +39,19 @@ PEOPLE: dict[str, Any] = {
 }
 
 
-LINES = manifest._Lines(path=Path("x.csv"), rows=range(20))
+LINES = Lines(path=Path("x.csv"), rows=range(20))
 
 
-def make(**changes: Any) -> ManifestDataset:
+def make(**changes: Any) -> ListedDataset:
     """`changes` of None remove a field."""
     fields = {name: value for name, value in {**PEOPLE, **changes}.items() if value is not None}
-    return TypeAdapter(ManifestDataset).validate_json(json.dumps(fields))
+    return TypeAdapter(ListedDataset).validate_json(json.dumps(fields))
 
 
 def load(root: Path, **changes: Any) -> ImageData:
     dataset = make(**changes)
-    dataset = dataset.model_copy(update={"version": manifest.fingerprint(dataset, root=root)})
-    data = manifest.load(dataset, root=root)
+    dataset = dataset.model_copy(update={"version": listed.fingerprint(dataset, Loading(root=root))})
+    data = listed.load(dataset, Loading(root=root))
     assert isinstance(data, ImageData)
     return data
 
@@ -153,13 +155,13 @@ def test_parquet_holds_arrays_of_pixels(tmp_path: Path) -> None:
 
 def test_version_is_required_and_told(tmp_path: Path) -> None:
     root = write_people(tmp_path)
-    found = manifest.fingerprint(make(), root=root)
+    found = listed.fingerprint(make(), Loading(root=root))
     with pytest.raises(DataError, match=rf"people\.csv needs a version.*`dataset\.version: '{found}'`"):
-        manifest.load(make(), root=root)
+        listed.load(make(), Loading(root=root))
     with pytest.raises(DataError, match=rf"is not version 0123456789abcdef; .*{found}"):
-        manifest.load(make(version="0123456789abcdef"), root=root)
+        listed.load(make(version="0123456789abcdef"), Loading(root=root))
     shutil.copytree(root / "people", tmp_path / "elsewhere" / "people")
-    assert manifest.fingerprint(make(), root=tmp_path / "elsewhere") == found
+    assert listed.fingerprint(make(), Loading(root=tmp_path / "elsewhere")) == found
 
 
 def test_identity_of_a_list_without_columns_and_title_is_what_it_was() -> None:
@@ -171,12 +173,12 @@ def test_identity_of_a_list_without_columns_and_title_is_what_it_was() -> None:
 
 def test_version_changes_with_rows_and_images(tmp_path: Path) -> None:
     root = write_people(tmp_path)
-    prints = {manifest.fingerprint(make(), root=root)}
+    prints = {listed.fingerprint(make(), Loading(root=root))}
     (root / "people" / "images" / "0.jpeg").write_bytes(encoded(seed=77))
-    prints.add(manifest.fingerprint(make(), root=root))
+    prints.add(listed.fingerprint(make(), Loading(root=root)))
     path = root / "people" / "people.csv"
     path.write_text(path.read_text().replace("yes", "no", 1))
-    prints.add(manifest.fingerprint(make(), root=root))
+    prints.add(listed.fingerprint(make(), Loading(root=root)))
     assert len(prints) == 3
 
 
@@ -291,7 +293,7 @@ def test_target_may_have_bins(tmp_path: Path) -> None:
 def test_bins_hold_what_lies_between_their_edges(edges: list[float], values: list[float | None]) -> None:
     bins = Bins(column="x", edges=tuple(edges))
     assert len(bins.names) == len(edges) + 1
-    codes = manifest._bin_codes(LINES, bins, ["" if value is None else repr(value) for value in values])
+    codes = listing._bin_codes(LINES, bins, ["" if value is None else repr(value) for value in values])
     for code, value in zip(codes, values, strict=True):
         if value is None:
             assert code == -1
@@ -302,7 +304,7 @@ def test_bins_hold_what_lies_between_their_edges(edges: list[float], values: lis
 def test_bin_names_and_groups() -> None:
     bins = Bins(column="age", edges=(18, 40.5))
     assert bins.names == ("<18", "18-40.5", ">=40.5")
-    codes_N = manifest._bin_codes(LINES, bins, ["17.99", "18", "40.5", "NaN", "inf", "-inf"])
+    codes_N = listing._bin_codes(LINES, bins, ["17.99", "18", "40.5", "NaN", "inf", "-inf"])
     assert codes_N.tolist() == [0, 1, 2, -1, 2, 0]
     assert Groups.from_codes(codes_N, bins.names).to_lists()[3] == []
 

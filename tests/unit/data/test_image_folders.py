@@ -4,17 +4,22 @@ from typing import Any
 
 import numpy as np
 import pytest
-from torchvision.datasets import ImageFolder
+from torchvision import datasets
 from torchvision.transforms import v2
 
-from kd_ray.data import imagenet
+from kd_ray.data.family import Loading
+from kd_ray.data.image_folders import FAMILIES, ImageFolder
 from kd_ray.errors import DataError
+from kd_ray.sweep.datasets import ImagenetDataset
 from tests.datasets import write_imagenet
+
+IMAGENET = FAMILIES["imagenet"]
 
 
 def _load(root: Path, folder: str = "imagenet", size: int = 32) -> Any:
-    version = imagenet.fingerprint(root, folder=folder, size=size)
-    return imagenet.load(root=root, folder=folder, size=size, version=version)
+    dataset, loading = ImagenetDataset(name="imagenet", folder=folder, size=size), Loading(root=root)
+    version = IMAGENET.fingerprint(dataset, loading)
+    return IMAGENET.load(dataset.model_copy(update={"version": version}), loading)
 
 
 def _agree(split: Any, folder: Path, size: int) -> None:
@@ -23,7 +28,7 @@ def _agree(split: Any, folder: Path, size: int) -> None:
     def square(image: Any) -> Any:
         return v2.Resize([size, size])(v2.CenterCrop(min(image.size))(image))
 
-    reference = ImageFolder(str(folder), transform=square)
+    reference = datasets.ImageFolder(str(folder), transform=square)
     assert split.labels_N.tolist() == reference.targets
     assert np.array_equal(split.images_NHWC, np.stack([np.asarray(image) for image, _ in reference]))
 
@@ -50,20 +55,21 @@ def test_real_images_of_full_size(tmp_path: Path, shared_data: Path) -> None:
     _agree(data.test, tmp_path / "sample" / "val", 48)
 
 
-def test_original_means_the_published_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    root = write_imagenet(tmp_path)
+def test_original_means_the_published_counts(tmp_path: Path) -> None:
+    dataset, loading = ImagenetDataset(name="imagenet", size=16), Loading(root=write_imagenet(tmp_path))
     with pytest.raises(DataError, match="it holds 18 and 6 images of 3 classes, not 1,281,167 and 50,000 of 1,000"):
-        imagenet.load(root=root, size=16)
-    monkeypatch.setattr(imagenet, "_ORIGINAL", (3, 18, 6))
-    assert len(imagenet.load(root=root, size=16).train) == 18
+        IMAGENET.load(dataset, loading)
+    small = ImageFolder(name="imagenet", counts=(3, 18, 6), terms="").family()
+    assert len(small.load(dataset, loading).train) == 18
 
 
 def test_other_files_are_not_looked_at(tmp_path: Path) -> None:
     root = write_imagenet(tmp_path)
-    before = imagenet.fingerprint(root, folder="imagenet", size=16)
+    dataset, loading = ImagenetDataset(name="imagenet", size=16), Loading(root=root)
+    before = IMAGENET.fingerprint(dataset, loading)
     (root / "imagenet" / "train" / "n00000000" / "notes.txt").write_text("no image")
     (root / "imagenet" / "train" / "README").write_text("no class")
-    assert imagenet.fingerprint(root, folder="imagenet", size=16) == before
+    assert IMAGENET.fingerprint(dataset, loading) == before
 
 
 def test_what_is_wrong_is_named(tmp_path: Path) -> None:
