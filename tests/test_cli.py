@@ -16,6 +16,7 @@ import pytest
 from kd_ray.cli import cli
 from kd_ray.cli.base import Command
 from kd_ray.cluster.launch import launch
+from kd_ray.results.manifest import read_manifest
 from kd_ray.results.schema import TABLES
 from kd_ray.results.store import open_store
 from tests import processes
@@ -143,6 +144,43 @@ def test_plan_says_which_results_a_changed_setting_leaves_behind(
     assert done.stdout.splitlines()[1] == (
         "6 complete trials of this sweep are no longer asked for: their records stay, their rows leave the tables"
     )
+
+
+CLAIM = "claims=[{metric: worst_class_accuracy, condition: {temperature: 8}, direction: not_lower, margin: 0.01}]"
+CLAIM_TEXT = "worst-class accuracy of T=8 is not lower than scratch by more than 1 point"
+
+
+def test_plan_says_what_is_claimed(tmp_path: Path, trifeature_root: Path) -> None:
+    file = write_tiny_sweep(tmp_path, trifeature_root)
+    assert run_cli("plan", str(file), "--set", CLAIM, cwd=tmp_path).stdout.splitlines()[1] == f"claim: {CLAIM_TEXT}"
+    assert json.loads(run_cli("plan", str(file), "--json", "--set", CLAIM, cwd=tmp_path).stdout)["claims"] == [
+        CLAIM_TEXT
+    ]
+
+
+def test_claims_can_be_declared_later_and_train_nothing(finished: Path, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    shutil.copytree(finished, store)
+    done = run_cli("resume", "tiny", "--store", str(store), "--runner", "local", "--set", CLAIM, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "nothing to do, 7 of 7 trials complete" in done.stdout
+    manifest = read_manifest(open_store(store), "tiny")
+    assert manifest.generation == 2
+    (declared,) = manifest.declared
+    assert (declared.to_claim().text(), declared.num_complete, declared.num_trials) == (CLAIM_TEXT, 7, 7)
+
+
+def test_claim_about_a_class_that_the_data_do_not_have_is_refused_before_anything_is_written(
+    tmp_path: Path, trifeature_root: Path
+) -> None:
+    file = write_tiny_sweep(tmp_path, trifeature_root)
+    options = ("--store", str(tmp_path / "store"), "--runner", "local")
+    claim = "claims=[{metric: class_accuracy, class: nonagon}]"
+    done = run_cli("launch", str(file), *options, "--set", claim, cwd=tmp_path)
+    assert done.returncode == 2
+    assert f"{file}: claims[0].class: must be a class of the data, valid: " in done.stderr
+    assert "got 'nonagon'" in done.stderr
+    assert not list((tmp_path / "store").rglob("*.json"))
 
 
 def test_other_axes_are_told_in_the_description(tmp_path: Path, trifeature_root: Path) -> None:

@@ -59,19 +59,26 @@ def resampled_fairness(
 
     every_K = np.ones(len(sample_K), dtype=np.bool_)
     positive_GCB = count(every_K, labels_N)
-    n_G1B = positive_GCB.sum(axis=1, keepdims=True)
     found_TBM = np.empty((len(predictions), b, len(FAIRNESS)))
     for t, predictions_N in enumerate(predictions):
         predicted_GCB = count(every_K, predictions_N)
         correct_GCB = count((predictions_N == labels_N)[sample_K], predictions_N)
-        selection_CB = _gap(divide(predicted_GCB, n_G1B))
-        odds_CB = np.maximum(
-            _gap(divide(correct_GCB, positive_GCB)), _gap(divide(predicted_GCB - correct_GCB, n_G1B - positive_GCB))
-        )
-        found_TBM[t, :, 0] = _mean_of_defined(selection_CB)
-        found_TBM[t, :, 1] = _mean_of_defined(odds_CB)
-        found_TBM[t, :, 2] = _worst(divide(correct_GCB.sum(axis=1), n_G1B[:, 0]))
+        found_TBM[t] = macro_fairness(positive_GCB, predicted_GCB, correct_GCB)
     return found_TBM
+
+
+def macro_fairness(positive_GCB: FloatArray, predicted_GCB: FloatArray, correct_GCB: FloatArray) -> FloatArray:
+    """The three `FAIRNESS` metrics from counts by group and class under B draws, (B, 3): one-vs-rest means over the classes.
+
+    Counts are of the samples of a group that have a class, that are predicted as it, and both.
+    """
+    n_G1B = positive_GCB.sum(axis=1, keepdims=True)
+    selection_CB = _gap(divide(predicted_GCB, n_G1B))
+    odds_CB = np.maximum(
+        _gap(divide(correct_GCB, positive_GCB)), _gap(divide(predicted_GCB - correct_GCB, n_G1B - positive_GCB))
+    )
+    worst_B = _worst(divide(correct_GCB.sum(axis=1), n_G1B[:, 0]))
+    return np.stack([_mean_of_defined(selection_CB), _mean_of_defined(odds_CB), worst_B], axis=1)
 
 
 def resampled_worst_class(

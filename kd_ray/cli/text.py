@@ -38,6 +38,7 @@ def plan(plan: Plan) -> str:
     head = f"sweep {plan.sweep}: {count_of(len(plan.trials), 'trial')} ({_counts(plan.trials)})"
     if plan.num_dropped:
         head += f"\n{plan.dropped()}"
+    head += "".join(f"\nclaim: {claim}" for claim in plan.claims)
     if not to_run:
         return f"{head}\n{_trials(plan.trials)}\nnothing to run"
     advice = f"\n{plan.advice}" if plan.advice else ""

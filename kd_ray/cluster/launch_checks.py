@@ -13,6 +13,7 @@ from kd_ray.errors import DataError, InvalidInputError, SweepError
 from kd_ray.results.status import Plan, plan
 from kd_ray.sweep.architectures import library_of
 from kd_ray.sweep.axes import axis_path
+from kd_ray.sweep.claim_checks import check_classes
 from kd_ray.sweep.datasets import input_size, table_name
 from kd_ray.sweep.initial import FIELDS as WEIGHT_FIELDS
 from kd_ray.sweep.initial import named_values
@@ -110,8 +111,10 @@ def check_data(request: LaunchRequest, trials: Collection[PlannedTrial]) -> None
 
     Raises:
         DataError: a data set cannot be loaded.
+        SweepError: a claim names a class that the data do not have.
     """
-    placement = request.file.sweep.placement
+    file, placement = request.file, request.file.sweep.placement
+    class_names: list[str] = []
     for dataset in {trial.spec.dataset_id: trial.spec.dataset for trial in trials}.values():
         data = load_dataset(
             dataset,
@@ -120,5 +123,9 @@ def check_data(request: LaunchRequest, trials: Collection[PlannedTrial]) -> None
             on_progress=request.display.preparing(table_name(dataset)),
             resident_bytes=placement.resident_bytes,
         )
+        class_names += data.class_names
         for note in data.notes:
             request.warnings.add(f"{table_name(dataset)}: {note}")
+    if not any(axis.startswith("dataset.") for axis in file.axes):
+        # With several data sets, this launch may have seen only some of their classes.
+        check_classes(file.sweep, class_names, source=file.source)

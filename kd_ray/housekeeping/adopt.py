@@ -20,6 +20,7 @@ import numpy as np
 from kd_ray.errors import CorruptObjectError, InvalidInputError, KdRayError, OtherVersionError
 from kd_ray.results import ledger
 from kd_ray.results.aggregate import aggregate
+from kd_ray.results.declared import united_declared
 from kd_ray.results.inventory import committed, sweep_names, trial_objects
 from kd_ray.results.manifest import FoundManifest, Manifest, ManifestTrial, find_manifest, read_manifest
 from kd_ray.results.record import Record, commit_record, read_record, read_samples, sha256, write_samples
@@ -247,7 +248,7 @@ class _Merge:
             found = find_manifest(self._target, theirs.sweep)
             # A launch may have written one since the first look.
             _check_groups(self._source, self._target, theirs, found)
-            manifest, warning = _united(found, theirs)
+            manifest, warnings = _united(found, theirs)
             is_changed = found.manifest is None or replace(manifest, generation=found.newest) != found.manifest
             if not is_changed or self._dry_run:
                 break
@@ -257,8 +258,7 @@ class _Merge:
         if not self._dry_run and not is_changed:
             # An interrupted merge may have written the manifest without the sweep file.
             self._target.put_new(sweep_key(manifest.sweep), manifest.sweep_yaml.encode())
-        if warning:
-            self._warnings.append(warning)
+        self._warnings += warnings
         return is_changed
 
     def _aggregate(self, sweeps: Collection[str]) -> None:
@@ -291,25 +291,41 @@ def _groups(manifest: Manifest) -> str:
     return f"sensitive_features {list(manifest.row_settings.sensitive_features)} and intersections {crossed}"
 
 
-def _united(found: FoundManifest, theirs: Manifest) -> tuple[Manifest, str]:
-    """What the target's sweep asks for from now on, and a warning if its sweep file does not ask for all of it."""
+def _united(found: FoundManifest, theirs: Manifest) -> tuple[Manifest, list[str]]:
+    """What the target's sweep asks for from now on, and warnings if its sweep file does not ask for all of it."""
     mine = found.manifest
     if mine is None:
-        return replace(theirs, generation=found.newest + 1), ""
+        return replace(theirs, generation=found.newest + 1), []
     lines = {line.trial_id: line for line in theirs.trials}
     kept = [_continued(line, lines.pop(line.trial_id, None)) for line in mine.trials]
     trials = (*kept, *lines.values())
-    united = replace(mine, generation=found.newest + 1, weights={**theirs.weights, **mine.weights}, trials=trials)
+    united = replace(
+        mine,
+        generation=found.newest + 1,
+        weights={**theirs.weights, **mine.weights},
+        trials=trials,
+        declared=united_declared(mine.declared, theirs.declared),
+    )
+    warnings = _claim_warnings(mine, united)
     wanted = {line.trial_id for line in united.active}
     for text in _candidates(mine, theirs):
         if _asks_for(text, united.weights) == wanted:
-            return replace(united, sweep_yaml=text), ""
+            return replace(united, sweep_yaml=text), warnings
     only_theirs = len(wanted - {line.trial_id for line in mine.active})
-    warning = (
+    warnings.append(
         f"sweep {mine.sweep}: no single grid asks for just the trials of both stores, so its sweep file stays as it is; "
         f"its next launch asks for what that file says, and {only_theirs} trials leave its tables then (their records stay)"
     )
-    return united, warning
+    return united, warnings
+
+
+def _claim_warnings(mine: Manifest, united: Manifest) -> list[str]:
+    own = {it.sha256 for it in mine.declared if not it.is_withdrawn}
+    missing = [it for it in united.declared if not it.is_withdrawn and it.sha256 not in own]
+    return [
+        f"sweep {mine.sweep}: its sweep file lacks a claim of the other store, and its next launch withdraws it: {it.to_claim().text()}"
+        for it in missing
+    ]
 
 
 def _continued(mine: ManifestTrial, theirs: ManifestTrial | None) -> ManifestTrial:
@@ -334,8 +350,8 @@ def _candidates(mine: Manifest, theirs: Manifest) -> list[str]:
 
 
 def _settings(file: SweepFile) -> dict[str, Any]:
-    """Everything but the grid, and where it runs."""
-    return {name: value for name, value in file.raw.items() if name not in ("grid", "placement")}
+    """Everything but the grid, what is claimed of it, and where it runs."""
+    return {name: value for name, value in file.raw.items() if name not in ("grid", "placement", "claims")}
 
 
 def _asks_for(text: str, weights: Mapping[str, str]) -> set[str]:

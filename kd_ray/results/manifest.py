@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from kd_ray.errors import CorruptObjectError, InvalidInputError, OtherVersionError
+from kd_ray.results.declared import DeclaredClaim, continue_declared
 from kd_ray.results.inventory import manifests, sweep_names
 from kd_ray.results.record import sha256
 from kd_ray.results.rows import RowSettings
@@ -19,7 +20,9 @@ from kd_ray.results.store import Store, manifest_key, quarantine, sweep_key
 from kd_ray.sweep.config import Sweep
 from kd_ray.sweep.plan import PlannedTrial, make_packs, settings_json
 
-MANIFEST_VERSION = 2
+MANIFEST_VERSION = 3
+WITHOUT_CLAIMS = 2
+"""Version of a manifest without claims, which an older kd_ray reads as well."""
 _STORED_NAMES = {"row_settings": "fold"}
 """Fields that have another name in stored manifests, which stay readable."""
 
@@ -53,6 +56,8 @@ class Manifest:
     """SHA-256 of pretrained weights, by path."""
     row_settings: RowSettings
     trials: tuple[ManifestTrial, ...]
+    declared: tuple[DeclaredClaim, ...] = ()
+    """Claims that its sweep file has, or had once."""
 
     @property
     def active(self) -> tuple[ManifestTrial, ...]:
@@ -61,18 +66,20 @@ class Manifest:
 
     def to_json(self) -> bytes:
         """As it stands in the store."""
-        content = json.dumps(
-            {_STORED_NAMES.get(name, name): value for name, value in asdict(self).items()}, separators=(",", ":")
-        )
+        fields = {_STORED_NAMES.get(name, name): value for name, value in asdict(self).items()}
+        if not self.declared:
+            del fields["declared"]
+        content = json.dumps(fields, separators=(",", ":"))
+        version = MANIFEST_VERSION if self.declared else WITHOUT_CLAIMS
         # The content is text within text, so that its digest is that of its bytes.
-        outer = {"manifest_version": MANIFEST_VERSION, "sha256": sha256(content.encode()), "content": content}
+        outer = {"manifest_version": version, "sha256": sha256(content.encode()), "content": content}
         return json.dumps(outer, separators=(",", ":")).encode()
 
     @classmethod
     def from_json(cls, data: bytes) -> "Manifest":
         """Read a manifest; raises ValueError, KeyError or TypeError when it is not one."""
         outer: dict[str, Any] = dict(json.loads(data))
-        if outer["manifest_version"] != MANIFEST_VERSION:
+        if outer["manifest_version"] not in (WITHOUT_CLAIMS, MANIFEST_VERSION):
             raise OtherVersionError("it was written by another version of kd_ray")
         if sha256(outer["content"].encode()) != outer["sha256"]:
             raise ValueError("its digest is that of another content")
@@ -84,7 +91,8 @@ class Manifest:
             intersections=tuple(tuple(features) for features in settings["intersections"]),
         )
         trials = tuple(ManifestTrial(**trial) for trial in content["trials"])
-        return cls(**{**content, "row_settings": row_settings, "trials": trials})
+        declared = tuple(DeclaredClaim(**claim) for claim in content.get("declared", ()))
+        return cls(**{**content, "row_settings": row_settings, "trials": trials, "declared": declared})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,7 +136,7 @@ def write_manifest(
     """
     while True:
         found = find_manifest(store, sweep.name)
-        manifest = _continue(found, sweep, trials, sweep_yaml=sweep_yaml, weights=weights)
+        manifest = _continue(store, found, sweep, trials, sweep_yaml=sweep_yaml, weights=weights)
         old = found.manifest
         if old is not None and not found.damaged and replace(manifest, generation=old.generation) == old:
             if store.get(sweep_key(sweep.name)) != sweep_yaml.encode():
@@ -162,6 +170,7 @@ def find_manifest(store: Store, sweep: str) -> FoundManifest:
 
 
 def _continue(
+    store: Store,
     found: FoundManifest,
     sweep: Sweep,
     trials: Sequence[PlannedTrial],
@@ -174,6 +183,8 @@ def _continue(
     }
     before = found.manifest.trials if found.manifest else ()
     kept = [asked.pop(old.trial_id, replace(old, active=False)) for old in before]
+    lines = (*kept, *asked.values())
+    declared = found.manifest.declared if found.manifest else ()
     return Manifest(
         sweep=sweep.name,
         generation=found.newest + 1,
@@ -182,7 +193,8 @@ def _continue(
         row_settings=RowSettings(
             sweep=sweep.name, sensitive_features=sweep.sensitive_features, intersections=sweep.intersections
         ),
-        trials=(*kept, *asked.values()),
+        trials=lines,
+        declared=continue_declared(declared, sweep.claims, store=store, trial_ids=[line.trial_id for line in lines]),
     )
 
 

@@ -65,6 +65,8 @@ class Plan:
     """Advice of a probe about `training.execution`, where there is one."""
     weights: Mapping[str, str] = field(default_factory=dict)
     """SHA-256 of the weights that the sweep gives, by path."""
+    claims: tuple[str, ...] = ()
+    """The claims that the sweep declares, in words."""
 
     @cached_property
     def packs(self) -> tuple[Pack, ...]:
@@ -87,6 +89,7 @@ class Plan:
             "store": self.store,
             "counts": self.counts(),
             "num_dropped": self.num_dropped,
+            "claims": self.claims,
             "trials": [asdict(trial) for trial in self.trials],
             "advice": self.advice,
             "packs": [[trial.trial_id for trial in pack.trials] for pack in self.packs],
@@ -167,6 +170,7 @@ def plan(
         weights=digests,
         pack_size=pack_size,
         not_run=frozenset(idle),
+        claims=tuple(claim.text() for claim in file.sweep.claims),
         advice=probe.advice() if probe else None,
         num_dropped=sum(statuses[trial_id].state is TrialState.COMPLETE for trial_id in dropped),
     )

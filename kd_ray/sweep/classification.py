@@ -90,6 +90,11 @@ class Classification(Config):
         return self.random_validation is not None
 
     @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """The names of the classes, where the sweep file gives them; None where only the data do."""
+        return None
+
+    @property
     def sensitive_feature_names(self) -> tuple[str, ...]:
         """The features that can be examined for fairness."""
         return ()

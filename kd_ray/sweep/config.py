@@ -8,6 +8,7 @@ the same descriptions. `spec.py` turns a valid sweep into trials, `load.py` read
     networks.py      teacher and student; architectures.py has the names of networks
     training.py      how a network is trained
     distillation.py  the loss of distilled students
+    claims.py        the questions to answer
     placement.py     where and how it runs
     checks.py        checks that the parts fit together
 """

@@ -14,12 +14,13 @@ from pydantic import TypeAdapter, ValidationError
 
 from kd_ray.errors import SweepError
 from kd_ray.sweep.axes import AXIS_PATHS, OBJECTIVE_PATH, Entry, axis_path, entries_of, with_axes
+from kd_ray.sweep.claim_checks import claim_problems
 from kd_ray.sweep.config import Sweep
 from kd_ray.sweep.datasets import Dataset
 from kd_ray.sweep.messages import messages, unknown_key
 from kd_ray.sweep.source import Location, Source, apply_override, dotted, dump_yaml, read_yaml
 
-_NO_AXES = ("name", "grid", "placement", "sensitive_features", "intersections", "baselines", "evaluation")
+_NO_AXES = ("name", "grid", "placement", "sensitive_features", "intersections", "baselines", "evaluation", "claims")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,16 +106,19 @@ def _check(raw: Mapping[str, Any], origin: Source) -> Sweep:
     grid: Mapping[str, list[Any]] = raw["grid"]
     first = {axis: values[0] for axis, values in grid.items()}
     problems = []
+    cells = []
     for axis, values in grid.items():
         others = first | _objective_with(axis, raw)
         for i, value in enumerate(values):
             try:
-                _validate(with_axes(raw, {**others, axis: value}))
+                cells.append(_validate(with_axes(raw, {**others, axis: value})))
             except ValidationError as error:
                 for location, message in messages(error, with_axes(raw, {**others, axis: value})):
                     problems.append(_blame_axis(location, message, raw, axis, i, origin))
     if problems:
         raise SweepError("\n".join(dict.fromkeys(problems)))
+    if wrong := claim_problems(cells):
+        raise SweepError("\n".join(origin.error(location, message) for location, message in wrong))
     return _validate(with_axes(raw, first))
 
 

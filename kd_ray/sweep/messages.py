@@ -66,6 +66,10 @@ def _models_at(location: Location, raw: Mapping[str, Any]) -> list[type[BaseMode
     models: list[type[BaseModel]] = [Sweep]
     node: Any = raw
     for part in location:
+        if isinstance(part, int):
+            # An entry of a list: the models are those of the list.
+            node = node[part] if isinstance(node, list) and part < len(node) else None
+            continue
         annotations = [model.model_fields[str(part)].annotation for model in models if str(part) in model.model_fields]
         models = [found for annotation in annotations for found in _models_in(annotation)]
         node = node.get(part) if isinstance(node, Mapping) else None
@@ -93,7 +97,10 @@ def _tag(model: type[BaseModel]) -> str | None:
 
 def _unknown_key(location: Location, raw: Mapping[str, Any]) -> str:
     models = _models_at(location[:-1], raw)
-    return unknown_key(str(location[-1]), sorted({name for model in models for name in model.model_fields}))
+    return unknown_key(
+        str(location[-1]),
+        sorted({field.alias or name for model in models for name, field in model.model_fields.items()}),
+    )
 
 
 def unknown_key(key: str, valid: Sequence[str]) -> str:

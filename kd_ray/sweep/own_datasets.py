@@ -257,6 +257,11 @@ class FactoryDataset(RandomValidation):
         return len(self.classes)
 
     @property
+    def class_names(self) -> tuple[str, ...]:
+        """As listed."""
+        return self.classes
+
+    @property
     def image_size(self) -> int | None:
         """Side of the images in pixels, where there are images."""
         return self.size

@@ -4,6 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, JsonValue, model_validator
 
+from kd_ray.sweep.claims import Claim
 from kd_ray.sweep.datasets import Dataset
 from kd_ray.sweep.distillation import Distillation
 from kd_ray.sweep.fields import Attack, Config, refuse
@@ -53,5 +54,7 @@ class Parts(Config):
     """`scratch`: the non-distilled student, once per seed."""
     grid: dict[str, Annotated[tuple[JsonValue, ...], Field(min_length=1)]]
     """Axes of the grid: `seed`, `temperature`, `alpha`, `t_squared`, `objective`, or the dotted path of any setting."""
+    claims: tuple[Claim, ...] = ()
+    """The questions to answer, declared before training; comparisons test them first. Not part of a trial's identity."""
     placement: Placement = Placement()
     """Where and how it runs."""

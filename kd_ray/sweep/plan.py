@@ -12,8 +12,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from kd_ray.errors import SweepError
 from kd_ray.sweep.architectures import is_text_model
 from kd_ray.sweep.axes import AXIS_PATHS, OBJECTIVE_PATH, Entry, axis_path
+from kd_ray.sweep.claims import Claim
 from kd_ray.sweep.config import Sweep
 from kd_ray.sweep.distillation import Distillation, LongerScratch
 from kd_ray.sweep.encoders import TOKENIZER_OF
@@ -48,6 +50,17 @@ class PlannedTrial:
             [self.spec.describe(), *(f"{axis}={value}" for axis, value in settings_json(self.settings).items())]
         )
 
+    def is_chosen_by(self, claim: Claim) -> bool:
+        """Whether the claim is about this trial, a distilled one."""
+        spec = self.spec
+        return spec.role is Role.DISTILLED and claim.chooses(
+            temperature=spec.temperature,
+            alpha=spec.alpha,
+            t_squared=spec.t_squared,
+            objective=spec.objective,
+            settings=settings_json(self.settings),
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Pack:
@@ -80,6 +93,7 @@ def expand(file: SweepFile, weights_digest: WeightsDigest) -> tuple[PlannedTrial
 
     Raises:
         OSError: given weights cannot be read (through `weights_digest`).
+        SweepError: a cell of the grid is not valid, or a claim is about no trial.
     """
     # Cells share their initial weights.
     weights_digest = functools.cache(weights_digest)
@@ -96,8 +110,21 @@ def expand(file: SweepFile, weights_digest: WeightsDigest) -> tuple[PlannedTrial
                 extra[name] = value
         for trial in _cell_trials(sweep, file.axes["seed"], extra, weights_digest):
             found.setdefault(trial.trial_id, trial)
+    _check_claims(file, found.values())
     order = list(Role)
     return tuple(sorted(found.values(), key=lambda trial: order.index(trial.spec.role)))
+
+
+def _check_claims(file: SweepFile, trials: Iterable[PlannedTrial]) -> None:
+    """Refuse a condition whose values all exist, but in no trial together."""
+    trials = tuple(trials)
+    problems = [
+        f"{file.source}: claims[{i}].condition: no trial of the sweep has all of it, got {claim.condition}"
+        for i, claim in enumerate(file.sweep.claims)
+        if not any(trial.is_chosen_by(claim) for trial in trials)
+    ]
+    if problems:
+        raise SweepError("\n".join(problems))
 
 
 def _cell_trials(

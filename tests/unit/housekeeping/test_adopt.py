@@ -293,3 +293,31 @@ def test_a_store_is_not_merged_into_itself_and_not_from_nothing(source: Store, s
         adopt(source, open_store(source.url))
     with pytest.raises(InvalidInputError, match="holds neither trials nor sweeps"):
         adopt(open_store(tmp_path / "none"), store)
+
+
+CLAIM = "{metric: accuracy, direction: higher}"
+
+
+def test_claims_of_both_stores_stand_with_the_later_date(source: Store, store: Store) -> None:
+    """Guards `united_declared`: what one store declared late does not become early through the other."""
+    fill(store, make_sweep(overrides=[f"claims=[{CLAIM}]"]))
+    write_sweep(source, make_sweep(overrides=[f"claims=[{CLAIM}]"]))
+    (early,), (late,) = (read_manifest(it, "demo").declared for it in (store, source))
+    assert (early.num_complete, late.num_complete) == (0, 8)
+    assert adopt(source, store).warnings == ()
+    (united,) = read_manifest(store, "demo").declared
+    assert (united.num_complete, united.declared_at) == (8, max(early.declared_at, late.declared_at))
+    assert adopt(source, store).sweeps == ()
+
+
+def test_a_claim_of_the_other_store_alone_comes_over_and_is_warned_of(source: Store, store: Store) -> None:
+    write_sweep(source, make_sweep(overrides=[f"claims=[{CLAIM}]"]))
+    write_sweep(store, FILE)
+    assert adopt(source, store).warnings == (
+        "sweep demo: its sweep file lacks a claim of the other store, and its next launch withdraws it: "
+        "accuracy of all distilled students is higher than scratch",
+    )
+    assert read_manifest(store, "demo").declared == read_manifest(source, "demo").declared
+    assert adopt(source, store).sweeps == ()
+    (withdrawn,) = write_sweep(store, FILE).declared
+    assert (withdrawn.num_complete, withdrawn.num_complete_at_withdrawal) == (8, 8)

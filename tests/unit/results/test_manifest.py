@@ -1,16 +1,20 @@
 """The manifest: positions stay, trials leave only by becoming inactive."""
 
+import json
 import re
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 
 from kd_ray.errors import CorruptObjectError, InvalidInputError, OtherVersionError
+from kd_ray.results.declared import DeclaredClaim
 from kd_ray.results.manifest import Manifest, find_manifest, read_manifest, write_manifest
+from kd_ray.results.record import commit_record
 from kd_ray.results.rows import RowSettings
 from kd_ray.results.store import Store, manifest_key, sweep_key
 from kd_ray.sweep.plan import make_packs
-from tests.fakes import make_sweep, plan_trials, write_sweep
+from tests.fakes import make_record, make_sweep, plan_trials, write_sweep
 
 
 def ids(manifest: Manifest) -> list[str]:
@@ -118,7 +122,17 @@ def test_unknown_sweep_is_refused_with_those_there_are(store: Store) -> None:
         read_manifest(store, "nope")
 
 
-DAMAGED = [b"", b'{"manifest_version": 1', b"{}", b"[]", b"null", b"7", b'{"manifest_version": 2}', b"\xff\x00noise"]
+DAMAGED = [
+    b"",
+    b'{"manifest_version": 1',
+    b"{}",
+    b"[]",
+    b"null",
+    b"7",
+    b'{"manifest_version": 2}',
+    b'{"manifest_version": 3}',
+    b"\xff\x00noise",
+]
 
 
 def test_one_changed_digit_is_noticed(store: Store) -> None:
@@ -193,7 +207,7 @@ def test_sweep_without_a_whole_manifest_is_corrupt_not_unknown(store: Store, dat
 def test_manifest_of_another_version_is_refused_and_not_overwritten(store: Store) -> None:
     """Guards the `OtherVersionError` of `from_json`: what a newer kd_ray wrote is never taken for damage."""
     write_sweep(store, make_sweep())
-    store.put(manifest_key("demo", 2), b'{"manifest_version": 3}')
+    store.put(manifest_key("demo", 2), b'{"manifest_version": 4}')
     before = {item.key: store.get(item.key) for item in store.entries("")}
     expected = f"'{manifest_key('demo', 2)}': it was written by another version of kd_ray"
     with pytest.raises(OtherVersionError, match=re.escape(expected) + "$"):
@@ -201,3 +215,112 @@ def test_manifest_of_another_version_is_refused_and_not_overwritten(store: Store
     with pytest.raises(OtherVersionError, match=re.escape(expected) + "$"):
         write_sweep(store, make_sweep(overrides=["grid.seed=[5]"]))
     assert {item.key: store.get(item.key) for item in store.entries("")} == before
+
+
+ACCURACY = "{metric: accuracy, direction: higher}"
+NO_HARM = "{metric: worst_class_accuracy, condition: {temperature: 4}, direction: not_lower, margin: 0.01}"
+
+
+def declare(store: Store, *claims: str, overrides: tuple[str, ...] = ()) -> Manifest:
+    return write_sweep(store, make_sweep(overrides=[*overrides, f"claims=[{', '.join(claims)}]"]))
+
+
+def complete(store: Store, count: int) -> None:
+    """Commit the first trials of the demo sweep."""
+    for trial in plan_trials(make_sweep())[:count]:
+        commit_record(store, make_record(trial.spec))
+
+
+def known(manifest: Manifest) -> list[tuple[str, int, int | None]]:
+    """Metric, trials complete at declaration, trials complete at withdrawal, of each declared claim."""
+    return [(str(it.claim["metric"]), it.num_complete, it.num_complete_at_withdrawal) for it in manifest.declared]
+
+
+def test_claims_are_recorded_with_date_digest_and_what_was_complete(store: Store) -> None:
+    complete(store, 3)
+    before = datetime.now(UTC).replace(microsecond=0)
+    manifest = declare(store, NO_HARM)
+    (declared,) = manifest.declared
+    assert declared.to_claim().text() == "worst-class accuracy of T=4 is not lower than scratch by more than 1 point"
+    assert declared.sha256 == declared.to_claim().sha256
+    assert before <= datetime.fromisoformat(declared.declared_at) <= datetime.now(UTC)
+    assert declared.declared_at.endswith("+00:00")
+    assert (declared.num_complete, declared.num_trials) == (3, 8)
+    assert (declared.is_withdrawn, declared.withdrawn_at, declared.num_complete_at_withdrawal) == (False, None, None)
+    assert Manifest.from_json(manifest.to_json()) == manifest == read_manifest(store, "demo")
+
+
+def test_a_claim_alone_leads_to_a_new_manifest_with_the_same_trials(store: Store) -> None:
+    first = write_sweep(store, make_sweep())
+    second = declare(store, NO_HARM)
+    assert (first.generation, second.generation) == (1, 2)
+    assert second.trials == first.trials
+    assert declare(store, NO_HARM) == second
+    assert declare(store, NO_HARM.replace("temperature: 4", "temperature: 4.0")).declared == second.declared
+
+
+def test_claims_keep_their_date_and_later_ones_have_their_own(store: Store) -> None:
+    """Guards `continue_declared`: a claim made after results were there is told from one made before."""
+    first = declare(store, NO_HARM)
+    old = replace(first.declared[0], declared_at="2026-01-02T03:04:05+00:00")
+    store.put(manifest_key("demo", 1), replace(first, declared=(old,)).to_json())
+    complete(store, 5)
+    second = declare(store, ACCURACY, NO_HARM, overrides=("grid.seed=[0, 1, 2]",))
+    assert second.declared[0] == old
+    assert known(second) == [("worst_class_accuracy", 0, None), ("accuracy", 5, None)]
+    assert [it.num_trials for it in second.declared] == [8, 12]
+    complete(store, 8)
+    assert declare(store, NO_HARM, ACCURACY).declared == second.declared
+
+
+def test_a_claim_that_left_the_file_stays_as_withdrawn_and_comes_back_as_a_new_one(store: Store) -> None:
+    declare(store, NO_HARM, ACCURACY)
+    complete(store, 2)
+    without = declare(store, ACCURACY)
+    assert known(without) == [("worst_class_accuracy", 0, 2), ("accuracy", 0, None)]
+    assert [it.is_withdrawn for it in without.declared] == [True, False]
+    complete(store, 6)
+    again = declare(store, ACCURACY, NO_HARM)
+    assert again.declared[:2] == without.declared
+    assert known(again)[2:] == [("worst_class_accuracy", 6, None)]
+    none = write_sweep(store, make_sweep())
+    assert known(none) == [("worst_class_accuracy", 0, 2), ("accuracy", 0, 6), ("worst_class_accuracy", 6, 6)]
+    assert write_sweep(store, make_sweep()) == none
+
+
+def test_trials_no_longer_asked_for_count_as_known(store: Store) -> None:
+    write_sweep(store, make_sweep())
+    complete(store, 8)
+    (declared,) = declare(store, NO_HARM, overrides=("grid.seed=[7]",)).declared
+    assert (declared.num_complete, declared.num_trials) == (8, 12)
+
+
+def test_manifest_without_claims_reads_and_is_written_as_before_there_were_any(store: Store) -> None:
+    """Guards the version: older kd_ray reads sweeps without claims, and refuses those with them instead of losing the claims."""
+    outer = json.loads(write_sweep(store, make_sweep()).to_json())
+    assert outer["manifest_version"] == 2
+    assert "declared" not in json.loads(outer["content"])
+    outer = json.loads(declare(store, NO_HARM).to_json())
+    assert outer["manifest_version"] == 3
+    assert json.loads(outer["content"])["declared"][0]["num_complete"] == 0
+
+
+def test_changed_date_of_a_claim_is_noticed(store: Store) -> None:
+    """Guards the digest: it covers what was declared when."""
+    manifest = declare(store, NO_HARM)
+    data = manifest.to_json()
+    (declared,) = manifest.declared
+    assert data.count(declared.declared_at.encode()) == 1
+    with pytest.raises(ValueError, match="its digest is that of another content"):
+        Manifest.from_json(data.replace(declared.declared_at.encode(), b"2020-01-01T00:00:00+00:00"))
+
+
+def test_declared_claims_are_plain_values() -> None:
+    declared = DeclaredClaim(
+        claim={"metric": "class_accuracy", "class": "square", "against": "teacher", "direction": "lower"},
+        sha256="0" * 64,
+        declared_at="2026-01-02T03:04:05+00:00",
+        num_complete=0,
+        num_trials=8,
+    )
+    assert declared.to_claim().text() == "accuracy on class square of all distilled students is lower than the teacher"

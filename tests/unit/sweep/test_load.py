@@ -18,7 +18,7 @@ TRAINING_KEYS = (
     "optimizer, precision, schedule"
 )
 SWEEP_KEYS = (
-    "baselines, dataset, distillation, evaluation, grid, intersections, name, placement, sensitive_features, "
+    "baselines, claims, dataset, distillation, evaluation, grid, intersections, name, placement, sensitive_features, "
     "student, teacher, training"
 )
 MODELS = ", ".join(ARCHITECTURES) + ", mlp-WIDTHS (as in mlp-64-32), timm:NAME, torchvision:NAME or hf:NAME"

@@ -1,0 +1,164 @@
+"""Conditions of a sweep: how its trials are grouped, ordered and named."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from kd_ray.metrics.arrays import FloatArray, IntArray
+from kd_ray.sweep.distillation import shown_objective
+
+ROLES = ("teacher", "scratch", "distilled")
+AXES = ("dataset", "dataset_id", "target", "model", "teacher", "objective", "alpha", "t_squared")
+"""Columns of a trial's key, besides role and temperature, that tell conditions apart."""
+_NAMED = ("model", "teacher", "objective", "alpha", "t_squared")
+"""Those that a label may name; an identity says nothing to people."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Condition:
+    """Trials that differ in nothing but seeds."""
+
+    role: str
+    axes: Mapping[str, Any]
+    """Values of the columns `AXES`."""
+    settings: tuple[tuple[str, str], ...]
+    """Values of the other grid axes."""
+    temperature: float | None
+    label: str
+    """What tells it from the other conditions of the sweep, in few words."""
+    seeds: tuple[int | None, ...]
+    """Seed of each run; None for pretrained weights."""
+    runs: tuple[IntArray, ...]
+    """Rows of the trials that make up each run."""
+    teachers: tuple[tuple[str, ...], ...]
+    """trial_ids of the teachers of each run; empty for others than distilled students."""
+    has_paired_teachers: bool
+    """Whether each seed learns from the teacher of the same seed."""
+    devices: frozenset[str]
+
+    @property
+    def n(self) -> int:
+        """Number of runs."""
+        return len(self.runs)
+
+    @property
+    def trials(self) -> IntArray:
+        """Rows of all its trials."""
+        return np.concatenate(self.runs)
+
+    @property
+    def is_distilled(self) -> bool:
+        """Whether a teacher takes part in its training."""
+        return self.role == "distilled"
+
+    def over_runs(self, values_T: FloatArray) -> FloatArray:
+        """Values of all trials, (T, …), as values of the runs of this condition, (R, …)."""
+        return np.stack([values_T[run].mean(axis=0) for run in self.runs])
+
+    def only(self, kept: Sequence[int]) -> "Condition":
+        """The same condition with some of its runs."""
+        return replace(
+            self,
+            seeds=tuple(self.seeds[r] for r in kept),
+            runs=tuple(self.runs[r] for r in kept),
+            teachers=tuple(self.teachers[r] for r in kept),
+        )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Series:
+    """Distilled conditions that differ in temperature only, by temperature."""
+
+    label: str
+    conditions: tuple[Condition, ...]
+
+
+def make_conditions(trials: Sequence[Mapping[str, Any]]) -> tuple[Condition, ...]:
+    """Group the rows of the table `trials`: teachers, then scratch, then distilled by temperature."""
+    members: dict[tuple[Any, ...], list[int]] = defaultdict(list)
+    for row, trial in enumerate(trials):
+        axes = tuple(trial[name] for name in AXES)
+        members[trial["role"], axes, tuple(sorted(trial["settings"])), trial["temperature"]].append(row)
+    bare = [_condition(trials, key, rows) for key, rows in members.items()]
+    bare.sort(key=lambda c: (ROLES.index(c.role), str(sorted(c.axes.items(), key=str)), c.settings, c.temperature or 0))
+    varying = {role: _varying([c for c in bare if c.role == role]) for role in ROLES}
+    return tuple(replace(it, label=_label(it, varying[it.role])) for it in bare)
+
+
+def make_series(conditions: Sequence[Condition]) -> tuple[Series, ...]:
+    """The distilled conditions with a temperature, as lines over it; labelled by what tells the lines apart."""
+    lines: dict[tuple[Any, ...], list[Condition]] = defaultdict(list)
+    for condition in conditions:
+        if condition.is_distilled and condition.temperature is not None:
+            lines[(*condition.axes.values(), condition.settings)].append(condition)
+    varying = _varying([line[0] for line in lines.values()])
+    return tuple(
+        Series(
+            label=_words(line[0], varying) or "distilled",
+            conditions=tuple(sorted(line, key=lambda condition: condition.temperature or 0)),
+        )
+        for line in lines.values()
+    )
+
+
+def shown_number(value: float) -> str:
+    """A temperature or another setting, as short as it goes."""
+    return f"{value:g}"
+
+
+def _condition(trials: Sequence[Mapping[str, Any]], key: tuple[Any, ...], rows: Sequence[int]) -> Condition:
+    role, axes, settings, temperature = key
+    of_seed: dict[Any, list[int]] = defaultdict(list)
+    for row in rows:
+        # Pretrained weights have no seed; each is a run of its own.
+        of_seed[trials[row]["trial_id"] if trials[row]["seed"] is None else trials[row]["seed"]].append(row)
+    runs = [of_seed[seed] for seed in sorted(of_seed, key=lambda it: (isinstance(it, str), it))]
+    return Condition(
+        role=role,
+        axes=dict(zip(AXES, axes, strict=True)),
+        settings=settings,
+        temperature=temperature,
+        label="",
+        seeds=tuple(trials[run[0]]["seed"] for run in runs),
+        runs=tuple(np.array(run) for run in runs),
+        teachers=tuple(
+            tuple(trials[row]["teacher_trial_id"] for row in run if trials[row]["teacher_trial_id"]) for run in runs
+        ),
+        has_paired_teachers=all(
+            trials[row]["seed"] is not None and trials[row]["teacher_seed"] == trials[row]["seed"] for row in rows
+        ),
+        devices=frozenset(str(trials[row]["device"]) for row in rows),
+    )
+
+
+def _label(condition: Condition, varying: Sequence[str]) -> str:
+    temperature = [] if condition.temperature is None else [f"T={shown_number(condition.temperature)}"]
+    role = [] if condition.is_distilled and (temperature or varying) else [condition.role]
+    return ", ".join([*role, *temperature, *filter(None, [_words(condition, varying)])])
+
+
+def _varying(conditions: Sequence[Condition]) -> list[str]:
+    """Axes and settings that do not have one value for all."""
+    axes = [name for name in _NAMED if len({condition.axes[name] for condition in conditions}) > 1]
+    names = dict.fromkeys(name for condition in conditions for name, _ in condition.settings)
+    settings = [name for name in names if len({dict(condition.settings).get(name) for condition in conditions}) > 1]
+    # An axis of the grid that has a column of its own is named once.
+    return axes + [name for name in settings if name.rsplit(".", 1)[-1] not in axes]
+
+
+def _words(condition: Condition, varying: Sequence[str]) -> str:
+    values = {**condition.axes, **dict(condition.settings), "objective": shown_objective(condition.axes["objective"])}
+    return ", ".join(f"{_short(name)}={_value(values.get(name))}" for name in varying)
+
+
+def _short(name: str) -> str:
+    return {"t_squared": "T²", "alpha": "alpha"}.get(name, name.rsplit(".", 1)[-1])
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return shown_number(value) if isinstance(value, float) else str(value)

@@ -1,0 +1,168 @@
+"""Read a study from the tables of a store."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from kd_ray.analysis.conditions import make_conditions
+from kd_ray.analysis.study import FAIRNESS, Classes, Fairness, Study, TestSet
+from kd_ray.errors import CorruptObjectError, InvalidInputError
+from kd_ray.groups import Groups, intersect
+from kd_ray.metrics.arrays import FloatArray, IntArray
+from kd_ray.results.manifest import read_manifest
+from kd_ray.results.query import Results
+from kd_ray.results.status import count_states, sweep_status
+
+VECTORS = ("held_out_n", "teacher_held_out_accuracy", "teacher_held_out_margin", "class_alpha", "class_margin")
+"""What objectives hold of each class, as the table `class_metrics` names it."""
+_TRIAL = (
+    "trial_id, role, dataset, target, model, teacher, teacher_seed, objective, temperature, alpha, t_squared, seed, "
+    "settings, teacher_trial_id, dataset_id, num_parameters, epochs, num_test, accuracy, expected_calibration_error, "
+    "worst_class_accuracy, individual_fairness, individual_fairness_hard, individual_fairness_calibrated, mean_confidence, "
+    "elapsed_s, device, threads, host, started_at, finished_at"
+)
+
+
+def read_study(results: Results, sweep: str) -> Study:
+    """Read a sweep. Its large tables are read when they are asked for.
+
+    Raises:
+        InvalidInputError: the store has no such sweep; the message names those it has. Or none of its trials is complete.
+    """
+    read_manifest(results.store, sweep)
+    tables = _Tables(results=results, sweep=sweep, trials=[])
+    trials = tables.ask(_TRIAL, "trials").to_pylist()
+    if not trials:
+        raise InvalidInputError(f"sweep {sweep}: no complete trials yet; `kd-ray status {sweep}` says how far it is")
+    status = sweep_status(results.store, sweep)
+    return Study(
+        sweep=sweep,
+        trials=trials,
+        states=count_states(status.trials),
+        failed=tuple(trial.description for trial in status.trials if trial.state == "failed"),
+        conditions=make_conditions(trials),
+        source=_Tables(results=results, sweep=sweep, trials=trials),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Tables:
+    """A `Source`: the tables of one sweep."""
+
+    results: Results
+    sweep: str
+    trials: Sequence[Mapping[str, Any]]
+
+    def ask(self, columns: str, table: str, more: str = "") -> Any:
+        return self.results.query(f"SELECT {columns} FROM {table} WHERE sweep = '{self.sweep}' {more}")
+
+    @property
+    def _row(self) -> dict[str, int]:
+        return {trial["trial_id"]: row for row, trial in enumerate(self.trials)}
+
+    def classes(self) -> dict[str, Classes]:
+        first = {trial["dataset_id"]: trial["trial_id"] for trial in reversed(self.trials)}
+        found = {}
+        for dataset_id, trial_id in reversed(first.items()):
+            rows = self.ask("class_name, n", "class_metrics", f"AND trial_id = '{trial_id}' ORDER BY class_index")
+            found[dataset_id] = Classes(names=tuple(rows["class_name"].to_pylist()), n_C=rows["n"].to_numpy())
+        return found
+
+    def class_accuracy(self) -> FloatArray:
+        rows = self.ask("trial_id, class_index, accuracy", "class_metrics")
+        size = int(rows["class_index"].to_numpy().max(initial=-1)) + 1
+        values_TC = np.full((len(self.trials), size), np.nan)
+        ids = rows["trial_id"].combine_chunks().dictionary_encode()
+        row_of = self._row
+        # A trial that was committed since the trials were read is left out.
+        row_D = np.array([row_of.get(trial_id, -1) for trial_id in ids.dictionary.to_pylist()], dtype=np.int64)
+        row_K = row_D[ids.indices.to_numpy()]
+        known_K = row_K >= 0
+        values = rows["accuracy"].to_numpy().astype(np.float64)
+        values_TC[row_K[known_K], rows["class_index"].to_numpy()[known_K]] = values[known_K]
+        return values_TC
+
+    def fairness(self) -> tuple[Fairness, ...]:
+        rows = self.ask(
+            f"trial_id, feature, num_groups, {', '.join(FAIRNESS)}", "fairness_metrics", "AND positive_class = 'macro'"
+        )
+        by_feature: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        for row in rows.to_pylist():
+            by_feature[row["feature"]].append(row)
+        row_of = self._row
+        found = []
+        for feature in sorted(by_feature, key=lambda name: " & " in name):
+            metrics = {name: np.full(len(self.trials), np.nan) for name in FAIRNESS}
+            for row in by_feature[feature]:
+                for name in FAIRNESS:
+                    if row["trial_id"] in row_of and row[name] is not None:
+                        metrics[name][row_of[row["trial_id"]]] = row[name]
+            groups = max(row["num_groups"] for row in by_feature[feature])
+            found.append(Fairness(feature=feature, metrics=metrics, num_groups=groups))
+        return tuple(found)
+
+    def epochs(self) -> dict[str, tuple[IntArray, FloatArray, FloatArray]]:
+        rows = self.ask("trial_id, epoch, loss, train_accuracy", "epochs", "ORDER BY trial_id, epoch")
+        ids = np.array(rows["trial_id"].to_pylist(), dtype=object)
+        if not len(ids):
+            return {}
+        columns = [rows[name].to_numpy() for name in ("epoch", "loss", "train_accuracy")]
+        starts = [0, *(np.flatnonzero(ids[1:] != ids[:-1]) + 1), len(ids)]
+        return {ids[a]: (columns[0][a:b], columns[1][a:b], columns[2][a:b]) for a, b in pairwise(starts)}
+
+    def class_vectors(self) -> dict[str, FloatArray]:
+        rows = self.ask(f"trial_id, class_index, {', '.join(VECTORS)}", "class_metrics", "AND held_out_n IS NOT NULL")
+        if not rows.num_rows:
+            return {}
+        row_of = self._row
+        index = rows["class_index"].to_numpy()
+        place = np.array([row_of[trial_id] for trial_id in rows["trial_id"].to_pylist()])
+        found = {}
+        for name in VECTORS:
+            found[name] = np.full((len(self.trials), int(index.max()) + 1), np.nan)
+            found[name][place, index] = rows[name].to_numpy()
+        return found
+
+    def predictions(self, rows: Sequence[int]) -> dict[int, IntArray]:
+        if not len(rows):
+            return {}
+        wanted = ", ".join(f"'{self.trials[row]['trial_id']}'" for row in rows)
+        some = f"AND trial_id IN ({wanted})" if len(rows) < len(self.trials) else ""
+        table = self.ask("trial_id, predictions", "predictions", some)
+        lists = table["predictions"].combine_chunks()
+        values, ends = lists.values.to_numpy(), lists.offsets.to_numpy()
+        row_of = self._row
+        ids = table["trial_id"].to_pylist()
+        found = {row_of[it]: values[ends[i] : ends[i + 1]] for i, it in enumerate(ids) if it in row_of}
+        missing = [self.trials[row]["trial_id"] for row in rows if row not in found]
+        if missing:
+            raise CorruptObjectError(
+                f"sweep {self.sweep}: the table `predictions` lacks trial {missing[0]}; `kd-ray verify --repair` rebuilds it"
+            )
+        return found
+
+    def test_set(self, dataset_id: str) -> TestSet:
+        settings = read_manifest(self.results.store, self.sweep).row_settings
+        table = self.ask(
+            "sample_index, label, sensitive_features",
+            "samples",
+            f"AND dataset_id = '{dataset_id}' ORDER BY sample_index",
+        )
+        if table.num_rows == 0:
+            raise CorruptObjectError(
+                f"sweep {self.sweep}: the table `samples` lacks data set {dataset_id}; `kd-ray verify --repair` rebuilds it"
+            )
+        groups: dict[str, Groups] = {}
+        features = settings.sensitive_features
+        lists = table["sensitive_features"].to_pylist(maps_as_pydicts="strict") if features else []
+        for feature in features:
+            of_samples = [row[feature] for row in lists]
+            names = sorted({name for row in of_samples for name in row})
+            groups[feature] = Groups.from_lists(of_samples, names)
+        for joint in settings.intersections:
+            groups[" & ".join(joint)] = intersect([groups[feature] for feature in joint])
+        return TestSet(labels_N=table["label"].to_numpy(), features=groups)
