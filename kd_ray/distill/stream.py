@@ -9,8 +9,6 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from PIL import Image
 from torch import Tensor
@@ -19,22 +17,17 @@ from kd_ray.data.decoding import decoded, picture
 from kd_ray.data.files import ImageFiles
 from kd_ray.data.images import Split
 from kd_ray.data.modalities import Data
-from kd_ray.data.random_views import view_of
 from kd_ray.data.rows import RowData
 from kd_ray.data.texts import TextData
+from kd_ray.distill.augmentations import AUGMENTATIONS, PADDING, CountableViews, EndlessViews
 from kd_ray.distill.loading import BlockRequest, Loader
 from kd_ray.distill.mixing import Mix
 from kd_ray.distill.resident_rows import ResidentRows, resident_rows
 from kd_ray.distill.texts import ResidentTexts, arranged, resident_texts
 from kd_ray.groups import Groups
 from kd_ray.models.text import Tokens
-from kd_ray.seeding import integers, shuffled, stream
+from kd_ray.seeding import shuffled, stream
 from kd_ray.sweep.training import Augmentation, Training
-
-PADDING = 4
-"""Pixels of zeros around the image before a random crop."""
-ENDLESS: tuple[Augmentation, ...] = ("resized_crop", "randaugment")
-"""Augmentations whose views cannot be counted."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -149,9 +142,10 @@ class Draw(NamedTuple):
 
     samples_N: Tensor
     """Every sample once, in the order of the epoch."""
-    views_N3: Tensor
-    """Row offset, column offset (0 … 2 · PADDING, PADDING is centred) and flip (0 or 1) for each place of the order; of an augmentation
-    with endless views −1 − its place in `ENDLESS`, the number that the view follows from, and 0."""
+    views_N: Tensor
+    """Number of the view of each place of the order."""
+    augmentation: Augmentation
+    """What the numbers mean."""
 
 
 class Batch(NamedTuple):
@@ -161,8 +155,8 @@ class Batch(NamedTuple):
     labels_B: Tensor
     samples_B: Tensor
     """Which samples of the split these are; on the CPU."""
-    views_B3: Tensor
-    """Which view of each; on the CPU."""
+    views_B: Tensor
+    """Number of the view of each; on the CPU."""
     mix: Mix | None = None
     """How the images have been mixed with one another; labels, samples and views are those before."""
 
@@ -176,17 +170,8 @@ class Batch(NamedTuple):
 def epoch_draw(num_samples: int, augmentation: Augmentation, *, seed: int, epoch: int) -> Draw:
     """The draw of one epoch (from 0)."""
     order_N = torch.from_numpy(shuffled(num_samples, stream(seed, "order", epoch)))
-    random = stream(seed, "views", epoch)
-    views_N3 = torch.full((num_samples, 3), PADDING)
-    views_N3[:, 2] = 0
-    if augmentation in ENDLESS:
-        views_N3[:, 0] = -1 - ENDLESS.index(augmentation)
-        views_N3[:, 1] = torch.from_numpy((random.bit_generator.random_raw(num_samples) >> 1).astype(np.int64))
-    if augmentation == "crop_flip":
-        views_N3[:, :2] = torch.from_numpy(integers(2 * PADDING + 1, 2 * num_samples, random).reshape(-1, 2))
-    if augmentation in ("crop_flip", "flip"):
-        views_N3[:, 2] = torch.from_numpy(integers(2, num_samples, random))
-    return Draw(order_N, views_N3)
+    views_N = AUGMENTATIONS[augmentation].draw(num_samples, stream(seed, "views", epoch))
+    return Draw(order_N, views_N, augmentation)
 
 
 def draw_of(split: Resident, training: Training, *, seed: int, epoch: int) -> Draw:
@@ -194,7 +179,7 @@ def draw_of(split: Resident, training: Training, *, seed: int, epoch: int) -> Dr
     draw = epoch_draw(len(split), training.augmentation, seed=seed, epoch=epoch)
     if isinstance(split, ResidentTexts):
         order_N = arranged(split, draw.samples_N, batch_size=training.batch_size, seed=seed, epoch=epoch)
-        return Draw(order_N, draw.views_N3)
+        return draw._replace(samples_N=order_N)
     return draw
 
 
@@ -206,42 +191,40 @@ def batches(split: Resident, draw: Draw, *, batch_size: int, start: int = 0) -> 
     """
     device = split.labels_N.device
     parts = [slice(first, first + batch_size) for first in range(start * batch_size, len(split), batch_size)]
-    if isinstance(split, ResidentSplit) and (split.is_streamed or _is_endless(draw.views_N3)):
-        requests = (_request(split, draw.samples_N[part], draw.views_N3[part]) for part in parts)
+    views = AUGMENTATIONS[draw.augmentation]
+    if isinstance(split, ResidentSplit) and (split.is_streamed or isinstance(views, EndlessViews)):
+        requests = (_request(split, draw.samples_N[part], draw.views_N[part], views) for part in parts)
         for part, block_BHWC in zip(parts, split.loader.blocks(requests), strict=True):
-            samples_B, views_B3 = draw.samples_N[part], draw.views_N3[part]
-            images_BCHW = _finished(split, block_BHWC, views_B3)
-            yield Batch(images_BCHW, split.labels_N[samples_B.to(device)], samples_B, views_B3)
+            samples_B, views_B = draw.samples_N[part], draw.views_N[part]
+            images_BCHW = _finished(split, block_BHWC, views_B, views)
+            yield Batch(images_BCHW, split.labels_N[samples_B.to(device)], samples_B, views_B)
         return
-    samples_N, views_N3 = draw.samples_N.to(device), draw.views_N3.to(device)
+    samples_N, views_N = draw.samples_N.to(device), draw.views_N.to(device)
     for part in parts:
         yield Batch(
-            augmented(split, samples_N[part], views_N3[part]),
+            augmented(split, samples_N[part], views_N[part], draw.augmentation),
             split.labels_N[samples_N[part]],
             draw.samples_N[part],
-            draw.views_N3[part],
+            draw.views_N[part],
         )
 
 
-def _is_endless(views_B3: Tensor) -> bool:
-    return len(views_B3) > 0 and bool(views_B3[0, 0] < 0)
+def _plain_request(split: ResidentSplit, samples_B: Tensor) -> BlockRequest:
+    """The images of these samples of a streamed split, on the CPU, as they would be resident."""
+    files, size, samples = split.files, split.image_size, samples_B.tolist()
+    assert files is not None
+    return BlockRequest(count=len(samples), side=size, image=lambda i: decoded(files, samples[i], size=size))
 
 
-def _request(split: ResidentSplit, samples_B: Tensor, views_B3: Tensor | None = None) -> BlockRequest:
-    """The images of these samples, on the CPU: as they are resident elsewhere, or each in its endless view."""
-    size, files = split.image_size, split.files
-    numbers = samples_B.tolist()
-    if views_B3 is None or not _is_endless(views_B3):
-        assert files is not None
-        return BlockRequest(count=len(numbers), side=size, image=lambda i: decoded(files, numbers[i], size=size))
-    view_numbers = views_B3[:, 1].tolist()
-    with_operations = ENDLESS[-1 - int(views_B3[0, 0])] == "randaugment"
+def _request(
+    split: ResidentSplit, samples_B: Tensor, views_B: Tensor, views: CountableViews | EndlessViews
+) -> BlockRequest:
+    """The images of these samples, on the CPU: each in its endless view, or else as they would be resident."""
+    if isinstance(views, CountableViews):
+        return _plain_request(split, samples_B)
+    make, numbers, size = views.view, views_B.tolist(), split.image_size
     original = _originals(split, samples_B)
-
-    def view(i: int) -> npt.NDArray[np.uint8]:
-        return view_of(original(i), view_numbers[i], size=size, with_operations=with_operations)
-
-    return BlockRequest(count=len(numbers), side=size, image=view)
+    return BlockRequest(count=len(numbers), side=size, image=lambda i: make(original(i), numbers[i], size))
 
 
 def _originals(split: ResidentSplit, samples_B: Tensor) -> Callable[[int], Image.Image]:
@@ -254,40 +237,20 @@ def _originals(split: ResidentSplit, samples_B: Tensor) -> Callable[[int], Image
     return lambda i: Image.fromarray(images_BHWC[i])
 
 
-def _finished(split: ResidentSplit, block_BHWC: Tensor, views_B3: Tensor) -> Tensor:
+def _finished(
+    split: ResidentSplit, block_BHWC: Tensor, views_B: Tensor, views: CountableViews | EndlessViews
+) -> Tensor:
     """A block from the loader as the networks take it."""
     device = split.labels_N.device
     block_BHWC = block_BHWC.to(device)
-    if _is_endless(views_B3):
+    if isinstance(views, EndlessViews):
         return standardised(split, block_BHWC)
     padded_BHWC = torch.nn.functional.pad(block_BHWC, (0, 0, PADDING, PADDING, PADDING, PADDING))
-    return _cropped(split, padded_BHWC, torch.arange(len(padded_BHWC), device=device), views_B3.to(device))
+    every_B = torch.arange(len(padded_BHWC), device=device)
+    return _cropped(split, padded_BHWC, every_B, views.crops(views_B.to(device)))
 
 
-def num_views(augmentation: Augmentation) -> int:
-    """How many different views of a sample there are. Raises KeyError where they are endless."""
-    return {"none": 1, "flip": 2, "crop_flip": 2 * (2 * PADDING + 1) ** 2}[augmentation]
-
-
-def view_numbers(views_N3: Tensor, augmentation: Augmentation) -> Tensor:
-    """Each view as a number below `num_views`."""
-    rows_N, columns_N, flips_N = views_N3.unbind(1)
-    if augmentation == "crop_flip":
-        return (rows_N * (2 * PADDING + 1) + columns_N) * 2 + flips_N
-    return flips_N
-
-
-def views_of(numbers_N: Tensor, augmentation: Augmentation) -> Tensor:
-    """The views with these numbers, as `Draw` holds them: shape (N, 3)."""
-    centre_N = torch.full_like(numbers_N, PADDING)
-    if augmentation != "crop_flip":
-        return torch.stack([centre_N, centre_N, numbers_N], dim=1)
-    places_N, flips_N = numbers_N // 2, numbers_N % 2
-    side = 2 * PADDING + 1
-    return torch.stack([places_N // side, places_N % side, flips_N], dim=1)
-
-
-def augmented(split: Resident, chosen_B: Tensor, views_B3: Tensor) -> Inputs:
+def augmented(split: Resident, chosen_B: Tensor, views_B: Tensor, augmentation: Augmentation) -> Inputs:
     """The chosen samples: images, each in its view, standardised, float32 (B, 3, H, W) in channels-last layout; rows and texts as they are.
 
     Raises:
@@ -297,18 +260,19 @@ def augmented(split: Resident, chosen_B: Tensor, views_B3: Tensor) -> Inputs:
         return split.values_NF[chosen_B]
     if isinstance(split, ResidentTexts):
         return split.tokens(chosen_B)
-    if split.is_streamed or _is_endless(views_B3):
-        views_B3 = views_B3.cpu()
-        return _finished(split, split.loader.block(_request(split, chosen_B.cpu(), views_B3)), views_B3)
-    return _cropped(split, split.images_NHWC, chosen_B, views_B3)
+    views = AUGMENTATIONS[augmentation]
+    if split.is_streamed or isinstance(views, EndlessViews):
+        views_B = views_B.cpu()
+        return _finished(split, split.loader.block(_request(split, chosen_B.cpu(), views_B, views)), views_B, views)
+    return _cropped(split, split.images_NHWC, chosen_B, views.crops(views_B))
 
 
-def _cropped(split: ResidentSplit, padded_NHWC: Tensor, chosen_B: Tensor, views_B3: Tensor) -> Tensor:
+def _cropped(split: ResidentSplit, padded_NHWC: Tensor, chosen_B: Tensor, crops_B3: Tensor) -> Tensor:
     """The chosen ones of some padded images, cropped, flipped and standardised."""
     size = split.image_size
     steps = torch.arange(size, device=chosen_B.device)
-    rows_BH = views_B3[:, :1] + steps
-    columns_BW = torch.where(views_B3[:, 2:] == 1, steps.flip(0), steps) + views_B3[:, 1:2]
+    rows_BH = crops_B3[:, :1] + steps
+    columns_BW = torch.where(crops_B3[:, 2:] == 1, steps.flip(0), steps) + crops_B3[:, 1:2]
     images_BHWC = padded_NHWC[chosen_B[:, None, None], rows_BH[:, :, None], columns_BW[:, None, :]]
     return standardised(split, images_BHWC)
 
@@ -335,7 +299,7 @@ def plain_pixels(split: ResidentSplit, batch_size: int) -> Iterator[tuple[Tensor
     starts = range(0, len(split), batch_size)
     if split.is_streamed:
         every_N = torch.arange(len(split))
-        requests = (_request(split, every_N[first : first + batch_size]) for first in starts)
+        requests = (_plain_request(split, every_N[first : first + batch_size]) for first in starts)
         for first, block_BHWC in zip(starts, split.loader.blocks(requests), strict=True):
             labels_B = split.labels_N[first : first + batch_size]
             yield block_BHWC.to(labels_B.device), labels_B

@@ -28,7 +28,7 @@ from kd_ray.errors import StoreError
 from kd_ray.results.ledger import boot_id
 from kd_ray.results.record import sha256
 from kd_ray.results.store import Store, views_folder, views_key
-from kd_ray.sweep.distillation import LogitPrecision
+from kd_ray.sweep.objective_settings import LogitPrecision
 
 Pairs = npt.NDArray[np.int64]
 
