@@ -17,8 +17,9 @@ from kd_ray.distill.augmentations import PADDING
 from kd_ray.distill.device import device_of, forget_peak, free_bytes, make_deterministic, name_of, named, peak_bytes
 from kd_ray.distill.fit import fit
 from kd_ray.distill.objectives import objective_of
+from kd_ray.distill.resident import Resident
 from kd_ray.distill.resident_rows import ResidentRows
-from kd_ray.distill.stream import Batch, Resident, ResidentData, ResidentSplit
+from kd_ray.distill.stream import Batch, ResidentData, ResidentSplit
 from kd_ray.distill.student import Student, new_student
 from kd_ray.distill.teacher import Teacher
 from kd_ray.distill.texts import ResidentTexts

@@ -5,13 +5,13 @@ device as uint8, and augmentation works on the whole batch; or they stay in thei
 by the threads of a `Loader`. Both give the same batches to the last bit. Augmentations with endless views always go through the loader.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from kd_ray.data.decoding import decoded, picture
 from kd_ray.data.files import ImageFiles
@@ -22,10 +22,11 @@ from kd_ray.data.texts import TextData
 from kd_ray.distill.augmentations import AUGMENTATIONS, PADDING, CountableViews, EndlessViews
 from kd_ray.distill.loading import BlockRequest, Loader
 from kd_ray.distill.mixing import Mix
-from kd_ray.distill.resident_rows import ResidentRows, resident_rows
-from kd_ray.distill.texts import ResidentTexts, arranged, resident_texts
+from kd_ray.distill.resident import Draw, Inputs, Resident
+from kd_ray.distill.resident_rows import resident_rows
+from kd_ray.distill.texts import resident_texts
 from kd_ray.groups import Groups
-from kd_ray.models.text import Tokens
+from kd_ray.models import build_model
 from kd_ray.seeding import shuffled, stream
 from kd_ray.sweep.training import Augmentation, Training
 
@@ -71,11 +72,40 @@ class ResidentSplit:
             loader=self.loader,
         )
 
+    def inputs(self, samples_B: Tensor, views_B: Tensor, augmentation: Augmentation) -> Tensor:
+        """See `Resident`: standardised, float32 (B, 3, H, W) in channels-last layout."""
+        views = AUGMENTATIONS[augmentation]
+        if self.is_streamed or isinstance(views, EndlessViews):
+            views_B = views_B.cpu()
+            return _finished(self, self.loader.block(_request(self, samples_B.cpu(), views_B, views)), views_B, views)
+        return _cropped(self, self.images_NHWC, samples_B, views.crops(views_B))
 
-Resident = ResidentSplit | ResidentRows | ResidentTexts
-"""A split on the training device."""
-Inputs = Tensor | Tokens
-"""What networks take: images (B, 3, H, W), standardised float32, channels last in memory; rows (B, F); or tokens."""
+    def inputs_ahead(self, draw: Draw, parts: Sequence[slice]) -> Iterator[Tensor] | None:
+        """See `Resident`: images that are streamed, or have endless views, are made by the loader's threads."""
+        views = AUGMENTATIONS[draw.augmentation]
+        if not self.is_streamed and isinstance(views, CountableViews):
+            return None
+        requests = (_request(self, draw.samples_N[part], draw.views_N[part], views) for part in parts)
+        blocks = zip(parts, self.loader.blocks(requests), strict=True)
+        return (_finished(self, block_BHWC, draw.views_N[part], views) for part, block_BHWC in blocks)
+
+    def epoch_order(self, order_N: Tensor, *, batch_size: int, seed: int, epoch: int) -> Tensor:
+        """See `Resident`: the random one."""
+        del batch_size, seed, epoch
+        return order_N
+
+    def teacher_order(self, samples_M: Tensor) -> Tensor:
+        """See `Resident`: as they are."""
+        return torch.arange(len(samples_M))
+
+    def plain_batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """See `Resident`."""
+        for images_BHWC, labels_B in plain_pixels(self, batch_size):
+            yield standardised(self, images_BHWC), labels_B
+
+    def network(self, name: str, num_classes: int) -> nn.Module:
+        """See `Resident`."""
+        return build_model(name, num_classes=num_classes, image_size=self.image_size)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -137,17 +167,6 @@ def steps_per_epoch(num_samples: int, batch_size: int) -> int:
     return -(-num_samples // batch_size)
 
 
-class Draw(NamedTuple):
-    """What one epoch shows, and how; on the CPU. Drawn from the streams "order" and "views" of (seed, epoch)."""
-
-    samples_N: Tensor
-    """Every sample once, in the order of the epoch."""
-    views_N: Tensor
-    """Number of the view of each place of the order."""
-    augmentation: Augmentation
-    """What the numbers mean."""
-
-
 class Batch(NamedTuple):
     """Samples as the networks take them, and where they come from."""
 
@@ -177,10 +196,8 @@ def epoch_draw(num_samples: int, augmentation: Augmentation, *, seed: int, epoch
 def draw_of(split: Resident, training: Training, *, seed: int, epoch: int) -> Draw:
     """The draw of one epoch of a split, as its samples want it: texts of similar length stand together."""
     draw = epoch_draw(len(split), training.augmentation, seed=seed, epoch=epoch)
-    if isinstance(split, ResidentTexts):
-        order_N = arranged(split, draw.samples_N, batch_size=training.batch_size, seed=seed, epoch=epoch)
-        return draw._replace(samples_N=order_N)
-    return draw
+    order_N = split.epoch_order(draw.samples_N, batch_size=training.batch_size, seed=seed, epoch=epoch)
+    return draw._replace(samples_N=order_N)
 
 
 def batches(split: Resident, draw: Draw, *, batch_size: int, start: int = 0) -> Iterator[Batch]:
@@ -191,22 +208,12 @@ def batches(split: Resident, draw: Draw, *, batch_size: int, start: int = 0) -> 
     """
     device = split.labels_N.device
     parts = [slice(first, first + batch_size) for first in range(start * batch_size, len(split), batch_size)]
-    views = AUGMENTATIONS[draw.augmentation]
-    if isinstance(split, ResidentSplit) and (split.is_streamed or isinstance(views, EndlessViews)):
-        requests = (_request(split, draw.samples_N[part], draw.views_N[part], views) for part in parts)
-        for part, block_BHWC in zip(parts, split.loader.blocks(requests), strict=True):
-            samples_B, views_B = draw.samples_N[part], draw.views_N[part]
-            images_BCHW = _finished(split, block_BHWC, views_B, views)
-            yield Batch(images_BCHW, split.labels_N[samples_B.to(device)], samples_B, views_B)
-        return
     samples_N, views_N = draw.samples_N.to(device), draw.views_N.to(device)
-    for part in parts:
-        yield Batch(
-            augmented(split, samples_N[part], views_N[part], draw.augmentation),
-            split.labels_N[samples_N[part]],
-            draw.samples_N[part],
-            draw.views_N[part],
-        )
+    inputs = split.inputs_ahead(draw, parts)
+    if inputs is None:
+        inputs = (split.inputs(samples_N[part], views_N[part], draw.augmentation) for part in parts)
+    for part, inputs_B in zip(parts, inputs, strict=True):
+        yield Batch(inputs_B, split.labels_N[samples_N[part]], draw.samples_N[part], draw.views_N[part])
 
 
 def _plain_request(split: ResidentSplit, samples_B: Tensor) -> BlockRequest:
@@ -250,23 +257,6 @@ def _finished(
     return _cropped(split, padded_BHWC, every_B, views.crops(views_B.to(device)))
 
 
-def augmented(split: Resident, chosen_B: Tensor, views_B: Tensor, augmentation: Augmentation) -> Inputs:
-    """The chosen samples: images, each in its view, standardised, float32 (B, 3, H, W) in channels-last layout; rows and texts as they are.
-
-    Raises:
-        DataError: an image that is streamed cannot be used.
-    """
-    if isinstance(split, ResidentRows):
-        return split.values_NF[chosen_B]
-    if isinstance(split, ResidentTexts):
-        return split.tokens(chosen_B)
-    views = AUGMENTATIONS[augmentation]
-    if split.is_streamed or isinstance(views, EndlessViews):
-        views_B = views_B.cpu()
-        return _finished(split, split.loader.block(_request(split, chosen_B.cpu(), views_B, views)), views_B, views)
-    return _cropped(split, split.images_NHWC, chosen_B, views.crops(views_B))
-
-
 def _cropped(split: ResidentSplit, padded_NHWC: Tensor, chosen_B: Tensor, crops_B3: Tensor) -> Tensor:
     """The chosen ones of some padded images, cropped, flipped and standardised."""
     size = split.image_size
@@ -275,19 +265,6 @@ def _cropped(split: ResidentSplit, padded_NHWC: Tensor, chosen_B: Tensor, crops_
     columns_BW = torch.where(crops_B3[:, 2:] == 1, steps.flip(0), steps) + crops_B3[:, 1:2]
     images_BHWC = padded_NHWC[chosen_B[:, None, None], rows_BH[:, :, None], columns_BW[:, None, :]]
     return standardised(split, images_BHWC)
-
-
-def plain_batches(split: Resident, batch_size: int) -> Iterator[tuple[Inputs, Tensor]]:
-    """The whole split in order, without augmentation: samples as in `batches`, and labels."""
-    if isinstance(split, ResidentSplit):
-        for images_BHWC, labels_B in plain_pixels(split, batch_size):
-            yield standardised(split, images_BHWC), labels_B
-        return
-    for first in range(0, len(split), batch_size):
-        samples_B = torch.arange(first, min(first + batch_size, len(split)))
-        chosen_B = samples_B.to(split.labels_N.device)
-        inputs = split.values_NF[chosen_B] if isinstance(split, ResidentRows) else split.tokens(samples_B)
-        yield inputs, split.labels_N[chosen_B]
 
 
 def plain_pixels(split: ResidentSplit, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:

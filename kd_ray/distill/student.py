@@ -20,11 +20,9 @@ from kd_ray.distill.objectives import (
     student_loss,
     term_names,
 )
-from kd_ray.distill.resident_rows import ResidentRows
-from kd_ray.distill.stream import Batch, Inputs, ResidentData, ResidentSplit
-from kd_ray.models import build_model
+from kd_ray.distill.resident import Inputs
+from kd_ray.distill.stream import Batch, ResidentData
 from kd_ray.models.initial import load_initial
-from kd_ray.models.mlp import mlp
 from kd_ray.results.record import Epoch
 from kd_ray.seeding import stream_seed
 from kd_ray.sweep.fields import Attack
@@ -196,10 +194,7 @@ def sgd(parameters: Iterable[nn.Parameter], training: Training, *, fused: bool =
 
 def network_for(name: str, data: ResidentData) -> nn.Module:
     """A network for the images or rows of a data set and its classes, with fresh weights from torch's current generator."""
-    if isinstance(data.train, ResidentRows):
-        return mlp(name, data.num_classes, data.train.num_columns)
-    assert isinstance(data.train, ResidentSplit)
-    return build_model(name, num_classes=data.num_classes, image_size=data.train.image_size)
+    return data.train.network(name, data.num_classes)
 
 
 def new_student(

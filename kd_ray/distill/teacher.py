@@ -16,8 +16,9 @@ from kd_ray.distill.evaluate import predict
 from kd_ray.distill.mixing import mixed
 from kd_ray.distill.objectives import ClassStatistics
 from kd_ray.distill.objectives.reliability import class_statistics
-from kd_ray.distill.stream import Batch, Draw, Inputs, Resident, augmented
-from kd_ray.distill.texts import ResidentTexts, by_bucket
+from kd_ray.distill.resident import Draw, Inputs, Resident
+from kd_ray.distill.stream import Batch
+from kd_ray.distill.texts import by_bucket
 from kd_ray.distill.views import Pairs, SharedViews, ViewTable
 from kd_ray.errors import TrialError
 from kd_ray.models.text import Tokens
@@ -152,7 +153,7 @@ class ShuffledTeacher(Teacher):
         """Of the other samples, seen as these are."""
         samples_B = self._other_N[batch.samples_B]
         chosen_B = samples_B.to(batch.labels_B.device)
-        inputs = augmented(self._split, chosen_B, batch.views_B.to(chosen_B.device), self._augmentation)
+        inputs = self._split.inputs(chosen_B, batch.views_B.to(chosen_B.device), self._augmentation)
         if batch.mix is not None:
             assert isinstance(inputs, Tensor)
             inputs = mixed(inputs, batch.mix)
@@ -242,15 +243,13 @@ class TabledTeacher(Teacher):
 
     def _seen(self, split: Resident, samples_M: Tensor, views_M: Tensor) -> Inputs:
         device = split.labels_N.device
-        return augmented(split, samples_M.to(device), views_M.to(device), self._augmentation)
+        return split.inputs(samples_M.to(device), views_M.to(device), self._augmentation)
 
     def _sorted(self, split: Resident, pairs_N: Pairs) -> Pairs:
         """By number; texts by bucket first, so that a chunk is of one length."""
         pairs_N = np.sort(pairs_N)
-        if not isinstance(split, ResidentTexts):
-            return pairs_N
-        buckets_N = split.buckets(torch.from_numpy(pairs_N // self._num_views))
-        ordered_N: Pairs = pairs_N[torch.argsort(buckets_N, stable=True).numpy()]
+        order_N = split.teacher_order(torch.from_numpy(pairs_N // self._num_views))
+        ordered_N: Pairs = pairs_N[order_N.numpy()]
         return ordered_N
 
     def _share(self) -> None:

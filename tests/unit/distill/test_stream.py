@@ -9,10 +9,8 @@ from kd_ray.data.images import ImageData, Split
 from kd_ray.distill.augmentations import AUGMENTATIONS, PADDING, CountableViews, num_views
 from kd_ray.distill.stream import (
     Batch,
-    augmented,
     batches,
     epoch_draw,
-    plain_batches,
     steps_per_epoch,
     to_device,
 )
@@ -40,7 +38,7 @@ def test_every_sample_comes_once_in_an_epoch_and_the_last_batch_is_smaller() -> 
     assert [len(batch.labels_B) for batch in found] == [5, 5, 5, 5, 3]
     assert steps_per_epoch(23, 5) == 5
     seen = torch.cat([batch.images_BCHW for batch in found]).flatten(1)
-    plain = torch.cat([images for images, _ in plain_batches(RESIDENT.train, 10) if isinstance(images, torch.Tensor)])
+    plain = torch.cat([images for images, _ in RESIDENT.train.plain_batches(10) if isinstance(images, torch.Tensor)])
     plain = plain.flatten(1)
     assert sorted(seen.tolist()) == sorted(plain.tolist())
 
@@ -73,7 +71,7 @@ def test_augmented_equals_pad_crop_flip_of_one_image(top: int, left: int, flip: 
     expected = cropped.flip(2) if flip else cropped
     expected = (expected - torch.tensor(DATA.mean).view(3, 1, 1)) / torch.tensor(DATA.std).view(3, 1, 1)
     view = torch.tensor([(top * 9 + left) * 2 + flip])
-    got = augmented(RESIDENT.train, torch.tensor([4]), view, "crop_flip")[0]
+    got = RESIDENT.train.inputs(torch.tensor([4]), view, "crop_flip")[0]
     torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-6)
 
 
@@ -105,7 +103,7 @@ def test_batches_are_channels_last() -> None:
 
 def test_a_batch_says_which_views_of_which_samples_it_holds() -> None:
     for batch in of_epoch(seed=2):
-        shown = augmented(RESIDENT.train, batch.samples_B, batch.views_B, "crop_flip")
+        shown = RESIDENT.train.inputs(batch.samples_B, batch.views_B, "crop_flip")
         assert isinstance(shown, torch.Tensor)
         assert torch.equal(batch.images_BCHW, shown)
         assert torch.equal(batch.labels_B, RESIDENT.train.labels_N[batch.samples_B])

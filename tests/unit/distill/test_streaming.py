@@ -20,7 +20,7 @@ from kd_ray.distill.evaluate import predict
 from kd_ray.distill.fit import fit
 from kd_ray.distill.loaded import LoadedData, load_data
 from kd_ray.distill.loading import BlockRequest, Loader
-from kd_ray.distill.stream import Batch, ResidentData, ResidentSplit, augmented, batches, epoch_draw
+from kd_ray.distill.stream import Batch, ResidentData, ResidentSplit, batches, epoch_draw
 from kd_ray.distill.student import Student, new_student
 from kd_ray.distill.teacher import ShuffledTeacher, Teacher
 from kd_ray.errors import DataError
@@ -92,7 +92,7 @@ def test_streamed_batches_are_the_resident_ones_whatever_the_threads(
     for batch in expected[:2]:
         assert batch.images_BCHW.is_contiguous(memory_format=torch.channels_last)
         for split in (streamed.train, resident.train):
-            again_BCHW = augmented(split, batch.samples_B, batch.views_B, augmentation)
+            again_BCHW = split.inputs(batch.samples_B, batch.views_B, augmentation)
             assert isinstance(again_BCHW, Tensor)
             assert torch.equal(again_BCHW, batch.images_BCHW)
 
@@ -106,7 +106,7 @@ def test_endless_views_differ_from_epoch_to_epoch_and_place_to_place(
     assert len(set(torch.cat(numbers).tolist())) == 3 * len(train)
     same = torch.zeros(6, dtype=torch.int64)
     draw = epoch_draw(6, augmentation, seed=0, epoch=0)
-    assert len({image.numpy().tobytes() for image in augmented(train, same, draw.views_N, augmentation)}) == 6
+    assert len({image.numpy().tobytes() for image in train.inputs(same, draw.views_N, augmentation)}) == 6
 
 
 def test_evaluation_and_pairs_stream_too(dataset: ImagenetDataset, root: Path) -> None:
@@ -252,7 +252,7 @@ def test_a_shuffled_teacher_sees_other_samples_in_the_views_of_these(dataset: Im
     teacher = make_teacher()
     shuffled = ShuffledTeacher(teacher, train, augmentation="resized_crop", seed=0, within_class=False)
     batch = next(iter(batches(train, epoch_draw(len(train), "resized_crop", seed=0, epoch=0), batch_size=8)))
-    others = augmented(train, shuffled._other_N[batch.samples_B], batch.views_B, "resized_crop")
+    others = train.inputs(shuffled._other_N[batch.samples_B], batch.views_B, "resized_crop")
     with torch.no_grad():
         expected = teacher.logits(batch._replace(inputs=others))
         assert torch.equal(shuffled.logits(batch), expected)
