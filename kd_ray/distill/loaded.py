@@ -23,9 +23,10 @@ from kd_ray.data.files import ImageFiles
 from kd_ray.data.images import ImageData
 from kd_ray.distill.evaluate import EVALUATION_BATCH, fairness_pairs, fairness_pairs_of
 from kd_ray.distill.loading import Loader
+from kd_ray.distill.resident import Resident
 from kd_ray.distill.resident_rows import ResidentRows
 from kd_ray.distill.samples import samples_of
-from kd_ray.distill.stream import Resident, ResidentData, ResidentSplit, plain_pixels, to_device
+from kd_ray.distill.stream import ResidentData, ResidentSplit, plain_pixels, to_device
 from kd_ray.distill.texts import ResidentTexts
 from kd_ray.groups import Groups
 from kd_ray.metrics.individual import Pairs

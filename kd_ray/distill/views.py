@@ -29,7 +29,7 @@ from kd_ray.results.inventory import take_inventory
 from kd_ray.results.ledger import boot_id
 from kd_ray.results.record import sha256
 from kd_ray.results.store import Store, logits_folder, logits_key
-from kd_ray.sweep.distillation import LogitPrecision
+from kd_ray.sweep.objective_settings import LogitPrecision
 
 Pairs = npt.NDArray[np.int64]
 

@@ -3,14 +3,7 @@
 from kd_ray.sweep.architectures import ARCHITECTURES, is_text_model, library_of, modality_of
 from kd_ray.sweep.classification import Modality
 from kd_ray.sweep.datasets import Dataset
-from kd_ray.sweep.distillation import (
-    SMOOTHED,
-    AdversarialDistillation,
-    Distillation,
-    GroupDistillation,
-    TopKDistillation,
-    TrustedDistillation,
-)
+from kd_ray.sweep.distillation import OBJECTIVES, Distillation
 from kd_ray.sweep.fields import refuse
 from kd_ray.sweep.networks import INIT_WORDS, PRETRAINED, GivenTeacher, Student, TrainedTeacher
 from kd_ray.sweep.parts import Parts
@@ -171,21 +164,15 @@ def check_objective(sweep: Parts) -> None:
             "let the sweep train the teacher, or choose another objective"
         )
         raise refuse("teacher.weights", message)
-    if isinstance(settings, TopKDistillation) and settings.k >= sweep.dataset.num_classes:
-        raise refuse("distillation.k", f"must be below the {sweep.dataset.num_classes} classes, got {settings.k}")
-    valid = sweep.dataset.sensitive_feature_names
-    if isinstance(settings, GroupDistillation | AdversarialDistillation) and settings.feature not in valid:
-        choices = f"valid: {', '.join(valid) or 'none'}, got {settings.feature!r}"
-        raise refuse("distillation.feature", f"is not a sensitive feature of {sweep.dataset.name}; {choices}")
-    if name == "ltkd" and sweep.dataset.num_classes < 3:
-        raise refuse("distillation.objective", f"ltkd needs at least 3 classes, got {sweep.dataset.num_classes}")
+    settings.check_dataset(sweep.dataset)
     _check_training_of(settings, sweep)
 
 
 def _check_training_of(settings: Distillation, sweep: Parts) -> None:
-    """Refuse training settings that this objective does not support."""
-    if sweep.training.label_smoothing and not isinstance(settings, SMOOTHED):
-        message = f"objective {settings.objective} makes its own use of labels; valid with kd and kd_shuffled"
+    """Refuse training options that this objective does not allow."""
+    if sweep.training.label_smoothing and not settings.ALLOWS_LABEL_SMOOTHING:
+        valid = " and ".join(name for name, model in OBJECTIVES.items() if model.ALLOWS_LABEL_SMOOTHING)
+        message = f"objective {settings.objective} makes its own use of labels; valid with {valid}"
         raise refuse("training.label_smoothing", f"{message}, got {sweep.training.label_smoothing}")
     if settings.takes_steps_of_its_own:
         if sweep.training.execution == "grouped":
@@ -199,5 +186,3 @@ def _check_training_of(settings: Distillation, sweep: Parts) -> None:
             raise refuse(
                 f"training.{field}", f"{settings.objective} takes steps of its own, which do not support mixed images"
             )
-    if isinstance(settings, TrustedDistillation) and settings.attack and sweep.dataset.modality != "images":
-        raise refuse("distillation.attack", f"is for images, and {sweep.dataset.name} holds {sweep.dataset.modality}")

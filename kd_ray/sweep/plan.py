@@ -17,7 +17,7 @@ from kd_ray.sweep.architectures import is_text_model
 from kd_ray.sweep.axes import AXIS_PATHS, OBJECTIVE_PATH, Entry, axis_path
 from kd_ray.sweep.claims import Claim
 from kd_ray.sweep.config import Sweep
-from kd_ray.sweep.distillation import Distillation, LongerScratch
+from kd_ray.sweep.distillation import Distillation
 from kd_ray.sweep.encoders import TOKENIZER_OF
 from kd_ray.sweep.initial import initial_files
 from kd_ray.sweep.load import SweepFile
@@ -240,7 +240,7 @@ def _student(
         model=sweep.student.model,
         initial_weights=digest,
         encoder=encoder,
-        training=longer(sweep.training, settings.factor) if isinstance(settings, LongerScratch) else sweep.training,
+        training=longer(sweep.training, settings.epoch_factor) if settings else sweep.training,
         distillation=settings,
         teacher=teacher,
         seed=seed,
@@ -249,7 +249,7 @@ def _student(
 
 
 def evaluation_of(asked: Evaluation | None, settings: Distillation | None) -> Evaluation | None:
-    """Drop the evaluation options that this loss cannot use, so that the trial_id stays the same as without them."""
+    """Drop evaluation options that this objective cannot use, so that its trial_id is unchanged."""
     is_rescaled = settings is not None and settings.IS_BY_SAMPLE and not settings.takes_steps_of_its_own
     if asked is None or (asked.pgd is None and not is_rescaled):
         return None
@@ -258,6 +258,8 @@ def evaluation_of(asked: Evaluation | None, settings: Distillation | None) -> Ev
 
 def longer(training: Training, factor: int) -> Training:
     """The same training, stretched: `factor` times the epochs, with warm-up and milestones at the same shares of them."""
+    if factor == 1:
+        return training
     schedule = training.schedule
     stretched: dict[str, Any] = {"warmup_epochs": schedule.warmup_epochs * factor}
     if isinstance(schedule, StepSchedule):

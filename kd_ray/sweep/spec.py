@@ -14,8 +14,9 @@ from pydantic import Field
 
 from kd_ray.sweep.architectures import ModelName
 from kd_ray.sweep.datasets import Dataset
-from kd_ray.sweep.distillation import Distillation, LogitPrecision
+from kd_ray.sweep.distillation import Distillation
 from kd_ray.sweep.fields import Added, Config, Seed
+from kd_ray.sweep.objective_settings import LogitPrecision
 from kd_ray.sweep.parts import Evaluation
 from kd_ray.sweep.training import Training
 
