@@ -1,4 +1,4 @@
-"""The Python API: the verbs of the command line over a `Results` object."""
+"""The Python API: functions for the verbs of the command line, on a `Results` object."""
 
 import os
 from pathlib import Path
@@ -27,10 +27,10 @@ def open_store(url: str | os.PathLike[str]) -> Results:
 
 
 def plan(sweep: SweepFile, results: Results, *, retry_failed: bool = False) -> Plan:
-    """What a launch would run, what is done, and why; touches nothing.
+    """Which trials a launch would run, which are complete, and why. Writes nothing.
 
     Raises:
-        SweepError: given weights cannot be read, or a cell of the grid is not valid.
+        SweepError: pretrained weights cannot be read, or a cell of the grid is not valid.
     """
     return _plan(sweep, results.store, retry_failed=retry_failed)
 
@@ -48,7 +48,7 @@ def launch(
     """Run every trial that is not complete, and bring the tables up to date.
 
     Raises:
-        InvalidInputError: something given cannot be used; nothing has been written then.
+        InvalidInputError: the sweep, its data, its weights or an argument cannot be used; nothing has been written then.
         StoreError: the store cannot be read or written.
     """
     from rich.console import Console
@@ -74,7 +74,7 @@ def compare(
     """Which differences between the conditions of a sweep are real; replaces the sweep's rows of the table `comparisons`.
 
     Raises:
-        InvalidInputError: there is no such sweep, it has nothing that can be compared, or an option is out of range.
+        InvalidInputError: there is no such sweep, it has no conditions to compare, or an option is out of range.
     """
     from kd_ray.analysis.compare import compare as run
 
@@ -85,7 +85,7 @@ def report(sweep: str, results: Results, output: str | os.PathLike[str] | None =
     """Write the report of a sweep to a local folder, by default to `reports/<sweep>` of a local store.
 
     Raises:
-        InvalidInputError: there is no such sweep, nothing of it is complete, or there is no folder to write to.
+        InvalidInputError: there is no such sweep, none of its trials is complete, or there is no folder to write to.
     """
     from kd_ray.analysis.report.build import report as run
 

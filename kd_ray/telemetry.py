@@ -1,8 +1,8 @@
-"""What a process says about itself while it runs: measurements, each defined once, and what its log lines are about.
+"""Measurements of a running process, each defined once, and the sweep and trials that its log lines name.
 
-Measurements go to a sink; without one, as on the local runner, they cost a look at a variable. `cluster/ray_tune/metrics.py` has the sink
-that hands them to Ray's exporter for Prometheus. Tags are few and bounded: a sweep's name, a state, a cause. Never a trial_id, of which
-there are as many as trials; those are for log lines.
+Measurements go to a sink. Without a sink, as on the local runner, they are dropped. `cluster/ray_tune/prometheus.py` has the sink for Ray's
+Prometheus exporter. Tags have few values: a sweep's name, a state, a cause. A trial_id is never a tag, because there are as many as trials;
+log lines have it instead.
 """
 
 import json
@@ -54,26 +54,26 @@ IMAGES_PER_S = Metric(
 PACK_RETRIES = Metric(
     name="kd_ray_pack_retries",
     kind="counter",
-    meaning="Packs that were handed out again, by what ended them: node, worker, store, error, memory.",
+    meaning="Packs that were started again, by cause: node, worker, store, error, memory.",
     tags=("cause",),
 )
 STORE_SECONDS = Metric(
     name="kd_ray_store_seconds",
     kind="histogram",
-    meaning="Seconds until the store had answered a request, with repetitions.",
+    meaning="Seconds until the store answered a request, repeated requests included.",
     tags=("verb",),
     boundaries=(0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 90.0),
 )
 STORE_REPEATS = Metric(
     name="kd_ray_store_repeats",
     kind="counter",
-    meaning="Requests that the store did not serve the first time.",
+    meaning="Requests that were repeated because the store did not answer them at first.",
     tags=("verb",),
 )
 GPU_MEMORY_USED = Metric(
     name="kd_ray_gpu_memory_used_bytes",
     kind="gauge",
-    meaning="Memory in use on the worker's GPU, by anybody.",
+    meaning="Memory in use on the worker's GPU, by all processes.",
     tags=("device",),
 )
 GPU_MEMORY = Metric(
@@ -111,13 +111,13 @@ _sweep = ""
 
 
 def measure_into(sink: Sink | None) -> None:
-    """From now on this process's measurements go there; None: nowhere."""
+    """Send the measurements of this process to a sink from now on; None drops them."""
     global _sink  # noqa: PLW0603 (one process, one sink, as with logging)
     _sink = sink
 
 
 def record(metric: Metric, value: float = 1.0, **tags: str) -> None:
-    """Measure, if anybody listens."""
+    """Send a measurement to the sink, if there is one."""
     if _sink is not None:
         _sink.record(metric, value, {"sweep": _sweep, **tags})
 
@@ -129,7 +129,7 @@ _trial: ContextVar[str | None] = ContextVar("kd_ray_trial", default=None)
 
 
 def work_on(*, sweep: str | None = None, trial_ids: Sequence[str] | None = None) -> None:
-    """This process works on this sweep, and on these trials of it, until it says something else."""
+    """Set the sweep and the trials that log lines of this process name, until the next call; None keeps the earlier value."""
     global _sweep, _pack  # noqa: PLW0603 (a worker process trains one pack at a time, in several threads)
     _sweep = _sweep if sweep is None else sweep
     _pack = _pack if trial_ids is None else tuple(trial_ids)
@@ -137,7 +137,7 @@ def work_on(*, sweep: str | None = None, trial_ids: Sequence[str] | None = None)
 
 @contextmanager
 def about(trial_id: str) -> Iterator[None]:
-    """What this thread logs within is about one trial."""
+    """Inside, log lines of this thread name one trial."""
     token = _trial.set(trial_id)
     try:
         yield
@@ -171,9 +171,10 @@ class JsonLines(logging.Formatter):
 
 
 def log_as(log_format: LogFormat) -> None:
-    """How this process logs.
+    """Set how this process logs.
 
-    `text` is Python's way, warnings on stderr, or what the program around has set up. `json` adds what happens to each trial.
+    `text` leaves Python's logging as it is: warnings go to stderr, or where the calling program sends them. `json` also logs the events
+    of each trial.
     """
     logger = logging.getLogger("kd_ray")
     ours = [handler for handler in logger.handlers if isinstance(handler.formatter, JsonLines)]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from kd_ray.cluster.launch import launch
 from kd_ray.cluster.local import LocalRunner
-from kd_ray.cluster.runner import Job
+from kd_ray.cluster.runner import LaunchContext
 from kd_ray.distill.training import LoadState, OnFailure, PackTraining, PackWorker
 from kd_ray.distill.worker import Worker
 from kd_ray.results.store import open_store
@@ -44,9 +44,9 @@ class StarvingWorker(Worker):
         return training
 
 
-def starving_worker(job: Job) -> PackWorker:
+def starving_worker(context: LaunchContext) -> PackWorker:
     """See `StarvingWorker`."""
-    return StarvingWorker(job.store, job.placement, launch_id=job.launch_id)
+    return StarvingWorker(context.store, context.placement, launch_id=context.launch_id)
 
 
 def main() -> None:

@@ -242,7 +242,7 @@ def test_gc_without_a_terminal_only_shows_unless_told_yes(finished: Path, tmp_pa
     assert shown.returncode == 0, shown.stderr
     assert re.search(r"errors +7 +14 B +their trials are complete by now", shown.stdout)
     assert shown.stdout.endswith(
-        "nothing deleted: 7 objects, 14 B; there is no terminal to ask on, --yes deletes them\n"
+        "nothing deleted: 7 objects, 14 B; without a terminal there is no question, --yes deletes them\n"
     )
     assert json.loads(run_cli("gc", "--store", str(root), "--json", cwd=tmp_path).stdout)["deleted"] is False
     assert errors_in(root) == 7
@@ -252,7 +252,7 @@ def test_gc_without_a_terminal_only_shows_unless_told_yes(finished: Path, tmp_pa
     again = run_cli("gc", "--store", str(root), "--yes", cwd=tmp_path)
     assert (again.returncode, again.stdout) == (
         0,
-        f"store {root}: nothing to delete; the youngest objects are always left\n",
+        f"store {root}: nothing to delete; objects younger than a minute and a half are always kept\n",
     )
 
 
@@ -265,7 +265,7 @@ def test_gc_on_a_terminal_asks(answer: str, left: int, finished: Path, tmp_path:
         arguments = processes.command("gc", "--store", str(root))
         done = subprocess.run(arguments, stdin=terminal, stdout=terminal, stderr=terminal, timeout=60, check=False)
         assert done.returncode == 0
-        assert b"delete all of it?" in os.read(master, 10_000)
+        assert b"delete all of these?" in os.read(master, 10_000)
     finally:
         os.close(master)
         os.close(terminal)
@@ -275,7 +275,7 @@ def test_gc_on_a_terminal_asks(answer: str, left: int, finished: Path, tmp_path:
 def test_verify_says_that_all_is_well(finished: Path, tmp_path: Path) -> None:
     done = run_cli("verify", "--store", str(finished), cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert re.fullmatch(r"store .*: 1 sweeps, 7 records, \d+ objects read, no problems\n", done.stdout)
+    assert re.fullmatch(r"store .*: 1 sweep, 7 records, \d+ objects read, no problems\n", done.stdout)
 
 
 def test_verify_names_damage_mends_it_and_says_what_to_type_next(finished: Path, tmp_path: Path) -> None:
@@ -288,16 +288,16 @@ def test_verify_names_damage_mends_it_and_says_what_to_type_next(finished: Path,
     assert found.returncode == 1
     assert f"problem: {weights.relative_to(root)}: it is not what the record of" in found.stdout
     assert "problem: tables/epochs/sweep=tiny/part-00000.parquet: it is not a whole table part" in found.stdout
-    assert found.stdout.endswith(f"mend it:  kd-ray verify tiny --repair --store {root}\n")
+    assert found.stdout.endswith(f"repair with:  kd-ray verify tiny --repair --store {root}\n")
     mended = run_cli("verify", "--repair", "--store", str(root), cwd=tmp_path)
     assert mended.returncode == 1
-    assert f"done: trials/{weights.parent.name}/record.parquet: set aside" in mended.stdout
+    assert f"done: trials/{weights.parent.name}/record.parquet: moved into quarantine" in mended.stdout
     assert "done: tables of sweep tiny: rebuilt from 6 trials" in mended.stdout
-    assert mended.stdout.endswith(f"go on with:  kd-ray resume tiny --store {root}\n")
+    assert mended.stdout.endswith(f"continue with:  kd-ray resume tiny --store {root}\n")
     as_json = run_cli("verify", "--rebuild-tables", "--json", "--store", str(root), cwd=tmp_path)
     assert as_json.returncode == 0
     assert json.loads(as_json.stdout)["rebuilt"] == ["tables of sweep tiny: rebuilt from 6 trials"]
-    assert json.loads(as_json.stdout)["num_set_aside"] == 1
+    assert [json.loads(as_json.stdout)[name] for name in ("num_quarantined", "num_set_aside")] == [1, 1]
 
 
 def test_adopt_merges_a_store(finished: Path, tmp_path: Path) -> None:

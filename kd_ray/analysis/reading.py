@@ -174,7 +174,7 @@ class _Tables:
         return found
 
     def test_set(self, dataset_id: str) -> TestSet:
-        fold = read_manifest(self.results.store, self.sweep).fold
+        settings = read_manifest(self.results.store, self.sweep).row_settings
         table = self.ask(
             "sample_index, label, sensitive_features",
             "samples",
@@ -185,12 +185,12 @@ class _Tables:
                 f"sweep {self.sweep}: the table `samples` lacks data set {dataset_id}; `kd-ray verify --repair` rebuilds it"
             )
         groups: dict[str, Groups] = {}
-        features = fold.sensitive_features
+        features = settings.sensitive_features
         lists = table["sensitive_features"].to_pylist(maps_as_pydicts="strict") if features else []
         for feature in features:
             of_samples = [row[feature] for row in lists]
             names = sorted({name for row in of_samples for name in row})
             groups[feature] = Groups.from_lists(of_samples, names)
-        for joint in fold.intersections:
+        for joint in settings.intersections:
             groups[" & ".join(joint)] = intersect([groups[feature] for feature in joint])
         return TestSet(labels_N=table["label"].to_numpy(), features=groups)

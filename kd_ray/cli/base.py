@@ -1,4 +1,4 @@
-"""What the commands share: the class of a command, options, and how a store is opened and an answer is written."""
+"""What all commands use: the class of a command, common options, opening a store, writing an answer."""
 
 import os
 import sys
@@ -17,7 +17,7 @@ DEFAULT_STORE = "./kd_ray_store"
 
 
 class Command(click.Command):
-    """A command whose `--help` ends with its example as written."""
+    """A command whose `--help` ends with an example, without line wrapping."""
 
     def __init__(self, *args: Any, example: str = "", **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -32,7 +32,7 @@ class Command(click.Command):
 
 
 def store_option(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`--store`, which every command with a store has."""
+    """Adds `--store`."""
     return click.option(
         "--store",
         "store_url",
@@ -53,33 +53,33 @@ JSON_OPTION = click.option("--json", "as_json", is_flag=True, help="Print JSON."
 
 
 def open_existing(url: str) -> "Store":
-    """A store that must exist."""
+    """Open a store that must exist."""
     from kd_ray.results.store import open_store
 
     return open_store(url, must_exist=True)
 
 
 def open_or_make(url: str) -> "Store":
-    """A store that may not exist yet."""
+    """Open a store that may not exist yet."""
     from kd_ray.results.store import open_store
 
     return open_store(url)
 
 
 def other_store(url: str) -> str | None:
-    """The store as the next command has to be told of it; None for the default one."""
+    """The value of `--store` for the next command; None when it is the default."""
     return None if url == (os.environ.get("KD_RAY_STORE") or DEFAULT_STORE) else url
 
 
 def console() -> Any:
-    """Where progress is shown: stderr, so that answers can be piped."""
+    """The console for progress: stderr, so that answers can be piped."""
     from rich.console import Console
 
     return Console(stderr=True)
 
 
 def write(data: bytes, output: Path | None) -> None:
-    """Write an answer whole, to a file or to stdout.
+    """Write an answer to a file, as a whole or not at all, or to stdout.
 
     Raises:
         InvalidInputError: the file cannot be written.

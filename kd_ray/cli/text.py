@@ -1,4 +1,4 @@
-"""Text for people: what the commands print. Takes the typed values of the other rooms and computes nothing."""
+"""What the commands print: text made of the typed values of other packages. No computation."""
 
 import csv
 import io
@@ -8,17 +8,20 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
-from rich.console import Console
-from rich.table import Table
 
+from kd_ray.cli.tables import count_of
+from kd_ray.cli.tables import render as render  # noqa: PLC0414 (used by text_compare too)
+from kd_ray.cli.tables import table_of as table_of  # noqa: PLC0414
 from kd_ray.errors import QueryError
 from kd_ray.housekeeping.adopt import AdoptReport
 from kd_ray.housekeeping.garbage import GarbageReport
-from kd_ray.housekeeping.verify import Remedy, RepairReport, VerifyReport
+from kd_ray.housekeeping.problems import Remedy, VerifyReport
+from kd_ray.housekeeping.repair import RepairReport
 from kd_ray.results.query import Results
 from kd_ray.results.record import encode_table
-from kd_ray.results.schema import QUERIED, VIEWS
-from kd_ray.results.status import Plan, SweepStatus, TrialView
+from kd_ray.results.schema import QUERIED
+from kd_ray.results.sql_views import SQL_VIEWS
+from kd_ray.results.status import Plan, SweepStatus, TrialLine
 from kd_ray.results.summary import ConditionSummary, Statistic, sweep_summary
 from kd_ray.sweep.spec import Role, TrialState
 
@@ -26,28 +29,29 @@ if TYPE_CHECKING:
     from kd_ray.cluster.launch import LaunchReport
 
 _SHOWN = 30
-"""Trials listed before the rest is only counted."""
+"""Most trials in a list; further ones are only counted."""
 
 
 def plan(plan: Plan) -> str:
     """What would run, and why."""
     to_run = sum(len(pack.trials) for pack in plan.packs)
-    head = f"sweep {plan.sweep}: {len(plan.trials)} trials ({_counts(plan.trials)})"
+    head = f"sweep {plan.sweep}: {count_of(len(plan.trials), 'trial')} ({_counts(plan.trials)})"
     if plan.num_dropped:
         head += f"\n{plan.dropped()}"
     head += "".join(f"\nclaim: {claim}" for claim in plan.claims)
     if not to_run:
         return f"{head}\n{_trials(plan.trials)}\nnothing to run"
     advice = f"\n{plan.advice}" if plan.advice else ""
-    return f"{head}\n{_trials(plan.trials)}\n{to_run} to run, in {len(plan.packs)} packs{advice}"
+    return f"{head}\n{_trials(plan.trials)}\n{to_run} to run, in {count_of(len(plan.packs), 'pack')}{advice}"
 
 
 def status(status: SweepStatus, *, tracebacks: bool = False) -> str:
-    """How far a sweep is."""
-    lines = [f"sweep {status.sweep}: {len(status.trials)} trials ({_counts(status.trials)})"]
+    """The state of a sweep's trials."""
+    lines = [f"sweep {status.sweep}: {count_of(len(status.trials), 'trial')} ({_counts(status.trials)})"]
     unsettled = [trial for trial in status.trials if trial.state != TrialState.COMPLETE]
     lines.append(_trials(unsettled) if unsettled else "everything is complete")
     lines += [f"note: {problem}" for problem in status.problems]
+    lines += [ignored(status.strangers)] if status.strangers else []
     if tracebacks:
         lines += [
             f"\n{trial.trial_id}  {trial.description}\n{trial.traceback or trial.why}"
@@ -68,7 +72,7 @@ def sweeps(statuses: Sequence[SweepStatus], store: str) -> str:
 
 
 def launch_report(report: "LaunchReport", results: Results, *, store: str | None) -> str:
-    """The closing words of a launch: a table per condition, and what to type next; `store` is None for the default one."""
+    """The last output of a launch: a table of the conditions, and the next commands. `store` is None for the default store."""
     counts = report.counts()
     lines = []
     if counts[TrialState.COMPLETE]:
@@ -88,17 +92,17 @@ def launch_report(report: "LaunchReport", results: Results, *, store: str | None
     lines += [f"problem: {problem}" for problem in report.problems]
     option = f" --store {shlex.quote(store)}" if store else ""
     if report.interrupted:
-        return "\n".join([*lines, f"interrupted; go on with:  kd-ray resume {report.sweep}{option}"])
+        return "\n".join([*lines, f"interrupted; continue with:  kd-ray resume {report.sweep}{option}"])
     if counts[TrialState.FAILED]:
         lines.append(f"see why:    kd-ray status {report.sweep} --failed{option}")
         lines.append(f"try again:  kd-ray resume {report.sweep} --retry-failed{option}")
     columns = "role, settings, temperature" if report.has_settings else "role, temperature"
     where = f"WHERE sweep = '{report.sweep}'"
     sql = f"SELECT {columns}, avg(accuracy) AS accuracy FROM trials {where} GROUP BY ALL ORDER BY ALL"  # noqa: S608 (to be read)
-    lines.append(f'ask:        kd-ray query "{sql}"{option}')
+    lines.append(f'query:      kd-ray query "{sql}"{option}')
     if any(trial.role == Role.DISTILLED and trial.state == TrialState.COMPLETE for trial in report.trials):
         lines.append(f"compare:    kd-ray compare {report.sweep}{option}")
-        lines.append(f"look at it: kd-ray report {report.sweep}{option}")
+        lines.append(f"report:     kd-ray report {report.sweep}{option}")
     lines.append(
         f"add a seed: kd-ray resume {report.sweep} --set grid.seed='{json.dumps(_more_seeds(report))}'{option}"
     )
@@ -106,7 +110,7 @@ def launch_report(report: "LaunchReport", results: Results, *, store: str | None
 
 
 def _more_seeds(report: "LaunchReport") -> list[int]:
-    """The sweep's seeds, and the next one."""
+    """The sweep's seeds and one more."""
     return [*report.seeds, max(report.seeds) + 1]
 
 
@@ -116,7 +120,7 @@ def conditions(rows: Sequence[ConditionSummary]) -> str:
     table = table_of(["", "", "n", *names], right=range(2, len(names) + 3))
     for row in rows:
         table.add_row(row.role, row.label, str(row.n), *(_statistic(name, row.metrics.get(name)) for name in names))
-    note = "percent, mean ± sd over trials; individual fairness as it is, 0 is fair."
+    note = "percent, mean ± sd over trials; individual fairness is not in percent, and 0 is fair."
     if any(name.startswith("DPD") for name in names):
         note += " DPD, EOD: one-vs-rest mean over classes."
     return f"{render(table)}\n{note}"
@@ -124,9 +128,14 @@ def conditions(rows: Sequence[ConditionSummary]) -> str:
 
 def garbage(report: GarbageReport) -> str:
     """What is safe to delete, by kind."""
-    lines = [f"left: {note}" for note in report.notes]
+    lines = [f"kept: {note}" for note in report.notes]
     if not report.garbage:
-        return "\n".join([f"store {report.store}: nothing to delete; the youngest objects are always left", *lines])
+        return "\n".join(
+            [
+                f"store {report.store}: nothing to delete; objects younger than a minute and a half are always kept",
+                *lines,
+            ]
+        )
     table = table_of(["what", "objects", "size", "why it is safe to delete"], right=[1, 2])
     for group in report.groups():
         table.add_row(group.kind.value, f"{group.num_objects:,}", size(group.size_bytes), group.reason)
@@ -134,15 +143,17 @@ def garbage(report: GarbageReport) -> str:
 
 
 def collected(report: GarbageReport, *, deleted: bool, asked: bool) -> str:
-    """What became of the garbage."""
-    count = f"{len(report.garbage):,} objects, {size(report.size_bytes)}"
+    """Whether the garbage was deleted."""
+    count = f"{count_of(len(report.garbage), 'object')}, {size(report.size_bytes)}"
     if deleted:
         return "\n".join([f"deleted: {count}", *report.notes])
-    return f"nothing deleted: {count}" + ("" if asked else "; there is no terminal to ask on, --yes deletes them")
+    return f"nothing deleted: {count}" + (
+        "" if asked else "; without a terminal there is no question, --yes deletes them"
+    )
 
 
 def size(size_bytes: int) -> str:
-    """Bytes for people."""
+    """A number of bytes with its unit."""
     amount, unit = float(size_bytes), "B"
     for larger in ("kB", "MB", "GB", "TB"):
         if amount < 1000:
@@ -152,42 +163,54 @@ def size(size_bytes: int) -> str:
 
 
 def verified(report: VerifyReport, repaired: RepairReport | None, *, store: str | None) -> str:
-    """What was looked at, what is wrong, what was done, and what to type next; `store` is None for the default one."""
+    """What was checked, what is wrong, what was repaired, and the next command. `store` is None for the default store."""
     option = f" --store {shlex.quote(store)}" if store else ""
     lines = [f"problem: {problem.key}: {problem.what}" for problem in report.problems]
-    count = f"{len(report.sweeps)} sweeps, {report.num_records:,} records, {report.num_checked:,} objects read"
-    lines.append(f"store {report.store}: {count}, {len(report.problems) or 'no'} problems")
-    if report.num_set_aside:
+    sweeps, records = count_of(len(report.sweeps), "sweep"), count_of(report.num_records, "record")
+    problems = count_of(len(report.problems), "problem") if report.problems else "no problems"
+    lines.append(
+        f"store {report.store}: {sweeps}, {records}, {count_of(report.num_checked, 'object')} read, {problems}"
+    )
+    if report.strangers:
+        lines.append(ignored(report.strangers))
+    if report.num_quarantined:
         lines.append(
-            f"{report.num_set_aside} objects were set aside before; `kd-ray gc --damaged{option}` deletes them"
+            f"{count_of(report.num_quarantined, 'object')} in quarantine; `kd-ray gc --damaged{option}` deletes them"
         )
     if repaired is None:
         if any(problem.remedy is not Remedy.NONE for problem in report.problems):
-            lines.append(f"mend it:  kd-ray verify {' '.join([*report.asked, '--repair'])}{option}")
+            lines.append(f"repair with:  kd-ray verify {' '.join([*report.asked, '--repair'])}{option}")
         return "\n".join(lines)
     lines += [f"done: {line}" for line in repaired.done]
-    lines += [f"left: {line}" for line in repaired.left]
-    lines += [f"go on with:  kd-ray resume {sweep}{option}" for sweep in repaired.to_resume]
+    lines += [f"not repaired: {line}" for line in repaired.left]
+    lines += [f"continue with:  kd-ray resume {sweep}{option}" for sweep in repaired.to_resume]
     return "\n".join(lines)
+
+
+def ignored(keys: Sequence[str]) -> str:
+    """Files in a store that kd_ray did not write."""
+    shown = ", ".join(repr(key) for key in keys[:3]) + (", …" if len(keys) > 3 else "")
+    return f"ignored: {count_of(len(keys), 'file')} that kd_ray did not write: {shown}"
 
 
 def adopted(report: AdoptReport) -> str:
     """What was merged, and what was not."""
     verb = "would be adopted" if report.is_dry_run else "adopted"
-    lines = [f"left: trial {trial_id}: {why}" for trial_id, why in report.skipped.items()]
+    lines = [f"not adopted: trial {trial_id}: {why}" for trial_id, why in report.skipped.items()]
     lines += [
-        f"left: trial {trial_id}: both stores have it, with different predictions" for trial_id in report.different
+        f"not adopted: trial {trial_id}: both stores have it, with different predictions"
+        for trial_id in report.different
     ]
     lines += [f"problem: {problem}" for problem in report.problems]
     lines += [f"warning: {warning}" for warning in report.warnings]
-    trials = f"{len(report.adopted)} trials {verb}, {len(report.present)} were there already"
+    trials = f"{count_of(len(report.adopted), 'trial')} {verb}, {len(report.present)} were there already"
     sweeps = f"; sweeps: {', '.join(report.sweeps)}" if report.sweeps else ""
     return "\n".join([*lines, f"{report.source} → {report.target}: {trials}{sweeps}"])
 
 
 def schema(name: str | None) -> str:
     """The columns of one table, or of all."""
-    views = {view.split("(")[0]: f"{view}: {meaning}" for view, meaning in VIEWS.items()}
+    views = {name: f"{view.signature}: {view.meaning}" for name, view in SQL_VIEWS.items()}
     if name in views:
         return views[name]
     if name is not None and name not in QUERIED:
@@ -199,21 +222,23 @@ def schema(name: str | None) -> str:
             table.add_row(column.name, str(column.type), column.unit, column.meaning)
         parts.append(f"{table_name}: one row per {QUERIED[table_name].one_row_per}\n{render(table)}")
     if name is None:
-        parts.append("views for SQL\n" + "\n".join(f"  {view}: {meaning}" for view, meaning in VIEWS.items()))
+        parts.append(
+            "views for SQL\n" + "\n".join(f"  {view.signature}: {view.meaning}" for view in SQL_VIEWS.values())
+        )
     return "\n\n".join(parts)
 
 
 def encode(answer: pa.Table, format_: str) -> bytes:
-    """A query's answer as a table for people, CSV, JSON (a list of objects) or Parquet.
+    """A query's answer as a text table, CSV, JSON (a list of objects) or Parquet.
 
     Raises:
-        QueryError: JSON or Parquet is asked for, and two columns have the same name.
+        QueryError: the format is JSON or Parquet, and two columns have the same name.
     """
     names = answer.column_names
     rows = list(zip(*(column.to_pylist(maps_as_pydicts="strict") for column in answer.columns), strict=True))
     if format_ in ("json", "parquet") and len(set(names)) != len(names):
         repeated = ", ".join(sorted({name for name in names if names.count(name) > 1}))
-        raise QueryError(f"--format {format_}: column names repeat: {repeated}; name them apart with AS")
+        raise QueryError(f"--format {format_}: two columns are named {repeated}; give them different names with AS")
     if format_ == "parquet":
         return encode_table(answer)
     if format_ == "json":
@@ -226,7 +251,7 @@ def encode(answer: pa.Table, format_: str) -> bytes:
     table = table_of(names, right=[i for i, kind in enumerate(answer.schema.types) if _is_number(kind)])
     for row in rows:
         table.add_row(*map(_cell, row))
-    return (render(table) + f"\n{answer.num_rows} rows\n").encode()
+    return (render(table) + f"\n{count_of(answer.num_rows, 'row')}\n").encode()
 
 
 def _is_number(kind: pa.DataType) -> bool:
@@ -250,7 +275,7 @@ def _statistic(name: str, value: Statistic | None) -> str:
     return f"{value.mean * scale:.{digits}f}{sd}"
 
 
-def _counts(trials: Sequence[TrialView]) -> str:
+def _counts(trials: Sequence[TrialLine]) -> str:
     states = [trial.state for trial in trials]
     return (
         ", ".join(f"{states.count(state.value)} {state.value}" for state in TrialState if state.value in states)
@@ -258,7 +283,7 @@ def _counts(trials: Sequence[TrialView]) -> str:
     )
 
 
-def _trials(trials: Sequence[TrialView]) -> str:
+def _trials(trials: Sequence[TrialLine]) -> str:
     table = table_of(["trial_id", "trial", "state", "why"])
     for trial in trials[:_SHOWN]:
         why = trial.why
@@ -268,22 +293,3 @@ def _trials(trials: Sequence[TrialView]) -> str:
         table.add_row(trial.trial_id, trial.description, trial.state, why.splitlines()[0])
     more = f"\n… and {len(trials) - _SHOWN} more; --json lists all" if len(trials) > _SHOWN else ""
     return render(table) + more
-
-
-def table_of(columns: Sequence[str], right: Sequence[int] = ()) -> Table:
-    """An empty table; `right` are the columns that are aligned to the right."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for i, name in enumerate(columns):
-        table.add_column(name, justify="right" if i in right else "left", no_wrap=True)
-    return table
-
-
-def render(table: Table) -> str:
-    """The table as plain text."""
-    # As wide as the content: a terminal wraps or scrolls, a file or pipe gets it whole.
-    console = Console(file=io.StringIO(), width=10_000, no_color=True, highlight=False, markup=False)
-    width = console.measure(table).maximum
-    console = Console(file=io.StringIO(), width=max(width, 20), no_color=True, highlight=False, markup=False)
-    with console.capture() as capture:
-        console.print(table)
-    return "\n".join(line.rstrip() for line in capture.get().splitlines())

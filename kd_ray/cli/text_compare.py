@@ -7,7 +7,7 @@ from kd_ray.analysis.compare import SweepComparison
 from kd_ray.analysis.comparisons import Comparison
 from kd_ray.analysis.planning import NextStep
 from kd_ray.analysis.runs import SCRATCH, TEACHER
-from kd_ray.cli.text import render, table_of
+from kd_ray.cli.tables import render, table_of
 
 _SHORT = {
     "demographic_parity_difference": "DPD",

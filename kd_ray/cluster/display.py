@@ -1,8 +1,7 @@
-"""Progress for people: one live display on a terminal, plain lines elsewhere, nothing in a notebook unless asked for."""
+"""Shows the progress of a launch: a live display on a terminal, plain lines elsewhere."""
 
 import time
 from collections.abc import Callable, Collection
-from types import TracebackType
 from typing import Protocol, Self
 
 from rich.console import Console, Group
@@ -17,35 +16,33 @@ from kd_ray.sweep.plan import Pack, PlannedTrial
 from kd_ray.sweep.spec import TrialState
 
 LINE_EVERY_S = 10.0
-"""Least time between two plain lines."""
+"""Shortest pause between two plain lines."""
 
 
 class Display(Observer, Protocol):
-    """What a launch shows while it runs."""
+    """Shows the events of a launch."""
 
     def __enter__(self) -> Self:
-        """Begin to show."""
+        """Start showing."""
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Stop showing, and leave the terminal as it was."""
+    def __exit__(self, *_: object) -> None:
+        """Stop showing, and restore the terminal."""
 
     def preparing(self, dataset: str) -> Callable[[int, int], None]:
-        """A data set is being made; the result is called with (done, total)."""
+        """A data set is being prepared; the returned function is called with (done, total)."""
 
     def begin(self, plan: Plan, todo: Collection[PlannedTrial]) -> None:
-        """What is there, and what is to do."""
+        """The launch has planned the sweep; `todo` are the trials to run."""
 
     def waiting(self, num_held: int) -> None:
-        """Only trials that another launch holds are left."""
+        """Only trials that another launch holds are left, this many."""
 
     def warn(self, warning: str) -> None:
-        """Something went wrong without stopping anything."""
+        """A problem occurred that does not stop the launch."""
 
 
 class SweepProgress:
-    """The numbers behind a display."""
+    """The counts that a display shows."""
 
     def __init__(self) -> None:
         self.total = 0
@@ -66,12 +63,12 @@ class SweepProgress:
             self._epochs_left[trial.trial_id] = trial.spec.epochs
 
     def started(self, pack: Pack) -> None:
-        """A pack runs."""
+        """A worker has begun a pack."""
         self.running[pack.pack_id] = (pack, None)
         self._marks[pack.pack_id] = (time.monotonic(), -1)
 
     def progressed(self, progress: PackProgress) -> None:
-        """A pack is further."""
+        """A running pack reports its progress."""
         if progress.pack_id not in self.running:
             return
         pack, _ = self.running[progress.pack_id]
@@ -97,7 +94,7 @@ class SweepProgress:
 
     @property
     def pending(self) -> int:
-        """Trials that neither run nor are settled."""
+        """Trials that are not running, complete or failed."""
         return max(0, self.total - self.complete - self.failed - self.num_running)
 
     @property
@@ -107,11 +104,11 @@ class SweepProgress:
 
     @property
     def images_per_s(self) -> float:
-        """Over all running packs."""
+        """Samples per second, summed over the running packs."""
         return sum(progress.images_per_s for _, progress in self.running.values() if progress)
 
     def seconds_left(self, models: Callable[[str], str | None]) -> float | None:
-        """An estimate from the time of one epoch of each model so far; None before the first epoch."""
+        """Estimated seconds to the end, from the mean epoch time of each model so far; None before the first epoch."""
         if not self._rates:
             return None
         rates = {model: seconds / count for model, (seconds, count) in self._rates.items() if count}
@@ -137,9 +134,7 @@ class QuietDisplay:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         return
 
     def preparing(self, dataset: str) -> Callable[[int, int], None]:
@@ -165,7 +160,7 @@ class QuietDisplay:
 
 
 class TextDisplay:
-    """A live display on a terminal; on anything else a plain line now and then."""
+    """A live display on a terminal; elsewhere a plain line every `LINE_EVERY_S` seconds."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -182,9 +177,7 @@ class TextDisplay:
             self._live.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._live.stop()
 
     def preparing(self, dataset: str) -> Callable[[int, int], None]:

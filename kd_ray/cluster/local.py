@@ -1,12 +1,12 @@
-"""Runs packs one after another in this process, without Ray: for debugging, and for a first cell."""
+"""Runs packs one after another in this process, without Ray: for debugging, and to try one cell of a grid first."""
 
 from dataclasses import dataclass, replace
-from types import TracebackType
 from typing import Self
 
 from kd_ray import telemetry
-from kd_ray.cluster.queue import PackQueue
-from kd_ray.cluster.runner import Interrupts, Job, Observer, WorkerFactory, probe_students, training_worker
+from kd_ray.cluster.interrupts import Interrupts
+from kd_ray.cluster.pack_queue import PackQueue
+from kd_ray.cluster.runner import LaunchContext, Observer, WorkerFactory, probe_students, training_worker
 from kd_ray.distill.pack import run_pack
 from kd_ray.distill.training import PackWorker
 from kd_ray.results.probe import Probe
@@ -16,37 +16,36 @@ from kd_ray.sweep.spec import TrialSpec
 
 @dataclass(frozen=True, kw_only=True)
 class LocalRunner:
-    """See the module."""
+    """The runner of this process."""
 
     worker: WorkerFactory = training_worker
-    """Makes the worker; benchmarks of the machinery give another one."""
+    """Makes the worker; benchmarks of the scheduling use one that does not train."""
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         return
 
     def slots(self) -> int:
-        """One: this process."""
+        """1: this process."""
         return 1
 
     def probe(self, spec: TrialSpec, placement: Placement) -> Probe:
         """See `Runner`."""
         return probe_students(spec, placement, 1)
 
-    def run(self, queue: PackQueue, job: Job, observer: Observer, interrupts: Interrupts) -> None:
+    def run(self, queue: PackQueue, context: LaunchContext, observer: Observer, interrupts: Interrupts) -> None:
         """Run the packs in the order of the queue."""
         workers: dict[bool, PackWorker] = {}
         while not interrupts.requested() and (pack := queue.take()) is not None:
             observer.started(pack)
-            key = pack.is_teacher and job.placement.teacher is not None
-            if key not in workers:
-                workers[key] = self.worker(replace(job, placement=job.placement.of(is_teacher=pack.is_teacher)))
+            uses_teacher_placement = pack.is_teacher and context.placement.teacher is not None
+            if uses_teacher_placement not in workers:
+                placement = context.placement.of(is_teacher=pack.is_teacher)
+                workers[uses_teacher_placement] = self.worker(replace(context, placement=placement))
             telemetry.work_on(trial_ids=[trial.trial_id for trial in pack.trials])
-            steps = run_pack(pack, workers[key])
+            steps = run_pack(pack, workers[uses_teacher_placement])
             try:
                 for progress in steps:
                     observer.progressed(progress)

@@ -1,7 +1,7 @@
-"""Copies of finished trials in MLflow or Weights & Biases, for groups that look there. Off unless a launch asks for it.
+"""Copies finished trials to MLflow or Weights & Biases. Off unless a launch asks for it.
 
-A mirror is never on the way: a thread reads records that are committed already, one after another, and a service that does not answer costs
-a warning and the copies that it did not take. Truth stays in the store.
+A mirror never delays training: a thread of its own reads committed records, one after another. A service that does not answer causes one
+warning, and some copies are missing there. The store stays the only source of truth.
 """
 
 import importlib.util
@@ -11,33 +11,32 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any, Protocol, Self
 
 from kd_ray.errors import InvalidInputError, KdRayError
 from kd_ray.results.record import Epoch, read_record, read_samples
-from kd_ray.results.rows import FoldSettings, trial_rows
+from kd_ray.results.rows import RowSettings, trial_rows
 from kd_ray.results.store import Store
 from kd_ray.sweep.plan import Pack
 
 _MOST_WAITING = 10_000
-"""Trial ids that wait; the oldest are given up beyond."""
+"""Most trials that wait to be copied; beyond that the oldest are dropped."""
 _REST_S = 60.0
-"""Pause after a service did not answer."""
+"""Pause after a service failed."""
 _GRACE_S = 5.0
-"""How long the end of a launch waits for a mirror that gets nothing done."""
+"""How long the end of a launch waits for a mirror that copies nothing."""
 _TAGS = ("sweep", "trial_id", "role", "dataset", "target", "model", "teacher", "objective", "device", "git_commit")
 _PARAMS = ("seed", "teacher_seed", "temperature", "alpha", "t_squared", "epochs")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Copy:
-    """What a mirror gets of a trial."""
+class TrialCopy:
+    """The copy of a trial that a mirror gets."""
 
     sweep: str
     trial_id: str
     name: str
-    """For people."""
+    """Short description of the trial."""
     tags: Mapping[str, str]
     params: Mapping[str, str]
     metrics: Mapping[str, float]
@@ -47,15 +46,15 @@ class Copy:
 class Mirror(Protocol):
     """One service."""
 
-    def write(self, copy: Copy) -> None:
-        """Keep a trial there, once, however often it is written. Raises whatever the service's client raises."""
+    def write(self, copy: TrialCopy) -> None:
+        """Write a trial to the service. Writing it again changes nothing. Raises the errors of the service's client."""
 
 
 def check_mirrors(names: Collection[str]) -> None:
-    """Refuse services that are unknown, or whose client is not installed.
+    """Refuse unknown services, and services whose client is not installed.
 
     Raises:
-        InvalidInputError: naming it.
+        InvalidInputError: a service cannot be used; the message names it.
     """
     for name in names:
         if name not in MIRRORS:
@@ -64,37 +63,47 @@ def check_mirrors(names: Collection[str]) -> None:
             raise InvalidInputError(f"--mirror {name}: its client is not installed; pip install 'kd_ray[{name}]'")
 
 
-class Mirroring:
-    """Copies the trials of packs that have ended, while the sweep runs."""
+class MirrorThreads:
+    """Threads that copy the trials of ended packs while the sweep runs, one thread per mirror."""
 
     def __init__(
-        self, mirrors: Mapping[str, Callable[[], Mirror]], store: Store, sweep: str, warn: Callable[[str], None]
+        self,
+        mirrors: Mapping[str, Callable[[], Mirror]],
+        store: Store,
+        sweep: str,
+        warn: Callable[[str], None],
+        *,
+        grace_s: float = _GRACE_S,
     ) -> None:
-        """`mirrors` make the clients, by name, on the thread that uses them."""
-        self._copies = [_Copying(name, make, store, sweep, warn) for name, make in mirrors.items()]
+        """`mirrors` are functions that make the clients, by name; each is called in the thread that uses the client."""
+        self._copies = [_MirrorThread(name, make, store, sweep, warn, grace_s) for name, make in mirrors.items()]
 
     def __enter__(self) -> Self:
         for copying in self._copies:
             copying.thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for copying in self._copies:
             copying.finish()
 
     def add(self, pack: Pack) -> None:
-        """Trials of this pack may be complete now."""
+        """Copy the complete trials of this pack."""
         for copying in self._copies:
             copying.add([trial.trial_id for trial in pack.trials])
 
 
-class _Copying:
-    """One mirror, its thread, and what waits for it."""
+class _MirrorThread:
+    """One mirror, its thread, and the trials that wait to be copied."""
 
     def __init__(
-        self, name: str, make: Callable[[], Mirror], store: Store, sweep: str, warn: Callable[[str], None]
+        self,
+        name: str,
+        make: Callable[[], Mirror],
+        store: Store,
+        sweep: str,
+        warn: Callable[[str], None],
+        grace_s: float,
     ) -> None:
         self.thread = threading.Thread(target=self._work, name=f"kd_ray-mirror-{name}", daemon=True)
         self._name = name
@@ -102,22 +111,23 @@ class _Copying:
         self._store = store
         self._sweep = sweep
         self._warn = warn
+        self._grace_s = grace_s
         self._waiting: deque[str] = deque(maxlen=_MOST_WAITING)
         self._due = threading.Event()
         self._ending = threading.Event()
         self._is_failing = False
-        self._last_sign = time.monotonic()
+        self._last_success = time.monotonic()
 
     def add(self, trial_ids: Sequence[str]) -> None:
         self._waiting.extend(trial_ids)
         self._due.set()
 
     def finish(self) -> None:
-        """Let it finish what it gets done at once, and leave the rest."""
-        self._last_sign = time.monotonic()
+        """Wait while the mirror still makes progress, then leave the remaining copies out."""
+        self._last_success = time.monotonic()
         self._ending.set()
         self._due.set()
-        while self.thread.is_alive() and not self._is_failing and time.monotonic() - self._last_sign < _GRACE_S:
+        while self.thread.is_alive() and not self._is_failing and time.monotonic() - self._last_success < self._grace_s:
             self.thread.join(0.05)
 
     def _work(self) -> None:
@@ -132,23 +142,23 @@ class _Copying:
                 mirror = mirror or self._make()
                 if (copy := _copy_of(self._store, self._sweep, trial_id)) is not None:
                     mirror.write(copy)
-            except Exception as error:  # noqa: BLE001 (a client of somebody else's, which must not matter here)
+            except Exception as error:  # noqa: BLE001 (any error of the service's client is only a warning)
                 if not self._is_failing:
                     self._warn(
-                        f"mirror {self._name} does not take trials: {type(error).__name__}: {_brief(error)}; "
-                        "the sweep goes on, and copies wait until it does or the launch ends"
+                        f"mirror {self._name} cannot copy trials: {type(error).__name__}: {_brief(error)}; "
+                        "the sweep continues, and the mirror is tried again every minute"
                     )
                 self._is_failing = True
                 if self._ending.wait(_REST_S):
                     return
             else:
                 self._is_failing = False
-                self._last_sign = time.monotonic()
+                self._last_success = time.monotonic()
                 self._waiting.popleft()
 
 
-def _copy_of(store: Store, sweep: str, trial_id: str) -> Copy | None:
-    """The trial as its row in `trials` has it; None while it is not complete, or cannot be read, which others say."""
+def _copy_of(store: Store, sweep: str, trial_id: str) -> TrialCopy | None:
+    """The trial with the values of its row in `trials`; None if it is not complete or cannot be read (aggregation reports that)."""
     try:
         record = read_record(store, trial_id)
         samples = read_samples(store, record.spec.dataset_id) if record else None
@@ -156,13 +166,13 @@ def _copy_of(store: Store, sweep: str, trial_id: str) -> Copy | None:
         return None
     if record is None or samples is None:
         return None
-    row: dict[str, Any] = trial_rows(record, samples, FoldSettings(sweep=sweep), {})["trials"].to_pylist()[0]
+    row: dict[str, Any] = trial_rows(record, samples, RowSettings(sweep=sweep), {})["trials"].to_pylist()[0]
     numbers = {
         name: float(value)
         for name, value in row.items()
         if isinstance(value, float | int) and not isinstance(value, bool) and name not in _PARAMS
     }
-    return Copy(
+    return TrialCopy(
         sweep=sweep,
         trial_id=trial_id,
         name=record.spec.describe(),
@@ -181,7 +191,7 @@ class MlflowMirror:
     """A run per trial, in the experiment `kd_ray/<sweep>` of the server that `MLFLOW_TRACKING_URI` names."""
 
     def __init__(self) -> None:
-        # Its client repeats requests for minutes by itself; here the next attempt is a minute later anyway.
+        # By default the client repeats a request for minutes; `_MirrorThread` tries again after a minute anyway.
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
         from mlflow.tracking import MlflowClient
@@ -189,7 +199,7 @@ class MlflowMirror:
         self._client = MlflowClient()
         self._experiments: dict[str, str] = {}
 
-    def write(self, copy: Copy) -> None:
+    def write(self, copy: TrialCopy) -> None:
         """See `Mirror`."""
         from mlflow.entities import Metric, Param, RunTag
 
@@ -205,7 +215,7 @@ class MlflowMirror:
             for name, value in _curve(epoch).items()
         ]
         final = [Metric(name, value, now, 0) for name, value in copy.metrics.items()]
-        for start in range(0, len(history), 900):  # a request takes a thousand
+        for start in range(0, len(history), 900):  # at most 1,000 are allowed in a request
             self._client.log_batch(run.info.run_id, metrics=history[start : start + 900])
         self._client.log_batch(
             run.info.run_id,
@@ -225,14 +235,14 @@ class MlflowMirror:
 class WandbMirror:
     """A run per trial, grouped by sweep, in the project `WANDB_PROJECT` (default `kd_ray`); `WANDB_MODE=offline` writes to disk only."""
 
-    def write(self, copy: Copy) -> None:
+    def write(self, copy: TrialCopy) -> None:
         """See `Mirror`."""
         import wandb
 
         run = wandb.init(
             project=os.environ.get("WANDB_PROJECT", "kd_ray"),
             group=copy.sweep,
-            id=copy.trial_id,  # the same run, however often it is written
+            id=copy.trial_id,  # writing the trial again updates the same run
             name=copy.name,
             config={**copy.tags, **copy.params},
             resume="allow",
@@ -246,7 +256,7 @@ class WandbMirror:
 
 
 def _curve(epoch: Epoch) -> dict[str, float]:
-    """What of an epoch is drawn as a curve."""
+    """The values of an epoch that are shown as curves."""
     curve = {"loss": epoch.loss, "train_accuracy": epoch.train_accuracy, "lr": epoch.lr}
     return curve if epoch.validation_accuracy is None else {**curve, "validation_accuracy": epoch.validation_accuracy}
 

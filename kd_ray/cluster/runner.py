@@ -1,17 +1,11 @@
-"""What both runners share: the job they are given, whom they tell, and how they are interrupted."""
+"""What the local runner and the Ray runner share: their protocol, the context of a launch, and the observer of its packs."""
 
 import os
-import signal
-import socket
-import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from types import FrameType, TracebackType
 from typing import Protocol, Self
 
-from kd_ray.cluster.queue import PackQueue
+from kd_ray.cluster.interrupts import Interrupts
+from kd_ray.cluster.pack_queue import PackQueue
 from kd_ray.distill.pack import PackProgress
 from kd_ray.distill.training import PackWorker
 from kd_ray.results.probe import Probe
@@ -21,147 +15,76 @@ from kd_ray.sweep.plan import Pack
 from kd_ray.sweep.spec import TrialSpec
 from kd_ray.telemetry import LogFormat
 
-_GRACE_S = 10.0
-"""How long a second signal waits for the ordinary way out."""
-
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
-    """What every worker of a launch must know; small, and without secrets."""
+class LaunchContext:
+    """What every worker of a launch must know. It is small and holds no secrets."""
 
     store: Store
     placement: Placement
     launch_id: str
     sweep: str = ""
-    """Its name, for measurements and log lines; no result depends on it."""
+    """Name of the sweep, for measurements and log lines; no result depends on it."""
     log_format: LogFormat = "text"
     """How workers log."""
 
 
 class WorkerFactory(Protocol):
-    """Makes the worker of a process; it has to be importable where it runs."""
+    """Makes the worker of a process; it must be importable in that process."""
 
-    def __call__(self, job: Job) -> PackWorker:
+    def __call__(self, context: LaunchContext) -> PackWorker:
         """Called once in each worker process."""
 
 
-def training_worker(job: Job) -> PackWorker:
-    """The worker that trains; torch is imported here, so the driver does without it."""
+def training_worker(context: LaunchContext) -> PackWorker:
+    """The worker that trains. It imports torch here, so that the driver need not."""
     from kd_ray.distill.worker import Worker
 
-    return Worker(job.store, job.placement, launch_id=job.launch_id)
+    return Worker(context.store, context.placement, launch_id=context.launch_id)
 
 
 def probe_students(spec: TrialSpec, placement: Placement, sharers: int) -> Probe:
-    """The measurement in this process; torch is imported here."""
+    """Measure students side by side in this process. It imports torch here, so that the driver need not."""
     from kd_ray.distill.probe import probe
 
     return probe(spec, placement, sharers=sharers)
 
 
 class Observer(Protocol):
-    """Whom a runner tells what happens."""
+    """Receives the events of running packs."""
 
     def started(self, pack: Pack) -> None:
-        """A pack has been handed to a worker."""
+        """A worker has begun a pack."""
 
     def progressed(self, progress: PackProgress) -> None:
-        """A running pack has said how far it is."""
+        """A running pack reports its progress."""
 
     def ended(self, pack: Pack, committed: int, failed: int) -> None:
-        """A pack has ended, with so many of its trials complete and failed."""
+        """A pack has ended, with these numbers of complete and failed trials."""
 
     def warn(self, warning: str) -> None:
-        """Something went wrong without stopping anything."""
+        """A problem occurred that does not stop the launch."""
 
 
 class Runner(Protocol):
-    """Runs packs until the queue is exhausted or the user interrupts; a context manager around whatever it needs for that."""
+    """Runs packs until the queue is exhausted or the user interrupts. As a context manager it holds the machines."""
 
     def __enter__(self) -> Self:
-        """Get hold of the machines. Raises InvalidInputError when they cannot be had, before anything is written."""
+        """Acquire the machines. Raises InvalidInputError when that is impossible, before anything is written."""
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Let them go."""
+    def __exit__(self, *_: object) -> None:
+        """Release the machines."""
 
     def slots(self) -> int:
-        """How many packs run at once now."""
+        """Number of packs that run at once now."""
 
     def probe(self, spec: TrialSpec, placement: Placement) -> Probe:
-        """Measure students like this one where packs run. Raises TrialError: none can be trained there."""
+        """Measure students like this one on a machine that runs packs. Raises TrialError when none can be trained there."""
 
-    def run(self, queue: PackQueue, job: Job, observer: Observer, interrupts: "Interrupts") -> None:
-        """Run the packs. Returns normally after an interrupt, when the packs have stopped."""
-
-
-class Interrupts:
-    """Whether the user (Ctrl-C) or the machine (SIGTERM) has asked to stop."""
-
-    def __init__(self) -> None:
-        self._requested = False
-
-    def requested(self) -> bool:
-        """Whether to stop."""
-        return self._requested
-
-    @contextmanager
-    def watch(self) -> Iterator[None]:
-        """Within, the first SIGINT or SIGTERM sets `requested`; the second stops at once with KeyboardInterrupt.
-
-        Outside the main thread Python delivers no signals, so nothing is changed there.
-        """
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            with self._last_resort():
-                yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self._requested:
-            raise KeyboardInterrupt
-        self._requested = True
-
-    @contextmanager
-    def _last_resort(self) -> Iterator[None]:
-        """Within, a second signal ends the process even while the main thread hangs in a library and runs no handler.
-
-        Ray waits like that for a minute when the head of its cluster is gone.
-        """
-        receiver, sender = socket.socketpair()
-        sender.setblocking(False)
-        before = signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
-        left = threading.Event()
-
-        def listen() -> None:
-            count = 0
-            while data := receiver.recv(16):
-                count += sum(number in (signal.SIGINT, signal.SIGTERM) for number in data)
-                if count > 1 and not left.wait(_GRACE_S):
-                    sys.stderr.write(
-                        "stopped at once; nothing that was committed is lost, and the same command goes on\n"
-                    )
-                    sys.stderr.flush()
-                    os._exit(130)
-
-        thread = threading.Thread(target=listen, name="kd_ray-signals", daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            left.set()
-            signal.set_wakeup_fd(before)
-            sender.close()
-            thread.join()
-            receiver.close()
+    def run(self, queue: PackQueue, context: LaunchContext, observer: Observer, interrupts: Interrupts) -> None:
+        """Run the packs. After an interrupt it returns normally, when the packs have stopped."""
 
 
 def cpu_count() -> int:
-    """CPUs this process may use."""
+    """CPUs that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -40,7 +40,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kd_ray.cluster.runner import Job, Observer
+from kd_ray.cluster.runner import LaunchContext, Observer
 from kd_ray.distill.pack import PackProgress
 from kd_ray.distill.training import FitProgress, LoadState, OnFailure, PackTraining, PackWorker
 from kd_ray.sweep.plan import Pack
@@ -48,17 +48,17 @@ from kd_ray.sweep.spec import TrialSpec
 from tests.benchmarks.synthetic import EPOCHS, SyntheticTraining, SyntheticWorker, packs_of_ten
 
 if TYPE_CHECKING:
-    from kd_ray.cluster.queue import PackQueue
-    from kd_ray.cluster.runner import Interrupts
+    from kd_ray.cluster.interrupts import Interrupts
+    from kd_ray.cluster.pack_queue import PackQueue
 
 _TRIALS_PER_PACK = 10
 
 
-def waiting_worker(job: Job, pack_s: float) -> PackWorker:
+def waiting_worker(context: LaunchContext, pack_s: float) -> PackWorker:
     """Makes a worker whose packs take a while, named after its node."""
     import ray
 
-    worker = WaitingWorker(job.store, job.placement, job.launch_id)
+    worker = WaitingWorker(context.store, context.placement, context.launch_id)
     worker.pack_s = pack_s
     worker.device_name = ray.get_runtime_context().get_node_id()
     return worker
@@ -121,7 +121,7 @@ def measure(*, nodes: int, cpus: int, cpus_per_pack: int, trials: int, pack_s: f
     from ray.cluster_utils import Cluster
 
     from kd_ray.cluster.launch import launch
-    from kd_ray.cluster.ray_tune.runner import RayRunner
+    from kd_ray.cluster.ray_tune.ray_runner import RayRunner
     from kd_ray.results.query import Results
     from kd_ray.results.store import open_store
 
@@ -130,9 +130,9 @@ def measure(*, nodes: int, cpus: int, cpus_per_pack: int, trials: int, pack_s: f
     class CountingRunner(RayRunner):
         """Tells a counting observer."""
 
-        def run(self, queue: "PackQueue", job: Job, observer: Observer, interrupts: "Interrupts") -> None:
+        def run(self, queue: "PackQueue", context: LaunchContext, observer: Observer, interrupts: "Interrupts") -> None:
             seen.append(Counted(to=observer))
-            super().run(queue, job, seen[-1], interrupts)
+            super().run(queue, context, seen[-1], interrupts)
 
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     try:

@@ -80,7 +80,7 @@ PARTS = (
 
 def seconds_of_parts(folder: Path, *, epochs: int) -> dict[str, float]:
     """Where one seed of the sweep (21 trials) spends its time in one process, without Ray."""
-    from kd_ray.cluster import launch as launch_module
+    from kd_ray.cluster import launch_checks, launch_report
     from kd_ray.cluster.launch import launch
     from kd_ray.cluster.local import LocalRunner
     from kd_ray.distill import pack, worker
@@ -96,11 +96,11 @@ def seconds_of_parts(folder: Path, *, epochs: int) -> dict[str, float]:
     with ExitStack() as stack:
         for owner, name, part in (
             (worker, "load_data", "data"),
-            (launch_module, "load_dataset", "data"),
+            (launch_checks, "load_dataset", "data"),
             (worker, "evaluate", "evaluation"),
             (pack._Run, "_commit", "commit: weights and records"),
             (pack._Run, "_save", "checkpoints"),
-            (launch_module, "fold", "tables"),
+            (launch_report, "aggregate", "tables"),
             (TabledTeacher, "_compute", "teachers' logits"),
         ):
             stack.enter_context(clocks.around(owner, name, part))

@@ -46,7 +46,7 @@ def measure(num_trials: int, folder: Path) -> dict[str, float]:
 def drive(sweep: str, store: str) -> dict[str, float]:
     """Launch in this process, and say what it took."""
     from kd_ray.cluster.launch import launch
-    from kd_ray.cluster.ray_tune.runner import RayRunner
+    from kd_ray.cluster.ray_tune.ray_runner import RayRunner
     from kd_ray.results.store import open_store
     from kd_ray.sweep.load import load_sweep
     from tests.benchmarks.synthetic import synthetic_worker

@@ -8,7 +8,7 @@ from functools import partial
 
 import numpy as np
 
-from kd_ray.cluster.runner import Job
+from kd_ray.cluster.runner import LaunchContext
 from kd_ray.distill.training import (
     FitProgress,
     LoadState,
@@ -72,9 +72,9 @@ def synthetic_sweep(num_trials: int, data_root: str = "./data") -> SweepFile:
     return parse_sweep(SWEEP, source="synthetic.yaml", overrides=overrides)
 
 
-def synthetic_worker(job: Job) -> PackWorker:
+def synthetic_worker(context: LaunchContext) -> PackWorker:
     """Makes a worker that trains nothing."""
-    return SyntheticWorker(job.store, job.placement, job.launch_id)
+    return SyntheticWorker(context.store, context.placement, context.launch_id)
 
 
 class SyntheticWorker:

@@ -6,32 +6,29 @@ import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from kd_ray.cluster.launch import launch, resume_file
 from kd_ray.cluster.local import LocalRunner
-from kd_ray.cluster.ray_tune.runner import RayRunner
-from kd_ray.cluster.runner import Job
-from kd_ray.distill import fit as fit_module
-from kd_ray.distill import worker as worker_module
+from kd_ray.cluster.ray_tune.ray_runner import RayRunner
+from kd_ray.cluster.runner import LaunchContext
 from kd_ray.distill.pack import run_pack
-from kd_ray.distill.student import Student
 from kd_ray.distill.teacher import Teacher
 from kd_ray.distill.training import LoadState, OnFailure, PackTraining, PackWorker
 from kd_ray.distill.worker import Worker
 from kd_ray.results import ledger
+from kd_ray.results.aggregate import aggregate
 from kd_ray.results.ledger import Lease
 from kd_ray.results.manifest import write_manifest
 from kd_ray.results.query import Results
 from kd_ray.results.record import read_record
 from kd_ray.results.status import plan, sweep_status
 from kd_ray.results.store import Store, lease_key, manifest_key, open_store, record_key
-from kd_ray.results.tables import fold
 from kd_ray.sweep.spec import TrialSpec, TrialState
 from tests.benchmarks.synthetic import SyntheticWorker, synthetic_sweep, synthetic_worker
 from tests.processes import run_cli, started
@@ -92,14 +89,14 @@ def keys_of(store: Store, part: str) -> list[str]:
 def test_a_damaged_record_is_set_aside_and_its_trial_trained_again(
     role: str, damage: Callable[[bytes], bytes], finished: Store, undisturbed: Store, trifeature_root: Path
 ) -> None:
-    """Guards: the record's e_tag in the fold key, page checksums, `set_aside_trial`."""
+    """Guards: the record's e_tag in the fold key, page checksums, `quarantine_trial`."""
     file = tiny_sweep(trifeature_root)
     chosen = next(trial for trial in plan(file, finished).trials if trial.role == role)
     others = {key: finished.get(key) for key in keys_of(finished, "record.parquet") if chosen.trial_id not in key}
     overwrite(finished, record_key(chosen.trial_id), damage)
     report = launch(file, finished, runner="local")
     assert (report.exit_code, report.num_trained) == (0, 0), "it was complete before and is complete now"
-    assert any(chosen.trial_id in warning and "set aside" in warning for warning in report.warnings)
+    assert any(chosen.trial_id in warning and "quarantined" in warning for warning in report.warnings)
     assert_same_tables(finished, undisturbed)
     assert {key: finished.get(key) for key in others} == others
     assert any(record_key(chosen.trial_id) in problem for problem in sweep_status(finished, "tiny").problems)
@@ -131,7 +128,7 @@ def test_a_student_waits_while_the_weights_of_its_teacher_are_made_again(
 def test_what_is_derived_is_made_again(
     what: str, damage: Callable[[bytes], bytes], finished: Store, undisturbed: Store, trifeature_root: Path
 ) -> None:
-    """Guards: the e_tags in the fold index; samples are written again from the data."""
+    """Guards: the e_tags in the index of the tables; samples are written again from the data."""
     for key in keys_of(finished, what):
         overwrite(finished, key, damage)
     report = launch(tiny_sweep(trifeature_root), finished, runner="local")
@@ -165,7 +162,7 @@ def test_resume_needs_no_whole_manifest(finished: Store, undisturbed: Store) -> 
 
 
 def test_deleting_the_tables_loses_nothing(finished: Store, undisturbed: Store, trifeature_root: Path) -> None:
-    """Guard: parts that are missing are folded again, whatever the index says."""
+    """Guard: parts that are missing are aggregated again, whatever the index says."""
     for key in keys_of(finished, "tables/"):
         finished.delete(key)
     assert launch(tiny_sweep(trifeature_root), finished, runner="local").exit_code == 0
@@ -280,7 +277,7 @@ def test_a_checkpoint_that_finds_no_room_costs_only_itself(
     ("model", "where"), [("lenet5", "after the weights"), ("resnet20", "after the batch statistics")]
 )
 def test_a_worker_that_is_ended_in_the_middle_of_a_step_leaves_no_half_step(
-    store: Store, tmp_path: Path, trifeature_root: Path, monkeypatch: pytest.MonkeyPatch, model: str, where: str
+    store: Store, tmp_path: Path, trifeature_root: Path, model: str, where: str
 ) -> None:
     """Guard: `_is_between_steps`. Ray ends a worker whose driver has died by SystemExit, wherever it is.
 
@@ -299,21 +296,24 @@ def test_a_worker_that_is_ended_in_the_middle_of_a_step_leaves_no_half_step(
     (pack,) = plan(file, store).packs
     steps = run_pack(pack, Worker(store, file.sweep.placement, launch_id="ended"))
     next(steps)
-    real, calls = torch.optim.SGD.step, [0]
+    calls = [0]
 
-    def ended(self: torch.optim.SGD, *rest: Any) -> Any:
+    def before(*_: Any) -> None:
         calls[0] += 1
         if calls[0] == 3 and where == "after the batch statistics":
             raise SystemExit
-        done = real(self, *rest)
+
+    def after(*_: Any) -> None:
         if calls[0] == 3:
             raise SystemExit
-        return done
 
-    monkeypatch.setattr(torch.optim.SGD, "step", ended)
-    with pytest.raises(SystemExit):
-        list(steps)
-    monkeypatch.undo()
+    hooks = register_optimizer_step_pre_hook(before), register_optimizer_step_post_hook(after)
+    try:
+        with pytest.raises(SystemExit):
+            list(steps)
+    finally:
+        for hook in hooks:
+            hook.remove()
     assert calls == [3]
     assert launch(file, store, runner="local").exit_code == 0
     assert_same_tables(store, whole)
@@ -423,8 +423,8 @@ class _HungryWorker(SyntheticWorker):
         return super().begin(specs, load_state, on_failure)
 
 
-def hungry_worker(job: Job) -> PackWorker:
-    return _HungryWorker(job.store, job.placement, job.launch_id)
+def hungry_worker(context: LaunchContext) -> PackWorker:
+    return _HungryWorker(context.store, context.placement, context.launch_id)
 
 
 @pytest.mark.ray
@@ -466,8 +466,8 @@ def test_a_launch_answers_for_the_trials_that_it_was_asked_for(tmp_path: Path, t
     assert (report.exit_code, len(report.trials), report.num_trained) == (0, 21, 21)
 
 
-def test_a_fold_ends_although_another_launch_commits_on_and_on(tmp_path: Path, trifeature_root: Path) -> None:
-    """Guard: a fold looks a bounded number of times; an interrupted launch would not stop otherwise."""
+def test_an_aggregation_ends_while_another_launch_keeps_committing(tmp_path: Path, trifeature_root: Path) -> None:
+    """Guard: an aggregation looks a bounded number of times; an interrupted launch would not stop otherwise."""
     file = synthetic_sweep(11, str(trifeature_root))
     whole = open_store(tmp_path / "whole")
     assert launch(file, whole, runner=LocalRunner(worker=synthetic_worker)).exit_code == 0
@@ -483,44 +483,69 @@ def test_a_fold_ends_although_another_launch_commits_on_and_on(tmp_path: Path, t
     busy = Busy(str(tmp_path / "busy"))
     for key in [*keys_of(whole, "datasets/"), *keys_of(whole, "manifest/"), records.pop()]:
         busy.put_new(key, whole.get(key) or b"")
-    assert fold(busy, "synthetic").num_trials == 3
+    assert aggregate(busy, "synthetic").num_trials == 3
     assert len(records) == 7
 
 
+class _NamedWorker(Worker):
+    """Keeps the specs of the pack that it trains."""
+
+    specs: Sequence[TrialSpec] = ()
+
+    def begin(self, specs: Sequence[TrialSpec], load_state: LoadState, on_failure: OnFailure) -> PackTraining:
+        type(self).specs = specs
+        return super().begin(specs, load_state, on_failure)
+
+
+def named_worker(context: LaunchContext) -> PackWorker:
+    return _NamedWorker(context.store, context.placement, launch_id=context.launch_id)
+
+
 def test_a_trial_that_became_nan_by_accident_completes_on_request(
-    store: Store, undisturbed: Store, trifeature_root: Path, monkeypatch: pytest.MonkeyPatch
+    store: Store, undisturbed: Store, trifeature_root: Path
 ) -> None:
     """Guard: a trial that failed on a number that is none begins anew; its last checkpoint holds the spoilt weights."""
-    step, accidents = fit_module._step, [14]
+    steps = [0]
 
-    def flaky(student: Student, *rest: Any) -> None:
-        step(student, *rest)
-        if student.spec.role == "scratch" and student.spec.seed == 0 and student.step in accidents:
-            accidents.clear()
-            with torch.no_grad():
-                next(student.model.parameters()).fill_(float("nan"))
+    def spoil(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        if [(spec.role, spec.seed) for spec in _NamedWorker.specs] == [("scratch", 0)]:
+            steps[0] += 1
+            # The last step of the second epoch: the loss is still finite, and a checkpoint follows.
+            if steps[0] == 20:
+                with torch.no_grad():
+                    optimizer.param_groups[0]["params"][0].fill_(float("nan"))
 
-    monkeypatch.setattr(fit_module, "_step", flaky)
-    monkeypatch.setattr(worker_module, "fit", partial(fit_module.fit, report_every_s=0))
-    file = tiny_sweep(trifeature_root)
-    report = launch(file, store, runner="local")
-    assert (report.exit_code, report.counts()["failed"]) == (1, 1)
-    assert accidents == []
-    assert launch(file, store, runner="local", retry_failed=True).exit_code == 0
+    file, runner = tiny_sweep(trifeature_root), LocalRunner(worker=named_worker)
+    hook = register_optimizer_step_post_hook(spoil)
+    try:
+        report = launch(file, store, runner=runner)
+        assert (report.exit_code, report.counts()["failed"]) == (1, 1)
+        assert steps[0] >= 20
+        assert launch(file, store, runner=runner, retry_failed=True).exit_code == 0
+    finally:
+        hook.remove()
+    assert steps[0] >= 50, "the retry begins with the first step"
     assert_same_tables(store, undisturbed)
 
 
-def test_a_teacher_that_cannot_go_on_costs_its_students_only(
-    store: Store, trifeature_root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+class _BrokenTeacher(torch.nn.Module):
+    def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError("no forward pass today")
+
+
+class _WorkerOfABrokenTeacher(Worker):
+    def teacher(self, *_: Any, **__: Any) -> Teacher:
+        return Teacher(_BrokenTeacher())
+
+
+def worker_of_a_broken_teacher(context: LaunchContext) -> PackWorker:
+    return _WorkerOfABrokenTeacher(context.store, context.placement, launch_id=context.launch_id)
+
+
+def test_a_teacher_that_cannot_go_on_costs_its_students_only(store: Store, trifeature_root: Path) -> None:
     """Guard: the teacher's forward pass stands in a `try` of its own."""
-
-    class Broken(torch.nn.Module):
-        def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
-            raise RuntimeError("no forward pass today")
-
-    monkeypatch.setattr(Worker, "teacher", lambda *_, **__: Teacher(Broken()))
-    report = launch(tiny_sweep(trifeature_root), store, runner="local")
+    runner = LocalRunner(worker=worker_of_a_broken_teacher)
+    report = launch(tiny_sweep(trifeature_root), store, runner=runner)
     assert report.exit_code == 1
     assert report.counts() == {"complete": 3, "running": 0, "failed": 4, "interrupted": 0, "pending": 0}
     assert all("no forward pass today" in trial.why for trial in report.trials if trial.state == TrialState.FAILED)

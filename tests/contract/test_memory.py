@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from kd_ray.cluster.launch import launch
-from kd_ray.cluster.ray_tune.runner import RayRunner
-from kd_ray.cluster.runner import Job
+from kd_ray.cluster.ray_tune.ray_runner import RayRunner
+from kd_ray.cluster.runner import LaunchContext
 from kd_ray.distill.training import PackWorker
 from kd_ray.results.query import Results
 from kd_ray.results.store import Store
@@ -26,13 +26,13 @@ REST_BYTES = 3 << 30
 """What is free below the threshold when Ray starts; Ray and its workers take one to two GiB of it."""
 
 
-def greedy_worker(job: Job) -> PackWorker:
+def greedy_worker(context: LaunchContext) -> PackWorker:
     """The first worker of the sweep takes memory until it is ended."""
-    if job.store.put_new("greedy", str(os.getpid()).encode()):
+    if context.store.put_new("greedy", str(os.getpid()).encode()):
         taken = np.ones(GREED_BYTES // 8)
         threading.Event().wait(120)
         del taken
-    return synthetic_worker(job)
+    return synthetic_worker(context)
 
 
 def _memory_bytes() -> tuple[int, int]:

@@ -11,13 +11,14 @@ import numpy.typing as npt
 import pytest
 
 from kd_ray.cluster.launch import LaunchReport, launch, resume_file
-from kd_ray.cluster.ray_tune.runner import RayRunner
-from kd_ray.cluster.runner import Job, cpu_count
+from kd_ray.cluster.ray_tune.ray_runner import RayRunner
+from kd_ray.cluster.runner import LaunchContext, cpu_count
 from kd_ray.distill.training import FitProgress, LoadState, OnFailure, PackTraining, PackWorker
 from kd_ray.errors import InvalidInputError
+from kd_ray.results.inventory import take_inventory
 from kd_ray.results.ledger import scan
 from kd_ray.results.query import Results
-from kd_ray.results.store import Store, open_store, trial_of
+from kd_ray.results.store import Store, open_store
 from kd_ray.sweep.load import parse_sweep
 from kd_ray.sweep.spec import Role, TrialSpec, TrialState
 from tests.benchmarks.synthetic import SWEEP as SYNTHETIC
@@ -110,13 +111,13 @@ class _NamedWorker(SyntheticWorker):
         awaited = {
             Role.TEACHER: lambda: len(record_times(self.store)) == 2,
             Role.SCRATCH: lambda: True,
-            Role.DISTILLED: lambda: len({trial_of(item.key)[0] for item in self.store.entries("trials")}) == 5,
+            Role.DISTILLED: lambda: len(take_inventory(self.store, "trials").trials) == 5,
         }
         return _WaitingTraining(list(specs), self._labels_N, awaited[specs[0].role])
 
 
-def _named_worker(job: Job) -> PackWorker:
-    return _NamedWorker(job.store, job.placement, job.launch_id)
+def _named_worker(context: LaunchContext) -> PackWorker:
+    return _NamedWorker(context.store, context.placement, context.launch_id)
 
 
 class _WaitingTraining(SyntheticTraining):
@@ -137,13 +138,13 @@ class _WaitingTraining(SyntheticTraining):
 
 @pytest.mark.ray
 def test_processes_that_have_nothing_to_do_until_their_teacher_is_there_are_kept(
-    store: Store, trifeature_root: Path, monkeypatch: pytest.MonkeyPatch
+    store: Store, trifeature_root: Path
 ) -> None:
     """Guard: on two slots, students begin in the two processes that have imported everything already."""
-    monkeypatch.setattr("kd_ray.cluster.ray_tune.runner.cpu_count", lambda: 2)
     overrides = ["grid.seed=[0, 1]", f"placement.data_root={trifeature_root}"]
     file = parse_sweep(SYNTHETIC, source="synthetic.yaml", overrides=overrides)
-    report = launch(file, store, runner=RayRunner(placement=file.sweep.placement, worker=_named_worker))
+    runner = RayRunner(placement=file.sweep.placement, worker=_named_worker, num_cpus=2)
+    report = launch(file, store, runner=runner)
     assert (report.exit_code, report.num_trained) == (0, 5), report.warnings
     devices = Results(store).query("SELECT role, device FROM trials").to_pylist()
     assert len({row["device"] for row in devices if row["role"] == "distilled"}) == 2
@@ -267,7 +268,7 @@ def test_an_interrupt_stops_with_checkpoints_and_says_how_to_go_on(
         os.kill(process.pid, number)
         output, _ = process.communicate(timeout=60)
     assert process.returncode == 130, output
-    assert output.splitlines()[-1].startswith("interrupted; go on with:  kd-ray resume tiny --store ")
+    assert output.splitlines()[-1].startswith("interrupted; continue with:  kd-ray resume tiny --store ")
     # No checkpoint was due by time, so these were written by the interrupt; no lease is left behind.
     assert has_checkpoint(store)
     file_, weights = resume_file(store, "tiny")

@@ -2,28 +2,27 @@
 
 import os
 import threading
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from kd_ray.cluster import following
 from kd_ray.cluster.launch import launch
 from kd_ray.cluster.local import LocalRunner
-from kd_ray.cluster.ray_tune import runner as ray_runner
-from kd_ray.cluster.ray_tune.runner import RayRunner
-from kd_ray.cluster.runner import Job, cpu_count
+from kd_ray.cluster.ray_tune.ray_runner import RayRunner
+from kd_ray.cluster.runner import LaunchContext, cpu_count
 from kd_ray.distill.training import PackWorker
+from kd_ray.results.inventory import committed
 from kd_ray.results.query import Results
 from kd_ray.results.store import Store
-from kd_ray.results.tables import committed
 from tests.benchmarks.synthetic import synthetic_sweep, synthetic_worker
 from tests.fakes import WatchedStore
 
 
 def test_no_listing_is_done_once_per_trial(tmp_path: Path, trifeature_root: Path) -> None:
-    """Guards: leases are created without a look, the first holder looks for no checkpoints, a fold goes by one listing."""
+    """Guards: leases are created without a look, the first holder looks for no checkpoints, an aggregation needs one listing."""
     listings, writes = [], []
     for n in (11, 101):
         store = WatchedStore(str(tmp_path / str(n)))
@@ -37,12 +36,8 @@ def test_no_listing_is_done_once_per_trial(tmp_path: Path, trifeature_root: Path
 
 
 @pytest.mark.ray
-def test_a_query_in_the_middle_sees_each_committed_trial_once(
-    store: Store, trifeature_root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Guards: parts are replaced atomically, and a trial's rows have one part for ever; the records are folded while the sweep runs."""
-    monkeypatch.setattr(following, "FOLD_EVERY_S", 0.1)
-    monkeypatch.setattr(following, "_REST", 0.1)
+def test_a_query_in_the_middle_sees_each_committed_trial_once(store: Store, trifeature_root: Path) -> None:
+    """Guards: parts are replaced atomically, and a trial's rows have one part for ever; the records are aggregated while the sweep runs."""
     file = synthetic_sweep(401, str(trifeature_root))
     seen: list[int] = []
     problems: list[object] = []
@@ -67,7 +62,8 @@ def test_a_query_in_the_middle_sees_each_committed_trial_once(
     thread = threading.Thread(target=ask)
     thread.start()
     try:
-        report = launch(file, store, runner=RayRunner(placement=file.sweep.placement, worker=synthetic_worker))
+        runner = RayRunner(placement=file.sweep.placement, worker=synthetic_worker)
+        report = launch(file, store, runner=runner, aggregate_every_s=0.1)
     finally:
         over.set()
         thread.join()
@@ -76,16 +72,16 @@ def test_a_query_in_the_middle_sees_each_committed_trial_once(
     assert any(0 < n < 401 for n in seen), "no query saw the sweep in the middle"
 
 
-def noted_worker(job: Job) -> PackWorker:
+def noted_worker(context: LaunchContext) -> PackWorker:
     """A synthetic worker that leaves its process id in the store."""
-    job.store.put(f"workers/{os.getpid()}", b"")
-    return synthetic_worker(job)
+    context.store.put(f"workers/{os.getpid()}", b"")
+    return synthetic_worker(context)
 
 
 @pytest.mark.ray
 def test_every_slot_works_and_keeps_its_worker(store: Store, trifeature_root: Path) -> None:
-    """Guards: `_Room` and `_InTurn`. Without either, packs that take less time than an actor's start let no second actor come up: each
-    new one was ended for an older one that had become free (seen: one worker at work, a second of it lost for every 20 packs)."""
+    """Guards: `FreeSlots` and `InOrderScheduler`. Without either, packs that take less time than an actor's start let no second actor come
+    up: each new one was ended for an older one that had become free (seen: one worker at work, a second of it lost for every 20 packs)."""
     file = synthetic_sweep(401, str(trifeature_root))
     report = launch(file, store, runner=RayRunner(placement=file.sweep.placement, worker=noted_worker))
     assert (report.exit_code, report.num_trained) == (0, 401)
@@ -102,23 +98,28 @@ def _middle(store: Store) -> datetime:
     return times[len(times) // 2]
 
 
+@dataclass(frozen=True, kw_only=True)
+class CountingRunner(RayRunner):
+    """Keeps the limit of each experiment."""
+
+    limits: list[int] = field(default_factory=list)
+
+    def run_experiment(self, *rest: Any) -> bool:
+        self.limits.append(rest[-1])
+        return super().run_experiment(*rest)
+
+
 @pytest.mark.ray
-def test_a_large_sweep_is_several_experiments_of_tune(
-    store: Store, trifeature_root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_large_sweep_is_several_experiments_of_tune(store: Store, trifeature_root: Path) -> None:
     """Guard: Tune keeps every pack in memory to the end of an experiment; the driver of a large sweep would grow and grow."""
-    monkeypatch.setattr(ray_runner, "_PACKS_PER_EXPERIMENT", 4)
-    monkeypatch.setattr(ray_runner, "_ROUNDS_PER_EXPERIMENT", 1)
-    limits: list[int] = []
-    fit = RayRunner._fit
-
-    def counted(self: RayRunner, *rest: Any) -> bool:
-        limits.append(rest[-1])
-        return fit(self, *rest)
-
-    monkeypatch.setattr(RayRunner, "_fit", counted)
     file = synthetic_sweep(81, str(trifeature_root))
-    report = launch(file, store, runner=RayRunner(placement=file.sweep.placement, worker=synthetic_worker))
+    runner = CountingRunner(
+        placement=file.sweep.placement,
+        worker=synthetic_worker,
+        min_packs_per_experiment=4,
+        min_rounds_per_experiment=1,
+    )
+    report = launch(file, store, runner=runner)
     assert (report.exit_code, report.num_trained) == (0, 81)
     # A teacher, eight packs of students and eight scratch students of seeds of their own.
-    assert limits == [4] * 5
+    assert runner.limits == [4] * 5

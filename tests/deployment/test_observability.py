@@ -26,7 +26,7 @@ SHORT = ("grid.seed=[0]", "grid.temperature=[4]", "training.epochs=1", "training
 SCRAPE = """
 import re, sys, time, urllib.request
 from pathlib import Path
-from kd_ray.cluster.telling import LogDisplay
+from kd_ray.cluster.log_display import LogDisplay
 from kd_ray.cluster.launch import launch
 from kd_ray.results.store import open_store
 from kd_ray.sweep.load import load_sweep

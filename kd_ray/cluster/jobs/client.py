@@ -1,4 +1,4 @@
-"""The job server of a Ray cluster, through Ray's own client, with a limit on every wait and errors in one line."""
+"""The job server of a Ray cluster, through Ray's own client. Every wait is limited, and every error is one line."""
 
 import json
 import logging
@@ -15,22 +15,22 @@ import requests
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
-from kd_ray.cluster.jobs.on_head import differences, versions
+from kd_ray.cluster.jobs.entrypoint import differences, versions
 from kd_ray.errors import InvalidInputError
 
 _CONNECT_S = 5.0
 _ANSWER_S = 10.0
 _UPLOAD_S = 120.0
 _OVERRIDES = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS")
-"""Ray lets these replace an address that was given."""
+"""Environment variables that Ray prefers to the address it is given."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SweepJob:
-    """A sweep that was submitted to the cluster, as its job server knows it."""
+    """A sweep that was submitted to the cluster, as the job server reports it."""
 
     job_id: str
-    """The server's name for this one submission."""
+    """The job server's id of this submission."""
     name: str
     sweep: str
     store: str
@@ -39,43 +39,44 @@ class SweepJob:
     status: str
     """PENDING, RUNNING, STOPPED, SUCCEEDED or FAILED."""
     message: str
-    """What the server says of how it ended."""
+    """The server's message about how it ended."""
     exit_code: int | None
-    """Of the launch; None while it runs, and when it never began."""
+    """Exit code of the launch; None while it runs, and if it never started."""
     started_at: datetime | None
     ended_at: datetime | None
 
     @property
     def is_over(self) -> bool:
-        """Whether it has ended, in whatever way."""
+        """Whether it has ended: succeeded, failed or stopped."""
         return JobStatus(self.status).is_terminal()
 
 
 class JobIdTakenError(Exception):
-    """Somebody else has submitted the same a moment before."""
+    """A job with this id exists already: another user has just submitted the same sweep."""
 
 
 class Jobs:
-    """The sweeps among a cluster's jobs. Every method raises InvalidInputError when the cluster does not do as asked, and says why."""
+    """The sweeps among a cluster's jobs. Every method raises InvalidInputError when the cluster refuses or does not answer."""
 
-    def __init__(self, address: str) -> None:
-        """Look who answers at `address`.
+    def __init__(self, address: str, *, answer_s: float = _ANSWER_S) -> None:
+        """Connect to the job server at `address`; `answer_s` is the longest wait for an answer.
 
         Raises:
-            InvalidInputError: nobody does in time, it is no Ray cluster, or the token is not the cluster's.
+            InvalidInputError: no server answers in time, it is no Ray cluster, or the token is wrong.
         """
         self.address = _checked(address)
         token = _token()
         self._has_token = token is not None
+        self._answer_s = answer_s
         with self._plainly():
-            self._refuse_if_open(has_token=token is not None)
+            self._refuse_if_open()
             self._client = _connect(self.address, token)
 
     def check_versions(self) -> None:
-        """Compare Ray and Python with the cluster's before anything is sent; kd_ray's version is known only where the job runs.
+        """Compare the versions of Ray and Python with the cluster's, before anything is sent. The job itself compares kd_ray's version.
 
         Raises:
-            InvalidInputError: they are not the same.
+            InvalidInputError: the versions differ.
         """
         with self._plainly():
             data = self._client.get("/api/v0/cluster_metadata")["data"]
@@ -91,11 +92,11 @@ class Jobs:
         return sorted(found, key=lambda job: job.started_at or datetime.max.replace(tzinfo=UTC), reverse=True)
 
     def get(self, job_id: str) -> SweepJob:
-        """One of them."""
+        """One sweep by its job id."""
         with self._plainly():
             job = _sweep_job(self._client.get_job_info(job_id))
         if job is None:
-            raise InvalidInputError(f"--address {self.address}: the job {job_id} is no sweep")
+            raise InvalidInputError(f"--address {self.address}: the job {job_id} is not a sweep")
         return job
 
     def send(
@@ -104,7 +105,7 @@ class Jobs:
         """Submit a job that runs `entrypoint` in a copy of `folder`.
 
         Raises:
-            JobIdTakenError: there is one of this id.
+            JobIdTakenError: there is a job with this id.
         """
         with self._plainly():
             try:
@@ -120,28 +121,28 @@ class Jobs:
                 raise
 
     def log(self, job_id: str) -> str:
-        """What the job has printed so far; empty when it has not begun."""
+        """The output of the job so far; empty before it starts."""
         with self._plainly():
             return self._client.get_job_logs(job_id) or ""
 
     def stop(self, job_id: str) -> None:
-        """Tell a job to end; it takes as long as its checkpoints take."""
+        """Tell a job to end. It ends after it has written its checkpoints."""
         with self._plainly():
             self._client.stop_job(job_id)
 
-    def _refuse_if_open(self, *, has_token: bool) -> None:
-        """A cluster that asks for no token runs the code of whoever finds it."""
-        answer = requests.get(f"{self.address}/api/version", timeout=(_CONNECT_S, _ANSWER_S))
-        if answer.status_code == requests.codes.ok and has_token:
-            answer.json()["ray_version"]  # or it is no Ray cluster at all
+    def _refuse_if_open(self) -> None:
+        """Refuse a cluster that asks for no token: everyone who can reach it can run code on it."""
+        answer = requests.get(f"{self.address}/api/version", timeout=(_CONNECT_S, self._answer_s))
+        if answer.status_code == requests.codes.ok and self._has_token:
+            answer.json()["ray_version"]  # KeyError: it is no Ray cluster
             raise InvalidInputError(
-                f"--address {self.address}: the cluster asks for no token, so whoever reaches it can run code on it; start it with "
-                "RAY_AUTH_MODE=token, or set RAY_AUTH_MODE=disabled here too if that is meant"
+                f"--address {self.address}: the cluster asks for no token, so everyone who can reach it can run code on it; start it with "
+                "RAY_AUTH_MODE=token, or set RAY_AUTH_MODE=disabled here too if this is intended"
             )
 
     @contextmanager
     def _plainly(self) -> Iterator[None]:
-        """What Ray and HTTP say, in one line for people."""
+        """Inside, errors of Ray and HTTP become InvalidInputError with a message of one line."""
         where = f"--address {self.address}"
         try:
             yield
@@ -167,7 +168,7 @@ _TOKEN_HINT = "set RAY_AUTH_TOKEN, or RAY_AUTH_TOKEN_PATH to a file that holds i
 
 
 class _PatientClient(JobSubmissionClient):
-    """Ray's client waits without end for a host that does not answer."""
+    """Ray's client, with a limit on every wait; by itself it waits forever for a host that does not answer."""
 
     def _do_request(self, method: str, endpoint: str, **kwargs: Any) -> requests.Response:
         answer_s = _UPLOAD_S if method == "PUT" else _ANSWER_S
@@ -206,10 +207,10 @@ def _checked(address: str) -> str:
 
 
 def _token() -> str | None:
-    """The cluster's token, where Ray's own tools look for it; None when the user has turned tokens off.
+    """The cluster's token, from the places where Ray's own tools look for it; None when the user has turned tokens off.
 
     Raises:
-        InvalidInputError: there is none.
+        InvalidInputError: no token was found.
     """
     if os.environ.get("RAY_AUTH_MODE") == "disabled":
         return None
@@ -252,6 +253,6 @@ def _first_line(error: Exception) -> str:
 
 
 def _last_line(error: Exception) -> str:
-    """Of a traceback that a server sends, the line that says what was wrong."""
+    """The last line of a traceback that a server sends: the error message."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip(" .")]
     return lines[-1][:300] if lines else type(error).__name__

@@ -1,7 +1,7 @@
-"""Modules of the user that travel with a job, so that an objective of theirs need not be installed on the cluster.
+"""The user's modules that are sent with a job, so that an objective need not be installed on the cluster.
 
-A job's folder is on the path of its launch and of its workers, so what lies in it can be imported, and what has the metadata of a
-distribution there offers its entry points as an installed one does.
+The job's folder is on the Python path of its launch and its workers. Modules in it can be imported, and distribution metadata in it
+provides entry points as an installed package does.
 """
 
 import tomllib
@@ -14,20 +14,20 @@ from kd_ray.errors import InvalidInputError
 
 _FORMS = "a wheel (.whl), a folder with a pyproject.toml, a package, or a module (.py)"
 _NOT_PART = ("tests", "test", "docs", "build", "dist")
-"""Folders of a project that are not what it installs."""
+"""Folders of a project that are not installed."""
 
 
 def files_of(paths: Iterable[Path]) -> dict[str, bytes]:
-    """What some `--module PATH` add to a job: contents by path below the job's folder.
+    """The files that the `--module` paths add to a job: contents by path in the job's folder.
 
     Raises:
-        InvalidInputError: a path is none of the forms that are understood, or two of them bring the same file.
+        InvalidInputError: a path has none of the valid forms, or two paths have different files of one name.
     """
     found: dict[str, bytes] = {}
     for path in paths:
         for name, content in _files(path):
             if found.setdefault(name, content) != content:
-                raise InvalidInputError(f"--module {path}: brings another {name} than a --module before it")
+                raise InvalidInputError(f"--module {path}: has another {name} than an earlier --module")
     return found
 
 
@@ -44,7 +44,7 @@ def _files(path: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def _tree(path: Path) -> Iterator[tuple[str, bytes]]:
-    """A module, or everything in a package but what Python and editors leave there."""
+    """A module, or the files of a package without caches and hidden files."""
     for file in [path] if path.is_file() else sorted(path.rglob("*")):
         inside = file.relative_to(path.parent)
         is_hidden = any(part.startswith(".") or part == "__pycache__" for part in inside.parts)

@@ -1,4 +1,4 @@
-"""What is sent to a cluster for a sweep. Everything in it was read and checked on the machine that submits."""
+"""What is sent to a cluster for a sweep. The submitting machine has read and checked all of it."""
 
 import hashlib
 import json
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
-from kd_ray.cluster.jobs import on_head
+from kd_ray.cluster.jobs import entrypoint
 from kd_ray.cluster.jobs.modules import files_of
 from kd_ray.errors import InvalidInputError
 from kd_ray.results.store import SCHEMES
@@ -17,35 +17,35 @@ from kd_ray.sweep.load import SweepFile
 from kd_ray.sweep.plan import expand
 
 STOP_WAIT_S = 120
-"""How long a job that is told to stop may take for its checkpoints before Ray kills it; Ray's own default is 3 s."""
+"""How long a stopped job may take to write checkpoints before Ray kills it; Ray's default is 3 s."""
 _SWEEP = "sweep.yaml"
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Submission:
-    """A sweep on its way to a cluster. It holds no credentials: those of the store are the cluster's own."""
+    """A sweep to send to a cluster. It holds no credentials: the cluster has its own for the store."""
 
     name: str
-    """By which people ask for the job."""
+    """Name of the job, for `kd-ray logs` and `kd-ray stop`."""
     sweep: str
     store: str
     """URL of the store, as the cluster reaches it."""
     num_trials: int
-    """How many the sweep asks for, complete ones included."""
+    """Number of trials of the sweep, complete ones included."""
     files: Mapping[str, bytes]
-    """The job's folder."""
+    """Contents of the job's folder by path."""
 
     @property
     def digest(self) -> str:
-        """12 hex digits that are the same for the same sweep, store and modules, and others otherwise."""
+        """12 hex digits that identify the sweep, the store and the modules together."""
         content = {name: hashlib.sha256(data).hexdigest() for name, data in self.files.items()}
         whole = json.dumps([self.name, content], sort_keys=True)
         return hashlib.sha256(whole.encode()).hexdigest()[:12]
 
     @property
     def metadata(self) -> dict[str, str]:
-        """What the job server keeps and shows beside the job, to whoever has the cluster's token."""
+        """What the job server stores with the job. Everyone with the cluster's token can read it."""
         return {
             "kd_ray_name": self.name,
             "kd_ray_sweep": self.sweep,
@@ -62,7 +62,7 @@ def make_submission(
     modules: Sequence[Path] = (),
     retry_failed: bool = False,
 ) -> Submission:
-    """Check that a sweep can be sent, and put together what is.
+    """Check that a sweep can be sent, and collect the files to send.
 
     Raises:
         InvalidInputError: the sweep, the store, the name or a module cannot be used on another machine.
@@ -73,27 +73,27 @@ def make_submission(
     _check_store(store)
     _check_paths(file)
     arguments = ["launch", _SWEEP, "--store", store, "--address", "auto", *(["--retry-failed"] if retry_failed else [])]
-    order = {"expects": on_head.versions(), "arguments": arguments}
+    order = {"expects": entrypoint.versions(), "arguments": arguments}
     ours = {
         _SWEEP: file.to_yaml().encode(),
-        on_head.ORDER: json.dumps(order, indent=1, sort_keys=True).encode(),
-        on_head.SCRIPT: Path(on_head.__file__).read_bytes(),
+        entrypoint.ORDER: json.dumps(order, indent=1, sort_keys=True).encode(),
+        entrypoint.SCRIPT: Path(entrypoint.__file__).read_bytes(),
     }
     theirs = files_of(modules)
     if taken := sorted({PurePosixPath(path).parts[0] for path in theirs} & {*ours, "kd_ray"}):
-        raise InvalidInputError(f"--module: {taken[0]} is a name that kd_ray needs itself")
-    # Digests of given weights do not change how many trials there are.
+        raise InvalidInputError(f"--module: the name {taken[0]} is reserved for kd_ray")
+    # The number of trials does not depend on the digests of pretrained weights.
     num_trials = len(expand(file, lambda path: ""))
     return Submission(name=name, sweep=file.sweep.name, store=store, num_trials=num_trials, files={**theirs, **ours})
 
 
 def _check_store(store: str) -> None:
-    """A cluster must be able to reach it, and its URL must not say how."""
+    """Refuse a store that the cluster cannot reach, and a URL with credentials."""
     if "://" not in store:
         if not PurePosixPath(store).is_absolute():
             choices = ", ".join(f"{scheme}://…" for scheme in SCHEMES)
             raise InvalidInputError(
-                f"--store {store}: the cluster would look for it in a folder of its own; give {choices}, "
+                f"--store {store}: on the cluster this would be another folder; give {choices}, "
                 "or the absolute path of a folder that all its nodes share"
             )
         return
@@ -104,13 +104,13 @@ def _check_store(store: str) -> None:
         )
     if "@" in parts.netloc or parts.query:
         raise InvalidInputError(
-            f"--store {parts.scheme}://…: credentials do not belong into a URL, which everyone who sees the job can read; "
-            "the cluster takes its own from its environment or its identity"
+            f"--store {parts.scheme}://…: a URL must not hold credentials, because everyone who sees the job can read them; "
+            "the cluster takes them from its environment or its identity"
         )
 
 
 def _check_paths(file: SweepFile) -> None:
-    """Paths in a sweep are the cluster's; a relative one would lie in a folder of the job, which goes with it."""
+    """Refuse relative paths. Paths of a sweep are paths on the cluster; a relative one would lie in the job's folder, which is deleted."""
     teacher = file.raw.get("teacher") or {}
     paths: dict[str, Sequence[str | None]] = {
         "placement.data_root": [str(file.sweep.placement.data_root)],
@@ -123,6 +123,6 @@ def _check_paths(file: SweepFile) -> None:
         for value in values:
             if value is not None and not PurePosixPath(value).is_absolute():
                 raise InvalidInputError(
-                    f"{file.source}: {field}: {value!r} is relative, and means nothing on a cluster; give the absolute path there, as in "
+                    f"{file.source}: {field}: {value!r} is a relative path; give the absolute path on the cluster, as in "
                     f"--set {field}=/data"
                 )

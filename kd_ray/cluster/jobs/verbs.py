@@ -1,4 +1,4 @@
-"""What a person can do with jobs: submit, list, follow, stop."""
+"""The actions on jobs: submit, find, follow, stop."""
 
 import tempfile
 import time
@@ -6,42 +6,42 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from kd_ray.cluster.jobs import on_head
+from kd_ray.cluster.jobs import entrypoint
 from kd_ray.cluster.jobs.client import JobIdTakenError, Jobs, SweepJob
 from kd_ray.cluster.jobs.submission import STOP_WAIT_S, Submission
 from kd_ray.errors import InvalidInputError
 
 BEGINS_WITHIN_S = 8.0
-"""How long a submission waits for the first word of its job; after that it is left alone."""
+"""How long a submission waits for the first line of its job's output; after that the job runs unobserved."""
 _POLL_S = 0.3
 _LOG_EVERY_S = 1.0
-_ENTRYPOINT = f"exec python {on_head.SCRIPT}"
+_ENTRYPOINT = f"exec python {entrypoint.SCRIPT}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Submitted:
-    """How a submission went."""
+    """The result of a submission."""
 
     job: SweepJob
     is_new: bool
-    """False when the same had been submitted before and is not over, so that nothing was sent."""
+    """False when the same submission is still running, so that nothing was sent."""
     has_begun: bool
-    """Whether the job has said that the cluster has what it needs; it may wait for a runtime environment or for the head."""
+    """Whether the job has reported that the cluster has what it needs. Otherwise it still waits for a runtime environment or the head."""
 
 
 def submit(submission: Submission, jobs: Jobs) -> Submitted:
-    """Send a sweep to a cluster, unless it is there already.
+    """Send a sweep to a cluster, unless the same submission is running there.
 
     Raises:
-        InvalidInputError: the cluster has other versions, or works on this sweep or under this name with something else.
+        InvalidInputError: the cluster has other versions, or runs a different submission of this sweep or under this name.
     """
     jobs.check_versions()
     everything = jobs.sweeps()
     running = [job for job in everything if not job.is_over]
     for job in running:
         if job.digest == submission.digest:
-            return Submitted(job=job, is_new=False, has_begun=_begins(job, jobs))
-        _refuse_if_in_the_way(job, submission)
+            return Submitted(job=job, is_new=False, has_begun=_has_begun(job, jobs))
+        _refuse_conflict(job, submission)
     number = 1 + sum(job.digest == submission.digest for job in everything)
     job_id = f"{submission.name}-{submission.digest}-{number}"
     is_new = True
@@ -55,22 +55,22 @@ def submit(submission: Submission, jobs: Jobs) -> Submitted:
                 job_id,
                 entrypoint=_ENTRYPOINT,
                 folder=Path(folder),
-                # Of the process that stops the job.
+                # Ray reads it in the process that stops the job.
                 environment={"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S)},
                 metadata=submission.metadata,
             )
         except JobIdTakenError:
             is_new = False
     job = jobs.get(job_id)
-    has_begun = _begins(job, jobs)
+    has_begun = _has_begun(job, jobs)
     return Submitted(job=jobs.get(job_id), is_new=is_new, has_begun=has_begun)
 
 
 def find_job(jobs: Jobs, name: str) -> SweepJob:
-    """The newest job of a name, or the one of an id.
+    """The newest job with this name, or the job with this id.
 
     Raises:
-        InvalidInputError: there is none.
+        InvalidInputError: there is no such job.
     """
     everything = jobs.sweeps()
     for job in everything:
@@ -81,10 +81,10 @@ def find_job(jobs: Jobs, name: str) -> SweepJob:
 
 
 def follow(jobs: Jobs, job: SweepJob, write: Callable[[str], None]) -> SweepJob:
-    """Hand on what a job prints until it ends."""
+    """Write a job's output until the job ends."""
     shown = 0
     while True:
-        # Asked for before the log, so that nothing it printed at the end is missed.
+        # The state is read before the log, so that the last lines are not missed.
         now = jobs.get(job.job_id)
         log = jobs.log(job.job_id)
         if len(log) > shown:
@@ -96,10 +96,10 @@ def follow(jobs: Jobs, job: SweepJob, write: Callable[[str], None]) -> SweepJob:
 
 
 def stop(jobs: Jobs, job: SweepJob) -> SweepJob:
-    """Tell a job to end, and wait until it has: its students write checkpoints first.
+    """Tell a job to end, and wait until its students have written checkpoints and it has ended.
 
     Raises:
-        InvalidInputError: it runs still, although Ray should have killed it by now.
+        InvalidInputError: it is still running, although Ray should have killed it.
     """
     if job.is_over:
         return job
@@ -110,10 +110,10 @@ def stop(jobs: Jobs, job: SweepJob) -> SweepJob:
         if job.is_over:
             return job
         time.sleep(_POLL_S)
-    raise InvalidInputError(f"--address {jobs.address}: {job.job_id} was told to stop, and is {job.status} still")
+    raise InvalidInputError(f"--address {jobs.address}: {job.job_id} was told to stop, and is still {job.status}")
 
 
-def _refuse_if_in_the_way(job: SweepJob, submission: Submission) -> None:
+def _refuse_conflict(job: SweepJob, submission: Submission) -> None:
     if (job.store, job.sweep) == (submission.store, submission.sweep):
         what = f"the sweep {job.sweep} is running with other contents in {job.store}"
     elif job.name == submission.name:
@@ -121,28 +121,28 @@ def _refuse_if_in_the_way(job: SweepJob, submission: Submission) -> None:
     else:
         return
     raise InvalidInputError(
-        f"{what} (job {job.job_id}); nothing was sent. Wait until it ends, or `kd-ray stop {job.name}` first: what is done is kept"
+        f"{what} (job {job.job_id}); nothing was sent. Wait until it ends, or `kd-ray stop {job.name}` first: completed trials are kept"
     )
 
 
-def _begins(job: SweepJob, jobs: Jobs) -> bool:
-    """Whether a job has said in time that it can begin.
+def _has_begun(job: SweepJob, jobs: Jobs) -> bool:
+    """Whether a job reports in time that it starts.
 
     Raises:
-        InvalidInputError: it has said that it cannot, or has ended without a word.
+        InvalidInputError: it reports that it cannot start, or ends without output.
     """
     until = time.monotonic() + BEGINS_WITHIN_S
     while True:
         lines = jobs.log(job.job_id).splitlines()
-        refused = next((line for line in lines if line.startswith(on_head.REFUSED)), None)
+        refused = next((line for line in lines if line.startswith(entrypoint.REFUSED)), None)
         if refused is not None:
-            reason = refused.removeprefix(f"{on_head.REFUSED}: ")
+            reason = refused.removeprefix(f"{entrypoint.REFUSED}: ")
             raise InvalidInputError(f"--address {jobs.address}: {reason}; use the same on both sides")
-        if any(line.startswith(on_head.READY) for line in lines):
+        if any(line.startswith(entrypoint.READY) for line in lines):
             return True
         now = jobs.get(job.job_id)
         if now.is_over:
-            last = [line.strip() for line in now.message.splitlines() if line.strip()] or ["it does not say why"]
+            last = [line.strip() for line in now.message.splitlines() if line.strip()] or ["no reason given"]
             raise InvalidInputError(
                 f"--address {jobs.address}: the job {job.job_id} ended ({now.status}) before it began: {last[-1][:300]}"
             )

@@ -8,7 +8,7 @@ import pytest
 
 from kd_ray.cluster import mirrors
 from kd_ray.cluster.launch import launch
-from kd_ray.cluster.mirrors import Copy, Mirroring, MlflowMirror, WandbMirror, check_mirrors
+from kd_ray.cluster.mirrors import MirrorThreads, MlflowMirror, TrialCopy, WandbMirror, check_mirrors
 from kd_ray.errors import InvalidInputError
 from kd_ray.results.record import commit_record, write_samples
 from kd_ray.results.store import Store
@@ -30,15 +30,15 @@ class Album:
     """A mirror that keeps what it gets."""
 
     def __init__(self) -> None:
-        self.copies: list[Copy] = []
+        self.copies: list[TrialCopy] = []
 
-    def write(self, copy: Copy) -> None:
+    def write(self, copy: TrialCopy) -> None:
         self.copies.append(copy)
 
 
 def test_the_complete_trials_of_a_pack_are_copied_with_tags_params_and_metrics(store: Store, pack: Pack) -> None:
     album, warnings = Album(), list[str]()
-    with Mirroring({"album": lambda: album}, store, "demo", warnings.append) as mirroring:
+    with MirrorThreads({"album": lambda: album}, store, "demo", warnings.append) as mirroring:
         mirroring.add(pack)
     assert [copy.trial_id for copy in album.copies] == [trial.trial_id for trial in pack.trials[:2]]
     copy = album.copies[0]
@@ -55,7 +55,7 @@ class Away:
 
     attempts = 0
 
-    def write(self, copy: Copy) -> None:
+    def write(self, copy: TrialCopy) -> None:
         Away.attempts += 1
         raise ConnectionError("nobody\nlistens")
 
@@ -69,7 +69,7 @@ def test_a_service_that_is_away_is_said_once_and_not_waited_for(store: Store, pa
         warnings.append(warning)
         said.set()
 
-    with Mirroring({"away": Away}, store, "demo", warn) as mirroring:
+    with MirrorThreads({"away": Away}, store, "demo", warn) as mirroring:
         for _ in range(100):
             mirroring.add(pack)
         assert said.wait(30)
@@ -77,21 +77,20 @@ def test_a_service_that_is_away_is_said_once_and_not_waited_for(store: Store, pa
     assert time.monotonic() - began < 2
     assert Away.attempts == 1, "it rests before it asks again"
     assert warnings == [
-        "mirror away does not take trials: ConnectionError: nobody listens; the sweep goes on, "
-        "and copies wait until it does or the launch ends"
+        "mirror away cannot copy trials: ConnectionError: nobody listens; the sweep continues, "
+        "and the mirror is tried again every minute"
     ]
 
 
-def test_a_service_that_hangs_holds_nothing_up(store: Store, pack: Pack, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mirrors, "_GRACE_S", 0.2)
+def test_a_service_that_hangs_holds_nothing_up(store: Store, pack: Pack) -> None:
     release, reached = threading.Event(), threading.Event()
 
     class Hanging:
-        def write(self, copy: Copy) -> None:
+        def write(self, copy: TrialCopy) -> None:
             reached.set()
             release.wait(60)
 
-    with Mirroring({"hanging": Hanging}, store, "demo", lambda warning: None) as mirroring:
+    with MirrorThreads({"hanging": Hanging}, store, "demo", lambda warning: None, grace_s=0.2) as mirroring:
         mirroring.add(pack)
         assert reached.wait(30)
         began = time.monotonic()
@@ -107,7 +106,7 @@ def test_mlflow_has_each_trial_once_with_its_curves(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "runs").as_uri())
     warnings: list[str] = []
     for _ in range(2):
-        with Mirroring({"mlflow": MlflowMirror}, store, "demo", warnings.append) as mirroring:
+        with MirrorThreads({"mlflow": MlflowMirror}, store, "demo", warnings.append) as mirroring:
             mirroring.add(pack)
             for copying in mirroring._copies:
                 _until_done(copying)
@@ -129,7 +128,7 @@ def test_weights_and_biases_has_each_trial_in_its_offline_files(
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_DIR", str(tmp_path))
     warnings: list[str] = []
-    with Mirroring({"wandb": WandbMirror}, store, "demo", warnings.append) as mirroring:
+    with MirrorThreads({"wandb": WandbMirror}, store, "demo", warnings.append) as mirroring:
         mirroring.add(pack)
         _until_done(mirroring._copies[0])
     assert warnings == []
@@ -137,7 +136,7 @@ def test_weights_and_biases_has_each_trial_in_its_offline_files(
     assert written == {f"run-{trial.trial_id}.wandb" for trial in pack.trials[:2]}
 
 
-def _until_done(copying: mirrors._Copying) -> None:
+def _until_done(copying: mirrors._MirrorThread) -> None:
     """The first use imports a large client, which may take longer than the end of a launch waits."""
     for _ in range(600):
         if not copying._waiting:
@@ -158,7 +157,7 @@ def test_a_sweep_ends_as_without_mlflow_when_its_server_is_not_there(
     about = [warning for warning in report.warnings if "mirror" in warning]
     # None, where the sweep was over before the client was imported.
     assert len(about) <= 1
-    assert all("mirror mlflow does not take trials: MlflowException" in warning for warning in about)
+    assert all("mirror mlflow cannot copy trials: MlflowException" in warning for warning in about)
 
 
 def test_unknown_services_are_refused_before_anything_is_written(store: Store) -> None:

@@ -5,17 +5,18 @@ import math
 import pyarrow as pa
 import pytest
 
+from kd_ray.results.aggregate import aggregate
 from kd_ray.results.record import commit_record, write_samples
 from kd_ray.results.store import Store
 from kd_ray.results.summary import ConditionSummary, Statistic, statistic, summarize
-from kd_ray.results.tables import fold, read_table
+from kd_ray.results.tables import read_table
 from tests.fakes import LABELS_N, commit_trials, make_record, make_samples, make_sweep, plan_trials, write_sweep
 
 
 def closing_table(store: Store, *overrides: str) -> list[ConditionSummary]:
     file = make_sweep(overrides=overrides)
     commit_trials(store, plan_trials(file))
-    fold(store, write_sweep(store, file).sweep)
+    aggregate(store, write_sweep(store, file).sweep)
     return summarize(read_table(store, "trials"), read_table(store, "fairness_metrics"))
 
 
@@ -62,7 +63,7 @@ def test_mean_and_sd_of_two_scratch_students_by_hand(store: Store) -> None:
         write_samples(store, trial.spec.dataset_id, make_samples())
         scalars = {**make_record().scalars, "individual_fairness": 0.25 if trial is scratch[0] else float("nan")}
         commit_record(store, make_record(trial.spec, predictions_N=predictions_N.astype("int32"), scalars=scalars))
-    fold(store, write_sweep(store, file).sweep)
+    aggregate(store, write_sweep(store, file).sweep)
     (line,) = summarize(read_table(store, "trials"), read_table(store, "fairness_metrics"))
     assert (line.role, line.label, line.n) == ("scratch", "", 2)
     assert line.metrics["accuracy"].mean == pytest.approx(2 / 3, rel=1e-12)

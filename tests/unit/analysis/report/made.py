@@ -10,10 +10,10 @@ from kd_ray.analysis.comparisons import Comparison
 from kd_ray.analysis.report.evidence import ClassBias, Evidence, Key
 from kd_ray.analysis.report.study import Condition, Fairness, Study
 from kd_ray.groups import Groups
+from kd_ray.results.aggregate import aggregate
 from kd_ray.results.query import Results
 from kd_ray.results.record import commit_record, write_samples
 from kd_ray.results.store import Store
-from kd_ray.results.tables import fold
 from tests.fakes import (
     COLORS_N,
     TEXTURES_N,
@@ -42,7 +42,7 @@ def hostile_sweep(store: Store, *overrides: str, leave_out: int = 0) -> Results:
         write_samples(store, trial.spec.dataset_id, make_samples(class_names=HOSTILE, sensitive_features=groups))
         commit_record(store, make_record(trial.spec, predictions_N=random_predictions(trial.spec)))
     write_sweep(store, file)
-    fold(store, "demo")
+    aggregate(store, "demo")
     return Results(store)
 
 

@@ -16,7 +16,7 @@ from kd_ray.analysis.report.study import read_study
 from kd_ray.analysis.report.style import drawing
 from kd_ray.cli import cli
 from kd_ray.errors import InvalidInputError
-from kd_ray.housekeeping.searching import find_garbage
+from kd_ray.housekeeping.find_garbage import find_garbage
 from kd_ray.results.query import Results
 from kd_ray.results.store import Store, open_store
 from tests.golden.make_report import TEXT, words

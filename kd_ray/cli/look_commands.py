@@ -1,0 +1,91 @@
+"""The commands that show what is in a store: status, query, schema. `analysis.py` has compare and report."""
+
+import json
+import sys
+import time
+from pathlib import Path
+
+import click
+
+from kd_ray.cli.base import JSON_OPTION, Command, open_existing, store_option, write
+from kd_ray.errors import InvalidInputError
+
+
+@click.command("status", cls=Command, example="kd-ray status trifeature-quick --watch")
+@click.argument("sweep_name", metavar="[SWEEP_NAME]", required=False)
+@store_option
+@JSON_OPTION
+@click.option(
+    "--watch", is_flag=True, help="Refresh every two seconds until every trial is complete, failed or blocked."
+)
+@click.option("--failed", is_flag=True, help="Show the traceback of each failed trial.")
+def status_command(sweep_name: str | None, store_url: str, as_json: bool, watch: bool, failed: bool) -> None:
+    """Show the state of a sweep's trials, from the store alone. Without a name, list the sweeps."""
+    from kd_ray.cli import text
+    from kd_ray.results.query import Results
+    from kd_ray.results.status import sweep_status
+
+    store = open_existing(store_url)
+    if sweep_name is None:
+        statuses = [sweep_status(store, name) for name in Results(store).sweeps()]
+        click.echo(
+            json.dumps([s.to_dict() for s in statuses], indent=1) if as_json else text.sweeps(statuses, store.url)
+        )
+        return
+    shown = ""
+    while True:
+        status = sweep_status(store, sweep_name)
+        words = json.dumps(status.to_dict(), indent=1) if as_json else text.status(status, tracebacks=failed)
+        if watch and sys.stdout.isatty():
+            click.clear()
+        if words != shown or sys.stdout.isatty():
+            click.echo(words)
+        shown = words
+        if not watch or all(trial.is_settled for trial in status.trials):
+            return
+        time.sleep(2)
+
+
+@click.command(
+    "query",
+    cls=Command,
+    example="kd-ray query \"SELECT temperature, avg(accuracy) FROM trials WHERE role = 'distilled' GROUP BY 1 ORDER BY 1\"",
+)
+@click.argument("sql", metavar="SQL")
+@store_option
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(["table", "csv", "json", "parquet"]),
+    help="[default: by the suffix of FILE, else table]",
+)
+@click.option(
+    "-o", "--output", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False), help="Write to a file."
+)
+def query_command(sql: str, store_url: str, format_: str | None, output: Path | None) -> None:
+    """Run a DuckDB query on the tables; `kd-ray schema` lists them."""
+    from kd_ray.cli import text
+    from kd_ray.results.query import Results
+
+    suffixes = {".csv": "csv", ".json": "json", ".parquet": "parquet"}
+    if format_ is None:
+        format_ = suffixes.get(output.suffix, "table") if output else "table"
+    if format_ == "parquet" and output is None and sys.stdout.isatty():
+        raise InvalidInputError("--format parquet writes bytes; give -o FILE or send the output to a file")
+    answer = Results(open_existing(store_url)).query(sql)
+    write(text.encode(answer, format_), output)
+
+
+@click.command("schema", cls=Command, example="kd-ray schema fairness_metrics")
+@click.argument("table", required=False)
+@click.option("--sweep-file", is_flag=True, help="Print the JSON Schema of a sweep file instead, for editors.")
+def schema_command(table: str | None, sweep_file: bool) -> None:
+    """Show the columns of the tables with type, unit and meaning."""
+    if sweep_file:
+        from kd_ray.sweep.config import json_schema
+
+        click.echo(json.dumps(json_schema(), indent=1))
+        return
+    from kd_ray.cli import text
+
+    click.echo(text.schema(table))

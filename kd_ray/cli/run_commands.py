@@ -1,0 +1,126 @@
+"""The commands that plan and run a sweep: plan, launch, resume."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from kd_ray.cli.base import (
+    JSON_OPTION,
+    SET_OPTION,
+    Command,
+    console,
+    open_existing,
+    open_or_make,
+    other_store,
+    store_option,
+)
+
+if TYPE_CHECKING:
+    from kd_ray.sweep.load import SweepFile
+
+
+def _launch_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    for option in (
+        click.option(
+            "--only",
+            metavar="TRIAL_ID",
+            help="Run only this trial and the teacher it needs; the first characters of its id are enough.",
+        ),
+        click.option("--retry-failed", is_flag=True, help="Run failed trials again."),
+        click.option("--address", metavar="ADDR", help="A running Ray cluster.  [default: start Ray on this machine]"),
+        click.option(
+            "--runner",
+            type=click.Choice(["ray", "local"]),
+            default="ray",
+            show_default=True,
+            help="local: without Ray, in this process.",
+        ),
+        click.option("--verbose", is_flag=True, help="Show Ray's own output too."),
+        click.option(
+            "--mirror",
+            "mirrors",
+            metavar="SERVICE",
+            multiple=True,
+            envvar="KD_RAY_MIRROR",
+            help="Also copy finished trials to mlflow or wandb; may be given twice.  [env: KD_RAY_MIRROR]",
+        ),
+        click.option(
+            "--log-format",
+            type=click.Choice(["text", "json"]),
+            default="text",
+            show_default=True,
+            envvar="KD_RAY_LOG_FORMAT",
+            help="json: one object per line on stderr, with sweep and trial_id, also from workers.  [env: KD_RAY_LOG_FORMAT]",
+        ),
+    ):
+        function = option(function)
+    return store_option(function)
+
+
+@click.command("plan", cls=Command, example="kd-ray plan sweeps/trifeature-quick.yaml --set grid.temperature='[1,2,4]'")
+@click.argument("sweep_file", metavar="SWEEP.yaml", type=click.Path(path_type=Path))
+@SET_OPTION
+@store_option
+@JSON_OPTION
+@click.option(
+    "--probe", is_flag=True, help="First measure students side by side on this machine; the store keeps the result."
+)
+def plan_command(sweep_file: Path, overrides: tuple[str, ...], store_url: str, as_json: bool, probe: bool) -> None:
+    """Show which trials would run, which are complete, and why. Writes nothing, except with --probe."""
+    from kd_ray.cli import text
+    from kd_ray.results.status import plan
+
+    file = _load(sweep_file, overrides)
+    if probe:
+        from kd_ray.cluster.launch import measure
+
+        measure(file, open_or_make(store_url))
+    plan_ = plan(file, open_or_make(store_url))
+    click.echo(json.dumps(plan_.to_dict(), indent=1) if as_json else text.plan(plan_))
+
+
+@click.command("launch", cls=Command, example="kd-ray launch sweeps/trifeature-quick.yaml --store ./kd_ray_store")
+@click.argument("sweep_file", metavar="SWEEP.yaml", type=click.Path(path_type=Path))
+@SET_OPTION
+@_launch_options
+def launch_command(sweep_file: Path, overrides: tuple[str, ...], **options: Any) -> None:
+    """Run every trial that is not complete. The same command again resumes the sweep."""
+    _launch(_load(sweep_file, overrides), None, **options)
+
+
+@click.command("resume", cls=Command, example="kd-ray resume trifeature-quick --set grid.seed='[0,1,2]'")
+@click.argument("sweep_name", metavar="SWEEP_NAME")
+@SET_OPTION
+@_launch_options
+def resume_command(sweep_name: str, overrides: tuple[str, ...], **options: Any) -> None:
+    """Launch a sweep from its manifest in the store, without its sweep file."""
+    from kd_ray.cluster.launch import resume_file
+
+    file, weights = resume_file(open_existing(options["store_url"]), sweep_name, overrides)
+    _launch(file, weights, **options)
+
+
+def _load(path: Path, overrides: tuple[str, ...]) -> "SweepFile":
+    from kd_ray.sweep.load import load_sweep
+
+    return load_sweep(path, overrides)
+
+
+def _launch(
+    file: "SweepFile", weights: dict[str, str] | None, *, store_url: str, verbose: bool, **options: Any
+) -> None:
+    from kd_ray.cli import text
+    from kd_ray.cluster.display import TextDisplay
+    from kd_ray.cluster.launch import launch
+    from kd_ray.results.query import Results
+
+    store = open_or_make(store_url)
+    # JSON lines are not mixed with a display.
+    display = TextDisplay(console()) if options["log_format"] == "text" else None
+    report = launch(file, store, display=display, verbose=verbose, weights=weights, **options)
+    click.echo(text.launch_report(report, Results(store), store=other_store(store_url)))
+    sys.exit(report.exit_code)

@@ -1,0 +1,65 @@
+"""Tables in the terminal. A table that is wider than the terminal is wrapped, or written as one block per row."""
+
+import io
+import shutil
+import sys
+from collections.abc import Collection, Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+
+def count_of(number: int, noun: str) -> str:
+    """`1 row`, `2 rows`, `1,000 rows`."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def table_of(columns: Sequence[str], right: Collection[int] = ()) -> Table:
+    """An empty table; `right` are the indices of the columns that are aligned to the right and never wrapped."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for i, name in enumerate(columns):
+        table.add_column(name, justify="right" if i in right else "left", no_wrap=i in right, overflow="fold")
+    return table
+
+
+def terminal_width() -> int | None:
+    """Columns of the terminal that stdout writes to; None for a file or a pipe."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def render(table: Table, *, width: int | None = None) -> str:
+    """The table as plain text.
+
+    `width` is the width to fit, by default that of the terminal. A file or a pipe gets every row on one line.
+    """
+    width = width or terminal_width()
+    measured = _console(10_000).measure(table)
+    if width is None or measured.maximum <= width:
+        return _text(table, measured.maximum)
+    if measured.minimum <= width:
+        return _text(table, width)
+    return "\n\n".join(_text(block, width) for block in _blocks(table))
+
+
+def _blocks(table: Table) -> list[Table]:
+    """A small table for each row, with the names of the columns on the left and the values on the right."""
+    blocks = []
+    for row in zip(*(column.cells for column in table.columns), strict=True):
+        block = Table(box=None, pad_edge=False, show_header=False)
+        block.add_column(no_wrap=True)
+        block.add_column(overflow="fold")
+        for column, cell in zip(table.columns, row, strict=True):
+            block.add_row(column.header, cell)
+        blocks.append(block)
+    return blocks
+
+
+def _text(table: Table, width: int) -> str:
+    console = _console(max(width, 20))
+    with console.capture() as capture:
+        console.print(table)
+    return "\n".join(line.rstrip() for line in capture.get().splitlines())
+
+
+def _console(width: int) -> Console:
+    return Console(file=io.StringIO(), width=width, no_color=True, highlight=False, markup=False)

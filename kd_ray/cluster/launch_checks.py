@@ -1,0 +1,131 @@
+"""First step of a launch: find every problem of a sweep before anything is written and before a cluster is contacted."""
+
+from collections.abc import Collection
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from kd_ray.cluster.launch_request import LaunchRequest, RequestedTrials
+from kd_ray.cluster.pretrained import check_pretrained_weights
+from kd_ray.cluster.runner import cpu_count
+from kd_ray.data.families import load_dataset
+from kd_ray.errors import DataError, InvalidInputError, SweepError
+from kd_ray.results.status import Plan, plan
+from kd_ray.sweep.architectures import library_of
+from kd_ray.sweep.axes import axis_path
+from kd_ray.sweep.claim_checks import check_classes
+from kd_ray.sweep.datasets import input_size, table_name
+from kd_ray.sweep.initial import FIELDS as WEIGHT_FIELDS
+from kd_ray.sweep.initial import named_values
+from kd_ray.sweep.load import SweepFile
+from kd_ray.sweep.networks import INIT_WORDS
+from kd_ray.sweep.plan import PlannedTrial
+from kd_ray.sweep.spec import TrialState
+
+
+def with_absolute_paths(file: SweepFile) -> SweepFile:
+    """The same sweep with absolute paths, so that the manifest means the same in every folder."""
+    raw: dict[str, Any] = {**file.raw, "placement": dict(file.raw.get("placement") or {})}
+    raw["placement"]["data_root"] = str(Path(file.sweep.placement.data_root).expanduser().resolve())
+
+    def absolute(value: Any) -> Any:
+        return value if value in INIT_WORDS or not isinstance(value, str) else str(Path(value).expanduser().resolve())
+
+    for field, (value, *_) in named_values(file.raw):
+        section, name = field.split(".")
+        if name in (raw.get(section) or {}):
+            raw[section] = {**raw[section], name: absolute(value)}
+    raw["grid"] = {
+        axis: [absolute(value) for value in values] if axis_path(axis) in WEIGHT_FIELDS else values
+        for axis, values in raw["grid"].items()
+    }
+    moved = replace(file, raw=raw)
+    first_cell = {axis: values[0] for axis, values in raw["grid"].items()}
+    return replace(moved, sweep=moved.cell(first_cell))
+
+
+def check(request: LaunchRequest, *, retry_failed: bool) -> tuple[Plan, RequestedTrials]:
+    """Plan the sweep against the store, select the trials to run, and check the pretrained weights.
+
+    Raises:
+        InvalidInputError: the sweep, its weights or `only` cannot be used.
+    """
+    now = plan(request.file, request.store, retry_failed=retry_failed, weights=request.weights)
+    trials = _selected(now.planned, request.only)
+    check_pretrained_weights(request.file, request.store, now, request.warnings)
+    states = {view.trial_id: view.state for view in now.trials}
+    open_ids = {view.trial_id for view in now.trials if not view.is_settled}
+    if retry_failed:
+        open_ids |= {trial_id for trial_id, state in states.items() if state == TrialState.FAILED}
+    requested = RequestedTrials(
+        trials=trials,
+        to_run=tuple(trial for trial in trials if trial.trial_id in open_ids),
+        complete=frozenset(trial.trial_id for trial in trials if states[trial.trial_id] == TrialState.COMPLETE),
+        retries_failed=retry_failed,
+    )
+    return now, requested
+
+
+def _selected(planned: tuple[PlannedTrial, ...], only: str | None) -> tuple[PlannedTrial, ...]:
+    """The trial whose id begins with `only`, and its teacher; all trials without `only`."""
+    if only is None:
+        return planned
+    found = [trial for trial in planned if trial.trial_id.startswith(only)]
+    if len(found) != 1:
+        what = "no trial of this sweep begins" if not found else f"{len(found)} trials of this sweep begin"
+        raise InvalidInputError(f"--only {only}: {what} with it; `kd-ray plan` lists the trial ids")
+    teacher = found[0].spec.teacher
+    return tuple(trial for trial in planned if trial is found[0] or (teacher and trial.trial_id == teacher.trial_id))
+
+
+def check_networks(file: SweepFile, trials: Collection[PlannedTrial]) -> None:
+    """Build each library network and each text network of these trials once: only the library knows whether it can.
+
+    Raises:
+        SweepError: a network cannot be built, or cannot be used for the data set.
+    """
+    # `check_model` and `text_classifier` import torch, so the driver calls them only for such networks.
+    specs = {trial.trial_id: trial.spec for trial in trials}.values()
+    images = {
+        (spec.model, spec.dataset.num_classes, input_size(spec.dataset), spec.training is not None)
+        for spec in specs
+        if library_of(spec.model) and spec.dataset.modality == "images"
+    }
+    texts = {(spec.model, spec.encoder, spec.dataset.num_classes) for spec in specs if spec.encoder}
+    try:
+        for model, num_classes, image_size, trains in sorted(images):
+            from kd_ray.models.libraries import check_model
+
+            check_model(model, num_classes=num_classes, image_size=image_size, trains=trains)
+        for model, encoder, num_classes in sorted(texts, key=str):
+            from kd_ray.models.text import text_classifier
+
+            assert encoder is not None
+            text_classifier(model, encoder, num_classes, Path(file.sweep.placement.data_root))
+    except (ValueError, DataError) as error:
+        raise SweepError(f"{file.source}: {error}") from error
+
+
+def check_data(request: LaunchRequest, trials: Collection[PlannedTrial]) -> None:
+    """Load the data set of each of these trials once. Generated data sets are in the cache afterwards.
+
+    Raises:
+        DataError: a data set cannot be loaded.
+        SweepError: a claim names a class that the data do not have.
+    """
+    file, placement = request.file, request.file.sweep.placement
+    class_names: list[str] = []
+    for dataset in {trial.spec.dataset_id: trial.spec.dataset for trial in trials}.values():
+        data = load_dataset(
+            dataset,
+            Path(placement.data_root),
+            processes=cpu_count(),
+            on_progress=request.display.preparing(table_name(dataset)),
+            resident_bytes=placement.resident_bytes,
+        )
+        class_names += data.class_names
+        for note in data.notes:
+            request.warnings.add(f"{table_name(dataset)}: {note}")
+    if not any(axis.startswith("dataset.") for axis in file.axes):
+        # With several data sets, this launch may have seen only some of their classes.
+        check_classes(file.sweep, class_names, source=file.source)

@@ -1,0 +1,43 @@
+"""What a launch was asked to do, and what its four steps share."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+
+from kd_ray.cluster.background import WarningLog
+from kd_ray.cluster.display import Display
+from kd_ray.cluster.interrupts import Interrupts
+from kd_ray.results.store import Store
+from kd_ray.sweep.load import SweepFile
+from kd_ray.sweep.plan import PlannedTrial
+from kd_ray.telemetry import LogFormat
+
+
+@dataclass(frozen=True, kw_only=True)
+class LaunchRequest:
+    """What a launch was asked to do. The arguments of `launch` have the same names."""
+
+    file: SweepFile
+    """The sweep, with absolute paths."""
+    store: Store
+    display: Display
+    warnings: WarningLog
+    interrupts: Interrupts = field(default_factory=Interrupts)
+    only: str | None
+    weights: Mapping[str, str]
+    """Known SHA-256 digests of pretrained weights, by path."""
+    log_format: LogFormat
+    mirrors: Collection[str]
+    aggregate_every_s: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class RequestedTrials:
+    """The trials that a launch was asked for: all of the sweep, or those of `only`."""
+
+    trials: tuple[PlannedTrial, ...]
+    to_run: tuple[PlannedTrial, ...]
+    """Those that are not settled. Some of them may be running in another launch."""
+    complete: frozenset[str]
+    """trial_ids of those that are complete already."""
+    retries_failed: bool
+    """Whether failed trials are to run again."""

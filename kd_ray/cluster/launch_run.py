@@ -1,0 +1,140 @@
+"""Third step of a launch: run packs until this launch can do no more."""
+
+import threading
+from collections.abc import Collection
+from typing import Literal
+
+from kd_ray.cluster.background import BackgroundAggregation, LaunchObserver
+from kd_ray.cluster.launch_request import LaunchRequest, RequestedTrials
+from kd_ray.cluster.mirrors import MIRRORS, MirrorThreads
+from kd_ray.cluster.pack_queue import PackQueue
+from kd_ray.cluster.runner import LaunchContext, Runner, cpu_count, probe_students
+from kd_ray.errors import InvalidInputError, StoreError, TrialError
+from kd_ray.results import ledger
+from kd_ray.results.probe import UNMEASURED, chosen_pack_size, read_probe, representative, write_probe
+from kd_ray.results.quarantine import quarantined_trials
+from kd_ray.results.status import plan
+from kd_ray.results.store import Store
+from kd_ray.sweep.load import SweepFile
+from kd_ray.sweep.placement import Placement
+from kd_ray.sweep.plan import make_packs
+from kd_ray.sweep.spec import TrialState
+
+_POLL_S = 2.0
+"""How often the trials that another launch holds are looked at."""
+_MAX_RUNS_WITHOUT_RESULT = 5
+"""Runs in a row without a result, after which a launch stops trying."""
+
+
+def choose_runner(
+    runner: Literal["ray", "local"] | Runner, placement: Placement, address: str | None, *, verbose: bool
+) -> Runner:
+    """The runner of this name, or the given one.
+
+    Raises:
+        InvalidInputError: the local runner is given the address of a cluster.
+    """
+    if not isinstance(runner, str):
+        return runner
+    if runner == "local":
+        if address is not None:
+            raise InvalidInputError(f"--address {address} has no effect with --runner local")
+        from kd_ray.cluster.local import LocalRunner
+
+        return LocalRunner()
+    from kd_ray.cluster.ray_tune.ray_runner import RayRunner
+
+    return RayRunner(placement=placement, address=address, verbose=verbose)
+
+
+def run(request: LaunchRequest, requested: RequestedTrials, runner: Runner) -> None:
+    """Run packs until this launch can do no more. Wait for the trials that another launch holds.
+
+    Raises:
+        StoreError: the store cannot be used, or it lacks trials that workers have committed.
+    """
+    store, sweep, placement = request.store, request.file.sweep.name, request.file.sweep.placement
+    pack_size = _pack_size(request, requested, runner)
+    context = LaunchContext(
+        store=store,
+        placement=placement,
+        launch_id=ledger.new_launch_id(),
+        sweep=sweep,
+        log_format=request.log_format,
+    )
+    mirrors = {name: MIRRORS[name] for name in request.mirrors}
+    trial_ids = [trial.trial_id for trial in requested.trials]
+    reported: set[str] = set()
+    runs_without_result = 0
+    with (
+        BackgroundAggregation(store, sweep, request.warnings, every_s=request.aggregate_every_s) as aggregation,
+        MirrorThreads(mirrors, store, sweep, request.warnings.add) as mirror_threads,
+    ):
+        observer = LaunchObserver(request.display, aggregation, request.warnings, mirror_threads)
+        while not request.interrupts.requested():
+            states = {trial_id: status.state for trial_id, status in ledger.scan(store, trial_ids).items()}
+            done = {trial_id for trial_id, state in states.items() if state is TrialState.COMPLETE}
+            held = {trial_id for trial_id, state in states.items() if state is TrialState.RUNNING}
+            _check_reported(store, reported - done)
+            skipped = done | held | _failed_or_blocked(requested, states)
+            packs = make_packs(requested.trials, pack_size=pack_size, done=skipped)
+            queue = PackQueue.of(packs, done, placement.max_retries)
+            if not queue.is_exhausted() and runs_without_result < _MAX_RUNS_WITHOUT_RESULT:
+                runner.run(queue, context, observer, request.interrupts)
+                reported |= queue.done
+                has_result = bool(queue.done - done or queue.given_up)
+                runs_without_result = 0 if has_result else runs_without_result + 1
+            elif held:
+                request.display.waiting(len(held))
+                threading.Event().wait(_POLL_S)
+            else:
+                return
+
+
+def _failed_or_blocked(requested: RequestedTrials, states: dict[str, TrialState]) -> set[str]:
+    """Trials that have failed, and trials whose teacher has."""
+    failed = {trial_id for trial_id, state in states.items() if state is TrialState.FAILED}
+    blocked = {
+        trial.trial_id for trial in requested.trials if trial.spec.teacher and trial.spec.teacher.trial_id in failed
+    }
+    return failed | blocked
+
+
+def _check_reported(store: Store, missing: Collection[str]) -> None:
+    """Refuse a store that lacks trials which workers have committed, unless they are quarantined."""
+    if missing and (lost := set(missing) - quarantined_trials(store)):
+        raise StoreError(
+            f"store {store.url}: workers have committed {len(lost)} trials that are not here; every node must see the same store, "
+            "so on several machines it has to be a shared folder or an object store"
+        )
+
+
+def measure(file: SweepFile, store: Store) -> None:
+    """Measure students side by side on this machine and write the result to the store, for `plan` and for `pack_size: auto`.
+
+    Raises:
+        TrialError: no student can be trained here.
+    """
+    placement = file.sweep.placement
+    student = representative(plan(file, None).planned)
+    if student is not None:
+        sharers = max(1, cpu_count() // placement.cpus_per_pack)
+        write_probe(store, student, placement, probe_students(student, placement, sharers))
+
+
+def _pack_size(request: LaunchRequest, requested: RequestedTrials, runner: Runner) -> int:
+    """The pack size of the sweep. With `auto` it comes from a measurement on a worker, which is made once per store."""
+    placement, student = request.file.sweep.placement, representative(requested.to_run)
+    probe = None
+    if placement.pack_size == "auto" and student is not None and len(requested.to_run) > 1:
+        probe = read_probe(request.store, student, placement)
+        if probe is None:
+            try:
+                probe = runner.probe(student, placement)
+            except TrialError as error:
+                request.warnings.add(
+                    f"placement.pack_size: auto cannot be measured: {error}; packs have {UNMEASURED} students"
+                )
+            else:
+                write_probe(request.store, student, placement, probe)
+    return chosen_pack_size(placement, probe, requested.to_run, done=(), slots=runner.slots())

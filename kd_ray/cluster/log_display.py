@@ -1,0 +1,138 @@
+"""Displays for monitoring: measurements for Prometheus, and log lines."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Collection
+from typing import Self
+
+from kd_ray import telemetry
+from kd_ray.cluster.display import LINE_EVERY_S, Display, QuietDisplay, SweepProgress
+from kd_ray.distill.pack import PackProgress
+from kd_ray.results.status import Plan
+from kd_ray.sweep.plan import Pack, PlannedTrial
+
+logger = logging.getLogger("kd_ray")
+
+_MEASURE_EVERY_S = 2.0
+"""Ray exports each value of a gauge only once, so gauges are set at this interval, also while no pack reports."""
+
+
+class MeteredDisplay:
+    """Forwards every event to another display, and records measurements of it."""
+
+    def __init__(self, display: Display) -> None:
+        self._display = display
+        self._progress = SweepProgress()
+        self._began_at = time.monotonic()
+        self._num_completed = 0
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._keep_measuring, name="kd_ray-metrics", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._display.__enter__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._display.__exit__(*_)
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def preparing(self, dataset: str) -> Callable[[int, int], None]:
+        return self._display.preparing(dataset)
+
+    def begin(self, plan: Plan, todo: Collection[PlannedTrial]) -> None:
+        with self._lock:
+            self._progress.begin(plan, todo)
+            self._began_at = time.monotonic()
+        self._display.begin(plan, todo)
+        if todo:
+            self._thread.start()
+
+    def waiting(self, num_held: int) -> None:
+        self._display.waiting(num_held)
+
+    def warn(self, warning: str) -> None:
+        self._display.warn(warning)
+
+    def started(self, pack: Pack) -> None:
+        with self._lock:
+            self._progress.started(pack)
+        self._display.started(pack)
+
+    def progressed(self, progress: PackProgress) -> None:
+        with self._lock:
+            self._progress.progressed(progress)
+        self._display.progressed(progress)
+
+    def ended(self, pack: Pack, committed: int, failed: int) -> None:
+        with self._lock:
+            self._progress.ended(pack, committed, failed)
+            self._num_completed += committed
+        self._display.ended(pack, committed, failed)
+        telemetry.record(telemetry.TRIALS_ENDED, committed, outcome="complete")
+        telemetry.record(telemetry.TRIALS_ENDED, failed, outcome="failed")
+
+    def _keep_measuring(self) -> None:
+        while not self._stop.wait(_MEASURE_EVERY_S):
+            with self._lock:
+                progress = self._progress
+                states = {
+                    "complete": progress.complete,
+                    "running": progress.num_running,
+                    "pending": progress.pending,
+                    "failed": progress.failed,
+                }
+                images_per_s = progress.images_per_s
+                hours = (time.monotonic() - self._began_at) / 3600
+            for state, count in states.items():
+                telemetry.record(telemetry.TRIALS, count, state=state)
+            telemetry.record(telemetry.IMAGES_PER_S, images_per_s)
+            telemetry.record(telemetry.TRIALS_PER_HOUR, self._num_completed / hours)
+
+
+class LogDisplay(QuietDisplay):
+    """Writes one log line per event, for log collectors."""
+
+    def __init__(self) -> None:
+        self._logged_at: dict[str, float] = {}
+        self._packs: dict[str, Pack] = {}
+
+    def begin(self, plan: Plan, todo: Collection[PlannedTrial]) -> None:
+        logger.info("sweep %s: %d trials, %d to run", plan.sweep, len(plan.trials), len(todo))
+
+    def waiting(self, num_held: int) -> None:
+        if self._is_due("waiting"):
+            logger.info("waiting for %d trials that another launch holds", num_held)
+
+    def warn(self, warning: str) -> None:
+        logger.warning("%s", warning)
+
+    def started(self, pack: Pack) -> None:
+        logger.info("pack %s has a worker", pack.pack_id, extra=_of(pack))
+        self._packs[pack.pack_id] = pack
+
+    def progressed(self, progress: PackProgress) -> None:
+        pack = self._packs.get(progress.pack_id)
+        if pack and not progress.done and self._is_due(progress.pack_id):
+            words = "pack %s: epoch %d of %d, %.0f images/s"
+            logger.info(words, pack.pack_id, progress.epoch, progress.epochs, progress.images_per_s, extra=_of(pack))
+
+    def ended(self, pack: Pack, committed: int, failed: int) -> None:
+        self._packs.pop(pack.pack_id, None)
+        self._logged_at.pop(pack.pack_id, None)
+        logger.info("pack %s ended: %d complete, %d failed", pack.pack_id, committed, failed, extra=_of(pack))
+
+    def _is_due(self, what: str) -> bool:
+        """Whether `LINE_EVERY_S` has passed since the last line of this kind; if so, the time starts again."""
+        now = time.monotonic()
+        if now - self._logged_at.get(what, -LINE_EVERY_S) < LINE_EVERY_S:
+            return False
+        self._logged_at[what] = now
+        return True
+
+
+def _of(pack: Pack) -> dict[str, list[str]]:
+    return {"trial_ids": [trial.trial_id for trial in pack.trials]}

@@ -1,0 +1,90 @@
+"""Pretrained weights of a sweep: downloaded by the launching process only, and checked before anything is written."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from kd_ray.cluster.background import WarningLog
+from kd_ray.data.families import load_dataset
+from kd_ray.data.rows import RowData
+from kd_ray.errors import SweepError
+from kd_ray.results.status import Plan, file_digest
+from kd_ray.results.store import Store, pretrained_key
+from kd_ray.sweep.architectures import is_text_model
+from kd_ray.sweep.datasets import input_size
+from kd_ray.sweep.encoders import read_encoder
+from kd_ray.sweep.initial import pretrained_files
+from kd_ray.sweep.load import SweepFile
+from kd_ray.sweep.plan import is_file
+from kd_ray.sweep.spec import Encoder, Role, TrialSpec
+
+
+def fetch_pretrained_files(file: SweepFile, known: Mapping[str, str] | None) -> None:
+    """Download library weights that the sweep needs and this machine lacks. Workers never download.
+
+    Raises:
+        SweepError: a download fails; the message names the file that can be put in its place.
+    """
+    for path, (field, model, image_size) in pretrained_files(file).items():
+        if path in (known or {}) or Path(path).exists():
+            continue
+        from kd_ray.models.initial import fetch_pretrained
+
+        try:
+            fetch_pretrained(model, image_size=image_size, path=Path(path))
+        except ValueError as error:
+            raise SweepError(f"{file.source}: {field}: {error}") from error
+
+
+def check_pretrained_weights(file: SweepFile, store: Store, plan: Plan, warnings: WarningLog) -> None:
+    """Check that each weights file which the store lacks can be read and fits the networks that start from it.
+
+    Raises:
+        SweepError: a file cannot be read, or does not hold weights of such a network.
+    """
+    for path, digest in plan.weights.items():
+        if not is_file(path) or store.exists(pretrained_key(digest)):
+            continue
+        file_digest(path, file)
+        specs = [trial.spec for trial in plan.planned if trial.spec.initial_weights == digest]
+        for spec in {
+            (spec.model, spec.dataset.num_classes, spec.role is Role.TEACHER): spec for spec in specs
+        }.values():
+            _check_weights(file, Path(path).expanduser(), spec, warnings)
+
+
+def _check_weights(file: SweepFile, path: Path, spec: TrialSpec, warnings: WarningLog) -> None:
+    # The driver imports torch only for weights that the store lacks.
+    from kd_ray.distill.checkpoint import from_weights
+    from kd_ray.models import build_model
+    from kd_ray.models.initial import load_initial
+    from kd_ray.models.mlp import mlp
+    from kd_ray.models.text import text_classifier
+
+    dataset, root = spec.dataset, Path(file.sweep.placement.data_root).expanduser()
+    num_classes = dataset.num_classes
+    field = "student.init" if spec.role is not Role.TEACHER else "teacher.init" if spec.training else "teacher.weights"
+    if dataset.modality == "rows":
+        data = load_dataset(dataset, root)
+        assert isinstance(data, RowData)
+        model = mlp(spec.model, num_classes, len(data.columns))
+    elif is_text_model(spec.model):
+        start = Encoder(version=read_encoder(spec.model, root).version, init="random")
+        model = text_classifier(spec.model, start, num_classes, root)
+    else:
+        model = build_model(spec.model, num_classes=num_classes, image_size=input_size(dataset))
+    try:
+        weights = from_weights(path.read_bytes(), source=str(path))
+        if spec.training is None:
+            model.load_state_dict(weights)
+            return
+        other = load_initial(model, weights)
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()
+        raise SweepError(
+            f"{file.source}: {field}: {path} does not fit {spec.model} with {num_classes} classes: "
+            + " ".join(line.strip() for line in reason[:4])
+        ) from error
+    if other is not None:
+        warnings.add(
+            f"{field}: {path} has a head for {other:,} classes; one for {num_classes:,} is drawn from each trial's seed instead"
+        )

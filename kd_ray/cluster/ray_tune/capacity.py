@@ -1,0 +1,99 @@
+"""How many packs fit on the nodes of a Ray cluster."""
+
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping
+from fractions import Fraction
+
+import ray
+
+from kd_ray.errors import InvalidInputError
+from kd_ray.sweep.placement import Placement
+from kd_ray.sweep.plan import Pack
+
+_SLOTS_AGE_S = 5.0
+"""Age from which the number of slots is counted again."""
+
+Resources = Mapping[str, float]
+"""Amounts by Ray's name of the resource; memory in bytes."""
+
+
+def alive_nodes() -> list[Resources]:
+    """Resources of the nodes that are alive."""
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+
+
+def request_of(placement: Placement) -> dict[str, float]:
+    """The resources that Ray is asked for to run one pack."""
+    memory = placement.memory_gb_per_pack * 1e9
+    request = {"CPU": float(placement.cpus_per_pack), "GPU": placement.gpus_per_pack, "memory": float(int(memory))}
+    return {name: amount for name, amount in (request | placement.resources_per_pack).items() if amount}
+
+
+def packs_on(node: Resources, placement: Placement) -> int:
+    """Number of packs that fit on a node at once."""
+    return int(min(node.get(name, 0) / amount for name, amount in request_of(placement).items()))
+
+
+def slots(placement: Placement, nodes: Iterable[Resources]) -> int:
+    """Number of packs that fit on all these nodes at once."""
+    return sum(packs_on(node, placement) for node in nodes)
+
+
+def check_capacity(placement: Placement) -> None:
+    """Refuse a placement of which no node of the cluster can run one pack.
+
+    Raises:
+        InvalidInputError: naming the request and the resources of each node.
+    """
+    nodes = alive_nodes()
+    for field, is_teacher in (("placement", False), ("placement.teacher", True)):
+        pack_placement = placement.of(is_teacher=is_teacher)
+        if not slots(pack_placement, nodes):
+            request = request_of(pack_placement)
+            available = "; ".join(_described(node, request) for node in nodes) or "none"
+            raise InvalidInputError(
+                f"{field}: a pack asks for {_described(request, request)}, which no node has; nodes: {available}"
+            )
+
+
+def _described(resources: Resources, names: Iterable[str]) -> str:
+    """`2 CPUs, 0 GPUs, 1.5 GB of memory, 4 a100`: the amounts of the named resources."""
+    units = {"CPU": "CPUs", "GPU": "GPUs"}
+    texts = []
+    for name in dict.fromkeys(("CPU", "GPU", *names)):
+        amount = resources.get(name, 0)
+        texts.append(f"{amount / 1e9:.3g} GB of memory" if name == "memory" else f"{amount:g} {units.get(name, name)}")
+    return ", ".join(texts)
+
+
+class FreeSlots:
+    """Limits the packs that Tune has at once to the slots of the cluster.
+
+    With more packs than slots, Tune would give a pack that waits for a new actor an actor that has just become free, and stop the new one
+    before it is up. Packs that take less time than the start of an actor would then all run on one actor.
+    """
+
+    def __init__(
+        self, placement: Placement, *, grows: bool, nodes: Callable[[], Collection[Resources]] = alive_nodes
+    ) -> None:
+        """On a cluster that `grows`, one pack more than the slots is allowed: it is the demand that starts a new node."""
+        self._placements = {is_teacher: placement.of(is_teacher=is_teacher) for is_teacher in (False, True)}
+        self._num_extra = 1 if grows else 0
+        self._nodes = nodes
+        self._slots: dict[bool, int] = {}
+        self._counted_at = -_SLOTS_AGE_S
+
+    def has_room_for(self, pack: Pack, running: Collection[Pack]) -> bool:
+        """Whether a pack fits beside the running ones. Each pack takes one slot's share of the cluster."""
+        if not self._fits(pack, running) and time.monotonic() - self._counted_at > _SLOTS_AGE_S:
+            nodes = self._nodes()
+            self._slots = {is_teacher: slots(placement, nodes) for is_teacher, placement in self._placements.items()}
+            self._counted_at = time.monotonic()
+        return self._fits(pack, running)
+
+    def _fits(self, pack: Pack, running: Collection[Pack]) -> bool:
+        num_slots = self._slots.get(pack.is_teacher, 0)
+        if num_slots == 0:
+            return len(running) < self._num_extra
+        taken = sum(Fraction(1, max(1, self._slots[other.is_teacher])) for other in running)
+        return taken + Fraction(1 - self._num_extra, num_slots) <= 1

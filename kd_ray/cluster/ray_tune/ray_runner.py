@@ -1,0 +1,245 @@
+"""Connects to a Ray cluster or starts one, and runs a queue of packs on it."""
+
+import logging
+import os
+import shutil
+import socket
+import tempfile
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import ray
+from ray import tune
+
+from kd_ray import telemetry
+from kd_ray.cluster.interrupts import Interrupts
+from kd_ray.cluster.pack_queue import PackQueue
+from kd_ray.cluster.ray_tune.capacity import FreeSlots, alive_nodes, check_capacity, packs_on, request_of, slots
+from kd_ray.cluster.ray_tune.prometheus import RayMetrics
+from kd_ray.cluster.ray_tune.trainable import PackTrainable
+from kd_ray.cluster.ray_tune.trial_chunks import TrialChunks
+from kd_ray.cluster.ray_tune.tune_hooks import InOrderScheduler, PackSearcher, ProgressCallback, StopOnInterrupt
+from kd_ray.cluster.ray_tune.worker_errors import treat_ray_errors_as_actor_deaths
+from kd_ray.cluster.runner import LaunchContext, Observer, WorkerFactory, cpu_count, probe_students, training_worker
+from kd_ray.errors import InvalidInputError
+from kd_ray.results import ledger
+from kd_ray.results.probe import Probe
+from kd_ray.sweep.placement import Placement
+from kd_ray.sweep.spec import TrialSpec
+
+_FOLDER = "kd_ray_tune_"
+_HEAD_EVERY_S = 5.0
+_HEAD_MISSES = 3
+_CONNECT_S = 5.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class RayRunner:
+    """Runs packs through Ray Tune, on this machine or on a cluster."""
+
+    placement: Placement
+    address: str | None = None
+    """Address of a running cluster; None starts Ray on this machine and stops it afterwards."""
+    verbose: bool = False
+    """Show Ray's own output."""
+    worker: WorkerFactory = training_worker
+    """Makes the worker of a process; benchmarks of the scheduling use one that does not train."""
+    num_cpus: int | None = None
+    """CPUs of a Ray that is started on this machine; None takes all."""
+    min_packs_per_experiment: int = 1000
+    min_rounds_per_experiment: int = 50
+    """Tune keeps about 60 KB of each pack until its experiment ends, so a large sweep is several experiments. Between two of them every
+    slot waits for the last pack of the first, so one experiment has at least this many packs, and this many per slot."""
+
+    def __enter__(self) -> Self:
+        """Connect to the cluster, or start one.
+
+        Raises:
+            InvalidInputError: there is no cluster at `address`, or none of its nodes can run a pack.
+        """
+        treat_ray_errors_as_actor_deaths()
+        self._connect()
+        try:
+            check_capacity(self.placement)
+            telemetry.measure_into(RayMetrics())
+        except BaseException:
+            ray.shutdown()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        telemetry.measure_into(None)
+        ray.shutdown()
+
+    def slots(self) -> int:
+        """Packs that fit on the nodes of the cluster."""
+        return slots(self.placement, alive_nodes())
+
+    def probe(self, spec: TrialSpec, placement: Placement) -> Probe:
+        """See `Runner`; on any node that can run a pack."""
+        num_packs = max(packs_on(node, placement) for node in alive_nodes())
+        request = request_of(placement)
+        measure = ray.remote(
+            num_cpus=request.pop("CPU"),
+            num_gpus=request.pop("GPU", 0),
+            memory=request.pop("memory", 0),
+            resources=request,
+        )(probe_students)
+        try:
+            return ray.get(measure.remote(spec, placement, num_packs))
+        except ray.exceptions.RayTaskError as error:
+            raise error.as_instanceof_cause() from error  # type: ignore[no-untyped-call]
+
+    def run(self, queue: PackQueue, context: LaunchContext, observer: Observer, interrupts: Interrupts) -> None:
+        """Run the packs, in one or more Tune experiments."""
+        _delete_abandoned_folders()
+        # Ray has replaced our handler of SIGTERM by its own, which aborts; `watch` sets ours again.
+        with (
+            interrupts.watch(),
+            _watched_head(self.address, observer),
+            tempfile.TemporaryDirectory(prefix=f"{_FOLDER}{os.getpid()}_") as folder,
+        ):
+            while not interrupts.requested() and not queue.is_exhausted():
+                limit = max(self.min_packs_per_experiment, self.min_rounds_per_experiment * self.slots())
+                if not self.run_experiment(queue, context, observer, interrupts, folder, limit):
+                    return
+
+    def run_experiment(
+        self,
+        queue: PackQueue,
+        context: LaunchContext,
+        observer: Observer,
+        interrupts: Interrupts,
+        folder: str,
+        limit: int,
+    ) -> bool:
+        """Run at most `limit` packs as one Tune experiment; returns whether any pack was started."""
+        trial_chunks = TrialChunks([trial for pack in queue.waiting for trial in pack.trials])
+        trainable = tune.with_resources(
+            tune.with_parameters(PackTrainable, context=context, trial_chunks=trial_chunks, worker=self.worker),
+            lambda order: tune.PlacementGroupFactory(
+                [request_of(context.placement.of(is_teacher=order["is_teacher"]))]
+            ),
+        )
+        free_slots = FreeSlots(self.placement, grows=self.address is not None)
+        searcher = PackSearcher(queue, context, observer, interrupts, trial_chunks, limit, free_slots)
+        tuner = tune.Tuner(
+            trainable,
+            tune_config=tune.TuneConfig(
+                search_alg=searcher,
+                scheduler=InOrderScheduler(),
+                num_samples=-1,
+                reuse_actors=True,
+                trial_name_creator=_name_of,
+                trial_dirname_creator=_name_of,
+            ),
+            run_config=tune.RunConfig(
+                name="packs",
+                storage_path=folder,
+                verbose=0,
+                failure_config=tune.FailureConfig(max_failures=0),
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+                stop=StopOnInterrupt(searcher, interrupts),
+                callbacks=[ProgressCallback(searcher, observer)],
+            ),
+        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            tuner.fit()
+        if searcher.error:
+            raise searcher.error
+        return searcher.num_left < limit
+
+    def _connect(self) -> None:
+        level = logging.INFO if self.verbose else logging.ERROR
+        for name in ("ray", "ray.tune", "ray.tune.analysis.experiment_analysis", "ray.tune.tune"):
+            logging.getLogger(name).setLevel(level)
+        if not self.verbose:
+            # Its last message lists packs that did not complete, although they were started again.
+            logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)
+        if self.address is not None:
+            _check_address(self.address)
+        try:
+            with warnings.catch_warnings():
+                # Ray warns here of changes of its own defaults, which users of kd_ray cannot influence.
+                warnings.simplefilter("ignore")
+                ray.init(
+                    address=self.address or "local",
+                    num_cpus=None if self.address else self.num_cpus or cpu_count(),
+                    include_dashboard=None if self.address else False,
+                    log_to_driver=self.verbose,
+                    logging_level=level,
+                )
+        except (ConnectionError, TimeoutError, ValueError, RuntimeError) as error:
+            where = (
+                f"--address {self.address}: cannot use the Ray cluster there"
+                if self.address
+                else "cannot start Ray on this machine"
+            )
+            raise InvalidInputError(f"{where}: {error}") from error
+
+
+def _check_address(address: str) -> None:
+    """Check within seconds that a server listens at `host:port` or `ray://host:port`; Ray itself would take minutes.
+
+    Raises:
+        InvalidInputError: no server listens there.
+    """
+    host, separator, port = address.removeprefix("ray://").rpartition(":")
+    if address == "auto":
+        return
+    if not separator or not port.isdigit():
+        raise InvalidInputError(f"--address {address}: expected HOST:PORT, ray://HOST:PORT or auto")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_S).close()
+    except OSError as error:
+        raise InvalidInputError(f"--address {address}: no Ray cluster answers there: {error}") from error
+
+
+@contextmanager
+def _watched_head(address: str | None, observer: Observer) -> Iterator[None]:
+    """Warn when the head of the cluster stops answering. Ray itself is silent for a minute and then aborts the process."""
+    host, _, port = (address or "").rpartition(":")
+    if not host or host.startswith("ray:"):
+        yield
+        return
+    stop = threading.Event()
+
+    def watch() -> None:
+        misses = 0
+        while not stop.wait(_HEAD_EVERY_S):
+            try:
+                socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_S).close()
+                misses = 0
+            except OSError as error:
+                misses += 1
+                if misses == _HEAD_MISSES:
+                    observer.warn(
+                        f"the head of the Ray cluster at {address} does not answer ({error}). Ray waits a minute and then ends "
+                        "this process. No committed trial is lost: run the same command again when the head is back"
+                    )
+
+    thread = threading.Thread(target=watch, name="kd_ray-head", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def _delete_abandoned_folders() -> None:
+    """Delete Tune's folders of killed drivers of this host."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_FOLDER}*"):
+        pid = folder.name.removeprefix(_FOLDER).split("_")[0]
+        if pid.isdigit() and ledger.process_started(int(pid)) == "":
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _name_of(trial: Any) -> str:
+    return str(trial.trial_id)
