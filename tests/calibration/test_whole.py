@@ -29,7 +29,7 @@ def most(reports: int) -> float:
 
 def share(name: str, design: Design, reports: int) -> float:
     analysis = "matched_accuracy" if name.startswith(CURVED) else ""
-    return float(np.mean([said(design, seed, analysis).now for seed in range(reports)]))
+    return sum(said(design, seed, analysis).now for seed in range(reports)) / reports
 
 
 @pytest.mark.parametrize("name", QUICK)
