@@ -78,13 +78,13 @@ def test_launch_of_a_finished_sweep_says_so_and_shows_the_table(
     assert done.returncode == 0, done.stderr
     assert "sweep tiny: nothing to do, 7 of 7 trials complete" in done.stdout
     rows = [line.split() for line in done.stdout.splitlines()]
-    assert [row[:2] for row in rows if row and row[0] in ("teacher", "scratch", "distilled")] == [
+    assert [row[:2] for row in rows if row and row[0] in ("teacher", "scratch", "T=1", "T=8")] == [
         ["teacher", "1"],
         ["scratch", "2"],
-        ["distilled", "T=1"],
-        ["distilled", "T=8"],
+        ["T=1", "2"],
+        ["T=8", "2"],
     ]
-    assert re.search(r"accuracy +worst class +DPD color +EOD color +DPD texture", done.stdout)
+    assert re.search(r"accuracy +worst-class accuracy +DPD color +EOD color +DPD texture", done.stdout)
 
 
 def test_launch_without_a_terminal_prints_plain_lines_and_none_of_rays(tmp_path: Path, trifeature_root: Path) -> None:

@@ -41,6 +41,8 @@ class SweepComparison:
     verdict: Verdict
     """The answer in words."""
     next_steps: tuple[NextStep, ...]
+    joint_features: frozenset[str]
+    """The sensitive features among `rows` that are intersections of others."""
 
     def of(self, analysis: str, contrast: str | None = None) -> list[Comparison]:
         """The rows of one analysis, and of one contrast if it is given."""
@@ -95,6 +97,7 @@ def compare_study(study: Study, options: Options, *, declared: Sequence[Declared
         rows=tuple(rows),
         verdict=make_verdict(study, rows, declared, steps, level=options.level),
         next_steps=steps,
+        joint_features=frozenset(it.feature for it in study.fairness if it.is_joint),
     )
 
 

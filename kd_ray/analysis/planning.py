@@ -14,6 +14,8 @@ from kd_ray.analysis.study import SCRATCH, TEACHER, Study
 _TYPICAL = ("sweep", "dataset", "dataset_id", "target", "model", "teacher", "contrast", "role", "objective", "level")
 _MOST_OPEN = 200
 """Hints of one contrast and question from which the number of seeds is taken; the clearest come first."""
+MOST_PROPOSED = 20
+"""Seeds that a command asks for at most, or twice as many as there are: more are better decided on after a look."""
 FIRST_SEEDS = 5
 """Seeds to begin with: what studies of the field have."""
 
@@ -31,6 +33,8 @@ class NextStep:
     """Runs of the smaller side."""
     n_needed: int | None
     """Runs per side that would establish half of the hints if they are as large as they are likely to be; None above `MOST_RUNS`."""
+    n_proposed: int
+    """Runs per side that `overrides` ask for; no more than `MOST_PROPOSED`, or twice `n_now`."""
     overrides: tuple[str, ...]
     """What `kd-ray resume` has to be told with `--set`."""
 
@@ -167,13 +171,20 @@ def _has_pretrained_teachers(study: Study) -> bool:
 
 def _step(study: Study, contrast: str, what: str, num_open: int, n_now: int, n_needed: int | None) -> NextStep:
     seeds = sorted({seed for it in study.conditions if it.role != "teacher" for seed in it.seeds if seed is not None})
+    n_proposed = 0 if n_needed is None else min(n_needed, max(MOST_PROPOSED, 2 * n_now))
     overrides = []
-    if n_needed is not None and len(seeds) < n_needed:
+    if len(seeds) < n_proposed:
         first = max(seeds, default=-1) + 1
-        overrides.append(f"grid.seed=[{','.join(map(str, [*seeds, *range(first, first + n_needed - len(seeds))]))}]")
+        overrides.append(f"grid.seed=[{','.join(map(str, [*seeds, *range(first, first + n_proposed - len(seeds))]))}]")
     is_paired = all(it.has_paired_teachers for it in study.distilled)
     if contrast == TEACHER and not is_paired and n_needed is not None:
         overrides.append("teacher.seed=paired")
     return NextStep(
-        contrast=contrast, what=what, num_open=num_open, n_now=n_now, n_needed=n_needed, overrides=tuple(overrides)
+        contrast=contrast,
+        what=what,
+        num_open=num_open,
+        n_now=n_now,
+        n_needed=n_needed,
+        n_proposed=n_proposed,
+        overrides=tuple(overrides),
     )

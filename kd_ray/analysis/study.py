@@ -59,6 +59,8 @@ class Fairness:
     metrics: Mapping[str, FloatArray]
     """By the names in `FAIRNESS`, one value per trial."""
     num_groups: int
+    is_joint: bool = False
+    """Whether it is an intersection of features, which has many small groups."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -267,12 +269,25 @@ class Study:
     def collapsed(self) -> Mapping[int, str]:
         """Rows of the trials whose predictions say next to nothing about the labels, with what is wrong in words."""
         found = {}
-        for row, trial in enumerate(self.trials):
-            labels_N = self.test_sets[trial["dataset_id"]].labels_N
-            why = collapse(labels_N, self.predictions[row], num_classes=len(self.classes[trial["dataset_id"]].names))
-            if why:
-                found[row] = why
+        for first in range(0, len(self.trials), _AT_ONCE):
+            rows = range(first, min(first + _AT_ONCE, len(self.trials)))
+            for row, predictions_N in self._predictions_of(rows).items():
+                dataset_id = self.trials[row]["dataset_id"]
+                num_classes = len(self.classes[dataset_id].names)
+                why = collapse(self.test_sets[dataset_id].labels_N, predictions_N, num_classes=num_classes)
+                if why:
+                    found[row] = why
         return found
+
+    def _predictions_of(self, rows: range) -> Mapping[int, IntArray]:
+        """Predictions of some trials, without holding those of all."""
+        if "predictions" in self.__dict__:
+            return {row: self.predictions[row] for row in rows}
+        return self.source.predictions(rows)
+
+
+_AT_ONCE = 256
+"""Trials whose predictions are read together where each is looked at once."""
 
 
 def spread(values_R: FloatArray) -> Spread:

@@ -1,7 +1,6 @@
 """The sentences of a verdict, made from the rows of `comparisons`, the study and the plan for more seeds."""
 
 import shlex
-from collections import Counter
 from collections.abc import Callable, Sequence
 from statistics import median
 
@@ -9,33 +8,39 @@ from kd_ray.analysis.chance import MIN_CELL
 from kd_ray.analysis.comparisons import Comparison
 from kd_ray.analysis.contrast import MIN_RUNS
 from kd_ray.analysis.declared import Declared
-from kd_ray.analysis.measures import collapsed_in_words
+from kd_ray.analysis.measures import collapsed_in_words, standing
 from kd_ray.analysis.planning import NextStep
 from kd_ray.analysis.study import CONTRASTS, SCRATCH, TEACHER, Study
 from kd_ray.analysis.verdict import Verdict
 from kd_ray.metrics.catalogue import METRICS
 
 BASELINE = {SCRATCH: "scratch", TEACHER: "the teacher"}
-_MOST = 4
-"""Statements of one kind; the tables have all."""
+_MOST = 3
+"""Statements of one kind; `kd-ray compare --full` has all."""
 
 
 def make_verdict(
     study: Study, rows: Sequence[Comparison], declared: Sequence[Declared], steps: Sequence[NextStep], *, level: float
 ) -> Verdict:
-    """Say what the rows hold, and nothing beyond it."""
+    """Say what the rows hold, and nothing beyond it, in at most ten statements and two commands."""
+    claims = _claims([row for row in rows if row.analysis == "claim"], declared)
+    # Claims need lines, so the others share theirs.
+    few = 1 if claims else 2
     return Verdict(
-        asked=_asked(study, rows, level),
-        declared=tuple(
-            _claim(row, it) for row, it in zip((r for r in rows if r.analysis == "claim"), declared, strict=True)
-        ),
-        established=_established(rows),
-        hints=_hints(rows, level),
-        held_back=_held_back(rows),
-        not_tested=_not_tested(study, rows),
-        more=_more(study, rows, steps),
+        asked=(" ".join(_asked(study, rows, level)),),
+        declared=claims,
+        established=_established(study, rows, most=_MOST - 1 if claims else _MOST),
+        hints=_within(_hints(rows, level), few),
+        held_back=_within(_held_back(rows), few),
+        not_tested=_within(_not_tested(study, rows), 1),
+        more=_within(_more(study, rows, steps), 1),
         commands=_commands(study, steps),
     )
+
+
+def _within(sentences: Sequence[str], most: int) -> tuple[str, ...]:
+    """The sentences as at most so many statements: those that are too many join the last."""
+    return (*sentences[: most - 1], *filter(None, [" ".join(sentences[most - 1 :])]))
 
 
 def short(row: Comparison) -> str:
@@ -90,19 +95,43 @@ def _asked(study: Study, rows: Sequence[Comparison], level: float) -> tuple[str,
     teachers = {teacher for it in distilled for run in it.teachers for teacher in run}
     samples = sorted({int(trial["num_test"]) for trial in study.trials})
     tests = sum(row.p_claim is not None and row.analysis != "claim" for row in rows)
-    first = (
-        f"{plural(len(distilled), 'distilled condition')} ({listed([it.label for it in distilled], 5)}) against scratch students "
-        f"and teachers: {seeds} per condition, {plural(len(teachers), 'teacher')}, {', '.join(f'{n:,}' for n in samples)} test samples; "
-        f"{plural(tests, 'test')}, level {level:g} for all of them together."
-    )
-    missing = []
+    against = [
+        {SCRATCH: "scratch students", TEACHER: "their teachers" if len(teachers) > 1 else "their teacher"}[contrast]
+        for contrast in CONTRASTS
+        if any(study.baseline(contrast, it) is not None for it in distilled)
+    ]
+    sentences = [
+        f"{plural(len(distilled), 'distilled condition')} ({listed([it.label for it in distilled])}) against {listed(against)}.",
+        f"{seeds[:1].upper() + seeds[1:]} per condition, {plural(len(teachers), 'teacher')}, "
+        f"{' or '.join(f'{n:,}' for n in samples)} test samples.",
+    ]
+    if tests:
+        sentences.append(
+            f"{plural(tests, 'test')}; the chance of any false ESTABLISHED is at most {100 * level:g} % where nothing differs."
+        )
     if study.num_missing:
-        missing.append(
-            f"{study.num_missing} of {plural(sum(study.states.values()), 'trial')} are missing; numbers will change."
+        sentences.append(
+            f"{study.num_missing} of {plural(sum(study.states.values()), 'trial')} {_is(study.num_missing)} missing; numbers will change."
         )
     if study.failed:
-        missing.append(f"Failed, so missing from the means: {listed(study.failed)}.")
-    return (first, *missing)
+        sentences.append(f"Failed, so missing from the means: {listed(study.failed, 3)}.")
+    return tuple(sentences)
+
+
+def _claims(rows: Sequence[Comparison], declared: Sequence[Declared]) -> tuple[str, ...]:
+    """What became of each claim; of many, the first ones and the numbers of the others."""
+    sentences = [_claim(row, it) for row, it in zip(rows, declared, strict=True)]
+    rest = rows[_MOST - 1 :] if len(rows) > _MOST else ()
+    if rest:
+        hold = sum(row.status == "established" for row in rest)
+        sentences[_MOST - 1 :] = [
+            f"{len(rest)} more claims: {hold} established, {len(rest) - hold} not; `--full` lists them."
+        ]
+    if sentences and (taken_back := declared[0].num_withdrawn):
+        sentences[-1] += (
+            f" {plural(taken_back, 'claim')} of this sweep {'was' if taken_back == 1 else 'were'} taken back."
+        )
+    return tuple(sentences)
 
 
 def _claim(row: Comparison, declared: Declared) -> str:
@@ -111,16 +140,16 @@ def _claim(row: Comparison, declared: Declared) -> str:
         if declared.num_complete == 0
         else f"declared {declared.declared_at[:10]}, when {declared.num_complete} trials were complete"
     )
-    text = (row.claim or "")[:1].upper() + (row.claim or "")[1:]
+    text = row.claim or ""
     if row.p_claim is None:
-        return f"{text}: not tested ({_REASONS.get(row.held_back or '', row.held_back or 'too few runs')}); {when}."
-    holds = "ESTABLISHED" if row.status == "established" else "not established"
+        return f"Not tested: {text} ({_REASONS.get(row.held_back or '', row.held_back or 'too few runs')}); {when}."
+    holds = "Established" if row.status == "established" else "Not established"
     size = (
-        f"rho {row.effect:+.2f}"
-        if row.test == "spearman" and row.effect is not None
-        else f"{points(row, row.effect, sign=True)}{_interval(row)}"
+        f"rank correlation {_signed(row.effect)}"
+        if row.test == "spearman"
+        else ", ".join(filter(None, [points(row, row.effect, sign=True), _interval(row)]))
     )
-    return f"{text}: {holds} ({size}, p {shown_p(row.p_holm)} after Holm); {when}."
+    return f"{holds}: {text} ({size}, p {shown_p(row.p_holm)} after Holm){_scope(row)}; {when}."
 
 
 _REASONS = {
@@ -130,40 +159,69 @@ _REASONS = {
 }
 
 
-def _established(rows: Sequence[Comparison]) -> tuple[str, ...]:
+def _established(study: Study, rows: Sequence[Comparison], *, most: int) -> tuple[str, ...]:
+    """What differs from scratch and with temperature first, then what differs from the teacher."""
+    dead = {it.label: it for it in study.distilled if standing(study, it) is None}
     found = [row for row in rows if row.status == "established" and row.analysis != "claim"]
-    groups = _grouped(found, lambda row: (row.analysis, row.contrast, short(row), (row.effect or 0.0) > 0))
-    groups.sort(key=lambda same: min((row.q or 0.0, row.p_claim or 0.0) for row in same))
-    sentences = [_difference(same) for same in groups[:_MOST]]
-    if len(groups) > _MOST:
-        sentences.append(f"{len(groups) - _MOST} more; `--full` lists them.")
-    return tuple(sentences)
+    follows = [row for row in found if row.condition in dead]
+    last = (
+        [f"{plural(len(follows), 'difference')} at {listed(list(dead))}, which collapsed; `--full` lists them."]
+        if follows
+        else []
+    )
+    groups = _grouped(
+        [row for row in found if row.condition not in dead],
+        lambda row: (row.analysis, row.contrast, short(row), (row.effect or 0.0) > 0),
+    )
+    groups.sort(key=lambda same: (same[0].contrast == TEACHER, min((row.q or 0.0, row.p_claim or 0.0) for row in same)))
+    most -= len(last)
+    if len(groups) > most:
+        rest = groups[most - 1 :]
+        names = list(dict.fromkeys(short(same[0]) for same in rest))
+        last.insert(0, f"{len(rest)} more; `--full` lists them: {listed(names, 3)}.")
+        groups = groups[: most - 1]
+    return (*map(_difference, groups), *last)
 
 
 def _difference(same: Sequence[Comparison]) -> str:
     """One quantity that differs one way in some conditions, told by the clearest."""
     row = min(same, key=lambda it: (it.q or 0.0, it.p_claim or 0.0))
     others = [it.condition for it in same if it is not row]
-    also = f" Also at {listed(others)}." if others else ""
-    name = short(row)
-    name = name[:1].upper() + name[1:]
+    also = f" The same way at {listed(others)}." if others else ""
+    name = _capital(short(row))
     if row.analysis == "trend":
         way = "rises" if (row.effect or 0.0) > 0 else "falls"
-        return f"{name} {way} over {row.condition} (rho {row.effect:+.2f}, q {shown_p(row.q)}, n = {row.n_treatment} runs){_scope(row)}.{also}"
+        numbers = f"rank correlation {_signed(row.effect)}; q {shown_p(row.q)}; {row.n_treatment} runs"
+        return f"{name} {way} with temperature over {row.condition} ({numbers}){_scope(row)}.{also}"
     against = BASELINE.get(row.contrast or "", row.contrast or "")
     equal = " at equal accuracy" if row.analysis == "matched_accuracy" else ""
-    relative = " relative to the whole" if row.metric == "relative_accuracy" and row.normalisation else ""
-    return (
-        f"{name}{relative}{equal}: {points(row, row.effect, sign=True)} against {against} at {row.condition}{_interval(row)}, "
-        f"q {shown_p(row.q)}, n = {row.n_baseline} and {row.n_treatment}{_scope(row)}.{also}"
+    relative = " relative to overall accuracy" if row.metric == "relative_accuracy" and row.normalisation else ""
+    numbers = "; ".join(
+        filter(None, [_interval(row), f"q {shown_p(row.q)}", f"{row.n_treatment} against {row.n_baseline} runs"])
     )
+    size = f"{points(row, row.effect, sign=True)}{relative}"
+    return f"{name}{equal}: {size} against {against} at {row.condition} ({numbers}){_scope(row)}.{also}"
+
+
+def _is(count: int) -> str:
+    return "is" if count == 1 else "are"
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _signed(value: float | None) -> str:
+    return "–" if value is None else f"{value:+.2f}".replace("-", "−")
 
 
 def _interval(row: Comparison) -> str:
     ends = (row.ci_total_low, row.ci_total_high) if row.ci_total_low is not None else (row.ci_low, row.ci_high)
     if ends[0] is None or ends[1] is None:
         return ""
-    return f" ({100 * (1 - row.level):g} % interval {amount(row, ends[0], sign=True)} to {amount(row, ends[1], sign=True)})"
+    return (
+        f"{100 * (1 - row.level):g} % interval {amount(row, ends[0], sign=True)} to {amount(row, ends[1], sign=True)}"
+    )
 
 
 def _scope(row: Comparison) -> str:
@@ -171,51 +229,59 @@ def _scope(row: Comparison) -> str:
 
 
 def _hints(rows: Sequence[Comparison], level: float) -> tuple[str, ...]:
+    """One statement for each baseline, and one for trends."""
     sentences = []
-    for same in _grouped([row for row in rows if row.p_claim is not None and row.family], lambda row: (row.family,)):
+    tests = [row for row in rows if row.p_claim is not None and row.family]
+    for same in _grouped(tests, lambda row: (row.contrast if row.contrast in CONTRASTS else "trend",)):
         hints = [row for row in same if row.status == "hint"]
         if not hints:
             continue
-        first = same[0]
+        count, chance = sum((row.p_claim or 0.0) < level for row in same), level * len(same)
         clearest = min(hints, key=lambda row: row.p_claim or 0.0)
-        question = {
-            "class_bias": f"Class accuracies against {BASELINE.get(first.contrast or '', '')}",
-            "fairness": f"Metrics against {BASELINE.get(first.contrast or '', '')}",
-            "matched_accuracy": f"EOD at equal accuracy against {BASELINE.get(first.contrast or '', '')}",
-        }.get(first.analysis, f"Trends at {'low' if first.contrast == 'temperature_low' else 'high'} temperatures")
-        count = sum((row.p_claim or 0.0) < level for row in same)
+        where = f"against {BASELINE[same[0].contrast]}" if same[0].contrast in CONTRASTS else "of trends"
+        is_trend = clearest.analysis == "trend"
+        size = (
+            f"rank correlation {_signed(clearest.effect)}" if is_trend else points(clearest, clearest.effect, sign=True)
+        )
+        about = f"{short(clearest)} {'over' if is_trend else 'at'} {clearest.condition}"
+        known = sum(row.status == "established" for row in same)
+        most = (
+            f"no more than the {chance:.1f} that chance alone gives"
+            if count <= chance
+            else f"chance alone gives up to {chance:.1f}"
+        )
         sentences.append(
-            f"{question}: {count} of {plural(len(same), 'test')} below {level:g} before correction, where chance alone gives up to "
-            f"{level * len(same):.1f}; clearest: {short(clearest)} at {clearest.condition}."
+            f"{count} of {plural(len(same), 'test')} {where} {'has' if count == 1 else 'have'} p < {level:g} before correction; {most}. "
+            f"{f'{known} of them {_is(known)} established. ' if known else ''}Clearest hint: {about} ({size})."
         )
     return tuple(sentences)
 
 
 def _held_back(rows: Sequence[Comparison]) -> tuple[str, ...]:
+    """One statement for each reason."""
     held = [row for row in rows if row.status == "held_back" and row.analysis != "claim"]
     sentences = []
     for same in _grouped(held, lambda row: (row.held_back or "chance level",)):
-        names = list(Counter(short(row) for row in same))
-        why = same[0].held_back or "chance level"
-        subject = listed([name[:1].upper() + name[1:] if i == 0 else name for i, name in enumerate(names)], 3)
-        where = plural(len(same), "difference")
+        names = list(dict.fromkeys(short(row) for row in same))
+        why, row = same[0].held_back or "chance level", same[0]
+        subject = f"{_capital(listed(names, 2))} ({plural(len(same), 'difference')})"
+        equal = " at equal accuracy" if row.analysis == "matched_accuracy" else ""
         if why == "small cells":
             cell = min(row.smallest_cell or 0 for row in same)
-            sentences.append(
-                f"{subject} ({where}): the smallest group that decides them has {plural(cell, 'test sample')}; a claim needs {MIN_CELL}."
+            reason = f"groups of {plural(cell, 'test sample')} decide {'it' if len(same) == 1 else 'them'}; a claim needs {MIN_CELL}"
+        elif why == "chance level" and row.analysis != "trend":
+            reason = (
+                f"without what random groups give, not shown to differ ({row.condition}: {amount(row, row.mean_treatment)} − "
+                f"{amount(row, row.chance_level)}; {BASELINE[row.contrast or SCRATCH]}: {amount(row, row.mean_baseline)} − "
+                f"{amount(row, row.chance_baseline)})"
             )
         elif why == "chance level":
-            row = same[0]
-            sentences.append(
-                f"{subject} ({where}): no larger than what chance gives (at {row.condition} {amount(row, row.mean_treatment)}, chance level "
-                f"{amount(row, row.chance_level)})."
-            )
+            reason = "without what random groups give, no trend is shown"
         elif why == "accuracies differ":
-            sentences.append(
-                f"{subject} at equal accuracy ({where}): the accuracies are further apart than the smaller sd, so a regression would decide."
-            )
+            reason = "the accuracies are further apart than their sd, so a fitted line would decide, not data"
         else:
-            sentences.append(f"{subject} ({where}): {why}.")
+            reason = f"{why} on a side" if why.endswith(" runs") else why
+        sentences.append(f"{subject}{equal}: {reason}.")
     return tuple(sentences)
 
 
@@ -231,20 +297,27 @@ def _not_tested(study: Study, rows: Sequence[Comparison]) -> tuple[str, ...]:
         if few:
             n = min(min(row.n_baseline or 0, row.n_treatment or 0) for row in few)
             what = "teacher" if contrast == TEACHER and (few[0].n_baseline or 0) == n else "seed"
+            does = "does" if n == 1 else "do"
             sentences.append(
-                f"Against {against}: {plural(n, what)} cannot show how far {what}s are apart; a claim needs {MIN_RUNS}."
+                f"Against {against}: {plural(n, what)} {does} not show how far {what}s are apart; a claim needs {MIN_RUNS}."
             )
+    trends = [row for row in rows if row.analysis == "trend" and row.test == "spearman"]
+    few_runs = list(dict.fromkeys(row.condition for row in trends if row.p_claim is None and row.held_back is None))
+    # Collapsed runs are left out of trends of fairness, so one range of temperatures may have two floors.
     floors = {
-        row.condition: row.p_permutation_floor
-        for row in rows
-        if row.analysis == "trend" and (row.p_permutation_floor or 0.0) >= row.level
+        same[0].condition: min(row.p_permutation_floor or 0.0 for row in same)
+        for same in _grouped(trends, lambda row: (row.condition,))
+        if same[0].condition not in few_runs
     }
+    floors = {condition: floor for condition, floor in floors.items() if floor >= trends[0].level}
+    if few_runs:
+        sentences.append(f"Trends over {listed(few_runs)}: fewer than {MIN_RUNS} seeds at a temperature.")
     if floors:
-        words = [f"{condition} (smallest possible p {floor:.2g})" for condition, floor in floors.items()]
-        sentences.append(f"Trends: too few seeds and temperatures to show any over {listed(words)}.")
+        words = [f"{condition} (p cannot be below {floor:.2g})" for condition, floor in floors.items()]
+        sentences.append(f"Trends over {listed(words)}: too few seeds and temperatures.")
     collapsed = collapsed_in_words(study, study.conditions)
     if collapsed:
-        sentences.append(f"{listed(collapsed)}; fairness is not compared for collapsed runs.")
+        sentences.append(f"Fairness of collapsed runs: {listed(collapsed)}.")
     return tuple(sentences)
 
 
@@ -257,33 +330,45 @@ def _more(study: Study, rows: Sequence[Comparison], steps: Sequence[NextStep]) -
         ("fairness", "equalized_odds_difference"),
     ):
         mine = [
-            row
+            row.smallest_detectable
             for row in rows
             if (row.analysis, row.metric, row.contrast) == (analysis, metric, SCRATCH)
             and row.smallest_detectable is not None
             and row.p_claim is not None
         ]
         if mine:
-            size = median(row.smallest_detectable or 0.0 for row in mine)
-            name = "a class" if analysis == "class_bias" else METRICS[metric].short
-            sizes.append(f"{amount(mine[0], size)} points in {name}" if size < 1 else f"more than 100 points in {name}")
+            name = "class accuracy" if analysis == "class_bias" else METRICS[metric].short
+            size = median(mine)
+            sizes.append((name, f"{100 * size:.1f} points" if size < 1 else None))
     counts = sorted({it.n for it in study.conditions if it.role != "teacher"})
-    if sizes:
+    can = [f"{size} in {name}" for name, size in sizes if size is not None]
+    cannot = [name for name, size in sizes if size is None]
+    seeds = plural(counts[0], "seed")
+    if can:
         sentences.append(
-            f"With {plural(counts[0], 'seed')}, a difference from scratch of about {listed(sizes)} would be established with "
-            "probability 0.8 (normal runs; their sd is known no better than these seeds tell)."
+            f"{seeds} find a true difference from scratch with probability 0.8 if it is at least {listed(can)}."
         )
-    for step in steps:
-        about = f"{'class' if step.what == 'class_bias' else 'metric'} differences against {BASELINE[step.contrast]}"
-        if step.n_now < MIN_RUNS:
-            continue
-        if step.n_needed is None:
-            sentences.append(
-                f"Of {plural(step.num_open, 'hint')} of {about}, most are too small to settle with 200 seeds."
-            )
-        else:
-            sentences.append(f"About {step.n_needed} seeds would settle half of the {about} that are hints now.")
-    return tuple(sentences[:3])
+    if cannot:
+        sentences.append(f"{seeds} do not reliably find a difference from scratch in {listed(cannot)}, however large.")
+    return (*sentences, *_seeds(steps))
+
+
+def _seeds(steps: Sequence[NextStep]) -> list[str]:
+    """How many seeds the hints take."""
+    words = []
+    for contrast in CONTRASTS:
+        mine = [step for step in steps if step.contrast == contrast and step.n_now >= MIN_RUNS]
+        counts = [
+            f"{f'about {step.n_needed}' if step.n_needed else 'more than 200'} for {'classes' if step.what == 'class_bias' else 'metrics'}"
+            for step in mine
+        ]
+        if counts:
+            words.append(f"{listed(counts)} against {BASELINE[contrast]}")
+    if not words:
+        return []
+    is_cut = any(step.n_needed and step.n_proposed < step.n_needed for step in steps)
+    cap = f" The commands ask for at most {max(step.n_proposed for step in steps)}." if is_cut else ""
+    return [f"Seeds that would settle half of the hints, if these are true: {'; '.join(words)}.{cap}"]
 
 
 def _commands(study: Study, steps: Sequence[NextStep]) -> tuple[str, ...]:

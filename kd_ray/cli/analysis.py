@@ -31,7 +31,7 @@ from kd_ray.cli.base import JSON_OPTION, Command, open_existing, other_store, st
     type=click.FloatRange(0, 0.5, min_open=True, max_open=True),
     default=0.05,
     show_default=True,
-    help="Significance level; intervals cover 1 - level.",
+    help="Probability of a false ESTABLISHED in a report where nothing differs; intervals cover 1 - level.",
 )
 @click.option(
     "--split",
@@ -39,6 +39,9 @@ from kd_ray.cli.base import JSON_OPTION, Command, open_existing, other_store, st
     default=10.0,
     show_default=True,
     help="Temperature that ends one trend and begins the other; it belongs to both.",
+)
+@click.option(
+    "--full", is_flag=True, help="Also print every established difference and hint, trends, power and group sizes."
 )
 @JSON_OPTION
 def compare_command(
@@ -48,9 +51,23 @@ def compare_command(
     overall: str,
     level: float,
     split: float,
+    full: bool,
     as_json: bool,
 ) -> None:
-    """Say which differences between conditions are real; writes the table `comparisons`."""
+    """Say which differences between conditions hold; writes the table `comparisons`.
+
+    \b
+    DECLARED     what became of each claim of the sweep file
+    ESTABLISHED  holds after correction over the whole report: where
+                 nothing differs, a report names any with probability
+                 at most --level
+    HINTS        below --level before correction only, beside the
+                 number that chance alone gives
+    HELD BACK    below --level, and not claimed: groups too small,
+                 accuracies too far apart, or what random groups give
+    NOT TESTED   what these trials cannot answer, as with two seeds
+    MORE SEEDS   what so many seeds find, and how many would settle it
+    """
     from kd_ray.analysis.compare import compare
     from kd_ray.cli import text_compare
     from kd_ray.results.query import Results
@@ -66,7 +83,7 @@ def compare_command(
     if as_json:
         click.echo(json.dumps(comparison.to_dict(), indent=1))
     else:
-        click.echo(text_compare.compared(comparison, store=other_store(store_url)))
+        click.echo(text_compare.compared(comparison, store=other_store(store_url), full=full))
 
 
 @click.command("report", cls=Command, example="kd-ray report trifeature-quick -o ./trifeature-report")

@@ -1,8 +1,10 @@
 """Tables in the terminal. A table that is wider than the terminal is wrapped, or written as one block per row."""
 
 import io
+import re
 import shutil
 import sys
+import textwrap
 from collections.abc import Collection, Sequence
 
 from rich.console import Console
@@ -39,6 +41,50 @@ def render(table: Table, *, width: int | None = None) -> str:
     if measured.minimum <= width:
         return _text(table, width)
     return "\n\n".join(_text(block, width) for block in _blocks(table))
+
+
+def render_in_parts(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1, width: int | None = None
+) -> str:
+    """A table of numbers as text. One that is too wide is cut into tables of some columns each, all with the first `left` columns.
+
+    `width` is the width to fit, by default that of the terminal. A file or a pipe gets one table.
+    """
+    width = width or terminal_width()
+    sizes = [max(len(name), *(len(row[i]) for row in rows)) if rows else len(name) for i, name in enumerate(columns)]
+    parts: list[list[int]] = [[]]
+    for i in range(left, len(columns)):
+        wide = sum(sizes[j] + 2 for j in (*range(left), *parts[-1], i)) - 2
+        if width is not None and parts[-1] and wide > width:
+            parts.append([])
+        parts[-1].append(i)
+    made = []
+    for part in parts:
+        chosen = [*range(left), *part]
+        table = table_of([columns[i] for i in chosen], right=range(left, len(chosen)))
+        for row in rows:
+            table.add_row(*(row[i] for i in chosen))
+        made.append(render(table, width=width))
+    return "\n\n".join(made)
+
+
+def wrapped(text: str, *, first: str = "", then: str = "", width: int | None = None) -> str:
+    """A paragraph: `first` begins its first line, `then` every other one.
+
+    `width` is the width to fit, by default that of the terminal. A file or a pipe gets it on one line.
+    """
+    width = width or terminal_width()
+    if width is None:
+        return first + text
+    # A value and its unit, or a letter and its relation, stay on one line: "5 %", "p < 0.05".
+    together = re.sub(r" (?=[%<=±])|(?<= [<=±]) ", _UNBROKEN, text)
+    filled = textwrap.fill(
+        together, max(width, 20), initial_indent=first, subsequent_indent=then, break_on_hyphens=False
+    )
+    return filled.replace(_UNBROKEN, " ")
+
+
+_UNBROKEN = "\N{NO-BREAK SPACE}"
 
 
 def _blocks(table: Table) -> list[Table]:

@@ -1,5 +1,6 @@
 """What the commands print: text made of the typed values of other packages. No computation."""
 
+import contextlib
 import csv
 import io
 import json
@@ -9,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from kd_ray.cli.tables import count_of
+from kd_ray.cli.tables import count_of, wrapped
 from kd_ray.cli.tables import render as render  # noqa: PLC0414 (used by text_compare too)
 from kd_ray.cli.tables import table_of as table_of  # noqa: PLC0414
-from kd_ray.errors import QueryError
+from kd_ray.errors import InvalidInputError, QueryError
 from kd_ray.housekeeping.adopt import AdoptReport
 from kd_ray.housekeeping.garbage import GarbageReport
 from kd_ray.housekeeping.problems import Remedy, VerifyReport
@@ -22,10 +23,11 @@ from kd_ray.results.record import encode_table
 from kd_ray.results.schema import QUERIED
 from kd_ray.results.sql_views import SQL_VIEWS
 from kd_ray.results.status import Plan, SweepStatus, TrialLine
-from kd_ray.results.summary import ConditionSummary, Statistic, sweep_summary
 from kd_ray.sweep.spec import Role, TrialState
 
 if TYPE_CHECKING:
+    from kd_ray.analysis.closing_table import ClosingTable, Column
+    from kd_ray.analysis.study import Spread
     from kd_ray.cluster.launch import LaunchReport
 
 _SHOWN = 30
@@ -76,7 +78,9 @@ def launch_report(report: "LaunchReport", results: Results, *, store: str | None
     counts = report.counts()
     lines = []
     if counts[TrialState.COMPLETE]:
-        lines.append(conditions(sweep_summary(results, report.sweep)))
+        # No table where no complete trial can be read; the problems below say why.
+        with contextlib.suppress(InvalidInputError):
+            lines.append(_conditions(results, report.sweep))
     complete = f"{counts[TrialState.COMPLETE]} of {len(report.trials)} {'chosen ' if report.is_selection else ''}trials complete"
     if report.num_trained:
         lines.append(f"sweep {report.sweep}: {complete}, {report.num_trained} trained now in {report.elapsed_s:.0f} s")
@@ -114,16 +118,42 @@ def _more_seeds(report: "LaunchReport") -> list[int]:
     return [*report.seeds, max(report.seeds) + 1]
 
 
-def conditions(rows: Sequence[ConditionSummary]) -> str:
-    """One line per condition; rates in percent, mean ± sd over trials."""
-    names = list(dict.fromkeys(name for row in rows for name in row.metrics))
-    table = table_of(["", "", "n", *names], right=range(2, len(names) + 3))
-    for row in rows:
-        table.add_row(row.role, row.label, str(row.n), *(_statistic(name, row.metrics.get(name)) for name in names))
-    note = "percent, mean ± sd over trials; individual fairness is not in percent, and 0 is fair."
-    if any(name.startswith("DPD") for name in names):
-        note += " DPD, EOD: one-vs-rest mean over classes."
-    return f"{render(table)}\n{note}"
+def _conditions(results: Results, sweep: str) -> str:
+    # numpy and scipy are imported here: commands that print no such table start without them.
+    from kd_ray.analysis.closing_table import closing_table
+    from kd_ray.analysis.reading import read_study
+
+    return conditions(closing_table(read_study(results, sweep)))
+
+
+def conditions(table: "ClosingTable") -> str:
+    """One line per condition; rates in percent, mean ± sd over runs."""
+    shown = table_of(["condition", "n", *(it.title for it in table.columns)], right=range(1, len(table.columns) + 2))
+    for line in table.lines:
+        cells = map(mean_and_sd, table.columns, line.spreads)
+        shown.add_row(line.label, str(line.n), *cells)
+    notes = [
+        "n: runs (seeds); mean ± sd over them, rates in percent. Individual fairness is no rate and follows the model's confidence."
+    ]
+    if any(it.feature for it in table.columns):
+        notes.append(
+            "DPD, EOD: differences between groups, mean over classes; above 0 by chance alone, as `kd-ray compare` shows."
+        )
+    if table.collapsed:
+        notes.append(f"collapsed: {'; '.join(table.collapsed)}. Do not read their fairness.")
+    if table.failed:
+        more = f" and {len(table.failed) - _SHOWN} more" if len(table.failed) > _SHOWN else ""
+        notes.append(f"failed, so missing above: {', '.join(table.failed[:_SHOWN])}{more}")
+    return "\n".join([render(shown), *map(wrapped, notes)])
+
+
+def mean_and_sd(column: "Column", value: "Spread") -> str:
+    """A mean with its sd, in the unit and digits of the metric; `–` where there is none."""
+    if not value.n:
+        return "–"
+    scale, digits = column.metric.scale, column.metric.digits
+    sd = f" ± {value.sd * scale:.{digits}f}" if value.n > 1 else ""
+    return f"{value.mean * scale:.{digits}f}{sd}"
 
 
 def garbage(report: GarbageReport) -> str:
@@ -265,14 +295,6 @@ def _cell(value: object) -> str:
         return f"{value:.4f}" if 1e-3 <= abs(value) < 1e5 else f"{value:.4g}"
     text = str(value)
     return text if len(text) <= 60 else text[:59] + "…"
-
-
-def _statistic(name: str, value: Statistic | None) -> str:
-    if value is None or value.mean is None:
-        return "–"
-    scale, digits = (1.0, 4) if name == "individual fairness" else (100.0, 2)
-    sd = f" ± {value.sd * scale:.{digits}f}" if value.sd is not None else ""
-    return f"{value.mean * scale:.{digits}f}{sd}"
 
 
 def _counts(trials: Sequence[TrialLine]) -> str:

@@ -1,256 +1,202 @@
-"""What `kd-ray compare` prints: counts, what survives correction, trends, power and what to type next. Computes nothing."""
+"""What `kd-ray compare` prints: the answer in words, then the conditions and the published counts. Computes nothing.
+
+`text_compare_full.py` has the tables of `--full`.
+"""
 
 import shlex
 from collections.abc import Sequence
 
 from kd_ray.analysis.compare import SweepComparison
 from kd_ray.analysis.comparisons import Comparison
-from kd_ray.analysis.planning import NextStep
-from kd_ray.analysis.runs import SCRATCH, TEACHER
-from kd_ray.cli.tables import render, table_of
+from kd_ray.analysis.study import SCRATCH, TEACHER
+from kd_ray.cli.tables import render_in_parts, terminal_width, wrapped
+from kd_ray.metrics.catalogue import METRICS
 
-_SHORT = {
-    "demographic_parity_difference": "DPD",
-    "equalized_odds_difference": "EOD",
-    "worst_group_accuracy": "worst group",
-    "worst_class_accuracy": "worst class",
-    "individual_fairness": "individual fairness",
-    "relative_accuracy": "class accuracy, relative",
-}
-_SHOWN = 15
-"""Differences listed before the rest is only counted."""
-_CURVE = (3, 5, 10, 20, 30)
-"""Runs at which the power curve is printed."""
-_PLAIN = ("individual_fairness",)
-"""Metrics that are no rates."""
+_WITH_CHANCE = ("equalized_odds_difference", "demographic_parity_difference")
+_SHOWN = ("accuracy", "worst_class_accuracy", *_WITH_CHANCE, "individual_fairness")
+"""Metrics in the table of conditions; `--full` has all."""
+_COMMANDS = "NEXT"
+_NARROW = 60
+"""Columns below which a heading gets a line of its own."""
 
 
-def compared(comparison: SweepComparison, *, store: str | None) -> str:
-    """The whole answer; `store` is None for the default one."""
-    options = comparison.options
-    parts = [
-        _counts(comparison),
-        _fairness_levels(comparison),
-        _differences(comparison),
-        _trends(comparison),
-        _power(comparison),
-        "\n".join(f"note: {problem}" for problem in comparison.problems),
-        _next(comparison, store),
-    ]
-    head = (
-        f"sweep {comparison.sweep}: level {options.level:g}, class accuracy by {options.normalise}, "
-        f"overall accuracy {options.overall.replace('_', ' ')}"
-    )
-    return "\n\n".join([head, *(part for part in parts if part)])
+def compared(comparison: SweepComparison, *, store: str | None, full: bool = False, width: int | None = None) -> str:
+    """The whole answer; `store` is None for the default one. `width` is the width to fit, by default that of the terminal."""
+    width = width or terminal_width()
+    parts = [_verdict(comparison, store, width), _conditions(comparison, width, full=full), _counts(comparison, width)]
+    if full:
+        from kd_ray.cli.text_compare_full import full_tables
+
+        parts += full_tables(comparison, width)
+    else:
+        option = "" if store is None else f" --store {shlex.quote(store)}"
+        parts.append(command(f"kd-ray compare {comparison.sweep} --full{option}", width, before="every difference: "))
+    return "\n\n".join(filter(None, parts))
 
 
-def _counts(comparison: SweepComparison) -> str:
-    first = comparison.of("class_bias_counts")[0]
-    names = ["#SC", "expected", "p of #", "BH", "Holm", "paired BH", "smallest shift"]
-    table = table_of(["condition", "n", "accuracy", *names, "#TC", *names[1:]], right=range(1, 17))
-    accuracy = [row for row in comparison.of("condition") if row.metric == "accuracy"]
-    counts = {(row.contrast, _key(row)): row for row in comparison.of("class_bias_counts")}
-    for row in accuracy:
-        cells = [cell for contrast in (SCRATCH, TEACHER) for cell in _count_cells(counts.get((contrast, _key(row))))]
-        table.add_row(row.condition, str(row.n_treatment), _mean(row), *cells)
-    of = max(row.num_tests or 0 for row in comparison.of("class_bias_counts"))
-    floor = first.p_permutation_floor
-    lines = [
-        f"class bias: of {of} classes, those whose accuracy differs from scratch (#SC) and from the teacher (#TC) relative to the whole",
-        render(table),
-        "expected: rejections if nothing differed (Welch, normal runs); p of #: exchanges of runs that give as many or more"
-        + (f", {floor:.2g} at the least" if floor else ""),
-        "smallest shift: points of a median class that are found with probability 0.8 after Holm; where it moves, so may the counts",
-    ]
-    return "\n".join(lines)
-
-
-def _count_cells(row: Comparison | None) -> list[str]:
-    if row is None or row.num_significant is None:
-        return ["–"] * 7
-    return [
-        str(row.num_significant),
-        f"{row.expected_significant:.1f}",
-        "–" if row.p_permutation is None else f"{row.p_permutation:.2g}",
-        str(row.num_significant_bh),
-        str(row.num_significant_holm),
-        "–" if row.num_significant_paired is None else str(row.num_significant_paired),
-        _value(row, row.smallest_detectable),
-    ]
-
-
-def _fairness_levels(comparison: SweepComparison) -> str:
-    rows = [row for row in comparison.of("condition") if row.sensitive_feature and " & " not in row.sensitive_feature]
-    if not rows:
-        return ""
-    columns = list(dict.fromkeys((row.metric, row.sensitive_feature) for row in rows))
-    names = [f"{_SHORT.get(metric, metric)} {feature}" for metric, feature in columns]
-    table = table_of(["condition", *names], right=range(1, len(names) + 1))
-    best = {(_key(row), row.sensitive_feature) for row in comparison.of("frontier") if "pareto" in row.flags}
-    for key in dict.fromkeys(_key(row) for row in rows):
-        found = {(row.metric, row.sensitive_feature): row for row in rows if _key(row) == key}
-        cells = []
-        for column in columns:
-            is_best = column[0] == "equalized_odds_difference" and (key, column[1]) in best
-            cells.append(_both_noises(found.get(column)) + ("*" if is_best else " "))
-        table.add_row(next(iter(found.values())).condition, *cells)
-    labels = {
-        row.sensitive_feature: f"{row.sensitive_feature} {row.label_difference:.2%}".replace("%", "")
-        for row in rows
-        if row.label_difference is not None
-    }
-    lines = [
-        "fairness in percent: mean ± sd over seeds [sd over test samples]",
-        render(table),
-        f"DPD of the true labels: {', '.join(labels.values())}; a DPD below it comes from errors, not from fairness",
-        "* on the frontier: no other condition is at least as accurate and as low in EOD; resampling biases max - min upwards",
-    ]
-    return "\n".join(lines)
-
-
-def _differences(comparison: SweepComparison) -> str:
+def _verdict(comparison: SweepComparison, store: str | None, width: int | None) -> str:
+    parts = comparison.verdict.parts()
+    wide = max(len(title) for title, _ in parts) + 2
+    is_narrow = width is not None and width < _NARROW
+    option = "" if store is None else f" --store {shlex.quote(store)}"
     lines = []
-    for analysis, words in (
-        ("fairness", "accuracy, disagreement and fairness"),
-        ("matched_accuracy", "EOD at equal accuracy (regression)"),
-    ):
-        for contrast in (SCRATCH, TEACHER):
-            rows = [row for row in comparison.of(analysis, contrast) if row.q is not None]
-            if not rows:
-                continue
-            found = sorted(
-                (row for row in rows if (row.q or 0.0) < row.level), key=lambda row: (row.q or 0.0, row.p or 0.0)
-            )
-            versus = contrast.removesuffix("_vs_distilled")
-            raw = sum((row.p or 0.0) < row.level for row in rows)
-            lines.append(
-                f"{words}, distilled against {versus}: {raw} of {len(rows)} differences have p < {rows[0].level:g}, "
-                f"{len(found)} q < {rows[0].level:g}"
-            )
-            if found:
-                lines.append(_difference_table(found[:_SHOWN]))
-            if len(found) > _SHOWN:
-                lines.append(f"… and {len(found) - _SHOWN} more; the table `comparisons` has all")
+    for title, statements in parts:
+        if is_narrow:
+            lines.append(title)
+        for i, statement in enumerate(statements):
+            first = "  " if is_narrow else (title if i == 0 else "").ljust(wide)
+            then = "  " if is_narrow else " " * wide
+            if title == _COMMANDS:
+                lines.append(command(statement + option, width, before=first))
+            else:
+                mark = "- " if len(statements) > 1 else ""
+                lines.append(wrapped(statement, first=first + mark, then=then + " " * len(mark), width=width))
     return "\n".join(lines)
 
 
-def _difference_table(rows: Sequence[Comparison]) -> str:
-    table = table_of(
-        ["  condition", "metric", "difference", "interval", "q", "Holm", "sampling sd", "flags"], [2, 3, 4, 5, 6]
-    )
-    for row in rows:
-        table.add_row(
-            f"  {row.condition}",
-            _metric(row),
-            _value(row, row.effect, sign=True),
-            f"{_value(row, row.ci_low, sign=True)} to {_value(row, row.ci_high, sign=True)}",
-            f"{row.q:.2g}",
-            f"{row.p_holm:.2g}",
-            _value(row, row.sampling_sd),
-            " ".join(row.flags),
-        )
-    return render(table)
+def command(text: str, width: int | None, *, before: str = "") -> str:
+    """A command that a shell reads as one, over several lines where it is longer than `width`.
+
+    Between words a line ends with a backslash. A word that is too long by itself, such as a list of seeds, is cut after its commas; between
+    single quotes a new line is kept, and a list of a sweep file may have one.
+    """
+    if width is None or len(before) + len(text) <= width:
+        return before + text
+    indent = " " * min(len(before), 4)
+    lines, line = [], before
+    for word in shlex.split(text):
+        quoted = shlex.quote(word)
+        if len(line) + len(quoted) + 3 > width and line.strip() and line != before:
+            lines.append(f"{line.rstrip()} \\")
+            line = indent
+        if len(line) + len(quoted) + 3 > width and "," in quoted:
+            pieces = quoted.split(",")
+            for piece in pieces[:-1]:
+                if len(line) + len(piece) + 1 > width:
+                    lines.append(line)
+                    line = indent
+                line += f"{piece},"
+            if len(line) + len(pieces[-1]) + 2 > width:
+                lines.append(line)
+                line = indent
+            line += f"{pieces[-1]} "
+        else:
+            line += f"{quoted} "
+    return "\n".join([*lines, line.rstrip()])
 
 
-def _trends(comparison: SweepComparison) -> str:
-    rows = [
-        row for row in comparison.of("trend") if row.test == "spearman" and " & " not in (row.sensitive_feature or "")
-    ]
-    if not rows:
-        return ""
-    table = table_of(["metric", "temperatures", "n", "rho", "interval", "q", "p within seeds"], right=range(2, 7))
-    for row in rows:
-        interval = "–" if row.ci_low is None or row.ci_high is None else f"{row.ci_low:+.2f} to {row.ci_high:+.2f}"
-        table.add_row(
-            _metric(row),
-            row.condition,
-            str(row.n_treatment),
-            f"{row.effect:+.2f}",
-            interval,
-            f"{row.q:.2g}",
-            f"{row.p_permutation:.2g}",
-        )
-    note = "p within seeds exchanges temperatures within each seed; q and interval take runs as independent"
-    return (
-        f"trend with temperature, Spearman (Kendall and Jonckheere–Terpstra are in the table)\n{render(table)}\n{note}"
-    )
-
-
-def _power(comparison: SweepComparison) -> str:
+def _conditions(comparison: SweepComparison, width: int | None, *, full: bool) -> str:
     rows = [
         row
-        for row in comparison.of("power")
-        if row.metric in ("relative_accuracy", "accuracy", "equalized_odds_difference") and row.n_treatment in _CURVE
+        for row in comparison.of("condition")
+        if full or (row.metric in _SHOWN and row.sensitive_feature not in comparison.joint_features)
     ]
-    rows = [row for row in rows if " & " not in (row.sensitive_feature or "")]
-    if not rows:
-        return ""
-    table = table_of(["against", "metric", "tests", "sd of a run", *(f"n = {n}" for n in _CURVE)], right=range(2, 9))
-    lines: dict[tuple[str, str], list[Comparison]] = {}
-    for row in rows:
-        lines.setdefault((row.contrast or "", _metric(row)), []).append(row)
-    for (contrast, metric), curve in lines.items():
-        at = {row.n_treatment: row for row in curve}
-        table.add_row(
-            contrast.removesuffix("_vs_distilled"),
-            metric,
-            str(curve[0].num_tests),
-            _value(curve[0], curve[0].sd_treatment),
-            *(
-                f"{_value(at[n], at[n].smallest_detectable)} ({_value(at[n], at[n].smallest_detectable_uncorrected)})"
-                for n in _CURVE
-            ),
+    rows.sort(key=_place)
+    columns = list(dict.fromkeys((row.metric, row.sensitive_feature) for row in rows))
+    found = {(_key(row), row.metric, row.sensitive_feature): row for row in rows}
+    accuracy = [row for row in comparison.of("condition") if row.metric == "accuracy"]
+    cells = [
+        [_name(row, comparison), str(row.n_treatment), *(_level(found.get((_key(row), *column))) for column in columns)]
+        for row in accuracy
+    ]
+    notes = [
+        "conditions: mean ± sd over n runs (seeds); rates in percent. Individual fairness is no rate and follows the model's confidence."
+    ]
+    if any(feature for _, feature in columns):
+        notes.append(
+            "EOD, DPD: differences between groups, mean over classes; chance: what random groups of the same sizes give."
         )
-    note = "points found with probability 0.8 after Holm (without correction), n runs on each side, this test set, normal runs of median sd"
-    return f"power: the smallest difference that so many seeds find\n{render(table)}\n{note}"
+    if any("collapsed" in row.flags for row in accuracy):
+        notes.append("*: runs of it collapsed; their fairness and class accuracies say nothing.")
+    table = render_in_parts(["condition", "n", *(title(*column) for column in columns)], cells, left=1, width=width)
+    return "\n".join([table, *(wrapped(note, width=width) for note in notes)])
 
 
-def _next(comparison: SweepComparison, store: str | None) -> str:
-    option = f" --store {shlex.quote(store)}" if store else ""
-    lines = [_step(comparison.sweep, step, option) for step in comparison.next_steps]
-    per_class = (
-        f"SELECT condition, class_name, effect, ci_low, ci_high, q FROM comparisons WHERE sweep = '{comparison.sweep}' "  # noqa: S608 (to be read)
-        "AND analysis = 'class_bias' AND contrast = 'scratch_vs_distilled' ORDER BY q"
+def _place(row: Comparison) -> int:
+    """Where the metric of a row stands: accuracies, then differences between groups, then the rest."""
+    if row.sensitive_feature is not None:
+        return 2
+    return _SHOWN.index(row.metric) if row.metric in _SHOWN else len(_SHOWN)
+
+
+def _level(row: Comparison | None) -> str:
+    if row is None:
+        return "–"
+    chance = (
+        f" (chance {value(row, row.chance_level)})"
+        if row.metric in _WITH_CHANCE and row.chance_level is not None
+        else ""
     )
-    return "\n".join([*lines, f'by class:  kd-ray query "{per_class}"{option}'])
+    return f"{mean_and_sd(row)}{chance}"
 
 
-def _step(sweep: str, step: NextStep, option: str) -> str:
-    versus = step.contrast.removesuffix("_vs_distilled")
-    what = f"{step.what.replace('_', ' ')} against {versus}"
-    if step.n_needed is None:
-        return f"open:      {what}: {step.num_open} differences have p but not q below the level; more seeds than are worth it would tell"
-    command = f"kd-ray resume {sweep} {' '.join(f'--set {shlex.quote(it)}' for it in step.overrides)}{option}"
-    if step.n_now < 2:
-        return f"open:      {what}: one run on a side shows nothing\nadd seeds: {command}"
-    return (
-        f"open:      {what}: {step.num_open} differences have p but not q below the level; if they are as large as they look (at best), "
-        f"{step.n_needed} runs on each side settle half of them\nadd seeds: {command}"
-    )
+def _name(row: Comparison, comparison: SweepComparison) -> str:
+    """Name of a condition, marked where runs of it collapsed."""
+    collapsed = {_key(it) for it in comparison.of("condition") if "collapsed" in it.flags}
+    return f"{row.condition}{'*' if _key(row) in collapsed else ''}"
+
+
+def _counts(comparison: SweepComparison, width: int | None) -> str:
+    counts = comparison.of("class_bias_counts")
+    if not counts:
+        return ""
+    first = counts[0]
+    by_condition = {(row.contrast, _key(row)): row for row in counts}
+    cells = [
+        [
+            _name(row, comparison),
+            *(cell for contrast in (SCRATCH, TEACHER) for cell in _count(by_condition.get((contrast, _key(row))))),
+        ]
+        for row in {_key(row): row for row in counts}.values()
+    ]
+    table = render_in_parts(["condition", "#SC", "by chance", "#TC", "by chance"], cells, width=width)
+    of = max(row.num_tests or 0 for row in counts)
+    way = "divided by" if first.normalisation == "ratio" else "minus"
+    notes = [
+        f"#SC: of {of} classes, those whose accuracy ({way} overall accuracy) differs from scratch with p < {first.level:g}, as published; "
+        "uncorrected, so not each of them is real.",
+        "#TC: the same against the teacher.",
+        "by chance: how many to expect if nothing differed.",
+    ]
+    return "\n".join([table, *(wrapped(note, width=width) for note in notes)])
+
+
+def _count(row: Comparison | None) -> list[str]:
+    if row is None or row.num_significant is None:
+        return ["–", "–"]
+    expected = "–" if row.expected_significant is None else f"{row.expected_significant:.1f}"
+    return [str(row.num_significant), expected]
+
+
+def title(metric: str, feature: str | None = None) -> str:
+    """Heading of a metric, such as `EOD color`."""
+    name = METRICS[metric].short if metric in METRICS else metric.replace("_", " ")
+    return " ".join(filter(None, [name, feature]))
+
+
+def mean_and_sd(row: Comparison) -> str:
+    """Mean of a condition, with its sd where there is one."""
+    sd = "" if row.sd_treatment is None else f" ± {value(row, row.sd_treatment)}"
+    return f"{value(row, row.mean_treatment)}{sd}"
+
+
+def value(row: Comparison, number: float | None, *, sign: bool = False) -> str:
+    """A number in the unit and digits of the row's metric; effects on classes in points."""
+    if number is None:
+        return "–"
+    metric = METRICS.get(row.metric)
+    if row.metric in ("relative_accuracy", "class_accuracy") or metric is None:
+        scale, digits = 100.0, 2
+    else:
+        scale, digits = metric.scale, metric.digits
+    return f"{number * scale:{'+' if sign else ''}.{digits}f}".replace("-", "−")
 
 
 def _key(row: Comparison) -> tuple[object, ...]:
     return row.dataset_id, row.role, row.model, row.condition
 
 
-def _metric(row: Comparison) -> str:
-    return " ".join(filter(None, [_SHORT.get(row.metric, row.metric), row.sensitive_feature]))
-
-
-def _mean(row: Comparison) -> str:
-    sd = "" if row.sd_treatment is None else f" ± {_value(row, row.sd_treatment)}"
-    return f"{_value(row, row.mean_treatment)}{sd}"
-
-
-def _both_noises(row: Comparison | None) -> str:
-    if row is None:
-        return "–"
-    return f"{_mean(row)} [{_value(row, row.sampling_sd)}]"
-
-
-def _value(row: Comparison, value: float | None, *, sign: bool = False) -> str:
-    """Rates in percent, others as they are."""
-    if value is None:
-        return "–"
-    scale, digits = (1.0, 4) if row.metric in _PLAIN else (100.0, 2)
-    return f"{value * scale:{'+' if sign else ''}.{digits}f}"
+def chosen(rows: Sequence[Comparison], *statuses: str) -> list[Comparison]:
+    """The rows with one of these statuses, the clearest first."""
+    found = [row for row in rows if row.status in statuses]
+    return sorted(found, key=lambda row: (statuses.index(row.status or ""), row.q or 0.0, row.p_claim or 0.0))

@@ -113,7 +113,7 @@ def check_data(request: LaunchRequest, trials: Collection[PlannedTrial]) -> None
         DataError: a data set cannot be loaded.
         SweepError: a claim names a class that the data do not have.
     """
-    file, placement = request.file, request.file.sweep.placement
+    placement = request.file.sweep.placement
     class_names: list[str] = []
     for dataset in {trial.spec.dataset_id: trial.spec.dataset for trial in trials}.values():
         data = load_dataset(
@@ -126,6 +126,6 @@ def check_data(request: LaunchRequest, trials: Collection[PlannedTrial]) -> None
         class_names += data.class_names
         for note in data.notes:
             request.warnings.add(f"{table_name(dataset)}: {note}")
-    if not any(axis.startswith("dataset.") for axis in file.axes):
+    if not any(axis.startswith("dataset.") for axis in request.file.axes):
         # With several data sets, this launch may have seen only some of their classes.
-        check_classes(file.sweep, class_names, source=file.source)
+        check_classes(request.file.sweep, class_names, source=request.file.source)

@@ -94,7 +94,11 @@ class Arrays:
                 for name in FAIRNESS[:3]:
                     values[name][t] = getattr(metrics.macro, name)
                 values["worst_group_accuracy"][t] = metrics.worst_group_accuracy
-            found.append(Fairness(feature=feature, metrics=values, num_groups=len(groups.names)))
+            found.append(
+                Fairness(
+                    feature=feature, metrics=values, num_groups=len(groups.names), is_joint=feature == "color & texture"
+                )
+            )
         return tuple(found)
 
     def epochs(self) -> dict[str, Any]:
