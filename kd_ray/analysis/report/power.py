@@ -61,11 +61,7 @@ def power_curves(study: Study, evidence: Evidence) -> Drawing | None:
 
 
 def _draw(axes: Axes, rows: Sequence[Comparison], column: str, label: str, i: int) -> None:
-    points = sorted(
-        (row.n_treatment, 100 * getattr(row, column))
-        for row in rows
-        if (value := getattr(row, column)) is not None and value <= 1
-    )
+    points = sorted((row.n_treatment, 100 * getattr(row, column)) for row in rows if _is_possible(row, column))
     if points:
         axes.plot(*zip(*points, strict=True), label=label, **look(i))
 
