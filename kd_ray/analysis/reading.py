@@ -122,7 +122,10 @@ class _Tables:
         for row in rows.to_pylist():
             by_feature[row["feature"]].append(row)
         row_of = self._row
-        joint = {" & ".join(features) for features in read_manifest(self.results.store, self.sweep).fold.intersections}
+        joint = {
+            " & ".join(features)
+            for features in read_manifest(self.results.store, self.sweep).row_settings.intersections
+        }
         found = []
         for feature in sorted(by_feature, key=joint.__contains__):
             metrics = {name: np.full(len(self.trials), np.nan) for name in FAIRNESS}
@@ -131,9 +134,7 @@ class _Tables:
                     if row["trial_id"] in row_of and row[name] is not None:
                         metrics[name][row_of[row["trial_id"]]] = row[name]
             groups = max(row["num_groups"] for row in by_feature[feature])
-            found.append(
-                Fairness(feature=feature, metrics=metrics, num_groups=groups, is_joint=feature in joint)
-            )
+            found.append(Fairness(feature=feature, metrics=metrics, num_groups=groups, is_joint=feature in joint))
         return tuple(found)
 
     def epochs(self) -> dict[str, tuple[IntArray, FloatArray, FloatArray]]:

@@ -3,12 +3,14 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from kd_ray.analysis.report.contents import measured, report_table, spread
+from kd_ray.analysis.conditions import Condition
 from kd_ray.analysis.report.disagreement import Disagreement
-from kd_ray.analysis.report.evidence import SCRATCH, TEACHER, Evidence
+from kd_ray.analysis.report.evidence import Evidence
+from kd_ray.analysis.report.measured_tables import DPD, EOD
 from kd_ray.analysis.report.published import Published
-from kd_ray.analysis.report.study import Condition, Study
-from kd_ray.analysis.report.table import Cell, Column, Measured, ReportTable
+from kd_ray.analysis.report.table import Cell, Column, Measured, ReportTable, cell, measured, report_table
+from kd_ray.analysis.study import SCRATCH, TEACHER, Study, spread
+from kd_ray.metrics.catalogue import METRICS
 
 
 def published_table(
@@ -60,18 +62,24 @@ def published_table(
 def _ours(study: Study, evidence: Evidence, found: Sequence[Disagreement]) -> Iterable[Any]:
     """(metric, feature, our value of a condition, name, unit)."""
     rates = {it.condition: it.rates for it in found}
-    accuracy_R, individual_R = 100 * study.values("accuracy"), study.values("individual_fairness")
-    yield "accuracy", None, lambda c: measured(c, accuracy_R), "accuracy", "%"
+    accuracy_T, individual_T = 100 * study.values("accuracy"), study.values("individual_fairness")
+    yield "accuracy", None, lambda c: measured(c, accuracy_T), "accuracy", "%"
     for contrast, metric in ((SCRATCH, "sc"), (TEACHER, "tc")):
         yield metric, None, lambda c, contrast=contrast: _count(evidence, c, contrast), f"#{metric.upper()}", "classes"
-    yield "disagreement", None, lambda c: spread(100 * rates[c]) if c in rates else None, "disagreement", "%"
+    yield "disagreement", None, lambda c: cell(spread(100 * rates[c])) if c in rates else None, "disagreement", "%"
     for fairness in study.fairness:
-        for metric, name in (("equalized_odds_difference", "EOD"), ("demographic_parity_difference", "DPD")):
-            values_R = 100 * fairness.metrics[metric]
-            yield metric, fairness.feature, lambda c, values_R=values_R: measured(c, values_R), name, "%"
-    yield "individual_fairness", None, lambda c: measured(c, individual_R), "individual fairness", ""
+        for metric in (EOD, DPD):
+            values_T = 100 * fairness.metrics[metric]
+            yield (
+                metric,
+                fairness.feature,
+                lambda c, values_T=values_T: measured(c, values_T),
+                METRICS[metric].short,
+                "%",
+            )
+    yield "individual_fairness", None, lambda c: measured(c, individual_T), "individual fairness", ""
 
 
 def _count(evidence: Evidence, condition: Condition, contrast: str) -> Measured | None:
-    row = next(iter(evidence.about(condition, "class_bias_counts", contrast=contrast)), None)
-    return None if row is None or row["num_significant"] is None else Measured(mean=row["num_significant"])
+    row = evidence.about(condition, "class_bias_counts", contrast=contrast)
+    return None if row is None or row.num_significant is None else Measured(mean=row.num_significant)
