@@ -85,12 +85,14 @@ def compare(
     return run(results, sweep, normalise=normalise, overall=overall, level=level, split=split)
 
 
-def report(sweep: str, results: Results, output: str | os.PathLike[str] | None = None) -> "Report":
-    """Write the report of a sweep to a local folder, by default to `reports/<sweep>` of a local store.
+def report(
+    sweep: str, results: Results, output: str | os.PathLike[str] | None = None, *, with_pdf: bool = False
+) -> "Report":
+    """Write the report of a sweep to a local folder, by default to `reports/<sweep>` of a local store; with every figure as PDF on request.
 
     Raises:
         InvalidInputError: there is no such sweep, none of its trials is complete, or there is no folder to write to.
     """
     from kd_ray.analysis.report.build import report as run
 
-    return run(results, sweep, None if output is None else Path(output), store=results.store.url)
+    return run(results, sweep, None if output is None else Path(output), store=results.store.url, with_pdf=with_pdf)

@@ -5,15 +5,15 @@
     │   ├── SweepError           a field of a sweep file
     │   ├── DataError            a data set that is missing, damaged or not the one named
     │   └── QueryError           SQL that DuckDB refuses, or a table that does not exist
-    ├── StoreError               the store answered with something it should not (unreachable, read-only, full)
+    ├── StoreError               the store cannot be used as asked (unreachable, read-only, full)
     │   ├── CorruptObjectError   an object whose content does not match its checksum or its schema
     │   └── OtherVersionError    a whole object in the form of another version of kd_ray
     └── TrialError               a trial that cannot go on
         ├── NonFiniteLossError   its loss became NaN or infinite
-        ├── OutOfMemoryError     there is no memory for it in this company; alone it may fit
+        ├── OutOfMemoryError     out of memory in this pack; the trial may fit alone
         └── LostTeacherError     its teacher is not in the store as it was committed
 
-Messages say what was wrong, the value, where it stood, and the valid choices. Library code neither prints nor exits; `cli.py` turns these
+Messages say what was wrong, the value, where it stood, and the valid choices. Library code neither prints nor exits; `cli/` turns these
 into exit codes.
 """
 
@@ -59,11 +59,11 @@ class NonFiniteLossError(TrialError):
 
 
 class OutOfMemoryError(TrialError):
-    """The memory of the host or of its device does not do for a trial beside the others of its pack."""
+    """Out of memory, on the host or on its device, in this pack. The trial may fit alone."""
 
 
 class LostTeacherError(TrialError):
-    """A teacher's record or weights are missing or damaged: the teacher has to be trained again, the student is not at fault."""
+    """A teacher's record or weights are missing or damaged: the teacher has to be trained again; the student did not cause it."""
 
     def __init__(self, teacher: str, reason: str) -> None:
         super().__init__(f"teacher {teacher}: {reason}")

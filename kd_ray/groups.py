@@ -1,4 +1,4 @@
-"""Groups of samples: the one noun that data sets provide, the store keeps and the fairness metrics measure.
+"""Groups of samples: data sets provide them, the store keeps them, and the fairness metrics compare them.
 
 Membership is many-to-many: a post can target two communities, or none. A feature with one group per sample is the common special case.
 """

@@ -6,10 +6,10 @@ import numpy as np
 import numpy.typing as npt
 
 from kd_ray.groups import Groups
+from kd_ray.results.aggregate import aggregate
 from kd_ray.results.query import Results
 from kd_ray.results.record import Samples, commit_record, write_samples
 from kd_ray.results.store import Store
-from kd_ray.results.tables import fold
 from kd_ray.sweep.spec import Role, TrialSpec
 from tests.fakes import make_provenance, make_record, make_samples, make_sweep, plan_trials, write_sweep
 
@@ -39,7 +39,7 @@ def drawn_samples(num_classes: int, per_class: int) -> Samples:
 def simulate(
     store: Store, *overrides: str, rates: Rates = flat, num_classes: int = 3, per_class: int = 40, device: str = "cpu"
 ) -> Results:
-    """Commit every trial of the sweep `demo` with `overrides`, and fold its tables."""
+    """Commit every trial of the sweep `demo` with `overrides`, and aggregate its tables."""
     file = make_sweep(overrides=overrides)
     samples = drawn_samples(num_classes, per_class)
     labels_N = samples.labels_N
@@ -60,7 +60,7 @@ def simulate(
         write_samples(store, trial.spec.dataset_id, samples)
         commit_record(store, record)
     write_sweep(store, file)
-    fold(store, file.sweep.name)
+    aggregate(store, file.sweep.name)
     return Results(store)
 
 

@@ -342,13 +342,13 @@ def test_verify_names_damage_mends_it_and_says_what_to_type_next(finished: Path,
     assert found.stdout.endswith(f"repair with:  kd-ray verify tiny --repair --store {root}\n")
     mended = run_cli("verify", "--repair", "--store", str(root), cwd=tmp_path)
     assert mended.returncode == 1
-    assert f"done: trials/{weights.parent.name}/record.parquet: set aside" in mended.stdout
+    assert f"done: trials/{weights.parent.name}/record.parquet: moved into quarantine" in mended.stdout
     assert "done: tables of sweep tiny: rebuilt from 6 trials" in mended.stdout
     assert mended.stdout.endswith(f"continue with:  kd-ray resume tiny --store {root}\n")
     as_json = run_cli("verify", "--rebuild-tables", "--json", "--store", str(root), cwd=tmp_path)
     assert as_json.returncode == 0
     assert json.loads(as_json.stdout)["rebuilt"] == ["tables of sweep tiny: rebuilt from 6 trials"]
-    assert json.loads(as_json.stdout)["num_set_aside"] == 1
+    assert [json.loads(as_json.stdout)[name] for name in ("num_quarantined", "num_set_aside")] == [1, 1]
 
 
 def test_adopt_merges_a_store(finished: Path, tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
-from torchvision import datasets
 
 from kd_ray.cli import cli
 from kd_ray.data import adult
@@ -34,6 +33,9 @@ training: {epochs: 1, batch_size: 8, optimizer: {lr: 0.1}, schedule: {name: cons
 grid: {seed: [0]}
 placement: {data_root: DATA}
 """
+
+UNREACHABLE = "http://127.0.0.1:1/"
+"""A proxy that does not exist, so that no test reaches the servers of data sets."""
 
 
 def invoke(*arguments: str) -> Result:
@@ -122,9 +124,9 @@ def test_check_calls_a_list_by_its_title(tmp_path: Path) -> None:
 def test_prepare_adult_says_what_it_could_not_reach_and_what_to_put_where(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(adult, "URL", "http://127.0.0.1:1/")
+    monkeypatch.setenv("https_proxy", UNREACHABLE)
     message = str(invoke("data", "prepare", "adult", "--data-root", str(tmp_path)).exception)
-    assert "http://127.0.0.1:1/adult.data: cannot be fetched to" in message
+    assert f"{adult.URL}adult.data: cannot be fetched to" in message
     assert f"put its two files there:\n  {tmp_path}/adult/adult.data" in message
     done = invoke("data", "prepare", "adult", "--data-root", str(write_adult(tmp_path)))
     assert "adult: 90 training and 45 test rows; a launch would refuse them: " in done.stdout
@@ -133,9 +135,9 @@ def test_prepare_adult_says_what_it_could_not_reach_and_what_to_put_where(
 @pytest.mark.parametrize(
     ("name", "settings", "message"),
     [
-        ("cifar10", (), "127.0.0.1:1/x: cannot be fetched to "),
-        ("cifar100", (), "127.0.0.1:1/x: cannot be fetched to "),
-        ("svhn", (), "127.0.0.1:1/x: cannot be fetched to "),
+        ("cifar10", (), ": cannot be fetched to "),
+        ("cifar100", (), ": cannot be fetched to "),
+        ("svhn", (), ": cannot be fetched to "),
         ("tiny_imagenet", (), "Unpack tiny-imagenet-200.zip"),
         ("imagenet", (), "Unpack ILSVRC2012_img_train.tar"),
         ("celeba", (), "put these:"),
@@ -153,11 +155,8 @@ def test_prepare_adult_says_what_it_could_not_reach_and_what_to_put_where(
 def test_prepare_without_files_says_what_is_missing_of_every_set(
     name: str, settings: tuple[str, ...], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    far = "http://127.0.0.1:1/"
-    monkeypatch.setattr(adult, "URL", far)
-    for published in (datasets.CIFAR10, datasets.CIFAR100):
-        monkeypatch.setattr(published, "url", f"{far}x")
-    monkeypatch.setattr(datasets.SVHN, "split_list", {split: [f"{far}x", "x", "0"] for split in ("train", "test")})
+    for protocol in ("http_proxy", "https_proxy"):
+        monkeypatch.setenv(protocol, UNREACHABLE)
     overrides = [word for setting in settings for word in ("--set", setting)]
     done = invoke("data", "prepare", name, "--data-root", str(tmp_path), *overrides)
     assert isinstance(done.exception, DataError)

@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 
 import kd_ray
+from kd_ray.results.store import open_store
+from tests.datasets import write_cifar10
+from tests.fakes import commit_trials, make_sweep, plan_trials, write_sweep
 
 PACKAGE = Path(kd_ray.__file__).parent
 
@@ -79,42 +82,75 @@ def test_only_the_ray_runner_and_the_jobs_import_ray() -> None:
     assert users == {"ray_tune", "jobs"}
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with a complete sweep, `demo`."""
+    root = tmp_path_factory.mktemp("finished")
+    store = open_store(root)
+    file = make_sweep()
+    write_sweep(store, file)
+    commit_trials(store, plan_trials(file))
+    return root
+
+
+COLOR = "sweeps/trifeature-color.yaml"
+NO_HEAD = ["--address", "http://127.0.0.1:1"]
+
+
 @pytest.mark.parametrize(
-    "arguments",
+    ("arguments", "code", "says", "heavy"),
     [
-        ["--help"],
-        ["schema"],
-        ["plan", "sweeps/trifeature-color.yaml", "--store", "nowhere"],
-        ["plan", "sweeps/celeba-young.yaml", "--set", "student.model='timm:resnet18'", "--store", "nowhere"],
-        ["status", "none", "--store", "nowhere"],
-        ["query", "SELECT 1"],
-        ["launch", "--help"],
-        ["compare", "--help"],
-        ["data", "check", "--help"],
-        ["submit", "sweeps/trifeature-quick.yaml", "--store", "nowhere", "--address", "http://127.0.0.1:1"],
+        (["--help"], 0, "Run a sweep:", []),
+        (["schema"], 0, "worst_classes", []),
+        (["plan", COLOR], 0, "75 to run, in 15 packs", []),
+        (["plan", "sweeps/celeba-young.yaml", "--set", "student.model='timm:resnet18'"], 0, "75 to run", []),
+        (["status", "demo"], 0, "complete", []),
+        (["query", "SELECT count(*) AS n FROM trials"], 0, "n", []),
+        (["launch", "--help"], 0, "Usage:", []),
+        (["compare", "--help"], 0, "Usage:", []),
+        (["data", "check", "--help"], 0, "Usage:", []),
+        (["data", "prepare", "--help"], 0, "Usage:", []),
+        (["submit", COLOR, *NO_HEAD, "--set", "placement.data_root=/data"], 2, "no Ray job server answers", ["ray"]),
+        (["submit", COLOR, *NO_HEAD], 2, "placement.data_root: './data' is a relative path", []),
     ],
-    ids=lambda arguments: arguments[0],
+    ids=lambda value: " ".join(value[:2]) if isinstance(value, list) and value else "",
 )
-def test_quick_commands_import_neither_torch_nor_ray(arguments: list[str], tmp_path: Path) -> None:
-    assert all((PACKAGE.parent / argument).exists() for argument in arguments if argument.endswith(".yaml"))
-    code = (
+def test_quick_commands_import_neither_torch_nor_ray(
+    arguments: list[str], code: int, says: str, heavy: list[str], finished: Path
+) -> None:
+    """Only `submit` needs Ray, for its job client, and only after the submission was found right."""
+    script = (
         "import sys, kd_ray.cli\n"
         f"sys.argv = ['kd-ray', *{arguments!r}]\n"
-        "try:\n    kd_ray.cli.main()\nexcept SystemExit:\n    pass\n"
-        "print('heavy:', sorted({'torch', 'ray', 'scipy', 'matplotlib'} & set(sys.modules)))"
+        "try:\n    code = kd_ray.cli.main()\nexcept SystemExit as end:\n    code = end.code\n"
+        "print('code:', code or 0)\n"
+        "print('heavy:', sorted({'torch', 'torchvision', 'ray', 'scipy', 'matplotlib'} & set(sys.modules)))"
     )
-    environment = {"PATH": "", "KD_RAY_STORE": str(tmp_path)}
+    environment = {"PATH": "", "KD_RAY_STORE": str(finished)}
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=PACKAGE.parent, capture_output=True, text=True, check=True, env=environment
+        [sys.executable, "-c", script], cwd=PACKAGE.parent, capture_output=True, text=True, check=True, env=environment
     )
-    assert done.stdout.splitlines()[-1] == "heavy: []"
+    assert done.stdout.splitlines()[-2:] == [f"code: {code}", f"heavy: {heavy}"]
+    assert says in done.stdout + done.stderr
 
 
 def test_the_driver_of_a_sweep_does_without_torch(tmp_path: Path) -> None:
-    """Guard: what trains is imported by workers only; torch would cost the driver more memory than everything else."""
-    code = "import sys, kd_ray.cluster.launch, kd_ray.cluster.ray_tune.ray_runner; print('torch' in sys.modules)"
+    """Guard: only workers import the modules that train; torch would take more of the driver's memory than all other modules."""
+    code = (
+        "import sys, kd_ray.cluster.launch, kd_ray.cluster.ray_tune.ray_runner\n"
+        "from pathlib import Path\n"
+        "from kd_ray.data.cifar10 import fingerprint\n"
+        "from kd_ray.data.families import load_dataset\n"
+        "from kd_ray.errors import DataError\n"
+        "from kd_ray.sweep.load import parse_dataset\n"
+        f"root = Path({str(write_cifar10(tmp_path))!r})\n"
+        "try:\n    load_dataset(parse_dataset('cifar10'), root)\n"
+        "except DataError as error:\n    print('checksums differ' in str(error))\n"
+        "print(len(load_dataset(parse_dataset('cifar10', ['version=' + repr(fingerprint(root))]), root).train))\n"
+        "print('torch' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], cwd=PACKAGE.parent, capture_output=True, text=True, check=True)
-    assert done.stdout == "False\n"
+    assert done.stdout.split() == ["True", "40", "False"]
 
 
 def test_public_names() -> None:

@@ -12,7 +12,7 @@ from kd_ray.cli import cli
 from kd_ray.cluster.launch import launch
 from kd_ray.results.query import Results
 from kd_ray.results.store import open_store
-from kd_ray.sweep.datasets import ManifestDataset
+from kd_ray.sweep.datasets import ListedDataset
 from kd_ray.sweep.load import load_sweep, parse_sweep
 from kd_ray.sweep.plan import expand
 from kd_ray.sweep.source import read_yaml
@@ -51,7 +51,7 @@ def test_sweep_file_of_the_readme_is_the_quick_sweep() -> None:
 def test_data_set_of_the_readme_is_one() -> None:
     (text,) = [block for block in blocks("yaml") if "name: manifest" in block]
     raw, _ = read_yaml(text, "README.md")
-    dataset = TypeAdapter(ManifestDataset).validate_json(json.dumps(raw["dataset"]))
+    dataset = TypeAdapter(ListedDataset).validate_json(json.dumps(raw["dataset"]))
     assert dataset.bins[0].names == ("<18", "18-40", "40-60", ">=60")
 
 

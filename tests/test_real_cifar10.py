@@ -13,6 +13,7 @@ from safetensors.torch import load
 
 from kd_ray.cluster.launch import launch
 from kd_ray.data import cifar10
+from kd_ray.data.family import Loading
 from kd_ray.data.images import ImageData, Split
 from kd_ray.distill.checkpoint import from_weights
 from kd_ray.distill.evaluate import accuracy, predict
@@ -21,6 +22,7 @@ from kd_ray.models import build_model
 from kd_ray.results.query import Results
 from kd_ray.results.record import read_record, sha256
 from kd_ray.results.store import Store
+from kd_ray.sweep.datasets import Cifar10Dataset
 from kd_ray.sweep.load import parse_sweep
 
 CPU = torch.device("cpu")
@@ -49,7 +51,9 @@ def teacher(teacher_file: Path) -> torch.nn.Module:
 @pytest.fixture(scope="module")
 def images(cifar10_root: Path) -> ImageData:
     """The first 4,000 CIFAR-10 training images, exact, with the normalisation of the pretrained weights."""
-    return cifar10.load(root=cifar10_root, version=cifar10.fingerprint(cifar10_root), normalization="imagenet")
+    version = cifar10.fingerprint(cifar10_root)
+    dataset = Cifar10Dataset(name="cifar10", version=version, normalization="imagenet")
+    return cifar10.load(dataset, Loading(root=cifar10_root))
 
 
 def test_pretrained_resnet56_is_right_on_all_4000_exact_train_images(

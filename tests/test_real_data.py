@@ -9,7 +9,7 @@ import pytest
 from scipy.io import loadmat, savemat
 
 from kd_ray.cluster.launch import launch
-from kd_ray.data.load import fingerprint
+from kd_ray.data.families import fingerprint
 from kd_ray.results.query import Results
 from kd_ray.results.schema import TABLES
 from kd_ray.results.store import Store

@@ -8,7 +8,7 @@ import torch
 
 from kd_ray.cluster.launch import launch
 from kd_ray.data import cifar10
-from kd_ray.data.load import fingerprint, load_dataset
+from kd_ray.data.families import fingerprint, load_dataset
 from kd_ray.errors import DataError
 from kd_ray.models import build_model
 from kd_ray.results.query import Results

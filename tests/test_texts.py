@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from kd_ray.cli import cli
 from kd_ray.cluster.launch import launch, resume_file
-from kd_ray.data.load import fingerprint
+from kd_ray.data.families import fingerprint
 from kd_ray.distill.checkpoint import from_weights
 from kd_ray.errors import SweepError
 from kd_ray.models.text import from_teacher

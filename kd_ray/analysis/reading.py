@@ -122,7 +122,10 @@ class _Tables:
         for row in rows.to_pylist():
             by_feature[row["feature"]].append(row)
         row_of = self._row
-        joint = {" & ".join(features) for features in read_manifest(self.results.store, self.sweep).fold.intersections}
+        joint = {
+            " & ".join(features)
+            for features in read_manifest(self.results.store, self.sweep).row_settings.intersections
+        }
         found = []
         for feature in sorted(by_feature, key=joint.__contains__):
             metrics = {name: np.full(len(self.trials), np.nan) for name in FAIRNESS}
@@ -131,9 +134,7 @@ class _Tables:
                     if row["trial_id"] in row_of and row[name] is not None:
                         metrics[name][row_of[row["trial_id"]]] = row[name]
             groups = max(row["num_groups"] for row in by_feature[feature])
-            found.append(
-                Fairness(feature=feature, metrics=metrics, num_groups=groups, is_joint=feature in joint)
-            )
+            found.append(Fairness(feature=feature, metrics=metrics, num_groups=groups, is_joint=feature in joint))
         return tuple(found)
 
     def epochs(self) -> dict[str, tuple[IntArray, FloatArray, FloatArray]]:
@@ -177,7 +178,7 @@ class _Tables:
         return found
 
     def test_set(self, dataset_id: str) -> TestSet:
-        fold = read_manifest(self.results.store, self.sweep).fold
+        settings = read_manifest(self.results.store, self.sweep).row_settings
         table = self.ask(
             "sample_index, label, sensitive_features",
             "samples",
@@ -188,12 +189,12 @@ class _Tables:
                 f"sweep {self.sweep}: the table `samples` lacks data set {dataset_id}; `kd-ray verify --repair` rebuilds it"
             )
         groups: dict[str, Groups] = {}
-        features = fold.sensitive_features
+        features = settings.sensitive_features
         lists = table["sensitive_features"].to_pylist(maps_as_pydicts="strict") if features else []
         for feature in features:
             of_samples = [row[feature] for row in lists]
             names = sorted({name for row in of_samples for name in row})
             groups[feature] = Groups.from_lists(of_samples, names)
-        for joint in fold.intersections:
+        for joint in settings.intersections:
             groups[" & ".join(joint)] = intersect([groups[feature] for feature in joint])
         return TestSet(labels_N=table["label"].to_numpy(), features=groups)

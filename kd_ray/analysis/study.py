@@ -200,7 +200,8 @@ class Study:
         """
         if contrast == TEACHER:
             taught = {teacher for run in treatment.teachers for teacher in run}
-            return next((it for it in self.of_role("teacher") if taught <= self.trial_ids(it)), None)
+            # A control such as `scratch_long` has no teacher.
+            return next((it for it in self.of_role("teacher") if taught and taught <= self.trial_ids(it)), None)
         fitting = [
             it
             for it in self.of_role("scratch")

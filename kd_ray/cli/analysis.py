@@ -1,6 +1,7 @@
 """The commands that say what the results mean; `cli.py` adds them to the others."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Literal
 
@@ -96,12 +97,25 @@ def compare_command(
     type=click.Path(path_type=Path, file_okay=False),
     help="Folder to write to.  [default: reports/SWEEP_NAME in a local store]",
 )
-def report_command(sweep_name: str, store_url: str, output: Path | None) -> None:
-    """Write a page about a sweep that needs no network, its figures (SVG, PDF) and its tables (CSV, LaTeX)."""
+@click.option("--pdf", "with_pdf", is_flag=True, help="Write every figure as PDF, too; this takes longer.")
+def report_command(sweep_name: str, store_url: str, output: Path | None, *, with_pdf: bool) -> None:
+    """Write a page about a sweep that needs no network, its figures (SVG) and its tables (CSV, LaTeX)."""
     from kd_ray.analysis.report.build import report
     from kd_ray.results.query import Results
 
-    done = report(Results(open_existing(store_url)), sweep_name, output, store=other_store(store_url))
+    done = report(
+        Results(open_existing(store_url)),
+        sweep_name,
+        output,
+        store=other_store(store_url),
+        with_pdf=with_pdf,
+        progress=_stage if sys.stderr.isatty() else None,
+    )
     click.echo(
         f"report: {done.page} ({done.size_bytes / 1e6:.1f} MB, {done.num_figures} figures, {done.num_tables} tables)"
     )
+
+
+def _stage(words: str) -> None:
+    """Say what is being done, while a person waits for it."""
+    click.echo(f"{words} ...", err=True)

@@ -110,7 +110,7 @@ def prepare_command(name: str, overrides: tuple[str, ...], data_root: Path) -> N
     NAME is a dataset of a sweep file, or utkface: for utkface a list is written that the dataset `manifest` reads. After an interruption
     the same command continues.
     """
-    from kd_ray.data.fetch import fetch, what_to_put_where
+    from kd_ray.data.families import family_of
     from kd_ray.data.utkface import FOLDER, LIST, write_list
     from kd_ray.sweep.load import parse_dataset
 
@@ -123,12 +123,12 @@ def prepare_command(name: str, overrides: tuple[str, ...], data_root: Path) -> N
             click.echo(f"left out, because their names do not say age, gender and race: {', '.join(unknown)}")
         return
     dataset = parse_dataset(name, overrides)
-    bars = _download_bars()
+    family = family_of(dataset)
     try:
-        fetch(dataset, data_root, on_bytes=bars)
+        family.fetch(dataset, data_root, _download_bars())
         examined = _examine(dataset, data_root)
     except DataError as error:
-        advice = what_to_put_where(dataset, data_root)
+        advice = family.advice(dataset, data_root)
         raise DataError(f"{error}\n{advice}" if advice else str(error)) from error
     sizes = f"{len(examined.data.train):,} training and {len(examined.data.test):,} test {dataset.modality}"
     click.echo(f"{name}: {sizes}; {_version(examined)}")
@@ -139,15 +139,16 @@ def _examine(dataset: Any, data_root: Path, resident_bytes: int | None = None) -
     """The data set as a launch would load it. Images that need more than `resident_bytes` (default: that of sweeps) stay encoded."""
     from kd_ray.cluster.display import TextDisplay
     from kd_ray.data.describe import examine
+    from kd_ray.data.family import Loading
     from kd_ray.sweep.placement import Placement
 
-    return examine(
-        dataset,
-        data_root,
+    loading = Loading(
+        root=data_root,
         processes=os.cpu_count() or 1,
         on_progress=TextDisplay(console()).preparing(dataset.name),
         resident_bytes=Placement().resident_bytes if resident_bytes is None else resident_bytes,
     )
+    return examine(dataset, loading)
 
 
 def _write_sheet(data: "Data", features: Sequence[str], output: Path) -> None:

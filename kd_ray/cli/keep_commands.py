@@ -29,8 +29,8 @@ from kd_ray.errors import InvalidInputError
 def gc_command(store_url: str, yes: bool, older_than: float, damaged: bool, orphans: bool, as_json: bool) -> None:
     """Show what is safe to delete, ask, and delete it. Launches may be running."""
     from kd_ray.cli import text
-    from kd_ray.housekeeping.gc import collect
-    from kd_ray.housekeeping.searching import find_garbage
+    from kd_ray.housekeeping.delete_garbage import delete_garbage
+    from kd_ray.housekeeping.find_garbage import find_garbage
 
     store = open_existing(store_url)
     found = find_garbage(store, older_than_s=older_than, with_damaged=damaged, with_orphans=orphans)
@@ -40,7 +40,7 @@ def gc_command(store_url: str, yes: bool, older_than: float, damaged: bool, orph
     deletes = bool(found.garbage) and (yes or (asks and click.confirm("delete all of these?")))
     if deletes:
         show = _progress()
-        found = collect(store, found, on_progress=lambda done, total: show("deleting", done, total))
+        found = delete_garbage(store, found, on_progress=lambda done, total: show("deleting", done, total))
     if as_json:
         click.echo(json.dumps({"deleted": deletes, **found.to_dict()}, indent=1))
     elif found.garbage or deletes:
@@ -56,12 +56,13 @@ def gc_command(store_url: str, yes: bool, older_than: float, damaged: bool, orph
 def verify_command(sweep_name: str | None, store_url: str, repair: bool, rebuild_tables: bool, as_json: bool) -> None:
     """Read every object of a sweep and report those that are damaged. Without a name, check all sweeps."""
     from kd_ray.cli import text
-    from kd_ray.housekeeping import verify
+    from kd_ray.housekeeping import repair as repairing
+    from kd_ray.housekeeping.verify import verify
 
     store, show = open_existing(store_url), _progress()
-    report = verify.verify(store, sweep_name, with_tables=not rebuild_tables, on_progress=show)
-    repaired = verify.repair(store, report, on_progress=show) if repair else None
-    rebuilt = [verify.rebuild_tables(store, name) for name in report.sweeps] if rebuild_tables else []
+    report = verify(store, sweep_name, with_tables=not rebuild_tables, on_progress=show)
+    repaired = repairing.repair(store, report, on_progress=show) if repair else None
+    rebuilt = [repairing.rebuild_tables(store, name) for name in report.sweeps] if rebuild_tables else []
     if as_json:
         words = {**report.to_dict(), "repaired": repaired and repaired.to_dict(), "rebuilt": rebuilt}
         click.echo(json.dumps(words, indent=1))

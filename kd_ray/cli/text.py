@@ -16,11 +16,13 @@ from kd_ray.cli.tables import table_of as table_of  # noqa: PLC0414
 from kd_ray.errors import InvalidInputError, QueryError
 from kd_ray.housekeeping.adopt import AdoptReport
 from kd_ray.housekeeping.garbage import GarbageReport
-from kd_ray.housekeeping.verify import Remedy, RepairReport, VerifyReport
+from kd_ray.housekeeping.problems import Remedy, VerifyReport
+from kd_ray.housekeeping.repair import RepairReport
 from kd_ray.results.query import Results
 from kd_ray.results.record import encode_table
-from kd_ray.results.schema import QUERIED, VIEWS
-from kd_ray.results.status import Plan, SweepStatus, TrialView
+from kd_ray.results.schema import QUERIED
+from kd_ray.results.sql_views import SQL_VIEWS
+from kd_ray.results.status import Plan, SweepStatus, TrialLine
 from kd_ray.sweep.spec import Role, TrialState
 
 if TYPE_CHECKING:
@@ -51,6 +53,7 @@ def status(status: SweepStatus, *, tracebacks: bool = False) -> str:
     unsettled = [trial for trial in status.trials if trial.state != TrialState.COMPLETE]
     lines.append(_trials(unsettled) if unsettled else "everything is complete")
     lines += [f"note: {problem}" for problem in status.problems]
+    lines += [ignored(status.strangers)] if status.strangers else []
     if tracebacks:
         lines += [
             f"\n{trial.trial_id}  {trial.description}\n{trial.traceback or trial.why}"
@@ -198,9 +201,11 @@ def verified(report: VerifyReport, repaired: RepairReport | None, *, store: str 
     lines.append(
         f"store {report.store}: {sweeps}, {records}, {count_of(report.num_checked, 'object')} read, {problems}"
     )
-    if report.num_set_aside:
+    if report.strangers:
+        lines.append(ignored(report.strangers))
+    if report.num_quarantined:
         lines.append(
-            f"{count_of(report.num_set_aside, 'object')} in quarantine from earlier; `kd-ray gc --damaged{option}` deletes them"
+            f"{count_of(report.num_quarantined, 'object')} in quarantine; `kd-ray gc --damaged{option}` deletes them"
         )
     if repaired is None:
         if any(problem.remedy is not Remedy.NONE for problem in report.problems):
@@ -210,6 +215,12 @@ def verified(report: VerifyReport, repaired: RepairReport | None, *, store: str 
     lines += [f"not repaired: {line}" for line in repaired.left]
     lines += [f"continue with:  kd-ray resume {sweep}{option}" for sweep in repaired.to_resume]
     return "\n".join(lines)
+
+
+def ignored(keys: Sequence[str]) -> str:
+    """Files in a store that kd_ray did not write."""
+    shown = ", ".join(repr(key) for key in keys[:3]) + (", …" if len(keys) > 3 else "")
+    return f"ignored: {count_of(len(keys), 'file')} that kd_ray did not write: {shown}"
 
 
 def adopted(report: AdoptReport) -> str:
@@ -229,7 +240,7 @@ def adopted(report: AdoptReport) -> str:
 
 def schema(name: str | None) -> str:
     """The columns of one table, or of all."""
-    views = {view.split("(")[0]: f"{view}: {meaning}" for view, meaning in VIEWS.items()}
+    views = {name: f"{view.signature}: {view.meaning}" for name, view in SQL_VIEWS.items()}
     if name in views:
         return views[name]
     if name is not None and name not in QUERIED:
@@ -241,7 +252,9 @@ def schema(name: str | None) -> str:
             table.add_row(column.name, str(column.type), column.unit, column.meaning)
         parts.append(f"{table_name}: one row per {QUERIED[table_name].one_row_per}\n{render(table)}")
     if name is None:
-        parts.append("views for SQL\n" + "\n".join(f"  {view}: {meaning}" for view, meaning in VIEWS.items()))
+        parts.append(
+            "views for SQL\n" + "\n".join(f"  {view.signature}: {view.meaning}" for view in SQL_VIEWS.values())
+        )
     return "\n\n".join(parts)
 
 
@@ -284,7 +297,7 @@ def _cell(value: object) -> str:
     return text if len(text) <= 60 else text[:59] + "…"
 
 
-def _counts(trials: Sequence[TrialView]) -> str:
+def _counts(trials: Sequence[TrialLine]) -> str:
     states = [trial.state for trial in trials]
     return (
         ", ".join(f"{states.count(state.value)} {state.value}" for state in TrialState if state.value in states)
@@ -292,7 +305,7 @@ def _counts(trials: Sequence[TrialView]) -> str:
     )
 
 
-def _trials(trials: Sequence[TrialView]) -> str:
+def _trials(trials: Sequence[TrialLine]) -> str:
     table = table_of(["trial_id", "trial", "state", "why"])
     for trial in trials[:_SHOWN]:
         why = trial.why

@@ -8,8 +8,8 @@ from kd_ray.cluster.mirrors import MirrorThreads
 from kd_ray.cluster.runner import Observer
 from kd_ray.distill.pack import PackProgress
 from kd_ray.errors import KdRayError
+from kd_ray.results.aggregate import aggregate
 from kd_ray.results.store import Store
-from kd_ray.results.tables import fold
 from kd_ray.sweep.plan import Pack
 
 AGGREGATE_EVERY_S = 5.0
@@ -69,7 +69,7 @@ class BackgroundAggregation:
                 return
             started = time.monotonic()
             try:
-                fold(self._store, self._sweep, settle=False)
+                aggregate(self._store, self._sweep, settle=False)
             except KdRayError as error:
                 # The aggregation at the end of the launch tries again; if that fails, the launch fails.
                 self._warnings.add(f"cannot bring the tables up to date: {error}")

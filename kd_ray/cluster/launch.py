@@ -16,7 +16,7 @@ from kd_ray.cluster.background import AGGREGATE_EVERY_S, WarningLog
 from kd_ray.cluster.display import Display, QuietDisplay
 from kd_ray.cluster.launch_checks import check, check_data, check_networks, with_absolute_paths
 from kd_ray.cluster.launch_inputs import resume_file, write_inputs
-from kd_ray.cluster.launch_report import LaunchReport, aggregate, repair, report
+from kd_ray.cluster.launch_report import LaunchReport, repair, report, update_tables
 from kd_ray.cluster.launch_request import LaunchRequest, RequestedTrials
 from kd_ray.cluster.launch_run import choose_runner, measure, run
 from kd_ray.cluster.log_display import LogDisplay, MeteredDisplay
@@ -97,7 +97,7 @@ def launch(
                 del plan  # as large as the sweep, and outdated from here on
                 if requested.to_run and connected is not None:
                     run(request, requested, connected)
-                tables = aggregate(request)
+                tables = update_tables(request)
                 if request.interrupts.requested() or not repair(request, requested, tables):
                     break
         assert first is not None

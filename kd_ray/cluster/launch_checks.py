@@ -8,7 +8,7 @@ from typing import Any
 from kd_ray.cluster.launch_request import LaunchRequest, RequestedTrials
 from kd_ray.cluster.pretrained import check_pretrained_weights
 from kd_ray.cluster.runner import cpu_count
-from kd_ray.data.load import load_dataset
+from kd_ray.data.families import load_dataset
 from kd_ray.errors import DataError, InvalidInputError, SweepError
 from kd_ray.results.status import Plan, plan
 from kd_ray.sweep.architectures import library_of

@@ -8,7 +8,7 @@ from kd_ray.errors import CorruptObjectError
 from kd_ray.results import ledger
 from kd_ray.results.manifest import read_manifest, write_manifest
 from kd_ray.results.status import Plan
-from kd_ray.results.store import Store, given_weights_key, sweep_key
+from kd_ray.results.store import Store, pretrained_key, sweep_key
 from kd_ray.sweep.load import SweepFile, parse_sweep
 from kd_ray.sweep.plan import is_file
 from kd_ray.sweep.spec import TrialState
@@ -18,8 +18,8 @@ def write_inputs(request: LaunchRequest, plan: Plan, requested: RequestedTrials)
     """Write the pretrained weights that the store lacks, and the manifest. For a retry, delete the errors of the failed trials."""
     store = request.store
     for path, digest in plan.weights.items():
-        if is_file(path) and not store.exists(given_weights_key(digest)):
-            store.put(given_weights_key(digest), Path(path).expanduser().read_bytes())
+        if is_file(path) and not store.exists(pretrained_key(digest)):
+            store.put(pretrained_key(digest), Path(path).expanduser().read_bytes())
     write_manifest(
         store, request.file.sweep, plan.planned, sweep_yaml=request.file.to_yaml(), weights=dict(plan.weights)
     )

@@ -6,13 +6,13 @@ from pathlib import Path
 
 from kd_ray.cluster.launch_request import LaunchRequest, RequestedTrials
 from kd_ray.cluster.runner import cpu_count
-from kd_ray.data.load import load_dataset
+from kd_ray.data.families import load_dataset
 from kd_ray.distill.samples import samples_of
 from kd_ray.results import ledger
+from kd_ray.results.aggregate import AggregateReport, aggregate
+from kd_ray.results.quarantine import quarantine_trial, trial_damage
 from kd_ray.results.record import write_samples
-from kd_ray.results.repair import set_aside_trial, trial_damage
-from kd_ray.results.status import TrialView, count_states, planned_views
-from kd_ray.results.tables import FoldReport, fold
+from kd_ray.results.status import TrialLine, count_states, planned_lines
 from kd_ray.sweep.spec import TrialState
 
 
@@ -22,7 +22,7 @@ class LaunchReport:
 
     sweep: str
     store: str
-    trials: tuple[TrialView, ...]
+    trials: tuple[TrialLine, ...]
     """The requested trials, as they are in the store at the end."""
     seeds: tuple[int, ...]
     """The sweep's seeds."""
@@ -51,18 +51,18 @@ class LaunchReport:
         return 0 if all(trial.state == TrialState.COMPLETE for trial in self.trials) and not self.problems else 1
 
 
-def aggregate(request: LaunchRequest) -> FoldReport:
+def update_tables(request: LaunchRequest) -> AggregateReport:
     """Bring the tables of the sweep up to date."""
-    return fold(request.store, request.file.sweep.name)
+    return aggregate(request.store, request.file.sweep.name)
 
 
-def repair(request: LaunchRequest, requested: RequestedTrials, tables: FoldReport) -> bool:
+def repair(request: LaunchRequest, requested: RequestedTrials, tables: AggregateReport) -> bool:
     """Quarantine damaged records, so that their trials run again, and write damaged samples anew; returns whether anything has changed."""
     store = request.store
     has_changed = False
     launch_id = ledger.new_launch_id()
     for trial_id, problem in zip(tables.damaged_trials, tables.problems, strict=False):
-        if set_aside_trial(store, trial_id, launch_id=launch_id):
+        if quarantine_trial(store, trial_id, launch_id=launch_id):
             request.warnings.add(f"{problem}; it is quarantined, and the trial is trained again")
             has_changed = True
         elif trial_damage(store, trial_id) is None:
@@ -83,9 +83,11 @@ def repair(request: LaunchRequest, requested: RequestedTrials, tables: FoldRepor
     return has_changed
 
 
-def report(request: LaunchRequest, requested: RequestedTrials, tables: FoldReport, *, started: float) -> LaunchReport:
+def report(
+    request: LaunchRequest, requested: RequestedTrials, tables: AggregateReport, *, started: float
+) -> LaunchReport:
     """How the launch ended; `requested` as its first check found them, `started` on the monotonic clock."""
-    trials = planned_views(request.store, requested.trials)
+    trials = planned_lines(request.store, requested.trials)
     return LaunchReport(
         sweep=request.file.sweep.name,
         store=request.store.url,

@@ -12,7 +12,7 @@ from kd_ray.cluster.runner import LaunchContext, Runner, cpu_count, probe_studen
 from kd_ray.errors import InvalidInputError, StoreError, TrialError
 from kd_ray.results import ledger
 from kd_ray.results.probe import UNMEASURED, chosen_pack_size, read_probe, representative, write_probe
-from kd_ray.results.repair import set_aside_trials
+from kd_ray.results.quarantine import quarantined_trials
 from kd_ray.results.status import plan
 from kd_ray.results.store import Store
 from kd_ray.sweep.load import SweepFile
@@ -102,7 +102,7 @@ def _failed_or_blocked(requested: RequestedTrials, states: dict[str, TrialState]
 
 def _check_reported(store: Store, missing: Collection[str]) -> None:
     """Refuse a store that lacks trials which workers have committed, unless they are quarantined."""
-    if missing and (lost := set(missing) - set_aside_trials(store)):
+    if missing and (lost := set(missing) - quarantined_trials(store)):
         raise StoreError(
             f"store {store.url}: workers have committed {len(lost)} trials that are not here; every node must see the same store, "
             "so on several machines it has to be a shared folder or an object store"

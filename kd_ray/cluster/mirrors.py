@@ -15,7 +15,7 @@ from typing import Any, Protocol, Self
 
 from kd_ray.errors import InvalidInputError, KdRayError
 from kd_ray.results.record import Epoch, read_record, read_samples
-from kd_ray.results.rows import FoldSettings, trial_rows
+from kd_ray.results.rows import RowSettings, trial_rows
 from kd_ray.results.store import Store
 from kd_ray.sweep.plan import Pack
 
@@ -166,7 +166,7 @@ def _copy_of(store: Store, sweep: str, trial_id: str) -> TrialCopy | None:
         return None
     if record is None or samples is None:
         return None
-    row: dict[str, Any] = trial_rows(record, samples, FoldSettings(sweep=sweep), {})["trials"].to_pylist()[0]
+    row: dict[str, Any] = trial_rows(record, samples, RowSettings(sweep=sweep), {})["trials"].to_pylist()[0]
     numbers = {
         name: float(value)
         for name, value in row.items()

@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from kd_ray.cluster.background import WarningLog
-from kd_ray.data.load import load_dataset
+from kd_ray.data.families import load_dataset
 from kd_ray.data.rows import RowData
 from kd_ray.errors import SweepError
 from kd_ray.results.status import Plan, file_digest
-from kd_ray.results.store import Store, given_weights_key
+from kd_ray.results.store import Store, pretrained_key
 from kd_ray.sweep.architectures import is_text_model
 from kd_ray.sweep.datasets import input_size
 from kd_ray.sweep.encoders import read_encoder
@@ -42,7 +42,7 @@ def check_pretrained_weights(file: SweepFile, store: Store, plan: Plan, warnings
         SweepError: a file cannot be read, or does not hold weights of such a network.
     """
     for path, digest in plan.weights.items():
-        if not is_file(path) or store.exists(given_weights_key(digest)):
+        if not is_file(path) or store.exists(pretrained_key(digest)):
             continue
         file_digest(path, file)
         specs = [trial.spec for trial in plan.planned if trial.spec.initial_weights == digest]

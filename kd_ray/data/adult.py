@@ -4,12 +4,14 @@ from pathlib import Path
 
 import numpy as np
 
+from kd_ray.data.family import Family, Loading, OnBytes
+from kd_ray.data.fetch import download
 from kd_ray.data.originals import check_version, fingerprint_of, read_files
 from kd_ray.data.rows import Column, RowData, RowSplit, encoded
 from kd_ray.errors import DataError
 from kd_ray.groups import Groups
+from kd_ray.sweep.datasets import AdultDataset
 from kd_ray.sweep.fields import bin_names
-from kd_ray.sweep.row_datasets import AdultDataset
 
 FOLDER = "adult"
 ORIGINAL_MD5 = {
@@ -37,11 +39,12 @@ def fingerprint(root: Path) -> str:
     return fingerprint_of(_contents(root))
 
 
-def load(dataset: AdultDataset, *, root: Path) -> RowData:
+def load(dataset: AdultDataset, loading: Loading) -> RowData:
     """The published split, not standardised yet.
 
     Raises DataError for files that are missing, damaged, or not the version that `dataset` names.
     """
+    root = loading.root
     contents = _contents(root)
     check_version("adult", root / FOLDER, contents, dataset.version, ORIGINAL_MD5)
     train, test = (_rows(root / FOLDER / name, content) for name, content in contents.items())
@@ -72,6 +75,13 @@ def load(dataset: AdultDataset, *, root: Path) -> RowData:
         is_number_F=is_number_F,
         notes=tuple(notes),
     )
+
+
+def fetch(root: Path, on_bytes: OnBytes | None, *, url: str = URL) -> None:
+    """Fetch the files that are missing from UCI."""
+    for name, md5 in ORIGINAL_MD5.items():
+        if not (root / FOLDER / name).is_file():
+            download(url + name, root / FOLDER / name, md5=md5, on_bytes=on_bytes)
 
 
 def _contents(root: Path) -> dict[str, bytes]:
@@ -115,3 +125,14 @@ def _features(rows: list[_Row], dataset: AdultDataset) -> dict[str, Groups]:
         features[name] = Groups.from_codes(np.searchsorted(names, texts_N), names)
     ages_N = np.searchsorted(dataset.age_edges, _numbers(rows, "age"), side="right")
     return {**features, "age": Groups.from_codes(ages_N, bin_names(dataset.age_edges))}
+
+
+FAMILY = Family[AdultDataset](
+    load=load,
+    fingerprint=lambda _, loading: fingerprint(loading.root),
+    fetch=lambda _, root, on_bytes: fetch(root, on_bytes),
+    advice=lambda _, root: (
+        f"Adult is free (CC BY 4.0) and is fetched from {URL}; if it cannot be fetched, put its two files there:\n"
+        f"  {root / FOLDER}/adult.data\n  {root / FOLDER}/adult.test"
+    ),
+)

@@ -1,7 +1,8 @@
-"""Folders that are made once per node from something slower: whole or not there, checked whenever they are used, made again when damaged.
+"""Folders that a node makes once and then reads: each appears complete or not at all, is checked at every use, and is made again when
+damaged.
 
-Any number of processes may ask for the same folder at once: one makes it, the others wait. A folder that is fine is used without a lock,
-so that its place may be read-only.
+Any number of processes may ask for the same folder at once: one makes it, the others wait. A complete folder is used without a lock,
+so that it may lie on a read-only disk.
 """
 
 import hashlib
@@ -17,9 +18,15 @@ from typing import Any
 from filelock import FileLock
 
 CONTENTS = "checksums.json"
-"""Name of the file, in such a folder, that says what the others are."""
+"""Name of the file in such a folder that holds the checksums of the other files."""
 
 _LOGGER = logging.getLogger("kd_ray.data")
+
+
+def prepared_folder(root: Path, dataset: str, facts: Mapping[str, Any]) -> Path:
+    """Where a data set that was prepared from `facts`, JSON, is kept."""
+    key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+    return root / "prepared" / f"{dataset}-{key}"
 
 
 def is_whole(folder: Path, names: Iterable[str], facts: Mapping[str, Any]) -> bool:
@@ -30,7 +37,7 @@ def is_whole(folder: Path, names: Iterable[str], facts: Mapping[str, Any]) -> bo
 def cached(folder: Path, names: Iterable[str], facts: Mapping[str, Any], make: Callable[[Path], None]) -> None:
     """Make sure that the folder holds the files `names`, whole; `make` writes them into an empty folder, which then takes its place.
 
-    `facts`, JSON, say what they are made from, and must be the same whenever the folder is used.
+    `facts`, JSON, describes the sources of the files, and must be the same at every use of the folder.
     """
     names = tuple(names)
     if is_whole(folder, names, facts):
@@ -41,13 +48,13 @@ def cached(folder: Path, names: Iterable[str], facts: Mapping[str, Any], make: C
             damage = _damage(folder, names, facts)
             if damage is None:
                 return
-            aside = _set_aside(folder)
-            _LOGGER.warning("%s is damaged (%s): moved to %s, making it again", folder, damage, aside.name)
+            quarantined = _quarantine(folder)
+            _LOGGER.warning("%s is damaged (%s): moved to %s, making it again", folder, damage, quarantined.name)
         _make(folder, names, facts, make)
 
 
 def _make(folder: Path, names: tuple[str, ...], facts: Mapping[str, Any], make: Callable[[Path], None]) -> None:
-    """Makes it beside the folder and renames. The caller holds the lock, so what is left of other attempts is dead."""
+    """Make the files in a neighbouring folder and rename it. The caller holds the lock, so remains of other attempts can be deleted."""
     for dead in folder.parent.glob(f".{folder.name}.*"):
         shutil.rmtree(dead, ignore_errors=True)
     partial = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
@@ -70,7 +77,7 @@ def _contents(folder: Path, names: Iterable[str], facts: Mapping[str, Any]) -> d
 
 
 def _damage(folder: Path, names: Iterable[str], facts: Mapping[str, Any]) -> str | None:
-    """What is wrong with a folder, or None."""
+    """How the folder is damaged, or None."""
     try:
         written = json.loads((folder / CONTENTS).read_text(encoding="utf-8"))
         made = _contents(folder, names, facts)
@@ -79,11 +86,11 @@ def _damage(folder: Path, names: Iterable[str], facts: Mapping[str, Any]) -> str
     return None if written == made else f"its files do not match {CONTENTS}"
 
 
-def _set_aside(folder: Path) -> Path:
-    """Renames a damaged folder, so that it can be looked at; earlier ones are kept."""
-    aside = folder.with_name(f"{folder.name}.damaged")
+def _quarantine(folder: Path) -> Path:
+    """Rename a damaged folder, so that it can be examined; earlier ones are kept."""
+    quarantined = folder.with_name(f"{folder.name}.damaged")
     for count in range(2, 1000):
-        if not aside.exists():
+        if not quarantined.exists():
             break
-        aside = folder.with_name(f"{folder.name}.damaged-{count}")
-    return folder.rename(aside)
+        quarantined = folder.with_name(f"{folder.name}.damaged-{count}")
+    return folder.rename(quarantined)

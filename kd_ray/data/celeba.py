@@ -7,18 +7,19 @@ Any attribute is the target; all others are sensitive features of two groups eac
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from kd_ray.data import originals
+from kd_ray.data.family import Family, Loading
 from kd_ray.data.images import ImageData, Split
 from kd_ray.data.normalization import NORMALIZATIONS
-from kd_ray.data.prepared import OnProgress, Prepared, files_below, prepare
+from kd_ray.data.prepared import Prepared, files_below, prepare
 from kd_ray.data.subsets import balanced
 from kd_ray.errors import DataError
 from kd_ray.groups import Groups
+from kd_ray.sweep.datasets import CelebaDataset
 
 FOLDER = "celeba"
 IMAGES = "img_align_celeba"
@@ -26,10 +27,10 @@ ORIGINAL_MD5 = {
     "list_attr_celeba.txt": "75e246fa4810816ffd6ee81facbd244c",
     "list_eval_partition.txt": "d32c9cbf5e040fd4025c592c306e6668",
 }
-"""File name → MD5 of the published file, as torchvision's data set class has it."""
+"""File name → MD5 of the published file, as torchvision has it: a copy, because torchvision imports torch, which takes a driver 770 MB."""
+LISTS = tuple(ORIGINAL_MD5)
 NUM_IMAGES = 202_599
 """Of the whole set."""
-Balance = Literal["none", "train", "train_and_test"]
 
 _PARTITIONS = {"train": 0, "validation": 1, "test": 2}
 
@@ -44,59 +45,35 @@ class _Listing:
     lists: dict[str, bytes]
 
 
-def fingerprint(
-    root: Path,
-    *,
-    size: int,
-    crop: int = 178,
-    processes: int = 1,
-    on_progress: OnProgress | None = None,
-    resident_bytes: int | None = None,
-) -> str:
+def fingerprint(dataset: CelebaDataset, loading: Loading) -> str:
     """16 hex digits that stand for the images and lists. Raises DataError when something is missing or damaged."""
-    return _prepared(root, _listing(root), size, crop, processes, on_progress, resident_bytes).fingerprint
+    return _prepared(dataset, loading, _listing(loading.root)).fingerprint
 
 
-def load(
-    *,
-    root: Path,
-    target: str = "Smiling",
-    size: int = 64,
-    crop: int = 178,
-    balance: Balance = "none",
-    balance_seed: int = 0,
-    with_validation: bool = False,
-    version: str = "original",
-    normalization: str = "half",
-    processes: int = 1,
-    on_progress: OnProgress | None = None,
-    resident_bytes: int | None = None,
-) -> ImageData:
-    """The images under `root`/celeba in the order of the list, split as list_eval_partition.txt says.
+def load(dataset: CelebaDataset, loading: Loading, *, num_images: int = NUM_IMAGES) -> ImageData:
+    """The images in the order of the list, split as list_eval_partition.txt says; `num_images` is the number of the original version.
 
-    Class 1 has the target, class 0 has not. `balance` cuts the larger class of the training and validation split, or of all splits, to
-    the size of the smaller. `version` is "original" (both lists by checksum, and as many images as published) or a fingerprint.
-
-    Raises DataError for what is missing or damaged, a split without images of both classes, and another version.
+    Raises DataError for files that are missing or damaged, a split without images of both classes, and another version.
     """
+    root, target, balance = loading.root, dataset.target, dataset.balance
     listing = _listing(root)
     if target not in listing.attributes:
         raise DataError(f"celeba: target is {target!r}, expected one of {', '.join(listing.attributes)}")
-    prepared = _prepared(root, listing, size, crop, processes, on_progress, resident_bytes)
-    detail = _difference(listing) if version == "original" else "the fingerprint differs"
-    # In this order, because the fingerprint of streamed images takes reading them all.
-    if detail is not None and version != prepared.fingerprint:
-        raise originals.other_version("celeba", root / FOLDER, version, detail, prepared.fingerprint)
+    prepared = _prepared(dataset, loading, listing)
+    difference = _difference(listing, num_images) if dataset.version == "original" else "the fingerprint differs"
+    # The fingerprint last: for streamed images, all of them are read for it.
+    if difference is not None:
+        prepared.check_version("celeba", root / FOLDER, dataset.version, difference)
     splits = {}
     for name, number in _PARTITIONS.items():
-        if name == "validation" and not with_validation:
+        if name == "validation" and not dataset.has_validation:
             continue
         split = _split(listing, prepared, np.flatnonzero(listing.partition_N == number), target)
         _check_classes(root, split, name, target)
         if balance == "train_and_test" or (balance == "train" and name != "test"):
-            split = balanced(split, seed=balance_seed, name=name, num_classes=2)
+            split = balanced(split, seed=dataset.balance_seed, name=name, num_classes=2)
         splits[name] = split
-    mean, std = NORMALIZATIONS[normalization]
+    mean, std = NORMALIZATIONS[dataset.normalization]
     return ImageData(
         train=splits["train"],
         validation=splits.get("validation"),
@@ -107,10 +84,10 @@ def load(
     )
 
 
-def _difference(listing: _Listing) -> str | None:
-    """In what the set is not the published one; None when it is, as far as the lists tell."""
-    if len(listing.names) != NUM_IMAGES:
-        return f"it lists {len(listing.names):,} images, not {NUM_IMAGES:,}"
+def _difference(listing: _Listing, num_images: int) -> str | None:
+    """In what the set is not the published one; None when number and lists are the published ones."""
+    if len(listing.names) != num_images:
+        return f"it lists {len(listing.names):,} images, not {num_images:,}"
     return originals.published_difference(listing.lists, ORIGINAL_MD5)
 
 
@@ -137,34 +114,17 @@ def _check_classes(root: Path, split: Split, name: str, target: str) -> None:
         )
 
 
-def _prepared(
-    root: Path,
-    listing: _Listing,
-    size: int,
-    crop: int,
-    processes: int,
-    on_progress: OnProgress | None,
-    resident_bytes: int | None,
-) -> Prepared:
-    sources = files_below(root / FOLDER / IMAGES, listing.names, originals.digests(listing.lists))
-    return prepare(
-        root,
-        "celeba",
-        sources,
-        size=size,
-        crop=crop,
-        processes=processes,
-        on_progress=on_progress,
-        resident_bytes=resident_bytes,
-    )
+def _prepared(dataset: CelebaDataset, loading: Loading, listing: _Listing) -> Prepared:
+    sources = files_below(loading.root / FOLDER / IMAGES, listing.names, originals.digests(listing.lists))
+    return prepare("celeba", sources, loading, size=dataset.size, crop=dataset.crop)
 
 
 def _listing(root: Path) -> _Listing:
     folder = root / FOLDER
     lists = originals.read_files(
-        "celeba", folder, tuple(ORIGINAL_MD5), how="put the lists there, and unpack img_align_celeba.zip beside them,"
+        "celeba", folder, LISTS, how="put the lists there, and unpack img_align_celeba.zip beside them,"
     )
-    attributes_path, partition_path = (folder / name for name in ORIGINAL_MD5)
+    attributes_path, partition_path = (folder / name for name in LISTS)
     _, header, *rows = [*lists["list_attr_celeba.txt"].decode(errors="replace").splitlines(), "", ""]
     attributes = tuple(header.split())
     names, values = [], []
@@ -183,7 +143,7 @@ def _listing(root: Path) -> _Listing:
             raise DataError(f"celeba: {partition_path}:{number}: expected a file and 0, 1 or 2")
         partition[name] = int(rest[0]) if name else -1
     if not names or (unknown := [name for name in names if name not in partition]):
-        what = f"has no row for {unknown[0]}" if names else f"is of no use: {attributes_path} lists no image"
+        what = f"has no row for {unknown[0]}" if names else f"cannot be used: {attributes_path} lists no image"
         raise DataError(f"celeba: {partition_path} {what}")
     return _Listing(
         attributes=attributes,
@@ -192,3 +152,16 @@ def _listing(root: Path) -> _Listing:
         partition_N=np.array([partition[name] for name in names], dtype=np.int64),
         lists=lists,
     )
+
+
+def _advice(_: CelebaDataset, root: Path) -> str:
+    folder = root / FOLDER
+    names = "\n".join(f"  {folder}/{name}" for name in LISTS)
+    return (
+        "CelebA is for non-commercial research, by agreement with its authors, so it is not fetched. From the folders Anno, Eval "
+        f"and Img (img_align_celeba.zip, unpacked) of its project page, put these:\n{names}\n"
+        f"  {folder}/{IMAGES}/000001.jpg … 202599.jpg"
+    )
+
+
+FAMILY = Family[CelebaDataset](load=load, fingerprint=fingerprint, can_stream=True, advice=_advice)

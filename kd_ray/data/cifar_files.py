@@ -8,11 +8,13 @@ import io
 import pickle
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from kd_ray.data.family import OnBytes
+from kd_ray.data.fetch import download, unpack
 from kd_ray.data.images import Split
 from kd_ray.errors import DataError
 
@@ -30,8 +32,30 @@ class CifarFile:
     path: Path
 
     def damaged(self, detail: str) -> DataError:
-        """The file is not what it should be."""
+        """The error that says how this file is damaged."""
         return DataError(f"{self.dataset}: {self.path} is damaged or not a {self.title} file: {detail}")
+
+
+def fetch_archive(
+    class_name: Literal["CIFAR10", "CIFAR100"],
+    root: Path,
+    folder: str,
+    names: tuple[str, ...],
+    on_bytes: OnBytes | None,
+    *,
+    published: Any = None,
+) -> None:
+    """Fetch and unpack the archive unless the files exist; `published` is torchvision's class with its address and MD5."""
+    if all((root / folder / name).is_file() for name in names):
+        return
+    if published is None:
+        from torchvision import datasets  # imports torch
+
+        published = getattr(datasets, class_name)
+    archive = root / published.filename
+    if not archive.is_file():
+        download(published.url, archive, md5=published.tgz_md5, on_bytes=on_bytes)
+    unpack(archive, root / folder, names)
 
 
 class _Inert:

@@ -1,15 +1,15 @@
-"""What is in a data set: how many samples of each class and group, and how far labels alone put groups apart."""
+"""Counts of a data set by class and group, and the demographic parity difference of its labels."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from kd_ray.data.families import family_of, load_dataset
+from kd_ray.data.family import Loading
 from kd_ray.data.images import ImageData
-from kd_ray.data.load import OnProgress, fingerprint, load_dataset
 from kd_ray.data.modalities import Data, number_of_inputs
 from kd_ray.data.rows import RowData
 from kd_ray.data.samples import Labelled
@@ -18,7 +18,7 @@ from kd_ray.errors import DataError
 from kd_ray.groups import Groups, intersect
 from kd_ray.metrics.fairness import fairness_metrics, group_rates
 from kd_ray.sweep.classification import Modality
-from kd_ray.sweep.datasets import Dataset, TrifeatureDataset
+from kd_ray.sweep.datasets import Dataset
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,30 +79,29 @@ class Description:
         return asdict(self)
 
 
-def examine(
-    dataset: Dataset,
-    root: Path,
-    *,
-    processes: int = 1,
-    on_progress: OnProgress | None = None,
-    resident_bytes: int | None = None,
-) -> Examined:
-    """Load what is there, and say by which version it goes; `resident_bytes` as for `load_dataset`.
+def examine(dataset: Dataset, loading: Loading) -> Examined:
+    """Load the files as they are, whatever version the sweep names.
 
     Raises:
-        DataError: files are missing, damaged, or of no use.
+        DataError: files are missing, damaged, or cannot be used.
     """
-    if isinstance(dataset, TrifeatureDataset):
-        data = load_dataset(dataset, root, processes=processes, on_progress=on_progress)
-        return Examined(data=data, fingerprint=None, refusal=None)
-    load = partial(load_dataset, root=root, processes=processes, resident_bytes=resident_bytes)
-    found = fingerprint(dataset, root, processes=processes, on_progress=on_progress, resident_bytes=resident_bytes)
+    found = family_of(dataset).fingerprint(dataset, loading)
+    # The fingerprint has drawn or decoded the images; without one, they are drawn here.
+    load = partial(
+        load_dataset,
+        root=loading.root,
+        processes=loading.processes,
+        on_progress=None if found else loading.on_progress,
+        resident_bytes=loading.resident_bytes,
+    )
+    if found is None:
+        return Examined(data=load(dataset), fingerprint=None, refusal=None)
     try:
         return Examined(data=load(dataset), fingerprint=found, refusal=None)
     except DataError as error:
-        if found == dataset.version:
-            raise
         as_it_is = dataset.model_copy(update={"version": found})
+        if as_it_is == dataset:
+            raise
         return Examined(data=load(as_it_is), fingerprint=found, refusal=str(error))
 
 

@@ -16,12 +16,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from kd_ray.data.family import Family, Loading
 from kd_ray.data.images import ImageData, Split
 from kd_ray.data.normalization import NORMALIZATIONS
 from kd_ray.data.rows import Column, RowData, RowSplit, encoded
 from kd_ray.errors import DataError
 from kd_ray.groups import Groups
-from kd_ray.sweep.row_datasets import FactoryDataset
+from kd_ray.sweep.datasets import FactoryDataset
 
 GROUP = "kd_ray.datasets"
 SPLITS = ("train", "validation", "test")
@@ -67,18 +68,18 @@ class OwnData:
             raise ValueError(f"split_N has {unknown[0]!r}, expected {', '.join(SPLITS)}")
 
 
-def fingerprint(dataset: FactoryDataset, *, root: Path) -> str:
-    """16 hex digits that stand for all that the function returns. Raises DataError for whatever `load` does not take."""
-    return _digest(_called(dataset, root))
+def fingerprint(dataset: FactoryDataset, loading: Loading) -> str:
+    """16 hex digits of a digest of the result of the function. Raises DataError for a result that `load` refuses."""
+    return _digest(_called(dataset, loading.root))
 
 
-def load(dataset: FactoryDataset, *, root: Path) -> ImageData | RowData:
-    """What the function returns, in its splits; rows are not standardised yet.
+def load(dataset: FactoryDataset, loading: Loading) -> ImageData | RowData:
+    """The samples that the function returns, in their splits; rows are not standardised yet.
 
     Raises DataError when no installed distribution offers the function, it fails, returns something else than the sweep file says, or
     another version than `dataset` names.
     """
-    own = _called(dataset, root)
+    own = _called(dataset, loading.root)
     found = _digest(own)
     if dataset.version != found:
         what = f"is not version {dataset.version}" if dataset.version else "needs a version, which stands for it"
@@ -131,7 +132,7 @@ def load_function(path: str) -> Callable[[Path, Mapping[str, Any]], OwnData]:
 
 
 def _called(dataset: FactoryDataset, root: Path) -> OwnData:
-    """What the function returns, checked against the sweep file."""
+    """Call the function and check its result against the sweep file."""
     function = load_function(dataset.function)
     try:
         own = function(root, deepcopy(dataset.parameters))
@@ -150,7 +151,7 @@ def _called(dataset: FactoryDataset, root: Path) -> OwnData:
 
 
 def _difference(dataset: FactoryDataset, own: OwnData) -> str | None:
-    """What is other than the sweep file says; None when nothing is."""
+    """The first difference between the result and the sweep file; None when there is none."""
     shape = own.inputs.shape
     outside = own.labels_N[(own.labels_N < 0) | (own.labels_N >= dataset.num_classes)]
     has_validation = "validation" in own.split_N
@@ -174,7 +175,7 @@ def _feature_difference(name: str, own: OwnData) -> str | None:
 
 
 def _listed(value: object) -> Sequence[object]:
-    """A list or tuple as it is; anything else as the only member of one, which is no name."""
+    """A list or tuple as it is; any other value as the only member of a list."""
     return value if isinstance(value, list | tuple) else [value]
 
 
@@ -195,3 +196,6 @@ def _digest(own: OwnData) -> str:
         lists = _groups(own.features[name]).to_lists()
         total.update(f"\n{name}\n".encode() + "\x1e".join("\x1f".join(groups) for groups in lists).encode())
     return total.hexdigest()[:16]
+
+
+FAMILY = Family[FactoryDataset](load=load, fingerprint=fingerprint)

@@ -1,7 +1,7 @@
-"""Images that stay in their files: where each lies, with next to nothing in memory for it.
+"""Paths of images that stay in their files, in few bytes of memory for each.
 
-A million names as Python's strings would take more memory than the batches of a training run, so they stand one after another in one
-array, which the workers of a node can map from a file.
+A million Python strings would take more memory than the batches of a training run. So all names are joined in one array, which the workers
+of a node can map from a file.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ class ImageFiles:
 
     folder: Path
     crop: int | None
-    """Only the central square of each is looked at, at most so many pixels wide; None for the whole image."""
+    """Largest side of the central square that is used of each image, in pixels; None for the whole image."""
     text: npt.NDArray[np.uint8]
     """UTF-8 of the names, one after another."""
     starts_N: npt.NDArray[np.int64]

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from kd_ray.data import originals
+from kd_ray.data.family import Family, Loading
 from kd_ray.data.texts import TextData, TextSplit, Tokenised, tokenised
 from kd_ray.errors import DataError
 from kd_ray.groups import Groups
@@ -46,7 +47,7 @@ _SPLITS = {"train": "train", "validation": "val", "test": "test"}
 
 @dataclass(frozen=True, kw_only=True)
 class Post:
-    """What a post's annotators say."""
+    """A post with the majority label and the communities of its annotators."""
 
     text: str
     label: str
@@ -60,12 +61,13 @@ def fingerprint(dataset: HatexplainDataset, root: Path) -> str:
     return originals.fingerprint_of(_contents(dataset, root))
 
 
-def load(dataset: HatexplainDataset, *, root: Path) -> TextData:
+def load(dataset: HatexplainDataset, loading: Loading) -> TextData:
     """The posts in their published splits and order, as numbers.
 
     Raises:
         DataError: files are missing, damaged, not of the version that the sweep names, or lack posts of a split; or there is no tokenizer.
     """
+    root = loading.root
     contents = _contents(dataset, root)
     found = originals.fingerprint_of(contents)
     if dataset.version != found:
@@ -75,14 +77,7 @@ def load(dataset: HatexplainDataset, *, root: Path) -> TextData:
     names = ["train", *(["validation"] if dataset.validation == "official" else []), "test"]
     posts = {name: _posts(dataset, root, contents, name) for name in names}
     texts = [post.text for name in names for post in posts[name]]
-    numbers = tokenised(
-        root,
-        "hatexplain",
-        texts,
-        tokenizer=dataset.tokenizer,
-        version=dataset.tokenizer_version,
-        max_length=dataset.max_length,
-    )
+    numbers = tokenised(root, "hatexplain", texts, dataset.tokenizing)
     splits, start = {}, 0
     for name in names:
         splits[name] = _split(dataset, posts[name], numbers, start)
@@ -151,8 +146,8 @@ def _post(entry: Any, least: int, where: str) -> Post:
 def _partial(content: bytes, path: Path) -> list[Post]:
     """Training posts of the substitute file: the published ids, tokens and votes, put together from copies.
 
-    It does not say who named which community: of posts that all annotators label alike there are the first annotator's, of others the union
-    over the three. So groups of training posts are approximate; those of the other splits are not touched.
+    The file does not say which annotator named which community: of posts that all annotators label alike there are the first annotator's,
+    of others the union over the three. So groups of training posts are approximate; the groups of the other splits are exact.
     """
     posts = []
     try:
@@ -216,3 +211,16 @@ def _parsed(content: bytes, path: Path) -> dict[str, Any]:
     if not isinstance(parsed, dict):
         raise DataError(f"hatexplain: {path} holds {type(parsed).__name__}, expected an object")
     return parsed
+
+
+def _advice(_: HatexplainDataset, root: Path) -> str:
+    names = "\n".join(f"  {root / FOLDER}/{name}" for name in (DATASET, DIVISIONS))
+    return (
+        "HateXplain (MIT licence) holds offensive texts, and nobody publishes checksums of it, so it is not fetched. From the "
+        f"folder Data of the repository hate-alert/HateXplain, put these:\n{names}"
+    )
+
+
+FAMILY = Family[HatexplainDataset](
+    load=load, fingerprint=lambda dataset, loading: fingerprint(dataset, loading.root), advice=_advice
+)

@@ -1,6 +1,6 @@
-"""Labelled images in memory: the one type that every image data set of this room loads into, its random split, and a look at it.
+"""Labelled images in memory: the type of every image data set, random splits, and contact sheets.
 
-Where the files come from is left to one module per data-set family; augmentation and normalisation are left to training.
+The module of each family reads the files; training augments and normalises the images.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ class Split:
     """N labelled images. Raises ValueError when shapes or dtypes do not match."""
 
     images_NHWC: npt.NDArray[np.uint8]
-    """RGB, 0..255; of no image at all where they stay in their `files`."""
+    """RGB, 0..255; N is 0 where the images stay in their `files`."""
     labels_N: npt.NDArray[np.int64]
     """Index into the data set's class names."""
     sensitive_features: Mapping[str, Groups] = field(default_factory=dict)
@@ -65,7 +65,7 @@ class Split:
         )
 
     def image(self, n: int) -> npt.NDArray[np.uint8]:
-        """Image n, wherever it is: (H, W, 3). Raises DataError when its file cannot be used."""
+        """Image n, from memory or from its file: (H, W, 3). Raises DataError when its file cannot be used."""
         if not self.is_streamed:
             return np.asarray(self.images_NHWC[n])
         assert self.files is not None
@@ -127,7 +127,7 @@ _TEXT, _PAPER = (20, 20, 20), (255, 255, 255)
 def contact_sheet(
     split: Split, class_names: Sequence[str], *, columns: int = 8, rows: int = 10, cell_size_px: int = 72
 ) -> Image.Image:
-    """A labelled grid to look at: one row for each of the first `rows` classes, `columns` randomly chosen samples in each.
+    """A labelled grid of images: one row for each of the first `rows` classes, `columns` randomly chosen samples in each.
 
     Every cell is captioned with the sample's group in each sensitive feature, one line per feature. The same split gives the same sheet.
     """

@@ -1,4 +1,4 @@
-"""The kinds of data sets there are, as one type, and what can be asked of each."""
+"""The union of all types of data sets, and functions that take any of them."""
 
 from kd_ray.data.images import ImageData, Split
 from kd_ray.data.rows import RowData, RowSplit

@@ -1,4 +1,4 @@
-"""Data sets that come as a few published files: all of them there, and by checksum the published ones or the ones that the sweep names."""
+"""Data sets that come as a few published files: whether all files exist, and whether they are the version that the sweep names."""
 
 import hashlib
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ from kd_ray.errors import DataError
 
 
 def read_files(dataset: str, folder: Path, names: tuple[str, ...], *, how: str) -> dict[str, bytes]:
-    """Contents by name; `how` says what to do so that they exist. Raises DataError when one is missing or cannot be read."""
+    """Contents by name; `how` tells the user how to put them in place. Raises DataError when one is missing or cannot be read."""
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:
         raise DataError(
@@ -40,11 +40,11 @@ def fingerprint_of_digests(digest_of: Mapping[str, str]) -> str:
 
 
 def check_version(
-    dataset: str, folder: Path, contents: Mapping[str, bytes], version: str, md5: Mapping[str, str]
+    dataset: str, folder: Path, contents: Mapping[str, bytes], version: str, published: Mapping[str, str]
 ) -> None:
-    """Raises DataError unless the files are `version`: "original", as published with the checksums `md5`, or a fingerprint."""
+    """Raises DataError unless the files are `version`: a fingerprint, or "original", the files with the MD5 sums `published`."""
     if version == "original":
-        detail = published_difference(contents, md5)
+        detail = published_difference(contents, published)
         if detail is None:
             return
     elif version == fingerprint_of(contents):
@@ -62,7 +62,7 @@ def published_difference(contents: Mapping[str, bytes], md5: Mapping[str, str]) 
 
 
 def other_version(dataset: str, folder: Path, version: str, detail: str, found: str) -> DataError:
-    """What is there is not what the sweep names; says what to write to use it as it is."""
+    """The error for files of another version; it says which version to write in the sweep file to use them as they are."""
     return DataError(
         f"{dataset}: {folder} does not hold version {version!r}: {detail}. Its fingerprint is {found}; "
         f"to use these files as they are, write in the sweep file `dataset.version: {found!r}`"

@@ -1,9 +1,9 @@
-"""Images from files of any size and mode to one array of small RGB images, kept on disk: decoded once per node, not once per trial.
+"""Decodes image files of any size and mode to one array of small RGB images on disk, once per node instead of once per trial.
 
     <root>/prepared/<data set>-<key>/   images.npy  fingerprint.json  checksums.json
 
-The key follows names, sizes and times of the files, so a changed file is decoded anew. The fingerprint follows what is in the files, so
-it is the same on every machine that has the same files.
+The key depends on names, sizes and times of the files, so a changed file is decoded again. The fingerprint depends on the contents of the
+files alone, so it is the same on every machine that has the same files.
 """
 
 import hashlib
@@ -18,16 +18,15 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from kd_ray.data.cache import cached
+from kd_ray.data.cache import cached, prepared_folder
 from kd_ray.data.decoding import decode
+from kd_ray.data.family import Loading
 from kd_ray.data.files import ImageFiles
 from kd_ray.data.images import Split
-from kd_ray.data.originals import fingerprint_of_digests
+from kd_ray.data.originals import fingerprint_of_digests, other_version
 from kd_ray.errors import DataError
 from kd_ray.groups import Groups
 
-OnProgress = Callable[[int, int], None]
-"""Called with (done, total)."""
 FORM = 1
 """Raised whenever the same files would give other pixels."""
 _FILES = _IMAGES, _FINGERPRINT = "images.npy", "fingerprint.json"
@@ -36,7 +35,7 @@ _CHUNK = 64
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Prepared:
-    """Images that are ready to be looked at: small and on disk, or in the files they come from."""
+    """Images that are ready to be used: small and on disk, or in their original files."""
 
     images_NHWC: npt.NDArray[np.uint8]
     """RGB, mapped from the file; of no image where they are streamed."""
@@ -49,6 +48,12 @@ class Prepared:
     def fingerprint(self) -> str:
         """16 hex digits of a SHA-256 over names and contents of all files, and the lists; streamed images are read for it, once a node."""
         return self.read_fingerprint()
+
+    def check_version(self, dataset: str, folder: Path, version: str, difference: str) -> None:
+        """Raises DataError unless the fingerprint is `version`; `difference` says in what the set is not the original one."""
+        if version != self.fingerprint:
+            detail = difference if version == "original" else "the fingerprint differs"
+            raise other_version(dataset, folder, version, detail, self.fingerprint)
 
     def split(
         self,
@@ -74,9 +79,9 @@ class Sources:
     read: Callable[[int], bytes]
     """Contents of image n, encoded."""
     stamp: str
-    """Digest of all that would change if the images did, without reading them."""
+    """Digest of names, sizes and times of the files, or of the list that holds the images; it changes when an image changes."""
     lists: Mapping[str, str]
-    """SHA-256 of what says which image is what, by name: part of the fingerprint."""
+    """SHA-256 of the lists with labels and splits, by name: part of the fingerprint."""
     folder: Path | None = None
     """Below it the names are paths of files; None where the images do not lie in files of their own."""
 
@@ -108,38 +113,27 @@ def some(names: Sequence[str]) -> str:
     return ", ".join(names[:5]) + (f" and {len(names) - 5:,} more" if len(names) > 5 else "")
 
 
-def prepare(
-    root: Path,
-    dataset: str,
-    sources: Sources,
-    *,
-    size: int,
-    crop: int | None = None,
-    processes: int = 1,
-    on_progress: OnProgress | None = None,
-    resident_bytes: int | None = None,
-) -> Prepared:
-    """The images as `decode` makes them, with `processes` threads unless they are there already.
+def prepare(dataset: str, sources: Sources, loading: Loading, *, size: int, crop: int | None = None) -> Prepared:
+    """The images as `decode` makes them, from the folder of this node, which is made if need be.
 
-    Files whose images would take more than `resident_bytes` are left as they are, to be decoded when they are looked at.
+    Files whose images would take more than `loading.resident_bytes` are left as they are, to be decoded when they are needed.
 
     Raises DataError for an image that cannot be decoded.
     """
     files = ImageFiles.of(sources.folder, sources.names, crop=crop) if sources.folder is not None else None
-    if files is not None and resident_bytes is not None and 3 * size**2 * len(files) > resident_bytes:
+    limit = loading.resident_bytes
+    if files is not None and limit is not None and 3 * size**2 * len(files) > limit:
         return Prepared(
             images_NHWC=np.empty((0, size, size, 3), dtype=np.uint8),
             files=files,
-            read_fingerprint=lambda: _streamed_fingerprint(root, dataset, sources, processes, on_progress),
+            read_fingerprint=lambda: _streamed_fingerprint(dataset, sources, loading),
         )
     facts = {"form": FORM, "dataset": dataset, "size": size, "crop": crop, "sources": sources.stamp}
-    key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
-    folder = root / "prepared" / f"{dataset}-{key}"
+    folder = prepared_folder(loading.root, dataset, facts)
 
     def make(partial: Path) -> None:
         shape = (len(sources.names), size, size, 3)
         images_NHWC = np.lib.format.open_memmap(partial / _IMAGES, mode="w+", dtype=np.uint8, shape=shape)
-        digests = {}
 
         def one(n: int) -> str:
             content = sources.read(n)
@@ -149,10 +143,7 @@ def prepare(
                 raise DataError(f"{dataset}: image {sources.names[n]} cannot be used: {error}") from error
             return hashlib.sha256(content).hexdigest()
 
-        for n, digest in enumerate(_in_threads(one, len(sources.names), processes)):
-            digests[sources.names[n]] = digest
-            if on_progress and (n % _CHUNK == 0 or n + 1 == len(sources.names)):
-                on_progress(n + 1, len(sources.names))
+        digests = _digests(one, sources.names, loading)
         images_NHWC.flush()
         (partial / _FINGERPRINT).write_text(json.dumps(fingerprint_of_digests(digests)), encoding="utf-8")
 
@@ -165,36 +156,38 @@ def prepare(
 
 
 def _with_lists(folder: Path, sources: Sources) -> str:
-    """The fingerprint of images and lists. It is not on disk: another list may say something else about the same images."""
+    """The fingerprint of images and lists. It is not kept on disk, because another list may give the same images other labels."""
     of_images = json.loads((folder / _FINGERPRINT).read_text(encoding="utf-8"))
     return fingerprint_of_digests({**sources.lists, "images": of_images})
 
 
-def _streamed_fingerprint(
-    root: Path, dataset: str, sources: Sources, processes: int, on_progress: OnProgress | None
-) -> str:
+def _streamed_fingerprint(dataset: str, sources: Sources, loading: Loading) -> str:
     """The same fingerprint as of decoded images, for which all files are read unless that has been done on this node."""
     facts = {"form": FORM, "dataset": dataset, "sources": sources.stamp}
-    key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
-    folder = root / "prepared" / f"{dataset}-{key}"
+    folder = prepared_folder(loading.root, dataset, facts)
 
     def make(partial: Path) -> None:
-        digests = {}
-
         def one(n: int) -> str:
             try:
                 return hashlib.sha256(sources.read(n)).hexdigest()
             except OSError as error:
                 raise DataError(f"{dataset}: image {sources.names[n]} cannot be read: {error.strerror}") from error
 
-        for n, digest in enumerate(_in_threads(one, len(sources.names), processes)):
-            digests[sources.names[n]] = digest
-            if on_progress and (n % _CHUNK == 0 or n + 1 == len(sources.names)):
-                on_progress(n + 1, len(sources.names))
+        digests = _digests(one, sources.names, loading)
         (partial / _FINGERPRINT).write_text(json.dumps(fingerprint_of_digests(digests)), encoding="utf-8")
 
     cached(folder, (_FINGERPRINT,), facts, make)
     return _with_lists(folder, sources)
+
+
+def _digests(one: Callable[[int], str], names: Sequence[str], loading: Loading) -> dict[str, str]:
+    """The digest that `one` gives for each index, by name."""
+    digests = {}
+    for n, digest in enumerate(_in_threads(one, len(names), loading.processes)):
+        digests[names[n]] = digest
+        if loading.on_progress and (n % _CHUNK == 0 or n + 1 == len(names)):
+            loading.on_progress(n + 1, len(names))
+    return digests
 
 
 def _in_threads(one: Callable[[int], str], count: int, threads: int) -> Iterator[str]:

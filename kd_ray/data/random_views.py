@@ -1,4 +1,4 @@
-"""Augmentations with endless views, one image at a time: crops of any size, and RandAugment. What a view is follows from one number.
+"""Augmentations with endless views, one image at a time: crops of any size, and RandAugment. One number determines a view.
 
 Sizes and probabilities are those of torchvision's `RandomResizedCrop` and `RandAugment`, with which the operations agree pixel by pixel
 where Pillow does the work; the random numbers are our own, raw draws, so that no library's next version changes a view.
@@ -67,7 +67,7 @@ def _strength(most: float) -> float:
 
 
 def _moved(image: Image.Image, coefficients: tuple[float, ...]) -> Image.Image:
-    """What comes from outside is black."""
+    """The image under an affine map; pixels from outside the image are black."""
     return image.transform(image.size, Image.Transform.AFFINE, coefficients, Image.Resampling.NEAREST)
 
 
@@ -107,4 +107,4 @@ OPERATIONS: dict[str, Callable[[Image.Image, int], Image.Image]] = {
     "AutoContrast": lambda image, sign: ImageOps.autocontrast(image),
     "Equalize": lambda image, sign: ImageOps.equalize(image),
 }
-"""RandAugment's operations at the strength M: (image, sign) → image; those without a direction take no notice of the sign."""
+"""RandAugment's operations at the strength M: (image, sign) → image; those without a direction ignore the sign."""

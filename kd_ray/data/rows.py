@@ -1,6 +1,6 @@
-"""Labelled rows of numbers in memory: the type that every tabular data set of this room loads into, and how columns become numbers.
+"""Labelled rows of numbers in memory: the type of every tabular data set, and how columns become numbers.
 
-What is learned from the data, the categories of a column and the mean and deviation of a number, is learned from the training split alone.
+The categories of a column, and the mean and deviation of a number, are taken from the training split alone.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""What all data sets have in common, whatever their samples are: labels, groups, and parts of them."""
+"""The properties that images, rows and texts share: labels, groups, and the selection of samples."""
 
 from collections.abc import Mapping, Sequence
 from typing import Protocol, Self, TypeVar
@@ -10,7 +10,7 @@ from kd_ray.groups import Groups
 
 
 class Labelled(Protocol):
-    """What images, rows and texts have in common: N labelled samples."""
+    """N labelled samples: images, rows or texts."""
 
     @property
     def labels_N(self) -> npt.NDArray[np.int64]:  # noqa: N802 (a shape suffix)
@@ -38,4 +38,4 @@ def check_labels(splits: Mapping[str, Labelled | None], class_names: Sequence[st
 
 
 S = TypeVar("S", bound=Labelled)
-"""Images, rows or texts: what a function gets, it gives back."""
+"""A function that takes images, rows or texts and returns the same type."""

@@ -16,8 +16,8 @@ _Counts = npt.NDArray[np.int64]
 def exponential_counts(available_C: npt.NDArray[np.integer], imbalance_factor: float) -> _Counts:
     """Samples that each class keeps: ⌊n · imbalance_factor^(−c / (C − 1))⌋ of class c, n being the largest class, but at least one.
 
-    A class that has fewer keeps all it has. The formula of Cui et al., "Class-balanced loss based on effective number of samples" (CVPR
-    2019), as Cao et al. (NeurIPS 2019) use it for CIFAR-100-LT, where n = 500.
+    A class that has fewer keeps all of its samples. The formula of Cui et al., "Class-balanced loss based on effective number of samples"
+    (CVPR 2019), as Cao et al. (NeurIPS 2019) use it for CIFAR-100-LT, where n = 500.
     """
     num_classes = len(available_C)
     largest = int(available_C.max())
@@ -35,9 +35,9 @@ def imagenet_lt_counts() -> _Counts:
 
 
 def long_tailed(train: S, setting: LongTail, *, num_classes: int) -> S:
-    """The training samples that the setting keeps, in their order; which ones of a class follows its seed.
+    """The training samples that remain, in their order; the seed of the setting chooses the samples of each class.
 
-    Raises DataError when the split is not one that the profile is for.
+    Raises DataError when the profile needs other classes, or more samples of a class, than the split has.
     """
     available_C = np.bincount(train.labels_N, minlength=num_classes)
     if setting.imbalance_factor is not None:
@@ -56,12 +56,14 @@ def long_tailed(train: S, setting: LongTail, *, num_classes: int) -> S:
 
 
 def balanced(split: S, *, seed: int, name: str, num_classes: int) -> S:
-    """As many samples of each class as the smallest has, chosen at random, in their order; `name` tells the random streams apart."""
+    """A random choice of samples, in their order, with as many of each class as the smallest class has. `name` is that of the split: each
+    split has its own random stream."""
     available_C = np.bincount(split.labels_N, minlength=num_classes)
     return _keep(split, np.full(num_classes, available_C.min()), seed=seed, name=f"balance {name}")
 
 
 def _keep(split: S, counts_C: _Counts, *, seed: int, name: str) -> S:
+    """`counts_C[c]` random samples of each class c, in the order of the split; `name` and the class name the random stream."""
     by_class_N = np.argsort(split.labels_N, kind="stable")
     ends_C = np.cumsum(np.bincount(split.labels_N, minlength=len(counts_C)))
     kept = []

@@ -4,14 +4,18 @@ The files label the digit 0 with 10; here class c is the digit c. There are no s
 """
 
 import io
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from kd_ray.data import originals
+from kd_ray.data.family import Family, Loading, OnBytes
+from kd_ray.data.fetch import download
 from kd_ray.data.images import ImageData, Split
 from kd_ray.data.normalization import NORMALIZATIONS
 from kd_ray.errors import DataError
+from kd_ray.sweep.datasets import SvhnDataset
 
 FOLDER = "svhn"
 ORIGINAL_MD5 = {
@@ -19,7 +23,7 @@ ORIGINAL_MD5 = {
     "test_32x32.mat": "eb5a983be6a315427106f1b164d9cef3",
     "extra_32x32.mat": "a93ce644f1a588dc4d68dda5feec44a7",
 }
-"""File name → MD5 of the published file, as torchvision's data set class has it."""
+"""File name → MD5 of the published file, as torchvision has it: a copy, because torchvision imports torch, which takes a driver 770 MB."""
 CLASS_NAMES = tuple("0123456789")
 
 _SIDE = 32
@@ -30,27 +34,49 @@ def fingerprint(root: Path, *, extra: bool = False) -> str:
     return originals.fingerprint_of(_read_files(root, extra=extra))
 
 
-def load(*, root: Path, extra: bool = False, version: str = "original", normalization: str = "svhn") -> ImageData:
-    """The images under `root`/svhn, as many as the files hold, in their order; with `extra`, its images follow those of train.
-
-    `version` is "original" (the published files, by checksum) or the fingerprint of other files in the same layout.
+def load(dataset: SvhnDataset, loading: Loading, *, published: Mapping[str, str] = ORIGINAL_MD5) -> ImageData:
+    """The images in the files, in their order; with `extra`, its images follow those of train. `published` has the MD5 of the original
+    files.
 
     Raises DataError for a missing or damaged file, and files of another version.
     """
-    contents = _read_files(root, extra=extra)
-    originals.check_version("svhn", root / FOLDER, contents, version, ORIGINAL_MD5)
+    root = loading.root
+    contents = _read_files(root, extra=dataset.extra)
+    originals.check_version("svhn", root / FOLDER, contents, dataset.version, published)
     splits = {name: _split(root / FOLDER / name, content) for name, content in contents.items()}
     test = splits.pop("test_32x32.mat")
     train = Split(
         images_NHWC=np.concatenate([split.images_NHWC for split in splits.values()]),
         labels_N=np.concatenate([split.labels_N for split in splits.values()]),
     )
-    mean, std = NORMALIZATIONS[normalization]
+    mean, std = NORMALIZATIONS[dataset.normalization]
     return ImageData(train=train, test=test, class_names=CLASS_NAMES, mean=mean, std=std)
 
 
+def fetch(
+    dataset: SvhnDataset,
+    root: Path,
+    on_bytes: OnBytes | None,
+    *,
+    published: Mapping[str, Sequence[str]] | None = None,
+) -> None:
+    """Fetch the files that are missing; `published` is torchvision's list: split → address, file name and MD5."""
+    if published is None:
+        from torchvision.datasets import SVHN  # imports torch
+
+        published = SVHN.split_list
+    for split in _splits(extra=dataset.extra):
+        url, name, md5 = published[split]
+        if not (root / FOLDER / name).is_file():
+            download(url, root / FOLDER / name, md5=md5, on_bytes=on_bytes)
+
+
+def _splits(*, extra: bool) -> tuple[str, ...]:
+    return ("train", "test", *(("extra",) if extra else ()))
+
+
 def _read_files(root: Path, *, extra: bool) -> dict[str, bytes]:
-    names = tuple(name for name in ORIGINAL_MD5 if extra or not name.startswith("extra"))
+    names = tuple(f"{split}_32x32.mat" for split in _splits(extra=extra))
     return originals.read_files("svhn", root / FOLDER, names, how="put the files of format 2 (cropped digits) there")
 
 
@@ -75,3 +101,10 @@ def _split(path: Path, content: bytes) -> Split:
 
 def _damaged(path: Path, detail: str) -> DataError:
     return DataError(f"svhn: {path} is damaged or not an SVHN file: {detail}")
+
+
+FAMILY = Family[SvhnDataset](
+    load=load,
+    fingerprint=lambda dataset, loading: fingerprint(loading.root, extra=dataset.extra),
+    fetch=fetch,
+)

@@ -4,7 +4,6 @@
 """
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,10 +12,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from kd_ray.data.cache import cached
+from kd_ray.data.cache import cached, prepared_folder
 from kd_ray.data.samples import check_labels
 from kd_ray.errors import DataError
 from kd_ray.groups import Groups
+from kd_ray.sweep.classification import Tokenizing
 from kd_ray.sweep.encoders import find_folder, tokenizer_version
 
 FORM = 1
@@ -91,28 +91,25 @@ class Tokenised:
     lengths_N: npt.NDArray[np.int32]
 
 
-def tokenised(
-    root: Path, dataset: str, texts: Sequence[str], *, tokenizer: str, version: str | None, max_length: int
-) -> Tokenised:
-    """The texts as the tokenizer of `hf:NAME` has them, its tokens at the ends included, cut to `max_length`; from this node's files if
-    they are there already.
+def tokenised(root: Path, dataset: str, texts: Sequence[str], tokenizing: Tokenizing) -> Tokenised:
+    """The texts as numbers of the tokenizer, with its tokens at the ends, cut to the largest length; from the folder of this node, which is
+    made if need be.
 
     Raises:
-        DataError: the tokenizer is missing, not of the version that the sweep names, or of no use; or transformers is not installed.
+        DataError: the tokenizer is missing, not of the version that the sweep names, or cannot be used; or transformers is not installed.
     """
-    found = tokenizer_version(tokenizer, root)
-    if version is not None and version != found:
+    found = tokenizer_version(tokenizing.tokenizer, root)
+    if tokenizing.version not in (None, found):
         raise DataError(
-            f"{dataset}: the tokenizer of {tokenizer} has version {found}, and the sweep means {version}; put the same files there, "
-            "or leave out dataset.tokenizer_version"
+            f"{dataset}: the tokenizer of {tokenizing.tokenizer} has version {found}, and the sweep means {tokenizing.version}; "
+            "put the same files there, or leave out dataset.tokenizer_version"
         )
     digest = hashlib.sha256("\0".join(texts).encode()).hexdigest()
-    facts = {"form": FORM, "texts": digest, "tokenizer": found, "max_length": max_length}
-    key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
-    folder = root / "prepared" / f"{dataset}-{key}"
+    facts = {"form": FORM, "texts": digest, "tokenizer": found, "max_length": tokenizing.max_length}
+    folder = prepared_folder(root, dataset, facts)
 
     def make(partial: Path) -> None:
-        made = _tokenise(find_folder(tokenizer, root), tokenizer, texts, max_length)
+        made = _tokenise(find_folder(tokenizing.tokenizer, root), tokenizing, texts)
         np.save(partial / _IDS, made.ids_NL)
         np.save(partial / _LENGTHS, made.lengths_N)
 
@@ -120,7 +117,8 @@ def tokenised(
     return Tokenised(ids_NL=np.load(folder / _IDS, mmap_mode="r"), lengths_N=np.load(folder / _LENGTHS))
 
 
-def _tokenise(folder: Path, name: str, texts: Sequence[str], max_length: int) -> Tokenised:
+def _tokenise(folder: Path, tokenizing: Tokenizing, texts: Sequence[str]) -> Tokenised:
+    name = tokenizing.tokenizer
     try:
         from transformers import AutoTokenizer
     except ImportError as error:
@@ -129,7 +127,7 @@ def _tokenise(folder: Path, name: str, texts: Sequence[str], max_length: int) ->
         ) from error
     try:
         tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        rows = tokenizer(list(texts), truncation=True, max_length=max_length, padding=False)["input_ids"]
+        rows = tokenizer(list(texts), truncation=True, max_length=tokenizing.max_length, padding=False)["input_ids"]
     except Exception as error:  # a folder of the user's may make the library raise anything
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise DataError(f"{name}: transformers cannot make a tokenizer of {folder}: {reason}") from error

@@ -12,14 +12,17 @@ import numpy as np
 import numpy.typing as npt
 
 from kd_ray.data import originals
+from kd_ray.data.family import Family, Loading
 from kd_ray.data.images import ImageData
 from kd_ray.data.normalization import NORMALIZATIONS
-from kd_ray.data.prepared import OnProgress, Prepared, files_below, prepare
+from kd_ray.data.prepared import Prepared, files_below, prepare
 from kd_ray.errors import DataError
+from kd_ray.sweep.datasets import TinyImagenetDataset
 
 FOLDER = "tiny-imagenet-200"
-NUM_CLASSES, TRAIN_PER_CLASS, TEST_PER_CLASS = 200, 500, 50
-"""Of the whole set."""
+Counts = tuple[int, int, int]
+"""Classes, and training and test images of each class."""
+PUBLISHED: Counts = (200, 500, 50)
 
 _LISTS = ("wnids.txt", "words.txt", "val/val_annotations.txt")
 
@@ -34,39 +37,26 @@ class _Listing:
     lists: dict[str, bytes]
 
 
-def fingerprint(
-    root: Path,
-    *,
-    size: int,
-    processes: int = 1,
-    on_progress: OnProgress | None = None,
-    resident_bytes: int | None = None,
-) -> str:
+def fingerprint(dataset: TinyImagenetDataset, loading: Loading) -> str:
     """16 hex digits that stand for the images and lists. Raises DataError when something is missing or damaged."""
-    return _prepared(root, _listing(root), size, processes, on_progress, resident_bytes).fingerprint
+    return _prepared(dataset, loading, _listing(loading.root)).fingerprint
 
 
-def load(
-    *,
-    root: Path,
-    size: int = 64,
-    version: str = "original",
-    normalization: str = "imagenet",
-    processes: int = 1,
-    on_progress: OnProgress | None = None,
-    resident_bytes: int | None = None,
-) -> ImageData:
-    """The images under `root`/tiny-imagenet-200, by class in the order of wnids.txt; the test split in the order of its annotations.
+def load(dataset: TinyImagenetDataset, loading: Loading, *, published: Counts = PUBLISHED) -> ImageData:
+    """The images by class in the order of wnids.txt; the test split in the order of its annotations.
 
-    `version` is "original" (200 classes with 500 and 50 images) or the fingerprint of another set in the same layout.
-
-    Raises DataError for what is missing or damaged, and another version.
+    Raises DataError for files that are missing or damaged, and another version; `published` says which counts are the original version.
     """
-    listing = _listing(root)
-    prepared = _prepared(root, listing, size, processes, on_progress, resident_bytes)
+    listing = _listing(loading.root)
+    prepared = _prepared(dataset, loading, listing)
     train_N, test_N = np.split(listing.labels_N, [listing.num_train])
-    _check_version(root / FOLDER, version, prepared, train_N, test_N, len(listing.class_names))
-    mean, std = NORMALIZATIONS[normalization]
+    num_classes = len(listing.class_names)
+    counts = [set(np.bincount(labels_N, minlength=num_classes).tolist()) for labels_N in (train_N, test_N)]
+    is_published = num_classes == published[0] and counts == [{published[1]}, {published[2]}]
+    if dataset.version != "original" or not is_published:
+        found = f"it holds {len(train_N):,} and {len(test_N):,} images of {num_classes} classes, not 100,000 and 10,000 of 200"
+        prepared.check_version("tiny_imagenet", loading.root / FOLDER, dataset.version, found)
+    mean, std = NORMALIZATIONS[dataset.normalization]
     return ImageData(
         train=prepared.split(np.arange(listing.num_train), train_N),
         test=prepared.split(np.arange(listing.num_train, len(listing.labels_N)), test_N),
@@ -76,44 +66,9 @@ def load(
     )
 
 
-def _prepared(
-    root: Path,
-    listing: _Listing,
-    size: int,
-    processes: int,
-    on_progress: OnProgress | None,
-    resident_bytes: int | None,
-) -> Prepared:
-    sources = files_below(root / FOLDER, listing.names, originals.digests(listing.lists))
-    return prepare(
-        root,
-        "tiny_imagenet",
-        sources,
-        size=size,
-        processes=processes,
-        on_progress=on_progress,
-        resident_bytes=resident_bytes,
-    )
-
-
-def _check_version(
-    folder: Path,
-    version: str,
-    prepared: Prepared,
-    train_N: npt.NDArray[np.int64],
-    test_N: npt.NDArray[np.int64],
-    classes: int,
-) -> None:
-    detail = "the fingerprint differs"
-    if version == "original":
-        counts = [set(np.bincount(labels_N, minlength=classes).tolist()) for labels_N in (train_N, test_N)]
-        if classes == NUM_CLASSES and counts == [{TRAIN_PER_CLASS}, {TEST_PER_CLASS}]:
-            return
-        detail = (
-            f"it holds {len(train_N):,} and {len(test_N):,} images of {classes} classes, not 100,000 and 10,000 of 200"
-        )
-    if version != prepared.fingerprint:
-        raise originals.other_version("tiny_imagenet", folder, version, detail, prepared.fingerprint)
+def _prepared(dataset: TinyImagenetDataset, loading: Loading, listing: _Listing) -> Prepared:
+    sources = files_below(loading.root / FOLDER, listing.names, originals.digests(listing.lists))
+    return prepare("tiny_imagenet", sources, loading, size=dataset.size)
 
 
 def _listing(root: Path) -> _Listing:
@@ -152,3 +107,16 @@ def _listing(root: Path) -> _Listing:
         num_train=num_train,
         lists=lists,
     )
+
+
+def _advice(_: TinyImagenetDataset, root: Path) -> str:
+    folder = root / FOLDER
+    return (
+        "Tiny ImageNet holds images of ImageNet, whose terms of access you have to accept yourself. Unpack "
+        f"tiny-imagenet-200.zip of Stanford's course CS231n in {root}, so that these exist:\n"
+        f"  {folder}/wnids.txt\n  {folder}/words.txt\n  {folder}/train/<wnid>/images/*.JPEG\n"
+        f"  {folder}/val/val_annotations.txt\n  {folder}/val/images/*.JPEG"
+    )
+
+
+FAMILY = Family[TinyImagenetDataset](load=load, fingerprint=fingerprint, can_stream=True, advice=_advice)

@@ -1,6 +1,6 @@
 """The Trifeature data set: 10 shapes × 10 textures × 10 colors, generated, kept on disk, and split at random.
 
-What one image looks like is in `trifeature_drawing`. Every image has its own random stream, so a set does not depend on how many
+`trifeature_drawing` draws one image. Every image has its own random stream, so a set does not depend on how many
 processes drew it, nor on how many images follow. A cached set is
 
     <root>/trifeature/<key>/   images.npy  codes.npy  checksums.json
@@ -9,7 +9,7 @@ It appears whole or not at all, is checked against its checksums whenever it is 
 """
 
 import multiprocessing
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -19,11 +19,13 @@ import numpy as np
 import numpy.typing as npt
 
 from kd_ray.data.cache import cached, is_whole
+from kd_ray.data.family import Family, Loading, OnProgress
 from kd_ray.data.images import ImageData, Split, random_parts
 from kd_ray.data.trifeature_drawing import CANVAS, COLORS, GENERATOR_VERSION, SHAPES, TEXTURES, render
 from kd_ray.errors import DataError
 from kd_ray.groups import Groups
 from kd_ray.seeding import stream
+from kd_ray.sweep.datasets import TrifeatureDataset
 
 __all__ = [
     "COLORS",
@@ -48,12 +50,11 @@ _FILES = _IMAGES, _CODES = "images.npy", "codes.npy"
 _CHUNK = 64
 _Images = npt.NDArray[np.uint8]
 _Codes = npt.NDArray[np.int16]
-OnProgress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Parameters:
-    """What determines the images. Raises DataError for a value out of range."""
+    """The parameters that determine the images. Raises DataError for a value out of range."""
 
     size: int
     images_per_combination: int
@@ -140,33 +141,26 @@ def _draw_chunk(task: tuple[_Parameters, int]) -> _Images:
     return np.stack(drawn)
 
 
-def load(
-    *,
-    root: Path,
-    size: int,
-    images_per_combination: int,
-    generator_seed: int,
-    split_seed: int,
-    test_fraction: float,
-    target: str,
-    processes: int = 1,
-    on_progress: OnProgress | None = None,
-) -> ImageData:
-    """The set, drawn with `processes` processes unless it is cached under `root`, and split.
+def load(dataset: TrifeatureDataset, loading: Loading) -> ImageData:
+    """The set, split; it is drawn unless the data root has it.
 
-    The split is plain random, not stratified: it depends on `split_seed`, `test_fraction` and the number of images only. The label is the
+    The split is plain random, not stratified: it follows the seed, the fraction and the number of images alone. The label is the
     `target` (one of `FEATURES`); the other two are sensitive features. Any number of processes may call this at once: one draws.
 
     Raises DataError for an unknown target or a parameter out of range.
     """
+    target = dataset.target
     if target not in FEATURES:
         raise DataError(f"trifeature: target is {target!r}, expected one of {', '.join(FEATURES)}")
-    parameters = _Parameters(size=size, images_per_combination=images_per_combination, seed=generator_seed)
+    parameters = _Parameters(
+        size=dataset.size, images_per_combination=dataset.images_per_combination, seed=dataset.generator_seed
+    )
     try:
-        rest_N, test_M = random_parts(parameters.num_images, fraction=test_fraction, rng=stream(split_seed, "split"))
+        rng = stream(dataset.split_seed, "split")
+        rest_N, test_M = random_parts(parameters.num_images, fraction=dataset.test_fraction, rng=rng)
     except ValueError as error:
         raise DataError(f"trifeature: test_fraction: {error}") from error
-    folder = _prepared(root / "trifeature" / parameters.key, parameters, processes, on_progress)
+    folder = _prepared(parameters, loading)
     images_NHWC = np.load(folder / _IMAGES, mmap_mode="r")
     codes_NF = np.load(folder / _CODES)
     column = {name: codes_NF[:, f] for f, name in enumerate(FEATURES)}
@@ -177,19 +171,25 @@ def load(
     )
 
 
-def _prepared(folder: Path, parameters: _Parameters, processes: int, on_progress: OnProgress | None) -> Path:
+def _prepared(parameters: _Parameters, loading: Loading) -> Path:
     """The folder with the images, whole and verified."""
+    folder = loading.root / "trifeature" / parameters.key
     facts = {"generator_version": GENERATOR_VERSION, "parameters": parameters.describe()}
     if getattr(multiprocessing.current_process(), "_inheriting", False) and not is_whole(folder, _FILES, facts):
-        # A process that is to draw runs the calling script again, and would wait for the lock of the one that waits for it.
+        # This is a spawned process that runs the calling script again. It would wait for the lock of its parent, which waits for it.
         raise DataError(_NO_GUARD)
 
     def draw(partial: Path) -> None:
         shape = (parameters.num_images, parameters.size, parameters.size, 3)
         images_NHWC = np.lib.format.open_memmap(partial / _IMAGES, mode="w+", dtype=np.uint8, shape=shape)
-        _, codes_NF = generate(**parameters.describe(), processes=processes, on_progress=on_progress, out=images_NHWC)
+        _, codes_NF = generate(
+            **parameters.describe(), processes=loading.processes, on_progress=loading.on_progress, out=images_NHWC
+        )
         images_NHWC.flush()
         np.save(partial / _CODES, codes_NF)
 
     cached(folder, _FILES, facts, draw)
     return folder
+
+
+FAMILY = Family[TrifeatureDataset](load=load, fingerprint=lambda dataset, loading: None)

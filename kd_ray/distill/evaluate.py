@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from kd_ray.data.modalities import Data
 from kd_ray.data.rows import RowData
 from kd_ray.data.texts import TextData
-from kd_ray.distill.stream import Resident, plain_batches
+from kd_ray.distill.resident import Resident
 from kd_ray.distill.text_distances import text_features
 from kd_ray.metrics.calibration import fit_temperature, halves, scaled_confidences
 from kd_ray.metrics.individual import Pairs, choose_pairs, individual_fairness
@@ -47,7 +47,7 @@ def predict_all(models: Sequence[nn.Module], split: Resident) -> list[Tensor]:
     was_training = [model.training for model in models]
     found: list[list[Tensor]] = [[] for _ in models]
     try:
-        for inputs, _ in plain_batches(split, EVALUATION_BATCH):
+        for inputs, _ in split.plain_batches(EVALUATION_BATCH):
             for model, logits in zip(models, found, strict=True):
                 logits.append(model.eval()(inputs).cpu())
     finally:

@@ -17,7 +17,8 @@ from kd_ray.distill.evaluate import accuracies, accuracy
 from kd_ray.distill.grouped import Group
 from kd_ray.distill.mixing import draw_mix, mixed
 from kd_ray.distill.objectives import Attacked, term_names
-from kd_ray.distill.stream import Batch, Draw, ResidentData, ResidentSplit, batches, draw_of, steps_per_epoch
+from kd_ray.distill.resident import Draw
+from kd_ray.distill.stream import Batch, ResidentData, ResidentSplit, batches, draw_of, steps_per_epoch
 from kd_ray.distill.student import Student, learning_rate
 from kd_ray.distill.teacher import Teacher
 from kd_ray.distill.training import FitProgress

@@ -18,14 +18,15 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from kd_ray.data.cache import cached
+from kd_ray.data.families import CONTENT_VERSION, family_of, load_dataset
 from kd_ray.data.files import ImageFiles
 from kd_ray.data.images import ImageData
-from kd_ray.data.load import CONTENT_VERSION, FROM_FILES, load_dataset
 from kd_ray.distill.evaluate import EVALUATION_BATCH, fairness_pairs, fairness_pairs_of
 from kd_ray.distill.loading import Loader
+from kd_ray.distill.resident import Resident
 from kd_ray.distill.resident_rows import ResidentRows
 from kd_ray.distill.samples import samples_of
-from kd_ray.distill.stream import Resident, ResidentData, ResidentSplit, plain_pixels, to_device
+from kd_ray.distill.stream import ResidentData, ResidentSplit, plain_pixels, to_device
 from kd_ray.distill.texts import ResidentTexts
 from kd_ray.groups import Groups
 from kd_ray.metrics.individual import Pairs
@@ -79,7 +80,7 @@ def load_data(
     """
     dataset_id = content_hash(dataset)
     loader = loader or Loader()
-    limit_gb = resident_gb if isinstance(dataset, FROM_FILES) else None
+    limit_gb = resident_gb if family_of(dataset).can_stream else None
     # The name says the limit: which side of it a data set is on shows only when its files are counted.
     name = f"{dataset_id}-{CONTENT_VERSION}.{_LAYOUT}" + ("" if limit_gb is None else f"-{limit_gb:g}gb")
     folder = root / "loaded" / name

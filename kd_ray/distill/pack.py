@@ -36,8 +36,8 @@ from kd_ray.errors import (
 from kd_ray.results import ledger
 from kd_ray.results.checkpoints import Checkpoints
 from kd_ray.results.ledger import LEASE_TTL_S, Lease
+from kd_ray.results.quarantine import quarantine_trial
 from kd_ray.results.record import Provenance, Record, commit_record, sha256
-from kd_ray.results.repair import set_aside_trial
 from kd_ray.results.store import weights_key
 from kd_ray.sweep.plan import Pack
 from kd_ray.sweep.spec import TrialSpec
@@ -340,7 +340,7 @@ class _Run:
         if isinstance(error, LostTeacherError):
             self.warn(f"{error}; it is trained again")
             # Under a name of its own: this launch may be training the teacher again already.
-            set_aside_trial(self._store, error.teacher, launch_id=ledger.new_launch_id())
+            quarantine_trial(self._store, error.teacher, launch_id=ledger.new_launch_id())
         elif isinstance(error, StoreError) and not isinstance(error, CorruptObjectError):
             raise error
         else:

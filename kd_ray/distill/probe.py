@@ -13,11 +13,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from kd_ray.distill.augmentations import PADDING
 from kd_ray.distill.device import device_of, forget_peak, free_bytes, make_deterministic, name_of, named, peak_bytes
 from kd_ray.distill.fit import fit
-from kd_ray.distill.objectives import NEED_CONTEXT
+from kd_ray.distill.objectives import objective_of
+from kd_ray.distill.resident import Resident
 from kd_ray.distill.resident_rows import ResidentRows
-from kd_ray.distill.stream import PADDING, Batch, Resident, ResidentData, ResidentSplit
+from kd_ray.distill.stream import Batch, ResidentData, ResidentSplit
 from kd_ray.distill.student import Student, new_student
 from kd_ray.distill.teacher import Teacher
 from kd_ray.distill.texts import ResidentTexts
@@ -116,7 +118,7 @@ def _step_s(
         update={"epochs": 1_000_000, "schedule": ConstantSchedule(name="constant"), "execution": execution}
     )
     asked = spec.model_copy(update={"training": training})
-    if isinstance(spec.distillation, NEED_CONTEXT):
+    if spec.distillation is not None and objective_of(spec.distillation).needs_context:
         # What it would look at takes data and a real teacher to work out; the step itself takes about as long as plain distillation.
         plain = KnowledgeDistillation(temperature=4.0, alpha=0.5, t_squared=True)
         asked = asked.model_copy(update={"distillation": plain})

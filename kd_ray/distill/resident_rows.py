@@ -1,11 +1,15 @@
-"""Rows of numbers on the training device, and the network that takes what a data set holds."""
+"""Rows of numbers on the training device."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from kd_ray.data.rows import RowSplit
+from kd_ray.distill.resident import Draw
+from kd_ray.models.mlp import mlp
+from kd_ray.sweep.training import Augmentation
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -29,6 +33,32 @@ class ResidentRows:
     def to(self, device: torch.device) -> "ResidentRows":
         """A copy on another device."""
         return ResidentRows(values_NF=self.values_NF.to(device), labels_N=self.labels_N.to(device))
+
+    def inputs(self, samples_B: Tensor, views_B: Tensor, augmentation: Augmentation) -> Tensor:
+        """See `Resident`: rows have no views."""
+        del views_B, augmentation
+        return self.values_NF[samples_B]
+
+    def inputs_ahead(self, draw: Draw, parts: Sequence[slice]) -> None:
+        """See `Resident`: nothing to prepare."""
+
+    def epoch_order(self, order_N: Tensor, *, batch_size: int, seed: int, epoch: int) -> Tensor:
+        """See `Resident`: the random one."""
+        del batch_size, seed, epoch
+        return order_N
+
+    def teacher_order(self, samples_M: Tensor) -> Tensor:
+        """See `Resident`: as they are."""
+        return torch.arange(len(samples_M))
+
+    def plain_batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """See `Resident`."""
+        for first in range(0, len(self), batch_size):
+            yield self.values_NF[first : first + batch_size], self.labels_N[first : first + batch_size]
+
+    def network(self, name: str, num_classes: int) -> nn.Module:
+        """See `Resident`."""
+        return mlp(name, num_classes, self.num_columns)
 
 
 def resident_rows(split: RowSplit, device: torch.device) -> ResidentRows:

@@ -5,36 +5,30 @@ device as uint8, and augmentation works on the whole batch; or they stay in thei
 by the threads of a `Loader`. Both give the same batches to the last bit. Augmentations with endless views always go through the loader.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from kd_ray.data.decoding import decoded, picture
 from kd_ray.data.files import ImageFiles
 from kd_ray.data.images import Split
 from kd_ray.data.modalities import Data
-from kd_ray.data.random_views import view_of
 from kd_ray.data.rows import RowData
 from kd_ray.data.texts import TextData
+from kd_ray.distill.augmentations import AUGMENTATIONS, PADDING, CountableViews, EndlessViews
 from kd_ray.distill.loading import BlockRequest, Loader
 from kd_ray.distill.mixing import Mix
-from kd_ray.distill.resident_rows import ResidentRows, resident_rows
-from kd_ray.distill.texts import ResidentTexts, arranged, resident_texts
+from kd_ray.distill.resident import Draw, Inputs, Resident
+from kd_ray.distill.resident_rows import resident_rows
+from kd_ray.distill.texts import resident_texts
 from kd_ray.groups import Groups
-from kd_ray.models.text import Tokens
-from kd_ray.seeding import integers, shuffled, stream
+from kd_ray.models import build_model
+from kd_ray.seeding import shuffled, stream
 from kd_ray.sweep.training import Augmentation, Training
-
-PADDING = 4
-"""Pixels of zeros around the image before a random crop."""
-ENDLESS: tuple[Augmentation, ...] = ("resized_crop", "randaugment")
-"""Augmentations whose views cannot be counted."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -78,11 +72,40 @@ class ResidentSplit:
             loader=self.loader,
         )
 
+    def inputs(self, samples_B: Tensor, views_B: Tensor, augmentation: Augmentation) -> Tensor:
+        """See `Resident`: standardised, float32 (B, 3, H, W) in channels-last layout."""
+        views = AUGMENTATIONS[augmentation]
+        if self.is_streamed or isinstance(views, EndlessViews):
+            views_B = views_B.cpu()
+            return _finished(self, self.loader.block(_request(self, samples_B.cpu(), views_B, views)), views_B, views)
+        return _cropped(self, self.images_NHWC, samples_B, views.crops(views_B))
 
-Resident = ResidentSplit | ResidentRows | ResidentTexts
-"""A split on the training device."""
-Inputs = Tensor | Tokens
-"""What networks take: images (B, 3, H, W), standardised float32, channels last in memory; rows (B, F); or tokens."""
+    def inputs_ahead(self, draw: Draw, parts: Sequence[slice]) -> Iterator[Tensor] | None:
+        """See `Resident`: images that are streamed, or have endless views, are made by the loader's threads."""
+        views = AUGMENTATIONS[draw.augmentation]
+        if not self.is_streamed and isinstance(views, CountableViews):
+            return None
+        requests = (_request(self, draw.samples_N[part], draw.views_N[part], views) for part in parts)
+        blocks = zip(parts, self.loader.blocks(requests), strict=True)
+        return (_finished(self, block_BHWC, draw.views_N[part], views) for part, block_BHWC in blocks)
+
+    def epoch_order(self, order_N: Tensor, *, batch_size: int, seed: int, epoch: int) -> Tensor:
+        """See `Resident`: the random one."""
+        del batch_size, seed, epoch
+        return order_N
+
+    def teacher_order(self, samples_M: Tensor) -> Tensor:
+        """See `Resident`: as they are."""
+        return torch.arange(len(samples_M))
+
+    def plain_batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """See `Resident`."""
+        for images_BHWC, labels_B in plain_pixels(self, batch_size):
+            yield standardised(self, images_BHWC), labels_B
+
+    def network(self, name: str, num_classes: int) -> nn.Module:
+        """See `Resident`."""
+        return build_model(name, num_classes=num_classes, image_size=self.image_size)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -144,16 +167,6 @@ def steps_per_epoch(num_samples: int, batch_size: int) -> int:
     return -(-num_samples // batch_size)
 
 
-class Draw(NamedTuple):
-    """What one epoch shows, and how; on the CPU. Drawn from the streams "order" and "views" of (seed, epoch)."""
-
-    samples_N: Tensor
-    """Every sample once, in the order of the epoch."""
-    views_N3: Tensor
-    """Row offset, column offset (0 … 2 · PADDING, PADDING is centred) and flip (0 or 1) for each place of the order; of an augmentation
-    with endless views −1 − its place in `ENDLESS`, the number that the view follows from, and 0."""
-
-
 class Batch(NamedTuple):
     """Samples as the networks take them, and where they come from."""
 
@@ -161,8 +174,8 @@ class Batch(NamedTuple):
     labels_B: Tensor
     samples_B: Tensor
     """Which samples of the split these are; on the CPU."""
-    views_B3: Tensor
-    """Which view of each; on the CPU."""
+    views_B: Tensor
+    """Number of the view of each; on the CPU."""
     mix: Mix | None = None
     """How the images have been mixed with one another; labels, samples and views are those before."""
 
@@ -176,26 +189,15 @@ class Batch(NamedTuple):
 def epoch_draw(num_samples: int, augmentation: Augmentation, *, seed: int, epoch: int) -> Draw:
     """The draw of one epoch (from 0)."""
     order_N = torch.from_numpy(shuffled(num_samples, stream(seed, "order", epoch)))
-    random = stream(seed, "views", epoch)
-    views_N3 = torch.full((num_samples, 3), PADDING)
-    views_N3[:, 2] = 0
-    if augmentation in ENDLESS:
-        views_N3[:, 0] = -1 - ENDLESS.index(augmentation)
-        views_N3[:, 1] = torch.from_numpy((random.bit_generator.random_raw(num_samples) >> 1).astype(np.int64))
-    if augmentation == "crop_flip":
-        views_N3[:, :2] = torch.from_numpy(integers(2 * PADDING + 1, 2 * num_samples, random).reshape(-1, 2))
-    if augmentation in ("crop_flip", "flip"):
-        views_N3[:, 2] = torch.from_numpy(integers(2, num_samples, random))
-    return Draw(order_N, views_N3)
+    views_N = AUGMENTATIONS[augmentation].draw(num_samples, stream(seed, "views", epoch))
+    return Draw(order_N, views_N, augmentation)
 
 
 def draw_of(split: Resident, training: Training, *, seed: int, epoch: int) -> Draw:
     """The draw of one epoch of a split, as its samples want it: texts of similar length stand together."""
     draw = epoch_draw(len(split), training.augmentation, seed=seed, epoch=epoch)
-    if isinstance(split, ResidentTexts):
-        order_N = arranged(split, draw.samples_N, batch_size=training.batch_size, seed=seed, epoch=epoch)
-        return Draw(order_N, draw.views_N3)
-    return draw
+    order_N = split.epoch_order(draw.samples_N, batch_size=training.batch_size, seed=seed, epoch=epoch)
+    return draw._replace(samples_N=order_N)
 
 
 def batches(split: Resident, draw: Draw, *, batch_size: int, start: int = 0) -> Iterator[Batch]:
@@ -206,42 +208,30 @@ def batches(split: Resident, draw: Draw, *, batch_size: int, start: int = 0) -> 
     """
     device = split.labels_N.device
     parts = [slice(first, first + batch_size) for first in range(start * batch_size, len(split), batch_size)]
-    if isinstance(split, ResidentSplit) and (split.is_streamed or _is_endless(draw.views_N3)):
-        requests = (_request(split, draw.samples_N[part], draw.views_N3[part]) for part in parts)
-        for part, block_BHWC in zip(parts, split.loader.blocks(requests), strict=True):
-            samples_B, views_B3 = draw.samples_N[part], draw.views_N3[part]
-            images_BCHW = _finished(split, block_BHWC, views_B3)
-            yield Batch(images_BCHW, split.labels_N[samples_B.to(device)], samples_B, views_B3)
-        return
-    samples_N, views_N3 = draw.samples_N.to(device), draw.views_N3.to(device)
-    for part in parts:
-        yield Batch(
-            augmented(split, samples_N[part], views_N3[part]),
-            split.labels_N[samples_N[part]],
-            draw.samples_N[part],
-            draw.views_N3[part],
-        )
+    samples_N, views_N = draw.samples_N.to(device), draw.views_N.to(device)
+    inputs = split.inputs_ahead(draw, parts)
+    if inputs is None:
+        inputs = (split.inputs(samples_N[part], views_N[part], draw.augmentation) for part in parts)
+    for part, inputs_B in zip(parts, inputs, strict=True):
+        yield Batch(inputs_B, split.labels_N[samples_N[part]], draw.samples_N[part], draw.views_N[part])
 
 
-def _is_endless(views_B3: Tensor) -> bool:
-    return len(views_B3) > 0 and bool(views_B3[0, 0] < 0)
+def _plain_request(split: ResidentSplit, samples_B: Tensor) -> BlockRequest:
+    """The images of these samples of a streamed split, on the CPU, as they would be resident."""
+    files, size, samples = split.files, split.image_size, samples_B.tolist()
+    assert files is not None
+    return BlockRequest(count=len(samples), side=size, image=lambda i: decoded(files, samples[i], size=size))
 
 
-def _request(split: ResidentSplit, samples_B: Tensor, views_B3: Tensor | None = None) -> BlockRequest:
-    """The images of these samples, on the CPU: as they are resident elsewhere, or each in its endless view."""
-    size, files = split.image_size, split.files
-    numbers = samples_B.tolist()
-    if views_B3 is None or not _is_endless(views_B3):
-        assert files is not None
-        return BlockRequest(count=len(numbers), side=size, image=lambda i: decoded(files, numbers[i], size=size))
-    view_numbers = views_B3[:, 1].tolist()
-    with_operations = ENDLESS[-1 - int(views_B3[0, 0])] == "randaugment"
+def _request(
+    split: ResidentSplit, samples_B: Tensor, views_B: Tensor, views: CountableViews | EndlessViews
+) -> BlockRequest:
+    """The images of these samples, on the CPU: each in its endless view, or else as they would be resident."""
+    if isinstance(views, CountableViews):
+        return _plain_request(split, samples_B)
+    make, numbers, size = views.view, views_B.tolist(), split.image_size
     original = _originals(split, samples_B)
-
-    def view(i: int) -> npt.NDArray[np.uint8]:
-        return view_of(original(i), view_numbers[i], size=size, with_operations=with_operations)
-
-    return BlockRequest(count=len(numbers), side=size, image=view)
+    return BlockRequest(count=len(numbers), side=size, image=lambda i: make(original(i), numbers[i], size))
 
 
 def _originals(split: ResidentSplit, samples_B: Tensor) -> Callable[[int], Image.Image]:
@@ -254,76 +244,27 @@ def _originals(split: ResidentSplit, samples_B: Tensor) -> Callable[[int], Image
     return lambda i: Image.fromarray(images_BHWC[i])
 
 
-def _finished(split: ResidentSplit, block_BHWC: Tensor, views_B3: Tensor) -> Tensor:
+def _finished(
+    split: ResidentSplit, block_BHWC: Tensor, views_B: Tensor, views: CountableViews | EndlessViews
+) -> Tensor:
     """A block from the loader as the networks take it."""
     device = split.labels_N.device
     block_BHWC = block_BHWC.to(device)
-    if _is_endless(views_B3):
+    if isinstance(views, EndlessViews):
         return standardised(split, block_BHWC)
     padded_BHWC = torch.nn.functional.pad(block_BHWC, (0, 0, PADDING, PADDING, PADDING, PADDING))
-    return _cropped(split, padded_BHWC, torch.arange(len(padded_BHWC), device=device), views_B3.to(device))
+    every_B = torch.arange(len(padded_BHWC), device=device)
+    return _cropped(split, padded_BHWC, every_B, views.crops(views_B.to(device)))
 
 
-def num_views(augmentation: Augmentation) -> int:
-    """How many different views of a sample there are. Raises KeyError where they are endless."""
-    return {"none": 1, "flip": 2, "crop_flip": 2 * (2 * PADDING + 1) ** 2}[augmentation]
-
-
-def view_numbers(views_N3: Tensor, augmentation: Augmentation) -> Tensor:
-    """Each view as a number below `num_views`."""
-    rows_N, columns_N, flips_N = views_N3.unbind(1)
-    if augmentation == "crop_flip":
-        return (rows_N * (2 * PADDING + 1) + columns_N) * 2 + flips_N
-    return flips_N
-
-
-def views_of(numbers_N: Tensor, augmentation: Augmentation) -> Tensor:
-    """The views with these numbers, as `Draw` holds them: shape (N, 3)."""
-    centre_N = torch.full_like(numbers_N, PADDING)
-    if augmentation != "crop_flip":
-        return torch.stack([centre_N, centre_N, numbers_N], dim=1)
-    places_N, flips_N = numbers_N // 2, numbers_N % 2
-    side = 2 * PADDING + 1
-    return torch.stack([places_N // side, places_N % side, flips_N], dim=1)
-
-
-def augmented(split: Resident, chosen_B: Tensor, views_B3: Tensor) -> Inputs:
-    """The chosen samples: images, each in its view, standardised, float32 (B, 3, H, W) in channels-last layout; rows and texts as they are.
-
-    Raises:
-        DataError: an image that is streamed cannot be used.
-    """
-    if isinstance(split, ResidentRows):
-        return split.values_NF[chosen_B]
-    if isinstance(split, ResidentTexts):
-        return split.tokens(chosen_B)
-    if split.is_streamed or _is_endless(views_B3):
-        views_B3 = views_B3.cpu()
-        return _finished(split, split.loader.block(_request(split, chosen_B.cpu(), views_B3)), views_B3)
-    return _cropped(split, split.images_NHWC, chosen_B, views_B3)
-
-
-def _cropped(split: ResidentSplit, padded_NHWC: Tensor, chosen_B: Tensor, views_B3: Tensor) -> Tensor:
+def _cropped(split: ResidentSplit, padded_NHWC: Tensor, chosen_B: Tensor, crops_B3: Tensor) -> Tensor:
     """The chosen ones of some padded images, cropped, flipped and standardised."""
     size = split.image_size
     steps = torch.arange(size, device=chosen_B.device)
-    rows_BH = views_B3[:, :1] + steps
-    columns_BW = torch.where(views_B3[:, 2:] == 1, steps.flip(0), steps) + views_B3[:, 1:2]
+    rows_BH = crops_B3[:, :1] + steps
+    columns_BW = torch.where(crops_B3[:, 2:] == 1, steps.flip(0), steps) + crops_B3[:, 1:2]
     images_BHWC = padded_NHWC[chosen_B[:, None, None], rows_BH[:, :, None], columns_BW[:, None, :]]
     return standardised(split, images_BHWC)
-
-
-def plain_batches(split: Resident, batch_size: int) -> Iterator[tuple[Inputs, Tensor]]:
-    """The whole split in order, without augmentation: samples as in `batches`, and labels."""
-    if isinstance(split, ResidentSplit):
-        for images_BHWC, labels_B in plain_pixels(split, batch_size):
-            yield standardised(split, images_BHWC), labels_B
-        return
-    for first in range(0, len(split), batch_size):
-        samples_B = torch.arange(first, min(first + batch_size, len(split)))
-        chosen_B = samples_B.to(split.labels_N.device)
-        inputs = split.values_NF[chosen_B] if isinstance(split, ResidentRows) else split.tokens(samples_B)
-        yield inputs, split.labels_N[chosen_B]
 
 
 def plain_pixels(split: ResidentSplit, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -335,7 +276,7 @@ def plain_pixels(split: ResidentSplit, batch_size: int) -> Iterator[tuple[Tensor
     starts = range(0, len(split), batch_size)
     if split.is_streamed:
         every_N = torch.arange(len(split))
-        requests = (_request(split, every_N[first : first + batch_size]) for first in starts)
+        requests = (_plain_request(split, every_N[first : first + batch_size]) for first in starts)
         for first, block_BHWC in zip(starts, split.loader.blocks(requests), strict=True):
             labels_B = split.labels_N[first : first + batch_size]
             yield block_BHWC.to(labels_B.device), labels_B

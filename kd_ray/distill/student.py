@@ -10,16 +10,21 @@ import torch
 from torch import Tensor, nn
 
 from kd_ray.distill.checkpoint import TrainingState
-from kd_ray.distill.objectives import Attacked, Background, Context, Loss, student_loss, term_names
-from kd_ray.distill.objectives.adversarial import Adversary
-from kd_ray.distill.resident_rows import ResidentRows
-from kd_ray.distill.stream import Batch, Inputs, ResidentData, ResidentSplit
-from kd_ray.models import build_model
+from kd_ray.distill.objectives import (
+    Adversary,
+    Attacked,
+    Background,
+    Context,
+    Loss,
+    objective_of,
+    student_loss,
+    term_names,
+)
+from kd_ray.distill.resident import Inputs
+from kd_ray.distill.stream import Batch, ResidentData
 from kd_ray.models.initial import load_initial
-from kd_ray.models.mlp import mlp
 from kd_ray.results.record import Epoch
 from kd_ray.seeding import stream_seed
-from kd_ray.sweep.distillation import AdversarialDistillation, ShuffledDistillation, TrustedDistillation
 from kd_ray.sweep.fields import Attack
 from kd_ray.sweep.spec import TrialSpec
 from kd_ray.sweep.training import AdamW, ConstantSchedule, LinearSchedule, Sgd, StepSchedule, Training
@@ -112,8 +117,7 @@ class Student:
     @property
     def attack(self) -> Attack | None:
         """What is done to its training images, where its objective trains on attacked ones."""
-        settings = self.spec.distillation
-        return settings.attack if isinstance(settings, TrustedDistillation) else None
+        return self.spec.distillation.trains_under_attack if self.spec.distillation else None
 
     def context(self, batch: Batch) -> Context | None:
         """What its objective may look at in this step besides logits and labels."""
@@ -143,8 +147,8 @@ def source_of_logits(spec: TrialSpec) -> str | None:
     words = [spec.teacher.trial_id]
     if spec.teacher_logits != "fp32":
         words.append(spec.teacher_logits)
-    if isinstance(spec.distillation, ShuffledDistillation):
-        words.append(f"shuffled {'within classes ' if spec.distillation.within_class else ''}by seed {spec.seed}")
+    if shuffle := spec.distillation.teacher_shuffle:
+        words.append(f"shuffled {'within classes ' if shuffle == 'within_class' else ''}by seed {spec.seed}")
     return " ".join(words)
 
 
@@ -190,10 +194,7 @@ def sgd(parameters: Iterable[nn.Parameter], training: Training, *, fused: bool =
 
 def network_for(name: str, data: ResidentData) -> nn.Module:
     """A network for the images or rows of a data set and its classes, with fresh weights from torch's current generator."""
-    if isinstance(data.train, ResidentRows):
-        return mlp(name, data.num_classes, data.train.num_columns)
-    assert isinstance(data.train, ResidentSplit)
-    return build_model(name, num_classes=data.num_classes, image_size=data.train.image_size)
+    return data.train.network(name, data.num_classes)
 
 
 def new_student(
@@ -251,11 +252,10 @@ def new_student(
 def _adversary(
     spec: TrialSpec, background: Background | None, num_classes: int, device: torch.device
 ) -> Adversary | None:
-    settings = spec.distillation
-    if not isinstance(settings, AdversarialDistillation) or background is None:
+    if spec.distillation is None or background is None:
         return None
-    groups = len(background.group_names[settings.feature])
-    return Adversary(settings, num_classes=num_classes, num_groups=groups, device=device)
+    make = objective_of(spec.distillation).adversary
+    return None if make is None else make(spec.distillation, background, num_classes, device)
 
 
 def learning_rate(training: Training, step: int, steps: int) -> float:

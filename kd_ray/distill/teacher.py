@@ -16,13 +16,14 @@ from kd_ray.distill.evaluate import predict
 from kd_ray.distill.mixing import mixed
 from kd_ray.distill.objectives import ClassStatistics
 from kd_ray.distill.objectives.reliability import class_statistics
-from kd_ray.distill.stream import Batch, Draw, Inputs, Resident, augmented, num_views, view_numbers, views_of
-from kd_ray.distill.texts import ResidentTexts, by_bucket
+from kd_ray.distill.resident import Draw, Inputs, Resident
+from kd_ray.distill.stream import Batch
+from kd_ray.distill.texts import by_bucket
 from kd_ray.distill.views import Pairs, SharedViews, ViewTable
 from kd_ray.errors import TrialError
 from kd_ray.models.text import Tokens
 from kd_ray.seeding import shuffled, stream
-from kd_ray.sweep.distillation import LogitPrecision
+from kd_ray.sweep.objective_settings import LogitPrecision
 from kd_ray.sweep.training import Augmentation
 
 _LEAST_BATCH = 32
@@ -133,27 +134,30 @@ class Teacher:
 class ShuffledTeacher(Teacher):
     """Answers for each training sample what another teacher says of a different one: the control `kd_shuffled`."""
 
-    def __init__(self, teacher: Teacher, split: Resident, *, seed: int, within_class: bool) -> None:
+    def __init__(
+        self, teacher: Teacher, split: Resident, *, augmentation: Augmentation, seed: int, within_class: bool
+    ) -> None:
         """A permutation of the split's samples, fixed by the seed; `within_class`, no sample leaves its class."""
         super().__init__(teacher.model)
         self._teacher = teacher
         self._split = split
+        self._augmentation: Augmentation = augmentation
         self._other_N = permutation(split.labels_N.cpu(), seed=seed, within_class=within_class)
 
     def prepare(self, split: Resident, draw: Draw, *, batch_size: int, start: int) -> Iterator[None]:
         """Like the other teacher's, of the samples that it will be asked for."""
-        other = Draw(self._other_N[draw.samples_N], draw.views_N3)
+        other = draw._replace(samples_N=self._other_N[draw.samples_N])
         yield from self._teacher.prepare(split, other, batch_size=batch_size, start=start)
 
     def logits(self, batch: Batch) -> Tensor:
         """Of the other samples, seen as these are."""
         samples_B = self._other_N[batch.samples_B]
         chosen_B = samples_B.to(batch.labels_B.device)
-        inputs = augmented(self._split, chosen_B, batch.views_B3.to(chosen_B.device))
+        inputs = self._split.inputs(chosen_B, batch.views_B.to(chosen_B.device), self._augmentation)
         if batch.mix is not None:
             assert isinstance(inputs, Tensor)
             inputs = mixed(inputs, batch.mix)
-        return self._teacher.logits(Batch(inputs, self._split.labels_N[chosen_B], samples_B, batch.views_B3, batch.mix))
+        return self._teacher.logits(Batch(inputs, self._split.labels_N[chosen_B], samples_B, batch.views_B, batch.mix))
 
     def finish(self) -> None:
         """Like the other teacher's."""
@@ -188,6 +192,7 @@ class TabledTeacher(Teacher):
         self._table = table
         self._shared = shared
         self._augmentation: Augmentation = augmentation
+        self._num_views = table.shape.num_views
         self._in_background = in_background
         self._fresh: list[Pairs] = []
         self._is_checked = False
@@ -197,7 +202,7 @@ class TabledTeacher(Teacher):
         """Complete the table for the rest of an epoch. What other processes are about is left to them, and looked after at the end."""
         if not self._holds:
             return
-        pairs_N = self._pairs(draw.samples_N, draw.views_N3)[start * batch_size :]
+        pairs_N = self._pairs(draw.samples_N, draw.views_N)[start * batch_size :]
         # In one order for all processes, so that they do not compute the same views of the same samples side by side.
         pairs_N = self._sorted(split, pairs_N)
         for also_claimed in (False, True):
@@ -214,11 +219,11 @@ class TabledTeacher(Teacher):
         if not self._is_checked:
             self._is_checked = True
             rest = slice(start * batch_size, (start + 1) * batch_size)
-            self._check(split, Draw(draw.samples_N[rest], draw.views_N3[rest]))
+            self._check(split, Draw(draw.samples_N[rest], draw.views_N[rest], draw.augmentation))
 
     def logits(self, batch: Batch) -> Tensor:
         """Looked up; from the network where the table does not hold."""
-        pairs_B = self._pairs(batch.samples_B, batch.views_B3)
+        pairs_B = self._pairs(batch.samples_B, batch.views_B)
         if batch.mix is not None or not (self._holds and self._table.has(pairs_B)):
             return super().logits(batch)
         return torch.from_numpy(self._table.take(pairs_B)).float().to(batch.labels_B.device, non_blocking=True)
@@ -228,25 +233,23 @@ class TabledTeacher(Teacher):
         self._share()
         self._is_checked = False
 
-    def _pairs(self, samples_N: Tensor, views_N3: Tensor) -> Pairs:
-        numbers_N = samples_N * num_views(self._augmentation) + view_numbers(views_N3, self._augmentation)
-        pairs_N: Pairs = numbers_N.numpy()
+    def _pairs(self, samples_N: Tensor, views_N: Tensor) -> Pairs:
+        pairs_N: Pairs = (samples_N * self._num_views + views_N).numpy()
         return pairs_N
 
     def _compute(self, split: Resident, pairs_M: Pairs) -> Tensor:
-        views = num_views(self._augmentation)
-        samples_M = torch.from_numpy(pairs_M // views)
-        views_M3 = views_of(torch.from_numpy(pairs_M % views), self._augmentation)
+        samples_M = torch.from_numpy(pairs_M // self._num_views)
+        return self._forward(self._seen(split, samples_M, torch.from_numpy(pairs_M % self._num_views)))
+
+    def _seen(self, split: Resident, samples_M: Tensor, views_M: Tensor) -> Inputs:
         device = split.labels_N.device
-        return self._forward(augmented(split, samples_M.to(device), views_M3.to(device)))
+        return split.inputs(samples_M.to(device), views_M.to(device), self._augmentation)
 
     def _sorted(self, split: Resident, pairs_N: Pairs) -> Pairs:
         """By number; texts by bucket first, so that a chunk is of one length."""
         pairs_N = np.sort(pairs_N)
-        if not isinstance(split, ResidentTexts):
-            return pairs_N
-        buckets_N = split.buckets(torch.from_numpy(pairs_N // num_views(self._augmentation)))
-        ordered_N: Pairs = pairs_N[torch.argsort(buckets_N, stable=True).numpy()]
+        order_N = split.teacher_order(torch.from_numpy(pairs_N // self._num_views))
+        ordered_N: Pairs = pairs_N[order_N.numpy()]
         return ordered_N
 
     def _share(self) -> None:
@@ -257,8 +260,8 @@ class TabledTeacher(Teacher):
     def _check(self, split: Resident, draw: Draw) -> None:
         """Compare the table with the network on the pack's first batch."""
         device = split.labels_N.device
-        live_BC = self._forward(augmented(split, draw.samples_N.to(device), draw.views_N3.to(device))).cpu()
-        known_BC = torch.from_numpy(self._table.take(self._pairs(draw.samples_N, draw.views_N3))).float()
+        live_BC = self._forward(self._seen(split, draw.samples_N, draw.views_N)).cpu()
+        known_BC = torch.from_numpy(self._table.take(self._pairs(draw.samples_N, draw.views_N))).float()
         tolerance = 0.0 if device.type == "cpu" else _CUDA_TOLERANCE[self._precision] * float(live_BC.abs().max())
         difference = float((live_BC - known_BC).abs().max())
         if not difference <= tolerance:

@@ -5,15 +5,17 @@ batches are put together from texts of similar length (`arranged`). A teacher se
 its logits of a text do not depend on which others stand in the batch: they are computed once.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from kd_ray.data.texts import TextSplit
+from kd_ray.distill.resident import Draw
 from kd_ray.models.text import Tokens
 from kd_ray.seeding import shuffled, stream
+from kd_ray.sweep.training import Augmentation
 
 BUCKET = 8
 """Tokens."""
@@ -53,6 +55,36 @@ class ResidentTexts:
         lengths_B = self.lengths_N[samples_B.cpu()].to(device)
         mask_BL = (torch.arange(longest, device=device) < lengths_B[:, None]).long()
         return Tokens(ids_BL, mask_BL)
+
+    def inputs(self, samples_B: Tensor, views_B: Tensor, augmentation: Augmentation) -> Tokens:
+        """See `Resident`: texts have no views."""
+        del views_B, augmentation
+        return self.tokens(samples_B)
+
+    def inputs_ahead(self, draw: Draw, parts: Sequence[slice]) -> None:
+        """See `Resident`: nothing to prepare."""
+
+    def epoch_order(self, order_N: Tensor, *, batch_size: int, seed: int, epoch: int) -> Tensor:
+        """See `Resident`: texts of similar length stand together."""
+        return arranged(self, order_N, batch_size=batch_size, seed=seed, epoch=epoch)
+
+    def teacher_order(self, samples_M: Tensor) -> Tensor:
+        """See `Resident`: by bucket, so that neighbours have one length."""
+        return torch.argsort(self.buckets(samples_M), stable=True)
+
+    def plain_batches(self, batch_size: int) -> Iterator[tuple[Tokens, Tensor]]:
+        """See `Resident`."""
+        for first in range(0, len(self), batch_size):
+            samples_B = torch.arange(first, min(first + batch_size, len(self)))
+            yield self.tokens(samples_B), self.labels_N[first : first + batch_size]
+
+    def network(self, name: str, num_classes: int) -> nn.Module:
+        """See `Resident`.
+
+        Raises:
+            ValueError: always. A network of texts is built from its folder (`models/text.py`).
+        """
+        raise ValueError(f"{name} with {num_classes} classes cannot be built without the folder of a hf: model")
 
 
 def resident_texts(split: TextSplit, device: torch.device) -> ResidentTexts:

@@ -25,10 +25,11 @@ from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 
 from kd_ray.errors import StoreError
+from kd_ray.results.inventory import take_inventory
 from kd_ray.results.ledger import boot_id
 from kd_ray.results.record import sha256
-from kd_ray.results.store import Store, views_folder, views_key
-from kd_ray.sweep.distillation import LogitPrecision
+from kd_ray.results.store import Store, logits_folder, logits_key
+from kd_ray.sweep.objective_settings import LogitPrecision
 
 Pairs = npt.NDArray[np.int64]
 
@@ -132,17 +133,17 @@ class SharedViews:
             StoreError: the store does not do as asked.
         """
         known = set(self._merged.read_text().split()) if self._merged.exists() else set()
-        for item in self._store.entries(views_folder(self._trial_id, self._table_id)):
-            name = item.key.rsplit("/", 1)[-1]
-            if name in known:
+        for entry in take_inventory(self._store, logits_folder(self._trial_id, self._table_id)).logits:
+            digest = entry.place.digest
+            if digest in known:
                 continue
-            data = self._store.get(item.key) or b""
-            if sha256(data)[:16] != name.split(".")[0]:
-                logger.warning("%s is damaged; its logits are computed again", item.key)
+            data = self._store.get(entry.item.key) or b""
+            if sha256(data)[:16] != digest:
+                logger.warning("%s is damaged; its logits are computed again", entry.item.key)
                 continue
             chunk = load_arrays(data)
             self._table.put(chunk["pairs"], chunk["logits"])
-            self._note(name)
+            self._note(digest)
 
     def share(self, pairs: Sequence[Pairs]) -> None:
         """Write these pairs to the store. What cannot be written costs others some work, no more."""
@@ -150,10 +151,10 @@ class SharedViews:
             return
         pairs_N = np.concatenate(pairs)
         data = save_arrays({"pairs": pairs_N, "logits": self._table.take(pairs_N)})
-        key = views_key(self._trial_id, self._table_id, sha256(data))
+        digest = sha256(data)[:16]
         try:
-            self._store.put(key, data)
-            self._note(key.rsplit("/", 1)[-1])
+            self._store.put(logits_key(self._trial_id, self._table_id, digest), data)
+            self._note(digest)
         except (StoreError, OSError) as error:
             logger.warning("logits of teacher %s are not shared: %s", self._trial_id, error)
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from kd_ray.distill.attack import robust_predictions
+from kd_ray.distill.augmentations import num_views
 from kd_ray.distill.background import background_of, teacher_for
 from kd_ray.distill.checkpoint import decode, encode, from_weights, to_weights
 from kd_ray.distill.device import device_of, make_deterministic, name_of, named
@@ -25,7 +26,7 @@ from kd_ray.distill.loaded import LoadedData, load_data
 from kd_ray.distill.loading import Loader
 from kd_ray.distill.objectives.imported import distribution_of
 from kd_ray.distill.rescaling import true_logit_pulls
-from kd_ray.distill.stream import ENDLESS, ResidentData, ResidentSplit, num_views
+from kd_ray.distill.stream import ResidentData, ResidentSplit
 from kd_ray.distill.student import Student, network_for, new_student, source_of_logits
 from kd_ray.distill.teacher import TabledTeacher, Teacher
 from kd_ray.distill.training import FitProgress, LoadState, OnFailure, PackTraining, TrialResult, TrialTraining
@@ -34,9 +35,9 @@ from kd_ray.errors import CorruptObjectError, LostTeacherError, TrialError
 from kd_ray.models import count_parameters
 from kd_ray.models.text import from_teacher, text_classifier
 from kd_ray.results.record import Record, read_record, sha256, write_samples
-from kd_ray.results.store import Store, given_weights_key
+from kd_ray.results.store import Store, pretrained_key
 from kd_ray.sweep.datasets import Dataset
-from kd_ray.sweep.distillation import LogitPrecision
+from kd_ray.sweep.objective_settings import LogitPrecision
 from kd_ray.sweep.placement import Placement
 from kd_ray.sweep.spec import TrialSpec, content_hash
 from kd_ray.sweep.training import Augmentation
@@ -113,7 +114,7 @@ class _Training:
             num_train=len(self._data.resident.train),
             elapsed_s=student.elapsed_s if student else 0.0,
             restarts=student.restarts if student else 0,
-            versions=distribution_of(spec.distillation),
+            versions=distribution_of(spec.distillation.import_path if spec.distillation else None),
             per_class=_train_n(self._data.resident)
             | (student.background.per_class() if student and student.background else {}),
             per_sample=evaluation.per_sample | more,
@@ -235,9 +236,10 @@ class Worker:
         def load() -> Teacher:
             record, weights = self._committed(trial_id)
             model = self._build(record.spec, weights, record.weights_key, data).eval().requires_grad_(False)
-            if not tabled or augmentation in ENDLESS:
+            views = num_views(augmentation)
+            if not tabled or views is None:
                 return Teacher(model, precision=precision)
-            return self._with_table(model, trial_id, record.weights_sha256, data, augmentation, precision)
+            return self._with_table(model, trial_id, record.weights_sha256, data, augmentation, views, precision)
 
         name = f"{trial_id} {data.dataset_id} {augmentation} {precision} {tabled}"
         return _remember(self._teachers, name, load, keep=_KEPT_TEACHERS)
@@ -283,11 +285,12 @@ class Worker:
         weights_sha256: str,
         data: LoadedData,
         augmentation: Augmentation,
+        views: int,
         precision: LogitPrecision,
     ) -> Teacher:
         shape = TableShape(
             num_samples=len(data.resident.train),
-            num_views=num_views(augmentation),
+            num_views=views,
             num_classes=data.resident.num_classes,
             precision=precision,
         )
@@ -324,7 +327,7 @@ class Worker:
     def _given_bytes(self, spec: TrialSpec) -> tuple[str, bytes]:
         """Key and content of the file that `spec.initial_weights` names."""
         assert spec.initial_weights is not None
-        key = given_weights_key(spec.initial_weights)
+        key = pretrained_key(spec.initial_weights)
         weights = self.store.get(key)
         if weights is None or sha256(weights) != spec.initial_weights:
             raise CorruptObjectError(

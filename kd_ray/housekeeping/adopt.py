@@ -1,8 +1,8 @@
 """Merges another store into this one: records with all they need, and the sweeps that asked for them.
 
-Each committed trial is read whole and checked first. Then come its given weights, its samples, its weights, and last its record, which is
-created only if absent and under the trial's lease: a merge that was cut short goes on when it is run again, no record is ever overwritten,
-and a launch that trains the same trial here keeps it. Everything goes through `Store`, so the two may be of different kinds.
+Each committed trial is read whole and checked first. Then come its pretrained weights, its samples, its weights, and last its record,
+which is created only if absent and under the trial's lease: a merge that was interrupted continues when it is run again, no record is ever
+overwritten, and a launch that trains the same trial here keeps it. Everything goes through `Store`, so the two may be of different kinds.
 
 A sweep that is not here is taken over. One that is here already is continued: the trials of both, those of this store at their positions.
 Its sweep file becomes one grid with the values of both, if that grid asks for these trials and no others; otherwise it stays, and a warning
@@ -19,20 +19,12 @@ import numpy as np
 
 from kd_ray.errors import CorruptObjectError, InvalidInputError, KdRayError, OtherVersionError
 from kd_ray.results import ledger
+from kd_ray.results.aggregate import aggregate
 from kd_ray.results.declared import united_declared
-from kd_ray.results.manifest import FoundManifest, Manifest, ManifestTrial, find_manifest, read_manifest, sweep_names
+from kd_ray.results.inventory import committed, sweep_names, trial_objects
+from kd_ray.results.manifest import FoundManifest, Manifest, ManifestTrial, find_manifest, read_manifest
 from kd_ray.results.record import Record, commit_record, read_record, read_samples, sha256, write_samples
-from kd_ray.results.store import (
-    TRIALS,
-    Store,
-    given_weights_key,
-    manifest_key,
-    sweep_key,
-    trial_of,
-    weights_key,
-    weights_of,
-)
-from kd_ray.results.tables import committed, fold
+from kd_ray.results.store import Store, manifest_key, pretrained_key, sweep_key, weights_key
 from kd_ray.sweep.load import SweepFile, parse_sweep
 from kd_ray.sweep.plan import expand
 
@@ -61,11 +53,11 @@ class AdoptReport:
     problems: tuple[str, ...]
     """What else could not be taken over."""
     warnings: tuple[str, ...]
-    """What a person should know before the next launch."""
+    """What to know before the next launch."""
 
     @property
     def is_incomplete(self) -> bool:
-        """Whether anything was left where it is, or is not the same in both stores."""
+        """Whether anything was left out, or is not the same in both stores."""
         return bool(self.skipped or self.different or self.problems)
 
     def to_dict(self) -> dict[str, Any]:
@@ -95,7 +87,7 @@ def adopt(
 
 
 class _Merge:
-    """One merge and what has come of it."""
+    """One merge, and its result so far."""
 
     def __init__(self, source: Store, target: Store, *, dry_run: bool, on_progress: Progress) -> None:
         self._source = source
@@ -105,7 +97,7 @@ class _Merge:
         self._launch_id = ledger.new_launch_id()
         self._lock = threading.Lock()
         self._num_samples: dict[str, int | str] = {}
-        self._given: dict[str, str] = {}
+        self._pretrained_errors: dict[str, str] = {}
         self._outcome: dict[str, list[str]] = {"adopted": [], "present": [], "different": []}
         self._skipped: dict[str, str] = {}
         self._problems: list[str] = []
@@ -127,7 +119,7 @@ class _Merge:
                 self._on_progress("trials", done, len(trials))
         changed = [name for name, theirs in manifests.items() if self._sweep(theirs)]
         if not self._dry_run:
-            self._fold(set(manifests))
+            self._aggregate(set(manifests))
         adopted, present, different = (tuple(sorted(found)) for found in self._outcome.values())
         return AdoptReport(
             source=self._source.url,
@@ -180,19 +172,18 @@ class _Merge:
                 f"store {self._source.url}: {trial_id} predicts {len(record.predictions_N)} samples of {num_samples}"
             )
         if record.spec.initial_weights:
-            self._give(record.spec.initial_weights)
+            self._take_pretrained(record.spec.initial_weights)
         if not self._dry_run and not self._commit(record, weights):
             raise CorruptObjectError(f"store {self._target.url}: {trial_id} is in training there; adopt again later")
         return "adopted"
 
     def _commit(self, record: Record, weights: bytes) -> bool:
-        """Weights, then the record; False when a launch is at work on the trial."""
+        """Weights, then the record; False when a launch is training the trial."""
         trial_id = record.trial_id
         lease = ledger.acquire(self._target, trial_id, launch_id=self._launch_id)
-        items = [trial_of(item.key)[1] for item in self._target.entries(f"{TRIALS}/{trial_id}")]
-        taken = max((weights_of(name) or 0 for name in items), default=0)
+        taken = max(trial_objects(self._target, trial_id).weights, default=0)
         if lease is not None and lease.generation <= taken:
-            # Whoever wrote those weights may still be about; ours get a name of their own.
+            # The writer of those weights may still be running; ours get a name of their own.
             lease = ledger.acquire(self._target, trial_id, launch_id=self._launch_id, after=taken)
         if lease is None:
             return False
@@ -224,17 +215,17 @@ class _Merge:
             return str(error)
         return len(samples.labels_N)
 
-    def _give(self, digest: str) -> None:
-        """Given weights, once."""
+    def _take_pretrained(self, digest: str) -> None:
+        """Copy pretrained weights, once."""
         with self._lock:
-            if digest not in self._given:
-                self._given[digest] = self._copy_given(digest)
-        if self._given[digest]:
-            raise CorruptObjectError(self._given[digest])
+            if digest not in self._pretrained_errors:
+                self._pretrained_errors[digest] = self._copy_pretrained(digest)
+        if self._pretrained_errors[digest]:
+            raise CorruptObjectError(self._pretrained_errors[digest])
 
-    def _copy_given(self, digest: str) -> str:
-        """Copy given weights; returns why not."""
-        key = given_weights_key(digest)
+    def _copy_pretrained(self, digest: str) -> str:
+        """Copy pretrained weights; returns the reason when that is impossible."""
+        key = pretrained_key(digest)
         if self._target.exists(key):
             return ""
         data = self._source.get(key)
@@ -250,7 +241,7 @@ class _Merge:
         """Take a sweep over, or continue the one here; says whether its manifest changed."""
         for digest in theirs.weights.values():
             try:
-                self._give(digest)
+                self._take_pretrained(digest)
             except CorruptObjectError as error:
                 self._problems.append(f"sweep {theirs.sweep}: {error}")
         while True:
@@ -265,12 +256,12 @@ class _Merge:
                 self._target.put(sweep_key(manifest.sweep), manifest.sweep_yaml.encode())
                 break
         if not self._dry_run and not is_changed:
-            # A merge that was cut short may have left the manifest alone.
+            # An interrupted merge may have written the manifest without the sweep file.
             self._target.put_new(sweep_key(manifest.sweep), manifest.sweep_yaml.encode())
         self._warnings += warnings
         return is_changed
 
-    def _fold(self, sweeps: Collection[str]) -> None:
+    def _aggregate(self, sweeps: Collection[str]) -> None:
         """The tables of the sweeps that were merged, and of all others here that ask for an adopted trial."""
         adopted = set(self._outcome["adopted"])
         names = sweep_names(self._target)
@@ -278,7 +269,7 @@ class _Merge:
             try:
                 lines = read_manifest(self._target, name).trials
                 if name in sweeps or adopted & {line.trial_id for line in lines}:
-                    self._problems += fold(self._target, name).problems
+                    self._problems += aggregate(self._target, name).problems
             except (CorruptObjectError, OtherVersionError) as error:
                 self._problems.append(f"tables of sweep {name} are not up to date: {error}")
             self._on_progress("tables of sweeps", done, len(names))
@@ -286,7 +277,7 @@ class _Merge:
 
 def _check_groups(source: Store, target: Store, theirs: Manifest, found: FoundManifest) -> None:
     mine = found.manifest
-    if mine is None or mine.fold == theirs.fold:
+    if mine is None or mine.row_settings == theirs.row_settings:
         return
     raise InvalidInputError(
         f"sweep {theirs.sweep}: the two stores compare different groups under this name: "
@@ -296,8 +287,8 @@ def _check_groups(source: Store, target: Store, theirs: Manifest, found: FoundMa
 
 
 def _groups(manifest: Manifest) -> str:
-    crossed = [list(features) for features in manifest.fold.intersections]
-    return f"sensitive_features {list(manifest.fold.sensitive_features)} and intersections {crossed}"
+    crossed = [list(features) for features in manifest.row_settings.intersections]
+    return f"sensitive_features {list(manifest.row_settings.sensitive_features)} and intersections {crossed}"
 
 
 def _united(found: FoundManifest, theirs: Manifest) -> tuple[Manifest, list[str]]:
@@ -338,7 +329,7 @@ def _claim_warnings(mine: Manifest, united: Manifest) -> list[str]:
 
 
 def _continued(mine: ManifestTrial, theirs: ManifestTrial | None) -> ManifestTrial:
-    """A trial that one of the two asks for is asked for."""
+    """The line of a trial; it is active if either sweep asks for it."""
     return replace(mine, active=mine.active or (theirs is not None and theirs.active))
 
 

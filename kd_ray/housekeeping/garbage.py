@@ -1,8 +1,11 @@
-"""What may be deleted, by kind and with the reason, and which facts of a store decide it; `gc.py` says why each is safe."""
+"""What may be deleted: its kinds, the reason for each, and the facts of a store that decide it.
 
-import functools
-import re
-from collections.abc import Collection
+`find_garbage.py` searches, `delete_garbage.py` deletes and says why each kind is safe to delete.
+"""
+
+import math
+import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -11,21 +14,20 @@ from typing import Any
 
 from kd_ray.errors import CorruptObjectError, OtherVersionError
 from kd_ray.results import ledger
+from kd_ray.results.aggregate import TRIALS_PER_PART, read_index
 from kd_ray.results.checkpoints import KEEP
-from kd_ray.results.manifest import Manifest, find_manifest, sweep_names
+from kd_ray.results.inventory import Entry, SweepObjects, manifests, sweep_objects, take_inventory
+from kd_ray.results.manifest import Manifest, find_manifest
+from kd_ray.results.objects import STAGING_NAME
 from kd_ray.results.schema import TABLES
-from kd_ray.results.store import SWEEPS, TABLES_FOLDER, Store, StoredObject, manifest_folder
-from kd_ray.results.tables import TRIALS_PER_PART, read_index
+from kd_ray.results.store import SWEEPS, Store, StoredObject, manifest_key
 
 MARGIN_S = ledger.LEASE_TTL_S + ledger.CLOCK_SKEW_S
-"""Least age of what is deleted: a living holder has renewed its lease since then, even if the store's clock differs from ours."""
+"""Least age of what is deleted: a running holder has renewed its lease since then, even if the store's clock differs from ours."""
 LONG_MARGIN_S = 3600.0
-"""Least age of what a slow writer may still be about: table parts, staging files."""
+"""Least age of objects that a slow writer may still be writing: table parts, staging files."""
 KEPT_MANIFESTS = 2
 """Newest readable manifests of a sweep that stay."""
-_PART = re.compile(rf"{TABLES_FOLDER}/(?P<table>\w+)/sweep=(?P<sweep>[^/]+)/part-(?P<part>\d+)\.parquet")
-_STAGING = re.compile(r".+#\d+")
-"""How obstore's local store names the file of a write that is not finished; its listings pass over them."""
 
 
 class Kind(StrEnum):
@@ -38,7 +40,7 @@ class Kind(StrEnum):
     SUPERSEDED = "old checkpoints"
     MANIFESTS = "old manifests"
     PARTS = "table parts"
-    VIEWS = "teachers' logits"
+    LOGITS = "teachers' logits"
     DAMAGED = "damaged"
     ORPHANS = "trials of no sweep"
     STAGING = "staging files"
@@ -52,8 +54,8 @@ REASONS = {
     Kind.SUPERSEDED: f"their trials have {KEEP} newer ones that are whole",
     Kind.MANIFESTS: f"their sweeps have {KEPT_MANIFESTS} newer ones",
     Kind.PARTS: "no sweep accounts for them",
-    Kind.VIEWS: "no student of these teachers is left to train",
-    Kind.DAMAGED: "they were set aside, and no trial waits for another try",
+    Kind.LOGITS: "no student of these teachers is left to train",
+    Kind.DAMAGED: "they are in quarantine, and no trial waits for another try",
     Kind.ORPHANS: "no manifest lists them",
     Kind.STAGING: "their writers were interrupted",
 }
@@ -72,8 +74,8 @@ class Garbage:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Group:
-    """Garbage of one kind."""
+class KindTotal:
+    """The garbage of one kind together."""
 
     kind: Kind
     num_objects: int
@@ -88,17 +90,17 @@ class GarbageReport:
     store: str
     garbage: tuple[Garbage, ...]
     notes: tuple[str, ...] = ()
-    """What was passed over, and why."""
+    """What was not searched, and why."""
 
     @property
     def size_bytes(self) -> int:
-        """Of all objects together."""
+        """Size of all objects together."""
         return sum(found.item.size_bytes for found in self.garbage)
 
-    def groups(self) -> list[Group]:
+    def groups(self) -> list[KindTotal]:
         """The garbage by kind."""
         return [
-            Group(
+            KindTotal(
                 kind=kind,
                 num_objects=len(items),
                 size_bytes=sum(item.size_bytes for item in items),
@@ -123,29 +125,47 @@ class GarbageReport:
 
 
 def listed_trials(store: Store) -> set[str]:
-    """Every trial that a sweep asks for, or has asked for; raises when that cannot be told."""
-    return _listed_in(store, frozenset((item.key, item.e_tag) for item in store.entries(SWEEPS)))
+    """Every trial that a sweep asks for, or has asked for.
 
-
-@functools.lru_cache(maxsize=1)
-def _listed_in(store: Store, state: frozenset[tuple[str, str]]) -> set[str]:  # noqa: ARG001 (what is remembered goes by it)
-    """Read anew only when anything under `sweeps/` has changed: it is asked for each trial that is to be deleted."""
+    Raises:
+        CorruptObjectError: the newest manifest of a sweep cannot be read, so a trial that it lists would be missing.
+        OtherVersionError: it was written by another version of kd_ray.
+    """
     listed: set[str] = set()
-    for sweep in sweep_names(store):
+    for sweep, objects in take_inventory(store, SWEEPS).sweeps.items():
+        if not objects.manifests:
+            continue
         found = find_manifest(store, sweep)
         if found.damaged or found.manifest is None:
             raise CorruptObjectError(f"store {store.url}: the newest manifest of sweep {sweep} cannot be read")
-        for trial in found.manifest.trials if found.manifest else ():
+        for trial in found.manifest.trials:
             listed |= {trial.trial_id, *([trial.teacher] if trial.teacher else ())}
     return listed
 
 
+class ListedTrials:
+    """The same, asked before each deletion: manifests are read again only when something under `sweeps/` has changed."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._state: frozenset[tuple[str, str]] | None = None
+        self._listed: set[str] = set()
+
+    def now(self) -> set[str]:
+        """As `listed_trials`, with its errors."""
+        state = frozenset((item.key, item.e_tag) for item in self._store.entries(SWEEPS))
+        if state != self._state:
+            self._listed = listed_trials(self._store)
+            self._state = state
+        return self._listed
+
+
 def old_manifests(store: Store, sweep: str) -> set[str]:
     """Keys of the manifests below the newest readable ones."""
-    items = [item.key for item in store.entries(manifest_folder(sweep)) if Path(item.key).stem.isdigit()]
     readable = 0
     old: set[str] = set()
-    for key in sorted(items, reverse=True):
+    for generation in sorted(manifests(store, sweep), reverse=True):
+        key = manifest_key(sweep, generation)
         if readable == KEPT_MANIFESTS:
             old.add(key)
             continue
@@ -159,33 +179,36 @@ def old_manifests(store: Store, sweep: str) -> set[str]:
     return old
 
 
-def unknown_parts(store: Store, keys: Collection[str]) -> set[str]:
-    """Parts of sweeps that are not there, and parts that the fold index of their sweep does not know."""
-    parts = {key: match for key in keys if (match := _PART.fullmatch(key)) and match["table"] in TABLES}
-    sweeps = {match["sweep"] for match in parts.values()}
+def unknown_parts(store: Store, parts: Iterable[Entry]) -> set[str]:
+    """Keys of the parts whose sweep is gone, or whose sweep's index does not name them and whose place no trial has."""
+    parts = [part for part in parts if part.place.table in TABLES]
+    sweeps = {part.place.sweep for part in parts}
     index = {sweep: read_index(store, sweep) for sweep in sweeps}
-    gone = {sweep for sweep in sweeps if not any(True for _ in store.entries(f"{SWEEPS}/{sweep}"))}
+    gone = {sweep for sweep in sweeps if sweep_objects(store, sweep) == SweepObjects()}
     places = {sweep: _num_places(store, sweep) for sweep in sweeps - gone}
-    return {
-        key
-        for key, match in parts.items()
-        if match["sweep"] in gone
-        or (index[match["sweep"]] and key not in index[match["sweep"]] and int(match["part"]) >= places[match["sweep"]])
-    }
+    unknown = set()
+    for part in parts:
+        key, sweep = part.item.key, part.place.sweep
+        is_left_over = (
+            sweep not in gone and index[sweep] and key not in index[sweep] and part.place.number >= places[sweep]
+        )
+        if sweep in gone or is_left_over:
+            unknown.add(key)
+    return unknown
 
 
 def _num_places(store: Store, sweep: str) -> int:
-    """Parts below this number have their place in the tables, whether a fold has come to write the index or not."""
+    """Parts below this number belong to trials of the sweep, even when no index names them yet."""
     try:
         manifest = find_manifest(store, sweep).manifest
     except OtherVersionError:
         manifest = None
-    return -(-len(manifest.trials) // TRIALS_PER_PART) if manifest else 1 << 30
+    return math.ceil(len(manifest.trials) / TRIALS_PER_PART) if manifest else sys.maxsize
 
 
 def staging_file(root: Path, path: Path) -> StoredObject | None:
     """An unfinished write of a local store, as an object."""
-    if not _STAGING.fullmatch(path.name):
+    if not STAGING_NAME.fullmatch(path.name):
         return None
     try:
         status = path.stat()

@@ -70,7 +70,7 @@ METRICS: dict[str, Metric] = {
         Metric(
             name="individual_fairness",
             short="individual fairness",
-            meaning="mean total variation of probabilities per unit distance; follows the model's confidence",
+            meaning="mean total variation of probabilities per unit distance; it follows mean_confidence",
             of="trial",
             unit="ratio",
             digits=4,
@@ -80,7 +80,7 @@ METRICS: dict[str, Metric] = {
         Metric(
             name="individual_fairness_hard",
             short="individual fairness on labels",
-            meaning="the same on predicted labels",
+            meaning="the same on predicted labels, where confidence plays no part",
             of="trial",
             unit="ratio",
             digits=4,
@@ -90,12 +90,19 @@ METRICS: dict[str, Metric] = {
         Metric(
             name="individual_fairness_calibrated",
             short="individual fairness after calibration",
-            meaning="the same on probabilities after temperature scaling",
+            meaning="the same on probabilities after temperature scaling; null for records of kd_ray 0.1",
             of="trial",
             unit="ratio",
             digits=4,
             better="lower",
             high=_INFINITY,
+        ),
+        Metric(
+            name="mean_confidence",
+            short="mean confidence",
+            meaning="mean probability of the predicted class; individual_fairness follows it",
+            of="trial",
+            better=None,
         ),
         Metric(
             name="relative_accuracy",

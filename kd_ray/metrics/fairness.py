@@ -12,7 +12,7 @@ A binary task has two rows, one for each class as the positive one. Their demogr
 therefore the usual binary difference.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal
 
 import numpy as np
@@ -170,13 +170,7 @@ def one_vs_rest(metrics: FairnessMetrics, *, reduce: Literal["mean", "sum"] = "m
             return float("nan")
         return float(defined.mean() if reduce == "mean" else defined.sum())
 
-    return OneVsRest(
-        demographic_parity_difference=reduced(metrics.demographic_parity_difference_C),
-        demographic_parity_ratio=reduced(metrics.demographic_parity_ratio_C),
-        equalized_odds_difference=reduced(metrics.equalized_odds_difference_C),
-        equalized_odds_ratio=reduced(metrics.equalized_odds_ratio_C),
-        label_demographic_parity_difference=reduced(metrics.label_demographic_parity_difference_C),
-    )
+    return OneVsRest(**{field.name: reduced(getattr(metrics, f"{field.name}_C")) for field in fields(OneVsRest)})
 
 
 def _count(classes_N: IntArray, counted_N: npt.NDArray[np.bool_], groups: Groups, num_classes: int) -> IntArray:

@@ -1,6 +1,6 @@
 """Accuracy, relative accuracy and precision of every class, and the calibration of the confidence.
 
-Relative accuracy is the quantity whose change the class-bias test looks at; the test itself is left to `analysis`.
+The class-bias test compares relative accuracies; the test itself is left to `analysis`.
 """
 
 from dataclasses import dataclass

@@ -5,11 +5,10 @@ from functools import partial
 
 from torch import nn
 
-from kd_ray.models.densenet import densenet
 from kd_ray.models.lenet import lenet5
 from kd_ray.models.libraries import library_model
-from kd_ray.models.resnet import resnet
 from kd_ray.models.resnet_cifar import resnet_cifar
+from kd_ray.models.two_stems import two_stem_network
 from kd_ray.sweep.architectures import library_of
 
 MODELS: dict[str, Callable[[int, int], nn.Module]] = {
@@ -19,10 +18,9 @@ MODELS: dict[str, Callable[[int, int], nn.Module]] = {
     "resnet44": lambda num_classes, image_size: resnet_cifar(44, num_classes, image_size),
     "resnet56": lambda num_classes, image_size: resnet_cifar(56, num_classes, image_size),
     **{
-        name: partial(build, name)
-        for build, sizes in ((resnet, ("resnet18", "resnet50")), (densenet, ("densenet121", "densenet169")))
-        for size in sizes
-        for name in (size, f"{size}-cifar", f"{size}-imagenet")
+        name: partial(two_stem_network, name)
+        for architecture in ("resnet18", "resnet50", "densenet121", "densenet169")
+        for name in (architecture, f"{architecture}-cifar", f"{architecture}-imagenet")
     },
 }
 """Constructors: (number of classes, side of the RGB images in pixels) → network whose output is logits (batch × classes)."""

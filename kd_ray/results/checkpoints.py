@@ -1,23 +1,22 @@
-"""Where a trial's checkpoints lie, which of them are whole, and which go when a new one is written.
+"""The checkpoints of a trial in the store: which are whole, and which are deleted when a new one is written.
 
-What is in them is the business of `distill/checkpoint.py`.
+Their content is defined in `distill/checkpoint.py`.
 """
 
 import logging
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
+from kd_ray.results.inventory import TrialObjects, take_inventory
 from kd_ray.results.ledger import Lease
 from kd_ray.results.record import sha256
-from kd_ray.results.store import Store, checkpoint_folder, checkpoint_key
+from kd_ray.results.store import Store, checkpoint_folder, checkpoint_key, quarantine
 
 T = TypeVar("T")
 
 logger = logging.getLogger("kd_ray")
 
-_NAME = re.compile(r"(?P<generation>\d{6})-(?P<step>\d{9})-(?P<digest>[0-9a-f]{16})\.safetensors$")
 KEEP = 2
 """Newest checkpoints of a trial that stay when a new one is written."""
 
@@ -35,29 +34,31 @@ class StoredCheckpoint:
 class Checkpoints:
     """The checkpoints of one trial, as the holder of its lease sees them.
 
-    Written whole, named by generation, step and content, so that a worker that outlived its lease cannot spoil those of its successor.
+    Each is one object named by generation, step and content, so a worker whose lease is over cannot damage those of the next holder.
     """
 
     def __init__(self, store: Store, lease: Lease) -> None:
-        """The first holder of a trial finds none, so only a later one looks."""
+        """The first holder of a trial has no earlier checkpoints, so only a later holder lists them."""
         self._store = store
         self._lease = lease
         self._found = list_checkpoints(store, lease.trial_id) if lease.generation > 1 else []
 
     def load(self, decode: Callable[[bytes], T]) -> T | None:
-        """The most advanced whole checkpoint; a damaged one is set aside, and the one before it is used."""
+        """The most advanced whole checkpoint; a damaged one goes into quarantine, and the one before it is used."""
         while self._found:
             found = self._found[-1]
             data = self._store.get(found.key)
             if data is not None and sha256(data)[:16] != found.digest:
-                kept = self._store.set_aside(found.key, data)
-                logger.warning("checkpoint %s is damaged; kept as %s, going on from the one before", found.key, kept)
+                kept = quarantine(self._store, found.key, data)
+                logger.warning(
+                    "checkpoint %s is damaged; kept as %s; training continues from the one before", found.key, kept
+                )
             elif data is not None:
                 try:
                     return decode(data)
                 except (ValueError, KeyError, TypeError) as error:
-                    logger.warning("checkpoint %s is passed over: %s", found.key, error)
-            # Nobody can go on from it, so it is none of the two that `save` keeps.
+                    logger.warning("checkpoint %s is not used: %s", found.key, error)
+            # It cannot be continued from, so it does not count among those that `save` keeps.
             self._found.pop()
         return None
 
@@ -74,7 +75,7 @@ class Checkpoints:
             self._found.remove(old)
 
     def delete_all(self) -> None:
-        """The trial is committed."""
+        """Delete them all, because the trial is committed."""
         for found in self._found:
             self._store.delete(found.key)
         self._found = []
@@ -82,9 +83,15 @@ class Checkpoints:
 
 def list_checkpoints(store: Store, trial_id: str) -> list[StoredCheckpoint]:
     """Checkpoints of a trial, the most advanced last."""
-    matches = [(item.key, _NAME.search(item.key)) for item in store.entries(checkpoint_folder(trial_id))]
+    found = take_inventory(store, checkpoint_folder(trial_id)).trials.get(trial_id, TrialObjects())
+    return stored_checkpoints(found)
+
+
+def stored_checkpoints(found: TrialObjects) -> list[StoredCheckpoint]:
+    """The checkpoints among the objects of a trial, the most advanced last."""
     return sorted(
-        StoredCheckpoint(step=int(match["step"]), generation=int(match["generation"]), digest=match["digest"], key=key)
-        for key, match in matches
-        if match
+        StoredCheckpoint(
+            step=entry.place.step, generation=entry.place.number, digest=entry.place.digest, key=entry.item.key
+        )
+        for entry in found.checkpoints
     )

@@ -1,34 +1,24 @@
-"""What is done, what runs, what failed: derived from what lies in the store, never stored itself.
+"""The state of each trial, derived from the objects in the store and never stored itself; and the leases.
 
-Also the leases. A lease is a numbered object created only if absent; its number (the generation) is the fencing token that checkpoints and
+A lease is a numbered object created only if absent; its number (the generation) is the fencing token that checkpoints and
 weights carry in their names. A holder renews its own lease by overwriting it and gives it back by marking it released; nobody else ever
 writes to it. A lease is over when it is released, when its process is known to be gone, or when it has not been renewed for `ttl_s` plus
-`CLOCK_SKEW_S`. With the record the leases of a trial have done their work and are deleted.
+`CLOCK_SKEW_S`. Once the record is committed, the leases of its trial are deleted.
 """
 
 import json
 import os
 import platform
 import uuid
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from kd_ray.results.store import (
-    TRIALS,
-    Store,
-    StoredObject,
-    checkpoint_folder,
-    error_key,
-    lease_folder,
-    lease_key,
-    record_key,
-    trial_of,
-    weights_of,
-)
+from kd_ray.results.inventory import TrialObjects, take_inventory, trial_objects
+from kd_ray.results.store import TRIALS, Kind, Store, StoredObject, error_key, lease_folder, lease_key
 from kd_ray.sweep.spec import TrialState
 
 LEASE_TTL_S = 30.0
@@ -91,35 +81,33 @@ def scan(store: Store, trial_ids: Collection[str]) -> dict[str, TrialStatus]:
 
     First match wins: record → complete; live lease → running; error → failed; checkpoint → interrupted; else pending.
     """
-    names: dict[str, list[StoredObject]] = {trial_id: [] for trial_id in trial_ids}
-    for item in store.entries(TRIALS):
-        trial_id, name = trial_of(item.key)
-        # Weights tell nothing about a state, and of a large sweep they are half of what there is.
-        if (found := names.get(trial_id)) is not None and weights_of(name) is None:
-            found.append(item)
+    asked = dict.fromkeys(trial_ids)
+    # Weights do not decide a state, and in a large store they are half of all objects.
+    found = take_inventory(
+        store, TRIALS, keep=lambda place: place.trial_id in asked and place.kind is not Kind.WEIGHTS
+    ).trials
     # Leases and errors are read one by one, but only those of trials that were begun and are not complete.
     with ThreadPoolExecutor(max_workers=_READERS) as pool:
-        return dict(zip(names, pool.map(lambda item: _status(store, *item), names.items()), strict=True))
+        statuses = pool.map(lambda trial_id: _status(store, trial_id, found.get(trial_id)), asked)
+        return dict(zip(asked, statuses, strict=True))
 
 
 def scan_few(store: Store, trial_ids: Collection[str]) -> dict[str, TrialStatus]:
     """The same for a few trials, such as those of a pack, without listing the others."""
-    items = {trial_id: list(store.entries(f"{TRIALS}/{trial_id}")) for trial_id in trial_ids}
-    return {trial_id: _status(store, trial_id, found) for trial_id, found in items.items()}
+    return {trial_id: _status(store, trial_id, trial_objects(store, trial_id)) for trial_id in trial_ids}
 
 
-def _status(store: Store, trial_id: str, items: list[StoredObject]) -> TrialStatus:
-    if not items:
+def _status(store: Store, trial_id: str, found: TrialObjects | None) -> TrialStatus:
+    if found is None:
         return _PENDING
-    keys = {item.key: item for item in items}
-    if record := keys.get(record_key(trial_id)):
-        return TrialStatus(state=TrialState.COMPLETE, record_tag=record.e_tag)
-    lease = _newest_lease(store, trial_id, items)
+    if found.record:
+        return TrialStatus(state=TrialState.COMPLETE, record_tag=found.record.e_tag)
+    lease = _newest_lease(store, trial_id, found.leases)
     if lease is not None and is_live(lease):
         return TrialStatus(state=TrialState.RUNNING, lease=lease)
-    if error_key(trial_id) in keys:
+    if found.error:
         return TrialStatus(state=TrialState.FAILED, error=read_error(store, trial_id))
-    if any(key.startswith(checkpoint_folder(trial_id) + "/") for key in keys):
+    if found.checkpoints:
         return TrialStatus(state=TrialState.INTERRUPTED)
     return _PENDING
 
@@ -127,16 +115,13 @@ def _status(store: Store, trial_id: str, items: list[StoredObject]) -> TrialStat
 # --- leases ---------------------------------------------------------------------------------------------------------------------------
 
 
-def _newest_lease(store: Store, trial_id: str, items: Iterable[StoredObject]) -> Lease | None:
+def _newest_lease(store: Store, trial_id: str, leases: Mapping[int, StoredObject]) -> Lease | None:
     """The lease with the highest generation. One whose content cannot be read counts from the store's time stamp."""
-    leases = [
-        item for item in items if item.key.startswith(lease_folder(trial_id) + "/") and Path(item.key).stem.isdigit()
-    ]
     if not leases:
         return None
-    newest = max(leases, key=lambda item: item.key)
+    generation = max(leases)
+    newest = leases[generation]
     data = store.get(newest.key)
-    generation = int(Path(newest.key).stem)
     try:
         return replace(Lease.from_json(data or b""), trial_id=trial_id, generation=generation)
     except (ValueError, KeyError, TypeError):
@@ -153,7 +138,7 @@ def _newest_lease(store: Store, trial_id: str, items: Iterable[StoredObject]) ->
 
 
 def is_live(lease: Lease) -> bool:
-    """Whether the holder may still be at work."""
+    """Whether the holder may still be training."""
     if lease.released:
         return False
     age = datetime.now(UTC) - lease.renewed_at
@@ -163,11 +148,12 @@ def is_live(lease: Lease) -> bool:
 
 
 def acquire(store: Store, trial_id: str, *, launch_id: str, after: int = 0) -> Lease | None:
-    """Take the lease of a trial; None when another holder may be at work, or was quicker.
+    """Take the lease of a trial; None when another holder may be training, or took it first.
 
-    A launch may always replace its own leases: it has given such a holder up. Should that one still be alive, frozen with its node, the
-    generation in the names of what it writes keeps it apart. The new lease gets a generation above `after`. Only a trial that was held
-    before costs a listing: leases of an incomplete trial are never deleted, so the first can be created only by its first holder.
+    A launch may always replace its own leases, because it no longer waits for their holders. If such a holder is still alive, on a node
+    that did not respond, the generation in the names of its objects keeps them apart. The new lease gets a generation above `after`. Only
+    a trial that was held before costs a listing: leases of an incomplete trial are never deleted, so the first can be created only by its
+    first holder.
     """
     lease = Lease(
         trial_id=trial_id,
@@ -181,7 +167,8 @@ def acquire(store: Store, trial_id: str, *, launch_id: str, after: int = 0) -> L
     )
     if after == 0 and store.put_new(lease_key(trial_id, 1), lease.to_json()):
         return lease
-    newest = _newest_lease(store, trial_id, store.entries(lease_folder(trial_id)))
+    found = take_inventory(store, lease_folder(trial_id)).trials.get(trial_id, TrialObjects())
+    newest = _newest_lease(store, trial_id, found.leases)
     if newest is not None and is_live(newest) and newest.launch_id != launch_id:
         return None
     last = newest.generation if newest else 0
@@ -241,7 +228,7 @@ def process_started(pid: int) -> str:
     except OSError:
         return ""
     fields = stat.rsplit(")", 1)[1].split()
-    # A zombie has ended; only its parent has not asked for it yet.
+    # A zombie has ended; only its parent has not waited for it yet.
     return "" if fields[0] == "Z" else fields[19]
 
 
@@ -249,14 +236,14 @@ def process_started(pid: int) -> str:
 
 
 def write_error(store: Store, trial_id: str, *, cause: str, traceback: str, host: str, launch_id: str) -> None:
-    """Say why a trial failed; `status` shows it, and only a launch with `retry_failed` runs the trial again."""
+    """Store the cause of a failure; `status` shows it, and only a launch with `retry_failed` runs the trial again."""
     failed_at = datetime.now(UTC).isoformat(timespec="seconds")
     content = {"cause": cause, "traceback": traceback, "host": host, "launch_id": launch_id, "failed_at": failed_at}
     store.put(error_key(trial_id), json.dumps(content).encode())
 
 
 def read_error(store: Store, trial_id: str) -> dict[str, Any]:
-    """Why a trial failed."""
+    """The cause of a trial's failure."""
     data = store.get(error_key(trial_id))
     try:
         content = json.loads(data or b"")
@@ -266,5 +253,5 @@ def read_error(store: Store, trial_id: str) -> dict[str, Any]:
 
 
 def clear_error(store: Store, trial_id: str) -> None:
-    """Forget a failure, so that the trial is pending again."""
+    """Delete the cause of a failure, so that the trial is pending again."""
     store.delete(error_key(trial_id))

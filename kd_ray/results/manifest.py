@@ -1,28 +1,30 @@
 """The manifest: what a sweep asked for, resolved, trial by trial.
 
-It is what `resume`, `status` and the tables go by, so that none of them needs the sweep file. Manifests are numbered and created only if
-absent; each continues the one before: a trial keeps its position for ever, because positions decide which part of a table holds its rows.
-New trials get theirs in the order in which they run, so that parts fill up one after another while the sweep runs. Trials that are no
-longer asked for stay listed, inactive.
+`resume`, `status` and the tables read it, so that none of them needs the sweep file. Manifests are numbered and created only if absent.
+Each continues the one before: a trial keeps its position, because positions decide which part of a table holds its rows. New trials get
+positions in the order in which they run, so that parts fill up one after another while the sweep runs. Trials that are no longer asked for
+stay listed, as inactive.
 """
 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from kd_ray.errors import CorruptObjectError, InvalidInputError, OtherVersionError
 from kd_ray.results.declared import DeclaredClaim, continue_declared
+from kd_ray.results.inventory import manifests, sweep_names
 from kd_ray.results.record import sha256
-from kd_ray.results.rows import FoldSettings
-from kd_ray.results.store import MANIFEST, SWEEPS, Store, manifest_folder, manifest_key, sweep_key
+from kd_ray.results.rows import RowSettings
+from kd_ray.results.store import Store, manifest_key, quarantine, sweep_key
 from kd_ray.sweep.config import Sweep
 from kd_ray.sweep.plan import PlannedTrial, make_packs, settings_json
 
 MANIFEST_VERSION = 3
 WITHOUT_CLAIMS = 2
 """Version of a manifest without claims, which an older kd_ray reads as well."""
+_STORED_NAMES = {"row_settings": "fold"}
+"""Fields that have another name in stored manifests, which stay readable."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,8 +53,8 @@ class Manifest:
     sweep_yaml: str
     """The sweep file, overrides applied, paths absolute."""
     weights: Mapping[str, str]
-    """SHA-256 of given weights, by path."""
-    fold: FoldSettings
+    """SHA-256 of pretrained weights, by path."""
+    row_settings: RowSettings
     trials: tuple[ManifestTrial, ...]
     declared: tuple[DeclaredClaim, ...] = ()
     """Claims that its sweep file has, or had once."""
@@ -64,7 +66,7 @@ class Manifest:
 
     def to_json(self) -> bytes:
         """As it stands in the store."""
-        fields = asdict(self)
+        fields = {_STORED_NAMES.get(name, name): value for name, value in asdict(self).items()}
         if not self.declared:
             del fields["declared"]
         content = json.dumps(fields, separators=(",", ":"))
@@ -82,20 +84,20 @@ class Manifest:
         if sha256(outer["content"].encode()) != outer["sha256"]:
             raise ValueError("its digest is that of another content")
         content: dict[str, Any] = json.loads(outer["content"])
-        fold = content["fold"]
-        settings = FoldSettings(
-            sweep=fold["sweep"],
-            sensitive_features=tuple(fold["sensitive_features"]),
-            intersections=tuple(tuple(features) for features in fold["intersections"]),
+        settings = content.pop(_STORED_NAMES["row_settings"])
+        row_settings = RowSettings(
+            sweep=settings["sweep"],
+            sensitive_features=tuple(settings["sensitive_features"]),
+            intersections=tuple(tuple(features) for features in settings["intersections"]),
         )
         trials = tuple(ManifestTrial(**trial) for trial in content["trials"])
         declared = tuple(DeclaredClaim(**claim) for claim in content.get("declared", ()))
-        return cls(**{**content, "fold": settings, "trials": trials, "declared": declared})
+        return cls(**{**content, "row_settings": row_settings, "trials": trials, "declared": declared})
 
 
 @dataclass(frozen=True, kw_only=True)
 class FoundManifest:
-    """What lies in the manifest folder of a sweep."""
+    """The manifests of a sweep: the newest readable one, and the damaged ones above it."""
 
     manifest: Manifest | None
     """The newest that can be read."""
@@ -103,12 +105,6 @@ class FoundManifest:
     """Generation of the newest, readable or not; 0 when there is none."""
     damaged: Mapping[str, bytes]
     """Content of newer ones that cannot be read, by key."""
-
-
-def sweep_names(store: Store) -> list[str]:
-    """Names of the sweeps in the store: those that have a manifest, readable or not."""
-    keys = (item.key.split("/") for item in store.entries(SWEEPS))
-    return sorted({parts[1] for parts in keys if len(parts) == 4 and parts[2] == MANIFEST})
 
 
 def read_manifest(store: Store, sweep: str) -> Manifest:
@@ -136,7 +132,7 @@ def write_manifest(
 ) -> Manifest:
     """Record what a sweep asks for; nothing is written when that is what the newest manifest says already.
 
-    Damaged manifests are set aside as soon as there is a newer one.
+    Damaged manifests go into quarantine as soon as there is a newer one.
     """
     while True:
         found = find_manifest(store, sweep.name)
@@ -149,7 +145,7 @@ def write_manifest(
         if store.put_new(manifest_key(sweep.name, manifest.generation), manifest.to_json()):
             store.put(sweep_key(sweep.name), sweep_yaml.encode())
             for key, data in found.damaged.items():
-                store.set_aside(key, data)
+                quarantine(store, key, data)
             return manifest
 
 
@@ -159,10 +155,10 @@ def find_manifest(store: Store, sweep: str) -> FoundManifest:
     Raises:
         OtherVersionError: the newest whole one was written by another version of kd_ray.
     """
-    keys = sorted(item.key for item in store.entries(manifest_folder(sweep)) if Path(item.key).stem.isdigit())
-    newest = int(Path(keys[-1]).stem) if keys else 0
+    generations = sorted(manifests(store, sweep), reverse=True)
+    newest = generations[0] if generations else 0
     damaged: dict[str, bytes] = {}
-    for key in reversed(keys):
+    for key in (manifest_key(sweep, generation) for generation in generations):
         data = store.get(key) or b""
         try:
             return FoundManifest(manifest=Manifest.from_json(data), newest=newest, damaged=damaged)
@@ -194,7 +190,7 @@ def _continue(
         generation=found.newest + 1,
         sweep_yaml=sweep_yaml,
         weights=dict(weights),
-        fold=FoldSettings(
+        row_settings=RowSettings(
             sweep=sweep.name, sensitive_features=sweep.sensitive_features, intersections=sweep.intersections
         ),
         trials=lines,

@@ -1,6 +1,6 @@
-"""What a short measurement said about students side by side, as the store keeps it: `probes/<key>.json`.
+"""The probe: measured time and memory of students that train side by side, and the pack size that follows from them.
 
-`distill/probe.py` measures. A launch with `pack_size: auto` follows it, and `plan` tells what it advises. A probe can be thrown away.
+`distill/probe.py` measures. A launch with `pack_size: auto` uses the probe, and `plan` shows its advice. A probe can be deleted.
 """
 
 import hashlib
@@ -24,11 +24,11 @@ from kd_ray.sweep.training import Execution
 UNMEASURED = 8
 """Students of a pack with `pack_size: auto` and no probe."""
 _USED_MEMORY = 0.8
-"""Share of the memory of a pack that its students may take by the measurement."""
+"""Share of the free memory that the students of a pack may take, by the measurement."""
 _WORTH = 0.99
-"""A smaller pack is chosen for a better balance when the sweep ends in so much of the time."""
+"""A smaller pack is chosen when the sweep then ends in less than this share of the time."""
 _ADVISED_FROM = 1.2
-"""`grouped` is advised when it is so many times as fast."""
+"""`grouped` is advised when it is at least this many times as fast."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,10 +38,10 @@ class Pace:
     seconds: Annotated[Mapping[PositiveInt, PositiveFloat], Field(min_length=1)]
     """Number of students → seconds of a step of all of them. The largest number makes none of them slower."""
     bytes_per_student: NonNegativeInt
-    """What one student more takes."""
+    """Memory of one more student."""
 
     def step_s(self, count: int) -> float:
-        """Seconds of a step of so many students; between two measured numbers on the line through them."""
+        """Seconds of a step of `count` students, interpolated linearly between the measured numbers."""
         known = sorted(self.seconds.items())
         high = next((i for i, (measured, _) in enumerate(known) if measured >= count), len(known))
         if high == len(known) or high == 0:
@@ -51,7 +51,7 @@ class Pace:
         return low_s + (high_s - low_s) * (count - low_count) / (high_count - low_count)
 
     def most(self, room_bytes: int) -> int:
-        """Most students side by side that do no harm and fit into so much memory."""
+        """Largest number of students that fit into `room_bytes` and make none of them slower."""
         fitting = (
             int(_USED_MEMORY * room_bytes / self.bytes_per_student) if self.bytes_per_student else max(self.seconds)
         )
@@ -73,7 +73,7 @@ class Probe:
     """As one network with their channels side by side; None where that cannot be done."""
 
     def pack_size(self, execution: Execution, streams: Sequence[int], slots: int) -> int:
-        """The size of packs with which so many students per stream of batches end first on so many slots."""
+        """The pack size with which the students end earliest; `streams` has the students per stream of batches, `slots` run at a time."""
         pace = self._pace(execution)
         largest = max(1, min(pace.most(self.room_bytes), max(streams, default=1)))
         best, best_s = largest, _ends_after(pace, largest, streams, slots)
@@ -84,7 +84,7 @@ class Probe:
         return best
 
     def advice(self) -> str:
-        """What it says about `training.execution`, in a sentence."""
+        """Its advice about `training.execution`, in a sentence."""
         threads = f"{self.threads} thread{'' if self.threads == 1 else 's'}"
         count = self.loop.most(self.room_bytes)
         loop_ms = 1000 * self.loop.step_s(count) / count
@@ -109,7 +109,7 @@ _FORM = TypeAdapter(Probe)
 
 
 def _ends_after(pace: Pace, size: int, streams: Sequence[int], slots: int) -> float:
-    """When the last slot is through with a step of every student, each slot taking the next pack when it is free."""
+    """Seconds until every student has made one step, when each free slot takes the next pack."""
     free_at = [0.0] * max(1, slots)
     for students in streams:
         for part in even_parts(students, size):
@@ -153,7 +153,7 @@ def read_probe(store: Store, spec: TrialSpec, placement: Placement) -> Probe | N
 
 
 def write_probe(store: Store, spec: TrialSpec, placement: Placement, probe: Probe) -> None:
-    """Keep a measurement in the place of an earlier one."""
+    """Store a measurement, in the place of an earlier one."""
     store.put(probe_key(_key(spec, placement)), _FORM.dump_json(probe, indent=1))
 
 

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from kd_ray.errors import QueryError
-from kd_ray.results.manifest import sweep_names
-from kd_ray.results.schema import QUERIED, VIEWS
+from kd_ray.results.inventory import sweep_names
+from kd_ray.results.schema import QUERIED
+from kd_ray.results.sql_views import SQL_VIEWS
 from kd_ray.results.store import Store
 from kd_ray.results.tables import part_keys, read_table
-from kd_ray.results.views import NEEDS, SQL_VIEWS
 
 if TYPE_CHECKING:
     import duckdb
@@ -59,10 +59,10 @@ class Results:
             try:
                 return self._answer(sql)
             except duckdb.Error as error:
-                # DuckDB looks at a file more than once; when a fold has replaced it meanwhile, what it reads is no Parquet.
+                # DuckDB opens a file more than once. If an aggregation replaces it in between, the query is repeated.
                 if tries_left and _may_pass(error):
                     continue
-                names = ", ".join([*QUERIED, *VIEWS])
+                names = ", ".join([*QUERIED, *(view.signature for view in SQL_VIEWS.values())])
                 raise QueryError(f"SQL: {error}\ntables and views: {names}") from error
         raise AssertionError("the last try returns or raises")
 
@@ -87,11 +87,11 @@ def connect_tables(connection: "duckdb.DuckDBPyConnection", store: Store, sql: s
     words = set(re.findall(r"\w+", sql.lower()))
     views = [name for name in SQL_VIEWS if name in words]
     # A statement such as SHOW TABLES mentions none of them and wants all.
-    wanted = {name for name in QUERIED if name in words} | {table for view in views for table in NEEDS[view]}
+    wanted = {name for name in QUERIED if name in words} | {table for view in views for table in SQL_VIEWS[view].tables}
     for name in wanted or QUERIED:
         _connect_table(connection, store, name)
     for view in views if wanted else SQL_VIEWS:
-        connection.execute(SQL_VIEWS[view])
+        connection.execute(SQL_VIEWS[view].sql)
 
 
 def _connect_table(connection: "duckdb.DuckDBPyConnection", store: Store, name: str) -> None:

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from kd_ray.errors import CorruptObjectError, OtherVersionError
 from kd_ray.groups import Groups
-from kd_ray.results.store import Store, record_key, samples_key
+from kd_ray.results.store import Store, quarantine, record_key, samples_key
 from kd_ray.sweep.spec import TrialSpec
 
 logger = logging.getLogger("kd_ray")
@@ -260,7 +260,7 @@ class Samples:
 
 
 def write_samples(store: Store, dataset_id: str, samples: Samples) -> None:
-    """Store the samples of a data set, once; damaged ones are set aside and written again.
+    """Store the samples of a data set, once; damaged ones go into quarantine and are written again.
 
     Raises:
         CorruptObjectError: other samples are stored under this id already.
@@ -271,7 +271,7 @@ def write_samples(store: Store, dataset_id: str, samples: Samples) -> None:
         try:
             there = read_samples(store, dataset_id)
         except CorruptObjectError as error:
-            kept = store.set_aside(key, store.get(key) or b"")
+            kept = quarantine(store, key, store.get(key) or b"")
             logger.warning("%s; kept as %s and written again", error, kept)
             continue
         if there is not None and _same_samples(there, samples):

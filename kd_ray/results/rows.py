@@ -1,7 +1,7 @@
 """From one record to its rows in every table. Pure: the same record and samples give the same rows."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from itertools import chain
 from typing import Any
@@ -12,28 +12,25 @@ import pyarrow as pa
 
 from kd_ray.groups import Groups, intersect
 from kd_ray.metrics.arrays import divide
-from kd_ray.metrics.fairness import fairness_metrics, group_rates, one_vs_rest
+from kd_ray.metrics.catalogue import METRICS
+from kd_ray.metrics.fairness import OneVsRest, fairness_metrics, group_rates, one_vs_rest
 from kd_ray.metrics.per_class import class_metrics
 from kd_ray.results.record import Record, Samples
 from kd_ray.results.schema import PER_CLASS, PER_SAMPLE, TABLES, TERMS
 from kd_ray.sweep.datasets import table_name
 
-_BY_CLASS = (
-    "demographic_parity_difference",
-    "demographic_parity_ratio",
-    "equalized_odds_difference",
-    "equalized_odds_ratio",
-    "label_demographic_parity_difference",
-)
-"""Fairness metrics that are there for every class taken as the positive one, and as their mean."""
+_BY_CLASS = tuple(field.name for field in fields(OneVsRest))
+"""Fairness metrics that have a value for each class taken as the positive one, and the mean of these values."""
+_OF_ALL_CLASSES = [metric.name for metric in METRICS.values() if metric.of == "groups" and metric.name not in _BY_CLASS]
+"""Fairness metrics that do not depend on a positive class."""
 
 Columns = Mapping[str, Any]
 """Column name → one value for all rows, or a sequence with one value for each row."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class FoldSettings:
-    """What a sweep adds to its trials' records when they become rows."""
+class RowSettings:
+    """What the rows of a trial need besides its record: the sweep, and the groups that it compares."""
 
     sweep: str
     sensitive_features: tuple[str, ...] = ()
@@ -48,15 +45,13 @@ class _Chunk:
     columns: Columns
 
 
-def trial_rows(
-    record: Record, samples: Samples, settings: FoldSettings, axes: Mapping[str, str]
-) -> dict[str, pa.Table]:
+def trial_rows(record: Record, samples: Samples, settings: RowSettings, axes: Mapping[str, str]) -> dict[str, pa.Table]:
     """The rows of one trial, by table; `axes` are the values of grid axes that have no column of their own."""
     return part_rows([(record, samples, axes)], settings)
 
 
 def part_rows(
-    trials: Iterable[tuple[Record, Samples, Mapping[str, str]]], settings: FoldSettings
+    trials: Iterable[tuple[Record, Samples, Mapping[str, str]]], settings: RowSettings
 ) -> dict[str, pa.Table]:
     """The rows of several trials, one after another, by table."""
     chunks: dict[str, list[_Chunk]] = {name: [] for name in TABLES if name != "samples"}
@@ -170,7 +165,7 @@ def _class_rows(keys: dict[str, Any], record: Record, samples: Samples) -> _Chun
 
 
 def _group_rows(
-    keys: dict[str, Any], record: Record, samples: Samples, settings: FoldSettings
+    keys: dict[str, Any], record: Record, samples: Samples, settings: RowSettings
 ) -> Iterable[tuple[_Chunk, _Chunk]]:
     """Rows of `group_metrics` and `fairness_metrics` for every feature and intersection."""
     for feature, groups in _features(samples, settings):
@@ -194,13 +189,13 @@ def _group_rows(
             "feature": feature,
             "positive_class": [*samples.class_names, "macro"],
             "num_groups": fairness.num_groups,
-            "worst_group_accuracy": _null(fairness.worst_group_accuracy),
+            **{name: _null(getattr(fairness, name)) for name in _OF_ALL_CLASSES},
             **{name: np.append(getattr(fairness, f"{name}_C"), getattr(macro, name)) for name in _BY_CLASS},
         }
         yield _Chunk(num_rows=g * c, columns=keys | of_groups), _Chunk(num_rows=c + 1, columns=keys | of_classes)
 
 
-def _features(samples: Samples, settings: FoldSettings) -> Iterable[tuple[str, Groups]]:
+def _features(samples: Samples, settings: RowSettings) -> Iterable[tuple[str, Groups]]:
     for feature in settings.sensitive_features:
         yield feature, samples.sensitive_features[feature]
     for features in settings.intersections:

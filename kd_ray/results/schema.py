@@ -1,36 +1,12 @@
 """The columns of every table: name, type, unit and meaning, in one place.
 
-`kd-ray schema` prints this, the fold writes exactly these columns, and a test holds the two together.
+`kd-ray schema` prints them, the aggregation writes exactly these columns, and a test compares the two.
 """
-
-from dataclasses import dataclass
 
 import pyarrow as pa
 
-
-@dataclass(frozen=True, kw_only=True)
-class Column:
-    """One column of a table."""
-
-    name: str
-    type: pa.DataType
-    unit: str
-    """`1` for a rate or probability in [0, 1], `s` for seconds, empty for names and counts."""
-    meaning: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Table:
-    """One table."""
-
-    name: str
-    one_row_per: str
-    columns: tuple[Column, ...]
-
-    @property
-    def arrow_schema(self) -> pa.Schema:
-        """The Arrow schema of the parts."""
-        return pa.schema([(column.name, column.type) for column in self.columns])
+from kd_ray.metrics.catalogue import METRICS
+from kd_ray.results.columns import Column, Table
 
 
 def _column(name: str, type_: pa.DataType, meaning: str, unit: str = "") -> Column:
@@ -43,6 +19,13 @@ def _rate(name: str, meaning: str) -> Column:
 
 def _count(name: str, meaning: str) -> Column:
     return Column(name=name, type=pa.int64(), unit="", meaning=meaning)
+
+
+def _metric(name: str) -> Column:
+    """The column of a metric of the catalogue."""
+    metric = METRICS[name]
+    unit = metric.unit if metric.unit == "nat" else "1" if metric.high <= 1 else ""
+    return Column(name=name, type=pa.float64(), unit=unit, meaning=metric.meaning)
 
 
 _TEXT = pa.string()
@@ -93,7 +76,7 @@ KEYS = (
     _column("target", _TEXT, "what is classified"),
     _column("model", _TEXT, "architecture of this trial"),
     _column("teacher", _TEXT, "architecture of its teacher; null without one"),
-    _column("teacher_seed", pa.int64(), "seed of its teacher; null without one or with given weights"),
+    _column("teacher_seed", pa.int64(), "seed of its teacher; null without one or with pretrained weights"),
     _column("objective", _TEXT, "training loss: cross_entropy, kd, another name, or an import path"),
     _column("temperature", pa.float64(), "T of the distillation term; null without one"),
     _column(
@@ -103,7 +86,7 @@ KEYS = (
         "1",
     ),
     _column("t_squared", pa.bool_(), "whether the distillation term is multiplied by T²; null without one"),
-    _column("seed", pa.int64(), "seed of initialisation, data order and augmentation; null for given weights"),
+    _column("seed", pa.int64(), "seed of initialisation, data order and augmentation; null for pretrained weights"),
 )
 """The first columns of every row."""
 
@@ -142,11 +125,11 @@ TABLES: dict[str, Table] = {
                 _column("teacher_trial_id", _TEXT, "trial_id of its teacher; null without one"),
                 _column("dataset_id", _TEXT, "identity of the data set with its version, target and splits"),
                 _count("num_parameters", "weights and biases of the model"),
-                _count("epochs", "epochs trained; 0 for given weights"),
+                _count("epochs", "epochs trained; 0 for pretrained weights"),
                 _count("num_test", "test samples"),
-                _rate("accuracy", "test accuracy"),
-                _column("loss", pa.float64(), "mean test cross-entropy, natural logarithm", "nat"),
-                _rate("expected_calibration_error", "ECE over 15 equal-width bins (Guo et al. 2017)"),
+                _metric("accuracy"),
+                _metric("loss"),
+                _metric("expected_calibration_error"),
                 _column(
                     "calibration_temperature",
                     pa.float64(),
@@ -160,21 +143,11 @@ TABLES: dict[str, Table] = {
                     "robust_accuracy",
                     "accuracy under projected gradient descent; null unless evaluation.pgd asks for it",
                 ),
-                _rate("worst_class_accuracy", "lowest accuracy of a class that has test samples"),
-                _column(
-                    "individual_fairness",
-                    pa.float64(),
-                    "mean total variation of probabilities per unit distance; it follows confidence",
-                ),
-                _column(
-                    "individual_fairness_hard", pa.float64(), "the same on predicted labels: confidence plays no part"
-                ),
-                _column(
-                    "individual_fairness_calibrated",
-                    pa.float64(),
-                    "the same on probabilities after temperature scaling; null for records of kd_ray 0.1",
-                ),
-                _rate("mean_confidence", "mean probability of the predicted class; individual_fairness follows it"),
+                _metric("worst_class_accuracy"),
+                _metric("individual_fairness"),
+                _metric("individual_fairness_hard"),
+                _metric("individual_fairness_calibrated"),
+                _metric("mean_confidence"),
                 _column("individual_fairness_p95", pa.float64(), "95 % quantile over pairs, on probabilities"),
                 _column("individual_fairness_max", pa.float64(), "largest value over pairs, on probabilities"),
                 *PROVENANCE,
@@ -191,11 +164,7 @@ TABLES: dict[str, Table] = {
                 _count("num_correct", "of these, predicted correctly"),
                 _count("num_predicted", "test samples predicted as the class"),
                 _rate("accuracy", "num_correct / n (recall); null when n = 0"),
-                _column(
-                    "relative_accuracy",
-                    pa.float64(),
-                    "class accuracy / accuracy of the trial: the quantity tested for class bias",
-                ),
+                _metric("relative_accuracy"),
                 _rate("precision", "num_correct / num_predicted; null when the class is never predicted"),
                 _rate(
                     "robust_accuracy",
@@ -232,20 +201,7 @@ TABLES: dict[str, Table] = {
                 _column("feature", _TEXT, "sensitive feature; `a & b` for an intersection"),
                 _column("positive_class", _TEXT, "class taken as positive; `macro` is the mean over all classes"),
                 _count("num_groups", "groups that have test samples"),
-                _rate(
-                    "demographic_parity_difference", "largest minus smallest selection rate between groups; 0 is parity"
-                ),
-                _rate("demographic_parity_ratio", "smallest / largest selection rate; 1 is parity"),
-                _rate(
-                    "equalized_odds_difference",
-                    "larger of the differences in true and false positive rate; 0 is parity",
-                ),
-                _rate("equalized_odds_ratio", "smaller of the ratios of true and false positive rate; 1 is parity"),
-                _rate("worst_group_accuracy", "lowest accuracy of a group that has test samples"),
-                _rate(
-                    "label_demographic_parity_difference",
-                    "the difference of the true labels: what a perfect model shows",
-                ),
+                *(_metric(metric.name) for metric in METRICS.values() if metric.of == "groups"),
             ),
         ),
         Table(
@@ -299,7 +255,7 @@ TABLES: dict[str, Table] = {
         ),
     )
 }
-"""The tables that are folded from records, by name."""
+"""The tables that are aggregated from records, by name."""
 
 COMPARISONS = Table(
     name="comparisons",
@@ -447,27 +403,10 @@ COMPARISONS = Table(
         ),
     ),
 )
-"""What `kd-ray compare` writes. It is made from the other tables, not folded from records."""
+"""What `kd-ray compare` writes. It is made from the other tables, not aggregated from records."""
 
 QUERIED: dict[str, Table] = {**TABLES, COMPARISONS.name: COMPARISONS}
-"""All that people query: the folded tables, and what is made from them."""
-
-VIEWS: dict[str, str] = {
-    "teacher_disagreement": "every student beside its teacher: share of test samples on which they differ (CMP), all and per true class",
-    "teacher_errors": "every student beside its teacher, all, per true class and per group: where the teacher errs, how often the student "
-    "says the same; scratch students show how often that is chance",
-    "calibration": "every trial, all, per true class and per group: accuracy, mean confidence and expected calibration error (15 bins), "
-    "and the last two after temperature scaling",
-    "gradient_rescaling": "distilled students of sweeps that ask for it, all, per true class and per group: how many times as hard as the "
-    "cross-entropy the loss pulls at the true logit, summed over samples and at their median (Tang et al. 2020)",
-    "class_shares": "every trial, head (33 % of the classes, by training samples), medium and tail: accuracy over their test samples, and "
-    "mean over their classes",
-    "worst_classes(k)": "table function: mean accuracy of the k worst classes (below 1: a share of them), chosen on one half of the test "
-    "samples and scored on the other, both ways; where it was chosen it is too low",
-    "disagreement(a, b)": "table function: the same for any two trials, given by trial_id",
-    "disagreement_matrix(a, b)": "table function: counts of (class predicted by a, class predicted by b) where they differ",
-}
-"""What `query` offers besides the tables."""
+"""All that people query: the aggregated tables, and what is made from them."""
 
 # Timing of an epoch is the one measured column outside `trials`.
 TIMING_NAMES = PROVENANCE_NAMES | {"elapsed_s"}

@@ -1,4 +1,4 @@
-"""What would run, what is done, and why: `plan` for a sweep file, `status` for a sweep in the store. Both only read."""
+"""The state of every trial, and the reason: `plan` for a sweep file, `sweep_status` for a sweep in the store. Both only read."""
 
 import hashlib
 from collections import Counter
@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from kd_ray.errors import DataError, SweepError
+from kd_ray.results.inventory import take_inventory
 from kd_ray.results.ledger import TrialStatus, scan
 from kd_ray.results.manifest import find_manifest, read_manifest
 from kd_ray.results.probe import chosen_pack_size, read_probe, representative
-from kd_ray.results.repair import set_aside_of
-from kd_ray.results.store import Store, record_key
+from kd_ray.results.quarantine import quarantined_of
+from kd_ray.results.store import SWEEPS, TABLES_FOLDER, Store, record_key
 from kd_ray.sweep.architectures import is_text_model
 from kd_ray.sweep.encoders import TOKENIZER_OF, check_encoder, read_encoder, tokenizer_version
 from kd_ray.sweep.initial import field_of, pretrained_files
@@ -23,8 +24,8 @@ from kd_ray.sweep.spec import Role, TrialState
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class TrialView:
-    """One trial, as people see it."""
+class TrialLine:
+    """The state of one trial, as `plan` and `status` show it."""
 
     trial_id: str
     role: str
@@ -43,7 +44,7 @@ class TrialView:
 
     @property
     def is_settled(self) -> bool:
-        """Whether nothing more happens to it unless someone asks for it."""
+        """Whether it stays in this state until a launch asks for it."""
         return self.state in (TrialState.COMPLETE, TrialState.FAILED) or self.is_blocked
 
 
@@ -53,7 +54,7 @@ class Plan:
 
     sweep: str
     store: str
-    trials: tuple[TrialView, ...]
+    trials: tuple[TrialLine, ...]
     planned: tuple[PlannedTrial, ...]
     pack_size: int
     not_run: frozenset[str]
@@ -61,7 +62,7 @@ class Plan:
     num_dropped: int
     """Complete trials that the sweep of this name asked for before and does not ask for now."""
     advice: str | None
-    """What a measurement says about `training.execution`, where there is one."""
+    """Advice of a probe about `training.execution`, where there is one."""
     weights: Mapping[str, str] = field(default_factory=dict)
     """SHA-256 of the weights that the sweep gives, by path."""
     claims: tuple[str, ...] = ()
@@ -77,7 +78,7 @@ class Plan:
         return count_states(self.trials)
 
     def dropped(self) -> str:
-        """What becomes of the trials that the sweep no longer asks for, in a sentence."""
+        """What happens to the trials that the sweep no longer asks for, in a sentence."""
         what = "complete trials of this sweep are no longer asked for"
         return f"{self.num_dropped} {what}: their records stay, their rows leave the tables"
 
@@ -97,13 +98,15 @@ class Plan:
 
 @dataclass(frozen=True, kw_only=True)
 class SweepStatus:
-    """How far a sweep in the store is."""
+    """The state of the trials of a sweep in the store."""
 
     sweep: str
     store: str
-    trials: tuple[TrialView, ...]
+    trials: tuple[TrialLine, ...]
     problems: tuple[str, ...]
-    """Objects of the sweep that are damaged, or were and are set aside."""
+    """Objects of the sweep that are damaged, or are in quarantine."""
+    strangers: tuple[str, ...] = ()
+    """Keys among the sweeps and the tables of the store that kd_ray does not write; they are ignored."""
 
     def counts(self) -> dict[str, int]:
         """Trials by state."""
@@ -116,11 +119,12 @@ class SweepStatus:
             "store": self.store,
             "counts": self.counts(),
             "problems": self.problems,
+            "strangers": self.strangers,
             "trials": [asdict(trial) for trial in self.trials],
         }
 
 
-def count_states(trials: Sequence[TrialView]) -> dict[str, int]:
+def count_states(trials: Sequence[TrialLine]) -> dict[str, int]:
     """Trials by state; every state is there, also with 0."""
     counts = Counter(trial.state for trial in trials)
     return {state.value: counts[state.value] for state in TrialState}
@@ -131,10 +135,10 @@ def plan(
 ) -> Plan:
     """What would run and what is done already; touches nothing. Without a store, everything is pending.
 
-    `weights` are known SHA-256 digests by path, for given weights whose file may be gone.
+    `weights` are known SHA-256 digests by path, for pretrained weights whose file may be gone.
 
     Raises:
-        SweepError: given weights cannot be read, or a cell of the grid is not valid.
+        SweepError: pretrained weights cannot be read, or a cell of the grid is not valid.
     """
     digests: dict[str, str] = {}
 
@@ -145,23 +149,23 @@ def plan(
 
     planned = expand(file, digest)
     if not weights:
-        # A sweep that goes on has been checked, and its folders may be elsewhere.
+        # A sweep that is resumed was checked before, and its folders may be on another machine.
         _check_encoders(file, planned)
     ids = [trial.trial_id for trial in planned]
     pending = TrialStatus(state=TrialState.PENDING)
     dropped = _no_longer_asked(store, file.sweep.name, ids) if store else set()
     statuses = scan(store, {*ids, *dropped}) if store else dict.fromkeys(ids, pending)
-    views = tuple(_planned_view(trial, statuses, retry_failed=retry_failed) for trial in planned)
-    idle = {view.trial_id for view in views if view.is_settled or view.state == TrialState.RUNNING}
+    lines = tuple(_planned_line(trial, statuses, retry_failed=retry_failed) for trial in planned)
+    idle = {line.trial_id for line in lines if line.is_settled or line.state == TrialState.RUNNING}
     if retry_failed:
-        idle -= {view.trial_id for view in views if view.state == TrialState.FAILED}
+        idle -= {line.trial_id for line in lines if line.state == TrialState.FAILED}
     placement, student = file.sweep.placement, representative(planned)
     probe = read_probe(store, student, placement) if store and student else None
     pack_size = chosen_pack_size(placement, probe, planned, done=idle, slots=1)
     return Plan(
         sweep=file.sweep.name,
         store=store.url if store else "",
-        trials=views,
+        trials=lines,
         planned=planned,
         weights=digests,
         pack_size=pack_size,
@@ -196,7 +200,7 @@ def input_digest(name: str, file: SweepFile) -> str:
 
 
 def _check_encoders(file: SweepFile, planned: Sequence[PlannedTrial]) -> None:
-    """Refuse networks of texts that their folders do not make possible; `check_encoder` says which."""
+    """Refuse text networks whose folder does not fit the settings, as `check_encoder` defines it."""
     root = Path(file.sweep.placement.data_root).expanduser()
     seen = set()
     for trial in planned:
@@ -214,7 +218,7 @@ def _check_encoders(file: SweepFile, planned: Sequence[PlannedTrial]) -> None:
 
 
 def file_digest(path: str, file: SweepFile) -> str:
-    """SHA-256 of a given weights file.
+    """SHA-256 of a pretrained weights file.
 
     Raises:
         SweepError: the file cannot be read.
@@ -237,10 +241,10 @@ def sweep_status(store: Store, sweep: str) -> SweepStatus:
     found = find_manifest(store, sweep)
     manifest = found.manifest or read_manifest(store, sweep)
     statuses = scan(store, [trial.trial_id for trial in manifest.active])
-    aside = set_aside_of(store, sweep, statuses)
-    damaged = {key for key, _ in aside}
-    views = tuple(
-        _view(
+    quarantined = quarantined_of(store, sweep, statuses)
+    damaged = {one.key for one in quarantined}
+    lines = tuple(
+        _line(
             line.trial_id,
             line.role,
             line.description,
@@ -256,26 +260,27 @@ def sweep_status(store: Store, sweep: str) -> SweepStatus:
             f"{key} is damaged; an older manifest is shown, and the next launch writes a new one"
             for key in found.damaged
         ),
-        *(f"{key} was damaged; set aside as {kept}" for key, kept in aside),
+        *(f"{one.key} was damaged; it is in quarantine as {one.item.key}" for one in quarantined),
     )
-    return SweepStatus(sweep=sweep, store=store.url, trials=views, problems=problems)
+    strangers = tuple(take_inventory(store, SWEEPS, TABLES_FOLDER).strangers)
+    return SweepStatus(sweep=sweep, store=store.url, trials=lines, problems=problems, strangers=strangers)
 
 
-def planned_views(store: Store, planned: Sequence[PlannedTrial]) -> tuple[TrialView, ...]:
+def planned_lines(store: Store, planned: Sequence[PlannedTrial]) -> tuple[TrialLine, ...]:
     """The trials of a launch as they are now, whatever the newest manifest asks for."""
     statuses = scan(store, [trial.trial_id for trial in planned])
-    return tuple(_planned_view(trial, statuses, retry_failed=False) for trial in planned)
+    return tuple(_planned_line(trial, statuses, retry_failed=False) for trial in planned)
 
 
-def _planned_view(trial: PlannedTrial, statuses: Mapping[str, TrialStatus], *, retry_failed: bool) -> TrialView:
+def _planned_line(trial: PlannedTrial, statuses: Mapping[str, TrialStatus], *, retry_failed: bool) -> TrialLine:
     spec = trial.spec
     teacher = spec.teacher.trial_id if spec.teacher else None
-    return _view(
+    return _line(
         trial.trial_id, spec.role.value, trial.description, spec.epochs, teacher, statuses, retry_failed=retry_failed
     )
 
 
-def _view(
+def _line(
     trial_id: str,
     role: str,
     description: str,
@@ -285,7 +290,7 @@ def _view(
     *,
     retry_failed: bool = False,
     was_damaged: bool = False,
-) -> TrialView:
+) -> TrialLine:
     status = statuses[trial_id]
     error = status.error or {}
     lease = status.lease
@@ -302,14 +307,14 @@ def _view(
         case TrialState.INTERRUPTED:
             why = "goes on from its checkpoint"
         case _:
-            why = "its record was damaged and is set aside" if was_damaged else "never run"
+            why = "its record was damaged and is in quarantine" if was_damaged else "never run"
     if status.state in (TrialState.PENDING, TrialState.INTERRUPTED):
         is_blocked = teacher_state is TrialState.FAILED and not retry_failed
         if is_blocked:
             why = f"blocked: its teacher {teacher} failed"
         elif teacher_state not in (None, TrialState.COMPLETE):
             why += f"; waits for its teacher {teacher}"
-    return TrialView(
+    return TrialLine(
         trial_id=trial_id,
         role=role,
         description=description,

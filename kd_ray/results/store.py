@@ -1,411 +1,248 @@
-"""The only door to the store, and the only place that spells its file names.
-
-A thin layer over obstore, so that a local folder, S3, GCS and Azure behave alike. Nothing here rests on more than what all of them can do:
-whole-object atomic puts, create-if-absent, list, delete.
+"""The layout of a store, and the only place that spells its keys. A key is made, and read back, by the forms below.
 
     <store>/trials/<trial_id>/   lease/000001.json  checkpoint/…  weights-000001.safetensors  record.parquet  error.json
     <store>/datasets/<id>/       samples.parquet                        labels and sensitive features of the test samples
-    <store>/weights/<sha256>     given initial weights, as they were
-    <store>/teachers/<trial_id>/ a teacher's logits of the augmented views    (a cache: anything in it may be deleted)
-    <store>/sweeps/<name>/       sweep.yaml  manifest/000001.json        what was asked for, resolved
-                                 folded.json                            what its tables were folded from
-    <store>/tables/<table>/sweep=<name>/part-00000.parquet               what people query
-    <store>/reports/<name>/      index.html  figures/  tables/           what a sweep means, for people
-    <store>/damaged/<key>-<16 hex of content>                             what was found damaged, out of the way
+    <store>/weights/<sha256>     pretrained weights, unchanged
+    <store>/teachers/<trial_id>/ a teacher's logits of augmented images (a cache: anything in it may be deleted)
+    <store>/probes/<id>.json     measured time and memory of students side by side
+    <store>/sweeps/<name>/       sweep.yaml  manifest/000001.json       what was asked for, resolved
+                                 folded.json                            what its tables were aggregated from
+    <store>/tables/<table>/sweep=<name>/part-00000.parquet              what people query
+    <store>/reports/<name>/      index.html  figures/  tables/          what a sweep means, for people
+    <store>/damaged/<key>-<16 hex digits of content>                    quarantine: what was found damaged
+
+A listing may also hold files that kd_ray did not write: copies by a sync tool, `.DS_Store`, backups of an editor. For their keys
+`parse_key` returns None, and `inventory.py` keeps them apart, so that they never count as data.
 """
 
-import hashlib
-import logging
-import os
-import random
 import re
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
-from urllib.parse import urlsplit
+from enum import StrEnum
+from hashlib import sha256
+from string import Formatter
 
-from obstore.exceptions import AlreadyExistsError, BaseError, GenericError, NotFoundError
-from obstore.store import LocalStore, ObjectStore, from_url
+from kd_ray.results.objects import SCHEMES, Store, StoredObject, open_store
 
-from kd_ray import telemetry
-from kd_ray.errors import InvalidInputError, StoreError
+__all__ = ["SCHEMES", "Store", "StoredObject", "open_store"]
 
-if TYPE_CHECKING:
-    from obstore import ObjectMeta
+TRIALS = "trials"
+DATASETS = "datasets"
+PRETRAINED = "weights"
+TEACHERS = "teachers"
+PROBES = "probes"
+SWEEPS = "sweeps"
+TABLES_FOLDER = "tables"
+REPORTS = "reports"
+DAMAGED = "damaged"
 
-T = TypeVar("T")
-logger = logging.getLogger("kd_ray")
 
-SCHEMES = ("s3", "gs", "az")
-PATIENCE_S = 90.0
-"""How long a request that an object store does not answer, or answers with "busy" or "broken", is made again. The last one still has the
-client's own time limit, 30 s unless the environment says otherwise (`AWS_TIMEOUT=2m`)."""
-FIRST_WAIT_S = 0.5
-"""Pause before a request is made again; each further one is twice as long."""
-LONGEST_WAIT_S = 10.0
-_PAGE = 1000
-"""Entries of a listing that are asked for at once."""
-_DICE = random.SystemRandom()
+class Kind(StrEnum):
+    """What an object of the store is, by its key."""
+
+    RECORD = "record"
+    ERROR = "error"
+    LEASE = "lease"
+    CHECKPOINT = "checkpoint"
+    WEIGHTS = "weights"
+    SAMPLES = "samples"
+    PRETRAINED = "pretrained weights"
+    LOGITS = "logits"
+    PROBE = "probe"
+    SWEEP_FILE = "sweep file"
+    MANIFEST = "manifest"
+    TABLE_INDEX = "table index"
+    TABLE_PART = "table part"
+    REPORT = "report"
+    QUARANTINED = "quarantined"
+
+
+_FORMS: dict[Kind, str] = {
+    Kind.RECORD: f"{TRIALS}/{{trial_id}}/record.parquet",
+    Kind.ERROR: f"{TRIALS}/{{trial_id}}/error.json",
+    Kind.LEASE: f"{TRIALS}/{{trial_id}}/lease/{{number:06d}}.json",
+    Kind.CHECKPOINT: f"{TRIALS}/{{trial_id}}/checkpoint/{{number:06d}}-{{step:09d}}-{{digest}}.safetensors",
+    Kind.WEIGHTS: f"{TRIALS}/{{trial_id}}/weights-{{number:06d}}.safetensors",
+    Kind.SAMPLES: f"{DATASETS}/{{dataset_id}}/samples.parquet",
+    Kind.PRETRAINED: f"{PRETRAINED}/{{sha256}}",
+    Kind.LOGITS: f"{TEACHERS}/{{trial_id}}/{{logits_id}}/{{digest}}.safetensors",
+    Kind.PROBE: f"{PROBES}/{{probe_id}}.json",
+    Kind.SWEEP_FILE: f"{SWEEPS}/{{sweep}}/sweep.yaml",
+    Kind.MANIFEST: f"{SWEEPS}/{{sweep}}/manifest/{{number:06d}}.json",
+    Kind.TABLE_INDEX: f"{SWEEPS}/{{sweep}}/folded.json",
+    Kind.TABLE_PART: f"{TABLES_FOLDER}/{{table}}/sweep={{sweep}}/part-{{number:05d}}.parquet",
+    Kind.REPORT: f"{REPORTS}/{{sweep}}/{{path}}",
+    Kind.QUARANTINED: f"{DAMAGED}/{{path}}-{{digest}}",
+}
+"""The key of every kind of object. No other name is written by kd_ray."""
+
+_ID = r"[0-9a-f]{16}"
+_FIELDS = {
+    "trial_id": _ID,
+    "dataset_id": _ID,
+    "logits_id": _ID,
+    "probe_id": _ID,
+    "digest": _ID,
+    "sha256": r"[0-9a-f]{64}",
+    "sweep": r"[a-z0-9][a-z0-9._-]{0,99}",
+    "table": r"\w+",
+    "path": r".+",
+}
+"""What each part of a key may be; numbers are padded with zeros to the width that their form gives."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class StoredObject:
-    """An entry of a listing."""
+class ParsedKey:
+    """A key that kd_ray writes, taken apart. Parts that this kind of object does not have are empty."""
 
-    key: str
-    size_bytes: int
-    modified_at: datetime
-    """By the clock of the store."""
-    e_tag: str
-    """Changes whenever the object is written."""
-
-
-class Store:
-    """Objects by key. All methods raise StoreError, naming the store and the key, when the store does not do as asked.
-
-    A local folder that does not exist yet reads as empty and is made by the first write.
-    """
-
-    def __init__(self, url: str, client: ObjectStore | None = None) -> None:
-        """Use `open_store` instead."""
-        self.url = url
-        self._remote = client
-        self._local: LocalStore | None = None
-        self._has_answered = False
-
-    def __repr__(self) -> str:
-        return f"Store({self.url!r})"
-
-    def __reduce__(self) -> tuple[object, ...]:
-        """Other processes open the store anew from its URL; credentials never travel."""
-        return (open_store, (self.url,), {"_has_answered": self._has_answered})
-
-    @property
-    def local_root(self) -> Path | None:
-        """The folder of a local store."""
-        return Path(self.url) if self._remote is None else None
-
-    def get(self, key: str) -> bytes | None:
-        """The whole object, or None when there is none."""
-        with self._translated("read", key):
-            if (client := self._reader()) is None:
-                return None
-            try:
-                return self._ask("read", lambda: bytes(client.get(key).bytes()))
-            except (FileNotFoundError, NotFoundError):
-                return None
-
-    def put(self, key: str, data: bytes, *, durable: bool = False) -> str:
-        """Write the whole object atomically, over an older one if there is one; returns its e_tag.
-
-        A local write that is `durable` outlasts a power cut; an object store's always does.
-        """
-        with self._translated("write", key):
-            client = self._writer()
-            e_tag = self._ask("write", lambda: client.put(key, data, use_multipart=False)["e_tag"])
-            if durable:
-                self._flush(key)
-        return e_tag or ""
-
-    def put_new(self, key: str, data: bytes, *, durable: bool = False) -> bool:
-        """Write the whole object atomically if there is none; False when there is another one already.
-
-        An object that holds these very bytes counts as written: a repeated request may find what the first one wrote before its answer was
-        lost.
-        """
-        with self._translated("create", key):
-            client = self._writer()
-            try:
-                self._ask("create", lambda: client.put(key, data, mode="create", use_multipart=False))
-            except (AlreadyExistsError, FileExistsError):
-                return self.get(key) == data
-            if durable:
-                self._flush(key)
-            return True
-
-    def head(self, key: str) -> StoredObject | None:
-        """What a listing would say of the object, or None when there is none."""
-        with self._translated("look up", key):
-            if (client := self._reader()) is None:
-                return None
-            try:
-                return _stored(self._ask("look up", lambda: client.head(key)))
-            except (FileNotFoundError, NotFoundError):
-                return None
-
-    def exists(self, key: str) -> bool:
-        """Whether there is an object under `key`."""
-        return self.head(key) is not None
-
-    def set_aside(self, key: str, data: bytes) -> str | None:
-        """Move a damaged object out of the way, for people to look at; returns its new key.
-
-        `data` is the content that was found damaged: an object that holds something else by now is left where it is, and None is returned.
-        """
-        if self.get(key) != data:
-            return None
-        kept = f"{DAMAGED}/{key}-{hashlib.sha256(data).hexdigest()[:16]}"
-        self.put(kept, data)
-        self.delete(key)
-        return kept
-
-    def delete(self, key: str) -> None:
-        """Delete the object; nothing happens when there is none."""
-        with self._translated("delete", key):
-            if (client := self._reader()) is None:
-                return
-            try:
-                self._ask("delete", lambda: client.delete(key))
-            except (FileNotFoundError, NotFoundError):
-                return
-
-    def entries(self, prefix: str) -> Iterator[StoredObject]:
-        """Every object below the folder `prefix`."""
-        with self._translated("list", prefix):
-            if (client := self._reader()) is None:
-                return
-            pages = _Pages(client, prefix)
-            while page := self._ask("list", pages.following):
-                yield from map(_stored, page)
-
-    def _reader(self) -> ObjectStore | None:
-        """The client, or None for a local folder that does not exist."""
-        if self._remote is not None:
-            return self._remote
-        if self._local is None and Path(self.url).is_dir():
-            self._local = LocalStore(self.url)
-        return self._local
-
-    def _writer(self) -> ObjectStore:
-        if self._remote is None and self._local is None:
-            Path(self.url).mkdir(parents=True, exist_ok=True)
-        client = self._reader()
-        assert client is not None
-        return client
-
-    def _ask(self, verb: str, request: Callable[[], T]) -> T:
-        """What the client answers, timed. Requests to an object store that fail for a reason that may pass are made again for `PATIENCE_S`.
-
-        The client by itself stops after two seconds or so, and never repeats a create or a delete whose answer is overdue. More than that
-        is not for a store that has not answered yet: most likely its address is wrong.
-        """
-        asked_at = time.monotonic()
-        try:
-            return self._insist(verb, request, asked_at + PATIENCE_S)
-        finally:
-            telemetry.record(telemetry.STORE_SECONDS, time.monotonic() - asked_at, verb=verb)
-
-    def _insist(self, verb: str, request: Callable[[], T], deadline: float) -> T:
-        wait_s = FIRST_WAIT_S
-        while True:
-            try:
-                answer = request()
-            except GenericError as error:
-                pause_s = wait_s * _DICE.uniform(0.5, 1)
-                if self._remote is None or not self._may_pass(error) or time.monotonic() + pause_s > deadline:
-                    raise
-                if wait_s == FIRST_WAIT_S:
-                    logger.warning("store %s: trying again for %.0f s: %s", self.url, PATIENCE_S, _first_line(error))
-                telemetry.record(telemetry.STORE_REPEATS, verb=verb)
-                time.sleep(pause_s)
-                wait_s = min(2 * wait_s, LONGEST_WAIT_S)
-            except (BaseError, OSError):
-                # It is not there, it is there already, it may not be written: all of these are answers.
-                self._has_answered = True
-                raise
-            else:
-                self._has_answered = True
-                return answer
-
-    def _may_pass(self, error: GenericError) -> bool:
-        """Whether the same request may succeed later. The client tells the status of an answer in words only."""
-        status = re.search(r"status code: (\d{3})", _first_line(error))
-        return self._has_answered if status is None else status[1] in ("408", "429") or status[1].startswith("5")
-
-    def _flush(self, key: str) -> None:
-        """Wait until a local object is on the disk."""
-        if self._remote is not None:
-            return
-        descriptor = os.open(Path(self.url) / key, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-    @contextmanager
-    def _translated(self, verb: str, key: str) -> Iterator[None]:
-        try:
-            yield
-        except (BaseError, OSError, ValueError) as error:
-            # Up to the debug output; what a server says in XML has lines of its own.
-            reason = " ".join(str(error).split("\n\n", 1)[0].split())
-            raise StoreError(f"store {self.url}: cannot {verb} {key!r}: {reason}") from error
+    kind: Kind
+    trial_id: str = ""
+    dataset_id: str = ""
+    sweep: str = ""
+    table: str = ""
+    number: int = 0
+    """Generation of a lease, of weights, of a checkpoint or of a manifest; place of a table part."""
+    step: int = 0
+    """Optimiser steps before a checkpoint."""
+    digest: str = ""
+    """First 16 hex digits of the content's SHA-256, where the key names it."""
+    sha256: str = ""
+    logits_id: str = ""
+    probe_id: str = ""
+    path: str = ""
+    """File of a report below its folder; the former key of a quarantined object."""
 
 
-class _Pages:
-    """A listing page by page, so that a large one need not be held. One that fails goes on behind the last page that came."""
-
-    def __init__(self, client: ObjectStore, prefix: str) -> None:
-        self._client = client
-        self._prefix = prefix
-        self._last: str | None = None
-        self._stream: Iterator[Sequence[ObjectMeta]] | None = None
-
-    def following(self) -> "Sequence[ObjectMeta]":
-        """The next page; empty at the end."""
-        if self._stream is None:
-            # Only object stores, which list in order, are asked a second time.
-            self._stream = iter(self._client.list(self._prefix, offset=self._last, chunk_size=_PAGE))
-        try:
-            page = next(self._stream, ())
-        except BaseException:
-            self._stream = None
-            raise
-        if page:
-            self._last = page[-1]["path"]
-        return page
+def parse_key(key: str) -> ParsedKey | None:
+    """The parts of a key, or None when kd_ray does not write such a key."""
+    for kind, pattern in _PATTERNS.get(key.split("/", 1)[0], ()):
+        if match := pattern.fullmatch(key):
+            parts = match.groupdict()
+            number, step = int(parts.pop("number", 0)), int(parts.pop("step", 0))
+            return ParsedKey(kind=kind, number=number, step=step, **parts)
+    return None
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).split("\n", 1)[0]
+def _pattern(form: str) -> re.Pattern[str]:
+    """The regular expression of the keys of a form."""
+    parts = []
+    for literal, name, width, _ in Formatter().parse(form):
+        parts.append(re.escape(literal))
+        if name:
+            digits = int(width[:-1]) if width else 0
+            parts.append(f"(?P<{name}>{rf'[0-9]{{{digits},}}' if digits else _FIELDS[name]})")
+    return re.compile("".join(parts))
 
 
-def _stored(item: "ObjectMeta") -> StoredObject:
-    return StoredObject(
-        key=item["path"], size_bytes=item["size"], modified_at=item["last_modified"], e_tag=item["e_tag"] or ""
-    )
-
-
-def open_store(url: str | os.PathLike[str], *, must_exist: bool = False) -> Store:
-    """Open the store at a local path or at an `s3://`, `gs://` or `az://` URL. Opening writes nothing.
-
-    Credentials come from the environment or the workload's identity, as each cloud's own tools take them.
-
-    Raises:
-        InvalidInputError: the URL has an unknown scheme or is empty, or the local path is a file, or it does not exist although it must.
-    """
-    text = os.fspath(url)
-    scheme = urlsplit(text).scheme if "://" in text else ""
-    if not scheme:
-        root = Path(text).expanduser().resolve()
-        if not text:
-            raise InvalidInputError("store '': the path is empty; give --store PATH or set KD_RAY_STORE")
-        if root.exists() and not root.is_dir():
-            raise InvalidInputError(f"store {text}: it is a file; a store is a folder")
-        if must_exist and not root.exists():
-            raise InvalidInputError(f"store {text}: there is no such folder; give --store PATH or set KD_RAY_STORE")
-        return Store(str(root))
-    if scheme not in SCHEMES:
-        choices = ", ".join(f"{name}://" for name in SCHEMES)
-        raise InvalidInputError(f"store {text}: unknown scheme {scheme!r}; valid: a local path, {choices}")
-    try:
-        # No client options: given any, the client no longer takes AWS_ALLOW_HTTP, AWS_TIMEOUT and their like from the environment.
-        return Store(text, from_url(text, retry_config={"retry_timeout": timedelta(seconds=PATIENCE_S)}))
-    except (BaseError, ValueError) as error:
-        raise InvalidInputError(f"store {text}: {_first_line(error)}") from error
+_PATTERNS = {
+    folder: [(kind, _pattern(form)) for kind, form in _FORMS.items() if form.startswith(f"{folder}/")]
+    for folder in (TRIALS, DATASETS, PRETRAINED, TEACHERS, PROBES, SWEEPS, TABLES_FOLDER, REPORTS, DAMAGED)
+}
 
 
 # --- keys -----------------------------------------------------------------------------------------------------------------------------
 
-TRIALS = "trials"
-SWEEPS = "sweeps"
-TABLES_FOLDER = "tables"
-DATASETS = "datasets"
-DAMAGED = "damaged"
-TEACHERS = "teachers"
-REPORTS = "reports"
-RECORD_NAME = "record.parquet"
-MANIFEST = "manifest"
-
 
 def record_key(trial_id: str) -> str:
     """The commit point of a trial."""
-    return f"{TRIALS}/{trial_id}/{RECORD_NAME}"
+    return _FORMS[Kind.RECORD].format(trial_id=trial_id)
 
 
 def error_key(trial_id: str) -> str:
-    """Why a trial failed."""
-    return f"{TRIALS}/{trial_id}/error.json"
-
-
-def lease_folder(trial_id: str) -> str:
-    """Folder of the numbered leases of a trial."""
-    return f"{TRIALS}/{trial_id}/lease"
+    """The cause of a trial's failure."""
+    return _FORMS[Kind.ERROR].format(trial_id=trial_id)
 
 
 def lease_key(trial_id: str, generation: int) -> str:
     """One lease; its number is the fencing token."""
-    return f"{lease_folder(trial_id)}/{generation:06d}.json"
-
-
-def checkpoint_folder(trial_id: str) -> str:
-    """Folder of a trial's checkpoints."""
-    return f"{TRIALS}/{trial_id}/checkpoint"
+    return _FORMS[Kind.LEASE].format(trial_id=trial_id, number=generation)
 
 
 def checkpoint_key(trial_id: str, generation: int, step: int, digest: str) -> str:
-    """A checkpoint: who wrote it (lease generation), how far it is (optimiser steps), and 16 hex digits of its content's SHA-256."""
-    return f"{checkpoint_folder(trial_id)}/{generation:06d}-{step:09d}-{digest[:16]}.safetensors"
+    """A checkpoint: generation of the lease of its writer, optimiser steps done, and 16 hex digits of its content's SHA-256."""
+    return _FORMS[Kind.CHECKPOINT].format(trial_id=trial_id, number=generation, step=step, digest=digest[:16])
 
 
 def weights_key(trial_id: str, generation: int) -> str:
     """Final weights; the record names the generation that committed."""
-    return f"{TRIALS}/{trial_id}/weights-{generation:06d}.safetensors"
+    return _FORMS[Kind.WEIGHTS].format(trial_id=trial_id, number=generation)
 
 
-def weights_of(name: str) -> int | None:
-    """Generation of a weights file by its name below the trial's folder; None for other files."""
-    match = re.fullmatch(r"weights-(\d{6,})\.safetensors", name)
-    return int(match[1]) if match else None
+def pretrained_key(sha256: str) -> str:
+    """Pretrained weights, by their content."""
+    return _FORMS[Kind.PRETRAINED].format(sha256=sha256)
 
 
-def given_weights_key(sha256: str) -> str:
-    """Given initial weights, by their content."""
-    return f"weights/{sha256}"
+def logits_key(trial_id: str, logits_id: str, digest: str) -> str:
+    """Some of a teacher's logits of augmented images, by 16 hex digits of their content's SHA-256."""
+    return _FORMS[Kind.LOGITS].format(trial_id=trial_id, logits_id=logits_id, digest=digest[:16])
 
 
-def views_folder(trial_id: str, table_id: str) -> str:
-    """Folder of what is known of a teacher's logits for the views of a data set."""
-    return f"{TEACHERS}/{trial_id}/{table_id}"
-
-
-def views_key(trial_id: str, table_id: str, digest: str) -> str:
-    """Some of these logits, named by 16 hex digits of their content's SHA-256."""
-    return f"{views_folder(trial_id, table_id)}/{digest[:16]}.safetensors"
-
-
-def probe_key(name: str) -> str:
-    """Key of a measurement of students side by side."""
-    return f"probes/{name}.json"
+def probe_key(probe_id: str) -> str:
+    """A measurement of students side by side."""
+    return _FORMS[Kind.PROBE].format(probe_id=probe_id)
 
 
 def samples_key(dataset_id: str) -> str:
     """Labels and sensitive features of the test samples of a data set."""
-    return f"{DATASETS}/{dataset_id}/samples.parquet"
-
-
-def manifest_folder(sweep: str) -> str:
-    """Folder of the numbered manifests of a sweep."""
-    return f"{SWEEPS}/{sweep}/{MANIFEST}"
-
-
-def manifest_key(sweep: str, generation: int) -> str:
-    """What a sweep asked for, trial by trial; the highest generation holds."""
-    return f"{manifest_folder(sweep)}/{generation:06d}.json"
+    return _FORMS[Kind.SAMPLES].format(dataset_id=dataset_id)
 
 
 def sweep_key(sweep: str) -> str:
     """The sweep file, overrides applied."""
-    return f"{SWEEPS}/{sweep}/sweep.yaml"
+    return _FORMS[Kind.SWEEP_FILE].format(sweep=sweep)
 
 
-def fold_index_key(sweep: str) -> str:
-    """What the parts of a sweep's tables were folded from; can be thrown away."""
-    return f"{SWEEPS}/{sweep}/folded.json"
+def manifest_key(sweep: str, generation: int) -> str:
+    """What a sweep asked for, trial by trial; the highest generation holds."""
+    return _FORMS[Kind.MANIFEST].format(sweep=sweep, number=generation)
+
+
+def table_index_key(sweep: str) -> str:
+    """What the parts of a sweep's tables were aggregated from; can be deleted."""
+    return _FORMS[Kind.TABLE_INDEX].format(sweep=sweep)
+
+
+def part_key(table: str, sweep: str, part: int) -> str:
+    """One part of a sweep's rows of a table."""
+    return _FORMS[Kind.TABLE_PART].format(table=table, sweep=sweep, number=part)
+
+
+def quarantine_key(key: str, data: bytes) -> str:
+    """Where an object with this content goes that was found damaged."""
+    return _FORMS[Kind.QUARANTINED].format(path=key, digest=sha256(data).hexdigest()[:16])
+
+
+# --- folders, to list -----------------------------------------------------------------------------------------------------------------
+
+
+def trial_folder(trial_id: str) -> str:
+    """Everything of a trial."""
+    return f"{TRIALS}/{trial_id}"
+
+
+def lease_folder(trial_id: str) -> str:
+    """The numbered leases of a trial."""
+    return _folder(lease_key(trial_id, 0))
+
+
+def checkpoint_folder(trial_id: str) -> str:
+    """The checkpoints of a trial."""
+    return _folder(checkpoint_key(trial_id, 0, 0, ""))
+
+
+def logits_folder(trial_id: str, logits_id: str) -> str:
+    """What is known of a teacher's logits for the augmented images of a data set."""
+    return _folder(logits_key(trial_id, logits_id, ""))
+
+
+def sweep_folder(sweep: str) -> str:
+    """Everything of a sweep but its tables and its report."""
+    return f"{SWEEPS}/{sweep}"
+
+
+def manifest_folder(sweep: str) -> str:
+    """The numbered manifests of a sweep."""
+    return _folder(manifest_key(sweep, 0))
 
 
 def table_folder(table: str) -> str:
@@ -413,17 +250,31 @@ def table_folder(table: str) -> str:
     return f"{TABLES_FOLDER}/{table}"
 
 
-def part_key(table: str, sweep: str, part: int) -> str:
-    """One part of a sweep's rows."""
-    return f"{table_folder(table)}/sweep={sweep}/part-{part:05d}.parquet"
-
-
-def trial_of(key: str) -> tuple[str, str]:
-    """(trial_id, name below the trial's folder) of a key under `trials/`; empty for a file that is none of ours."""
-    parts = key.split("/", 2)
-    return (parts[1], parts[2]) if len(parts) == 3 else ("", "")
+def sweep_parts(sweep: str) -> str:
+    """All parts of a sweep's tables together, for messages."""
+    return _folder(part_key("*", sweep, 0))
 
 
 def report_folder(sweep: str) -> str:
-    """The report of a sweep: a page, its figures and its tables; can be thrown away."""
+    """The report of a sweep: a page, its figures and its tables; can be deleted."""
     return f"{REPORTS}/{sweep}"
+
+
+def _folder(key: str) -> str:
+    return key.rsplit("/", 1)[0]
+
+
+# --- quarantine -----------------------------------------------------------------------------------------------------------------------
+
+
+def quarantine(store: Store, key: str, data: bytes) -> str | None:
+    """Move a damaged object into quarantine, where a person can look at it; returns its new key.
+
+    `data` is the content that was found damaged. An object that holds something else by now stays where it is, and None is returned.
+    """
+    if store.get(key) != data:
+        return None
+    kept = quarantine_key(key, data)
+    store.put(kept, data)
+    store.delete(key)
+    return kept

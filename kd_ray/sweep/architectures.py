@@ -1,4 +1,4 @@
-"""Names of networks, and what can be said of them without building one."""
+"""Names of networks, and their properties that are known without building one."""
 
 import re
 from dataclasses import dataclass
@@ -12,12 +12,12 @@ from kd_ray.sweep.classification import Modality
 
 @dataclass(frozen=True, kw_only=True)
 class Architecture:
-    """What a sweep file is checked against."""
+    """Properties of a network that a sweep file is checked against."""
 
     min_image_size: int
     """Least side of the images in pixels; with fewer, layers run out of pixels, or batch normalisation of values to average."""
     can_be_grouped: bool = False
-    """Whether `training.execution: grouped` knows its layers."""
+    """Whether it can be trained with `training.execution: grouped`."""
 
 
 _RESNET_CIFAR = Architecture(min_image_size=5, can_be_grouped=True)
@@ -51,7 +51,7 @@ TextModelName = Annotated[str, Field(pattern=f"^{_TEXT_NAME.pattern}$")]
 def mlp_widths(name: str) -> tuple[int, ...] | None:
     """(64, 32) of `mlp-64-32`; None for a network that is no multilayer perceptron.
 
-    The widths stand in the name, because teacher and student differ in nothing else, and tables and figures tell networks apart by name.
+    The widths stand in the name, because teacher and student differ in the widths alone, and tables and figures identify networks by name.
     """
     found = _MLP_NAME.fullmatch(name)
     return tuple(int(width) for width in found[1].split("-")[1:]) if found else None
@@ -69,7 +69,7 @@ def is_text_model(name: str) -> bool:
 
 
 def modality_of(name: str) -> Modality:
-    """What a network takes."""
+    """The kind of samples that a network takes."""
     if is_text_model(name):
         return "texts"
     return "images" if mlp_widths(name) is None else "rows"

@@ -1,8 +1,9 @@
-"""The axes of a grid, and what a cell of it makes of a sweep file.
+"""The axes of a grid, and the sweep file of one cell of the grid.
 
 An axis puts its value in its setting's place. The objective's axis does more, because objectives have different settings: a value may bring
 settings of its own (`{name: dkd, beta: 8}`), and what `distillation` or another axis gives for other objectives of the grid is left out
-where an objective has no such setting. So one file can ask for many objectives, and none multiplies over an axis that means nothing to it.
+where an objective has no such setting. So one file can ask for many objectives, and an objective is not repeated for the values of an axis
+that it does not use.
 """
 
 from collections.abc import Mapping
@@ -75,7 +76,7 @@ def with_axes(raw: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, 
 
 
 def _of_one_objective(shared: Mapping[str, Any], chosen: Entry, entries: tuple[Entry, ...]) -> dict[str, Any]:
-    """The settings of one objective: what all share, without what only others have, then its own."""
-    of_others = frozenset[str]().union(*(entry.fields for entry in entries)) - chosen.fields
-    kept = {key: value for key, value in shared.items() if key not in of_others}
+    """The settings of one objective: the shared ones that it has, and then the ones of its entry on the axis."""
+    only_of_others = frozenset[str]().union(*(entry.fields for entry in entries)) - chosen.fields
+    kept = {key: value for key, value in shared.items() if key not in only_of_others}
     return {**kept, "objective": chosen.name, **chosen.parameters}

@@ -1,16 +1,9 @@
-"""Whether the parts of a sweep fit one another: what is refused before anything runs, because it could not work or would have no effect."""
+"""Checks that the parts of a sweep fit together. Settings that cannot work or have no effect are refused before anything runs."""
 
 from kd_ray.sweep.architectures import ARCHITECTURES, is_text_model, library_of, modality_of
 from kd_ray.sweep.classification import Modality
-from kd_ray.sweep.datasets import CelebaDataset, Dataset, HatexplainDataset
-from kd_ray.sweep.distillation import (
-    SMOOTHED,
-    AdversarialDistillation,
-    Distillation,
-    GroupDistillation,
-    TopKDistillation,
-    TrustedDistillation,
-)
+from kd_ray.sweep.datasets import Dataset
+from kd_ray.sweep.distillation import OBJECTIVES, Distillation
 from kd_ray.sweep.fields import refuse
 from kd_ray.sweep.networks import INIT_WORDS, PRETRAINED, GivenTeacher, Student, TrainedTeacher
 from kd_ray.sweep.parts import Parts
@@ -65,7 +58,7 @@ def check_models(sweep: Parts) -> None:
         known, size = ARCHITECTURES.get(name), sweep.dataset.image_size
         _check_modality(user, name, sweep.dataset)
         if not isinstance(network, GivenTeacher):
-            _check_beginning(user, network)
+            _check_init(user, network)
         if known and size is not None and size < known.min_image_size:
             least = known.min_image_size
             raise refuse(
@@ -97,8 +90,8 @@ def _check_modality(user: str, name: str, dataset: Dataset) -> None:
         raise refuse(f"{user}.model", message)
 
 
-def _check_beginning(user: str, network: Student | TrainedTeacher) -> None:
-    """Refuse beginnings that this kind of network cannot have."""
+def _check_init(user: str, network: Student | TrainedTeacher) -> None:
+    """Refuse an `init` or `layers` that this kind of network does not support."""
     name, init = network.model, network.init
     if is_text_model(name):
         words = INIT_WORDS if user == "student" else INIT_WORDS[:2]
@@ -150,7 +143,7 @@ def _check_start(sweep: Parts) -> None:
 
 
 def check_objective(sweep: Parts) -> None:
-    """Refuse an objective that cannot do with this teacher and data set, and a teacher or an objective without the other."""
+    """Refuse an objective that does not fit the teacher or the data set, and a teacher or an objective without the other."""
     settings, teacher = sweep.distillation, sweep.teacher
     if settings is None:
         if teacher is not None:
@@ -163,30 +156,23 @@ def check_objective(sweep: Parts) -> None:
         raise refuse("distillation", "has no effect without teacher; give both, or neither for scratch students only")
     if settings.needs_held_out and not sweep.dataset.has_validation:
         message = f"objective {name} needs held-out data to judge the teacher by"
-        if isinstance(sweep.dataset, CelebaDataset | HatexplainDataset):
-            raise refuse("dataset.validation", f"{message}; set it to official, got none")
-        raise refuse("dataset.validation_fraction", f"{message}; set it above 0, as in 0.1, got 0")
+        field, advice = sweep.dataset.ASK_FOR_VALIDATION
+        raise refuse(f"dataset.{field}", f"{message}; {advice}")
     if settings.needs_held_out and isinstance(teacher, GivenTeacher):
         message = (
             f"objective {name} judges the teacher on the validation split, which a given teacher may have been trained on; "
             "let the sweep train the teacher, or choose another objective"
         )
         raise refuse("teacher.weights", message)
-    if isinstance(settings, TopKDistillation) and settings.k >= sweep.dataset.num_classes:
-        raise refuse("distillation.k", f"must be below the {sweep.dataset.num_classes} classes, got {settings.k}")
-    valid = sweep.dataset.sensitive_feature_names
-    if isinstance(settings, GroupDistillation | AdversarialDistillation) and settings.feature not in valid:
-        choices = f"valid: {', '.join(valid) or 'none'}, got {settings.feature!r}"
-        raise refuse("distillation.feature", f"is not a sensitive feature of {sweep.dataset.name}; {choices}")
-    if name == "ltkd" and sweep.dataset.num_classes < 3:
-        raise refuse("distillation.objective", f"ltkd needs at least 3 classes, got {sweep.dataset.num_classes}")
+    settings.check_dataset(sweep.dataset)
     _check_training_of(settings, sweep)
 
 
 def _check_training_of(settings: Distillation, sweep: Parts) -> None:
-    """Refuse ways of training that this objective does not know."""
-    if sweep.training.label_smoothing and not isinstance(settings, SMOOTHED):
-        message = f"objective {settings.objective} makes its own use of labels; valid with kd and kd_shuffled"
+    """Refuse training options that this objective does not allow."""
+    if sweep.training.label_smoothing and not settings.ALLOWS_LABEL_SMOOTHING:
+        valid = " and ".join(name for name, model in OBJECTIVES.items() if model.ALLOWS_LABEL_SMOOTHING)
+        message = f"objective {settings.objective} makes its own use of labels; valid with {valid}"
         raise refuse("training.label_smoothing", f"{message}, got {sweep.training.label_smoothing}")
     if settings.takes_steps_of_its_own:
         if sweep.training.execution == "grouped":
@@ -198,7 +184,5 @@ def _check_training_of(settings: Distillation, sweep: Parts) -> None:
         if sweep.training.mixes:
             field = "mixup" if sweep.training.mixup else "cutmix"
             raise refuse(
-                f"training.{field}", f"{settings.objective} takes steps of its own, and they know no mixed images"
+                f"training.{field}", f"{settings.objective} takes steps of its own, which do not support mixed images"
             )
-    if isinstance(settings, TrustedDistillation) and settings.attack and sweep.dataset.modality != "images":
-        raise refuse("distillation.attack", f"is for images, and {sweep.dataset.name} holds {sweep.dataset.modality}")

@@ -7,8 +7,6 @@ from kd_ray.errors import SweepError
 from kd_ray.sweep.axes import AXIS_PATHS, axis_path, entries_of
 from kd_ray.sweep.claims import Claim, is_same
 from kd_ray.sweep.config import Sweep
-from kd_ray.sweep.datasets import ManifestDataset
-from kd_ray.sweep.row_datasets import FactoryDataset
 from kd_ray.sweep.source import Location, dotted
 
 _FEWEST = 2
@@ -62,21 +60,13 @@ def _problems(claim: Claim, cells: Sequence[Sweep]) -> Iterable[tuple[Location, 
         yield ("against",), "this sweep has no teacher; use scratch"
     if claim.metric == "disagreement" and sweep.teacher is None:
         yield ("metric",), "disagreement is that with the teacher, and this sweep has none"
-    named = [_class_names(cell) for cell in cells]
+    named = [cell.dataset.class_names for cell in cells]
     if None not in named:
         yield from _class_problem(claim, list(dict.fromkeys(name for names in named for name in names or ())))
     if claim.trend is not None:
         yield from _trend_problems(claim, cells)
     for axis, value in (claim.condition or {}).items():
         yield from _condition_problems(axis, value, cells)
-
-
-def _class_names(sweep: Sweep) -> tuple[str, ...] | None:
-    """The names of the classes, where the sweep file gives them."""
-    dataset = sweep.dataset
-    if isinstance(dataset, ManifestDataset):
-        return dataset.class_names
-    return dataset.classes if isinstance(dataset, FactoryDataset) else None
 
 
 def _class_problem(claim: Claim, valid: Sequence[str]) -> Iterable[tuple[Location, str]]:

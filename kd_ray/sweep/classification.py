@@ -1,14 +1,17 @@
-"""What data sets of classified samples have in common in a sweep file: long tails, and a random validation split."""
+"""The bases of all data-set settings: long tails, validation splits, and the questions that other modules ask of a data set."""
 
-from typing import Annotated, Literal, Self
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
 from kd_ray.sweep.fields import Added, Config, Seed, refuse
 
 ValidationFraction = Annotated[float, Field(ge=0, lt=1)]
+Side = Annotated[int, Field(ge=16, le=512)]
+MaxLength = Annotated[int, Field(ge=8, le=512)]
 Modality = Literal["images", "rows", "texts"]
-"""What the samples are: images, rows of numbers, or texts."""
+"""The kind of samples: images, rows of numbers, or texts."""
 
 
 class LongTail(Config):
@@ -30,20 +33,75 @@ class LongTail(Config):
         return self
 
 
+@dataclass(frozen=True, kw_only=True)
+class Tokenizing:
+    """How the texts of a data set become numbers."""
+
+    tokenizer: str
+    """`hf:NAME`."""
+    version: str | None
+    """Fingerprint of the tokenizer; None until `plan` fills it in."""
+    max_length: int
+    """Most tokens of a text; longer texts are cut."""
+
+
 class Classification(Config):
-    """Base of all data sets."""
+    """Base of the settings of all data sets. A family overrides the properties in which it differs from plain images."""
+
+    ASK_FOR_VALIDATION: ClassVar[tuple[str, str]] = ("validation_fraction", "set it above 0, as in 0.1, got 0")
+    """The field that gives a validation split, and what to say where it is missing."""
 
     long_tail: Annotated[LongTail | None, Added(None)] = None
     """Cut the training split to a long tail; left out, all samples are used."""
 
     @property
     def modality(self) -> Modality:
-        """What its samples are."""
+        """The kind of samples."""
         return "images"
+
+    @property
+    def image_size(self) -> int | None:
+        """Side of the images in pixels; None where there are no images."""
+        return None
+
+    @property
+    def tokenizing(self) -> Tokenizing | None:
+        """How texts become numbers; None where there are no texts."""
+        return None
+
+    @property
+    def input_size(self) -> int:
+        """Side of the images in pixels, or most tokens of a text; 0 for rows, whose width only the data tell."""
+        return self.tokenizing.max_length if self.tokenizing else self.image_size or 0
+
+    @property
+    def table_name(self) -> str:
+        """The name of the data set in the tables."""
+        return str(getattr(self, "name"))  # noqa: B009 (each family declares it, with its own literal type)
+
+    @property
+    def random_validation(self) -> tuple[float, int] | None:
+        """Share of the training split that is drawn at random for validation, and the seed; None where nothing is drawn."""
+        return None
+
+    @property
+    def has_validation(self) -> bool:
+        """Whether there is a validation split."""
+        return self.random_validation is not None
+
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """The names of the classes, where the sweep file gives them; None where only the data do."""
+        return None
+
+    @property
+    def sensitive_feature_names(self) -> tuple[str, ...]:
+        """The features that can be examined for fairness."""
+        return ()
 
 
 class RandomValidation(Classification):
-    """Base of the data sets whose validation split is drawn from the training split, and that have no sensitive features of their own."""
+    """Base of the data sets whose validation split is drawn from the training split."""
 
     validation_fraction: ValidationFraction = 0.0
     """Share of the training split, after `long_tail`, set aside for validation; 0 means none."""
@@ -51,20 +109,34 @@ class RandomValidation(Classification):
     """Seed of the validation split."""
 
     @property
-    def has_validation(self) -> bool:
-        """Whether part of the data is set aside for validation."""
-        return self.validation_fraction > 0
+    def random_validation(self) -> tuple[float, int] | None:
+        """As the two fields say."""
+        return (self.validation_fraction, self.split_seed) if self.validation_fraction > 0 else None
 
     @model_validator(mode="after")
     def _split_seed_needs_a_split(self) -> Self:
-        # Not `model_fields_set`: a record spells every field out, and must be read back.
+        # Not `model_fields_set`: a record gives every field, and must be read back.
         if self.split_seed != 0 and self.validation_fraction == 0:
             raise refuse(
                 "split_seed", "has no effect without validation_fraction > 0; remove it or set validation_fraction"
             )
         return self
 
+
+class OfficialValidation(Classification):
+    """Base of the data sets that are published with a validation split."""
+
+    ASK_FOR_VALIDATION: ClassVar[tuple[str, str]] = ("validation", "set it to official, got none")
+
+    validation: Literal["none", "official"] = "none"
+    """`official`: the validation samples of the published set; `none`: they are not used."""
+
     @property
-    def sensitive_feature_names(self) -> tuple[str, ...]:
-        """These sets have no sensitive features."""
-        return ()
+    def has_validation(self) -> bool:
+        """Whether there is a validation split."""
+        return self.validation == "official"
+
+
+def names_of(union: Any) -> tuple[str, ...]:
+    """The `name` of each model of a union, in its order."""
+    return tuple(get_args(model.model_fields["name"].annotation)[0] for model in get_args(union))

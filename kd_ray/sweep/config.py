@@ -1,16 +1,16 @@
-"""What a sweep file may say, as typed models.
+"""The fields of a sweep file, as typed models.
 
-Every field is checked when the file is read, a docstring under it gives its unit and meaning, and `json_schema()` hands the same
-knowledge to editors. Nothing here knows how to train: `spec.py` turns a valid sweep into trials, `load.py` reads the YAML.
+Every field is checked when the file is read, a docstring under it gives its unit and meaning, and `json_schema()` gives editors
+the same descriptions. `spec.py` turns a valid sweep into trials, `load.py` reads the YAML.
 
     parts.py         the fields of a sweep file, whose own settings are in
-    datasets.py      what to learn from, with classification.py, row_datasets.py
-    networks.py      who teaches, who learns; architectures.py knows the names
+    datasets.py      data sets; classification.py has what all share, image_, public_ and own_datasets.py the families
+    networks.py      teacher and student; architectures.py has the names of networks
     training.py      how a network is trained
     distillation.py  the loss of distilled students
     claims.py        the questions to answer
     placement.py     where and how it runs
-    checks.py        whether all of that fits together
+    checks.py        checks that the parts fit together
 """
 
 from typing import Any, Self

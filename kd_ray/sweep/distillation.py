@@ -9,75 +9,49 @@ alpha weighs the distillation term, as in Mohammadshahi & Ioannou 2025; where a 
 alpha : 1 − alpha here. A name has one meaning in all classes, so that a sweep can give it once for several objectives.
 """
 
-from typing import Annotated, Any, ClassVar, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Discriminator, Field, JsonValue, PositiveFloat, PositiveInt, Tag, model_validator
 
-from kd_ray.sweep.fields import Added, Attack, Config, UnitInterval, refuse
-
-LogitPrecision = Literal["fp32", "fp16"]
-NonNegativeFloat = Annotated[float, Field(ge=0)]
-
-_MIXED = ("cross_entropy", "distillation")
-
-
-class _Objective(Config):
-    TERMS: ClassVar[tuple[str, ...]] = _MIXED
-    """Names of the terms of the loss, in a fixed order; each becomes a column of `epochs`."""
-    NEEDS_TEACHER: ClassVar[bool] = True
-    """Whether it learns from a teacher's logits."""
-    IS_BY_SAMPLE: ClassVar[bool] = False
-    """Whether the loss is a mean over samples of what a sample's logits, the teacher's, and its class say."""
-
-    IS_STYLE: ClassVar[bool] = False
-    """Whether it is only in the style of its source, whose exact form could not be read; people are shown that beside its name."""
-
-    @property
-    def term_names(self) -> tuple[str, ...]:
-        """Names of the terms with these settings."""
-        return self.TERMS
-
-    @property
-    def takes_steps_of_its_own(self) -> bool:
-        """Whether a step is more than the gradient of one loss of one forward pass."""
-        return False
-
-    @property
-    def needs_held_out(self) -> bool:
-        """Whether it follows what a teacher does on the validation split, class by class."""
-        return False
+from kd_ray.sweep.fields import Added, Attack, UnitInterval, refuse
+from kd_ray.sweep.objective_settings import (
+    MIXED,
+    FeatureSettings,
+    LogitPrecision,
+    NonNegativeFloat,
+    ObjectiveSettings,
+    SoftSettings,
+    TargetDataset,
+    TeacherShuffle,
+)
 
 
-class _Soft(_Objective):
-    temperature: PositiveFloat
-    """T of both softmaxes in the distillation term."""
-    alpha: UnitInterval
-    """Weight of the distillation term, as in Mohammadshahi & Ioannou; other code bases use it for the other term."""
-    t_squared: bool
-    """Multiply the distillation term by T², so that its gradient does not vanish as T grows."""
-    teacher_logits: Annotated[LogitPrecision, Added("fp32")] = "fp32"
-    """`fp16` rounds the teacher's logits to half precision, which halves the table of them; refused where that changes the teacher."""
-
-
-class KnowledgeDistillation(_Soft):
+class KnowledgeDistillation(SoftSettings):
     """The loss of Hinton et al. 2015: alpha · L_distill + (1 − alpha) · cross-entropy."""
 
     IS_BY_SAMPLE = True
+    ALLOWS_LABEL_SMOOTHING = True
     objective: Literal["kd"] = "kd"
 
 
-class ShuffledDistillation(_Soft):
+class ShuffledDistillation(SoftSettings):
     """Control: `kd` with the teacher's logits of another training sample, chosen by a permutation that the trial's seed fixes.
 
     What remains of the teacher is how its answers are distributed; what it says about a sample is gone. Ours.
     """
 
+    ALLOWS_LABEL_SMOOTHING = True
     objective: Literal["kd_shuffled"]
     within_class: bool = False
     """Permute among the samples of a class only: what the teacher says of a class stays, what it says of a sample goes."""
 
+    @property
+    def teacher_shuffle(self) -> TeacherShuffle:
+        """As the settings ask."""
+        return "within_class" if self.within_class else "all"
 
-class LabelSmoothing(_Objective):
+
+class LabelSmoothing(ObjectiveSettings):
     """Control without a teacher: cross-entropy with (1 − smoothing) · onehot + smoothing / K (Szegedy et al. 2016)."""
 
     TERMS = ("cross_entropy", "uniform")
@@ -87,7 +61,7 @@ class LabelSmoothing(_Objective):
     """Mass of the target that is spread evenly over all K classes, the true one included."""
 
 
-class LongerScratch(_Objective):
+class LongerScratch(ObjectiveSettings):
     """Control without a teacher: the scratch student, trained for `factor` times the epochs; warm-up and milestones move with them. Ours.
 
     What a student gains from a teacher has to be more than what it gains from more training of its own.
@@ -99,8 +73,13 @@ class LongerScratch(_Objective):
     factor: Annotated[int, Field(ge=2)] = 2
     """Epochs, as a multiple of `training.epochs`."""
 
+    @property
+    def epoch_factor(self) -> int:
+        """As the settings ask."""
+        return self.factor
 
-class DecoupledDistillation(_Soft):
+
+class DecoupledDistillation(SoftSettings):
     """DKD (Zhao et al., CVPR 2022): alpha · [T²] · (target_weight · TCKD + beta · NCKD) + (1 − alpha) · CE.
 
     TCKD is the KL of (true class, all others), NCKD that among the others; KL_T = TCKD + (1 − p_teacher(y; T)) · NCKD. The released code
@@ -116,7 +95,7 @@ class DecoupledDistillation(_Soft):
     """Weight of NCKD; `coupled` is 1 − p_teacher(y; T) of each sample, which with target_weight 1 gives `kd`."""
 
 
-class StandardizedDistillation(_Soft):
+class StandardizedDistillation(SoftSettings):
     """Logit standardisation (Sun et al., CVPR 2024): `kd` on logits minus their mean, divided by their standard deviation + 1e-7.
 
     Both are taken over the classes of a sample, the deviation with K − 1, as in the released code. The cross-entropy sees plain logits.
@@ -126,7 +105,7 @@ class StandardizedDistillation(_Soft):
     objective: Literal["logit_standardization"]
 
 
-class LongTailedDistillation(_Soft):
+class LongTailedDistillation(SoftSettings):
     """LTKD (arXiv 2506.18496): alpha · [T²] · (between_weight · between + Σ_G w_G · KL_G) + (1 − alpha) · CE.
 
     G runs over head, medium and tail classes by their counts in the training split (33, 34 and 33 %). `between` is the KL of the groups'
@@ -142,8 +121,13 @@ class LongTailedDistillation(_Soft):
     within_weight: NonNegativeFloat | Literal["teacher_mass"] = 1.0
     """w_G: one constant, or the teacher's mass of the group, which with `rebalance: false` and between_weight 1 gives `kd`."""
 
+    def check_dataset(self, dataset: TargetDataset) -> None:
+        """Refuse fewer classes than groups of classes."""
+        if dataset.num_classes < 3:
+            raise refuse("distillation.objective", f"ltkd needs at least 3 classes, got {dataset.num_classes}")
 
-class TrueProbabilityDistillation(_Soft):
+
+class TrueProbabilityDistillation(SoftSettings):
     """KD-pt style (after Tang et al. 2020): `kd` from a teacher of which only the probability of the true class is kept.
 
     The others share the rest evenly. Isolates the rescaling of gradients by difficulty. Recalled, not read in the paper.
@@ -154,7 +138,7 @@ class TrueProbabilityDistillation(_Soft):
     objective: Literal["kd_pt"]
 
 
-class SimilarityDistillation(_Soft):
+class SimilarityDistillation(SoftSettings):
     """KD-sim style (after Tang et al. 2020): `kd` with softmax(cos(w_y, w_j)^power / similarity_temperature) over j as the target.
 
     w are the rows of the teacher's last linear layer. Isolates relations between classes. Recalled, not read in the paper; defaults ours.
@@ -169,7 +153,7 @@ class SimilarityDistillation(_Soft):
     """Temperature of the softmax over similarities; smaller is closer to the hard labels."""
 
 
-class TopKDistillation(_Soft):
+class TopKDistillation(SoftSettings):
     """KD-topk style (after Tang et al. 2020): `kd` from the teacher's k largest probabilities, the rest spread evenly over the others.
 
     Recalled, not read in the paper.
@@ -181,8 +165,13 @@ class TopKDistillation(_Soft):
     k: PositiveInt
     """Classes kept, fewer than there are."""
 
+    def check_dataset(self, dataset: TargetDataset) -> None:
+        """Refuse a k that leaves no class out."""
+        if self.k >= dataset.num_classes:
+            raise refuse("distillation.k", f"must be below the {dataset.num_classes} classes, got {self.k}")
 
-class TrustedDistillation(_Soft):
+
+class TrustedDistillation(SoftSettings):
     """IAD (Zhu et al., ICLR 2022), on natural inputs or against an attack: `kd` with trust a = p_teacher(y; T = 1)^trust_exponent.
 
     Natural: alpha · a in place of alpha, in the style of IAD. The paper gives the rest of the trust to the student's own prediction, which
@@ -211,8 +200,18 @@ class TrustedDistillation(_Soft):
         """With an attack."""
         return self.attack is not None
 
+    @property
+    def trains_under_attack(self) -> Attack | None:
+        """As the settings ask."""
+        return self.attack
 
-class GroupDistillation(_Soft):
+    def check_dataset(self, dataset: TargetDataset) -> None:
+        """Refuse an attack on anything but images."""
+        if self.attack and dataset.modality != "images":
+            raise refuse("distillation.attack", f"is for images, and {dataset.name} holds {dataset.modality}")
+
+
+class GroupDistillation(FeatureSettings):
     """Fairness-aware: `kd` whose mean over the batch is a weighted mean over the groups of a sensitive feature. Ours.
 
     Σ_g w_g · L_g with L_g the mean of `kd` over the batch's members of group g, and w = softmax over the batch's groups of
@@ -220,7 +219,7 @@ class GroupDistillation(_Soft):
     """
 
     IS_STYLE = True
-    TERMS = (*_MIXED, "worst_group")
+    TERMS = (*MIXED, "worst_group")
     objective: Literal["kd_groups"]
     feature: Annotated[str, Field(min_length=1)]
     """Sensitive feature of the data set whose groups count; a sample of several groups counts in each, one of none in none."""
@@ -228,7 +227,7 @@ class GroupDistillation(_Soft):
     """0 weighs all groups alike, whatever their size; the larger, the nearer to the worst group alone."""
 
 
-class AdversarialDistillation(_Soft):
+class AdversarialDistillation(FeatureSettings):
     """Adversarial debiasing (Zhang, Lemoine & Mitchell 2018) during distillation: `kd`, against an adversary that guesses the groups.
 
     The adversary sees the student's answers and descends on its own loss L_A. With g and h the gradients of `kd` and of L_A by all the
@@ -239,7 +238,7 @@ class AdversarialDistillation(_Soft):
     says nothing and is left out. Several classes and several groups are our generalisation; the paper has two of both.
     """
 
-    TERMS = (*_MIXED, "adversary")
+    TERMS = (*MIXED, "adversary")
     objective: Literal["adversarial"]
     feature: Annotated[str, Field(min_length=1)]
     """Sensitive feature of the data set that the student's answers should say nothing about."""
@@ -258,7 +257,7 @@ class AdversarialDistillation(_Soft):
         return True
 
 
-class _Reliable(_Soft):
+class _Reliable(SoftSettings):
     IS_STYLE = True
     IS_BY_SAMPLE = True
     statistic: Literal["margin", "accuracy"] = "margin"
@@ -313,7 +312,7 @@ class AdaMargin(_Reliable):
 IMPORT_PATH = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$"
 
 
-class ImportedObjective(_Objective):
+class ImportedObjective(ObjectiveSettings):
     """A function of yours, by its import path: the sum of the terms it returns.
 
     Sweep files and stores cannot make anything run that was not installed for this: the workers look the path up among the entry points
@@ -342,6 +341,11 @@ class ImportedObjective(_Objective):
     def needs_held_out(self) -> bool:
         """As the sweep asks."""
         return self.class_statistics
+
+    @property
+    def import_path(self) -> str:
+        """The name of the objective."""
+        return self.objective
 
     @model_validator(mode="after")
     def _terms_differ(self) -> Self:
@@ -384,9 +388,7 @@ def shown_objective(name: str) -> str:
     return f"{name}-style" if model is not None and model.IS_STYLE else name
 
 
-OBJECTIVES: dict[str, type[_Objective]] = {
+OBJECTIVES: dict[str, type[ObjectiveSettings]] = {
     get_args(member)[1].tag: get_args(member)[0] for member in get_args(get_args(Distillation)[0])
 }
 """Settings of each objective by its name; `imported` stands for every import path."""
-SMOOTHED = (KnowledgeDistillation, ShuffledDistillation)
-"""Settings of the objectives in whose cross-entropy `training.label_smoothing` has a place."""

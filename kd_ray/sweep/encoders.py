@@ -1,4 +1,5 @@
-"""Networks of the transformers library, `hf:NAME`, as folders: found, named by what is in them, and checked without building one.
+"""Networks of the transformers library, `hf:NAME`, as folders: finds them, fingerprints their contents, and checks them without building a
+network.
 
     <data_root>/models/NAME/   config.json  model.safetensors  tokenizer.json (or vocab.txt), tokenizer_config.json
 
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from kd_ray.errors import DataError
-from kd_ray.sweep.datasets import Dataset, HatexplainDataset, ManifestDataset
+from kd_ray.sweep.datasets import Dataset
 from kd_ray.sweep.spec import Encoder
 
 FOLDER = "models"
@@ -27,15 +28,15 @@ TOKENIZER_FILES = (
     "special_tokens_map.json",
     "tokenizer_config.json",
 )
-"""What a tokenizer may consist of."""
+"""Files that a tokenizer may consist of."""
 _VOCABULARIES = TOKENIZER_FILES[:4]
 TOKENIZER_OF = "tokenizer of "
-"""Before a network's name: that of its tokenizer, where versions are asked for and kept by name."""
+"""Prefix of a network's name that stands for its tokenizer, where versions are kept by name."""
 _NUM_LAYERS = ("num_hidden_layers", "n_layers", "num_layers")
 
 
 _RESERVES_POSITIONS = ("roberta", "xlm-roberta", "camembert")
-"""Their first positions are no tokens'."""
+"""Types of networks that reserve their first two positions."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +47,7 @@ class EncoderFolder:
     """`hf:NAME`."""
     path: Path
     config: Mapping[str, Any]
-    """What config.json holds."""
+    """The contents of config.json."""
 
     @property
     def num_layers(self) -> int:
@@ -80,7 +81,7 @@ def find_folder(name: str, root: Path) -> Path:
 
 
 def read_encoder(name: str, root: Path) -> EncoderFolder:
-    """A network's folder and configuration. Raises DataError when there is none, or it is of no use."""
+    """A network's folder and configuration. Raises DataError when there is none, or it cannot be used."""
     path = find_folder(name, root)
     try:
         config = json.loads((path / CONFIG).read_text(encoding="utf-8"))
@@ -102,8 +103,9 @@ def tokenizer_version(name: str, root: Path) -> str:
 def check_encoder(model: str, encoder: Encoder, dataset: Dataset, root: Path) -> None:
     """Raises DataError, which begins with the field at fault, for layers that there are not, weights that are missing, texts that are too
     long, and a vocabulary other than the data set's."""
-    assert isinstance(dataset, HatexplainDataset | ManifestDataset)
-    assert dataset.tokenizer is not None
+    tokenizing = dataset.tokenizing
+    assert tokenizing is not None  # checked with the sweep: this network takes texts
+    tokenizer = tokenizing.tokenizer
     found = read_encoder(model, root)
     if encoder.layers and encoder.layers[-1] >= found.num_layers:
         raise DataError(f"layers: {model} has layers 0 to {found.num_layers - 1}, got {list(encoder.layers)}")
@@ -112,23 +114,23 @@ def check_encoder(model: str, encoder: Encoder, dataset: Dataset, root: Path) ->
     positions = found.config.get("max_position_embeddings")
     if positions is not None:
         most = int(positions) - (2 if found.config["model_type"] in _RESERVES_POSITIONS else 0)
-        if dataset.max_length > most:
+        if tokenizing.max_length > most:
             raise DataError(
-                f"model: {model} takes at most {most} tokens, and dataset.max_length is {dataset.max_length}"
+                f"model: {model} takes at most {most} tokens, and dataset.max_length is {tokenizing.max_length}"
             )
-    theirs = _vocabulary(find_folder(dataset.tokenizer, root))
-    if model != dataset.tokenizer and (ours := _vocabulary(found.path)) and theirs and ours != theirs:
+    theirs = _vocabulary(find_folder(tokenizer, root))
+    if model != tokenizer and (ours := _vocabulary(found.path)) and theirs and ours != theirs:
         raise DataError(
-            f"model: {model} has another vocabulary than dataset.tokenizer {dataset.tokenizer}; teacher and student read the same numbers"
+            f"model: {model} has another vocabulary than dataset.tokenizer {tokenizer}; teacher and student read the same numbers"
         )
     if theirs and len(theirs) > int(found.config.get("vocab_size", len(theirs))):
         raise DataError(
-            f"model: {model} knows {found.config['vocab_size']:,} tokens, and dataset.tokenizer {dataset.tokenizer} has {len(theirs):,}"
+            f"model: {model} knows {found.config['vocab_size']:,} tokens, and dataset.tokenizer {tokenizer} has {len(theirs):,}"
         )
 
 
 def _vocabulary(folder: Path) -> dict[str, int] | None:
-    """Token → number; None where it is kept in a form that is not looked into."""
+    """Token → number; None for a tokenizer in another form."""
     try:
         if (folder / "tokenizer.json").is_file():
             vocabulary = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))["model"]["vocab"]

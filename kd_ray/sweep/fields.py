@@ -1,4 +1,4 @@
-"""What all models of a sweep file share: the strict base, field types, and how a validator refuses a value."""
+"""The strict base, the field types and the error of a refused value that all models of a sweep file share."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,8 +16,8 @@ Fingerprint = Annotated[str, Field(pattern=r"^(original|[0-9a-f]{16})$")]
 
 @dataclass(frozen=True)
 class Added:
-    """Marks a field that came after version 0.1. With the value `before`, which means what was done before, it does not enter an identity,
-    so trials of older stores are found again. `before` never changes, whatever becomes of the default."""
+    """Marks a field that was added after version 0.1. With the value `before`, the behaviour of version 0.1, the field does not enter an
+    identity, so trials of older stores are found again. `before` never changes, even if the default does."""
 
     before: JsonValue
 

@@ -25,7 +25,7 @@ def initial_files(sweep: Sweep) -> dict[str, tuple[str, str]]:
         found["teacher.init"] = (sweep.teacher.model, sweep.teacher.init)
     if sweep.student.init is not None:
         found["student.init"] = (sweep.student.model, sweep.student.init)
-    # What a network of texts begins with is in its folder; those words name no file.
+    # The words in place of a path name no file; the weights of a text network lie in its folder.
     return {
         field: (model, _path(sweep, model, value))
         for field, (model, value) in found.items()
@@ -34,7 +34,7 @@ def initial_files(sweep: Sweep) -> dict[str, tuple[str, str]]:
 
 
 def pretrained_files(file: SweepFile) -> dict[str, tuple[str, str, int]]:
-    """Path → (field, model, side of the images) of every file of a library's pretrained weights that some cell of the grid wants."""
+    """Path → (field, model, side of the images) of every file of a library's pretrained weights that some cell of the grid needs."""
     if PRETRAINED not in [value for _, values in named_values(file.raw) for value in values]:
         return {}
     axes = {name: values for name, values in file.axes.items() if name != "seed"}

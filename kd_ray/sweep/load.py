@@ -1,6 +1,6 @@
 """Reads a sweep file: YAML with line numbers, `--set` overrides, and messages that point at the line.
 
-The result, `SweepFile`, keeps the plain mapping (what was asked for, to be stored) next to the typed model of the grid's first cell.
+The result, `SweepFile`, keeps the plain mapping (which the store keeps) and the typed model of the grid's first cell.
 """
 
 import difflib
@@ -135,7 +135,7 @@ def _objective_with(axis: str, raw: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _blame_axis(location: Location, message: str, raw: Mapping[str, Any], axis: str, i: int, origin: Source) -> str:
-    """Say a problem where the user wrote the value: at the grid's entry when the field is (in or above) an axis."""
+    """Report a problem at the place where the user wrote the value: at the grid's entry when the field is (in or above) an axis."""
     field = dotted(location)
     for name in {axis: None, **raw["grid"]}:
         path = axis_path(name)
@@ -143,7 +143,7 @@ def _blame_axis(location: Location, message: str, raw: Mapping[str, Any], axis: 
         if path == OBJECTIVE_PATH and _is_parameter(location, raw["grid"][name][entry]):
             return origin.error(("grid", name, entry, *location[1:]), message)
         below = field == path or field.startswith(f"{path}.") or (name == "seed" and field.startswith("grid.seed"))
-        # An unknown parent is refused before its child is looked at.
+        # An unknown parent is refused before its child is checked.
         if below or (path.startswith(f"{field}.") and not _has(raw, field)):
             return origin.error(("grid", name, entry), message)
     return origin.error(location, message)
@@ -155,7 +155,7 @@ def _is_parameter(location: Location, value: Any) -> bool:
 
 
 def _grid_problems(raw: Mapping[str, Any], origin: Source) -> list[str]:  # noqa: PLR0912 (one branch for each thing to refuse)
-    """What can be wrong with the grid itself: its form, repeated values, axes that cannot be, settings it overrides."""
+    """Problems of the grid itself: its form, repeated values, unknown axes, and settings that an axis would override."""
     grid = raw.get("grid")
     if not isinstance(grid, dict) or not grid:
         return [origin.error(("grid",), f"must map axes to lists of values, as in `seed: [0, 1]`, got {grid!r}")]
@@ -241,12 +241,12 @@ def _no_such_axis(axis: str) -> str:
 
 
 def _repeated_axes(grid: Mapping[str, Any], origin: Source) -> list[str]:
-    """Two axes that set the same field, or one a part of the other's: the last would win without a word."""
+    """Two axes that set the same field, or one a part of the other's: the last one would silently override the other."""
     problems = []
     paths = [(axis, f"{axis_path(axis)}.") for axis in grid]
     for i, (axis, path) in enumerate(paths):
-        for other, its in paths[:i]:
-            if path.startswith(its) or its.startswith(path):
+        for other, other_path in paths[:i]:
+            if path.startswith(other_path) or other_path.startswith(path):
                 problems.append(origin.error(("grid", axis), f"sets what the axis {other} sets too; keep one of them"))
     return problems
 

@@ -104,7 +104,7 @@ def _unknown_key(location: Location, raw: Mapping[str, Any]) -> str:
 
 
 def unknown_key(key: str, valid: Sequence[str]) -> str:
-    """What to say of a key that is not among the valid ones."""
+    """The message for a key that is not among the valid ones."""
     close = difflib.get_close_matches(key, valid, n=1)
     return (
         "unknown or without effect here;"

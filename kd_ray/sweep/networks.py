@@ -1,4 +1,4 @@
-"""Who teaches and who learns, as a sweep file says it, and with which weights they begin."""
+"""Teacher and student in a sweep file, and their initial weights."""
 
 from typing import Annotated, Any, Literal, Self
 
@@ -11,9 +11,9 @@ from kd_ray.sweep.training import Training
 Layers = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
 """Numbers of layers, counted from 0."""
 PRETRAINED = "pretrained"
-"""In the place of a path of weights: those that the library of the network publishes, or that its folder holds."""
+"""In place of a path: the weights that the library of the network publishes, or that its folder holds."""
 INIT_WORDS = (PRETRAINED, "random", "teacher")
-"""What may stand there and is no path."""
+"""Words that are allowed in place of a path."""
 Init = Annotated[str, Field(min_length=1)]
 
 

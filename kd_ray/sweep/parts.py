@@ -14,13 +14,13 @@ from kd_ray.sweep.training import Training
 
 
 class Evaluation(Config):
-    """What is measured on the test split besides what always is. Part of a trial's identity, because the record holds it."""
+    """Optional measurements on the test split. Part of a trial's identity, because the record holds them."""
 
     pgd: Attack | None = None
-    """Robust accuracy: what is left under projected gradient descent, which takes so many times longer as it has steps."""
+    """Robust accuracy: accuracy under projected gradient descent; the time grows with the number of steps."""
     gradient_rescaling: bool = False
-    """How the teacher rescales the pull of each test sample at its true logit (Tang et al. 2020), for distilled students whose loss is a
-    mean over samples; the teacher runs over the test split for it."""
+    """The factor by which the teacher rescales the gradient of each test sample at its true logit (Tang et al. 2020), for distilled
+    students whose loss is a mean over samples. The teacher is evaluated on the test split for it."""
 
     @model_validator(mode="after")
     def _asks_for_something(self) -> Self:
@@ -30,26 +30,26 @@ class Evaluation(Config):
 
 
 class Parts(Config):
-    """What a sweep is made of."""
+    """The fields of a sweep file."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,99}$")]
     """Name of the sweep in the store: lower-case letters, digits, `.`, `_` and `-`."""
     dataset: Dataset
-    """What to learn from."""
+    """The data set."""
     sensitive_features: tuple[str, ...] = ()
     """Features whose groups are compared in `group_metrics` and `fairness_metrics`."""
     intersections: tuple[Annotated[tuple[str, ...], Field(min_length=2)], ...] = ()
     """Lists of sensitive features whose joint groups are compared as well."""
     teacher: Teacher | None = None
-    """Who teaches."""
+    """The network that teaches."""
     student: Student
-    """Who learns."""
+    """The network that learns."""
     training: Training
     """How students are trained."""
     distillation: Distillation | None = None
     """The loss of distilled students."""
     evaluation: Evaluation | None = None
-    """What is measured besides what always is."""
+    """Optional measurements."""
     baselines: tuple[Literal["scratch"], ...] = ("scratch",)
     """`scratch`: the non-distilled student, once per seed."""
     grid: dict[str, Annotated[tuple[JsonValue, ...], Field(min_length=1)]]

@@ -20,7 +20,7 @@ CustomResources = dict[Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_.:-]*$
 
 
 class TeacherPlacement(Config):
-    """What a pack with a teacher asks for where it differs from a pack of students."""
+    """Resources of a pack with a teacher, where they differ from those of a pack of students."""
 
     cpus_per_pack: PositiveInt | None = None
     """CPUs, and threads."""
@@ -45,7 +45,7 @@ class Placement(Config):
     """Resources of your own that one pack takes, by the names with which nodes were started (`ray start --resources='{"a100": 8}'`); so
     packs are kept to one type of GPU."""
     teacher: TeacherPlacement | None = None
-    """What packs with a teacher ask for instead; what is left out is as for students."""
+    """Resources of packs with a teacher; fields that are left out are as for students."""
     pack_size: PositiveInt | Literal["auto"] = 8
     """Most students trained side by side on one batch stream; `auto` follows a short measurement of their time and memory on a worker, and
     the number of workers."""
@@ -56,8 +56,8 @@ class Placement(Config):
     checkpoint_every_epochs: PositiveInt | None = None
     """Write a checkpoint after so many epochs too, however little time they took."""
     view_table_gb: Annotated[float, Field(ge=0)] = 4.0
-    """Most disk space, on each node, for one teacher's logits of the augmented views, in GB; where it does not do, as with 0, the teacher
-    runs for every batch. Results are the same."""
+    """Most disk space, on each node, for one teacher's logits of the augmented views, in GB; where the table would take more, as with 0,
+    the teacher runs for every batch. Results are the same."""
     resident_gb: Annotated[float, Field(ge=0)] = 16.0
     """Most memory for the images of one data set, in GB; images in files of their own that would take more are decoded for every batch.
     Results are the same."""

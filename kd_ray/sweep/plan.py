@@ -1,7 +1,7 @@
 """From a sweep to its trials, and from trials to packs.
 
-`expand` is the grid made explicit; `make_packs` groups what one worker trains side by side. Both are pure: what is already done comes in
-as a set of trial ids, so resuming and extending are the same set difference.
+`expand` is the grid made explicit; `make_packs` groups what one worker trains side by side. Both are pure: the trials that
+are complete are given as a set of trial ids, so resuming and extending are the same set difference.
 """
 
 import functools
@@ -17,8 +17,7 @@ from kd_ray.sweep.architectures import is_text_model
 from kd_ray.sweep.axes import AXIS_PATHS, OBJECTIVE_PATH, Entry, axis_path
 from kd_ray.sweep.claims import Claim
 from kd_ray.sweep.config import Sweep
-from kd_ray.sweep.datasets import HatexplainDataset, ManifestDataset
-from kd_ray.sweep.distillation import Distillation, LongerScratch
+from kd_ray.sweep.distillation import Distillation
 from kd_ray.sweep.encoders import TOKENIZER_OF
 from kd_ray.sweep.initial import initial_files
 from kd_ray.sweep.load import SweepFile
@@ -39,7 +38,7 @@ class PlannedTrial:
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Values of the grid axes other than those every table row carries (temperature, alpha, t_squared, objective, seed)."""
     trial_id: str = field(init=False)
-    """The spec's identity. Kept here, because a spec that remembers it takes twice the memory, which a driver of many has to hold."""
+    """The spec's identity. Kept here, because a spec with a cached identity takes twice the memory, and a driver holds many specs."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "trial_id", content_hash(self.spec))
@@ -96,7 +95,7 @@ def expand(file: SweepFile, weights_digest: WeightsDigest) -> tuple[PlannedTrial
         OSError: given weights cannot be read (through `weights_digest`).
         SweepError: a cell of the grid is not valid, or a claim is about no trial.
     """
-    # Cells share what they begin with.
+    # Cells share their initial weights.
     weights_digest = functools.cache(weights_digest)
     axes = {name: values for name, values in file.axes.items() if name != "seed"}
     found: dict[str, PlannedTrial] = {}
@@ -148,7 +147,7 @@ def _cell_trials(
     encoder = _encoder(sweep.student, weights_digest)
     for seed in seeds:
         if "scratch" in sweep.baselines:
-            # It starts from what its teacher learned; one that starts anew has none.
+            # With `init: teacher`, a scratch student starts from the weights of its teacher; otherwise it has no teacher.
             start = refs[teachers[seed][0].trial_id] if sweep.student.init == "teacher" else None
             yield planned(_student(sweep, Role.SCRATCH, seed, digest, encoder, start))
         for teacher in teachers.get(seed, ()):
@@ -159,12 +158,11 @@ def _cell_trials(
 
 def _with_tokenizer(sweep: Sweep, digest: WeightsDigest) -> Sweep:
     """The sweep with the version of its tokenizer filled in."""
-    dataset = sweep.dataset
-    if not isinstance(dataset, HatexplainDataset | ManifestDataset):
+    tokenizing = sweep.dataset.tokenizing
+    if tokenizing is None or tokenizing.version is not None:
         return sweep
-    if dataset.tokenizer is None or dataset.tokenizer_version is not None:
-        return sweep
-    filled = dataset.model_copy(update={"tokenizer_version": digest(f"{TOKENIZER_OF}{dataset.tokenizer}")})
+    version = digest(f"{TOKENIZER_OF}{tokenizing.tokenizer}")
+    filled = sweep.dataset.model_copy(update={"tokenizer_version": version})
     return sweep.model_copy(update={"dataset": filled})
 
 
@@ -242,7 +240,7 @@ def _student(
         model=sweep.student.model,
         initial_weights=digest,
         encoder=encoder,
-        training=longer(sweep.training, settings.factor) if isinstance(settings, LongerScratch) else sweep.training,
+        training=longer(sweep.training, settings.epoch_factor) if settings else sweep.training,
         distillation=settings,
         teacher=teacher,
         seed=seed,
@@ -251,7 +249,7 @@ def _student(
 
 
 def evaluation_of(asked: Evaluation | None, settings: Distillation | None) -> Evaluation | None:
-    """What of it applies to a trial with this loss: whom no teacher rescales stays the trial it is without the question."""
+    """Drop evaluation options that this objective cannot use, so that its trial_id is unchanged."""
     is_rescaled = settings is not None and settings.IS_BY_SAMPLE and not settings.takes_steps_of_its_own
     if asked is None or (asked.pgd is None and not is_rescaled):
         return None
@@ -260,6 +258,8 @@ def evaluation_of(asked: Evaluation | None, settings: Distillation | None) -> Ev
 
 def longer(training: Training, factor: int) -> Training:
     """The same training, stretched: `factor` times the epochs, with warm-up and milestones at the same shares of them."""
+    if factor == 1:
+        return training
     schedule = training.schedule
     stretched: dict[str, Any] = {"warmup_epochs": schedule.warmup_epochs * factor}
     if isinstance(schedule, StepSchedule):
@@ -287,7 +287,8 @@ def _concerns(axis: str, role: Role, sweep: Sweep) -> bool:
 def even_parts(count: int, size: int) -> list[int]:
     """`count` things in as few parts of at most `size` as can be; parts differ by one at most, the larger ones first."""
     parts = -(-count // size)
-    return [count // parts + (i < count % parts) for i in range(parts)]
+    smaller, num_larger = divmod(count, parts)
+    return [smaller + 1] * num_larger + [smaller] * (parts - num_larger)
 
 
 def make_packs(trials: Iterable[PlannedTrial], *, pack_size: int, done: Collection[str] = ()) -> tuple[Pack, ...]:

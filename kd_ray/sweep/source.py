@@ -19,14 +19,14 @@ Location = tuple[str | int, ...]
 
 @dataclass(kw_only=True)
 class Source:
-    """Knows the line of each field, for messages."""
+    """The line of each field, for messages."""
 
     name: str
     lines: dict[Location, int] = field(default_factory=dict)
     overrides: dict[Location, str] = field(default_factory=dict)
 
     def replaced(self, location: Location, by: str) -> None:
-        """An override put a new value there; nothing older is known of it and of what was below."""
+        """Note that an override gave a new value; the lines of the old value and of the fields below it are forgotten."""
         for known in (self.lines, self.overrides):
             for below in [place for place in known if place[: len(location)] == location]:
                 del known[below]

@@ -14,8 +14,9 @@ from pydantic import Field
 
 from kd_ray.sweep.architectures import ModelName
 from kd_ray.sweep.datasets import Dataset
-from kd_ray.sweep.distillation import Distillation, LogitPrecision
+from kd_ray.sweep.distillation import Distillation
 from kd_ray.sweep.fields import Added, Config, Seed
+from kd_ray.sweep.objective_settings import LogitPrecision
 from kd_ray.sweep.parts import Evaluation
 from kd_ray.sweep.training import Training
 
@@ -27,7 +28,7 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class Role(StrEnum):
-    """What a trial is for."""
+    """The role of a trial in a sweep."""
 
     TEACHER = "teacher"
     SCRATCH = "scratch"
@@ -35,7 +36,7 @@ class Role(StrEnum):
 
 
 class TrialState(StrEnum):
-    """How far a trial is, derived from what the store holds."""
+    """The state of a trial, derived from the objects in the store."""
 
     COMPLETE = "complete"
     RUNNING = "running"
@@ -47,7 +48,7 @@ class TrialState(StrEnum):
 def content_hash(model: Config) -> str:
     """First 16 hex digits of SHA-256 over the canonical JSON of `model`: sorted keys, no spaces, every field spelled out.
 
-    Fields that were added later are left out where they have the value that means what was done before (`fields.Added`).
+    Fields that were added later are left out where their value means the behaviour before they were added (`fields.Added`).
     """
     content = model.model_dump(mode="json")
     _leave_out_added(model, content)
@@ -71,7 +72,7 @@ def dataset_id_of(dataset: Dataset) -> str:
 
 
 class TeacherRef(Config):
-    """Which trial teaches; model and seed are repeated here so that a record explains itself."""
+    """The trial that teaches; model and seed are repeated here so that a record can be read alone."""
 
     trial_id: TrialId
     model: ModelName
@@ -80,7 +81,7 @@ class TeacherRef(Config):
 
 
 class Encoder(Config):
-    """Where a network of the transformers library begins."""
+    """The initial state of a network of the transformers library."""
 
     version: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
     """Fingerprint of its folder: configuration and weights."""
@@ -109,7 +110,7 @@ class TrialSpec(Config):
     seed: Seed | None
     """Initialisation, data order and augmentation draw named streams from it; none for given weights."""
     evaluation: Annotated[Evaluation | None, Added(None)] = None
-    """What is measured besides what always is, where it applies to this trial."""
+    """Optional measurements that apply to this trial."""
 
     @cached_property
     def trial_id(self) -> str:

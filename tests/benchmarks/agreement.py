@@ -14,6 +14,7 @@ import torch
 from scipy import stats
 
 from kd_ray.data import cifar10
+from kd_ray.data.family import Loading
 from kd_ray.data.images import ImageData
 from kd_ray.distill.checkpoint import from_weights
 from kd_ray.distill.evaluate import accuracy
@@ -59,7 +60,9 @@ class Agreement:
 
 def cifar10_images(data_root: Path) -> ImageData:
     """With the normalisation that the given teacher was trained with."""
-    return cifar10.load(root=data_root, version=cifar10.fingerprint(data_root), normalization="imagenet")
+    version = cifar10.fingerprint(data_root)
+    dataset = Cifar10Dataset(name="cifar10", version=version, normalization="imagenet")
+    return cifar10.load(dataset, Loading(root=data_root))
 
 
 def teacher_of(weights: Path) -> torch.nn.Module:

@@ -100,7 +100,7 @@ def seconds_of_parts(folder: Path, *, epochs: int) -> dict[str, float]:
             (worker, "evaluate", "evaluation"),
             (pack._Run, "_commit", "commit: weights and records"),
             (pack._Run, "_save", "checkpoints"),
-            (launch_report, "fold", "tables"),
+            (launch_report, "aggregate", "tables"),
             (TabledTeacher, "_compute", "teachers' logits"),
         ):
             stack.enter_context(clocks.around(owner, name, part))

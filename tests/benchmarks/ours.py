@@ -17,8 +17,9 @@ import torch
 from torch import nn
 
 from kd_ray.data.images import ImageData, Split
+from kd_ray.distill.augmentations import num_views
 from kd_ray.distill.fit import fit
-from kd_ray.distill.stream import ResidentData, epoch_draw, num_views, to_device
+from kd_ray.distill.stream import ResidentData, epoch_draw, to_device
 from kd_ray.distill.student import Student, new_student
 from kd_ray.distill.teacher import TabledTeacher, Teacher
 from kd_ray.distill.views import SharedViews, TableShape, ViewTable
@@ -130,6 +131,7 @@ class Race:
         if teaching == "live":
             return Teacher(network)
         views = num_views(self.training.augmentation)
+        assert views is not None
         table = ViewTable(
             folder / "views", "0" * 16, TableShape(num_samples=self.num_images, num_views=views, num_classes=10)
         )

@@ -52,8 +52,11 @@ class Options:
         if self.data_root is None:
             return synthetic_images(count)
         from kd_ray.data.cifar10 import fingerprint, load
+        from kd_ray.data.family import Loading
+        from kd_ray.sweep.datasets import Cifar10Dataset
 
-        data = load(root=self.data_root, version=fingerprint(self.data_root))
+        dataset = Cifar10Dataset(name="cifar10", version=fingerprint(self.data_root))
+        data = load(dataset, Loading(root=self.data_root))
         first = data.train.take(torch.arange(count).numpy())
         return ImageData(train=first, test=data.test, class_names=data.class_names, mean=data.mean, std=data.std)
 

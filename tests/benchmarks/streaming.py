@@ -29,7 +29,7 @@ def measure(root: Path, form: str, threads: int) -> dict[str, Any]:
     """One form in this process: `resident`, `streamed` (crop and flip of the resized image) or `resized_crop` (from the original)."""
     import torch
 
-    from kd_ray.data.load import fingerprint
+    from kd_ray.data.families import fingerprint
     from kd_ray.distill.loaded import load_data
     from kd_ray.distill.loading import Loader
     from kd_ray.distill.stream import batches, epoch_draw

@@ -15,7 +15,8 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from kd_ray.distill.stream import num_views, steps_per_epoch
+from kd_ray.distill.augmentations import num_views
+from kd_ray.distill.stream import steps_per_epoch
 from kd_ray.models import build_model
 from kd_ray.results.status import plan
 from kd_ray.sweep.architectures import mlp_widths
@@ -70,6 +71,7 @@ def hours(path: str) -> tuple[int, float]:
             if spec.role is not Role.DISTILLED or spec.teacher is None:
                 continue
             views = num_views(training.augmentation)
+            assert views is not None
             fits = count * views * classes * 4 / 1e9 <= 4.0
             flops, layers = network(spec.teacher.model, classes, size)
             forward = max(count * flops / _FLOPS, steps_per_epoch(count, training.batch_size) * layers * _LAYER_S / 3)

@@ -67,7 +67,7 @@ def plan_seconds(folder: Path) -> float:
 
 def draw_data(sweep: Path, data_root: Path) -> None:
     """Draw the images of a sweep, which both sides find ready."""
-    from kd_ray.data.load import load_dataset
+    from kd_ray.data.families import load_dataset
     from kd_ray.sweep.load import load_sweep
 
     load_dataset(load_sweep(sweep).sweep.dataset, data_root)
@@ -92,8 +92,8 @@ def plain_sweep(sweep: Path, data_root: Path, threads: int, trials: int) -> None
     """Train and test the first trials of a sweep with the plain loop."""
     import torch
 
+    from kd_ray.data.families import load_dataset
     from kd_ray.data.images import ImageData
-    from kd_ray.data.load import load_dataset
     from kd_ray.models import build_model
     from kd_ray.sweep.datasets import input_size
     from kd_ray.sweep.distillation import KnowledgeDistillation
@@ -131,12 +131,12 @@ def plain_sweep(sweep: Path, data_root: Path, threads: int, trials: int) -> None
 
 def write_cifar10(root: Path) -> str:
     """Random images in the files of CIFAR-10, as many as there are; returns their fingerprint."""
-    from kd_ray.data.cifar10 import FOLDER, ORIGINAL_MD5, fingerprint
+    from kd_ray.data.cifar10 import FILES, FOLDER, fingerprint
 
     random = np.random.default_rng(0)
     folder = root / FOLDER
     folder.mkdir(parents=True)
-    for name in ORIGINAL_MD5:
+    for name in FILES:
         content: dict[str, object] = {"label_names": list("abcdefghij")}
         if name != "batches.meta":
             count = _NUM_TRAIN // 5 if name.startswith("data") else _NUM_TEST

@@ -11,7 +11,6 @@ sweep is further than at the one before.
 
 import os
 import random
-import re
 import secrets
 import signal
 import subprocess
@@ -26,13 +25,15 @@ from pathlib import Path
 import pytest
 
 from kd_ray.cluster.launch import launch
-from kd_ray.data.load import load_dataset
+from kd_ray.data.families import load_dataset
 from kd_ray.distill.stream import steps_per_epoch
-from kd_ray.housekeeping import gc, searching
+from kd_ray.housekeeping.delete_garbage import delete_garbage
+from kd_ray.housekeeping.find_garbage import find_garbage
+from kd_ray.results.inventory import TrialObjects, take_inventory
 from kd_ray.results.ledger import Lease, is_live
 from kd_ray.results.record import read_record, sha256
 from kd_ray.results.status import plan
-from kd_ray.results.store import RECORD_NAME, Store, lease_folder, open_store, trial_of
+from kd_ray.results.store import Store, lease_folder, open_store
 from kd_ray.sweep.load import SweepFile, load_sweep
 from tests.clusters import HEAD, NODES, LoopbackCluster, loopback_cluster
 from tests.processes import started
@@ -126,17 +127,19 @@ class Watch:
         """`steps` are the optimiser steps of each trial, by trial_id."""
         self._store = store
         self._steps = steps
+        self._trials: dict[str, TrialObjects] = {}
         self._found: set[str] = set()
         self._seen: set[str] = set()
         self.records: dict[str, str] = {}
-        """e_tags of the records."""
+        """e_tags of the records, by trial_id."""
 
     def look(self) -> None:
         """List the trials; a record that was there is still there, and was not written again."""
-        found = {item.key: item.e_tag for item in self._store.entries("trials")}
-        records = {key: tag for key, tag in found.items() if key.endswith(RECORD_NAME)}
+        self._trials = take_inventory(self._store, "trials").trials
+        records = {trial_id: trial.record.e_tag for trial_id, trial in self._trials.items() if trial.record}
         assert {key: records.get(key) for key in self.records} == self.records, "a record was written twice, or is gone"
-        self._found, self.records = set(found), records
+        self._found = {item.key for trial in self._trials.values() for item in trial.items()}
+        self.records = records
 
     def mark(self) -> None:
         """From now on, progress is what is newer than this."""
@@ -150,12 +153,9 @@ class Watch:
     def share(self) -> float:
         """How much of the sweep the last look has found: mean over trials, from 0 to 1, by their last checkpoints."""
         steps = dict.fromkeys(self._steps, 0)
-        for key in self._found:
-            trial, name = trial_of(key)
-            if name == RECORD_NAME:
-                steps[trial] = self._steps[trial]
-            elif match := re.fullmatch(r"checkpoint/\d+-(\d+)-\w+\.safetensors", name):
-                steps[trial] = max(steps[trial], int(match[1]))
+        for trial_id, trial in self._trials.items():
+            reached = [entry.place.step for entry in trial.checkpoints]
+            steps[trial_id] = self._steps[trial_id] if trial.record else max(reached, default=0)
         return sum(steps[trial] / self._steps[trial] for trial in steps) / len(steps)
 
 
@@ -375,7 +375,7 @@ def assert_whole(store: Store, watch: Watch) -> None:
     """Every trial was committed once, nobody holds one any more, and what kills have left behind is known to be superfluous."""
     watch.look()
     before = dict(watch.records)
-    trials = sorted(trial_of(key)[0] for key in watch.records)
+    trials = sorted(watch.records)
     leases = [store.get(item.key) for trial in trials for item in store.entries(lease_folder(trial))]
     assert not any(is_live(Lease.from_json(data or b"")) for data in leases)
     for trial in trials:
@@ -385,12 +385,10 @@ def assert_whole(store: Store, watch: Watch) -> None:
         assert weights is not None
         assert sha256(weights) == record.weights_sha256
     # Between the weights and the record, and between the record and the sweeping, a kill leaves something behind. `gc` knows all of it.
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(searching, "MARGIN_S", 0.0)
-        gc.collect(store, searching.find_garbage(store))
-    left = Counter(trial_of(item.key)[1].split("-")[0] for item in store.entries("trials"))
-    assert left == {RECORD_NAME: len(trials), "weights": len(trials)}
-    assert {trial_of(item.key)[0] for item in store.entries("trials")} == set(trials)
+    delete_garbage(store, find_garbage(store, margin_s=0.0))
+    left = take_inventory(store, "trials").trials
+    assert left.keys() == set(trials)
+    assert all(len(trial.weights) == 1 and len(list(trial.items())) == 2 for trial in left.values())
     watch.look()
     assert watch.records == before
 

@@ -12,7 +12,7 @@ from kd_ray.results.query import Results
 from kd_ray.results.record import read_record
 from kd_ray.results.schema import TABLES
 from kd_ray.results.status import sweep_status
-from kd_ray.results.store import RECORD_NAME, Store, open_store
+from kd_ray.results.store import Store, open_store, record_key
 from kd_ray.sweep.load import SweepFile
 from tests.crashing import MODES, Crasher, crasher
 from tests.sweeps import assert_same_tables, tiny_sweep
@@ -96,7 +96,7 @@ def check_is_legal(store: Store, where: str) -> dict[str, bytes]:
         data = store.get(item.key)
         assert data is not None, where
         assert not item.key.startswith("damaged/"), where
-        if item.key.endswith(RECORD_NAME):
+        if item.key.endswith("/record.parquet"):
             record = read_record(store, item.key.split("/")[1])
             assert record is not None, where
             assert store.get(record.weights_key), where
@@ -116,7 +116,7 @@ def check_is_legal(store: Store, where: str) -> dict[str, bytes]:
 
 
 def asked(trials: tuple[object, ...]) -> set[str]:
-    return {f"trials/{trial.trial_id}/{RECORD_NAME}" for trial in trials}  # type: ignore[attr-defined]
+    return {record_key(trial.trial_id) for trial in trials}  # type: ignore[attr-defined]
 
 
 def finish(file: SweepFile, store: Store, where: str) -> None:

@@ -22,13 +22,13 @@ from kd_ray.distill.teacher import Teacher
 from kd_ray.distill.training import LoadState, OnFailure, PackTraining, PackWorker
 from kd_ray.distill.worker import Worker
 from kd_ray.results import ledger
+from kd_ray.results.aggregate import aggregate
 from kd_ray.results.ledger import Lease
 from kd_ray.results.manifest import write_manifest
 from kd_ray.results.query import Results
 from kd_ray.results.record import read_record
 from kd_ray.results.status import plan, sweep_status
 from kd_ray.results.store import Store, lease_key, manifest_key, open_store, record_key
-from kd_ray.results.tables import fold
 from kd_ray.sweep.spec import TrialSpec, TrialState
 from tests.benchmarks.synthetic import SyntheticWorker, synthetic_sweep, synthetic_worker
 from tests.processes import run_cli, started
@@ -89,7 +89,7 @@ def keys_of(store: Store, part: str) -> list[str]:
 def test_a_damaged_record_is_set_aside_and_its_trial_trained_again(
     role: str, damage: Callable[[bytes], bytes], finished: Store, undisturbed: Store, trifeature_root: Path
 ) -> None:
-    """Guards: the record's e_tag in the fold key, page checksums, `set_aside_trial`."""
+    """Guards: the record's e_tag in the fold key, page checksums, `quarantine_trial`."""
     file = tiny_sweep(trifeature_root)
     chosen = next(trial for trial in plan(file, finished).trials if trial.role == role)
     others = {key: finished.get(key) for key in keys_of(finished, "record.parquet") if chosen.trial_id not in key}
@@ -128,7 +128,7 @@ def test_a_student_waits_while_the_weights_of_its_teacher_are_made_again(
 def test_what_is_derived_is_made_again(
     what: str, damage: Callable[[bytes], bytes], finished: Store, undisturbed: Store, trifeature_root: Path
 ) -> None:
-    """Guards: the e_tags in the fold index; samples are written again from the data."""
+    """Guards: the e_tags in the index of the tables; samples are written again from the data."""
     for key in keys_of(finished, what):
         overwrite(finished, key, damage)
     report = launch(tiny_sweep(trifeature_root), finished, runner="local")
@@ -162,7 +162,7 @@ def test_resume_needs_no_whole_manifest(finished: Store, undisturbed: Store) -> 
 
 
 def test_deleting_the_tables_loses_nothing(finished: Store, undisturbed: Store, trifeature_root: Path) -> None:
-    """Guard: parts that are missing are folded again, whatever the index says."""
+    """Guard: parts that are missing are aggregated again, whatever the index says."""
     for key in keys_of(finished, "tables/"):
         finished.delete(key)
     assert launch(tiny_sweep(trifeature_root), finished, runner="local").exit_code == 0
@@ -466,8 +466,8 @@ def test_a_launch_answers_for_the_trials_that_it_was_asked_for(tmp_path: Path, t
     assert (report.exit_code, len(report.trials), report.num_trained) == (0, 21, 21)
 
 
-def test_a_fold_ends_although_another_launch_commits_on_and_on(tmp_path: Path, trifeature_root: Path) -> None:
-    """Guard: a fold looks a bounded number of times; an interrupted launch would not stop otherwise."""
+def test_an_aggregation_ends_while_another_launch_keeps_committing(tmp_path: Path, trifeature_root: Path) -> None:
+    """Guard: an aggregation looks a bounded number of times; an interrupted launch would not stop otherwise."""
     file = synthetic_sweep(11, str(trifeature_root))
     whole = open_store(tmp_path / "whole")
     assert launch(file, whole, runner=LocalRunner(worker=synthetic_worker)).exit_code == 0
@@ -483,7 +483,7 @@ def test_a_fold_ends_although_another_launch_commits_on_and_on(tmp_path: Path, t
     busy = Busy(str(tmp_path / "busy"))
     for key in [*keys_of(whole, "datasets/"), *keys_of(whole, "manifest/"), records.pop()]:
         busy.put_new(key, whole.get(key) or b"")
-    assert fold(busy, "synthetic").num_trials == 3
+    assert aggregate(busy, "synthetic").num_trials == 3
     assert len(records) == 7
 
 

@@ -13,7 +13,7 @@ import pytest
 from kd_ray.cluster.launch import launch
 from kd_ray.errors import StoreError
 from kd_ray.results import ledger
-from kd_ray.results import store as store_module
+from kd_ray.results import objects as store_module
 from kd_ray.results.record import commit_record, read_record
 from kd_ray.results.store import Store, open_store
 from tests.fakes import make_record
@@ -191,7 +191,7 @@ def test_a_listing_that_is_refused_is_not_waited_for(far: Store, proxy: FaultyS3
 def test_a_finished_sweep_can_be_used_on_a_read_only_store(
     far: Store, proxy: FaultyS3, trifeature_root: Path, tmp_path: Path
 ) -> None:
-    """Guard: nothing is written where there is nothing to do (`write_manifest` and `fold` compare first)."""
+    """Guard: nothing is written where there is nothing to do (`write_manifest` and `aggregate` compare first)."""
     overrides = ("grid.seed=[0]", "grid.temperature=[1]")
     assert launch(tiny_sweep(trifeature_root, *overrides), far, runner="local").exit_code == 0
     file = write_tiny_sweep(tmp_path, trifeature_root, *overrides)

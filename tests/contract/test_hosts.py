@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 
 from kd_ray.cluster.jobs.modules import files_of
+from kd_ray.results.inventory import take_inventory
 from kd_ray.results.ledger import Lease, scan
 from kd_ray.results.status import sweep_status
-from kd_ray.results.store import Store, lease_key, open_store, trial_of
+from kd_ray.results.store import Store, lease_key, open_store
 from kd_ray.sweep.spec import TrialState
 from tests.hosts import Hosts, hosts, offline, why_not
 from tests.processes import command, started, wait_until
@@ -152,9 +153,9 @@ def wait_for_a_student(store: Store, cluster: Hosts, *, beyond: int = 0) -> tupl
 
     def look() -> bool:
         saved = {
-            trial_of(item.key)[0]
-            for item in store.entries("trials")
-            if (match := re.search(r"/checkpoint/(\d+)-", item.key)) and int(match[1]) > beyond
+            trial_id
+            for trial_id, trial in take_inventory(store, "trials").trials.items()
+            if any(entry.place.number > beyond for entry in trial.checkpoints)
         }
         for status in scan(store, sorted(saved & long)).values():
             if status.lease and (host := cluster.host_of(status.lease.pid)) is not None:

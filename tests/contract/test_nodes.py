@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from kd_ray.cluster.launch import launch
+from kd_ray.results.inventory import take_inventory
 from kd_ray.results.ledger import Lease, scan
 from kd_ray.results.query import Results
 from kd_ray.results.status import sweep_status
-from kd_ray.results.store import Store, lease_key, open_store, trial_of
+from kd_ray.results.store import Store, lease_key, open_store
 from tests.clusters import NODES, LoopbackCluster, loopback_cluster
 from tests.processes import started, wait_until
 from tests.sweeps import assert_same_tables, tiny_sweep, write_tiny_sweep
@@ -62,7 +63,7 @@ def wait_for_a_student(store: Store, process: subprocess.Popen[str]) -> Lease:
     found: list[Lease] = []
 
     def look() -> bool:
-        saved = {trial_of(item.key)[0] for item in store.entries("trials") if "/checkpoint/" in item.key}
+        saved = {trial_id for trial_id, trial in take_inventory(store, "trials").trials.items() if trial.checkpoints}
         if saved:
             long = {trial.trial_id for trial in sweep_status(store, "tiny").trials if trial.role == "distilled"}
             found.extend(status.lease for status in scan(store, sorted(saved & long)).values() if status.lease)

@@ -1,16 +1,16 @@
 """A machine that is announced to go: its workers get SIGTERM."""
 
 import os
-import re
 import signal
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from kd_ray.results.inventory import take_inventory
 from kd_ray.results.ledger import Lease, scan
 from kd_ray.results.query import Results
-from kd_ray.results.store import Store, open_store, trial_of
+from kd_ray.results.store import Store, open_store
 from tests.processes import started, wait_until
 from tests.sweeps import write_tiny_sweep
 
@@ -33,9 +33,9 @@ ONE_STUDENT = (
 def steps(store: Store) -> dict[str, int]:
     """How far each trial has got by its checkpoints of the first generation."""
     found: dict[str, int] = {}
-    for item in store.entries("trials"):
-        if match := re.search(r"/checkpoint/000001-(\d+)-", item.key):
-            found[trial_of(item.key)[0]] = max(found.get(trial_of(item.key)[0], 0), int(match[1]))
+    for trial_id, trial in take_inventory(store, "trials").trials.items():
+        if steps := [entry.place.step for entry in trial.checkpoints if entry.place.number == 1]:
+            found[trial_id] = max(steps)
     return found
 
 

@@ -15,9 +15,10 @@ from kd_ray.cluster.ray_tune.ray_runner import RayRunner
 from kd_ray.cluster.runner import LaunchContext, cpu_count
 from kd_ray.distill.training import FitProgress, LoadState, OnFailure, PackTraining, PackWorker
 from kd_ray.errors import InvalidInputError
+from kd_ray.results.inventory import take_inventory
 from kd_ray.results.ledger import scan
 from kd_ray.results.query import Results
-from kd_ray.results.store import Store, open_store, trial_of
+from kd_ray.results.store import Store, open_store
 from kd_ray.sweep.load import parse_sweep
 from kd_ray.sweep.spec import Role, TrialSpec, TrialState
 from tests.benchmarks.synthetic import SWEEP as SYNTHETIC
@@ -110,7 +111,7 @@ class _NamedWorker(SyntheticWorker):
         awaited = {
             Role.TEACHER: lambda: len(record_times(self.store)) == 2,
             Role.SCRATCH: lambda: True,
-            Role.DISTILLED: lambda: len({trial_of(item.key)[0] for item in self.store.entries("trials")}) == 5,
+            Role.DISTILLED: lambda: len(take_inventory(self.store, "trials").trials) == 5,
         }
         return _WaitingTraining(list(specs), self._labels_N, awaited[specs[0].role])
 

@@ -14,15 +14,15 @@ from kd_ray.cluster.local import LocalRunner
 from kd_ray.cluster.ray_tune.ray_runner import RayRunner
 from kd_ray.cluster.runner import LaunchContext, cpu_count
 from kd_ray.distill.training import PackWorker
+from kd_ray.results.inventory import committed
 from kd_ray.results.query import Results
 from kd_ray.results.store import Store
-from kd_ray.results.tables import committed
 from tests.benchmarks.synthetic import synthetic_sweep, synthetic_worker
 from tests.fakes import WatchedStore
 
 
 def test_no_listing_is_done_once_per_trial(tmp_path: Path, trifeature_root: Path) -> None:
-    """Guards: leases are created without a look, the first holder looks for no checkpoints, a fold goes by one listing."""
+    """Guards: leases are created without a look, the first holder looks for no checkpoints, an aggregation needs one listing."""
     listings, writes = [], []
     for n in (11, 101):
         store = WatchedStore(str(tmp_path / str(n)))
@@ -37,7 +37,7 @@ def test_no_listing_is_done_once_per_trial(tmp_path: Path, trifeature_root: Path
 
 @pytest.mark.ray
 def test_a_query_in_the_middle_sees_each_committed_trial_once(store: Store, trifeature_root: Path) -> None:
-    """Guards: parts are replaced atomically, and a trial's rows have one part for ever; the records are folded while the sweep runs."""
+    """Guards: parts are replaced atomically, and a trial's rows have one part for ever; the records are aggregated while the sweep runs."""
     file = synthetic_sweep(401, str(trifeature_root))
     seen: list[int] = []
     problems: list[object] = []

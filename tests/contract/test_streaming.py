@@ -5,7 +5,7 @@ import signal
 from pathlib import Path
 
 from kd_ray.cluster.launch import launch
-from kd_ray.data.load import fingerprint
+from kd_ray.data.families import fingerprint
 from kd_ray.results.query import Results
 from kd_ray.results.store import Store, open_store
 from kd_ray.sweep.load import SweepFile, parse_sweep

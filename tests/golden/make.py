@@ -20,9 +20,9 @@ import numpy.typing as npt
 
 from kd_ray.analysis.compare import compare
 from kd_ray.analysis.comparisons import Comparison
+from kd_ray.results.aggregate import aggregate
 from kd_ray.results.query import Results
 from kd_ray.results.store import open_store
-from kd_ray.results.tables import fold
 from kd_ray.sweep.spec import Role, TrialSpec
 from tests.simulated import simulate
 
@@ -47,7 +47,7 @@ def golden_results(folder: Path) -> Results:
     """The committed records in a store of their own, with tables."""
     shutil.copytree(STORE, folder, dirs_exist_ok=True)
     store = open_store(folder)
-    fold(store, "demo")
+    aggregate(store, "demo")
     return Results(store)
 
 

@@ -1,6 +1,6 @@
 """The words of the report that the golden records must give: `python -m tests.golden.make_report` makes `report.txt` anew.
 
-It holds every text of the page in its order: title, findings, captions, heads and cells of tables, not the drawings. Only a change that is
+It holds every text of the page in its order: title, verdict, captions, heads and cells of tables, not the drawings. Only a change that is
 meant to move words or numbers is a reason to make it anew.
 """
 
@@ -12,7 +12,7 @@ from kd_ray.analysis.report.build import make_report
 from tests.golden.make import FOLDER, golden_results
 
 TEXT = FOLDER / "report.txt"
-_BLOCKS = frozenset(("title", "h1", "h2", "h3", "p", "li", "figcaption", "pre", "tr"))
+_BLOCKS = frozenset(("title", "h1", "h2", "h3", "p", "li", "figcaption", "pre", "tr", "dt", "dd"))
 _SKIPPED = frozenset(("style", "script", "svg"))
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator
 
-from kd_ray.analysis.report.study import Condition, FloatArray, Study, matching, number, series
+from kd_ray.analysis.conditions import Condition, make_series, shown_number
 from kd_ray.analysis.report.style import (
     SCRATCH,
     SERIES_COLORS,
@@ -17,6 +17,10 @@ from kd_ray.analysis.report.style import (
     TEACHER,
     drawable,
 )
+from kd_ray.analysis.study import SCRATCH as AGAINST_SCRATCH
+from kd_ray.analysis.study import TEACHER as AGAINST_TEACHER
+from kd_ray.analysis.study import Study, spread
+from kd_ray.metrics.arrays import FloatArray
 
 MAX_SERIES = 8
 """Lines in one panel that can still be told apart."""
@@ -80,7 +84,7 @@ class ConditionAxis:
 
 def condition_axis(study: Study) -> ConditionAxis:
     """Temperature if at least two temperatures were distilled with, else one place for each distilled condition."""
-    over_t = series(study)
+    over_t = make_series(study.conditions)
     temperatures = sorted({c.temperature for s in over_t for c in s.conditions if c.temperature is not None})
     if len(temperatures) > 1:
         is_even = _would_crowd(temperatures)
@@ -91,10 +95,10 @@ def condition_axis(study: Study) -> ConditionAxis:
             )
             for s in over_t
         ]
-        ticks = tuple((place[t], number(t)) for t in temperatures)
+        ticks = tuple((place[t], shown_number(t)) for t in temperatures)
         label = "temperature T, tested values evenly spaced" if is_even else "temperature T"
         return _axis(lines, ticks, label=label, is_temperature=True)
-    distilled = study.of_role("distilled")
+    distilled = study.distilled
     lines = (
         [Line(label="distilled", conditions=distilled, x=np.arange(len(distilled), dtype=float))] if distilled else []
     )
@@ -106,18 +110,16 @@ def interval(values: FloatArray) -> Interval:
     """Mean and 95 % t interval (ddof = 1) of the values that are defined."""
     from scipy.special import stdtrit
 
-    defined = values[~np.isnan(values)]
-    n = len(defined)
-    mean = float(defined.mean()) if n else np.nan
-    half = float(stdtrit(n - 1, 0.975) * defined.std(ddof=1) / np.sqrt(n)) if n > 1 else np.nan
-    return Interval(mean=mean, half_width=half, n=n)
+    it = spread(values)
+    half = float(stdtrit(it.n - 1, 0.975) * it.sd / np.sqrt(it.n)) if it.n > 1 else np.nan
+    return Interval(mean=it.mean, half_width=half, n=it.n)
 
 
-def draw_lines(axes: Axes, axis: ConditionAxis, values_R: FloatArray, *, scale: float = 100.0) -> None:
+def draw_lines(axes: Axes, axis: ConditionAxis, values_T: FloatArray, *, scale: float = 100.0) -> None:
     """Mean and interval of every distilled condition. Lines are moved aside a little, so that their bars do not hide one another."""
     for i, line in enumerate(axis.lines):
-        found = [interval(scale * condition.over_runs(values_R)) for condition in line.conditions]
-        axes.errorbar(
+        found = [interval(scale * condition.over_runs(values_T)) for condition in line.conditions]
+        drawn = axes.errorbar(
             _aside(axis, i),
             [it.mean for it in found],
             yerr=[0.0 if np.isnan(it.half_width) else it.half_width for it in found],
@@ -126,23 +128,29 @@ def draw_lines(axes: Axes, axis: ConditionAxis, values_R: FloatArray, *, scale: 
             elinewidth=0.9,
             **look(i, joined=axis.is_temperature),
         )
+        # A marker on the edge, such as at 100 %, is drawn whole; intervals end there.
+        drawn.lines[0].set_clip_on(False)
 
 
 def draw_references(
-    axes: Axes, study: Study, axis: ConditionAxis, values_R: FloatArray, *, scale: float = 100.0
+    axes: Axes, study: Study, axis: ConditionAxis, values_T: FloatArray, *, scale: float = 100.0
 ) -> None:
     """Teacher and scratch as horizontal lines with their intervals as bands; where there are several, each beside its own students."""
-    for role, drawn in (("teacher", TEACHER), ("scratch", SCRATCH)):
+    for role, contrast, drawn in (
+        ("teacher", AGAINST_TEACHER, TEACHER),
+        ("scratch", AGAINST_SCRATCH, SCRATCH),
+    ):
         conditions = study.of_role(role)
         if len(conditions) == 1 or not axis.is_temperature:
-            spans = [(None, conditions[0])] if len(conditions) == 1 else _beside(study, axis, role)
+            spans = [(None, conditions[0])] if len(conditions) == 1 else _beside(study, axis, contrast)
             for place, condition in spans:
-                _draw_reference(axes, role, interval(scale * condition.over_runs(values_R)), place, drawn)
+                _draw_reference(axes, role, interval(scale * condition.over_runs(values_T)), place, drawn)
             continue
         for i, line in enumerate(axis.lines):
             # As many lines as there are students; the color says whose.
-            for condition in matching(study, role, line.conditions[0])[:1]:
-                it = interval(scale * condition.over_runs(values_R))
+            baseline = study.baseline(contrast, line.conditions[0])
+            if baseline is not None:
+                it = interval(scale * baseline.over_runs(values_T))
                 axes.axhline(it.mean, label=role, zorder=1.5, **{**drawn, "color": look(i)["color"]})
 
 
@@ -152,12 +160,12 @@ def legend_columns(labels: Iterable[str]) -> int:
     return max(1, min(len(lengths), int(100 / (max(lengths, default=1) + 7))))
 
 
-def _beside(study: Study, axis: ConditionAxis, role: str) -> list[tuple[float, Condition]]:
+def _beside(study: Study, axis: ConditionAxis, contrast: str) -> list[tuple[float, Condition]]:
     return [
         (float(x), reference)
         for line in axis.lines
         for x, condition in zip(line.x, line.conditions, strict=True)
-        for reference in matching(study, role, condition)[:1]
+        if (reference := study.baseline(contrast, condition)) is not None
     ]
 
 
@@ -180,9 +188,9 @@ def _draw_reference(axes: Axes, role: str, it: Interval, place: float | None, dr
 
 
 def keep_to_rates(axes: Axes) -> None:
-    """Show nothing below 0 and above 100 %: intervals of two runs go far beyond what a rate can be."""
+    """End the axis at 0 and 100 %: intervals of two runs go far beyond what a rate can be. Markers on the edge stay whole."""
     low, high = axes.get_ylim()
-    axes.set_ylim(max(low, -2.0), min(high, 102.0))
+    axes.set_ylim(max(low, 0.0), min(high, 100.0))
 
 
 def look(i: int, *, joined: bool = True) -> dict[str, Any]:

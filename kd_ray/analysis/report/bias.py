@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from kd_ray.analysis.comparisons import Comparison
 from kd_ray.analysis.report.axis import (
     ConditionAxis,
     Line,
@@ -22,9 +23,10 @@ from kd_ray.analysis.report.axis import (
     legend_columns,
     look,
 )
-from kd_ray.analysis.report.evidence import SCRATCH, TEACHER, Evidence
-from kd_ray.analysis.report.study import FloatArray, IntArray, Study
+from kd_ray.analysis.report.evidence import AGAINST, Evidence
 from kd_ray.analysis.report.style import BLACK, EXPECTED, ORANGE, Drawing, drawable, new_figure
+from kd_ray.analysis.study import SCRATCH, TEACHER, Study
+from kd_ray.metrics.arrays import FloatArray, IntArray
 
 PANELS = 12
 """Classes with a panel of their own."""
@@ -32,7 +34,6 @@ _LINES_PER_CLASS = 3
 HEAT_ROWS = 40
 """Classes in a heat map whose names can still be read."""
 INTERVAL = "Points are means, bars and bands 95 % t intervals over runs (seeds)"
-AGAINST = {SCRATCH: "scratch", TEACHER: "the teacher"}
 
 
 def class_accuracy(study: Study, evidence: Evidence, axis: ConditionAxis) -> Drawing | None:
@@ -46,9 +47,9 @@ def class_accuracy(study: Study, evidence: Evidence, axis: ConditionAxis) -> Dra
     figure = new_figure(0.85 + 1.5 * rows)
     panels = figure.subplots(rows, columns, squeeze=False, sharex=True)
     for place, axes in zip(chosen, panels.flat, strict=False):
-        values_R = study.class_accuracy_RC[:, place]
-        draw_references(axes, study, axis, values_R)
-        draw_lines(axes, axis, values_R)
+        values_T = study.class_accuracy_TC[:, place]
+        draw_references(axes, study, axis, values_T)
+        draw_lines(axes, axis, values_T)
         for line in axis.lines:
             _mark(axes, study, evidence, line, int(place))
         axes.set_title(f"{drawable(study.class_names[place], 16)} ({study.class_n_C[place]})")
@@ -69,7 +70,7 @@ def class_accuracy(study: Study, evidence: Evidence, axis: ConditionAxis) -> Dra
     )
     tested = (
         " Marks stand for a class accuracy ÷ overall accuracy that differs from scratch: ring p < "
-        f"{evidence.level:g} uncorrected, star also after Benjamini & Hochberg over all classes of the condition."
+        f"{evidence.level:g} uncorrected, star established over the whole report."
         if evidence.has_class_tests
         else ""
     )
@@ -89,7 +90,7 @@ def counts(study: Study, evidence: Evidence, axis: ConditionAxis) -> Drawing | N
     shown = [
         contrast
         for contrast in (SCRATCH, TEACHER)
-        if any(row["num_significant"] is not None for row in evidence.of("class_bias_counts", contrast=contrast))
+        if any(row.num_significant is not None for row in evidence.of("class_bias_counts", contrast=contrast))
     ]
     figure = new_figure(3.1)
     panels = figure.subplots(1, 1 + len(shown), squeeze=False)[0]
@@ -110,10 +111,10 @@ def counts(study: Study, evidence: Evidence, axis: ConditionAxis) -> Drawing | N
     figure.supxlabel(axis.label, fontsize=9)
     _legend_above(figure, panels, with_marks=False)
     tested = (
-        f" Counts are classes whose accuracy ÷ overall accuracy differs (Welch's t, level {evidence.level:g}): "
-        "uncorrected as published, and after Benjamini & Hochberg and Holm over the classes of a condition. The "
-        "dotted line is the count that is expected uncorrected if no class "
-        f"differed.{' Open markers: after Benjamini & Hochberg.' if len(axis.lines) > 1 else ''}"
+        f" Counts are classes whose accuracy ÷ overall accuracy differs: with p < {evidence.level:g} (Welch's t, "
+        "uncorrected), as #SC and #TC are published, and those that are established over the whole report. The "
+        f"dotted line is the count with p < {evidence.level:g} that chance gives if no class "
+        f"differs.{' Open markers: established.' if len(axis.lines) > 1 else ''}"
     )
     return Drawing(
         name="accuracy-and-counts",
@@ -179,7 +180,7 @@ def heat_map(study: Study, evidence: Evidence, axis: ConditionAxis) -> Drawing |
         title="Effect of distillation on each class",
         caption=f"{which}. Color is the mean change in class accuracy ÷ overall accuracy, times the baseline's "
         f"overall accuracy, so that 1 is a point of accuracy; {counts_in_words(study)}. Ring: p < {evidence.level:g} "
-        "uncorrected; filled: also after Benjamini & Hochberg over the classes of the condition. The largest of "
+        "uncorrected, as #SC and #TC count; star: established over the whole report. The largest of "
         f"many noisy effects look larger than they are.{_left_out(axis, 2)}",
         figure=figure,
     )
@@ -196,7 +197,7 @@ def largest_effects(study: Study, evidence: Evidence, limit: int) -> IntArray:
     if effects:
         size_C = np.nanmax(np.nan_to_num(np.array(effects), nan=0.0), axis=0)
     else:
-        means = [np.nanmean(study.class_accuracy_RC[c.trials], axis=0) for c in study.conditions if c.role != "teacher"]
+        means = [np.nanmean(study.class_accuracy_TC[c.trials], axis=0) for c in study.conditions if c.role != "teacher"]
         size_C = np.nan_to_num(np.ptp(np.array(means), axis=0), nan=0.0)
     order = np.lexsort((np.arange(len(size_C)), -size_C))
     return np.sort(order[np.isin(order, present)][:limit])
@@ -205,10 +206,10 @@ def largest_effects(study: Study, evidence: Evidence, limit: int) -> IntArray:
 def _mark(axes: Axes, study: Study, evidence: Evidence, line: Line, place: int) -> None:
     for x, condition in zip(line.x, line.conditions, strict=True):
         bias = evidence.bias(SCRATCH, condition)
-        if bias is None or not (mark := bias.marks(place)):
+        if bias is None or not (mark := bias.mark(place)):
             continue
-        y = 100 * interval(condition.over_runs(study.class_accuracy_RC[:, place])).mean
-        if mark == "raw":
+        y = 100 * interval(condition.over_runs(study.class_accuracy_TC[:, place])).mean
+        if mark == "published":
             axes.plot(x, y, "o", markersize=9, markerfacecolor="none", markeredgecolor=BLACK, markeredgewidth=1.0)
         else:
             axes.plot(x, y, "*", markersize=11, color=ORANGE, markeredgecolor=BLACK, markeredgewidth=0.7, zorder=4)
@@ -217,29 +218,30 @@ def _mark(axes: Axes, study: Study, evidence: Evidence, line: Line, place: int) 
 def _draw_counts(axes: Axes, evidence: Evidence, axis: ConditionAxis, contrast: str) -> None:
     single = len(axis.lines) == 1
     kinds = [
-        ("num_significant", "uncorrected"),
-        ("num_significant_bh", "Benjamini–Hochberg"),
-        ("num_significant_holm", "Holm"),
+        ("num_significant", f"p < {evidence.level:g}, as published"),
+        ("num_established", "established"),
     ]
     for i, line in enumerate(axis.lines):
-        rows = [next(iter(evidence.about(c, "class_bias_counts", contrast=contrast)), None) for c in line.conditions]
-        for k, (column, name) in enumerate(kinds if single else kinds[:2]):
-            y = [np.nan if row is None or row[column] is None else row[column] for row in rows]
+        rows = [evidence.about(c, "class_bias_counts", contrast=contrast) for c in line.conditions]
+        for k, (column, name) in enumerate(kinds):
+            y = _counted(rows, column)
             style = look(k + 1 if single else i, joined=axis.is_temperature)
             if not single and k:
                 style |= {"markerfacecolor": "white", "linewidth": 0.8}
             label = name if single else drawable(line.label, 40)
             axes.plot(line.x, y, label=label if single or not k else "_", **style)
-        expected = [
-            np.nan if row is None or row["expected_significant"] is None else row["expected_significant"]
-            for row in rows
-        ]
+        expected = _counted(rows, "expected_significant")
         if i == 0 and not np.isnan(expected).all():
-            label = "expected if none differed"
+            label = "chance if none differs"
             if axis.is_temperature and len(line.x) > 1:
                 axes.plot(line.x, expected, label=label, **EXPECTED)
             else:
                 axes.axhline(float(np.nanmean(expected)), label=label, **EXPECTED)
+
+
+def _counted(rows: Sequence[Comparison | None], column: str) -> list[float]:
+    found = [None if row is None else getattr(row, column) for row in rows]
+    return [np.nan if value is None else value for value in found]
 
 
 def _effects(evidence: Evidence, contrast: str, line: Line, chosen: IntArray) -> FloatArray:
@@ -255,16 +257,17 @@ def _tick(axis: ConditionAxis, x: float) -> str:
 
 
 def _mark_cells(axes: Axes, evidence: Evidence, contrast: str, line: Line, chosen: IntArray) -> None:
-    spots: dict[str, list[tuple[float, float]]] = {"raw": [], "bh": []}
+    spots: dict[str, list[tuple[float, float]]] = {"published": [], "established": []}
     for column, condition in enumerate(line.conditions):
         bias = evidence.bias(contrast, condition)
         for row, place in enumerate(chosen):
-            if bias is not None and (mark := bias.marks(int(place))):
-                spots["raw" if mark == "raw" else "bh"].append((column + 0.5, row + 0.5))
-    for kind, face in (("raw", "white"), ("bh", BLACK)):
+            if bias is not None and (mark := bias.mark(int(place))):
+                spots[mark].append((column + 0.5, row + 0.5))
+    for kind, marker, face, size in (("published", "o", "white", 14), ("established", "*", BLACK, 45)):
         if spots[kind]:
             x, y = zip(*spots[kind], strict=True)
-            axes.scatter(x, y, s=14, facecolor=face, edgecolor=BLACK if kind == "raw" else "white", linewidth=0.7)
+            edge = BLACK if face == "white" else "white"
+            axes.scatter(x, y, s=size, marker=marker, facecolor=face, edgecolor=edge, linewidth=0.7)
 
 
 def _same_span(panels: Sequence[Axes]) -> None:
@@ -274,8 +277,8 @@ def _same_span(panels: Sequence[Axes]) -> None:
     limits = [axes.get_ylim() for axes in panels]
     half = max(high - low for low, high in limits) / 2
     for axes, (low, high) in zip(panels, limits, strict=True):
-        # Nothing is above 100 %.
-        middle = min((low + high) / 2, 102 - half)
+        # Nothing is below 0 or above 100 %.
+        middle = min(max((low + high) / 2, half), 100 - half)
         axes.set_ylim(middle - half, middle + half)
 
 
@@ -286,8 +289,10 @@ def _legend_above(figure: Figure, panels: Iterable[Axes], *, with_marks: bool) -
         unique |= dict(zip(labels, handles, strict=True))
     if with_marks:
         empty: dict[str, Any] = {"linestyle": "none", "markeredgecolor": BLACK}
-        unique["p uncorrected"] = Line2D([], [], marker="o", markersize=9, markerfacecolor="none", **empty)
-        unique["also Benjamini–Hochberg"] = Line2D([], [], marker="*", markersize=11, color=ORANGE, **empty)
+        unique["p uncorrected, as published"] = Line2D(
+            [], [], marker="o", markersize=9, markerfacecolor="none", **empty
+        )
+        unique["established"] = Line2D([], [], marker="*", markersize=11, color=ORANGE, **empty)
     figure.legend(unique.values(), unique.keys(), loc="outside upper center", ncols=legend_columns(unique))
 
 

@@ -6,31 +6,27 @@ short leaves the page of the one before.
 
 import json
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from kd_ray.analysis.compare import compare
-from kd_ray.analysis.report import bias, contents, equity, runs
-from kd_ray.analysis.report.axis import ConditionAxis, condition_axis
-from kd_ray.analysis.report.beside import published_table
-from kd_ray.analysis.report.disagreement import Disagreement, disagreements, matrices
-from kd_ray.analysis.report.evidence import Evidence, read_evidence
-from kd_ray.analysis.report.findings import make_findings
-from kd_ray.analysis.report.next_step import commands, in_words, open_steps
-from kd_ray.analysis.report.page import Section, page
-from kd_ray.analysis.report.power import power_curves
-from kd_ray.analysis.report.published import Published, find_published
-from kd_ray.analysis.report.study import Study, read_study
-from kd_ray.analysis.report.style import Drawing, drawing, render
-from kd_ray.analysis.report.table import ReportTable
-from kd_ray.analysis.report.vectors import MAX_ROWS, class_vectors, vector_table
+from kd_ray.analysis.comparisons import Comparison
+from kd_ray.analysis.reading import read_study
+from kd_ray.analysis.report.evidence import make_evidence
+from kd_ray.analysis.report.page import page
+from kd_ray.analysis.report.published import find_published
+from kd_ray.analysis.report.sections import file_only_tables, first_section, make_sections
+from kd_ray.analysis.report.style import Rendered, drawing, render
+from kd_ray.analysis.stored import stored_or_made
+from kd_ray.analysis.study import Study
+from kd_ray.analysis.verdict import Verdict
 from kd_ray.errors import InvalidInputError
 from kd_ray.results.query import Results
 from kd_ray.results.store import report_folder
 
-_MAX_FEATURES = 6
-"""Sensitive features and intersections with a figure of their own."""
+Progress = Callable[[str], None]
+"""Is told each stage as it begins, in one line."""
 _LIST = "files.json"
 _OURS = re.compile(r"(figures|tables)/[a-z0-9-]+\.(svg|pdf|csv|tex)")
 
@@ -47,14 +43,24 @@ class Report:
     """Size of the page."""
 
 
-def report(results: Results, sweep: str, output: Path | None = None, *, store: str | None = None) -> Report:
+def report(
+    results: Results,
+    sweep: str,
+    output: Path | None = None,
+    *,
+    store: str | None = None,
+    with_pdf: bool = False,
+    progress: Progress | None = None,
+) -> Report:
     """Make the report of a sweep and write it to a folder, by default to `reports/<sweep>` of a local store.
 
     Raises:
         InvalidInputError: the store has no such sweep, nothing of it is complete, or there is no folder to write to.
     """
     folder = output or default_folder(results, sweep)
-    files = make_report(results, sweep, store=store)
+    files = make_report(results, sweep, store=store, with_pdf=with_pdf, progress=progress)
+    if progress:
+        progress(f"write {len(files)} files")
     write_files(folder, files)
     names = list(files)
     return Report(
@@ -79,27 +85,30 @@ def default_folder(results: Results, sweep: str) -> Path:
     return root / report_folder(sweep)
 
 
-def make_report(results: Results, sweep: str, *, store: str | None = None) -> dict[str, bytes]:
+def make_report(
+    results: Results,
+    sweep: str,
+    *,
+    store: str | None = None,
+    with_pdf: bool = False,
+    progress: Progress | None = None,
+) -> dict[str, bytes]:
     """Content of every file of a report by its name, `index.html` last; `store` is what a command is told, None for the default one."""
+    tell = progress or (lambda stage: None)
+    tell(f"read sweep {sweep}")
     study = read_study(results, sweep)
-    if not study.trials:
-        raise InvalidInputError(
-            f"sweep {sweep}: none of its {sum(study.states.values())} trials is complete, so there is nothing to "
-            f"report; `kd-ray status {sweep}` tells how far they are"
-        )
-    problem = compared(results, sweep)
-    evidence = read_evidence(results, study)
-    steps = [] if problem else open_steps(results, sweep)
-    published = find_published(study)
+    tell(f"compare {len(study.conditions)} conditions")
+    rows, verdict = compared(results, study)
+    evidence = make_evidence(rows, study)
     with drawing():
-        sections = make_sections(study, evidence, published)
-        drawings = [it for section in sections for it in section.drawings]
-        rendered = {it.name: render(it.figure) for it in drawings}
-    tables = [it for section in sections for it in section.tables]
-    files: dict[str, bytes] = {}
-    for name, it in rendered.items():
-        files |= {f"figures/{name}.svg": it.svg, f"figures/{name}.pdf": it.pdf}
-    for table in [*tables, *file_only_tables(study, evidence)]:
+        tell("draw figures and make tables")
+        first = first_section(study, evidence)
+        sections = make_sections(study, evidence, find_published(study))
+        drawings = [it for section in (first, *sections) for it in section.drawings]
+        tell(f"render {len(drawings)} figures as SVG{' and PDF' if with_pdf else ''}")
+        rendered = {it.name: render(it.figure, with_pdf=with_pdf) for it in drawings}
+    files = _figure_files(rendered)
+    for table in [*(it for section in (first, *sections) for it in section.tables), *file_only_tables(study, evidence)]:
         files |= {
             f"tables/{table.name}.csv": table.to_csv().encode(),
             f"tables/{table.name}.tex": table.to_latex().encode(),
@@ -109,18 +118,22 @@ def make_report(results: Results, sweep: str, *, store: str | None = None) -> di
         lead=_lead(study),
         missing=_missing(study),
         foot=_foot(study),
-        findings=make_findings(
-            study,
-            evidence,
-            problem=problem,
-            steps=list(dict.fromkeys(in_words(step) for step in steps)),
-            commands=commands(steps, sweep, store),
-        ),
+        verdict=replace(verdict, commands=tuple(_of_store(it, store) for it in verdict.commands)),
+        first=first,
         sections=sections,
         rendered=rendered,
     )
     files[_LIST] = json.dumps(sorted(files), indent=1).encode()
     return {**files, "index.html": html.encode()}
+
+
+def compared(results: Results, study: Study) -> tuple[Sequence[Comparison], Verdict]:
+    """The comparisons of a sweep and what they say; no rows, and the reason in the verdict, where there is nothing to compare."""
+    try:
+        return stored_or_made(results, study)
+    except InvalidInputError as error:
+        empty = dict.fromkeys(("asked", "declared", "established", "hints", "held_back", "more", "commands"), ())
+        return (), Verdict(**empty, not_tested=(str(error),))
 
 
 def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
@@ -143,155 +156,14 @@ def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
         raise InvalidInputError(f"report folder {folder}: cannot write: {error.strerror}") from error
 
 
-def make_sections(study: Study, evidence: Evidence, published: Published | None) -> list[Section]:
-    """The chapters of the page; one without anything to show is left out."""
-    axis = condition_axis(study)
-    found = disagreements(study)
-    sections = [
-        _bias_section(study, evidence, axis, found),
-        *([_group_section(study, evidence, axis)] if study.fairness else []),
-        _individual_section(study, axis),
-        _trend_section(evidence),
-        _power_section(evidence, study),
-        *([_published_section(study, evidence, published, found)] if published else []),
-        _runs_section(study),
-    ]
-    return [section for section in sections if section.drawings or section.tables]
+def _figure_files(rendered: Mapping[str, Rendered]) -> dict[str, bytes]:
+    files = {f"figures/{name}.svg": it.svg for name, it in rendered.items()}
+    return files | {f"figures/{name}.pdf": it.pdf for name, it in rendered.items() if it.pdf is not None}
 
 
-def file_only_tables(study: Study, evidence: Evidence) -> list[ReportTable]:
-    """Tables that are too long for a page."""
-    vectors = [] if len(study.class_names) <= MAX_ROWS else [vector_table(study)]
-    return _some([contents.class_effect_table(study, evidence), *vectors])
-
-
-def compared(results: Results, sweep: str) -> str:
-    """Make the comparisons of a sweep if the store has none: they are gone as soon as a trial changes.
-
-    Returns why there is nothing to compare; empty otherwise.
-    """
-    if results.query(f"SELECT count(*) AS n FROM comparisons WHERE sweep = '{sweep}'").column("n")[0].as_py():
-        return ""
-    try:
-        compare(results, sweep)
-    except InvalidInputError as error:
-        return str(error)
-    return ""
-
-
-def _bias_section(study: Study, evidence: Evidence, axis: ConditionAxis, found: tuple[Disagreement, ...]) -> Section:
-    return Section(
-        name="classes",
-        title="Classes",
-        drawings=_drawn(
-            bias.counts(study, evidence, axis),
-            bias.class_accuracy(study, evidence, axis),
-            bias.heat_map(study, evidence, axis),
-            matrices(study, found),
-            class_vectors(study),
-        ),
-        tables=tuple(
-            _some(
-                [
-                    contents.condition_table(study),
-                    contents.count_table(evidence),
-                    contents.class_table(study, evidence),
-                    contents.disagreement_table(found),
-                    *([vector_table(study)] if len(study.class_names) <= MAX_ROWS else []),
-                ]
-            )
-        ),
-    )
-
-
-def _group_section(study: Study, evidence: Evidence, axis: ConditionAxis) -> Section:
-    shown = study.fairness[:_MAX_FEATURES]
-    figures = [
-        equity.group_fairness(study, fairness, axis, f"fairness-{i}-{_slug(fairness.feature)}")
-        for i, fairness in enumerate(shown, start=1)
-    ]
-    more = len(study.fairness) - len(shown)
-    return Section(
-        name="groups",
-        title="Groups",
-        paragraphs=(f"{more} more sensitive features and intersections are in the tables.",) if more else (),
-        drawings=_drawn(*figures, equity.frontier(study, study.fairness, axis)),
-        tables=tuple(
-            _some(
-                [
-                    contents.fairness_table(study),
-                    contents.test_table(
-                        evidence,
-                        "fairness",
-                        "fairness-tests",
-                        "Differences in fairness",
-                        "Distilled minus baseline with its interval over runs; rates in percent, differences in "
-                        "points. Sampling sd: what other test samples of the same size would add. q after Benjamini "
-                        "& Hochberg over the family.",
-                    ),
-                    contents.test_table(
-                        evidence,
-                        "matched_accuracy",
-                        "matched-accuracy",
-                        "Differences at equal accuracy",
-                        "The same with the accuracy of each run held equal by regression; flagged extrapolated where "
-                        "the two sides have no accuracy in common.",
-                    ),
-                ]
-            )
-        ),
-    )
-
-
-def _individual_section(study: Study, axis: ConditionAxis) -> Section:
-    return Section(name="individuals", title="Individuals", drawings=_drawn(equity.individual(study, axis)))
-
-
-def _trend_section(evidence: Evidence) -> Section:
-    table = contents.test_table(
-        evidence,
-        "trend",
-        "trends",
-        "Trends over temperature",
-        "Rank correlation of a metric with temperature over all runs, or Jonckheere & Terpstra's test; low and high "
-        "temperatures apart, because trends reported in the literature turn.",
-    )
-    return Section(name="trends", title="Trends", tables=tuple(_some([table])))
-
-
-def _power_section(evidence: Evidence, study: Study) -> Section:
-    return Section(name="power", title="How much could have been found", drawings=_drawn(power_curves(study, evidence)))
-
-
-def _published_section(
-    study: Study, evidence: Evidence, published: Published, found: tuple[Disagreement, ...]
-) -> Section:
-    words = (
-        f"This sweep has the data set and the models of the {published.name} experiment in {published.paper}. Values "
-        "of the paper stand beside those of this sweep; what could not be read is left out, not guessed.",
-        f"Not known of the paper: {published.unknown}. Whatever this sweep sets them to is a substitute, so a "
-        "difference between the columns is no failed replication, and equal columns are no proof of one.",
-        *([published.statement] if published.statement else []),
-    )
-    table = published_table(study, evidence, published, found)
-    return Section(name="paper", title="Beside the paper", paragraphs=words, tables=tuple(_some([table])))
-
-
-def _runs_section(study: Study) -> Section:
-    return Section(
-        name="runs",
-        title="Runs",
-        drawings=_drawn(runs.training_curves(study), runs.cost(study)),
-        tables=tuple(_some([contents.cost_table(study)])),
-    )
-
-
-def _drawn(*drawings: Drawing | None) -> tuple[Drawing, ...]:
-    return tuple(it for it in drawings if it is not None)
-
-
-def _some(tables: list[ReportTable]) -> list[ReportTable]:
-    return [table for table in tables if table.rows]
+def _of_store(command: str, store: str | None) -> str:
+    """The command as it has to be typed for a store other than the default one."""
+    return f"{command} --store {shlex.quote(store)}" if store else command
 
 
 def _lead(study: Study) -> str:
@@ -317,10 +189,6 @@ def _missing(study: Study) -> str:
 def _foot(study: Study) -> str:
     newest = max(row["finished_at"] for row in study.trials)
     return f"Made by kd_ray from the tables of sweep {study.sweep}; its newest trial is of {newest:%Y-%m-%d %H:%M} UTC."
-
-
-def _slug(name: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", name.lower())[:40].strip("-") or "feature"
 
 
 def _earlier(folder: Path) -> set[str]:

@@ -1,13 +1,15 @@
 """Which classes students say where their teacher says another (Figure 2 of Mohammadshahi & Ioannou)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from kd_ray.analysis.report.study import Condition, FloatArray, IntArray, Study
+from kd_ray.analysis.conditions import Condition
 from kd_ray.analysis.report.style import Drawing, drawable, new_figure
+from kd_ray.analysis.study import Study
+from kd_ray.metrics.arrays import FloatArray
 
 LARGEST_NUMBERED = 12
 """Classes up to which the counts are printed into the cells."""
@@ -32,16 +34,8 @@ class Disagreement:
 
 
 def disagreements(study: Study) -> tuple[Disagreement, ...]:
-    """Every student condition beside its teachers; empty without any teacher's predictions.
-
-    A scratch student has no teacher of its own: it is paired with those that taught the distilled students of its seed and model.
-    """
-    pairs = {
-        condition: _pairs(study, condition) for condition in (*study.of_role("scratch"), *study.of_role("distilled"))
-    }
-    places = sorted({place for found in pairs.values() for pair in found for place in pair})
-    predictions = study.predictions(places)
-    found = [_disagreement(study, condition, pairs[condition], predictions) for condition in pairs]
+    """Every student condition beside the teachers that it is compared with; empty without any teacher."""
+    found = [_disagreement(study, condition) for condition in (*study.of_role("scratch"), *study.distilled)]
     return tuple(it for it in found if it is not None)
 
 
@@ -112,41 +106,22 @@ def _number(axes: object, matrix: npt.NDArray[np.float64], top: float) -> None:
             axes.text(j + 0.5, i + 0.5, f"{matrix[i, j]:.0f}", ha="center", va="center", fontsize=5.5, color=color)
 
 
-def _pairs(study: Study, condition: Condition) -> list[tuple[int, int]]:
-    """(teacher, student) by place."""
-    place = {row["trial_id"]: i for i, row in enumerate(study.trials)}
-    if condition.is_distilled:
-        teachers = [(study.trials[i]["teacher_trial_id"], int(i)) for i in condition.trials]
-        return [(place[teacher], i) for teacher, i in teachers if teacher in place]
-    pairs: dict[tuple[int, int], None] = {}
-    for i in condition.trials:
-        scratch = study.trials[i]
-        for row in study.trials:
-            is_twin = row["role"] == "distilled" and all(
-                row[name] == scratch[name] for name in ("seed", "model", "dataset_id")
-            )
-            if is_twin and set(scratch["settings"]) <= set(row["settings"]) and row["teacher_trial_id"] in place:
-                pairs[place[row["teacher_trial_id"]], int(i)] = None
-    return list(pairs)
-
-
-def _disagreement(
-    study: Study,
-    condition: Condition,
-    pairs: Sequence[tuple[int, int]],
-    predictions: Mapping[int, IntArray],
-) -> Disagreement | None:
-    whole = [(predictions[a], predictions[b]) for a, b in pairs if a in predictions and b in predictions]
-    if not whole:
+def _disagreement(study: Study, condition: Condition) -> Disagreement | None:
+    pairs = study.pairs(condition)
+    if not pairs:
         return None
     size = len(study.class_names)
     matrix_CC = np.zeros((size, size))
     rates = []
-    for teacher_N, student_N in whole:
+    for teacher, student in pairs:
+        teacher_N, student_N = (study.predictions[row].astype(np.int64) for row in (teacher, student))
         differ_N = teacher_N != student_N
         rates.append(float(differ_N.mean()))
         cells = np.bincount(teacher_N[differ_N] * size + student_N[differ_N], minlength=size * size)
         matrix_CC += cells.reshape(size, size)
     return Disagreement(
-        condition=condition, matrix_CC=matrix_CC / len(whole), rates=np.array(rates), num_test=len(whole[0][0])
+        condition=condition,
+        matrix_CC=matrix_CC / len(pairs),
+        rates=np.array(rates),
+        num_test=len(study.predictions[pairs[0][0]]),
     )

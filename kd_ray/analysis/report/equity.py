@@ -1,11 +1,12 @@
 """Figures of fairness between groups and between individuals, and what they cost in accuracy."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
+from kd_ray.analysis.conditions import Condition
 from kd_ray.analysis.report.axis import (
     ConditionAxis,
     counts_in_words,
@@ -13,59 +14,54 @@ from kd_ray.analysis.report.axis import (
     draw_references,
     interval,
     keep_to_rates,
-    legend_columns,
     look,
 )
 from kd_ray.analysis.report.bias import INTERVAL
-from kd_ray.analysis.report.study import Condition, Fairness, FloatArray, Study
+from kd_ray.analysis.report.evidence import Evidence
+from kd_ray.analysis.report.measured_tables import CHANCE, DPD, EOD, LABEL_DPD, OF_GROUPS
+from kd_ray.analysis.report.overview import draw_chance, legend_above
 from kd_ray.analysis.report.style import BLACK, EXPECTED, GREY, Drawing, drawable, new_figure
-
-EOD, DPD, LABEL_DPD = (
-    "equalized_odds_difference",
-    "demographic_parity_difference",
-    "label_demographic_parity_difference",
-)
-NAMES = {EOD: "EOD", DPD: "DPD"}
+from kd_ray.analysis.study import Fairness, Study
+from kd_ray.metrics.arrays import FloatArray
+from kd_ray.metrics.catalogue import METRICS
 
 
-def group_fairness(study: Study, fairness: Fairness, axis: ConditionAxis, name: str) -> Drawing | None:
-    """EOD and DPD of one sensitive feature over temperature (Figures 4 and 5 of Mohammadshahi & Ioannou)."""
+def group_fairness(
+    study: Study, evidence: Evidence, fairness: Fairness, axis: ConditionAxis, name: str
+) -> Drawing | None:
+    """EOD, DPD and worst-group accuracy of one sensitive feature over temperature (Figures 4 and 5 of Mohammadshahi & Ioannou)."""
     if not axis.lines:
         return None
     figure = new_figure(2.9)
-    panels = figure.subplots(1, 2)
-    for axes, metric in zip(panels, (EOD, DPD), strict=True):
+    panels = figure.subplots(1, len(OF_GROUPS))
+    for axes, metric in zip(panels, OF_GROUPS, strict=True):
         draw_references(axes, study, axis, fairness.metrics[metric])
         draw_lines(axes, axis, fairness.metrics[metric])
+        draw_chance(axes, evidence, axis, fairness, metric)
         if metric == DPD:
             _label_line(axes, fairness)
         keep_to_rates(axes)
-        axis.dress(axes)
-        axes.set_ylabel(f"{NAMES[metric]} (%)")
-    panels[0].set_title("equalized odds difference")
-    panels[1].set_title("demographic parity difference")
-    _legend_below(figure, panels[1])
+        axis.dress(axes, label=False)
+        axes.set_ylabel(f"{METRICS[metric].short} (%)")
+    for axes, title in zip(panels, ("equalized odds", "demographic parity", "worst group"), strict=True):
+        axes.set_title(title)
+    figure.supxlabel(axis.label, fontsize=9)
+    legend_above(figure, panels[1])
     return Drawing(
         name=name,
         title=f"Fairness between groups of {fairness.feature}",
         caption=f"Differences between {fairness.num_groups} groups of {fairness.feature}, one-vs-rest mean over "
-        f"classes; 0 is parity. {INTERVAL}, which hold for this test set; {counts_in_words(study)}. The dotted line "
-        "is the DPD that the true labels have: a model that falls below it does so by erring. A largest minus a "
-        "smallest rate grows with the number of groups and with their noise.",
+        "classes; 0 is parity. Worst-group accuracy is the lowest accuracy of a group. "
+        f"{INTERVAL}, which hold for this test set; {counts_in_words(study)}. {CHANCE}; only what exceeds it has to do with the "
+        "groups. The dotted line is the DPD that the true labels have: a model that falls below it does so by erring.",
         figure=figure,
     )
 
 
-def _legend_below(figure: Figure, axes: Axes) -> None:
-    handles, labels = axes.get_legend_handles_labels()
-    unique = dict(zip(labels, handles, strict=True))
-    figure.legend(unique.values(), unique.keys(), loc="outside lower center", ncols=legend_columns(unique))
-
-
 def _label_line(axes: Axes, fairness: Fairness) -> None:
-    values_R = fairness.metrics[LABEL_DPD]
-    if not np.isnan(values_R).all():
-        axes.axhline(100 * float(np.nanmean(values_R)), label="true labels", **EXPECTED)
+    values_T = fairness.metrics[LABEL_DPD]
+    if not np.isnan(values_T).all():
+        axes.axhline(100 * float(np.nanmean(values_T)), label="true labels", **EXPECTED)
 
 
 def frontier(study: Study, features: Sequence[Fairness], axis: ConditionAxis) -> Drawing | None:
@@ -75,17 +71,20 @@ def frontier(study: Study, features: Sequence[Fairness], axis: ConditionAxis) ->
         return None
     figure = new_figure(0.5 + 2.3 * 2)
     grid = figure.subplots(2, len(shown), squeeze=False)
-    accuracy_R = study.values("accuracy")
+    accuracy_T = study.values("accuracy")
     for j, fairness in enumerate(shown):
         for axes, metric in zip(grid[:, j], (EOD, DPD), strict=True):
-            _draw_frontier(axes, study, axis, accuracy_R, fairness.metrics[metric])
-            axes.set_ylabel(f"{NAMES[metric]} (%)")
+            _draw_frontier(axes, study, axis, accuracy_T, fairness.metrics[metric])
+            keep_to_rates(axes)
+            axes.set_xlim(right=min(axes.get_xlim()[1], 100.0))
+            axes.set_ylabel(f"{METRICS[metric].short} (%)")
             if metric == DPD:
                 axes.set_xlabel("accuracy (%)")
                 _label_line(axes, fairness)
             else:
-                axes.set_title(drawable(fairness.feature, 30))
-    _legend_below(figure, grid[1, 0])
+                # Room above the axes for the numbers of a teacher that is far away.
+                axes.set_title(drawable(fairness.feature, 30), pad=15)
+    legend_above(figure, grid[1, 0])
     return Drawing(
         name="frontier",
         title="Accuracy and fairness",
@@ -99,41 +98,54 @@ def frontier(study: Study, features: Sequence[Fairness], axis: ConditionAxis) ->
 
 
 def individual(study: Study, axis: ConditionAxis) -> Drawing | None:
-    """Individual fairness over temperature, on probabilities and on predicted labels (Table 4)."""
-    soft_R, hard_R = study.values("individual_fairness"), study.values("individual_fairness_hard")
-    if not axis.lines or np.isnan(soft_R).all():
+    """Individual fairness over temperature (Table 4), on probabilities, on predicted labels and after calibration, beside confidence."""
+    panels = [
+        (study.values("individual_fairness"), 1.0, "on probabilities", "change per distance"),
+        (study.values("individual_fairness_hard"), 1.0, "on predicted labels", "change per distance"),
+        (study.values("individual_fairness_calibrated"), 1.0, "after calibration", "change per distance"),
+        (study.values("mean_confidence"), 100.0, "mean confidence", "confidence (%)"),
+    ]
+    shown = [panel for panel in panels if not np.isnan(panel[0]).all()]
+    if not axis.lines or np.isnan(panels[0][0]).all():
         return None
-    figure = new_figure(2.8)
-    panels = figure.subplots(1, 2)
-    for axes, values_R, title in zip(
-        panels, (soft_R, hard_R), ("on probabilities", "on predicted labels"), strict=True
-    ):
-        draw_references(axes, study, axis, values_R, scale=1)
-        draw_lines(axes, axis, values_R, scale=1)
-        axis.dress(axes)
+    columns = 2 if len(shown) == 4 else len(shown)
+    figure = new_figure(2.7 if len(shown) < 4 else 4.6)
+    grid = figure.subplots(math.ceil(len(shown) / columns), columns, squeeze=False)
+    for axes, (values_T, scale, title, label) in zip(grid.flat, shown, strict=True):
+        draw_references(axes, study, axis, values_T, scale=scale)
+        draw_lines(axes, axis, values_T, scale=scale)
+        if scale == 1.0:
+            axes.set_ylim(bottom=max(axes.get_ylim()[0], 0.0))
+        else:
+            keep_to_rates(axes)
+        axis.dress(axes, label=False)
         axes.set_title(title)
-        axes.set_ylabel("individual fairness (0 is fair)")
-    _legend_below(figure, panels[0])
+        axes.set_ylabel(label)
+    figure.supxlabel(axis.label, fontsize=9)
+    legend_above(figure, grid.flat[0])
+    calibrated = (
+        " After calibration: with each model's probabilities scaled by its own temperature." if columns == 2 else ""
+    )
     return Drawing(
         name="individual-fairness",
         title="Fairness between individuals",
-        caption="Mean change of the prediction (total variation) per unit of distance between two test samples. "
-        f"{INTERVAL}; {counts_in_words(study)}. Flatter probabilities alone lower the left panel without any other "
-        "decision; the right panel counts decisions only.",
+        caption="Mean change of the prediction (total variation) per unit of distance between two test samples. It follows "
+        "the model's confidence: a perfect and certain classifier scores about 1, and flatter probabilities alone lower it without any "
+        f"other decision. On predicted labels confidence plays no part.{calibrated} {INTERVAL}; {counts_in_words(study)}.",
         figure=figure,
     )
 
 
-def _draw_frontier(axes: Axes, study: Study, axis: ConditionAxis, accuracy_R: FloatArray, values_R: FloatArray) -> None:
+def _draw_frontier(axes: Axes, study: Study, axis: ConditionAxis, accuracy_T: FloatArray, values_T: FloatArray) -> None:
     """Students with their frontier; the teacher is a larger network and only shown where it lies among them."""
     students: list[tuple[str, tuple[float, float], bool]] = []
     for condition in study.of_role("scratch")[:1]:
-        point = _point(axes, condition, accuracy_R, values_R, marker="X", color=GREY, label="scratch", zorder=3)
+        point = _point(axes, condition, accuracy_T, values_T, marker="X", color=GREY, label="scratch", zorder=3)
         students.append(("", point, False))
     for i, line in enumerate(axis.lines):
         style = {name: value for name, value in look(i).items() if name != "linestyle"}
         label = drawable(line.label, 30)
-        points = [_point(axes, c, accuracy_R, values_R, label=label, **style) for c in line.conditions]
+        points = [_point(axes, c, accuracy_T, values_T, label=label, **style) for c in line.conditions]
         names = [c.label.split(" ")[0] if axis.is_temperature else drawable(c.label, 18) for c in line.conditions]
         ends = [k in (0, len(points) - 1) for k in range(len(points))]
         students += zip(names, points, ends, strict=True)
@@ -141,7 +153,7 @@ def _draw_frontier(axes: Axes, study: Study, axis: ConditionAxis, accuracy_R: Fl
     label = "no student is better in both"
     axes.plot([x for x, _ in best], [y for _, y in best], color=BLACK, linewidth=0.9, zorder=1, label=label)
     _name_points(axes, [(name, point) for name, point, is_end in students if point in best or is_end])
-    _teacher_if_near(axes, study, accuracy_R, values_R)
+    _teacher_if_near(axes, study, accuracy_T, values_T)
 
 
 def _name_points(axes: Axes, named: Sequence[tuple[str, tuple[float, float]]]) -> None:
@@ -155,26 +167,26 @@ def _name_points(axes: Axes, named: Sequence[tuple[str, tuple[float, float]]]) -
             placed.append((float(x), float(y)))
 
 
-def _teacher_if_near(axes: Axes, study: Study, accuracy_R: FloatArray, values_R: FloatArray) -> None:
+def _teacher_if_near(axes: Axes, study: Study, accuracy_T: FloatArray, values_T: FloatArray) -> None:
     """Draw the teacher if that takes no more than half of the panel from the students; else say where it is."""
     for condition in study.of_role("teacher")[:1]:
-        x, y = (interval(100 * condition.over_runs(them)).mean for them in (accuracy_R, values_R))
+        x, y = (interval(100 * condition.over_runs(them)).mean for them in (accuracy_T, values_T))
         if np.isnan(x + y):
             continue
         (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
         if max((max(right, x) - min(left, x)) / (right - left), (max(top, y) - min(bottom, y)) / (top - bottom)) <= 2:
-            _point(axes, condition, accuracy_R, values_R, marker="*", color=BLACK, label="teacher", markersize=7)
+            _point(axes, condition, accuracy_T, values_T, marker="*", color=BLACK, label="teacher", markersize=7)
             return
         axes.text(
-            0.98, 0.98, f"teacher: {x:.1f}, {y:.2f}", transform=axes.transAxes, ha="right", va="top", fontsize=6.5
+            1.0, 1.01, f"teacher: {x:.1f}, {y:.2f}", transform=axes.transAxes, ha="right", va="bottom", fontsize=6.5
         )
 
 
 def _point(
-    axes: Axes, condition: Condition, accuracy_R: FloatArray, values_R: FloatArray, **style: object
+    axes: Axes, condition: Condition, accuracy_T: FloatArray, values_T: FloatArray, **style: object
 ) -> tuple[float, float]:
-    x, y = (interval(100 * condition.over_runs(them)) for them in (accuracy_R, values_R))
-    axes.errorbar(
+    x, y = (interval(100 * condition.over_runs(them)) for them in (accuracy_T, values_T))
+    drawn = axes.errorbar(
         [x.mean],
         [y.mean],
         xerr=[0.0 if np.isnan(x.half_width) else x.half_width],
@@ -184,6 +196,7 @@ def _point(
         ecolor=(0.5, 0.5, 0.5, 0.4),
         **style,  # type: ignore[arg-type]
     )
+    drawn.lines[0].set_clip_on(False)
     return x.mean, y.mean
 
 

@@ -1,19 +1,21 @@
 """The comparisons of a sweep, arranged by the conditions of its study."""
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from kd_ray.analysis.report.study import Condition, FloatArray, Study
-from kd_ray.results.query import Results
+from kd_ray.analysis.comparisons import Comparison
+from kd_ray.analysis.conditions import Condition
+from kd_ray.analysis.study import SCRATCH, TEACHER, Study
+from kd_ray.metrics.arrays import FloatArray
 
-SCRATCH = "scratch_vs_distilled"
-TEACHER = "teacher_vs_distilled"
-_CONDITION = "role, model, teacher, objective, temperature, alpha, t_squared, dataset_id, settings"
-_BY_CLASS = ("effect", "ci_low", "ci_high", "p", "q", "p_holm")
-Row = Mapping[str, Any]
+AGAINST = {SCRATCH: "scratch", TEACHER: "the teacher"}
+"""Baselines as they stand in sentences."""
+_BY_CLASS = ("effect", "ci_low", "ci_high", "ci_total_low", "ci_total_high", "p", "p_claim", "q")
+_KEY = ("role", "model", "teacher", "objective", "temperature", "alpha", "t_squared", "dataset_id")
 Key = tuple[Any, ...]
 
 
@@ -24,19 +26,24 @@ class ClassBias:
     effect_C: FloatArray
     """Change in the tested quantity, in [-1, 1]: 0.01 is a point of accuracy."""
     ci_low_C: FloatArray
+    """Over runs."""
     ci_high_C: FloatArray
+    ci_total_low_C: FloatArray
+    """Over runs, teachers and test samples."""
+    ci_total_high_C: FloatArray
     p_C: FloatArray
+    """Uncorrected, as #SC and #TC count it."""
+    p_claim_C: FloatArray
     q_C: FloatArray
-    p_holm_C: FloatArray
+    status: tuple[str, ...]
+    """Of each class: established, hint, held_back, none or not_tested."""
     level: float
 
-    def marks(self, place: int) -> str:
-        """How a class stands: `holm`, `bh`, `raw` or nothing."""
-        if self.p_holm_C[place] < self.level:
-            return "holm"
-        if self.q_C[place] < self.level:
-            return "bh"
-        return "raw" if self.p_C[place] < self.level else ""
+    def mark(self, place: int) -> str:
+        """How a class is marked: `established`, `published` for p below the level uncorrected, or nothing."""
+        if self.status[place] == "established":
+            return "established"
+        return "published" if self.p_C[place] < self.level else ""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -45,25 +52,31 @@ class Evidence:
 
     class_bias: Mapping[tuple[str, Key], ClassBias]
     """By contrast and condition."""
-    rows: Sequence[Row]
+    rows: Sequence[Comparison]
     """All other rows of `comparisons`."""
 
     def bias(self, contrast: str, condition: Condition) -> ClassBias | None:
         """The tests of all classes for a condition, if there are any."""
         return self.class_bias.get((contrast, key_of(condition)))
 
-    def of(self, analysis: str, **values: Any) -> list[Row]:
+    def of(self, analysis: str, **values: Any) -> list[Comparison]:
         """Rows of an analysis with these values."""
         return [
             row
             for row in self.rows
-            if row["analysis"] == analysis and all(row[name] == value for name, value in values.items())
+            if row.analysis == analysis and all(getattr(row, name) == value for name, value in values.items())
         ]
 
-    def about(self, condition: Condition, analysis: str, **values: Any) -> list[Row]:
-        """Rows of an analysis about one condition."""
+    def about(self, condition: Condition, analysis: str, **values: Any) -> Comparison | None:
+        """The row of an analysis about one condition."""
         key = key_of(condition)
-        return [row for row in self.of(analysis, **values) if _key(row) == key]
+        return next((row for row in self.of(analysis, **values) if _key(row) == key), None)
+
+    def chance(self, condition: Condition, metric: str, feature: str) -> tuple[float, float]:
+        """Chance level of a difference between groups and its sd; NaN where it is not known."""
+        row = self.about(condition, "condition", metric=metric, sensitive_feature=feature)
+        values = (None, None) if row is None else (row.chance_level, row.chance_sd)
+        return (np.nan if values[0] is None else values[0], np.nan if values[1] is None else values[1])
 
     @property
     def has_class_tests(self) -> bool:
@@ -73,54 +86,41 @@ class Evidence:
     @property
     def level(self) -> float:
         """Significance level; 0.05 when nothing was tested."""
-        return float(next((row["level"] for row in self.rows), 0.05))
+        return float(next((row.level for row in self.rows), 0.05))
 
 
-def read_evidence(results: Results, study: Study) -> Evidence:
-    """Read the comparisons of a sweep; classes stay in columns, because there may be many of them."""
-    where = f"FROM comparisons WHERE sweep = '{study.sweep}' AND"
-    labels = {key_of(condition): condition.label for condition in study.conditions}
-    found_rows = results.query(f"SELECT * {where} analysis <> 'class_bias'").to_pylist(maps_as_pydicts="strict")
-    # A condition has one name on the page; a trend, which is about several, keeps its own.
-    rows = [{**row, "condition": labels.get(_key(row), row["condition"])} for row in found_rows]
-    columns = ", ".join(_BY_CLASS)
-    by_class = results.query(
-        f"SELECT contrast, {_CONDITION}, any_value(level) AS level, list(class_index) AS class_index, "
-        f"{', '.join(f'list({name}) AS {name}' for name in _BY_CLASS)} FROM (SELECT contrast, {_CONDITION}, level, "
-        f"class_index, {columns} {where} analysis = 'class_bias' AND class_index IS NOT NULL) GROUP BY ALL"
-    )
+def make_evidence(rows: Sequence[Comparison], study: Study) -> Evidence:
+    """Arrange the rows of `comparisons`; those of single classes as arrays, because there may be many."""
+    of_class: dict[tuple[str, Key], list[Comparison]] = defaultdict(list)
+    others = []
+    for row in rows:
+        if row.analysis == "class_bias" and row.class_index is not None:
+            of_class[row.contrast or "", _key(row)].append(row)
+        else:
+            others.append(row)
     size = len(study.class_names)
-    found = {
-        (row["contrast"], _key(row)): _class_bias(row, size) for row in by_class.to_pylist(maps_as_pydicts="strict")
-    }
-    return Evidence(class_bias=found, rows=rows)
+    return Evidence(class_bias={key: _class_bias(found, size) for key, found in of_class.items()}, rows=others)
 
 
 def key_of(condition: Condition) -> Key:
     """What a condition and its rows have in common."""
-    axes = condition.axes
-    return (
-        condition.role,
-        axes["model"],
-        axes["teacher"],
-        axes["objective"],
-        condition.temperature,
-        axes["alpha"],
-        axes["t_squared"],
-        axes["dataset_id"],
-        tuple(sorted(condition.settings)),
+    axes = {**condition.axes, "role": condition.role, "temperature": condition.temperature}
+    return (*(axes[name] for name in _KEY), tuple(sorted(condition.settings)))
+
+
+def _key(row: Comparison) -> Key:
+    return (*(getattr(row, name) for name in _KEY), tuple(sorted(row.settings.items())))
+
+
+def _class_bias(rows: Sequence[Comparison], size: int) -> ClassBias:
+    arrays = {name: np.full(size, np.nan) for name in _BY_CLASS}
+    status = ["not_tested"] * size
+    for row in rows:
+        assert row.class_index is not None
+        for name, values_C in arrays.items():
+            value = getattr(row, name)
+            values_C[row.class_index] = np.nan if value is None else value
+        status[row.class_index] = row.status or "not_tested"
+    return ClassBias(
+        **{f"{name}_C": values_C for name, values_C in arrays.items()}, status=tuple(status), level=rows[0].level
     )
-
-
-def _key(row: Row) -> Key:
-    names = ("role", "model", "teacher", "objective", "temperature", "alpha", "t_squared", "dataset_id")
-    return (*(row[name] for name in names), tuple(sorted(dict(row["settings"]).items())))
-
-
-def _class_bias(row: Row, size: int) -> ClassBias:
-    def spread(name: str) -> FloatArray:
-        values_C = np.full(size, np.nan)
-        values_C[row["class_index"]] = np.array(row[name], dtype=np.float64)
-        return values_C
-
-    return ClassBias(**{f"{name}_C": spread(name) for name in _BY_CLASS}, level=row["level"])

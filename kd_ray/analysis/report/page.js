@@ -40,3 +40,16 @@ for (const field of document.querySelectorAll("input[data-table]")) {
     output.textContent = shown === rows.length ? `${shown} rows` : `${shown} of ${rows.length} rows`;
   });
 }
+// A table that is wider than its box says so, and shows a shadow at each edge beyond which there is more.
+for (const box of document.querySelectorAll(".box")) {
+  const hint = box.closest(".table").querySelector(".scrolls");
+  const mark = () => {
+    const beyond = box.scrollWidth - box.clientWidth;
+    hint.hidden = beyond <= 1;
+    box.parentElement.classList.toggle("more-left", box.scrollLeft > 1);
+    box.parentElement.classList.toggle("more-right", box.scrollLeft < beyond - 1);
+  };
+  box.addEventListener("scroll", mark, { passive: true });
+  new ResizeObserver(mark).observe(box);
+  mark();
+}

@@ -2,16 +2,16 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
 import jinja2
 from markupsafe import Markup
 
-from kd_ray.analysis.report.findings import Findings
 from kd_ray.analysis.report.style import Drawing, Rendered
 from kd_ray.analysis.report.table import Measured, ReportTable, shown, sort_key
+from kd_ray.analysis.verdict import Verdict
 
 MAX_ROWS = 1500
 """Rows of one table on the page; the CSV file has all."""
@@ -23,6 +23,8 @@ class Section:
 
     name: str
     title: str
+    explanation: str = ""
+    """What the chapter is about, for a reader who does not know the terms."""
     paragraphs: tuple[str, ...] = ()
     drawings: tuple[Drawing, ...] = ()
     tables: tuple[ReportTable, ...] = ()
@@ -34,11 +36,15 @@ def page(
     lead: str,
     missing: str,
     foot: str,
-    findings: Findings,
+    verdict: Verdict,
+    first: Section,
     sections: Sequence[Section],
     rendered: dict[str, Rendered],
 ) -> str:
-    """The HTML of a report. Every text is escaped: names of classes, features and settings are anybody's."""
+    """The HTML of a report: the verdict beside the figure and the table of `first`, then the other sections.
+
+    Every text is escaped: names of classes, features and settings are anybody's.
+    """
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("kd_ray.analysis.report", "."),
         autoescape=True,
@@ -48,23 +54,32 @@ def page(
     )
     figures = iter(range(1, 1000))
     tables = iter(range(1, 1000))
+
+    def section(it: Section) -> dict[str, Any]:
+        return {
+            "name": it.name,
+            "title": it.title,
+            "explanation": unbroken(it.explanation),
+            "paragraphs": it.paragraphs,
+            "figures": [_figure(drawing, rendered[drawing.name], next(figures)) for drawing in it.drawings],
+            "tables": [_table(table, next(tables)) for table in it.tables],
+        }
+
     return environment.get_template("page.html.j2").render(
         title=title,
         lead=lead,
         missing=missing,
         foot=foot,
-        findings=[replace(group, sentences=tuple(map(unbroken, group.sentences))) for group in findings.groups()],
-        commands=findings.commands,
-        sections=[
+        verdict=[
             {
-                "name": section.name,
-                "title": section.title,
-                "paragraphs": section.paragraphs,
-                "figures": [_figure(drawing, rendered[drawing.name], next(figures)) for drawing in section.drawings],
-                "tables": [_table(table, next(tables)) for table in section.tables],
+                "title": heading,
+                "is_command": heading == "NEXT",
+                "sentences": [it if heading == "NEXT" else unbroken(it) for it in sentences],
             }
-            for section in sections
+            for heading, sentences in verdict.parts()
         ],
+        first=section(first),
+        sections=[section(it) for it in sections],
         css=_own("page.css"),
         js=_own("page.js"),
     )
@@ -82,6 +97,7 @@ def _figure(drawing: Drawing, rendered: Rendered, number: int) -> dict[str, Any]
         "title": drawing.title,
         "caption": unbroken(drawing.caption),
         "number": number,
+        "has_pdf": rendered.pdf is not None,
         # Drawn by us; matplotlib escapes the texts in it.
         "svg": Markup(rendered.inline(drawing.name)),  # noqa: S704
     }

@@ -11,7 +11,8 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
-from kd_ray.analysis.report.study import Condition, Study
+from kd_ray.analysis.conditions import Condition
+from kd_ray.analysis.study import Study
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +65,7 @@ def find_published(study: Study) -> Published | None:
     roles = {
         role: {_plain(c.axes["model"]) for c in study.of_role(role)} for role in ("teacher", "scratch", "distilled")
     }
-    teachers = roles["teacher"] | {_plain(c.axes["teacher"]) for c in study.of_role("distilled")}
+    teachers = roles["teacher"] | {_plain(c.axes["teacher"]) for c in study.distilled}
     students = roles["scratch"] | roles["distilled"]
     content = _content()
     for entry in content["studies"]:

@@ -5,9 +5,11 @@ from typing import Any
 import numpy as np
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
+from kd_ray.analysis.conditions import Condition
 from kd_ray.analysis.report.axis import legend_columns, seeds
-from kd_ray.analysis.report.study import Condition, FloatArray, Study
 from kd_ray.analysis.report.style import BLACK, BLUE, SCRATCH, SERIES_DASHES, TEACHER, Drawing, drawable, new_figure
+from kd_ray.analysis.study import Study
+from kd_ray.metrics.arrays import FloatArray
 
 MAX_CURVES = 8
 
@@ -56,15 +58,15 @@ def training_curves(study: Study) -> Drawing | None:
 
 def cost(study: Study) -> Drawing | None:
     """Training time of each trial, by condition."""
-    elapsed_R = study.values("elapsed_s")
-    shown = [condition for condition in study.conditions if np.isfinite(elapsed_R[condition.trials]).any()]
+    elapsed_T = study.values("elapsed_s")
+    shown = [condition for condition in study.conditions if np.isfinite(elapsed_T[condition.trials]).any()]
     if not shown:
         return None
     shown = shown[:40]
     figure = new_figure(0.9 + 0.19 * len(shown))
     axes = figure.subplots()
     for i, condition in enumerate(shown):
-        values = elapsed_R[condition.trials]
+        values = elapsed_T[condition.trials]
         axes.plot(values, np.full(len(values), i), "o", color=BLUE, markersize=4, markerfacecolor="none")
         axes.plot([np.nanmean(values)], [i], "|", color=BLACK, markersize=9, markeredgewidth=1.6)
     axes.set_yticks(range(len(shown)), [drawable(condition.label, 34) for condition in shown])
@@ -87,14 +89,14 @@ def cost(study: Study) -> Drawing | None:
 
 def cost_in_words(study: Study) -> str:
     """Trials, total time and devices."""
-    elapsed_R = study.values("elapsed_s")
+    elapsed_T = study.values("elapsed_s")
     devices: dict[str, int] = {}
     for row in study.trials:
         devices[str(row["device"])] = devices.get(str(row["device"]), 0) + 1
     words = ", ".join(f"{count} on {name}" for name, count in devices.items())
     hosts = len({row["host"] for row in study.trials})
     return (
-        f"{len(study.trials)} trials took {duration(float(np.nansum(elapsed_R)))} of training in all ({words}; "
+        f"{len(study.trials)} trials took {duration(float(np.nansum(elapsed_T)))} of training in all ({words}; "
         f"{hosts} host{'s' if hosts != 1 else ''})."
     )
 

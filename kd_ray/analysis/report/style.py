@@ -32,6 +32,7 @@ SERIES_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 SERIES_DASHES = ("-", (0, (6, 2)), (0, (2, 1.5)))
 TEACHER: dict[str, Any] = {"color": BLACK, "linestyle": (0, (6, 2)), "linewidth": 1.3}
 SCRATCH: dict[str, Any] = {"color": GREY, "linestyle": (0, (6, 2, 1, 2)), "linewidth": 1.3}
+CHANCE_LINE: dict[str, Any] = {"color": PURPLE, "linestyle": (0, (3, 1.6)), "linewidth": 1.3}
 EXPECTED: dict[str, Any] = {"color": ORANGE, "linestyle": (0, (1, 1.3)), "linewidth": 1.5}
 
 WIDTH = 7.2
@@ -83,7 +84,8 @@ class Rendered:
     """A figure as files."""
 
     svg: bytes
-    pdf: bytes
+    pdf: bytes | None
+    """None where nobody asked for it: it takes as long as everything else."""
 
     def inline(self, prefix: str) -> str:
         """The SVG for the inside of a page: ids with a prefix, so that those of several figures do not meet."""
@@ -112,16 +114,17 @@ def new_figure(height: float, width: float = WIDTH) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def render(figure: Figure) -> Rendered:
-    """SVG and PDF of one figure; neither holds a date."""
+def render(figure: Figure, *, with_pdf: bool = False) -> Rendered:
+    """SVG, and PDF if it is asked for, of one figure; neither holds a date."""
     # Placed once; saving would do it again for each file.
     if (engine := figure.get_layout_engine()) is not None:
         engine.execute(figure)
     figure.set_layout_engine("none")
     svg, pdf = io.BytesIO(), io.BytesIO()
     figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-    figure.savefig(pdf, format="pdf", metadata={"CreationDate": None, "Creator": None, "Producer": None})
-    return Rendered(svg=svg.getvalue(), pdf=pdf.getvalue())
+    if with_pdf:
+        figure.savefig(pdf, format="pdf", metadata={"CreationDate": None, "Creator": None, "Producer": None})
+    return Rendered(svg=svg.getvalue(), pdf=pdf.getvalue() if with_pdf else None)
 
 
 def drawable(text: str, limit: int = 24) -> str:

@@ -3,7 +3,13 @@
 import csv
 import io
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+from kd_ray.analysis.conditions import Condition
+from kd_ray.analysis.study import Spread, spread
+from kd_ray.metrics.arrays import FloatArray
+from kd_ray.metrics.catalogue import METRICS
 
 _LATEX = {
     "\\": r"\textbackslash{}",
@@ -173,6 +179,37 @@ def _latex_cell(cell: Cell, column: Column) -> str:
     if isinstance(cell, str) or text == MISSING:
         return latex(text)
     return "$" + text.replace("−", "-").replace("±", r"\pm").replace(",", "{,}") + "$"
+
+
+def measured(condition: Condition, values_T: FloatArray) -> Measured | None:
+    """Mean and sd over the runs of a condition; None without a defined value."""
+    return _measured(spread(condition.over_runs(values_T)))
+
+
+def cell(value: float | Spread) -> Measured | float | None:
+    """A value as a cell; None where it is undefined."""
+    if isinstance(value, Spread):
+        return _measured(value)
+    return None if math.isnan(value) else float(value)
+
+
+def metric_column(name: str) -> Column:
+    """The column of a metric, with its short name, unit and digits."""
+    metric = METRICS[name]
+    return Column(name=metric.short, unit="%" if metric.unit == "rate" else "", digits=metric.digits)
+
+
+def report_table(
+    name: str, title: str, caption: str, columns: Sequence[Column], rows: Sequence[tuple[Cell, ...]]
+) -> ReportTable:
+    """A table without the columns that hold nothing."""
+    return without_empty_columns(
+        ReportTable(name=name, title=title, caption=caption, columns=tuple(columns), rows=tuple(rows))
+    )
+
+
+def _measured(it: Spread) -> Measured | None:
+    return Measured(mean=it.mean, sd=None if math.isnan(it.sd) else it.sd) if it.n else None
 
 
 def without_empty_columns(table: ReportTable) -> ReportTable:

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from kd_ray.analysis.conditions import Condition
 from kd_ray.analysis.report.axis import legend_columns
-from kd_ray.analysis.report.study import Condition, FloatArray, Study
 from kd_ray.analysis.report.style import (
     SERIES_COLORS,
     SERIES_MARKERS,
@@ -15,6 +15,8 @@ from kd_ray.analysis.report.style import (
     new_figure,
 )
 from kd_ray.analysis.report.table import Column, ReportTable, without_empty_columns
+from kd_ray.analysis.study import Study
+from kd_ray.metrics.arrays import FloatArray
 
 _SHOWN = {"class_alpha": "alpha of the class", "class_margin": "margin of the class (logits)"}
 _RELIABILITY = "teacher_held_out_margin"
@@ -102,7 +104,7 @@ def vector_table(study: Study) -> ReportTable:
 def _vectors(study: Study) -> Iterator[_Vector]:
     """The different vectors, in the order of the conditions."""
     seen: list[tuple[str, FloatArray]] = []
-    for condition in study.of_role("distilled"):
+    for condition in study.distilled:
         for name in _SHOWN:
             values_C = _mean(study, condition, name)
             known = any(other == name and np.array_equal(values_C, it_C, equal_nan=True) for other, it_C in seen)
@@ -114,10 +116,10 @@ def _vectors(study: Study) -> Iterator[_Vector]:
 
 
 def _mean(study: Study, condition: Condition, name: str) -> FloatArray:
-    values_RC = study.class_vectors.get(name)
-    if values_RC is None:
+    values_TC = study.class_vectors.get(name)
+    if values_TC is None:
         return np.full(len(study.class_names), np.nan)
-    return np.asarray(values_RC[condition.trials].mean(axis=0))
+    return np.asarray(values_TC[condition.trials].mean(axis=0))
 
 
 def _and_more(study: Study) -> str:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from kd_ray.distill.objectives.kd import kd_with_alpha
-from kd_ray.distill.objectives.loss import Context, Loss
+from kd_ray.distill.objectives.loss import Background, Context, Loss
 from kd_ray.sweep.distillation import AdversarialDistillation
 
 
@@ -149,3 +149,11 @@ class Adversary(nn.Module):
                 _, index, name = key.split(".", 2)
                 state.setdefault(int(index), {})[name] = tensor
         self._optimizer.load_state_dict({"state": state, "param_groups": self._optimizer.state_dict()["param_groups"]})
+
+
+def new_adversary(
+    settings: AdversarialDistillation, background: Background, num_classes: int, device: torch.device
+) -> Adversary:
+    """The adversary of one student, for the groups of the feature that the settings name."""
+    groups = len(background.group_names[settings.feature])
+    return Adversary(settings, num_classes=num_classes, num_groups=groups, device=device)

@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
-from kd_ray.distill.objectives.loss import Context, Loss
+from kd_ray.distill.objectives.loss import Background, Context, Loss
 from kd_ray.errors import TrialError
 from kd_ray.sweep.distillation import ImportedObjective
 
@@ -42,15 +42,26 @@ def load_function(path: str, version: str | None) -> Function:
     return function
 
 
-def distribution_of(settings: object) -> dict[str, str]:
-    """Name and version of the distribution that offers an imported objective; empty for ours.
+def with_imported_function(background: Background, settings: ImportedObjective, teacher: nn.Module) -> Background:
+    """The background as it is; an objective that cannot be imported fails here, before the first batch.
+
+    Raises:
+        TrialError: no installed distribution offers the function, or its distribution has another version.
+    """
+    del teacher
+    load_function(settings.objective, settings.version)
+    return background
+
+
+def distribution_of(path: str | None) -> dict[str, str]:
+    """Name and version of the distribution that offers an imported objective; empty without a path, for an objective of kd_ray.
 
     Raises:
         TrialError: none does.
     """
-    if not isinstance(settings, ImportedObjective):
+    if path is None:
         return {}
-    distribution = _entry(settings.objective).dist
+    distribution = _entry(path).dist
     return {distribution.name: distribution.version} if distribution is not None else {}
 
 

@@ -4,11 +4,20 @@ from torch import Tensor
 from torch.nn import functional
 
 from kd_ray.distill.objectives.loss import Context, Loss, distillation_loss, mixture
-from kd_ray.sweep.distillation import KnowledgeDistillation, LabelSmoothing, ShuffledDistillation
+from kd_ray.sweep.distillation import KnowledgeDistillation, LabelSmoothing, LongerScratch, ShuffledDistillation
 
 
-def scratch_loss(student_BC: Tensor, labels_B: Tensor, *, smoothing: float = 0.0) -> Loss:
-    """Cross-entropy with the hard labels, or with those of which `smoothing` is spread evenly over all classes."""
+def scratch_loss(
+    student_BC: Tensor,
+    teacher_BC: Tensor | None,
+    labels_B: Tensor,
+    settings: LongerScratch | None = None,
+    context: Context | None = None,
+    *,
+    smoothing: float = 0.0,
+) -> Loss:
+    """Cross-entropy with the hard labels; a share `smoothing` of each label is spread evenly over all classes."""
+    del teacher_BC, settings, context
     cross_entropy = functional.cross_entropy(student_BC, labels_B, label_smoothing=smoothing)
     return Loss(total=cross_entropy, terms={"cross_entropy": cross_entropy})
 
@@ -56,11 +65,18 @@ def kd_with_alpha(
     return Loss(total=total, terms={"cross_entropy": hard, "distillation": soft})
 
 
-def label_smoothing_loss(student_BC: Tensor, labels_B: Tensor, settings: LabelSmoothing) -> Loss:
+def label_smoothing_loss(
+    student_BC: Tensor,
+    teacher_BC: Tensor | None,
+    labels_B: Tensor,
+    settings: LabelSmoothing,
+    context: Context | None = None,
+) -> Loss:
     """(1 − smoothing) · CE + smoothing · mean over classes of −log p: cross-entropy with the smoothed target.
 
     Szegedy et al. 2016; the form of `torch.nn.functional.cross_entropy(label_smoothing=…)`.
     """
+    del teacher_BC, context
     hard = functional.cross_entropy(student_BC, labels_B)
     uniform = -functional.log_softmax(student_BC, dim=1).mean()
     total = (1 - settings.smoothing) * hard + settings.smoothing * uniform

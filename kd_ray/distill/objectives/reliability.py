@@ -5,13 +5,15 @@ known to us; an objective of your own gets the statistics too, to map them other
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from kd_ray.distill.objectives.kd import kd_with_alpha
 from kd_ray.distill.objectives.loss import (
+    Background,
     ClassStatistics,
     Context,
     Loss,
@@ -88,6 +90,20 @@ def class_margin(statistics: ClassStatistics, settings: AdaMargin) -> Tensor:
     """Margin for each class in logits, clipped: (C,), float64; 0 for the most reliable one."""
     margin_C = settings.margin_scale * (1 - relative(reliability(statistics, settings)))
     return margin_C.clamp(max=settings.max_margin)
+
+
+def with_class_alpha(background: Background, settings: AdaAlpha, teacher: nn.Module) -> Background:
+    """The background with the alpha of each class."""
+    del teacher
+    assert background.statistics is not None
+    return replace(background, alpha_C=class_alpha(background.statistics, settings))
+
+
+def with_class_margin(background: Background, settings: AdaMargin, teacher: nn.Module) -> Background:
+    """The background with the margin of each class."""
+    del teacher
+    assert background.statistics is not None
+    return replace(background, margin_C=class_margin(background.statistics, settings))
 
 
 def ada_alpha_loss(

@@ -1,10 +1,13 @@
 """Plain distillation from other targets than the teacher's softened probabilities: z-scores, and the parts of Tang et al. 2020."""
 
+from dataclasses import replace
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from kd_ray.distill.objectives.loss import (
+    Background,
     Context,
     Loss,
     check_logits,
@@ -12,6 +15,7 @@ from kd_ray.distill.objectives.loss import (
     divergence_from,
     mixture,
 )
+from kd_ray.errors import TrialError
 from kd_ray.sweep.distillation import (
     SimilarityDistillation,
     StandardizedDistillation,
@@ -90,6 +94,19 @@ def kd_sim_loss(
     target_BC = functional.softmax(similarity_BC / settings.similarity_temperature, dim=1)
     soft = divergence_from(target_BC, student_BC, temperature=settings.temperature)
     return _mixed(student_BC, labels_B, soft, settings)
+
+
+def with_class_similarity(background: Background, settings: SimilarityDistillation, teacher: nn.Module) -> Background:
+    """The background with the cosines between the rows of the teacher's last linear layer.
+
+    Raises:
+        TrialError: the teacher has no linear layer with a row for each class.
+    """
+    del settings
+    layers = [layer for layer in teacher.modules() if isinstance(layer, nn.Linear)]
+    if not layers or layers[-1].out_features != len(background.class_counts_C):
+        raise TrialError("kd_sim needs a teacher whose last linear layer has a row for each class")
+    return replace(background, similarity_CC=cosine_similarity(layers[-1].weight.detach().cpu()))
 
 
 def cosine_similarity(weights_CD: Tensor) -> Tensor:

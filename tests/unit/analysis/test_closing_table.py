@@ -11,11 +11,11 @@ from kd_ray.analysis.reading import read_study
 from kd_ray.analysis.study import Spread, spread
 from kd_ray.cli import text
 from kd_ray.errors import InvalidInputError
+from kd_ray.results.aggregate import aggregate
 from kd_ray.results.query import Results
 from kd_ray.results.record import commit_record, write_samples
-from kd_ray.results.rows import FoldSettings
+from kd_ray.results.rows import RowSettings
 from kd_ray.results.store import Store, manifest_key
-from kd_ray.results.tables import fold
 from tests.calibration.drawn import Design, draw
 from tests.fakes import LABELS_N, commit_trials, make_record, make_samples, make_sweep, plan_trials, write_sweep
 
@@ -23,7 +23,7 @@ from tests.fakes import LABELS_N, commit_trials, make_record, make_samples, make
 def made(store: Store, *overrides: str) -> ClosingTable:
     file = make_sweep(overrides=overrides)
     commit_trials(store, plan_trials(file))
-    fold(store, write_sweep(store, file).sweep)
+    aggregate(store, write_sweep(store, file).sweep)
     return closing_table(read_study(Results(store), "demo"))
 
 
@@ -74,7 +74,7 @@ def test_mean_and_sd_of_two_scratch_students_by_hand(store: Store) -> None:
         write_samples(store, trial.spec.dataset_id, make_samples())
         scalars = {**make_record().scalars, "individual_fairness": 0.25 if trial is scratch[0] else float("nan")}
         commit_record(store, make_record(trial.spec, predictions_N=predictions_N.astype("int32"), scalars=scalars))
-    fold(store, write_sweep(store, file).sweep)
+    aggregate(store, write_sweep(store, file).sweep)
     table = closing_table(read_study(Results(store), "demo"))
     (line,) = table.lines
     assert (line.label, line.n) == ("scratch", 2)
@@ -137,9 +137,9 @@ def test_a_feature_whose_name_has_an_ampersand_is_shown(store: Store) -> None:
         write_samples(store, trial.spec.dataset_id, make_samples(sensitive_features={"R & D": groups}))
         commit_record(store, make_record(trial.spec))
     manifest = write_sweep(store, file)
-    settings = FoldSettings(sweep="demo", sensitive_features=("R & D",), intersections=())
-    store.put(manifest_key("demo", manifest.generation), replace(manifest, fold=settings).to_json())
-    fold(store, "demo")
+    settings = RowSettings(sweep="demo", sensitive_features=("R & D",), intersections=())
+    store.put(manifest_key("demo", manifest.generation), replace(manifest, row_settings=settings).to_json())
+    aggregate(store, "demo")
     titles = [column.title for column in closing_table(read_study(Results(store), "demo")).columns]
     assert "EOD R & D" in titles
 

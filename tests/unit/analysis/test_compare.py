@@ -20,10 +20,10 @@ from kd_ray.analysis.compare import SweepComparison, compare
 from kd_ray.analysis.comparisons import Comparison, comparisons_table, read_comparisons
 from kd_ray.analysis.power import rejection_rate
 from kd_ray.errors import InvalidInputError
+from kd_ray.results.aggregate import aggregate
 from kd_ray.results.query import Results
 from kd_ray.results.schema import COMPARISONS
 from kd_ray.results.store import Store, open_store, part_key, record_key
-from kd_ray.results.tables import fold
 from kd_ray.sweep.spec import Role, TrialSpec
 from tests.fakes import WatchedStore, make_sweep, plan_trials, write_sweep
 from tests.golden.make import TABLE, golden_results, to_csv
@@ -84,10 +84,10 @@ def test_comparing_again_replaces_the_table(store: Store) -> None:
 def test_a_fold_keeps_the_table_until_a_trial_changes(store: Store) -> None:
     results = simulate(store)
     compare(results, "demo")
-    fold(store, "demo")
+    aggregate(store, "demo")
     assert read_comparisons(results, "demo")
     store.delete(record_key(plan_trials(make_sweep())[-1].trial_id))
-    fold(store, "demo")
+    aggregate(store, "demo")
     assert read_comparisons(results, "demo") == []
 
 
@@ -96,7 +96,7 @@ def test_a_fold_drops_the_table_before_it_changes_another(tmp_path: Path) -> Non
     compare(simulate(store), "demo")
     store.delete(record_key(plan_trials(make_sweep())[-1].trial_id))
     store.changed.clear()
-    fold(store, "demo")
+    aggregate(store, "demo")
     assert store.changed[0] == part_key("comparisons", "demo", 0)
     assert len(store.changed) > 2
 
@@ -322,7 +322,7 @@ def test_missing_scratch_students_are_told(store: Store) -> None:
 def test_trials_that_are_missing_are_told(store: Store) -> None:
     results = simulate(store)
     store.delete(record_key(plan_trials(make_sweep())[-1].trial_id))
-    fold(store, "demo")
+    aggregate(store, "demo")
     assert "1 of 8 trials is missing; numbers will change." in compare(results, "demo").verdict.asked[0]
 
 

@@ -20,8 +20,8 @@ def found_of(design: Design, *claims: Claim, seed: int = 0, num_complete: int = 
     return compare_study(draw(design, seed), Options(), declared=declared)
 
 
-def row_of(design: Design, seed: int = 0, **claim: object) -> Comparison:
-    (row,) = found_of(design, Claim.model_validate(claim), seed=seed).of("claim")
+def row_of(design: Design, **claim: object) -> Comparison:
+    (row,) = found_of(design, Claim.model_validate(claim)).of("claim")
     return row
 
 
@@ -39,7 +39,7 @@ def test_a_claim_is_tested_over_all_conditions_that_it_chooses() -> None:
 
 
 def test_directions_are_one_sided_and_margins_move_what_is_tested() -> None:
-    claims = {
+    claims: dict[str, dict[str, object]] = {
         "different": {},
         "lower": {"direction": "lower"},
         "higher": {"direction": "higher"},

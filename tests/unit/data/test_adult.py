@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from kd_ray.data import adult
-from kd_ray.data.load import load_dataset
+from kd_ray.data.families import load_dataset
 from kd_ray.data.rows import RowData
 from kd_ray.errors import DataError
 from kd_ray.sweep.classification import LongTail
-from kd_ray.sweep.row_datasets import AdultDataset
+from kd_ray.sweep.datasets import AdultDataset
 from tests.datasets import write_adult
 
 HEAD = [

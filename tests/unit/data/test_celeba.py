@@ -9,8 +9,9 @@ from torchvision.datasets import CelebA
 
 from kd_ray.data import celeba
 from kd_ray.data.decoding import decode
+from kd_ray.data.family import Loading
 from kd_ray.errors import DataError
-from kd_ray.sweep.datasets import CELEBA_ATTRIBUTES
+from kd_ray.sweep.datasets import CELEBA_ATTRIBUTES, CelebaDataset
 from tests.datasets import write_celeba
 
 
@@ -21,8 +22,9 @@ class _Unchecked(CelebA):  # type: ignore[misc]  # it has no types
 
 def _load(root: Path, **changes: Any) -> Any:
     settings: dict[str, Any] = {"size": 32, **changes}
-    version = celeba.fingerprint(root, size=settings["size"], crop=settings.get("crop", 178))
-    return celeba.load(root=root, version=version, **settings)
+    dataset = CelebaDataset(name="celeba", **settings)
+    loading = Loading(root=root)
+    return celeba.load(dataset.model_copy(update={"version": celeba.fingerprint(dataset, loading)}), loading)
 
 
 def _reference(root: Path, split: str) -> Any:
@@ -51,7 +53,7 @@ def _agree(data: Any, root: Path, target: str) -> None:
 
 def test_load_reads_what_torchvision_reads(tmp_path: Path) -> None:
     root = write_celeba(tmp_path)
-    data = _load(root, with_validation=True)
+    data = _load(root, validation="official")
     assert data.class_names == ("not Smiling", "Smiling")
     assert set(data.train.sensitive_features) == set(CELEBA_ATTRIBUTES) - {"Smiling"}
     _agree(data, root, "Smiling")
@@ -67,7 +69,7 @@ def test_real_images_and_attributes(tmp_path: Path, shared_data: Path) -> None:
     partition.unlink()
     partition.write_text("".join(f"{name} {n % 3}\n" for n, name in enumerate(names)))
     (tmp_path / "celeba" / "identity_CelebA.txt").unlink()
-    data = _load(tmp_path, target="Male", with_validation=True)
+    data = _load(tmp_path, target="Male", validation="official")
     _agree(data, tmp_path, "Male")
     male = sum(int((split.labels_N == 1).sum()) for split in (data.train, data.validation, data.test))
     assert male == 13
@@ -83,7 +85,7 @@ def test_balance_cuts_only_the_splits_it_names(tmp_path: Path) -> None:
     counts = {
         balance: [np.bincount(split.labels_N).tolist() for split in (data.train, data.validation, data.test)]
         for balance in ("none", "train", "train_and_test")
-        for data in [_load(root, balance=balance, with_validation=True)]
+        for data in [_load(root, balance=balance, validation="official")]
     }
     assert counts["none"] == [[15, 5], [15, 5], [15, 5]]
     assert counts["train"] == [[5, 5], [5, 5], [15, 5]]
@@ -102,15 +104,14 @@ def test_crop_keeps_the_middle(tmp_path: Path) -> None:
     assert np.array_equal(data.test.images_NHWC[0], np.asarray(Image.open(file))[77:141, 57:121])
 
 
-def test_original_is_told_by_number_and_checksums(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    root = write_celeba(tmp_path)
+def test_original_is_told_by_number_and_checksums(tmp_path: Path) -> None:
+    dataset, loading = CelebaDataset(name="celeba", size=16), Loading(root=write_celeba(tmp_path))
     with pytest.raises(
         DataError, match=r"'original': it lists 60 images, not 202,599. Its fingerprint is [0-9a-f]{16}"
     ):
-        celeba.load(root=root, size=16)
-    monkeypatch.setattr(celeba, "NUM_IMAGES", 60)
+        celeba.load(dataset, loading)
     with pytest.raises(DataError, match=r"differ for list_attr_celeba.txt, list_eval_partition.txt"):
-        celeba.load(root=root, size=16)
+        celeba.load(dataset, loading, num_images=60)
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,11 @@ import numpy as np
 import pytest
 
 from kd_ray.data import cifar10
+from kd_ray.data.family import Loading
+from kd_ray.data.images import ImageData
 from kd_ray.data.normalization import NORMALIZATIONS
 from kd_ray.errors import DataError
+from kd_ray.sweep.datasets import Cifar10Dataset
 
 NAMES = ["data_batch_1", "data_batch_2", "data_batch_3", "data_batch_4", "data_batch_5", "test_batch", "batches.meta"]
 PROTOCOLS = [2, 4]
@@ -48,8 +51,12 @@ def _write(root: Path, *, protocol: int = 2, **replaced: Any) -> Path:
     return root
 
 
+def _read(root: Path, **settings: Any) -> ImageData:
+    return cifar10.load(Cifar10Dataset(name="cifar10", **settings), Loading(root=root))
+
+
 def _load(root: Path) -> Any:
-    return cifar10.load(root=root, version=cifar10.fingerprint(root))
+    return _read(root, version=cifar10.fingerprint(root))
 
 
 def _independent(path: Path) -> dict[str, Any]:
@@ -106,7 +113,7 @@ def test_normalizations() -> None:
 
 def test_load_uses_the_normalization_named(tmp_path: Path) -> None:
     root = _write(tmp_path)
-    data = cifar10.load(root=root, version=cifar10.fingerprint(root), normalization="imagenet")
+    data = _read(root, version=cifar10.fingerprint(root), normalization="imagenet")
     assert (data.mean, data.std) == NORMALIZATIONS["imagenet"]
 
 
@@ -126,24 +133,24 @@ def test_fingerprint_changes_when_files_swap_names(tmp_path: Path) -> None:
     assert cifar10.fingerprint(_write(tmp_path / "a")) != cifar10.fingerprint(_write(tmp_path / "b", **swapped))
 
 
-def test_original_means_the_published_checksums(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_original_means_the_published_checksums(tmp_path: Path) -> None:
     root = _write(tmp_path)
     folder = root / "cifar-10-batches-py"
     published = {name: hashlib.md5((folder / name).read_bytes()).hexdigest() for name in NAMES}
-    monkeypatch.setattr(cifar10, "ORIGINAL_MD5", published)
-    assert len(cifar10.load(root=root).train) == 30
+    dataset = Cifar10Dataset(name="cifar10")
+    assert len(cifar10.load(dataset, Loading(root=root), published=published).train) == 30
 
 
 def test_version_mismatch_says_what_to_write(real_root: Path) -> None:
     found = cifar10.fingerprint(real_root)
     with pytest.raises(DataError, match="does not hold version 'original'") as caught:
-        cifar10.load(root=real_root)
+        _read(real_root)
     message = str(caught.value)
     assert str(real_root / "cifar-10-batches-py") in message
     assert "checksums differ for data_batch_1, data_batch_2" in message
     assert f"dataset.version: '{found}'" in message
     with pytest.raises(DataError, match=f"version '0123456789abcdef'.*{found}"):
-        cifar10.load(root=real_root, version="0123456789abcdef")
+        _read(real_root, version="0123456789abcdef")
 
 
 def test_missing_files_are_listed_with_their_place(tmp_path: Path) -> None:
@@ -151,7 +158,7 @@ def test_missing_files_are_listed_with_their_place(tmp_path: Path) -> None:
     (folder / "data_batch_3").unlink()
     (folder / "batches.meta").unlink()
     with pytest.raises(DataError, match="2 of 7 files are missing") as caught:
-        cifar10.load(root=tmp_path)
+        _read(tmp_path)
     message = str(caught.value)
     assert str(folder / "data_batch_3") in message
     assert str(folder / "batches.meta") in message

@@ -5,31 +5,32 @@ from pathlib import Path
 import pytest
 
 from kd_ray.data.describe import describe, examine
+from kd_ray.data.family import Loading
 from kd_ray.errors import DataError
 from kd_ray.sweep.datasets import CelebaDataset, Cifar10Dataset, SvhnDataset, TrifeatureDataset
 from tests.datasets import write_celeba, write_people, write_svhn
-from tests.unit.data.test_manifest import make
+from tests.unit.data.test_listed import make
 
 
 def test_examine_names_the_version_and_why_a_launch_would_refuse(tmp_path: Path) -> None:
     root = write_svhn(tmp_path)
-    examined = examine(SvhnDataset(name="svhn"), root)
+    examined = examine(SvhnDataset(name="svhn"), Loading(root=root))
     assert examined.fingerprint is not None
     assert examined.refusal is not None
     assert f"dataset.version: {examined.fingerprint!r}" in examined.refusal
-    named = examine(SvhnDataset(name="svhn", version=examined.fingerprint), root)
+    named = examine(SvhnDataset(name="svhn", version=examined.fingerprint), Loading(root=root))
     assert (named.fingerprint, named.refusal) == (examined.fingerprint, None)
     assert len(named.data.train) == len(examined.data.train) == 40
     with pytest.raises(DataError, match=r"validation_fraction: a fraction of 0\.001"):
-        examine(SvhnDataset(name="svhn", validation_fraction=0.001), root)
+        examine(SvhnDataset(name="svhn", validation_fraction=0.001), Loading(root=root))
     with pytest.raises(DataError, match="7 of 7 files are missing"):
-        examine(Cifar10Dataset(name="cifar10"), root)
-    drawn = examine(TrifeatureDataset(name="trifeature", size=16, images_per_combination=1), tmp_path)
+        examine(Cifar10Dataset(name="cifar10"), Loading(root=root))
+    drawn = examine(TrifeatureDataset(name="trifeature", size=16, images_per_combination=1), Loading(root=tmp_path))
     assert (drawn.fingerprint, drawn.refusal) == (None, None)
 
 
 def test_describe_counts_people(tmp_path: Path) -> None:
-    data = examine(make(), write_people(tmp_path)).data
+    data = examine(make(), Loading(root=write_people(tmp_path))).data
     found = describe(data, ["race", "age"], [["race", "age"]])
     assert found.splits == {"train": 32, "test": 16}
     assert found.image_size == 16
@@ -52,7 +53,7 @@ def test_describe_counts_people(tmp_path: Path) -> None:
 
 def test_describe_shows_what_balance_does(tmp_path: Path) -> None:
     dataset = CelebaDataset(name="celeba", size=16, balance="train", validation="official")
-    data = examine(dataset, write_celeba(tmp_path)).data
+    data = examine(dataset, Loading(root=write_celeba(tmp_path))).data
     found = describe(data, ["Male"])
     assert found.splits == {"train": 10, "validation": 10, "test": 20}
     assert found.classes["Smiling"] == {"train": 5, "validation": 5, "test": 5}

@@ -16,14 +16,15 @@ from kd_ray.cli import cli
 from kd_ray.cluster.launch import launch
 from kd_ray.data import factory
 from kd_ray.data.factory import OwnData
+from kd_ray.data.families import load_dataset
+from kd_ray.data.family import Loading
 from kd_ray.data.images import ImageData
-from kd_ray.data.load import load_dataset
 from kd_ray.errors import DataError
 from kd_ray.results.query import Results
 from kd_ray.results.status import plan
 from kd_ray.results.store import Store
+from kd_ray.sweep.datasets import FactoryDataset
 from kd_ray.sweep.load import parse_sweep
-from kd_ray.sweep.row_datasets import FactoryDataset
 from kd_ray.sweep.source import read_yaml
 
 DOCS = (Path(__file__).resolve().parents[3] / "docs" / "own-data.md").read_text()
@@ -128,7 +129,7 @@ def test_what_no_distribution_offers_is_not_imported(installed: Path) -> None:
 
 def test_images_groups_and_validation_are_as_returned(installed: Path) -> None:
     dataset = make(**IMAGES)
-    data = load_dataset(make(**IMAGES, version=factory.fingerprint(dataset, root=installed)), installed)
+    data = load_dataset(make(**IMAGES, version=factory.fingerprint(dataset, Loading(root=installed))), installed)
     assert isinstance(data, ImageData)
     assert data.validation is not None
     assert [len(data.train), len(data.validation), len(data.test)] == [4, 2, 2]
@@ -139,15 +140,15 @@ def test_images_groups_and_validation_are_as_returned(installed: Path) -> None:
 
 
 def test_version_stands_for_all_that_is_returned(installed: Path) -> None:
-    found = factory.fingerprint(make(), root=installed)
-    assert found == factory.fingerprint(make(), root=installed)
+    found = factory.fingerprint(make(), Loading(root=installed))
+    assert found == factory.fingerprint(make(), Loading(root=installed))
     with pytest.raises(DataError, match=rf"returns needs a version, .*`dataset\.version: '{found}'`"):
         load_dataset(make(), installed)
     with pytest.raises(DataError, match=rf"is not version 0123456789abcdef; .*{found}"):
         load_dataset(make(version="0123456789abcdef"), installed)
-    assert factory.fingerprint(make(parameters={"count": 600, "noise": 0.9}), root=installed) != found
-    prints = {factory.fingerprint(make(**IMAGES), root=installed)}
-    prints.add(factory.fingerprint(make(**{**IMAGES, "parameters": {"x": 1}}), root=installed))
+    assert factory.fingerprint(make(parameters={"count": 600, "noise": 0.9}), Loading(root=installed)) != found
+    prints = {factory.fingerprint(make(**IMAGES), Loading(root=installed))}
+    prints.add(factory.fingerprint(make(**{**IMAGES, "parameters": {"x": 1}}), Loading(root=installed)))
     assert len(prints) == 2
 
 

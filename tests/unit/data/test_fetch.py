@@ -1,4 +1,4 @@
-"""Files from a server on this machine: transfers that end early go on, and only the right checksum counts."""
+"""Files from a server on this machine: interrupted transfers are continued, and only the right checksum counts."""
 
 import hashlib
 import io
@@ -7,15 +7,25 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import ClassVar
 
 import pytest
-from torchvision import datasets
 
 from kd_ray.data import adult, cifar100, fetch, svhn
+from kd_ray.data.cifar_files import fetch_archive
+from kd_ray.data.families import family_of
+from kd_ray.data.family import Loading
 from kd_ray.errors import DataError
-from kd_ray.sweep.datasets import CelebaDataset, Cifar100Dataset, ImagenetDataset, SvhnDataset, TinyImagenetDataset
-from kd_ray.sweep.row_datasets import AdultDataset
+from kd_ray.sweep.datasets import (
+    AdultDataset,
+    CelebaDataset,
+    Cifar100Dataset,
+    Dataset,
+    ImagenetDataset,
+    SvhnDataset,
+    TinyImagenetDataset,
+)
 from tests.datasets import write_cifar100, write_svhn
 
 CONTENT = bytes(range(256)) * 4000
@@ -71,7 +81,7 @@ def test_download_goes_on_where_it_stopped(server: str, tmp_path: Path) -> None:
         fetch.download(f"{server}/file", path, md5=_md5(CONTENT), on_bytes=lambda *args: seen.append(args))
 
     _Handler.cut_at = 300_000
-    with pytest.raises(DataError, match=r"/file: cannot be fetched .*the same command goes on where it stopped"):
+    with pytest.raises(DataError, match=r"/file: cannot be fetched .*the same command continues the transfer"):
         get()
     assert not path.exists()
     assert (path.parent / "file.part").stat().st_size == 300_000
@@ -118,18 +128,21 @@ def _archive(root: Path, *names: str) -> bytes:
     return buffer.getvalue()
 
 
-def test_cifar100_is_fetched_unpacked_and_read(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cifar100_is_fetched_unpacked_and_read(server: str, tmp_path: Path) -> None:
     archive = _archive(write_cifar100(tmp_path / "source"), "train", "test", "meta")
     _Handler.files["/c.tar.gz"] = archive
-    for name, value in {"url": f"{server}/c.tar.gz", "filename": "c.tar.gz", "tgz_md5": _md5(archive)}.items():
-        monkeypatch.setattr(datasets.CIFAR100, name, value)
-    dataset = Cifar100Dataset(name="cifar100")
+    published = SimpleNamespace(url=f"{server}/c.tar.gz", filename="c.tar.gz", tgz_md5=_md5(archive))
     root = tmp_path / "a" / "b"
-    fetch.fetch(dataset, root)
-    assert len(cifar100.load(root=root, version=cifar100.fingerprint(root)).train) == 200
+
+    def get() -> None:
+        fetch_archive("CIFAR100", root, cifar100.FOLDER, cifar100.FILES, None, published=published)
+
+    get()
+    dataset = Cifar100Dataset(name="cifar100", version=cifar100.fingerprint(root))
+    assert len(cifar100.load(dataset, Loading(root=root)).train) == 200
     assert {path.name for path in root.rglob("*") if path.is_file()} == {"c.tar.gz", "train", "test", "meta"}
     assert not (tmp_path / "a" / "outside").exists()
-    fetch.fetch(dataset, root)
+    get()
     assert len(_Handler.asked) == 1
 
 
@@ -143,52 +156,51 @@ def test_an_archive_without_a_file_is_refused(tmp_path: Path) -> None:
         fetch.unpack(archive, tmp_path / "cifar-100-python", ("train",))
 
 
-def test_svhn_fetches_extra_only_when_asked(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_svhn_fetches_extra_only_when_asked(server: str, tmp_path: Path) -> None:
     source = write_svhn(tmp_path / "source", extra=5) / "svhn"
     split_list = {}
     for split in ("train", "test", "extra"):
         content = (source / f"{split}_32x32.mat").read_bytes()
         _Handler.files[f"/{split}"] = content
         split_list[split] = [f"{server}/{split}", f"{split}_32x32.mat", _md5(content)]
-    monkeypatch.setattr(datasets.SVHN, "split_list", split_list)
-    fetch.fetch(SvhnDataset(name="svhn"), tmp_path)
+    svhn.fetch(SvhnDataset(name="svhn"), tmp_path, None, published=split_list)
     assert _Handler.asked == ["/train all", "/test all"]
-    fetch.fetch(SvhnDataset(name="svhn", extra=True), tmp_path)
+    svhn.fetch(SvhnDataset(name="svhn", extra=True), tmp_path, None, published=split_list)
     assert _Handler.asked[2:] == ["/extra all"]
-    assert len(svhn.load(root=tmp_path, extra=True, version=svhn.fingerprint(tmp_path, extra=True)).train) == 45
+    dataset = SvhnDataset(name="svhn", extra=True, version=svhn.fingerprint(tmp_path, extra=True))
+    assert len(svhn.load(dataset, Loading(root=tmp_path)).train) == 45
 
 
-def test_adult_is_fetched_and_another_file_is_not_taken(
-    server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shared_data: Path
-) -> None:
+def test_adult_is_fetched_and_another_file_is_not_taken(server: str, tmp_path: Path, shared_data: Path) -> None:
     """The real files, from a server of our own."""
-    dataset = AdultDataset(name="adult")
-    monkeypatch.setattr(adult, "URL", f"{server}/")
     for name in ("adult.data", "adult.test"):
         _Handler.files[f"/{name}"] = (shared_data / "adult" / name).read_bytes()
     seen: list[tuple[str, int, int]] = []
-    fetch.fetch(dataset, tmp_path, on_bytes=lambda *args: seen.append(args))
+    adult.fetch(tmp_path, lambda *args: seen.append(args), url=f"{server}/")
     assert seen[-1] == ("adult.test", 2_003_153, 2_003_153)
     assert (tmp_path / "adult" / "adult.data").read_bytes() == _Handler.files["/adult.data"]
-    fetch.fetch(dataset, tmp_path)
+    adult.fetch(tmp_path, None, url=f"{server}/")
     assert _Handler.asked == ["/adult.data all", "/adult.test all"]
     (tmp_path / "adult" / "adult.test").unlink()
     _Handler.files["/adult.test"] = b"something else"
     with pytest.raises(DataError, match=r"adult\.test: its MD5 is .*, published is 35238206dfdf7f1fe215bbb874adecdc"):
-        fetch.fetch(dataset, tmp_path)
-    advice = fetch.what_to_put_where(dataset, tmp_path)
+        adult.fetch(tmp_path, None, url=f"{server}/")
+    advice = adult.FAMILY.advice(AdultDataset(name="adult"), tmp_path)
     assert advice is not None
     assert f"{tmp_path}/adult/adult.data\n  {tmp_path}/adult/adult.test" in advice
 
 
 def test_sets_that_may_not_be_fetched_say_what_to_put_where(tmp_path: Path) -> None:
-    celeba = fetch.what_to_put_where(CelebaDataset(name="celeba"), tmp_path)
-    tiny = fetch.what_to_put_where(TinyImagenetDataset(name="tiny_imagenet"), tmp_path)
-    large = fetch.what_to_put_where(ImagenetDataset(name="imagenet", folder="ilsvrc"), tmp_path)
+    def advice(dataset: Dataset) -> str | None:
+        return family_of(dataset).advice(dataset, tmp_path)
+
+    celeba = advice(CelebaDataset(name="celeba"))
+    tiny = advice(TinyImagenetDataset(name="tiny_imagenet"))
+    large = advice(ImagenetDataset(name="imagenet", folder="ilsvrc"))
     assert celeba is not None
     assert tiny is not None
     assert large is not None
     assert f"{tmp_path}/celeba/list_attr_celeba.txt" in celeba
     assert f"{tmp_path}/tiny-imagenet-200/val/val_annotations.txt" in tiny
-    assert f"{tmp_path}/ilsvrc/val/<wnid>/<image>" in large
-    assert fetch.what_to_put_where(SvhnDataset(name="svhn"), tmp_path) is None
+    assert f"{tmp_path}/ilsvrc/val/<class>/<image>" in large
+    assert advice(SvhnDataset(name="svhn")) is None

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kd_ray.data import hatexplain
+from kd_ray.data.families import fingerprint, load_dataset
 from kd_ray.data.hatexplain import FEATURES, Post, groups_of, majority
-from kd_ray.data.load import fingerprint, load_dataset
 from kd_ray.data.texts import TextData
 from kd_ray.errors import DataError
 from kd_ray.sweep.datasets import HatexplainDataset

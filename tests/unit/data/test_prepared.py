@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from kd_ray.data.decoding import MAX_PIXELS, decode
+from kd_ray.data.family import Loading
 from kd_ray.data.prepared import files_below, prepare
 from kd_ray.errors import DataError
 from tests.datasets import encoded, pixels
@@ -88,14 +89,12 @@ def test_prepare_is_the_same_with_any_number_of_threads(tmp_path: Path) -> None:
     names = _files(tmp_path / "files")
     seen: list[tuple[int, int]] = []
     several = prepare(
-        tmp_path / "a",
         "some",
         files_below(tmp_path / "files", names, {}),
+        Loading(root=tmp_path / "a", processes=3, on_progress=lambda *done: seen.append(done)),
         size=16,
-        processes=3,
-        on_progress=lambda *done: seen.append(done),
     )
-    one = prepare(tmp_path / "b", "some", files_below(tmp_path / "files", names, {}), size=16)
+    one = prepare("some", files_below(tmp_path / "files", names, {}), Loading(root=tmp_path / "b"), size=16)
     assert np.array_equal(several.images_NHWC, one.images_NHWC)
     assert several.fingerprint == one.fingerprint
     assert seen[-1] == (70, 70)
@@ -109,7 +108,7 @@ def test_prepare_decodes_once_and_again_when_a_file_changes(tmp_path: Path) -> N
     def decoded() -> int:
         done: list[int] = []
         sources = files_below(tmp_path / "files", names, {})
-        prepare(tmp_path, "some", sources, size=16, on_progress=lambda n, _: done.append(n))
+        prepare("some", sources, Loading(root=tmp_path, on_progress=lambda n, _: done.append(n)), size=16)
         return len(done)
 
     assert [decoded() > 0, decoded() > 0] == [True, False]
@@ -123,7 +122,9 @@ def test_prepare_in_many_threads_at_once_decodes_once(tmp_path: Path) -> None:
 
     def one(_: int) -> str:
         sources = files_below(tmp_path / "files", names, {})
-        return prepare(tmp_path, "some", sources, size=16, on_progress=lambda n, _: done.append(n)).fingerprint
+        return prepare(
+            "some", sources, Loading(root=tmp_path, on_progress=lambda n, _: done.append(n)), size=16
+        ).fingerprint
 
     with ThreadPoolExecutor(4) as pool:
         prints = set(pool.map(one, range(4)))
@@ -133,12 +134,12 @@ def test_prepare_in_many_threads_at_once_decodes_once(tmp_path: Path) -> None:
 
 def test_damaged_images_are_set_aside_and_decoded_again(tmp_path: Path) -> None:
     sources = files_below(tmp_path / "files", _files(tmp_path / "files", 5), {})
-    before = np.array(prepare(tmp_path, "some", sources, size=16).images_NHWC)
+    before = np.array(prepare("some", sources, Loading(root=tmp_path), size=16).images_NHWC)
     (images,) = tmp_path.glob("prepared/some-*/images.npy")
     content = bytearray(images.read_bytes())
     content[-1] ^= 1
     images.write_bytes(content)
-    assert np.array_equal(prepare(tmp_path, "some", sources, size=16).images_NHWC, before)
+    assert np.array_equal(prepare("some", sources, Loading(root=tmp_path), size=16).images_NHWC, before)
     assert [path.name for path in images.parent.parent.glob("*.damaged")] == [f"{images.parent.name}.damaged"]
 
 
@@ -146,7 +147,7 @@ def test_fingerprint_follows_contents_names_and_lists_but_not_times_and_places(t
     names = _files(tmp_path / "files", 5)
 
     def found(folder: Path, names: list[str], lists: dict[str, str]) -> str:
-        return prepare(tmp_path, "some", files_below(folder, names, lists), size=16).fingerprint
+        return prepare("some", files_below(folder, names, lists), Loading(root=tmp_path), size=16).fingerprint
 
     before = found(tmp_path / "files", names, {})
     (tmp_path / "files").rename(tmp_path / "moved")
@@ -164,7 +165,12 @@ def test_prepare_names_a_damaged_image_and_leaves_nothing(tmp_path: Path) -> Non
     (tmp_path / "files" / "66.png").write_bytes(whole[: len(whole) // 2])
     for processes in (1, 2):
         with pytest.raises(DataError, match=r"some: image 66\.png cannot be used: .*(truncated|broken|Truncated)"):
-            prepare(tmp_path, "some", files_below(tmp_path / "files", names, {}), size=16, processes=processes)
+            prepare(
+                "some",
+                files_below(tmp_path / "files", names, {}),
+                Loading(root=tmp_path, processes=processes),
+                size=16,
+            )
     assert [path.suffix for path in (tmp_path / "prepared").iterdir()] == [".lock"]
 
 

@@ -8,12 +8,16 @@ from PIL import Image
 from torchvision.datasets import ImageFolder
 
 from kd_ray.data import tiny_imagenet
+from kd_ray.data.family import Loading
 from kd_ray.errors import DataError
+from kd_ray.sweep.datasets import TinyImagenetDataset
 from tests.datasets import encoded, write_tiny_imagenet
 
 
 def _load(root: Path, size: int = 64) -> Any:
-    return tiny_imagenet.load(root=root, size=size, version=tiny_imagenet.fingerprint(root, size=size))
+    dataset, loading = TinyImagenetDataset(name="tiny_imagenet", size=size), Loading(root=root)
+    version = tiny_imagenet.fingerprint(dataset, loading)
+    return tiny_imagenet.load(dataset.model_copy(update={"version": version}), loading)
 
 
 def test_load_reads_what_torchvision_reads(tmp_path: Path) -> None:
@@ -62,18 +66,18 @@ def test_real_images_have_their_labels_and_pixels(tmp_path: Path, shared_data: P
 def test_smaller_images_are_another_preparation_of_the_same_version(tmp_path: Path) -> None:
     root = write_tiny_imagenet(tmp_path)
     assert _load(root, 32).train.images_NHWC.shape == (24, 32, 32, 3)
-    assert tiny_imagenet.fingerprint(root, size=32) == tiny_imagenet.fingerprint(root, size=64)
+    small, large = (TinyImagenetDataset(name="tiny_imagenet", size=size) for size in (32, 64))
+    loading = Loading(root=root)
+    assert tiny_imagenet.fingerprint(small, loading) == tiny_imagenet.fingerprint(large, loading)
 
 
-def test_original_means_the_published_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    root = write_tiny_imagenet(tmp_path)
+def test_original_means_the_published_counts(tmp_path: Path) -> None:
+    dataset, loading = TinyImagenetDataset(name="tiny_imagenet"), Loading(root=write_tiny_imagenet(tmp_path))
     with pytest.raises(DataError, match="it holds 24 and 12 images of 4 classes, not 100,000 and 10,000 of 200"):
-        tiny_imagenet.load(root=root)
-    for name, count in (("NUM_CLASSES", 4), ("TRAIN_PER_CLASS", 6), ("TEST_PER_CLASS", 3)):
-        monkeypatch.setattr(tiny_imagenet, name, count)
-    assert len(tiny_imagenet.load(root=root).train) == 24
+        tiny_imagenet.load(dataset, loading)
+    assert len(tiny_imagenet.load(dataset, loading, published=(4, 6, 3)).train) == 24
     with pytest.raises(DataError, match="version '0123456789abcdef': the fingerprint differs"):
-        tiny_imagenet.load(root=root, version="0123456789abcdef")
+        tiny_imagenet.load(dataset.model_copy(update={"version": "0123456789abcdef"}), loading)
 
 
 @pytest.mark.parametrize(

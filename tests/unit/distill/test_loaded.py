@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from kd_ray.data.load import load_dataset
+from kd_ray.data.families import load_dataset
 from kd_ray.distill import loaded
 from kd_ray.distill.evaluate import fairness_pairs
 from kd_ray.distill.loaded import LoadedData, load_data

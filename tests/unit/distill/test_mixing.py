@@ -125,7 +125,7 @@ def test_smoothed_labels_by_hand() -> None:
     """Two classes, logits 0 and log 3: p = 1/4, 3/4; the label 1 smoothed by 0.2 is 0.1, 0.9."""
     logits, labels = torch.tensor([[0.0, math.log(3.0)]]), torch.tensor([1])
     expected = -(0.1 * math.log(0.25) + 0.9 * math.log(0.75))
-    assert float(scratch_loss(logits, labels, smoothing=0.2).total) == pytest.approx(expected, rel=1e-6)
+    assert float(scratch_loss(logits, None, labels, smoothing=0.2).total) == pytest.approx(expected, rel=1e-6)
     settings = KnowledgeDistillation(temperature=1.0, alpha=0.25, t_squared=False)
     loss = kd_loss(logits, logits, labels, settings, smoothing=0.2)
     assert float(loss.total) == pytest.approx(0.75 * expected, rel=1e-6)

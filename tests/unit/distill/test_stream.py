@@ -1,21 +1,18 @@
+from typing import get_args
+
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional
 
 from kd_ray.data.images import ImageData, Split
+from kd_ray.distill.augmentations import AUGMENTATIONS, PADDING, CountableViews, num_views
 from kd_ray.distill.stream import (
-    PADDING,
     Batch,
-    augmented,
     batches,
     epoch_draw,
-    num_views,
-    plain_batches,
     steps_per_epoch,
     to_device,
-    view_numbers,
-    views_of,
 )
 from kd_ray.sweep.training import Augmentation
 
@@ -41,7 +38,7 @@ def test_every_sample_comes_once_in_an_epoch_and_the_last_batch_is_smaller() -> 
     assert [len(batch.labels_B) for batch in found] == [5, 5, 5, 5, 3]
     assert steps_per_epoch(23, 5) == 5
     seen = torch.cat([batch.images_BCHW for batch in found]).flatten(1)
-    plain = torch.cat([images for images, _ in plain_batches(RESIDENT.train, 10) if isinstance(images, torch.Tensor)])
+    plain = torch.cat([images for images, _ in RESIDENT.train.plain_batches(10) if isinstance(images, torch.Tensor)])
     plain = plain.flatten(1)
     assert sorted(seen.tolist()) == sorted(plain.tolist())
 
@@ -73,23 +70,31 @@ def test_augmented_equals_pad_crop_flip_of_one_image(top: int, left: int, flip: 
     cropped = padded[:, top : top + 16, left : left + 16]
     expected = cropped.flip(2) if flip else cropped
     expected = (expected - torch.tensor(DATA.mean).view(3, 1, 1)) / torch.tensor(DATA.std).view(3, 1, 1)
-    got = augmented(RESIDENT.train, torch.tensor([4]), torch.tensor([[top, left, flip]]))[0]
+    view = torch.tensor([(top * 9 + left) * 2 + flip])
+    got = RESIDENT.train.inputs(torch.tensor([4]), view, "crop_flip")[0]
     torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_all_162_views_of_crop_flip_occur_and_are_about_equally_likely() -> None:
-    views = epoch_draw(40_000, "crop_flip", seed=0, epoch=0).views_N3.numpy()
-    counts = np.bincount(views[:, 0] * 18 + views[:, 1] * 2 + views[:, 2], minlength=162)
+    views = epoch_draw(40_000, "crop_flip", seed=0, epoch=0).views_N.numpy()
+    counts = np.bincount(views, minlength=162)
     assert len(counts) == 162
     # Chi-square with 161 degrees of freedom: mean 161, sd 18.
     assert ((counts - 40_000 / 162) ** 2 / (40_000 / 162)).sum() < 161 + 5 * 18
 
 
+def crops_of(numbers: torch.Tensor, augmentation: Augmentation) -> torch.Tensor:
+    views = AUGMENTATIONS[augmentation]
+    assert isinstance(views, CountableViews)
+    return views.crops(numbers)
+
+
 def test_flip_leaves_the_place_alone_and_none_leaves_all_alone() -> None:
-    flips = epoch_draw(1000, "flip", seed=0, epoch=0).views_N3
+    flips = crops_of(epoch_draw(1000, "flip", seed=0, epoch=0).views_N, "flip")
     assert (flips[:, :2] == PADDING).all()
     assert 400 < int(flips[:, 2].sum()) < 600
-    assert (epoch_draw(1000, "none", seed=0, epoch=0).views_N3 == torch.tensor([PADDING, PADDING, 0])).all()
+    plain = crops_of(epoch_draw(1000, "none", seed=0, epoch=0).views_N, "none")
+    assert (plain == torch.tensor([PADDING, PADDING, 0])).all()
 
 
 def test_batches_are_channels_last() -> None:
@@ -98,7 +103,7 @@ def test_batches_are_channels_last() -> None:
 
 def test_a_batch_says_which_views_of_which_samples_it_holds() -> None:
     for batch in of_epoch(seed=2):
-        shown = augmented(RESIDENT.train, batch.samples_B, batch.views_B3)
+        shown = RESIDENT.train.inputs(batch.samples_B, batch.views_B, "crop_flip")
         assert isinstance(shown, torch.Tensor)
         assert torch.equal(batch.images_BCHW, shown)
         assert torch.equal(batch.labels_B, RESIDENT.train.labels_N[batch.samples_B])
@@ -107,9 +112,13 @@ def test_a_batch_says_which_views_of_which_samples_it_holds() -> None:
 @pytest.mark.parametrize(("augmentation", "count"), [("none", 1), ("flip", 2), ("crop_flip", 162)])
 def test_every_view_has_a_number_of_its_own(augmentation: Augmentation, count: int) -> None:
     assert num_views(augmentation) == count
-    numbers = torch.arange(count)
-    views = views_of(numbers, augmentation)
-    assert torch.equal(view_numbers(views, augmentation), numbers)
-    assert len({tuple(view) for view in views.tolist()}) == count
-    drawn = epoch_draw(3000, augmentation, seed=0, epoch=0).views_N3
-    assert torch.equal(views_of(view_numbers(drawn, augmentation), augmentation), drawn)
+    crops = crops_of(torch.arange(count), augmentation)
+    assert len({tuple(crop) for crop in crops.tolist()}) == count
+    assert (crops[:, :2] <= 2 * PADDING).all()
+    drawn = epoch_draw(3000, augmentation, seed=0, epoch=0).views_N
+    assert sorted(set(drawn.tolist())) == list(range(count))
+
+
+def test_endless_views_have_no_number_of_views() -> None:
+    assert [name for name in AUGMENTATIONS if num_views(name) is None] == ["resized_crop", "randaugment"]
+    assert set(AUGMENTATIONS) == set(get_args(Augmentation))

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from kd_ray.cluster.launch import launch
-from kd_ray.data.load import fingerprint, load_dataset
+from kd_ray.data.families import fingerprint, load_dataset
+from kd_ray.data.family import Loading
 from kd_ray.data.prepared import files_below, prepare
 from kd_ray.distill import checkpoint
 from kd_ray.distill.device import make_deterministic
@@ -20,7 +21,7 @@ from kd_ray.distill.evaluate import predict
 from kd_ray.distill.fit import fit
 from kd_ray.distill.loaded import LoadedData, load_data
 from kd_ray.distill.loading import BlockRequest, Loader
-from kd_ray.distill.stream import Batch, ResidentData, ResidentSplit, augmented, batches, epoch_draw
+from kd_ray.distill.stream import Batch, ResidentData, ResidentSplit, batches, epoch_draw
 from kd_ray.distill.student import Student, new_student
 from kd_ray.distill.teacher import ShuffledTeacher, Teacher
 from kd_ray.errors import DataError
@@ -92,7 +93,7 @@ def test_streamed_batches_are_the_resident_ones_whatever_the_threads(
     for batch in expected[:2]:
         assert batch.images_BCHW.is_contiguous(memory_format=torch.channels_last)
         for split in (streamed.train, resident.train):
-            again_BCHW = augmented(split, batch.samples_B, batch.views_B3)
+            again_BCHW = split.inputs(batch.samples_B, batch.views_B, augmentation)
             assert isinstance(again_BCHW, Tensor)
             assert torch.equal(again_BCHW, batch.images_BCHW)
 
@@ -102,13 +103,11 @@ def test_endless_views_differ_from_epoch_to_epoch_and_place_to_place(
     dataset: ImagenetDataset, root: Path, augmentation: Augmentation
 ) -> None:
     train = loaded(dataset, root, streamed=True).resident.train
-    numbers = [
-        epoch_draw(len(train), augmentation, seed=s, epoch=e).views_N3[:, 1] for s, e in ((0, 0), (0, 1), (1, 0))
-    ]
+    numbers = [epoch_draw(len(train), augmentation, seed=s, epoch=e).views_N for s, e in ((0, 0), (0, 1), (1, 0))]
     assert len(set(torch.cat(numbers).tolist())) == 3 * len(train)
     same = torch.zeros(6, dtype=torch.int64)
     draw = epoch_draw(6, augmentation, seed=0, epoch=0)
-    assert len({image.numpy().tobytes() for image in augmented(train, same, draw.views_N3)}) == 6
+    assert len({image.numpy().tobytes() for image in train.inputs(same, draw.views_N, augmentation)}) == 6
 
 
 def test_evaluation_and_pairs_stream_too(dataset: ImagenetDataset, root: Path) -> None:
@@ -252,9 +251,9 @@ def test_a_streamed_run_killed_in_an_epoch_goes_on_to_the_same_bits(
 def test_a_shuffled_teacher_sees_other_samples_in_the_views_of_these(dataset: ImagenetDataset, root: Path) -> None:
     train = loaded(dataset, root, streamed=True).resident.train
     teacher = make_teacher()
-    shuffled = ShuffledTeacher(teacher, train, seed=0, within_class=False)
+    shuffled = ShuffledTeacher(teacher, train, augmentation="resized_crop", seed=0, within_class=False)
     batch = next(iter(batches(train, epoch_draw(len(train), "resized_crop", seed=0, epoch=0), batch_size=8)))
-    others = augmented(train, shuffled._other_N[batch.samples_B], batch.views_B3)
+    others = train.inputs(shuffled._other_N[batch.samples_B], batch.views_B, "resized_crop")
     with torch.no_grad():
         expected = teacher.logits(batch._replace(inputs=others))
         assert torch.equal(shuffled.logits(batch), expected)
@@ -276,7 +275,7 @@ def test_an_image_that_cannot_be_read_is_named_and_fails_the_students(tmp_path: 
     root = write_imagenet(tmp_path)
     wanted = ImagenetDataset(name="imagenet", num_classes=3, size=16)
     sources = files_below(root / "imagenet", ["train/n00000001/3.JPEG"], {})
-    assert prepare(root, "imagenet", sources, size=16, resident_bytes=0).files is not None
+    assert prepare("imagenet", sources, Loading(root=root, resident_bytes=0), size=16).files is not None
     with pytest.raises(DataError) as caught:
         load_dataset(wanted, root, resident_bytes=0)
     version = str(caught.value).split("Its fingerprint is ")[1][:16]

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from kd_ray.cluster.launch import launch
 from kd_ray.cluster.local import LocalRunner
 from kd_ray.distill import checkpoint, views
+from kd_ray.distill.augmentations import num_views
 from kd_ray.distill.device import make_deterministic
 from kd_ray.distill.fit import fit
-from kd_ray.distill.stream import num_views
 from kd_ray.distill.student import Student
 from kd_ray.distill.teacher import TabledTeacher, Teacher, forward
 from kd_ray.distill.views import SharedViews, TableShape, ViewTable
@@ -57,7 +57,9 @@ def tabled(
 ) -> tuple[TabledTeacher, Network]:
     """A teacher with its table in `root`, which shares at once what it computes."""
     network = Network()
-    shape = TableShape(num_samples=NUM_TRAIN, num_views=num_views(augmentation), num_classes=3)
+    views = num_views(augmentation)
+    assert views is not None
+    shape = TableShape(num_samples=NUM_TRAIN, num_views=views, num_classes=3)
     table = ViewTable(root, table_id, shape)
     shared = SharedViews(store, TEACHER_ID, table_id, table)
     shared.fetch()

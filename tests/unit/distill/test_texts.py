@@ -13,7 +13,7 @@ from kd_ray.data.texts import TextData, TextSplit
 from kd_ray.distill import checkpoint
 from kd_ray.distill.device import make_deterministic
 from kd_ray.distill.fit import fit
-from kd_ray.distill.stream import batches, draw_of, num_views, to_device
+from kd_ray.distill.stream import batches, draw_of, to_device
 from kd_ray.distill.student import Student, new_student
 from kd_ray.distill.teacher import TabledTeacher, Teacher, forward
 from kd_ray.distill.text_distances import text_features
@@ -161,7 +161,7 @@ def test_teachers_logits_do_not_follow_the_company_of_a_text(root: Path) -> None
 
 
 def tabled(root: Path, folder: Path, store: Store) -> TabledTeacher:
-    table = ViewTable(folder, "a" * 16, TableShape(num_samples=70, num_views=num_views("none"), num_classes=2))
+    table = ViewTable(folder, "a" * 16, TableShape(num_samples=70, num_views=1, num_classes=2))
     shared = SharedViews(store, TEACHER_ID, "a" * 16, table)
     shared.fetch()
 

@@ -2,6 +2,8 @@
 
 import json
 from collections.abc import Callable, Iterable
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -10,18 +12,19 @@ from kd_ray.errors import InvalidInputError, StoreError
 from kd_ray.housekeeping.adopt import AdoptReport, adopt
 from kd_ray.housekeeping.verify import verify
 from kd_ray.results import ledger
-from kd_ray.results.manifest import read_manifest, sweep_names
+from kd_ray.results.aggregate import aggregate
+from kd_ray.results.inventory import sweep_names
+from kd_ray.results.manifest import read_manifest
 from kd_ray.results.record import read_record, sha256, write_samples
 from kd_ray.results.store import (
     Store,
-    given_weights_key,
     open_store,
+    pretrained_key,
     record_key,
     samples_key,
     sweep_key,
     weights_key,
 )
-from kd_ray.results.tables import fold
 from kd_ray.sweep.load import SweepFile
 from kd_ray.sweep.spec import TrialState
 from tests.fakes import PREDICTIONS_N, make_samples, make_sweep, plan_trials, write_sweep
@@ -36,7 +39,7 @@ DATASET = TRIALS[0].spec.dataset_id
 def fill(store: Store, file: SweepFile = FILE) -> Store:
     write_sweep(store, file)
     commit_whole(store, plan_trials(file))
-    fold(store, file.sweep.name)
+    aggregate(store, file.sweep.name)
     return store
 
 
@@ -118,7 +121,10 @@ def test_a_merge_that_was_cut_short_goes_on(
         assert sha256(store.get(record.weights_key) or b"") == record.weights_sha256
         assert store.exists(samples_key(DATASET))
     # The leases of the process that died run out.
-    monkeypatch.setattr(ledger, "is_live", lambda lease: False)
+    for item in store.entries("trials"):
+        if "/lease/" in item.key:
+            lease = ledger.Lease.from_json(store.get(item.key) or b"")
+            store.put(item.key, replace(lease, renewed_at=lease.renewed_at - timedelta(hours=1)).to_json())
     report = adopt(source, store)
     assert set(report.adopted) == set(IDS) - committed
     assert verify(store).problems == ()
@@ -215,7 +221,7 @@ def test_other_seeds_of_one_sweep_become_one_grid(store: Store, tmp_path: Path) 
     assert store.get(sweep_key("demo")) == manifest.sweep_yaml.encode()
     # A launch of the united sweep file changes nothing.
     assert write_sweep(store, make_sweep(manifest.sweep_yaml)).generation == 2
-    assert fold(store, "demo").num_trials == 8
+    assert aggregate(store, "demo").num_trials == 8
 
 
 def test_what_this_store_asks_for_already_changes_no_manifest(store: Store, tmp_path: Path) -> None:
@@ -231,7 +237,7 @@ def test_grids_that_do_not_make_one_are_united_with_a_warning(store: Store, tmp_
     assert len(report.warnings) == 1
     assert report.warnings[0].startswith("sweep demo: no single grid asks for just the trials of both stores")
     assert "and 3 trials leave its tables then" in report.warnings[0]
-    assert len(read_manifest(store, "demo").active) == fold(store, "demo").num_trials == 6
+    assert len(read_manifest(store, "demo").active) == aggregate(store, "demo").num_trials == 6
 
 
 def test_one_name_for_other_groups_is_refused_before_anything_is_written(store: Store, tmp_path: Path) -> None:
@@ -257,11 +263,11 @@ def test_one_sweep_alone(source: Store, store: Store) -> None:
 def test_other_sweeps_here_see_adopted_trials(source: Store, store: Store) -> None:
     twin = make_sweep(overrides=["name=twin"])
     write_sweep(store, twin)
-    fold(store, "twin")
+    aggregate(store, "twin")
     adopt(source, store)
     assert len(tables(store, "twin")["trials"]) > 0
-    assert fold(store, "twin").num_parts_written == 0
-    assert fold(store, "twin").num_trials == 8
+    assert aggregate(store, "twin").num_parts_written == 0
+    assert aggregate(store, "twin").num_trials == 8
 
 
 def test_given_weights_come_over_whole_or_not_at_all(tmp_path: Path, store: Store) -> None:
@@ -274,12 +280,12 @@ def test_given_weights_come_over_whole_or_not_at_all(tmp_path: Path, store: Stor
     planned = expand(file, lambda path: sha256(given))
     write_manifest(other, file.sweep, planned, sweep_yaml=file.to_yaml(), weights={"t.pt": sha256(given)})
     commit_whole(other, planned)
-    other.put(given_weights_key(sha256(given)), b"noise")
+    other.put(pretrained_key(sha256(given)), b"noise")
     report = adopt(other, store, dry_run=True)
     assert len(report.skipped) == len(report.problems) == 1
-    other.put(given_weights_key(sha256(given)), given)
+    other.put(pretrained_key(sha256(given)), given)
     assert not adopt(other, store).is_incomplete
-    assert store.get(given_weights_key(sha256(given))) == given
+    assert store.get(pretrained_key(sha256(given))) == given
 
 
 def test_a_store_is_not_merged_into_itself_and_not_from_nothing(source: Store, store: Store, tmp_path: Path) -> None:

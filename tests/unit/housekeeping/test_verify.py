@@ -8,21 +8,23 @@ import pyarrow as pa
 import pytest
 
 from kd_ray.errors import InvalidInputError
-from kd_ray.housekeeping.verify import Remedy, rebuild_tables, repair, verify
+from kd_ray.housekeeping.problems import Remedy
+from kd_ray.housekeeping.repair import rebuild_tables, repair
+from kd_ray.housekeeping.verify import verify
 from kd_ray.results import ledger, record
+from kd_ray.results.aggregate import aggregate
 from kd_ray.results.record import decode_table, encode_table
 from kd_ray.results.store import (
     Store,
-    fold_index_key,
-    given_weights_key,
     manifest_key,
     part_key,
+    pretrained_key,
     record_key,
     samples_key,
     sweep_key,
+    table_index_key,
     weights_key,
 )
-from kd_ray.results.tables import fold
 from kd_ray.sweep.spec import TrialState
 from tests.fakes import make_sweep, plan_trials, write_sweep
 from tests.unit.housekeeping.whole import commit_whole, contents, save_checkpoint, spoil, tables
@@ -39,8 +41,8 @@ def whole(store: Store) -> Store:
     write_sweep(store, make_sweep())
     commit_whole(store, TRIALS[:7])
     save_checkpoint(store, IDS[7], 10)
-    store.put(given_weights_key(record.sha256(GIVEN.encode())), GIVEN.encode())
-    fold(store, "demo")
+    store.put(pretrained_key(record.sha256(GIVEN.encode())), GIVEN.encode())
+    aggregate(store, "demo")
     return store
 
 
@@ -48,7 +50,7 @@ def test_a_whole_store_has_no_problems_and_is_only_read(whole: Store) -> None:
     before = contents(whole)
     report = verify(whole)
     assert report.problems == ()
-    assert (report.sweeps, report.num_records, report.num_set_aside) == (("demo",), 7, 0)
+    assert (report.sweeps, report.num_records, report.num_quarantined) == (("demo",), 7, 0)
     assert report.num_checked == 1 + 1 + 1 + 7 + 7 + 1 + 7
     assert contents(whole) == before
 
@@ -97,11 +99,11 @@ def surplus_part(store: Store) -> str:
 
 
 def noisy_index(store: Store) -> str:
-    store.put(fold_index_key("demo"), b"{")
-    return fold_index_key("demo")
+    store.put(table_index_key("demo"), b"{")
+    return table_index_key("demo")
 
 
-GIVEN_KEY = given_weights_key(record.sha256(GIVEN.encode()))
+GIVEN_KEY = pretrained_key(record.sha256(GIVEN.encode()))
 
 
 @pytest.mark.parametrize(
@@ -111,10 +113,10 @@ GIVEN_KEY = given_weights_key(record.sha256(GIVEN.encode()))
         (wrong_folder, Remedy.TRAIN),
         (spoiled(weights_key(IDS[0], 1)), Remedy.TRAIN),
         (deleted(weights_key(IDS[0], 1)), Remedy.TRAIN),
-        (spoiled(samples_key(DATASET)), Remedy.SET_ASIDE),
-        (deleted(samples_key(DATASET)), Remedy.SET_ASIDE),
-        (spoiled(GIVEN_KEY), Remedy.SET_ASIDE),
-        (rename_checkpoint, Remedy.SET_ASIDE),
+        (spoiled(samples_key(DATASET)), Remedy.QUARANTINE),
+        (deleted(samples_key(DATASET)), Remedy.QUARANTINE),
+        (spoiled(GIVEN_KEY), Remedy.QUARANTINE),
+        (rename_checkpoint, Remedy.QUARANTINE),
         (spoiled(part_key("epochs", "demo", 0)), Remedy.REBUILD),
         (deleted(part_key("epochs", "demo", 0)), Remedy.REBUILD),
         (spoiled(part_key("samples", "demo", 0)), Remedy.REBUILD),
@@ -141,7 +143,7 @@ def test_a_damaged_trial_is_pending_again_and_its_rows_are_gone(whole: Store, da
     repaired = repair(whole, verify(whole))
     assert repaired.to_resume == ("demo",)
     assert ledger.scan(whole, IDS[:1])[IDS[0]].state is TrialState.PENDING
-    assert fold(whole, "demo").num_trials == 6
+    assert aggregate(whole, "demo").num_trials == 6
     assert any(item.key.startswith(f"damaged/{record_key(IDS[0])}-") for item in whole.entries("damaged"))
 
 
@@ -171,17 +173,22 @@ def test_deleting_the_tables_loses_nothing(whole: Store, is_changed: bool) -> No
     assert tables(whole) == before
     for item in list(whole.entries("tables")):
         whole.delete(item.key)
-    fold(whole, "demo")
+    aggregate(whole, "demo")
     assert tables(whole) == before
 
 
-def test_records_of_another_version_are_named_and_stay(whole: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_records_of_another_version_are_named_and_stay(whole: Store) -> None:
     """Guard: what another version of kd_ray wrote is not damaged."""
-    monkeypatch.setattr(record, "RECORD_VERSION", 99)
-    monkeypatch.setattr(record, "_LACKS", {99: ()})
+    for trial_id in IDS[:7]:
+        table = record.decode_table(whole.get(record_key(trial_id)) or b"")
+        place = table.schema.get_field_index("record_version")
+        other = table.set_column(place, table.schema.field(place), pa.array([99], type=pa.int32()))
+        whole.put(record_key(trial_id), record.encode_table(other))
     report = verify(whole, with_tables=False)
     assert {problem.key for problem in report.problems} == {record_key(trial_id) for trial_id in IDS[:7]}
-    assert all("another version" in problem.what or "reads 99 to 99" in problem.what for problem in report.problems)
+    assert all(
+        "another version" in problem.what or "has record_version 99" in problem.what for problem in report.problems
+    )
     before = contents(whole)
     assert len(repair(whole, verify(whole)).left) >= 7
     assert contents(whole) == before
@@ -191,7 +198,7 @@ def test_a_damaged_manifest_is_set_aside_unless_it_is_the_last(whole: Store) -> 
     """Guard: without any manifest, resume goes by the sweep file only where a damaged one says that the sweep exists."""
     whole.put(manifest_key("demo", 2), b"noise")
     (problem,) = verify(whole).problems
-    assert (problem.key, problem.remedy) == (manifest_key("demo", 2), Remedy.SET_ASIDE)
+    assert (problem.key, problem.remedy) == (manifest_key("demo", 2), Remedy.QUARANTINE)
     assert problem.what.endswith("an older one holds until the sweep file is launched again")
     repair(whole, verify(whole))
     assert verify(whole).problems == ()
@@ -234,7 +241,7 @@ def test_one_sweep_is_read_alone(whole: Store) -> None:
     other = make_sweep(overrides=["name=other", "grid.seed=[7]"])
     write_sweep(whole, other)
     commit_whole(whole, plan_trials(other))
-    fold(whole, "other")
+    aggregate(whole, "other")
     spoil(whole, record_key(plan_trials(other)[0].trial_id))
     assert verify(whole, "demo").problems == ()
     assert len(verify(whole, "other").problems) == len(verify(whole).problems) == 1

@@ -1,3 +1,5 @@
+import hashlib
+
 import pytest
 import torch
 import torchvision
@@ -94,6 +96,30 @@ def test_large_model_takes_the_weights_and_gives_the_logits_of_torchvision(name:
     images = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
         torch.testing.assert_close(model(images), reference(images), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "names_and_shapes", "expected"),
+    [
+        ("resnet18", "5344ce587df70940", [-0.12565, 0.18142, -0.18784, -0.01107, 0.03078, 0.0147]),
+        ("resnet18-imagenet", "0fcc4ba1d51d1769", [-0.01417, -0.01299, 0.03448, -0.01353, -0.05321, 0.04894]),
+        ("resnet50", "4c6065b933222ffd", [-0.01259, -0.0585, -0.06009, 0.00936, -0.04422, -0.03533]),
+        ("densenet121", "66c31374de87850f", [-0.15426, -0.11379, 0.30689, -0.27588, -0.26987, 0.61244]),
+        ("densenet121-imagenet", "2d154c0e60f711a3", [-0.24273, 0.05183, -0.08586, -0.22709, -0.05332, 0.00947]),
+    ],
+)
+def test_large_model_has_the_weights_and_logits_of_kd_rays_first_implementation(
+    name: str, names_and_shapes: str, expected: list[float]
+) -> None:
+    """Values from the implementation of version 0.1 that torchvision's replaced: weights in older stores load, and mean the same."""
+    torch.manual_seed(3)
+    model = build_model(name, num_classes=3, image_size=64)
+    described = "".join(f"{key} {tuple(tensor.shape)};" for key, tensor in model.state_dict().items())
+    assert hashlib.sha256(described.encode()).hexdigest()[:16] == names_and_shapes
+    images = torch.linspace(-1, 1, 2 * 3 * 64 * 64).view(2, 3, 64, 64)
+    with torch.no_grad():
+        model(images)
+        assert model.eval()(images).flatten().tolist() == pytest.approx(expected, abs=1e-4)
 
 
 @pytest.mark.parametrize("name", ["resnet18", "densenet121"])

@@ -3,7 +3,7 @@
 import pickle
 from datetime import UTC, datetime, timedelta
 
-from kd_ray.results.store import Store
+from kd_ray.results.store import Store, quarantine
 
 
 def put_and_get_whole_objects(store: Store) -> None:
@@ -53,16 +53,16 @@ def tell_an_object_from_what_was_written_over_it(store: Store) -> None:
     assert second.e_tag not in ("", first.e_tag)
 
 
-def set_a_damaged_object_aside(store: Store) -> None:
+def quarantine_a_damaged_object(store: Store) -> None:
     store.put("a/b", b"noise")
-    assert store.set_aside("a/b", b"other noise") is None
+    assert quarantine(store, "a/b", b"other noise") is None
     assert store.get("a/b") == b"noise"
-    kept = store.set_aside("a/b", b"noise")
+    kept = quarantine(store, "a/b", b"noise")
     assert kept is not None
     assert kept.startswith("damaged/a/b-")
     assert store.get("a/b") is None
     assert store.get(kept) == b"noise"
-    assert store.set_aside("a/b", b"noise") is None
+    assert quarantine(store, "a/b", b"noise") is None
 
 
 def delete_what_is_there_and_what_is_not(store: Store) -> None:
@@ -108,7 +108,7 @@ CONTRACT = (
     create_only_once,
     say_what_exists,
     tell_an_object_from_what_was_written_over_it,
-    set_a_damaged_object_aside,
+    quarantine_a_damaged_object,
     delete_what_is_there_and_what_is_not,
     list_objects_below_a_folder,
     reopen_after_pickling,

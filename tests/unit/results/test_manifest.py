@@ -11,7 +11,7 @@ from kd_ray.errors import CorruptObjectError, InvalidInputError, OtherVersionErr
 from kd_ray.results.declared import DeclaredClaim
 from kd_ray.results.manifest import Manifest, find_manifest, read_manifest, write_manifest
 from kd_ray.results.record import commit_record
-from kd_ray.results.rows import FoldSettings
+from kd_ray.results.rows import RowSettings
 from kd_ray.results.store import Store, manifest_key, sweep_key
 from kd_ray.sweep.plan import make_packs
 from tests.fakes import make_record, make_sweep, plan_trials, write_sweep
@@ -27,7 +27,7 @@ def test_manifest_holds_what_was_asked_for(store: Store) -> None:
     manifest = write_manifest(store, file.sweep, trials, sweep_yaml=file.to_yaml(), weights={"/w.pt": "ab" * 32})
     assert (manifest.sweep, manifest.generation, manifest.sweep_yaml) == ("demo", 1, file.to_yaml())
     assert manifest.weights == {"/w.pt": "ab" * 32}
-    assert manifest.fold == FoldSettings(
+    assert manifest.row_settings == RowSettings(
         sweep="demo", sensitive_features=("color", "texture"), intersections=(("color", "texture"),)
     )
     assert sorted(ids(manifest)) == sorted(trial.trial_id for trial in trials)
@@ -95,7 +95,7 @@ def test_change_of_settings_alone_is_a_new_generation(store: Store) -> None:
     write_sweep(store, make_sweep())
     second = write_sweep(store, make_sweep(overrides=["intersections=null"]))
     assert second.generation == 2
-    assert second.fold.intersections == ()
+    assert second.row_settings.intersections == ()
 
 
 def test_sweep_yaml_is_that_of_the_newest_manifest(store: Store) -> None:

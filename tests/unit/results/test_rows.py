@@ -12,18 +12,18 @@ from sklearn.metrics import accuracy_score, precision_score, recall_score
 
 from kd_ray.groups import Groups
 from kd_ray.results.record import Record, Samples
-from kd_ray.results.rows import FoldSettings, sample_rows, trial_rows
+from kd_ray.results.rows import RowSettings, sample_rows, trial_rows
 from kd_ray.results.schema import KEYS, TABLES, TIMING_NAMES
 from tests.fakes import make_record, make_samples, make_spec
 
-SETTINGS = FoldSettings(sweep="demo", sensitive_features=("color", "texture"), intersections=(("color", "texture"),))
+SETTINGS = RowSettings(sweep="demo", sensitive_features=("color", "texture"), intersections=(("color", "texture"),))
 ALL_CIRCLE_N = np.zeros(12, dtype=np.int32)
 
 
 def rows(
     record: Record | None = None,
     samples: Samples | None = None,
-    settings: FoldSettings = SETTINGS,
+    settings: RowSettings = SETTINGS,
     axes: Mapping[str, str] | None = None,
 ) -> dict[str, pa.Table]:
     return trial_rows(record or make_record(), samples or make_samples(), settings, axes or {})
@@ -233,21 +233,21 @@ def test_macro_rows_are_the_mean_of_the_class_rows() -> None:
 def test_fairness_of_identical_groups_is_zero() -> None:
     samples = make_samples(sensitive_features={"color": Groups.from_codes(np.arange(12) % 2, ["a", "b"])})
     record = make_record(predictions_N=np.repeat(np.array([0, 0, 1, 1, 2, 2], dtype=np.int32), 2))
-    settings = FoldSettings(sweep="demo", sensitive_features=("color",))
+    settings = RowSettings(sweep="demo", sensitive_features=("color",))
     row = only(rows(record, samples, settings)["fairness_metrics"], positive_class="macro")
     assert (row["demographic_parity_difference"], row["equalized_odds_difference"]) == (0.0, 0.0)
 
 
 def test_feature_with_one_group_that_has_samples_is_null() -> None:
     samples = make_samples(sensitive_features={"color": Groups.from_codes(np.zeros(12, dtype=np.int64), ["a", "b"])})
-    settings = FoldSettings(sweep="demo", sensitive_features=("color",))
+    settings = RowSettings(sweep="demo", sensitive_features=("color",))
     for row in rows(samples=samples, settings=settings)["fairness_metrics"].to_pylist():
         assert row["num_groups"] == 1
         assert row["demographic_parity_difference"] is row["equalized_odds_difference"] is None
 
 
 def test_sweep_without_features_has_no_fairness_rows() -> None:
-    tables = rows(settings=FoldSettings(sweep="demo"))
+    tables = rows(settings=RowSettings(sweep="demo"))
     assert tables["group_metrics"].num_rows == tables["fairness_metrics"].num_rows == 0
 
 
@@ -340,7 +340,7 @@ def binary() -> tuple[Samples, Record]:
 
 def test_class_rows_agree_with_scikit_learn(binary: tuple[Samples, Record]) -> None:
     samples, record = binary
-    tables = rows(record, samples, FoldSettings(sweep="demo", sensitive_features=("sex",)))
+    tables = rows(record, samples, RowSettings(sweep="demo", sensitive_features=("sex",)))
     y, z = samples.labels_N, record.predictions_N
     table = tables["class_metrics"]
     np.testing.assert_allclose(table["accuracy"].to_numpy(), recall_score(y, z, average=None), rtol=1e-12)
@@ -350,7 +350,7 @@ def test_class_rows_agree_with_scikit_learn(binary: tuple[Samples, Record]) -> N
 
 def test_fairness_rows_agree_with_fairlearn(binary: tuple[Samples, Record]) -> None:
     samples, record = binary
-    tables = rows(record, samples, FoldSettings(sweep="demo", sensitive_features=("sex",)))
+    tables = rows(record, samples, RowSettings(sweep="demo", sensitive_features=("sex",)))
     y, z = samples.labels_N, record.predictions_N
     sex = [groups[0] for groups in samples.sensitive_features["sex"].to_lists()]
     row = only(tables["fairness_metrics"], positive_class="yes")

@@ -10,7 +10,7 @@ import pytest
 from kd_ray.errors import InvalidInputError, SweepError
 from kd_ray.results.ledger import acquire, renew, write_error
 from kd_ray.results.status import Plan, plan, sweep_status
-from kd_ray.results.store import Store, checkpoint_key, manifest_key, record_key, samples_key
+from kd_ray.results.store import Store, checkpoint_key, manifest_key, quarantine, record_key, samples_key
 from kd_ray.sweep.plan import PlannedTrial
 from tests.fakes import commit_trials, make_sweep, plan_trials, write_sweep
 
@@ -201,22 +201,22 @@ def test_status_tells_of_a_damaged_manifest(store: Store) -> None:
     write_sweep(store, make_sweep())
     (problem,) = sweep_status(store, "demo").problems
     assert problem.startswith(
-        "sweeps/demo/manifest/000002.json was damaged; set aside as damaged/sweeps/demo/manifest/"
+        "sweeps/demo/manifest/000002.json was damaged; it is in quarantine as damaged/sweeps/demo/manifest/"
     )
 
 
-def test_status_tells_what_was_set_aside_of_this_sweep(store: Store) -> None:
-    """Guards `set_aside_of`: records of its trials and data sets are told, those of other sweeps are not."""
+def test_status_tells_what_was_quarantined_of_this_sweep(store: Store) -> None:
+    """Guards `quarantined_of`: records of its trials and data sets are told, those of other sweeps are not."""
     write_sweep(store, make_sweep())
     samples = samples_key(TRIALS[0].spec.dataset_id)
     mine, other = record_key(TRIALS[0].trial_id), record_key("aaaaaaaaaaaaaaaa")
     kept = {}
     for key in (mine, other, samples, manifest_key("demo-2", 1)):
         store.put(key, b"noise")
-        kept[key] = store.set_aside(key, b"noise")
+        kept[key] = quarantine(store, key, b"noise")
     assert sorted(sweep_status(store, "demo").problems) == [
-        f"{samples} was damaged; set aside as {kept[samples]}",
-        f"{mine} was damaged; set aside as {kept[mine]}",
+        f"{samples} was damaged; it is in quarantine as {kept[samples]}",
+        f"{mine} was damaged; it is in quarantine as {kept[mine]}",
     ]
     assert json.loads(json.dumps(sweep_status(store, "demo").to_dict()))["problems"] == list(
         sweep_status(store, "demo").problems
@@ -240,6 +240,6 @@ def test_a_trial_whose_record_was_damaged_says_so(store: Store) -> None:
     commit_trials(store, TRIALS[:1])
     data = store.get(record_key(TRIALS[0].trial_id))
     assert data is not None
-    store.set_aside(record_key(TRIALS[0].trial_id), data)
+    quarantine(store, record_key(TRIALS[0].trial_id), data)
     view = next(trial for trial in sweep_status(store, "demo").trials if trial.trial_id == TRIALS[0].trial_id)
-    assert (view.state, view.why) == ("pending", "its record was damaged and is set aside")
+    assert (view.state, view.why) == ("pending", "its record was damaged and is in quarantine")

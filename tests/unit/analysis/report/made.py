@@ -1,19 +1,20 @@
 """Studies and comparisons written by hand, and one sweep with names that nobody should have."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from kd_ray.analysis.comparisons import Comparison
-from kd_ray.analysis.report.evidence import ClassBias, Evidence, Key
-from kd_ray.analysis.report.study import Condition, Fairness, Study
+from kd_ray.analysis.conditions import Condition, make_conditions
+from kd_ray.analysis.study import SCRATCH, Classes, Fairness, Study, TestSet
 from kd_ray.groups import Groups
+from kd_ray.metrics.arrays import FloatArray, IntArray
+from kd_ray.results.aggregate import aggregate
 from kd_ray.results.query import Results
 from kd_ray.results.record import commit_record, write_samples
 from kd_ray.results.store import Store
-from kd_ray.results.tables import fold
 from tests.fakes import (
     COLORS_N,
     TEXTURES_N,
@@ -27,7 +28,6 @@ from tests.fakes import (
 
 HOSTILE = ("<script>alert(1)</script>", "$\\frac$ & 50% _x^", "a\"b'c --> ]]> 東京\u202e")
 """Class names that are HTML, mathematics, LaTeX, the end of a comment, and letters that no font of ours has."""
-SCRATCH, TEACHER = "scratch_vs_distilled", "teacher_vs_distilled"
 
 
 def hostile_sweep(store: Store, *overrides: str, leave_out: int = 0) -> Results:
@@ -42,29 +42,40 @@ def hostile_sweep(store: Store, *overrides: str, leave_out: int = 0) -> Results:
         write_samples(store, trial.spec.dataset_id, make_samples(class_names=HOSTILE, sensitive_features=groups))
         commit_record(store, make_record(trial.spec, predictions_N=random_predictions(trial.spec)))
     write_sweep(store, file)
-    fold(store, "demo")
+    aggregate(store, "demo")
     return Results(store)
 
 
-def make_condition(role: str, trials: Sequence[int], temperature: float | None = None, **axes: Any) -> Condition:
-    """A condition in which every trial is a run."""
-    return Condition(
-        role=role,
-        axes={
-            "model": "lenet5",
-            "teacher": "resnet20",
-            "objective": "kd",
-            "alpha": 0.5,
-            "t_squared": True,
-            "dataset_id": "d",
-        }
-        | axes,
-        settings=(),
-        temperature=temperature,
-        label=role if temperature is None else f"T={temperature:g}",
-        trials=np.array(trials),
-        runs=tuple(np.array([i]) for i in trials),
-    )
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Made:
+    """A `Source` of arrays that a test writes down."""
+
+    class_names: tuple[str, ...]
+    class_accuracy_TC: FloatArray
+    of_groups: tuple[Fairness, ...] = ()
+    vectors: Mapping[str, FloatArray] = field(default_factory=dict)
+    predicted: Mapping[int, IntArray] = field(default_factory=dict)
+
+    def classes(self) -> dict[str, Classes]:
+        return {"d": Classes(names=self.class_names, n_C=np.full(len(self.class_names), 50))}
+
+    def class_accuracy(self) -> FloatArray:
+        return self.class_accuracy_TC
+
+    def fairness(self) -> tuple[Fairness, ...]:
+        return self.of_groups
+
+    def epochs(self) -> dict[str, tuple[IntArray, FloatArray, FloatArray]]:
+        return {}
+
+    def class_vectors(self) -> Mapping[str, FloatArray]:
+        return self.vectors
+
+    def predictions(self, rows: Sequence[int]) -> dict[int, IntArray]:
+        return {row: self.predicted[row] for row in rows if row in self.predicted}
+
+    def test_set(self, dataset_id: str) -> TestSet:
+        return TestSet(labels_N=np.zeros(4, dtype=np.int64), features={})
 
 
 def make_study(
@@ -74,69 +85,121 @@ def make_study(
     class_names: Sequence[str] = ("cat", "dog"),
     accuracies: Mapping[str, Sequence[float]] | None = None,
     missing: int = 0,
+    dataset: str = "trifeature",
+    target: str = "shape",
+    teacher: str = "resnet20",
+    student: str = "lenet5",
+    predicted: Mapping[int, Sequence[int]] | None = None,
+    vectors: Mapping[str, FloatArray] | None = None,
+    chosen: Callable[[dict[str, Any]], bool] = lambda trial: True,
 ) -> Study:
-    """A teacher, a scratch and some distilled conditions with `seeds` runs each; `accuracies` by label of the condition."""
-    labels = [("teacher", None), ("scratch", None), *(("distilled", t) for t in temperatures)]
-    conditions = tuple(make_condition(role, range(i * seeds, (i + 1) * seeds), t) for i, (role, t) in enumerate(labels))
-    size = len(labels) * seeds
-    accuracy_R = np.concatenate([np.resize((accuracies or {}).get(c.label, (0.5,)), seeds) for c in conditions])
-    trials = [
-        {"trial_id": f"{i:016x}", "accuracy": accuracy, "individual_fairness": 1.0, "individual_fairness_hard": 0.5}
-        for i, accuracy in enumerate(accuracy_R)
-    ]
+    """A teacher of each seed, a scratch student and distilled students of `seeds` seeds; `accuracies` by label of the condition."""
+    kinds: list[tuple[str, float | None]] = [("teacher", None), ("scratch", None)]
+    kinds += [("distilled", float(t)) for t in temperatures]
+    trials: list[dict[str, Any]] = []
+    for role, temperature in kinds:
+        label = role if temperature is None else f"T={temperature:g}"
+        for seed, accuracy in enumerate(np.resize((accuracies or {}).get(label, (0.5,)), seeds)):
+            is_distilled = role == "distilled"
+            trials.append(
+                {
+                    "trial_id": f"{len(trials):016x}",
+                    "role": role,
+                    "dataset": dataset,
+                    "dataset_id": "d",
+                    "target": target,
+                    "model": teacher if role == "teacher" else student,
+                    "teacher": teacher if is_distilled else None,
+                    "teacher_seed": seed if is_distilled else None,
+                    "teacher_trial_id": f"{seed:016x}" if is_distilled else None,
+                    "objective": "kd" if is_distilled else "cross_entropy",
+                    "temperature": temperature,
+                    "alpha": 0.5 if is_distilled else None,
+                    "t_squared": True if is_distilled else None,
+                    "seed": seed,
+                    "settings": [],
+                    "device": "cpu",
+                    "host": "here",
+                    "num_test": 4,
+                    "accuracy": float(accuracy),
+                    "individual_fairness": 1.0,
+                    "individual_fairness_hard": 0.5,
+                    "individual_fairness_calibrated": None,
+                    "mean_confidence": 0.9,
+                    "elapsed_s": 1.0,
+                }
+            )
+    trials = [trial for trial in trials if chosen(trial)]
+    accuracy_T = np.array([trial["accuracy"] for trial in trials])
     metrics = {
-        "equalized_odds_difference": accuracy_R / 10,
-        "demographic_parity_difference": accuracy_R / 20,
-        "label_demographic_parity_difference": np.full(size, 0.03),
-        "worst_group_accuracy": accuracy_R,
+        "equalized_odds_difference": accuracy_T / 10,
+        "demographic_parity_difference": accuracy_T / 20,
+        "label_demographic_parity_difference": np.full(len(trials), 0.03),
+        "worst_group_accuracy": accuracy_T,
     }
     return Study(
         sweep="made",
-        dataset="trifeature",
-        target="shape",
         trials=trials,
-        states={"complete": size, "pending": missing},
-        conditions=conditions,
-        class_names=tuple(class_names),
-        class_n_C=np.full(len(class_names), 50),
-        class_accuracy_RC=np.tile(accuracy_R[:, None], (1, len(class_names))),
-        fairness=(Fairness(feature="color", metrics=metrics, num_groups=3),),
-        epochs={},
-        predictions=lambda places: {},
+        states={"complete": len(trials), "pending": missing},
+        failed=(),
+        conditions=make_conditions(trials),
+        source=Made(
+            class_names=tuple(class_names),
+            class_accuracy_TC=np.tile(accuracy_T[:, None], (1, len(class_names))),
+            of_groups=(Fairness(feature="color", metrics=metrics, num_groups=3),),
+            vectors=vectors or {},
+            predicted={row: np.array(them) for row, them in (predicted or {}).items()},
+        ),
     )
 
 
-def make_row(**values: Any) -> dict[str, Any]:
-    """A row of `comparisons` as the store gives it; what is not given is null."""
-    empty: dict[str, Any] = {field.name: None for field in fields(Comparison)}
-    known = {
-        "settings": {},
-        "flags": [],
-        "level": 0.05,
+def make_row(condition: Condition | None = None, **values: Any) -> Comparison:
+    """A row of `comparisons`, about a condition if one is given."""
+    known: dict[str, Any] = {
+        "sweep": "made",
+        "dataset": "trifeature",
+        "dataset_id": "d",
+        "target": "shape",
+        "model": "lenet5",
+        "role": "distilled",
         "condition": "T=4",
         "contrast": SCRATCH,
+        "level": 0.05,
+        "metric": "relative_accuracy",
         "n_baseline": 5,
         "n_treatment": 5,
     }
-    return empty | known | values
+    if condition is not None:
+        known |= {**condition.axes, "role": condition.role, "temperature": condition.temperature}
+        known |= {"condition": condition.label, "settings": dict(condition.settings)}
+    return Comparison(**known | values)
 
 
-def make_bias(p: Sequence[float], q: Sequence[float], holm: Sequence[float], effect: Sequence[float]) -> ClassBias:
-    """Tests of all classes; intervals reach two points to each side."""
-    effect_C = np.array(effect)
-    return ClassBias(
-        effect_C=effect_C,
-        ci_low_C=effect_C - 0.02,
-        ci_high_C=effect_C + 0.02,
-        p_C=np.array(p),
-        q_C=np.array(q),
-        p_holm_C=np.array(holm),
-        level=0.05,
-    )
-
-
-def make_evidence(
-    rows: Sequence[dict[str, Any]] = (), class_bias: Mapping[tuple[str, Key], ClassBias] | None = None
-) -> Evidence:
-    """Comparisons written by hand."""
-    return Evidence(class_bias=class_bias or {}, rows=list(rows))
+def make_bias(
+    condition: Condition,
+    *,
+    p: Sequence[float],
+    effect: Sequence[float],
+    established: Collection[int] = (),
+    contrast: str = SCRATCH,
+) -> list[Comparison]:
+    """Tests of all classes; intervals over runs reach two points to each side, in all three."""
+    return [
+        make_row(
+            condition,
+            analysis="class_bias",
+            contrast=contrast,
+            class_index=c,
+            class_name=f"c{c}",
+            effect=effect[c],
+            ci_low=effect[c] - 0.02,
+            ci_high=effect[c] + 0.02,
+            ci_total_low=effect[c] - 0.03,
+            ci_total_high=effect[c] + 0.03,
+            p=p[c],
+            p_claim=p[c],
+            q=p[c],
+            status="established" if c in established else "hint" if p[c] < 0.05 else "none",
+        )
+        for c in range(len(p))
+    ]

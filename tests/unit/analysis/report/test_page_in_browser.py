@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Dialog, Page, Route, sync_playwright
+from playwright.sync_api import Dialog, Page, Route, expect, sync_playwright
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 FLAGS = (
@@ -139,6 +139,34 @@ def test_table_filters_by_words(opened: Opened) -> None:
     assert len(column(page, "group-fairness", 2)) == rows
 
 
+def test_verdict_table_and_figure_are_on_the_first_screen(opened: Opened) -> None:
+    page = opened.page
+    page.set_viewport_size({"width": 1280, "height": 800})
+    page.evaluate("window.scrollTo(0, 0)")
+    for name in ("#figure-overview svg", "#data-overview", ".verdict dt >> nth=-1"):
+        box = page.locator(name).bounding_box()
+        assert box is not None
+        assert box["y"] >= 0
+        assert box["y"] + box["height"] <= 800, name
+    page.set_viewport_size({"width": 1200, "height": 900})
+
+
+def test_wide_table_shows_that_it_scrolls_and_does_so_by_keyboard(opened: Opened) -> None:
+    page = opened.page
+    page.set_viewport_size({"width": 390, "height": 844})
+    table = page.locator("#table-conditions")
+    edge, box = table.locator(".edge"), table.locator(".box")
+    expect(table.locator(".scrolls")).to_be_visible()
+    expect(edge).to_have_class("edge more-right")
+    box.focus()
+    page.keyboard.press("ArrowRight")
+    expect(edge).to_have_class("edge more-right more-left")
+    box.evaluate("it => { it.scrollLeft = it.scrollWidth; }")
+    expect(edge).to_have_class("edge more-left")
+    box.evaluate("it => { it.scrollLeft = 0; }")
+    page.set_viewport_size({"width": 1200, "height": 900})
+
+
 def test_phone_shows_all_without_sideways_scrolling(opened: Opened) -> None:
     opened.page.set_viewport_size({"width": 390, "height": 844})
     assert opened.page.evaluate("document.documentElement.scrollWidth") <= 390
@@ -153,5 +181,5 @@ def test_page_prints(opened: Opened) -> None:
     pdf = PdfReader(io.BytesIO(opened.page.pdf(format="A4")))
     text = " ".join(" ".join(sheet.extract_text() for sheet in pdf.pages).split())
     assert 3 <= len(pdf.pages) < 60
-    assert "What was found" in text
-    assert "Table 1. Conditions." in text
+    assert "What the sweep shows" in text
+    assert "Table 1. The conditions." in text

@@ -2,26 +2,19 @@
 
 import json
 from importlib import resources
-from typing import Any
 
 import pytest
 
-from kd_ray.analysis.report.beside import published_table
+from kd_ray.analysis.report.evidence import make_evidence
 from kd_ray.analysis.report.published import Published, find_published
-from kd_ray.analysis.report.study import Study
-from tests.unit.analysis.report.made import make_condition, make_evidence, make_row, make_study
+from kd_ray.analysis.report.reference_table import published_table
+from kd_ray.analysis.study import Study
+from tests.unit.analysis.report.made import make_row, make_study
 
 
-def study_of(dataset: str, teacher: str, student: str, **fields: Any) -> Study:
+def study_of(dataset: str, teacher: str, student: str, target: str = "shape") -> Study:
     """A study with these names."""
-    study = make_study(seeds=2, temperatures=(2, 10))
-    conditions = (
-        make_condition("teacher", [0, 1], model=teacher, teacher=teacher),
-        make_condition("scratch", [2, 3], model=student, teacher=teacher),
-        make_condition("distilled", [4, 5], 2.0, model=student, teacher=teacher),
-        make_condition("distilled", [6, 7], 10.0, model=student, teacher=teacher),
-    )
-    return Study(**{**vars(study), "dataset": dataset, "conditions": conditions} | fields)
+    return make_study(seeds=2, temperatures=(2, 10), dataset=dataset, target=target, teacher=teacher, student=student)
 
 
 def published(study: Study) -> Published:
@@ -101,7 +94,7 @@ def test_every_value_says_where_it_was_read() -> None:
 
 def test_both_stand_side_by_side() -> None:
     study = study_of("trifeature", "resnet20", "lenet5")
-    table = published_table(study, make_evidence([make_row(analysis="none", metric="none")]), published(study), [])
+    table = published_table(study, make_evidence([make_row(analysis="none")], study), published(study), [])
     (row,) = [row for row in table.rows if row[:4] == ("EOD", "color", "scratch", None)]
     here, n_here, paper, n_paper = row[4:8]
     assert (here.mean, n_here, n_paper) == (pytest.approx(5.0), 2, 5)  # type: ignore[union-attr]

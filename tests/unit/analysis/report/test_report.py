@@ -1,5 +1,7 @@
 """Whole reports: the golden one, those of sweeps that lack something, and what hostile names cannot do."""
 
+import csv
+import io
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -8,15 +10,19 @@ import pytest
 from click.testing import CliRunner
 
 import kd_ray
-from kd_ray.analysis.report.build import compared, make_report, make_sections, report, write_files
-from kd_ray.analysis.report.evidence import read_evidence
-from kd_ray.analysis.report.findings import make_findings
+from kd_ray.analysis.compare import compare
+from kd_ray.analysis.reading import read_study
+from kd_ray.analysis.report.build import compared, make_report, report, write_files
+from kd_ray.analysis.report.evidence import make_evidence
+from kd_ray.analysis.report.page import unbroken
 from kd_ray.analysis.report.published import find_published
-from kd_ray.analysis.report.study import read_study
+from kd_ray.analysis.report.sections import first_section, make_sections
 from kd_ray.analysis.report.style import drawing
+from kd_ray.analysis.stored import stored_or_made
+from kd_ray.analysis.study import spread
 from kd_ray.cli import cli
 from kd_ray.errors import InvalidInputError
-from kd_ray.housekeeping.searching import find_garbage
+from kd_ray.housekeeping.find_garbage import find_garbage
 from kd_ray.results.query import Results
 from kd_ray.results.store import Store, open_store
 from tests.golden.make_report import TEXT, words
@@ -47,12 +53,11 @@ def text_of(files: dict[str, bytes]) -> str:
 def said(results: Results) -> str:
     """The words of a report whose figures are made, but not turned into files."""
     study = read_study(results, "demo")
-    problem = compared(results, "demo")
-    evidence = read_evidence(results, study)
+    rows, verdict = compared(results, study)
+    evidence = make_evidence(rows, study)
     with drawing():
-        sections = make_sections(study, evidence, find_published(study))
-    findings = make_findings(study, evidence, problem=problem)
-    parts = [sentence for group in findings.groups() for sentence in group.sentences]
+        sections = [first_section(study, evidence), *make_sections(study, evidence, find_published(study))]
+    parts = [f"{title} {sentence}" for title, sentences in verdict.parts() for sentence in sentences]
     for section in sections:
         parts += [f"{figure.title} {figure.caption}" for figure in section.drawings]
         parts += [f"{table.title} {table.caption}" for table in section.tables]
@@ -62,6 +67,53 @@ def said(results: Results) -> str:
 
 def test_report_of_the_golden_records_says_what_it_said(golden_files: dict[str, bytes]) -> None:
     assert text_of(golden_files) == TEXT.read_text(encoding="utf-8")
+
+
+def test_page_opens_with_the_verdict_of_the_comparison(golden: Results, golden_files: dict[str, bytes]) -> None:
+    verdict = compare(golden, "demo").verdict
+    text = text_of(golden_files)
+    places = [text.index(f"{title}\n") for title, _ in verdict.parts()]
+    assert places == sorted(places)
+    sentences = [" ".join(it.split()) for _, them in verdict.parts() for it in them]
+    assert all(unbroken(it).replace("\u00a0", " ") in text.replace("\u00a0", " ") for it in sentences)
+    assert places[-1] < text.index("Figure 1. Accuracy and fairness.") < text.index("Table 1. The conditions.")
+
+
+def test_comparison_in_the_store_says_the_same_as_when_it_was_made(golden: Results) -> None:
+    study = read_study(golden, "demo")
+    made = compare(golden, "demo", level=0.2)
+    rows, verdict = stored_or_made(golden, study)
+    assert list(rows) == list(made.rows)
+    assert verdict == made.verdict
+    compare(golden, "demo")
+
+
+def test_pdfs_are_made_on_request_and_stages_are_told(golden: Results) -> None:
+    told: list[str] = []
+    files = make_report(golden, "demo", with_pdf=True, progress=told.append)
+    svgs = [name for name in files if name.endswith(".svg")]
+    assert all(files[name.replace(".svg", ".pdf")].startswith(b"%PDF") for name in svgs)
+    assert 'href="figures/overview.pdf"' in files["index.html"].decode()
+    assert told == [
+        "read sweep demo",
+        "compare 6 conditions",
+        "draw figures and make tables",
+        f"render {len(svgs)} figures as SVG and PDF",
+    ]
+
+
+def test_all_numbers_of_runs_means_and_sds_are_those_of_the_study(
+    golden: Results, golden_files: dict[str, bytes]
+) -> None:
+    study = read_study(golden, "demo")
+    rows = list(csv.DictReader(io.StringIO(golden_files["tables/overview.csv"].decode())))
+    values_T = {"accuracy": study.values("accuracy"), "EOD": study.fairness[0].metrics["equalized_odds_difference"]}
+    for row, condition in zip(rows, study.conditions, strict=True):
+        assert (row["condition"], int(row["n"])) == (condition.label, condition.n)
+        for name, them_T in values_T.items():
+            expected = spread(condition.over_runs(them_T))
+            assert float(row[f"{name} (%)"]) == pytest.approx(100 * expected.mean)
+            assert float(row[f"sd of {name} (%)"]) == pytest.approx(100 * expected.sd)
 
 
 def test_page_needs_nothing_but_itself(golden_files: dict[str, bytes]) -> None:
@@ -85,12 +137,13 @@ def test_ids_of_a_page_are_its_own(golden_files: dict[str, bytes]) -> None:
     assert used <= set(ids)
 
 
-def test_every_figure_and_table_is_there_in_both_forms(golden_files: dict[str, bytes]) -> None:
+def test_every_figure_and_table_is_there_in_its_forms(golden_files: dict[str, bytes]) -> None:
     stems = {name.rsplit(".", 1)[0] for name in golden_files if "/" in name}
     assert len(stems) > 15
     for stem in stems:
-        suffixes = (".svg", ".pdf") if stem.startswith("figures/") else (".csv", ".tex")
+        suffixes = (".svg",) if stem.startswith("figures/") else (".csv", ".tex")
         assert all(golden_files.get(stem + suffix) for suffix in suffixes), stem
+    assert not any(name.endswith(".pdf") for name in golden_files)
 
 
 def test_hostile_names_stay_text(hostile_files: dict[str, bytes]) -> None:
@@ -113,7 +166,7 @@ def test_hostile_names_stay_text(hostile_files: dict[str, bytes]) -> None:
     [
         (["sensitive_features=[]", "intersections=[]"], "Accuracy of single classes", "Fairness between groups"),
         (["baselines=[]"], "distilled", "scratch n = "),
-        (["grid.seed=[0]"], "One seed: nothing can be tested", "remain ("),
+        (["grid.seed=[0]"], "a claim needs 3", "HINTS"),
         (["grid.temperature=[4]"], "T=4", "Trends over temperature"),
         (["grid.alpha=[0.1, 0.9]", "distillation={t_squared: true}"], "alpha=0.1", "more lines"),
         (
@@ -135,13 +188,15 @@ def test_sweep_that_lacks_something_has_a_report(
 def test_running_sweep_says_what_is_missing(hostile_files: dict[str, bytes]) -> None:
     text = text_of(hostile_files)
     assert "1 of 8 trials are missing (1 pending): this report is of the others." in text
-    assert "The sweep is not complete" in text
+    assert "1 of 8 trials are missing; numbers will change." in text
 
 
 def test_sweep_without_a_complete_student_has_a_report_and_one_without_any_trial_has_none(tmp_path: Path) -> None:
     text = said(hostile_sweep(open_store(tmp_path / "a"), leave_out=6))
     assert "no complete distilled student" in text
-    with pytest.raises(InvalidInputError, match=r"sweep demo: none of its 8 trials is complete"):
+    with pytest.raises(
+        InvalidInputError, match=r"sweep demo: no complete trials yet; `kd-ray status demo` says how far it is"
+    ):
         make_report(hostile_sweep(open_store(tmp_path / "b"), leave_out=8), "demo")
 
 

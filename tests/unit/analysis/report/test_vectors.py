@@ -1,14 +1,13 @@
 """The vectors of AdaAlpha-style and AdaMargin-style students in a report, by hand and from a real sweep."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from kd_ray.analysis.report.build import make_report
-from kd_ray.analysis.report.study import Study
 from kd_ray.analysis.report.vectors import class_vectors, vector_table
+from kd_ray.analysis.study import Study
 from kd_ray.cluster.launch import launch
 from kd_ray.results.query import Results
 from kd_ray.results.store import open_store
@@ -21,7 +20,6 @@ NAMES = ("held_out_n", "teacher_held_out_accuracy", "teacher_held_out_margin", "
 
 def study_with_vectors() -> Study:
     """Two seeds; T=1 and T=4 have one vector of alphas, T=8 has margins."""
-    study = make_study(seeds=2, temperatures=(1, 4, 8))
     found = {name: np.full((10, 2), np.nan) for name in NAMES}
     distilled = slice(4, 10)
     found["held_out_n"][distilled] = [30, 10]
@@ -29,7 +27,7 @@ def study_with_vectors() -> Study:
     found["teacher_held_out_margin"][distilled] = [0.8, -0.2]
     found["class_alpha"][4:8] = [[0.9, 0.1], [0.7, 0.3]] * 2
     found["class_margin"][8:] = [0.0, 1.5]
-    return replace(study, class_vectors=found)
+    return make_study(seeds=2, temperatures=(1, 4, 8), vectors=found)
 
 
 def test_each_different_vector_is_shown_once_as_its_mean_over_runs() -> None:

@@ -42,7 +42,7 @@ def test_distillation_loss_is_zero_for_equal_logits_up_to_a_shift() -> None:
 
 def test_alpha_zero_is_scratch() -> None:
     assert torch.equal(
-        kd_loss(STUDENT, TEACHER, LABELS, settings(alpha=0.0)).total, scratch_loss(STUDENT, LABELS).total
+        kd_loss(STUDENT, TEACHER, LABELS, settings(alpha=0.0)).total, scratch_loss(STUDENT, None, LABELS).total
     )
 
 

@@ -112,14 +112,14 @@ def test_constant_reliability_gives_plain_distillation_exactly(objective: str, r
 @pytest.mark.parametrize("changes", [{"max_alpha": 0.0}, {"alpha": 0.0}])
 def test_no_weight_for_any_class_gives_scratch_exactly(changes: dict[str, Any]) -> None:
     total = loss_of(settings_of("ada_alpha", **changes)).total
-    expected = scratch_loss(STUDENT, LABELS).total
+    expected = scratch_loss(STUDENT, None, LABELS).total
     assert torch.equal(total, expected)
     assert torch.equal(gradient(total), gradient(expected))
 
 
 def test_a_teacher_that_is_reliable_nowhere_gives_scratch_exactly() -> None:
     total = loss_of(settings_of("ada_alpha"), statistics=constant(-0.2)).total
-    assert torch.equal(total, scratch_loss(STUDENT, LABELS).total)
+    assert torch.equal(total, scratch_loss(STUDENT, None, LABELS).total)
 
 
 accuracies = st.lists(st.integers(0, 20).map(lambda k: k / 20), min_size=4, max_size=4)
@@ -214,7 +214,7 @@ def test_the_loss_is_continuous_where_alpha_is_0_and_1(objective: str, edge: flo
 @pytest.mark.parametrize("objective", [name for name in TAUGHT if name not in ("ada_margin", "kd_groups")])
 def test_alpha_0_is_scratch(objective: str) -> None:
     total = loss_of(settings_of(objective, alpha=0.0)).total
-    torch.testing.assert_close(total, scratch_loss(STUDENT, LABELS).total, rtol=1e-12, atol=0)
+    torch.testing.assert_close(total, scratch_loss(STUDENT, None, LABELS).total, rtol=1e-12, atol=0)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from kd_ray.distill.stream import PADDING, Batch, Draw, ResidentSplit, augmented
+from kd_ray.distill.augmentations import PADDING
+from kd_ray.distill.resident import Draw
+from kd_ray.distill.stream import Batch, ResidentSplit
 from kd_ray.distill.teacher import ShuffledTeacher, Teacher, permutation
 
 labels = st.lists(st.integers(0, 4), min_size=1, max_size=60).map(torch.tensor)
@@ -42,11 +44,12 @@ def test_the_answer_is_the_other_samples_in_the_same_view() -> None:
     )
     torch.manual_seed(0)
     teacher = Teacher(nn.Sequential(nn.Flatten(), nn.Linear(3 * 64, 4)).requires_grad_(False))
-    shuffled = ShuffledTeacher(teacher, split, seed=3, within_class=False)
-    samples_B, views_B3 = torch.tensor([4, 0, 19]), torch.tensor([[0, 8, 1], [4, 4, 0], [2, 1, 1]])
-    batch = Batch(augmented(split, samples_B, views_B3), split.labels_N[samples_B], samples_B, views_B3)
+    shuffled = ShuffledTeacher(teacher, split, augmentation="crop_flip", seed=3, within_class=False)
+    # Row offset, column offset and flip: (0, 8, 1), (4, 4, 0) and (2, 1, 1).
+    samples_B, views_B = torch.tensor([4, 0, 19]), torch.tensor([17, 80, 39])
+    batch = Batch(split.inputs(samples_B, views_B, "crop_flip"), split.labels_N[samples_B], samples_B, views_B)
     other_B = permutation(split.labels_N, seed=3, within_class=False)[samples_B]
-    expected = teacher.logits(batch._replace(inputs=augmented(split, other_B, views_B3)))
+    expected = teacher.logits(batch._replace(inputs=split.inputs(other_B, views_B, "crop_flip")))
     assert torch.equal(shuffled.logits(batch), expected)
     assert not torch.equal(shuffled.logits(batch), teacher.logits(batch))
-    assert list(shuffled.prepare(split, Draw(samples_B, views_B3), batch_size=3, start=0)) == []
+    assert list(shuffled.prepare(split, Draw(samples_B, views_B, "crop_flip"), batch_size=3, start=0)) == []

@@ -1,0 +1,109 @@
+"""Loads the samples of a sweep's `dataset` section: the dict of all families, and the steps that every family shares."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from kd_ray.data import (
+    adult,
+    celeba,
+    cifar10,
+    cifar100,
+    factory,
+    hatexplain,
+    image_folders,
+    listed,
+    svhn,
+    tiny_imagenet,
+    trifeature,
+)
+from kd_ray.data.family import Family, Loading, OnProgress
+from kd_ray.data.images import split_off_validation
+from kd_ray.data.modalities import Data
+from kd_ray.data.rows import RowData, standardised
+from kd_ray.data.samples import S
+from kd_ray.data.subsets import long_tailed
+from kd_ray.data.texts import TextData
+from kd_ray.errors import DataError
+from kd_ray.sweep.datasets import Dataset
+
+FAMILIES: dict[str, Family[Any]] = {
+    "trifeature": trifeature.FAMILY,
+    "cifar10": cifar10.FAMILY,
+    "cifar100": cifar100.FAMILY,
+    "svhn": svhn.FAMILY,
+    "tiny_imagenet": tiny_imagenet.FAMILY,
+    **image_folders.FAMILIES,
+    "celeba": celeba.FAMILY,
+    "adult": adult.FAMILY,
+    "hatexplain": hatexplain.FAMILY,
+    "manifest": listed.FAMILY,
+    "factory": factory.FAMILY,
+}
+"""The family of each `dataset.name`."""
+
+CONTENT_VERSION = str(trifeature.GENERATOR_VERSION)
+"""Changes when the code here would load other content for the same settings."""
+
+
+def family_of(dataset: Dataset) -> Family[Any]:
+    """The functions that load this data set."""
+    return FAMILIES[dataset.name]
+
+
+def load_dataset(
+    dataset: Dataset,
+    root: Path,
+    *,
+    processes: int = 1,
+    on_progress: OnProgress | None = None,
+    resident_bytes: int | None = None,
+) -> Data:
+    """The data set as the sweep describes it: the training split cut to its long tail, then the validation split set aside, then rows
+    standardised by the remaining training split. `family.Loading` describes the other arguments.
+
+    Raises:
+        DataError: files are missing, damaged, or not the version asked for.
+    """
+    loading = Loading(root=root, processes=processes, on_progress=on_progress, resident_bytes=resident_bytes)
+    data: Data = family_of(dataset).load(dataset, loading)
+    if len(data.class_names) != dataset.num_classes:
+        raise DataError(
+            f"{dataset.name}: {len(data.class_names):,} classes are there, but the sweep file says {dataset.num_classes:,}"
+        )
+    if len(data.train) == 0 or len(data.test) == 0:
+        raise DataError(
+            f"{dataset.name}: {len(data.train):,} training and {len(data.test):,} test samples; both are needed"
+        )
+    if isinstance(data, RowData):
+        rows, rows_held_out = _cut(data.train, dataset)
+        return standardised(replace(data, train=rows, validation=rows_held_out or data.validation))
+    if isinstance(data, TextData):
+        texts, texts_held_out = _cut(data.train, dataset)
+        return replace(data, train=texts, validation=texts_held_out or data.validation)
+    images, images_held_out = _cut(data.train, dataset)
+    return replace(data, train=images, validation=images_held_out or data.validation)
+
+
+def fingerprint(dataset: Dataset, root: Path, *, processes: int = 1, resident_bytes: int | None = None) -> str | None:
+    """The `dataset.version` that names exactly the files that are there; None for a set that is generated.
+
+    Raises:
+        DataError: files are missing or damaged.
+    """
+    return family_of(dataset).fingerprint(
+        dataset, Loading(root=root, processes=processes, resident_bytes=resident_bytes)
+    )
+
+
+def _cut(train: S, dataset: Dataset) -> tuple[S, S | None]:
+    """The training split after its long tail and without the samples drawn for validation, and those samples."""
+    if dataset.long_tail is not None:
+        train = long_tailed(train, dataset.long_tail, num_classes=dataset.num_classes)
+    if dataset.random_validation is None:
+        return train, None
+    fraction, seed = dataset.random_validation
+    try:
+        return split_off_validation(train, fraction=fraction, seed=seed)
+    except ValueError as error:
+        raise DataError(f"{dataset.name}: validation_fraction: {error}") from error

@@ -1,0 +1,132 @@
+"""Images, rows or texts of the user's own, listed in a CSV or Parquet file: the family `manifest` of data sets.
+
+`listing` reads and checks the list, `listed_images` and `listed_columns` its inputs.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from kd_ray.data.family import Family, Loading
+from kd_ray.data.images import ImageData
+from kd_ray.data.listed_images import image_side
+from kd_ray.data.listing import SPLITS, Listing, empty_classes, large_groups, read_listing
+from kd_ray.data.modalities import Data
+from kd_ray.data.normalization import NORMALIZATIONS
+from kd_ray.data.originals import fingerprint_of_digests
+from kd_ray.data.prepared import Prepared, Sources, prepare
+from kd_ray.data.rows import Column, RowData, RowSplit, encoded
+from kd_ray.data.texts import TextData, TextSplit, tokenised
+from kd_ray.errors import DataError
+from kd_ray.groups import Groups
+from kd_ray.sweep.datasets import ListedDataset
+
+
+def fingerprint(dataset: ListedDataset, loading: Loading) -> str:
+    """16 hex digits that stand for the list and the images. Raises DataError for a list that `load` refuses."""
+    listing = read_listing(dataset, loading.root)
+    return _fingerprint(listing, _prepared(dataset, loading, listing))
+
+
+def load(dataset: ListedDataset, loading: Loading) -> Data:
+    """The listed samples, in the order of the list, in their splits; rows are not standardised yet.
+
+    Raises DataError for a list, row or image that cannot be used, a feature without two groups, and another version than `dataset` names.
+    """
+    listing = read_listing(dataset, loading.root)
+    prepared = _prepared(dataset, loading, listing)
+    found = _fingerprint(listing, prepared)
+    if dataset.version != found:
+        what = (
+            f"is not version {dataset.version}" if dataset.version else "needs a version, which stands for its contents"
+        )
+        raise DataError(
+            f"manifest: {loading.root / dataset.path} {what}; to use it as it is, write in the sweep file "
+            f"`dataset.version: {found!r}`"
+        )
+    features, small = large_groups(listing, dataset.min_group_size)
+    notes = (*listing.notes, *small, *empty_classes(dataset, listing))
+    if prepared is not None:
+        return _image_data(dataset, listing, prepared, features, notes)
+    if isinstance(listing.inputs, list):
+        return _text_data(dataset, loading, listing, listing.inputs, features, notes)
+    assert isinstance(listing.inputs, tuple)
+    return _row_data(dataset, listing, listing.inputs, features, notes)
+
+
+def _prepared(dataset: ListedDataset, loading: Loading, listing: Listing) -> Prepared | None:
+    """The decoded images; None for rows and texts."""
+    if not isinstance(listing.inputs, Sources):
+        return None
+    return prepare("manifest", listing.inputs, loading, size=image_side(dataset))
+
+
+def _fingerprint(listing: Listing, prepared: Prepared | None) -> str:
+    return prepared.fingerprint if prepared else fingerprint_of_digests({"list": listing.digest})
+
+
+def _image_data(
+    dataset: ListedDataset, listing: Listing, prepared: Prepared, features: dict[str, Groups], notes: tuple[str, ...]
+) -> ImageData:
+    splits = {}
+    for name, code in SPLITS.items():
+        chosen_M = np.flatnonzero(listing.split_N == code)
+        groups = {feature: each.take(chosen_M) for feature, each in features.items()}
+        splits[name] = prepared.split(chosen_M, listing.labels_N[chosen_M], groups)
+    mean, std = NORMALIZATIONS[dataset.normalization]
+    return ImageData(
+        train=splits["train"],
+        validation=splits["validation"] if len(splits["validation"]) else None,
+        test=splits["test"],
+        class_names=dataset.class_names,
+        mean=mean,
+        std=std,
+        notes=notes,
+    )
+
+
+def _row_data(
+    dataset: ListedDataset,
+    listing: Listing,
+    columns: Sequence[Column],
+    features: dict[str, Groups],
+    notes: tuple[str, ...],
+) -> RowData:
+    values_NF, names, is_number_F = encoded(columns, listing.split_N == SPLITS["train"])
+    every = RowSplit(values_NF=values_NF, labels_N=listing.labels_N, sensitive_features=features)
+    splits = {name: every.take(np.flatnonzero(listing.split_N == code)) for name, code in SPLITS.items()}
+    return RowData(
+        train=splits["train"],
+        validation=splits["validation"] if len(splits["validation"]) else None,
+        test=splits["test"],
+        class_names=dataset.class_names,
+        columns=names,
+        is_number_F=is_number_F,
+        notes=notes,
+    )
+
+
+def _text_data(
+    dataset: ListedDataset,
+    loading: Loading,
+    listing: Listing,
+    texts: Sequence[str],
+    features: dict[str, Groups],
+    notes: tuple[str, ...],
+) -> TextData:
+    assert dataset.tokenizing is not None
+    numbers = tokenised(loading.root, "manifest", texts, dataset.tokenizing)
+    every = TextSplit(
+        ids_NL=numbers.ids_NL, lengths_N=numbers.lengths_N, labels_N=listing.labels_N, sensitive_features=features
+    )
+    splits = {name: every.take(np.flatnonzero(listing.split_N == code)) for name, code in SPLITS.items()}
+    return TextData(
+        train=splits["train"],
+        validation=splits["validation"] if len(splits["validation"]) else None,
+        test=splits["test"],
+        class_names=dataset.class_names,
+        notes=notes,
+    )
+
+
+FAMILY = Family[ListedDataset](load=load, fingerprint=fingerprint, can_stream=True)

@@ -1,0 +1,265 @@
+"""Aggregates records into the Parquet tables that people query.
+
+The rows of a trial stand in exactly one part of each table: the position of the trial in the manifest, divided by `TRIALS_PER_PART`. When
+the set of committed trials of a part changes, the part is rebuilt from the records and written in one atomic write. A reader never sees a
+row twice or half a trial. Tables can be deleted: the next aggregation rebuilds them.
+
+Each part carries a fingerprint of everything its rows depend on, including the e_tag of every record. An index keeps the fingerprint and
+the e_tag of each part, so an aggregation that has nothing to do reads the index and four listings. A part that was deleted, overwritten or
+damaged since has another e_tag and is checked.
+"""
+
+import functools
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+
+import pyarrow as pa
+
+from kd_ray.errors import CorruptObjectError, OtherVersionError
+from kd_ray.results.inventory import committed, table_parts, take_inventory
+from kd_ray.results.manifest import Manifest, ManifestTrial, read_manifest
+from kd_ray.results.record import Record, Samples, decode_table, encode_table, read_record, read_samples
+from kd_ray.results.rows import part_rows, sample_rows
+from kd_ray.results.schema import COMPARISONS, TABLES
+from kd_ray.results.store import DATASETS, Store, part_key, table_index_key
+
+TRIALS_PER_PART = 256
+ROWS_VERSION = 2
+"""Raised when the same record gives other rows."""
+
+_FINGERPRINT = b"kd_ray_fold"
+"""Name of the fingerprint in the metadata of a part."""
+_READERS = 8
+_MOST_PASSES = 3
+"""Passes of an aggregation that settles; more would only follow a launch that is still committing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AggregateReport:
+    """What an aggregation did."""
+
+    num_trials: int
+    """Committed trials of the sweep that the tables hold now."""
+    num_parts_written: int
+    problems: tuple[str, ...] = ()
+    """What could not be read, and so is missing from the tables."""
+    damaged_trials: tuple[str, ...] = ()
+    """trial_ids of records that could not be read."""
+    damaged_samples: tuple[str, ...] = ()
+    """dataset_ids of samples that could not be read."""
+
+
+def aggregate(
+    store: Store, sweep: str, *, settle: bool = True, trials_per_part: int = TRIALS_PER_PART
+) -> AggregateReport:
+    """Bring the tables of a sweep up to date with its newest manifest and the committed trials.
+
+    Two launches may aggregate at the same time. With `settle`, each repeats its listing after its last write, so the last writer leaves the
+    newest state. While trials are being committed there is always something new, so a running launch passes `settle=False` and lists once.
+
+    Raises:
+        InvalidInputError: the store has no such sweep.
+    """
+    written = 0
+    for _ in range(_MOST_PASSES if settle else 1):
+        report = _Aggregation(store, read_manifest(store, sweep), trials_per_part).run()
+        written += report.num_parts_written
+        if not report.num_parts_written or report.problems:
+            break
+    # A launch that still commits after the last pass also runs its own aggregation.
+    return replace(report, num_parts_written=written)
+
+
+class _Aggregation:
+    """One pass: a listing of the store, and the parts that have to change."""
+
+    def __init__(self, store: Store, manifest: Manifest, trials_per_part: int) -> None:
+        self._store = store
+        self._manifest = manifest
+        self._trials_per_part = trials_per_part
+        self._records = committed(store)
+        self._present = {entry.item.key: entry.item.e_tag for entry in table_parts(store, sweep=manifest.sweep)}
+        self._comparisons = part_key(COMPARISONS.name, manifest.sweep, 0)
+        self._known = read_index(store, manifest.sweep)
+        self._index: dict[str, list[str]] = {}
+        self._samples = _SamplesCache(store)
+        self._num_trials = 0
+        self._written = 0
+        self._damaged_trials: dict[str, str] = {}
+        self._damaged_samples: dict[str, str] = {}
+        self._problems: list[str] = []
+
+    def run(self) -> AggregateReport:
+        """Rebuild the parts that are out of date, delete those without trials, write the index."""
+        trials = self._manifest.trials
+        size = self._trials_per_part
+        parts = [trials[i : i + size] for i in range(0, len(trials), size)]
+        for number, part in enumerate(parts):
+            self._bring_up_to_date(
+                number, [trial for trial in part if trial.active and trial.trial_id in self._records]
+            )
+        self._bring_samples_up_to_date()
+        for key in set(self._present) - set(self._index) - {self._comparisons}:
+            self._changes_a_part()
+            self._store.delete(key)
+        if self._index != self._known:
+            self._store.put(table_index_key(self._manifest.sweep), json.dumps(self._index).encode())
+        return AggregateReport(
+            num_trials=self._num_trials,
+            num_parts_written=self._written,
+            problems=(*self._damaged_trials.values(), *self._damaged_samples.values(), *self._problems),
+            damaged_trials=tuple(self._damaged_trials),
+            damaged_samples=tuple(self._damaged_samples),
+        )
+
+    def _bring_up_to_date(self, number: int, trials: list[ManifestTrial]) -> None:
+        keys = {name: part_key(name, self._manifest.sweep, number) for name in TABLES if name != "samples"}
+        wanted = self._fingerprint(trials) if trials else None
+        if not all(self._is_up_to_date(key, wanted) for key in keys.values()):
+            trials = self._write_part(keys, trials)
+        self._num_trials += len(trials)
+
+    def _is_up_to_date(self, key: str, wanted: str | None) -> bool:
+        """Whether a part has the wanted rows; a part that is not in the index as it is now is read and checked."""
+        there = self._present.get(key)
+        if wanted is None or there is None:
+            return wanted is None and there is None
+        known = self._known.get(key, ["", ""])
+        if known != [wanted, there] and (known[1] == there or _fingerprint_of_part(self._store, key) != wanted):
+            return False
+        self._index[key] = [wanted, there]
+        return True
+
+    def _write_part(self, keys: Mapping[str, str], trials: list[ManifestTrial]) -> list[ManifestTrial]:
+        """Rebuild one part of every table from the records; returns the trials it holds."""
+        self._changes_a_part()
+        read: list[tuple[ManifestTrial, Record, Samples]] = []
+        with ThreadPoolExecutor(max_workers=_READERS) as pool:
+            records = pool.map(self._try_read, trials)
+            for trial, record in zip(trials, records, strict=True):
+                samples = self._samples_of(trial.dataset_id)
+                if record is None or samples is None:
+                    continue
+                if len(record.predictions_N) != len(samples.labels_N):
+                    self._problems.append(
+                        f"trial {trial.trial_id} predicts {len(record.predictions_N)} test samples, and its data set has "
+                        f"{len(samples.labels_N)}; the tables lack this trial"
+                    )
+                    continue
+                read.append((trial, record, samples))
+        held = [trial for trial, _, _ in read]
+        if not held:
+            for key in keys.values():
+                self._drop_part(key)
+            return held
+        tables = part_rows(
+            ((record, samples, trial.settings) for trial, record, samples in read), self._manifest.row_settings
+        )
+        fingerprint = self._fingerprint(held)
+        for name, key in keys.items():
+            self._put_part(key, tables[name], fingerprint)
+        # Arrow keeps freed memory for its next table, and a long launch aggregates seldom.
+        del tables
+        pa.default_memory_pool().release_unused()
+        return held
+
+    def _try_read(self, trial: ManifestTrial) -> Record | None:
+        try:
+            # A record that was deleted since the listing counts as not committed.
+            return read_record(self._store, trial.trial_id)
+        except CorruptObjectError as error:
+            self._damaged_trials[trial.trial_id] = f"{error}; the tables lack this trial"
+        except OtherVersionError as error:
+            self._problems.append(f"{error}; the tables lack this trial")
+        return None
+
+    def _samples_of(self, dataset_id: str) -> Samples | None:
+        try:
+            return self._samples[dataset_id]
+        except CorruptObjectError as error:
+            self._damaged_samples[dataset_id] = f"{error}; the tables lack its trials"
+            return None
+
+    def _bring_samples_up_to_date(self) -> None:
+        """One part of the `samples` table for each data set with a committed trial."""
+        there = take_inventory(self._store, DATASETS).samples
+        in_use = {trial.dataset_id for trial in self._manifest.active if trial.trial_id in self._records}
+        for number, dataset_id in enumerate(dict.fromkeys(trial.dataset_id for trial in self._manifest.trials)):
+            key = part_key("samples", self._manifest.sweep, number)
+            e_tag = there[dataset_id].e_tag if dataset_id in there else None
+            wanted = f"{ROWS_VERSION} {self._manifest.sweep} {dataset_id} {e_tag}" if dataset_id in in_use else None
+            if self._is_up_to_date(key, wanted):
+                continue
+            self._changes_a_part()
+            samples = self._samples_of(dataset_id) if wanted is not None else None
+            if wanted is None or samples is None:
+                self._drop_part(key)
+            else:
+                self._put_part(key, sample_rows(dataset_id, samples, self._manifest.sweep), wanted)
+
+    def _changes_a_part(self) -> None:
+        """Delete the comparisons before the first part changes, so that after a crash none is left that describes other trials."""
+        self._written += 1
+        if self._comparisons in self._present:
+            self._store.delete(self._comparisons)
+            del self._present[self._comparisons]
+
+    def _put_part(self, key: str, table: pa.Table, fingerprint: str) -> None:
+        e_tag = self._store.put(key, encode_table(table.replace_schema_metadata({_FINGERPRINT: fingerprint})))
+        self._index[key] = [fingerprint, e_tag]
+
+    def _drop_part(self, key: str) -> None:
+        self._index.pop(key, None)
+        if key in self._present:
+            self._store.delete(key)
+            del self._present[key]
+
+    def _fingerprint(self, trials: Sequence[ManifestTrial]) -> str:
+        """Stands for everything a part's rows depend on."""
+        lines = [[trial.trial_id, dict(trial.settings), self._records[trial.trial_id]] for trial in trials]
+        content = json.dumps([ROWS_VERSION, _schemas(), asdict(self._manifest.row_settings), lines], sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+class _SamplesCache:
+    """Samples by dataset_id, each read once."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._samples: dict[str, Samples] = {}
+
+    def __getitem__(self, dataset_id: str) -> Samples:
+        if dataset_id not in self._samples:
+            samples = read_samples(self._store, dataset_id)
+            if samples is None:
+                raise CorruptObjectError(f"store {self._store.url}: the samples of data set {dataset_id} are missing")
+            self._samples[dataset_id] = samples
+        return self._samples[dataset_id]
+
+
+def read_index(store: Store, sweep: str) -> dict[str, list[str]]:
+    """[fingerprint, e_tag] by part; empty when there is no index, or it cannot be read."""
+    try:
+        index = json.loads(store.get(table_index_key(sweep)) or b"{}")
+    except ValueError:
+        return {}
+    if not isinstance(index, dict):
+        return {}
+    return {key: tags for key, tags in index.items() if isinstance(tags, list) and len(tags) == 2}
+
+
+def _fingerprint_of_part(store: Store, key: str) -> str | None:
+    """The fingerprint of a part; None when there is no part, or it is damaged."""
+    try:
+        metadata = decode_table(store.get(key) or b"").schema.metadata or {}
+        return str(metadata.get(_FINGERPRINT, b"").decode())
+    except (pa.ArrowException, OSError, ValueError):
+        return None
+
+
+@functools.cache
+def _schemas() -> str:
+    return str({name: str(table.arrow_schema) for name, table in TABLES.items()})

@@ -1,0 +1,179 @@
+"""What lies in a store: one listing, sorted into trials, sweeps, data sets, table parts and the rest.
+
+Other modules ask here what a store holds, and take no key apart themselves. Only names that kd_ray writes count. Other files (copies by a
+sync tool, `._part-00000.parquet`, `.DS_Store`) are kept apart as `strangers`, and are never read as data.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from kd_ray.results.store import (
+    SWEEPS,
+    TABLES_FOLDER,
+    TRIALS,
+    Kind,
+    ParsedKey,
+    Store,
+    StoredObject,
+    manifest_folder,
+    parse_key,
+    sweep_folder,
+    table_folder,
+    trial_folder,
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Entry:
+    """An object under a key that kd_ray writes, with its place."""
+
+    place: ParsedKey
+    item: StoredObject
+
+
+@dataclass(kw_only=True, slots=True)
+class TrialObjects:
+    """The objects of one trial."""
+
+    record: StoredObject | None = None
+    error: StoredObject | None = None
+    leases: dict[int, StoredObject] = field(default_factory=dict)
+    """By generation."""
+    checkpoints: list[Entry] = field(default_factory=list)
+    weights: dict[int, StoredObject] = field(default_factory=dict)
+    """By generation."""
+
+    def items(self) -> Iterator[StoredObject]:
+        """All of them."""
+        yield from (item for item in (self.record, self.error) if item is not None)
+        yield from self.leases.values()
+        yield from (entry.item for entry in self.checkpoints)
+        yield from self.weights.values()
+
+
+@dataclass(kw_only=True, slots=True)
+class SweepObjects:
+    """What a sweep has under its name, but for tables and reports."""
+
+    sweep_file: StoredObject | None = None
+    table_index: StoredObject | None = None
+    manifests: dict[int, StoredObject] = field(default_factory=dict)
+    """By generation."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Quarantined:
+    """An object that was found damaged and moved away."""
+
+    key: str
+    """Where it was."""
+    place: ParsedKey | None
+    """The same, taken apart; None when kd_ray does not write such a key."""
+    item: StoredObject
+    """Where it is now."""
+
+
+@dataclass(kw_only=True)
+class Inventory:
+    """The objects of a store, or of some of its folders."""
+
+    trials: dict[str, TrialObjects] = field(default_factory=dict)
+    """By trial_id."""
+    sweeps: dict[str, SweepObjects] = field(default_factory=dict)
+    """By name."""
+    samples: dict[str, StoredObject] = field(default_factory=dict)
+    """By dataset_id."""
+    pretrained: dict[str, StoredObject] = field(default_factory=dict)
+    """By SHA-256."""
+    logits: list[Entry] = field(default_factory=list)
+    parts: list[Entry] = field(default_factory=list)
+    """Table parts, in the order of their keys."""
+    quarantined: list[Quarantined] = field(default_factory=list)
+    strangers: list[str] = field(default_factory=list)
+    """Keys that kd_ray does not write, in order."""
+
+
+def take_inventory(store: Store, *folders: str, keep: Callable[[ParsedKey], bool] | None = None) -> Inventory:
+    """List `folders`, or the whole store, and sort what is found; only entries that are to be kept are remembered."""
+    found = Inventory()
+    for folder in folders or ("",):
+        for item in store.entries(folder):
+            place = parse_key(item.key)
+            if place is None:
+                found.strangers.append(item.key)
+            elif keep is None or keep(place):
+                _add(found, Entry(place=place, item=item))
+    found.parts.sort(key=lambda entry: entry.item.key)
+    found.strangers.sort()
+    return found
+
+
+def _add(found: Inventory, entry: Entry) -> None:
+    place, item = entry.place, entry.item
+    if place.trial_id and place.kind is not Kind.LOGITS:
+        _add_to_trial(found.trials.setdefault(place.trial_id, TrialObjects()), entry)
+    match place.kind:
+        case Kind.SWEEP_FILE:
+            found.sweeps.setdefault(place.sweep, SweepObjects()).sweep_file = item
+        case Kind.TABLE_INDEX:
+            found.sweeps.setdefault(place.sweep, SweepObjects()).table_index = item
+        case Kind.MANIFEST:
+            found.sweeps.setdefault(place.sweep, SweepObjects()).manifests[place.number] = item
+        case Kind.SAMPLES:
+            found.samples[place.dataset_id] = item
+        case Kind.PRETRAINED:
+            found.pretrained[place.sha256] = item
+        case Kind.LOGITS:
+            found.logits.append(entry)
+        case Kind.TABLE_PART:
+            found.parts.append(entry)
+        case Kind.QUARANTINED:
+            found.quarantined.append(Quarantined(key=place.path, place=parse_key(place.path), item=item))
+
+
+def _add_to_trial(trial: TrialObjects, entry: Entry) -> None:
+    place, item = entry.place, entry.item
+    match place.kind:
+        case Kind.RECORD:
+            trial.record = item
+        case Kind.ERROR:
+            trial.error = item
+        case Kind.LEASE:
+            trial.leases[place.number] = item
+        case Kind.CHECKPOINT:
+            trial.checkpoints.append(entry)
+        case Kind.WEIGHTS:
+            trial.weights[place.number] = item
+
+
+def trial_objects(store: Store, trial_id: str) -> TrialObjects:
+    """The objects of one trial, from a listing of its folder alone."""
+    return take_inventory(store, trial_folder(trial_id)).trials.get(trial_id) or TrialObjects()
+
+
+def sweep_objects(store: Store, sweep: str) -> SweepObjects:
+    """The objects of one sweep, from a listing of its folder alone."""
+    return take_inventory(store, sweep_folder(sweep)).sweeps.get(sweep) or SweepObjects()
+
+
+def manifests(store: Store, sweep: str) -> dict[int, StoredObject]:
+    """The manifests of one sweep by generation, from a listing of their folder alone."""
+    found = take_inventory(store, manifest_folder(sweep)).sweeps.get(sweep)
+    return found.manifests if found else {}
+
+
+def committed(store: Store) -> dict[str, str]:
+    """The e_tag of every record by trial_id."""
+    trials = take_inventory(store, TRIALS, keep=lambda place: place.kind is Kind.RECORD).trials
+    return {trial_id: trial.record.e_tag for trial_id, trial in trials.items() if trial.record}
+
+
+def sweep_names(store: Store) -> list[str]:
+    """Names of the sweeps in the store: those that have a manifest, readable or not."""
+    return sorted(name for name, sweep in take_inventory(store, SWEEPS).sweeps.items() if sweep.manifests)
+
+
+def table_parts(store: Store, *, table: str = "", sweep: str = "") -> list[Entry]:
+    """The parts of one table, or of all; of one sweep, or of all. In the order of their keys."""
+    folder = table_folder(table) if table else TABLES_FOLDER
+    return take_inventory(store, folder, keep=lambda place: sweep in ("", place.sweep)).parts

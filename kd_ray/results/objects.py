@@ -1,0 +1,312 @@
+"""Objects by key, on local disk, S3, GCS or Azure: a thin layer over obstore that makes all four behave alike.
+
+It uses only what each of them can do: write a whole object atomically, create an object if it is absent, list, and delete. Requests to an
+object store that fail for a reason that may pass are repeated. Which keys exist is left to `store.py`.
+"""
+
+import logging
+import os
+import random
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+from urllib.parse import urlsplit
+
+from obstore.exceptions import AlreadyExistsError, BaseError, GenericError, NotFoundError
+from obstore.store import LocalStore, ObjectStore, from_url
+
+from kd_ray import telemetry
+from kd_ray.errors import InvalidInputError, StoreError
+
+if TYPE_CHECKING:
+    from obstore import ObjectMeta
+
+T = TypeVar("T")
+logger = logging.getLogger("kd_ray")
+
+SCHEMES = ("s3", "gs", "az")
+PATIENCE_S = 90.0
+"""How long a request is repeated that an object store does not answer, or answers with "busy" or "broken". The last repetition still has
+the client's own time limit, 30 s unless the environment sets another (`AWS_TIMEOUT=2m`)."""
+FIRST_WAIT_S = 0.5
+"""Pause before a request is made again; each further one is twice as long."""
+LONGEST_WAIT_S = 10.0
+_PAGE = 1000
+"""Entries of a listing that are asked for at once."""
+STAGING_NAME = re.compile(r".+#\d+")
+"""How obstore names the file of a local write that is not finished; its listings leave such files out."""
+_DICE = random.SystemRandom()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StoredObject:
+    """An entry of a listing."""
+
+    key: str
+    size_bytes: int
+    modified_at: datetime
+    """By the clock of the store."""
+    e_tag: str
+    """Changes whenever the object is written."""
+
+
+class Store:
+    """Objects by key. All methods raise StoreError, naming the store and the key, when the store does not do as asked.
+
+    A local folder that does not exist yet reads as empty and is made by the first write.
+    """
+
+    def __init__(self, url: str, client: ObjectStore | None = None, *, first_wait_s: float = FIRST_WAIT_S) -> None:
+        """Use `open_store` instead."""
+        self.url = url
+        self._first_wait_s = first_wait_s
+        self._remote = client
+        self._local: LocalStore | None = None
+        self._has_answered = False
+
+    def __repr__(self) -> str:
+        return f"Store({self.url!r})"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Other processes open the store anew from its URL; credentials never travel."""
+        return (open_store, (self.url,), {"_has_answered": self._has_answered})
+
+    @property
+    def local_root(self) -> Path | None:
+        """The folder of a local store."""
+        return Path(self.url) if self._remote is None else None
+
+    def get(self, key: str) -> bytes | None:
+        """The whole object, or None when there is none."""
+        with self._translated("read", key):
+            if (client := self._reader()) is None:
+                return None
+            try:
+                return self._ask("read", lambda: bytes(client.get(key).bytes()))
+            except (FileNotFoundError, NotFoundError):
+                return None
+
+    def put(self, key: str, data: bytes, *, durable: bool = False) -> str:
+        """Write the whole object atomically, over an older one if there is one; returns its e_tag.
+
+        A local write that is `durable` outlasts a power cut; an object store's always does.
+        """
+        with self._translated("write", key):
+            client = self._writer()
+            e_tag = self._ask("write", lambda: client.put(key, data, use_multipart=False)["e_tag"])
+            if durable:
+                self._flush(key)
+        return e_tag or ""
+
+    def put_new(self, key: str, data: bytes, *, durable: bool = False) -> bool:
+        """Write the whole object atomically if there is none; False when there is another one already.
+
+        An object that holds these very bytes counts as written: a repeated request may find what the first one wrote before its answer was
+        lost.
+        """
+        with self._translated("create", key):
+            client = self._writer()
+            try:
+                self._ask("create", lambda: client.put(key, data, mode="create", use_multipart=False))
+            except (AlreadyExistsError, FileExistsError):
+                return self.get(key) == data
+            if durable:
+                self._flush(key)
+            return True
+
+    def head(self, key: str) -> StoredObject | None:
+        """What a listing would say of the object, or None when there is none."""
+        with self._translated("look up", key):
+            if (client := self._reader()) is None:
+                return None
+            try:
+                return _stored(self._ask("look up", lambda: client.head(key)))
+            except (FileNotFoundError, NotFoundError):
+                return None
+
+    def exists(self, key: str) -> bool:
+        """Whether there is an object under `key`."""
+        return self.head(key) is not None
+
+    def delete(self, key: str) -> None:
+        """Delete the object; nothing happens when there is none."""
+        with self._translated("delete", key):
+            if (client := self._reader()) is None:
+                return
+            try:
+                self._ask("delete", lambda: client.delete(key))
+            except (FileNotFoundError, NotFoundError):
+                return
+
+    def entries(self, prefix: str) -> Iterator[StoredObject]:
+        """Every object below the folder `prefix`."""
+        with self._translated("list", prefix):
+            if (client := self._reader()) is None:
+                return
+            pages = _Pages(client, prefix)
+            seen: set[str] = set()
+            try:
+                while page := self._ask("list", pages.following):
+                    for item in page:
+                        if self._remote is None:
+                            seen.add(item["path"])
+                        yield _stored(item)
+            except BaseError:
+                if self._remote is not None:
+                    raise
+                # One file whose name obstore refuses, such as `Icon\r`, must not spoil the listing of all others.
+                yield from (item for item in _walked(client, Path(self.url), prefix) if item.key not in seen)
+
+    def _reader(self) -> ObjectStore | None:
+        """The client, or None for a local folder that does not exist."""
+        if self._remote is not None:
+            return self._remote
+        if self._local is None and Path(self.url).is_dir():
+            self._local = LocalStore(self.url)
+        return self._local
+
+    def _writer(self) -> ObjectStore:
+        if self._remote is None and self._local is None:
+            Path(self.url).mkdir(parents=True, exist_ok=True)
+        client = self._reader()
+        assert client is not None
+        return client
+
+    def _ask(self, verb: str, request: Callable[[], T]) -> T:
+        """What the client answers, timed. Requests to an object store that fail for a reason that may pass are made again for `PATIENCE_S`.
+
+        The client alone stops after about two seconds, and never repeats a create or a delete whose answer is overdue. A store that has
+        never answered is not asked for longer: most likely its address is wrong.
+        """
+        asked_at = time.monotonic()
+        try:
+            return self._insist(verb, request, asked_at + PATIENCE_S)
+        finally:
+            telemetry.record(telemetry.STORE_SECONDS, time.monotonic() - asked_at, verb=verb)
+
+    def _insist(self, verb: str, request: Callable[[], T], deadline: float) -> T:
+        wait_s = self._first_wait_s
+        while True:
+            try:
+                answer = request()
+            except GenericError as error:
+                pause_s = wait_s * _DICE.uniform(0.5, 1)
+                if self._remote is None or not self._may_pass(error) or time.monotonic() + pause_s > deadline:
+                    raise
+                if wait_s == self._first_wait_s:
+                    logger.warning("store %s: trying again for %.0f s: %s", self.url, PATIENCE_S, _first_line(error))
+                telemetry.record(telemetry.STORE_REPEATS, verb=verb)
+                time.sleep(pause_s)
+                wait_s = min(2 * wait_s, LONGEST_WAIT_S)
+            except (BaseError, OSError):
+                # It is not there, it is there already, it may not be written: all of these are answers.
+                self._has_answered = True
+                raise
+            else:
+                self._has_answered = True
+                return answer
+
+    def _may_pass(self, error: GenericError) -> bool:
+        """Whether the same request may succeed later. The client tells the status of an answer in words only."""
+        status = re.search(r"status code: (\d{3})", _first_line(error))
+        return self._has_answered if status is None else status[1] in ("408", "429") or status[1].startswith("5")
+
+    def _flush(self, key: str) -> None:
+        """Wait until a local object is on the disk."""
+        if self._remote is not None:
+            return
+        descriptor = os.open(Path(self.url) / key, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    @contextmanager
+    def _translated(self, verb: str, key: str) -> Iterator[None]:
+        try:
+            yield
+        except (BaseError, OSError, ValueError) as error:
+            # Without the debug output, and in one line: a server may answer in XML with several lines.
+            reason = " ".join(str(error).split("\n\n", 1)[0].split())
+            raise StoreError(f"store {self.url}: cannot {verb} {key!r}: {reason}") from error
+
+
+class _Pages:
+    """A listing page by page, so that a large one is not held in memory. After a failure it continues behind the last page."""
+
+    def __init__(self, client: ObjectStore, prefix: str) -> None:
+        self._client = client
+        self._prefix = prefix
+        self._last: str | None = None
+        self._stream: Iterator[Sequence[ObjectMeta]] | None = None
+
+    def following(self) -> "Sequence[ObjectMeta]":
+        """The next page; empty at the end."""
+        if self._stream is None:
+            # Only object stores, which list in order, are asked a second time.
+            self._stream = iter(self._client.list(self._prefix, offset=self._last, chunk_size=_PAGE))
+        try:
+            page = next(self._stream, ())
+        except BaseException:
+            self._stream = None
+            raise
+        if page:
+            self._last = page[-1]["path"]
+        return page
+
+
+def _walked(client: ObjectStore, root: Path, prefix: str) -> Iterator[StoredObject]:
+    """The objects of a local folder, file by file. A name that obstore refuses is given with escapes, which no key of ours has."""
+    for folder, _, names in os.walk(root / prefix):
+        for name in names:
+            key = str((Path(folder) / name).relative_to(root))
+            try:
+                yield _stored(client.head(key))
+            except (BaseError, ValueError, OSError):
+                if not STAGING_NAME.fullmatch(name):
+                    escaped = os.fsencode(key).decode(errors="backslashreplace")
+                    yield StoredObject(key=escaped, size_bytes=0, modified_at=datetime.now(UTC), e_tag="")
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).split("\n", 1)[0]
+
+
+def _stored(item: "ObjectMeta") -> StoredObject:
+    return StoredObject(
+        key=item["path"], size_bytes=item["size"], modified_at=item["last_modified"], e_tag=item["e_tag"] or ""
+    )
+
+
+def open_store(url: str | os.PathLike[str], *, must_exist: bool = False) -> Store:
+    """Open the store at a local path or at an `s3://`, `gs://` or `az://` URL. Opening writes nothing.
+
+    Credentials come from the environment or the workload's identity, as each cloud's own tools take them.
+
+    Raises:
+        InvalidInputError: the URL has an unknown scheme or is empty, or the local path is a file, or it does not exist although it must.
+    """
+    text = os.fspath(url)
+    scheme = urlsplit(text).scheme if "://" in text else ""
+    if not scheme:
+        root = Path(text).expanduser().resolve()
+        if not text:
+            raise InvalidInputError("store '': the path is empty; give --store PATH or set KD_RAY_STORE")
+        if root.exists() and not root.is_dir():
+            raise InvalidInputError(f"store {text}: it is a file; a store is a folder")
+        if must_exist and not root.exists():
+            raise InvalidInputError(f"store {text}: there is no such folder; give --store PATH or set KD_RAY_STORE")
+        return Store(str(root))
+    if scheme not in SCHEMES:
+        choices = ", ".join(f"{name}://" for name in SCHEMES)
+        raise InvalidInputError(f"store {text}: unknown scheme {scheme!r}; valid: a local path, {choices}")
+    try:
+        # No client options: given any, the client no longer takes AWS_ALLOW_HTTP, AWS_TIMEOUT and their like from the environment.
+        return Store(text, from_url(text, retry_config={"retry_timeout": timedelta(seconds=PATIENCE_S)}))
+    except (BaseError, ValueError) as error:
+        raise InvalidInputError(f"store {text}: {_first_line(error)}") from error

@@ -1,0 +1,70 @@
+"""Finds damage in a committed trial, and moves its record into quarantine so that the trial is trained again.
+
+`store.quarantine` moves one object. This module knows which objects of a trial belong together, and under which lease they may be moved.
+"""
+
+import logging
+from collections.abc import Collection
+
+from kd_ray.errors import CorruptObjectError
+from kd_ray.results import ledger
+from kd_ray.results.inventory import Quarantined, take_inventory, trial_objects
+from kd_ray.results.record import read_record, sha256
+from kd_ray.results.store import DAMAGED, Kind, Store, quarantine, record_key
+
+logger = logging.getLogger("kd_ray")
+
+
+def trial_damage(store: Store, trial_id: str) -> str | None:
+    """What is wrong with the record or the weights of a complete trial; None when nothing is."""
+    try:
+        record = read_record(store, trial_id)
+    except CorruptObjectError as error:
+        return str(error)
+    if record is None:
+        return None
+    weights = store.get(record.weights_key)
+    if weights is None:
+        return f"store {store.url}: {record.weights_key!r} is missing, and the record of {trial_id} names it"
+    if sha256(weights) != record.weights_sha256:
+        return f"store {store.url}: {record.weights_key!r} is not what the record of {trial_id} names"
+    return None
+
+
+def quarantined_of(store: Store, sweep: str, trial_ids: Collection[str]) -> list[Quarantined]:
+    """The quarantined objects that belong to a sweep: those of its trials, its own, and all data sets."""
+    return [
+        found
+        for found in take_inventory(store, DAMAGED).quarantined
+        if (place := found.place)
+        and (place.trial_id in trial_ids or place.sweep == sweep or place.kind is Kind.SAMPLES)
+    ]
+
+
+def quarantined_trials(store: Store) -> set[str]:
+    """trial_ids of all trials with an object in quarantine."""
+    found = take_inventory(store, DAMAGED).quarantined
+    return {one.place.trial_id for one in found if one.place and one.place.trial_id}
+
+
+def quarantine_trial(store: Store, trial_id: str, *, launch_id: str) -> bool:
+    """Move a damaged record into quarantine, so that the trial is pending again; says whether it did.
+
+    It happens under the trial's lease, so that a record committed meanwhile is never touched. The generation of the lease is above that of
+    every weights file, so those of the next holder get a name of their own.
+    """
+    if (problem := trial_damage(store, trial_id)) is None:
+        return False
+    generations = trial_objects(store, trial_id).weights
+    lease = ledger.acquire(store, trial_id, launch_id=launch_id, after=max(generations, default=0))
+    if lease is None:
+        return False
+    try:
+        data = store.get(record_key(trial_id))
+        if data is None or trial_damage(store, trial_id) is None:
+            return False
+        kept = quarantine(store, record_key(trial_id), data)
+        logger.warning("%s; kept as %s, the trial is trained again", problem, kept)
+        return kept is not None
+    finally:
+        ledger.release(store, lease)
