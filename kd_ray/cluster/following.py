@@ -7,7 +7,7 @@ from collections.abc import Callable
 from kd_ray.cluster.display import Display
 from kd_ray.cluster.mirrors import Mirroring
 from kd_ray.cluster.runner import Observer
-from kd_ray.distill.pack import PackProgress
+from kd_ray.distill.pack_run import PackProgress
 from kd_ray.errors import KdRayError
 from kd_ray.results.store import Store
 from kd_ray.results.tables import FoldReport, fold

@@ -22,7 +22,7 @@ from kd_ray.cluster.queue import PackQueue
 from kd_ray.cluster.runner import Interrupts, Job, Runner, cpu_count, probe_students
 from kd_ray.cluster.telling import LogDisplay, Metered
 from kd_ray.data.load import load_dataset
-from kd_ray.distill.samples import samples_of
+from kd_ray.distill.stored_samples import samples_of
 from kd_ray.errors import CorruptObjectError, DataError, InvalidInputError, StoreError, SweepError, TrialError
 from kd_ray.results import ledger
 from kd_ray.results.manifest import read_manifest, write_manifest
@@ -299,7 +299,7 @@ def _check_text_models(file: SweepFile, todo: Collection[PlannedTrial]) -> None:
     wanted = {(spec.model, spec.encoder, spec.dataset.num_classes) for trial in todo if (spec := trial.spec).encoder}
     if not wanted:
         return
-    from kd_ray.models.text import text_classifier
+    from kd_ray.models.text_classifier import text_classifier
 
     for model, encoder, num_classes in sorted(wanted, key=str):
         assert encoder is not None

@@ -12,8 +12,8 @@ from types import FrameType, TracebackType
 from typing import Protocol, Self
 
 from kd_ray.cluster.queue import PackQueue
-from kd_ray.distill.pack import PackProgress
-from kd_ray.distill.training import PackWorker
+from kd_ray.distill.pack_run import PackProgress
+from kd_ray.distill.worker_protocol import PackWorker
 from kd_ray.results.probe import Probe
 from kd_ray.results.store import Store
 from kd_ray.sweep.placement import Placement
@@ -54,7 +54,7 @@ def training_worker(job: Job) -> PackWorker:
 
 def probe_students(spec: TrialSpec, placement: Placement, sharers: int) -> Probe:
     """The measurement in this process; torch is imported here."""
-    from kd_ray.distill.probe import probe
+    from kd_ray.distill.pace_probe import probe
 
     return probe(spec, placement, sharers=sharers)
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from kd_ray.distill.stream import ResidentSplit, plain_pixels, standardised
+from kd_ray.distill.samples.resident_images import ResidentSplit, plain_pixels, standardised
 from kd_ray.seeding import stream
 from kd_ray.sweep.fields import Attack
 

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from kd_ray.data.modalities import Data
 from kd_ray.data.rows import RowData
 from kd_ray.data.texts import TextData
-from kd_ray.distill.resident import Resident
-from kd_ray.distill.text_distances import text_features
+from kd_ray.distill.samples.kind import Resident
+from kd_ray.distill.samples.text_distances import text_features
 from kd_ray.metrics.calibration import fit_temperature, halves, scaled_confidences
 from kd_ray.metrics.individual import Pairs, choose_pairs, individual_fairness
 from kd_ray.metrics.per_class import expected_calibration_error

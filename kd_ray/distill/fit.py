@@ -17,11 +17,11 @@ from kd_ray.distill.evaluate import accuracies, accuracy
 from kd_ray.distill.grouped import Group
 from kd_ray.distill.mixing import draw_mix, mixed
 from kd_ray.distill.objectives import Attacked, term_names
-from kd_ray.distill.resident import Draw
-from kd_ray.distill.stream import Batch, ResidentData, ResidentSplit, batches, draw_of, steps_per_epoch
+from kd_ray.distill.samples.kind import Draw
+from kd_ray.distill.samples.resident_images import Batch, ResidentData, ResidentSplit, batches, draw_of, steps_per_epoch
 from kd_ray.distill.student import Student, learning_rate
 from kd_ray.distill.teacher import Teacher
-from kd_ray.distill.training import FitProgress
+from kd_ray.distill.worker_protocol import FitProgress
 from kd_ray.errors import DataError, NonFiniteLossError
 from kd_ray.results.record import Epoch
 from kd_ray.sweep.fields import Attack

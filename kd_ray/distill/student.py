@@ -20,9 +20,9 @@ from kd_ray.distill.objectives import (
     student_loss,
     term_names,
 )
-from kd_ray.distill.resident import Inputs
-from kd_ray.distill.stream import Batch, ResidentData
-from kd_ray.models.initial import load_initial
+from kd_ray.distill.samples.kind import Inputs
+from kd_ray.distill.samples.resident_images import Batch, ResidentData
+from kd_ray.models.initial_weights import load_initial
 from kd_ray.results.record import Epoch
 from kd_ray.seeding import stream_seed
 from kd_ray.sweep.fields import Attack

@@ -1,8 +1,9 @@
-"""Teachers: networks in evaluation mode whose logits students learn from, computed for each batch, or looked up.
+"""Teachers: networks in evaluation mode whose logits students learn from. The logits are computed for each batch, or looked up.
 
-Where an augmentation has finitely many views, the logits of a view are the same in every epoch, seed and temperature, so `TabledTeacher`
-computes each once (`views.py`). Before an epoch it completes the pairs that the epoch will show, in large batches. The results are those of
-`Teacher`, to the last bit on the CPU; every pack checks that on its first batch, and goes on without the table where it does not hold.
+Where an augmentation has finitely many views, the logits of a view are the same in every epoch, at every seed and temperature.
+`TabledTeacher` computes each once (`view_table.py`): before an epoch, it computes the logits that the epoch needs and the table lacks, in
+large batches. Its results are those of `Teacher`, to the last bit on the CPU. Every pack checks this on its first batch; where they
+differ, the network is used instead of the table.
 """
 
 import logging
@@ -16,12 +17,12 @@ from kd_ray.distill.evaluate import predict
 from kd_ray.distill.mixing import mixed
 from kd_ray.distill.objectives import ClassStatistics
 from kd_ray.distill.objectives.reliability import class_statistics
-from kd_ray.distill.resident import Draw, Inputs, Resident
-from kd_ray.distill.stream import Batch
-from kd_ray.distill.texts import by_bucket
-from kd_ray.distill.views import Pairs, SharedViews, ViewTable
+from kd_ray.distill.samples.kind import Draw, Inputs, Resident
+from kd_ray.distill.samples.resident_images import Batch
+from kd_ray.distill.samples.resident_texts import by_bucket
+from kd_ray.distill.view_table import Pairs, SharedViews, ViewTable
 from kd_ray.errors import TrialError
-from kd_ray.models.text import Tokens
+from kd_ray.models.text_classifier import Tokens
 from kd_ray.seeding import shuffled, stream
 from kd_ray.sweep.objective_settings import LogitPrecision
 from kd_ray.sweep.training import Augmentation

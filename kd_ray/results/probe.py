@@ -1,6 +1,6 @@
 """What a short measurement said about students side by side, as the store keeps it: `probes/<key>.json`.
 
-`distill/probe.py` measures. A launch with `pack_size: auto` follows it, and `plan` tells what it advises. A probe can be thrown away.
+`distill/pace_probe.py` measures. A launch with `pack_size: auto` follows it, and `plan` tells what it advises. A probe can be thrown away.
 """
 
 import hashlib

@@ -19,11 +19,11 @@ from kd_ray.cluster.ray_tune.runner import RayRunner
 from kd_ray.cluster.runner import Job
 from kd_ray.distill import fit as fit_module
 from kd_ray.distill import worker as worker_module
-from kd_ray.distill.pack import run_pack
+from kd_ray.distill.pack_run import run_pack
 from kd_ray.distill.student import Student
 from kd_ray.distill.teacher import Teacher
-from kd_ray.distill.training import LoadState, OnFailure, PackTraining, PackWorker
 from kd_ray.distill.worker import Worker
+from kd_ray.distill.worker_protocol import LoadState, OnFailure, PackTraining, PackWorker
 from kd_ray.results import ledger
 from kd_ray.results.ledger import Lease
 from kd_ray.results.manifest import write_manifest

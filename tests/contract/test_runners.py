@@ -13,7 +13,7 @@ import pytest
 from kd_ray.cluster.launch import LaunchReport, launch, resume_file
 from kd_ray.cluster.ray_tune.runner import RayRunner
 from kd_ray.cluster.runner import Job, cpu_count
-from kd_ray.distill.training import FitProgress, LoadState, OnFailure, PackTraining, PackWorker
+from kd_ray.distill.worker_protocol import FitProgress, LoadState, OnFailure, PackTraining, PackWorker
 from kd_ray.errors import InvalidInputError
 from kd_ray.results.ledger import scan
 from kd_ray.results.query import Results

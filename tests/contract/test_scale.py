@@ -14,7 +14,7 @@ from kd_ray.cluster.local import LocalRunner
 from kd_ray.cluster.ray_tune import runner as ray_runner
 from kd_ray.cluster.ray_tune.runner import RayRunner
 from kd_ray.cluster.runner import Job, cpu_count
-from kd_ray.distill.training import PackWorker
+from kd_ray.distill.worker_protocol import PackWorker
 from kd_ray.results.query import Results
 from kd_ray.results.store import Store
 from kd_ray.results.tables import committed

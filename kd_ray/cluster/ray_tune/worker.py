@@ -16,8 +16,8 @@ from ray import tune
 from kd_ray import telemetry
 from kd_ray.cluster.ray_tune.metrics import RayMetrics, watch_gpu
 from kd_ray.cluster.runner import Job, WorkerFactory
-from kd_ray.distill.pack import PackProgress, run_pack
-from kd_ray.distill.training import PackWorker
+from kd_ray.distill.pack_run import PackProgress, run_pack
+from kd_ray.distill.worker_protocol import PackWorker
 from kd_ray.errors import StoreError
 from kd_ray.sweep.plan import Pack, PlannedTrial
 

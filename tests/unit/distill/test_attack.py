@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from kd_ray.distill import checkpoint
 from kd_ray.distill.attack import pgd, pixel_range, random_start, robust_predictions
-from kd_ray.distill.background import background_of
 from kd_ray.distill.device import make_deterministic
 from kd_ray.distill.evaluate import predict
 from kd_ray.distill.fit import fit
-from kd_ray.distill.stream import ResidentSplit, plain_pixels, standardised
+from kd_ray.distill.objective_background import background_of
+from kd_ray.distill.samples.resident_images import ResidentSplit, plain_pixels, standardised
 from kd_ray.distill.student import Student, new_student
 from kd_ray.distill.teacher import Teacher
 from kd_ray.models import build_model

@@ -6,7 +6,7 @@ from torch import nn
 
 from kd_ray.data.images import ImageData, Split
 from kd_ray.distill.evaluate import accuracy, evaluate, fairness_pairs, predict
-from kd_ray.distill.stream import to_device
+from kd_ray.distill.samples.resident_images import to_device
 from kd_ray.metrics.calibration import fit_temperature, halves, scaled_confidences
 from kd_ray.models import build_model
 

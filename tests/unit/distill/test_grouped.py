@@ -17,7 +17,7 @@ from kd_ray.distill.device import make_deterministic
 from kd_ray.distill.fit import _step
 from kd_ray.distill.grouped import Group, GroupLoss, grouped_model
 from kd_ray.distill.objectives import Background, Context, student_loss
-from kd_ray.distill.stream import Batch, ResidentData, ResidentSplit
+from kd_ray.distill.samples.resident_images import Batch, ResidentData, ResidentSplit
 from kd_ray.distill.student import Student, new_student
 from kd_ray.errors import TrialError
 from kd_ray.sweep.datasets import TrifeatureDataset

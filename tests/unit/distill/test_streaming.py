@@ -15,12 +15,12 @@ from kd_ray.cluster.launch import launch
 from kd_ray.data.load import fingerprint, load_dataset
 from kd_ray.data.prepared import files_below, prepare
 from kd_ray.distill import checkpoint
+from kd_ray.distill.dataset_cache import LoadedData, load_data
 from kd_ray.distill.device import make_deterministic
 from kd_ray.distill.evaluate import predict
 from kd_ray.distill.fit import fit
-from kd_ray.distill.loaded import LoadedData, load_data
-from kd_ray.distill.loading import BlockRequest, Loader
-from kd_ray.distill.stream import Batch, ResidentData, ResidentSplit, batches, epoch_draw
+from kd_ray.distill.image_loader import BlockRequest, Loader
+from kd_ray.distill.samples.resident_images import Batch, ResidentData, ResidentSplit, batches, epoch_draw
 from kd_ray.distill.student import Student, new_student
 from kd_ray.distill.teacher import ShuffledTeacher, Teacher
 from kd_ray.errors import DataError

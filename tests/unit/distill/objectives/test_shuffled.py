@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from kd_ray.distill.augmentations import PADDING
-from kd_ray.distill.resident import Draw
-from kd_ray.distill.stream import Batch, ResidentSplit
+from kd_ray.distill.samples.kind import Draw
+from kd_ray.distill.samples.resident_images import Batch, ResidentSplit
 from kd_ray.distill.teacher import ShuffledTeacher, Teacher, permutation
 
 labels = st.lists(st.integers(0, 4), min_size=1, max_size=60).map(torch.tensor)

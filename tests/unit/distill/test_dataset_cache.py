@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from kd_ray.data.load import load_dataset
-from kd_ray.distill import loaded
+from kd_ray.distill import dataset_cache as loaded
+from kd_ray.distill.dataset_cache import LoadedData, load_data
 from kd_ray.distill.evaluate import fairness_pairs
-from kd_ray.distill.loaded import LoadedData, load_data
-from kd_ray.distill.samples import samples_of
-from kd_ray.distill.stream import ResidentSplit, batches, epoch_draw, to_device
+from kd_ray.distill.samples.resident_images import ResidentSplit, batches, epoch_draw, to_device
+from kd_ray.distill.stored_samples import samples_of
 from kd_ray.errors import DataError
 from kd_ray.sweep.datasets import Cifar10Dataset, TrifeatureDataset
 

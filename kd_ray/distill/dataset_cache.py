@@ -22,12 +22,12 @@ from kd_ray.data.files import ImageFiles
 from kd_ray.data.images import ImageData
 from kd_ray.data.load import CONTENT_VERSION, FROM_FILES, load_dataset
 from kd_ray.distill.evaluate import EVALUATION_BATCH, fairness_pairs, fairness_pairs_of
-from kd_ray.distill.loading import Loader
-from kd_ray.distill.resident import Resident
-from kd_ray.distill.resident_rows import ResidentRows
-from kd_ray.distill.samples import samples_of
-from kd_ray.distill.stream import ResidentData, ResidentSplit, plain_pixels, to_device
-from kd_ray.distill.texts import ResidentTexts
+from kd_ray.distill.image_loader import Loader
+from kd_ray.distill.samples.kind import Resident
+from kd_ray.distill.samples.resident_images import ResidentData, ResidentSplit, plain_pixels, to_device
+from kd_ray.distill.samples.resident_rows import ResidentRows
+from kd_ray.distill.samples.resident_texts import ResidentTexts
+from kd_ray.distill.stored_samples import samples_of
 from kd_ray.groups import Groups
 from kd_ray.metrics.individual import Pairs
 from kd_ray.results.record import Samples, read_samples, write_samples

@@ -20,11 +20,11 @@ from kd_ray.data.modalities import Data
 from kd_ray.data.rows import RowData
 from kd_ray.data.texts import TextData
 from kd_ray.distill.augmentations import AUGMENTATIONS, PADDING, CountableViews, EndlessViews
-from kd_ray.distill.loading import BlockRequest, Loader
+from kd_ray.distill.image_loader import BlockRequest, Loader
 from kd_ray.distill.mixing import Mix
-from kd_ray.distill.resident import Draw, Inputs, Resident
-from kd_ray.distill.resident_rows import resident_rows
-from kd_ray.distill.texts import resident_texts
+from kd_ray.distill.samples.kind import Draw, Inputs, Resident
+from kd_ray.distill.samples.resident_rows import resident_rows
+from kd_ray.distill.samples.resident_texts import resident_texts
 from kd_ray.groups import Groups
 from kd_ray.models import build_model
 from kd_ray.seeding import shuffled, stream

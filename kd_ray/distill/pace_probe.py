@@ -17,14 +17,14 @@ from kd_ray.distill.augmentations import PADDING
 from kd_ray.distill.device import device_of, forget_peak, free_bytes, make_deterministic, name_of, named, peak_bytes
 from kd_ray.distill.fit import fit
 from kd_ray.distill.objectives import objective_of
-from kd_ray.distill.resident import Resident
-from kd_ray.distill.resident_rows import ResidentRows
-from kd_ray.distill.stream import Batch, ResidentData, ResidentSplit
+from kd_ray.distill.samples.kind import Resident
+from kd_ray.distill.samples.resident_images import Batch, ResidentData, ResidentSplit
+from kd_ray.distill.samples.resident_rows import ResidentRows
+from kd_ray.distill.samples.resident_texts import ResidentTexts
 from kd_ray.distill.student import Student, new_student
 from kd_ray.distill.teacher import Teacher
-from kd_ray.distill.texts import ResidentTexts
 from kd_ray.errors import OutOfMemoryError, TrialError
-from kd_ray.models.text import text_classifier
+from kd_ray.models.text_classifier import text_classifier
 from kd_ray.results.probe import Pace, Probe
 from kd_ray.sweep.datasets import input_size
 from kd_ray.sweep.distillation import KnowledgeDistillation

@@ -7,7 +7,7 @@ from torch.nn import functional
 
 from kd_ray.data.images import ImageData, Split
 from kd_ray.distill.augmentations import AUGMENTATIONS, PADDING, CountableViews, num_views
-from kd_ray.distill.stream import (
+from kd_ray.distill.samples.resident_images import (
     Batch,
     batches,
     epoch_draw,

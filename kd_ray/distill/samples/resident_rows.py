@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from kd_ray.data.rows import RowSplit
-from kd_ray.distill.resident import Draw
+from kd_ray.distill.samples.kind import Draw
 from kd_ray.models.mlp import mlp
 from kd_ray.sweep.training import Augmentation
 

@@ -1,8 +1,8 @@
 """What training asks of a split on its device, whatever its samples are. Images, rows and texts each have one class that answers.
 
-stream.py          ResidentSplit   images
+resident_images.py ResidentSplit   images
 resident_rows.py   ResidentRows    rows of numbers
-texts.py           ResidentTexts   texts
+resident_texts.py  ResidentTexts   texts
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol, Self
 import torch
 from torch import Tensor, nn
 
-from kd_ray.models.text import Tokens
+from kd_ray.models.text_classifier import Tokens
 from kd_ray.sweep.training import Augmentation
 
 Inputs = Tensor | Tokens

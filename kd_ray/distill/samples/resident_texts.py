@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from kd_ray.data.texts import TextSplit
-from kd_ray.distill.resident import Draw
-from kd_ray.models.text import Tokens
+from kd_ray.distill.samples.kind import Draw
+from kd_ray.models.text_classifier import Tokens
 from kd_ray.seeding import shuffled, stream
 from kd_ray.sweep.training import Augmentation
 
@@ -82,7 +82,7 @@ class ResidentTexts:
         """See `Resident`.
 
         Raises:
-            ValueError: always. A network of texts is built from its folder (`models/text.py`).
+            ValueError: always. A network of texts is built from its folder (`models/text_classifier.py`).
         """
         raise ValueError(f"{name} with {num_classes} classes cannot be built without the folder of a hf: model")
 
