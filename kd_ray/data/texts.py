@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,7 @@ from kd_ray.data.cache import cached
 from kd_ray.data.samples import check_labels
 from kd_ray.errors import DataError
 from kd_ray.groups import Groups
+from kd_ray.sweep.classification import Modality
 from kd_ray.sweep.encoders import find_folder, tokenizer_version
 
 FORM = 1
@@ -71,6 +72,7 @@ class TextSplit:
 class TextData:
     """One data set of texts, ready for training. Raises ValueError when a label has no class name."""
 
+    modality: ClassVar[Modality] = "texts"
     train: TextSplit
     test: TextSplit
     validation: TextSplit | None = None

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor, nn
 
+from kd_ray.distill.batches import Batch
 from kd_ray.distill.checkpoint import TrainingState
 from kd_ray.distill.objectives import (
     Adversary,
@@ -20,8 +21,8 @@ from kd_ray.distill.objectives import (
     student_loss,
     term_names,
 )
+from kd_ray.distill.samples import ResidentData
 from kd_ray.distill.samples.kind import Inputs
-from kd_ray.distill.samples.resident_images import Batch, ResidentData
 from kd_ray.models.initial_weights import load_initial
 from kd_ray.results.record import Epoch
 from kd_ray.seeding import stream_seed

@@ -26,7 +26,7 @@ from kd_ray.distill.image_loader import Loader
 from kd_ray.distill.objective_background import background_of, teacher_for
 from kd_ray.distill.objectives.imported import distribution_of
 from kd_ray.distill.rescaling import true_logit_pulls
-from kd_ray.distill.samples.resident_images import ResidentData, ResidentSplit
+from kd_ray.distill.samples import ResidentData
 from kd_ray.distill.student import Student, network_for, new_student, source_of_logits
 from kd_ray.distill.teacher import TabledTeacher, Teacher
 from kd_ray.distill.view_table import SharedViews, TableShape, ViewTable
@@ -127,7 +127,6 @@ class _Training:
         found: dict[str, npt.NDArray[np.float32]] = {}
         test = self._data.resident.test
         if spec.evaluation and spec.evaluation.pgd:
-            assert isinstance(test, ResidentSplit)
             found["robust_predictions"] = robust_predictions(model, test, spec.evaluation.pgd).astype(np.float32)
         if spec.evaluation and spec.evaluation.gradient_rescaling:
             assert student is not None

@@ -17,7 +17,8 @@ from torch import nn
 from torch.nn import functional
 
 from kd_ray.data.texts import TextData, TextSplit
-from kd_ray.distill.samples.resident_images import ResidentData, draw_of, to_device
+from kd_ray.distill.batches import draw_of
+from kd_ray.distill.samples import ResidentData, to_device
 from kd_ray.distill.samples.resident_texts import ResidentTexts
 from kd_ray.distill.student import Student, new_student
 from kd_ray.distill.teacher import TabledTeacher, Teacher

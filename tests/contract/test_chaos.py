@@ -27,7 +27,7 @@ import pytest
 
 from kd_ray.cluster.launch import launch
 from kd_ray.data.load import load_dataset
-from kd_ray.distill.samples.resident_images import steps_per_epoch
+from kd_ray.distill.batches import steps_per_epoch
 from kd_ray.housekeeping import gc, searching
 from kd_ray.results.ledger import Lease, is_live
 from kd_ray.results.record import read_record, sha256

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from kd_ray.data.texts import TextData, TextSplit
 from kd_ray.distill import checkpoint
+from kd_ray.distill.batches import batches, draw_of
 from kd_ray.distill.device import make_deterministic
 from kd_ray.distill.fit import fit
-from kd_ray.distill.samples.resident_images import batches, draw_of, to_device
+from kd_ray.distill.samples import to_device
 from kd_ray.distill.samples.resident_texts import BUCKET, ResidentTexts, arranged, by_bucket
 from kd_ray.distill.samples.text_distances import text_features
 from kd_ray.distill.student import Student, new_student
