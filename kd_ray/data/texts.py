@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,7 @@ from kd_ray.data.cache import cached, prepared_folder
 from kd_ray.data.samples import check_labels
 from kd_ray.errors import DataError
 from kd_ray.groups import Groups
-from kd_ray.sweep.classification import Tokenizing
+from kd_ray.sweep.classification import Modality, Tokenizing
 from kd_ray.sweep.encoders import find_folder, tokenizer_version
 
 FORM = 1
@@ -71,6 +71,7 @@ class TextSplit:
 class TextData:
     """One data set of texts, ready for training. Raises ValueError when a label has no class name."""
 
+    modality: ClassVar[Modality] = "texts"
     train: TextSplit
     test: TextSplit
     validation: TextSplit | None = None
