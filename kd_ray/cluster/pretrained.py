@@ -5,7 +5,7 @@ from pathlib import Path
 
 from kd_ray.cluster.background import WarningLog
 from kd_ray.data.families import load_dataset
-from kd_ray.data.rows import RowData
+from kd_ray.data.row_data import RowData
 from kd_ray.errors import SweepError
 from kd_ray.results.status import Plan, file_digest
 from kd_ray.results.store import Store, pretrained_key

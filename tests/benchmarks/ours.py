@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from kd_ray.data.images import ImageData, Split
+from kd_ray.data.image_data import ImageData, Split
 from kd_ray.distill.augmentations import num_views
 from kd_ray.distill.batches import epoch_draw
 from kd_ray.distill.fit import fit

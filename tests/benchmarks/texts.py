@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from kd_ray.data.texts import TextData, TextSplit
+from kd_ray.data.text_data import TextData, TextSplit
 from kd_ray.distill.batches import draw_of
 from kd_ray.distill.samples import ResidentData, to_device
 from kd_ray.distill.samples.resident_texts import ResidentTexts

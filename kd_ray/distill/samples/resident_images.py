@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from kd_ray.data.decoding import decoded, picture
 from kd_ray.data.files import ImageFiles
-from kd_ray.data.images import ImageData, Split
+from kd_ray.data.image_data import ImageData, Split
 from kd_ray.distill.augmentations import AUGMENTATIONS, PADDING, CountableViews, EndlessViews
 from kd_ray.distill.image_loader import BlockRequest, Loader
 from kd_ray.distill.samples.kind import Draw, PixelRange

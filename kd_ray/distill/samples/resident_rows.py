@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from kd_ray.data.rows import RowData, RowSplit
+from kd_ray.data.row_data import RowData, RowSplit
 from kd_ray.distill.image_loader import Loader
 from kd_ray.distill.samples.kind import Draw
 from kd_ray.metrics.individual import Pairs, choose_pairs

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from kd_ray.data.texts import TextData, TextSplit
+from kd_ray.data.text_data import TextData, TextSplit
 from kd_ray.distill.image_loader import Loader
 from kd_ray.distill.samples.kind import Draw, places_of_filled, steady_logits
 from kd_ray.distill.samples.text_distances import text_features

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from kd_ray.data.images import ImageData, Split
+from kd_ray.data.image_data import ImageData, Split
 from kd_ray.distill.augmentations import AUGMENTATIONS, PADDING, CountableViews, num_views
 from kd_ray.distill.batches import Batch, batches, epoch_draw, steps_per_epoch
 from kd_ray.distill.samples import to_device

@@ -4,7 +4,7 @@ import torch
 from sklearn.metrics import log_loss
 from torch import nn
 
-from kd_ray.data.images import ImageData, Split
+from kd_ray.data.image_data import ImageData, Split
 from kd_ray.distill.evaluate import accuracy, evaluate, predict
 from kd_ray.distill.samples import to_device
 from kd_ray.metrics.calibration import fit_temperature, halves, scaled_confidences

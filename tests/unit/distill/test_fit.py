@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from kd_ray.data.images import ImageData, Split
+from kd_ray.data.image_data import ImageData, Split
 from kd_ray.distill import checkpoint
 from kd_ray.distill.batches import batches, epoch_draw
 from kd_ray.distill.device import make_deterministic

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kd_ray.data.texts import TextData, TextSplit
+from kd_ray.data.text_data import TextData, TextSplit
 from kd_ray.distill import checkpoint
 from kd_ray.distill.batches import batches, draw_of
 from kd_ray.distill.device import make_deterministic

@@ -9,7 +9,7 @@ from kd_ray.results.aggregate import aggregate
 from kd_ray.results.record import commit_record, write_samples
 from kd_ray.results.store import Store
 from kd_ray.results.summary import ConditionSummary, Statistic, statistic, summarize
-from kd_ray.results.tables import read_table
+from kd_ray.results.table_parts import read_table
 from tests.fakes import LABELS_N, commit_trials, make_record, make_samples, make_sweep, plan_trials, write_sweep
 
 

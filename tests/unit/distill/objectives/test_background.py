@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from kd_ray.data.images import ImageData, Split
+from kd_ray.data.image_data import ImageData, Split
 from kd_ray.distill.fit import fit
 from kd_ray.distill.objective_background import background_of
 from kd_ray.distill.objectives import Background

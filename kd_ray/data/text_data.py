@@ -1,4 +1,4 @@
-"""Labelled texts in memory, as numbers: the counterpart of `images.py`, and how texts become numbers, once per node.
+"""Labelled texts in memory, as numbers: the counterpart of `image_data.py`, and how texts become numbers, once per node.
 
 <root>/prepared/<data set>-<key>/   ids.npy  lengths.npy  checksums.json
 """
@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kd_ray.data.cache import cached, prepared_folder
-from kd_ray.data.samples import check_labels
+from kd_ray.data.labelled import check_labels
 from kd_ray.errors import DataError
 from kd_ray.groups import Groups
 from kd_ray.sweep.classification import Modality, Tokenizing

@@ -10,7 +10,7 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from kd_ray.data.samples import check_labels
+from kd_ray.data.labelled import check_labels
 from kd_ray.groups import Groups
 from kd_ray.sweep.classification import Modality
 

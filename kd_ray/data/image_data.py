@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from kd_ray.data.decoding import decoded
 from kd_ray.data.files import ImageFiles
-from kd_ray.data.samples import S, check_labels
+from kd_ray.data.labelled import S, check_labels
 from kd_ray.groups import Groups
 from kd_ray.seeding import shuffled, stream
 from kd_ray.sweep.classification import Modality
