@@ -12,8 +12,8 @@ from pathlib import Path
 from kd_ray.cluster.launch import launch
 from kd_ray.cluster.local import LocalRunner
 from kd_ray.cluster.runner import LaunchContext
-from kd_ray.distill.training import LoadState, OnFailure, PackTraining, PackWorker
 from kd_ray.distill.worker import Worker
+from kd_ray.distill.worker_protocol import LoadState, OnFailure, PackTraining, PackWorker
 from kd_ray.results.store import open_store
 from kd_ray.sweep.spec import TrialSpec
 from tests.sweeps import tiny_sweep

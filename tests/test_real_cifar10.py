@@ -14,10 +14,10 @@ from safetensors.torch import load
 from kd_ray.cluster.launch import launch
 from kd_ray.data import cifar10
 from kd_ray.data.family import Loading
-from kd_ray.data.images import ImageData, Split
+from kd_ray.data.image_data import ImageData, Split
 from kd_ray.distill.checkpoint import from_weights
 from kd_ray.distill.evaluate import accuracy, predict
-from kd_ray.distill.stream import to_device
+from kd_ray.distill.samples import to_device
 from kd_ray.models import build_model
 from kd_ray.results.query import Results
 from kd_ray.results.record import read_record, sha256

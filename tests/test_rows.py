@@ -9,8 +9,8 @@ from safetensors.torch import save_file
 
 from kd_ray.cluster.launch import launch
 from kd_ray.data import adult
-from kd_ray.distill.pack import run_pack
-from kd_ray.distill.probe import probe
+from kd_ray.distill.pace_probe import probe
+from kd_ray.distill.pack_run import run_pack
 from kd_ray.distill.worker import Worker
 from kd_ray.errors import SweepError
 from kd_ray.models.mlp import mlp

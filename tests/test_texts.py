@@ -15,7 +15,7 @@ from kd_ray.cluster.launch import launch, resume_file
 from kd_ray.data.families import fingerprint
 from kd_ray.distill.checkpoint import from_weights
 from kd_ray.errors import SweepError
-from kd_ray.models.text import from_teacher
+from kd_ray.models.text_classifier import from_teacher
 from kd_ray.results.query import Results
 from kd_ray.results.record import read_record
 from kd_ray.results.store import Store, open_store

@@ -1,4 +1,4 @@
-"""The commands that say what the results mean; `cli.py` adds them to the others."""
+"""The commands that say what the results mean; `commands.py` adds them to the others."""
 
 import json
 import sys

@@ -6,7 +6,7 @@ import time
 from kd_ray.cluster.display import Display
 from kd_ray.cluster.mirrors import MirrorThreads
 from kd_ray.cluster.runner import Observer
-from kd_ray.distill.pack import PackProgress
+from kd_ray.distill.pack_run import PackProgress
 from kd_ray.errors import KdRayError
 from kd_ray.results.aggregate import aggregate
 from kd_ray.results.store import Store

@@ -10,7 +10,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from kd_ray.cluster.runner import Observer
-from kd_ray.distill.pack import PackProgress
+from kd_ray.distill.pack_run import PackProgress
 from kd_ray.results.status import Plan
 from kd_ray.sweep.plan import Pack, PlannedTrial
 from kd_ray.sweep.spec import TrialState

@@ -98,7 +98,7 @@ def check_networks(file: SweepFile, trials: Collection[PlannedTrial]) -> None:
 
             check_model(model, num_classes=num_classes, image_size=image_size, trains=trains)
         for model, encoder, num_classes in sorted(texts, key=str):
-            from kd_ray.models.text import text_classifier
+            from kd_ray.models.text_classifier import text_classifier
 
             assert encoder is not None
             text_classifier(model, encoder, num_classes, Path(file.sweep.placement.data_root))

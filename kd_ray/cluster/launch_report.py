@@ -7,7 +7,7 @@ from pathlib import Path
 from kd_ray.cluster.launch_request import LaunchRequest, RequestedTrials
 from kd_ray.cluster.runner import cpu_count
 from kd_ray.data.families import load_dataset
-from kd_ray.distill.samples import samples_of
+from kd_ray.distill.stored_samples import samples_of
 from kd_ray.results import ledger
 from kd_ray.results.aggregate import AggregateReport, aggregate
 from kd_ray.results.quarantine import quarantine_trial, trial_damage

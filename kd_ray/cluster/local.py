@@ -7,8 +7,8 @@ from kd_ray import telemetry
 from kd_ray.cluster.interrupts import Interrupts
 from kd_ray.cluster.pack_queue import PackQueue
 from kd_ray.cluster.runner import LaunchContext, Observer, WorkerFactory, probe_students, training_worker
-from kd_ray.distill.pack import run_pack
-from kd_ray.distill.training import PackWorker
+from kd_ray.distill.pack_run import run_pack
+from kd_ray.distill.worker_protocol import PackWorker
 from kd_ray.results.probe import Probe
 from kd_ray.sweep.placement import Placement
 from kd_ray.sweep.spec import TrialSpec

@@ -8,7 +8,7 @@ from typing import Self
 
 from kd_ray import telemetry
 from kd_ray.cluster.display import LINE_EVERY_S, Display, QuietDisplay, SweepProgress
-from kd_ray.distill.pack import PackProgress
+from kd_ray.distill.pack_run import PackProgress
 from kd_ray.results.status import Plan
 from kd_ray.sweep.plan import Pack, PlannedTrial
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from kd_ray.cluster.background import WarningLog
 from kd_ray.data.families import load_dataset
-from kd_ray.data.rows import RowData
+from kd_ray.data.row_data import RowData
 from kd_ray.errors import SweepError
 from kd_ray.results.status import Plan, file_digest
 from kd_ray.results.store import Store, pretrained_key
@@ -27,7 +27,7 @@ def fetch_pretrained_files(file: SweepFile, known: Mapping[str, str] | None) -> 
     for path, (field, model, image_size) in pretrained_files(file).items():
         if path in (known or {}) or Path(path).exists():
             continue
-        from kd_ray.models.initial import fetch_pretrained
+        from kd_ray.models.initial_weights import fetch_pretrained
 
         try:
             fetch_pretrained(model, image_size=image_size, path=Path(path))
@@ -56,9 +56,9 @@ def _check_weights(file: SweepFile, path: Path, spec: TrialSpec, warnings: Warni
     # The driver imports torch only for weights that the store lacks.
     from kd_ray.distill.checkpoint import from_weights
     from kd_ray.models import build_model
-    from kd_ray.models.initial import load_initial
+    from kd_ray.models.initial_weights import load_initial
     from kd_ray.models.mlp import mlp
-    from kd_ray.models.text import text_classifier
+    from kd_ray.models.text_classifier import text_classifier
 
     dataset, root = spec.dataset, Path(file.sweep.placement.data_root).expanduser()
     num_classes = dataset.num_classes

@@ -6,8 +6,8 @@ from typing import Protocol, Self
 
 from kd_ray.cluster.interrupts import Interrupts
 from kd_ray.cluster.pack_queue import PackQueue
-from kd_ray.distill.pack import PackProgress
-from kd_ray.distill.training import PackWorker
+from kd_ray.distill.pack_run import PackProgress
+from kd_ray.distill.worker_protocol import PackWorker
 from kd_ray.results.probe import Probe
 from kd_ray.results.store import Store
 from kd_ray.sweep.placement import Placement
@@ -45,7 +45,7 @@ def training_worker(context: LaunchContext) -> PackWorker:
 
 def probe_students(spec: TrialSpec, placement: Placement, sharers: int) -> Probe:
     """Measure students side by side in this process. It imports torch here, so that the driver need not."""
-    from kd_ray.distill.probe import probe
+    from kd_ray.distill.pace_probe import probe
 
     return probe(spec, placement, sharers=sharers)
 

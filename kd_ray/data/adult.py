@@ -7,7 +7,7 @@ import numpy as np
 from kd_ray.data.family import Family, Loading, OnBytes
 from kd_ray.data.fetch import download
 from kd_ray.data.originals import check_version, fingerprint_of, read_files
-from kd_ray.data.rows import Column, RowData, RowSplit, encoded
+from kd_ray.data.row_data import Column, RowData, RowSplit, encoded
 from kd_ray.errors import DataError
 from kd_ray.groups import Groups
 from kd_ray.sweep.datasets import AdultDataset

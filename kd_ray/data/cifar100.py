@@ -9,7 +9,7 @@ from pathlib import Path
 from kd_ray.data import originals
 from kd_ray.data.cifar_files import CifarFile, batch, class_names, fetch_archive, unpickle
 from kd_ray.data.family import Family, Loading
-from kd_ray.data.images import ImageData
+from kd_ray.data.image_data import ImageData
 from kd_ray.data.normalization import NORMALIZATIONS
 from kd_ray.sweep.datasets import Cifar100Dataset
 

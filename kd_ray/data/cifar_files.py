@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from kd_ray.data.family import OnBytes
 from kd_ray.data.fetch import download, unpack
-from kd_ray.data.images import Split
+from kd_ray.data.image_data import Split
 from kd_ray.errors import DataError
 
 _SIDE = 32

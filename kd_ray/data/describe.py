@@ -9,11 +9,11 @@ import numpy as np
 
 from kd_ray.data.families import family_of, load_dataset
 from kd_ray.data.family import Loading
-from kd_ray.data.images import ImageData
+from kd_ray.data.image_data import ImageData
+from kd_ray.data.labelled import Labelled
 from kd_ray.data.modalities import Data, number_of_inputs
-from kd_ray.data.rows import RowData
-from kd_ray.data.samples import Labelled
-from kd_ray.data.texts import TextData
+from kd_ray.data.row_data import RowData
+from kd_ray.data.text_data import TextData
 from kd_ray.errors import DataError
 from kd_ray.groups import Groups, intersect
 from kd_ray.metrics.fairness import fairness_metrics, group_rates

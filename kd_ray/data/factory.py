@@ -17,9 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from kd_ray.data.family import Family, Loading
-from kd_ray.data.images import ImageData, Split
+from kd_ray.data.image_data import ImageData, Split
 from kd_ray.data.normalization import NORMALIZATIONS
-from kd_ray.data.rows import Column, RowData, RowSplit, encoded
+from kd_ray.data.row_data import Column, RowData, RowSplit, encoded
 from kd_ray.errors import DataError
 from kd_ray.groups import Groups
 from kd_ray.sweep.datasets import FactoryDataset

@@ -18,12 +18,12 @@ from kd_ray.data import (
     trifeature,
 )
 from kd_ray.data.family import Family, Loading, OnProgress
-from kd_ray.data.images import split_off_validation
+from kd_ray.data.image_data import split_off_validation
+from kd_ray.data.labelled import S
 from kd_ray.data.modalities import Data
-from kd_ray.data.rows import RowData, standardised
-from kd_ray.data.samples import S
+from kd_ray.data.row_data import RowData, standardised
 from kd_ray.data.subsets import long_tailed
-from kd_ray.data.texts import TextData
+from kd_ray.data.text_data import TextData
 from kd_ray.errors import DataError
 from kd_ray.sweep.datasets import Dataset
 

@@ -20,7 +20,7 @@ import numpy as np
 
 from kd_ray.data import originals
 from kd_ray.data.family import Family, Loading
-from kd_ray.data.texts import TextData, TextSplit, Tokenised, tokenised
+from kd_ray.data.text_data import TextData, TextSplit, Tokenised, tokenised
 from kd_ray.errors import DataError
 from kd_ray.groups import Groups
 from kd_ray.sweep.datasets import HatexplainDataset

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from kd_ray.data.family import Family, Loading
-from kd_ray.data.images import ImageData
+from kd_ray.data.image_data import ImageData
 from kd_ray.data.normalization import NORMALIZATIONS
 from kd_ray.data.prepared import Prepared, Sources, files_below, prepare
 from kd_ray.errors import DataError

@@ -8,15 +8,15 @@ from collections.abc import Sequence
 import numpy as np
 
 from kd_ray.data.family import Family, Loading
-from kd_ray.data.images import ImageData
+from kd_ray.data.image_data import ImageData
 from kd_ray.data.listed_images import image_side
 from kd_ray.data.listing import SPLITS, Listing, empty_classes, large_groups, read_listing
 from kd_ray.data.modalities import Data
 from kd_ray.data.normalization import NORMALIZATIONS
 from kd_ray.data.originals import fingerprint_of_digests
 from kd_ray.data.prepared import Prepared, Sources, prepare
-from kd_ray.data.rows import Column, RowData, RowSplit, encoded
-from kd_ray.data.texts import TextData, TextSplit, tokenised
+from kd_ray.data.row_data import Column, RowData, RowSplit, encoded
+from kd_ray.data.text_data import TextData, TextSplit, tokenised
 from kd_ray.errors import DataError
 from kd_ray.groups import Groups
 from kd_ray.sweep.datasets import ListedDataset

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from kd_ray.data.prepared import some
-from kd_ray.data.rows import Column
+from kd_ray.data.row_data import Column
 from kd_ray.errors import DataError
 from kd_ray.sweep.datasets import ListedDataset
 

@@ -18,11 +18,11 @@ import numpy.typing as npt
 import pyarrow as pa
 from pyarrow import csv, parquet
 
-from kd_ray.data.images import random_parts
+from kd_ray.data.image_data import random_parts
 from kd_ray.data.listed_columns import NONE, Lines, complete_rows, input_columns
 from kd_ray.data.listed_images import check_leaks, image_column, image_files, is_below
 from kd_ray.data.prepared import Sources, some
-from kd_ray.data.rows import Column
+from kd_ray.data.row_data import Column
 from kd_ray.errors import DataError
 from kd_ray.groups import Groups
 from kd_ray.seeding import stream

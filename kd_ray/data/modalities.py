@@ -1,8 +1,8 @@
 """The union of all types of data sets, and functions that take any of them."""
 
-from kd_ray.data.images import ImageData, Split
-from kd_ray.data.rows import RowData, RowSplit
-from kd_ray.data.texts import TextData, TextSplit
+from kd_ray.data.image_data import ImageData, Split
+from kd_ray.data.row_data import RowData, RowSplit
+from kd_ray.data.text_data import TextData, TextSplit
 
 Data = ImageData | RowData | TextData
 """A data set, whatever its samples are."""

@@ -22,7 +22,7 @@ from kd_ray.data.cache import cached, prepared_folder
 from kd_ray.data.decoding import decode
 from kd_ray.data.family import Loading
 from kd_ray.data.files import ImageFiles
-from kd_ray.data.images import Split
+from kd_ray.data.image_data import Split
 from kd_ray.data.originals import fingerprint_of_digests, other_version
 from kd_ray.errors import DataError
 from kd_ray.groups import Groups

@@ -5,7 +5,7 @@ from importlib.resources import files
 import numpy as np
 import numpy.typing as npt
 
-from kd_ray.data.samples import S
+from kd_ray.data.labelled import S
 from kd_ray.errors import DataError
 from kd_ray.seeding import shuffled, stream
 from kd_ray.sweep.classification import LongTail

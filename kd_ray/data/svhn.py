@@ -12,7 +12,7 @@ import numpy as np
 from kd_ray.data import originals
 from kd_ray.data.family import Family, Loading, OnBytes
 from kd_ray.data.fetch import download
-from kd_ray.data.images import ImageData, Split
+from kd_ray.data.image_data import ImageData, Split
 from kd_ray.data.normalization import NORMALIZATIONS
 from kd_ray.errors import DataError
 from kd_ray.sweep.datasets import SvhnDataset

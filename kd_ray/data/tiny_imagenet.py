@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from kd_ray.data import originals
 from kd_ray.data.family import Family, Loading
-from kd_ray.data.images import ImageData
+from kd_ray.data.image_data import ImageData
 from kd_ray.data.normalization import NORMALIZATIONS
 from kd_ray.data.prepared import Prepared, files_below, prepare
 from kd_ray.errors import DataError

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from kd_ray.data.cache import cached, is_whole
 from kd_ray.data.family import Family, Loading, OnProgress
-from kd_ray.data.images import ImageData, Split, random_parts
+from kd_ray.data.image_data import ImageData, Split, random_parts
 from kd_ray.data.trifeature_drawing import CANVAS, COLORS, GENERATOR_VERSION, SHAPES, TEXTURES, render
 from kd_ray.errors import DataError
 from kd_ray.groups import Groups

@@ -1,14 +1,12 @@
 """Projected gradient descent on images (Madry et al. 2018): for training on what it finds, and for accuracy under it."""
 
-from typing import NamedTuple
-
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from kd_ray.distill.stream import ResidentSplit, plain_pixels, standardised
+from kd_ray.distill.samples.kind import PixelRange, Resident, images_of
 from kd_ray.seeding import stream
 from kd_ray.sweep.fields import Attack
 
@@ -16,22 +14,8 @@ _BATCH = 100
 """As for any evaluation."""
 
 
-class Range(NamedTuple):
-    """Standardised values, (3, 1, 1) each."""
-
-    low: Tensor
-    """Of black."""
-    width: Tensor
-    """From black to white."""
-
-
-def pixel_range(split: ResidentSplit) -> Range:
-    """What pixels from 0 to 255 become."""
-    return Range(split.shift_C.view(3, 1, 1), 255 * split.scale_C.view(3, 1, 1))
-
-
 def pgd(
-    model: nn.Module, images_BCHW: Tensor, labels_B: Tensor, attack: Attack, pixels: Range, start_BCHW: Tensor
+    model: nn.Module, images_BCHW: Tensor, labels_B: Tensor, attack: Attack, pixels: PixelRange, start_BCHW: Tensor
 ) -> Tensor:
     """Images within epsilon of these, and within black and white, on which the cross-entropy is large.
 
@@ -66,15 +50,16 @@ def random_start(like_BCHW: Tensor, seed: int, *names: str | int) -> Tensor:
     return start_BHWC.permute(0, 3, 1, 2).to(like_BCHW.device)
 
 
-def robust_predictions(model: nn.Module, split: ResidentSplit, attack: Attack) -> npt.NDArray[np.int32]:
+def robust_predictions(model: nn.Module, split: Resident, attack: Attack) -> npt.NDArray[np.int32]:
     """Predicted class of each sample of a split under attack; the start is the same for every network."""
-    pixels = pixel_range(split)
+    pixels = split.pixels
+    assert pixels is not None
     was_training = model.training
     model.eval()
     found = []
     try:
-        for number, (images_BHWC, labels_B) in enumerate(plain_pixels(split, _BATCH)):
-            images_BCHW = standardised(split, images_BHWC)
+        for number, (inputs, labels_B) in enumerate(split.plain_batches(_BATCH)):
+            images_BCHW = images_of(inputs)
             start_BCHW = random_start(images_BCHW, 0, "pgd", number)
             attacked_BCHW = pgd(model, images_BCHW, labels_B, attack, pixels, start_BCHW)
             with torch.no_grad():

@@ -1,6 +1,6 @@
 """From a trained network to what its record says about the test split."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,20 +8,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from kd_ray.data.modalities import Data
-from kd_ray.data.rows import RowData
-from kd_ray.data.texts import TextData
-from kd_ray.distill.resident import Resident
-from kd_ray.distill.text_distances import text_features
+from kd_ray.distill.samples.kind import Resident
 from kd_ray.metrics.calibration import fit_temperature, halves, scaled_confidences
-from kd_ray.metrics.individual import Pairs, choose_pairs, individual_fairness
+from kd_ray.metrics.individual import Pairs, individual_fairness
 from kd_ray.metrics.per_class import expected_calibration_error
 
 EVALUATION_BATCH = 100
 """Samples per forward pass of an evaluation; fixed, because the last bits of logits may depend on it. A ResNet-20 takes a third less time
 per image than with 500 on one thread of a CPU, where the activations leave the cache."""
-PAIR_IMAGE_SIZE = 32
-"""Images are averaged to at most this side before distances between them are taken."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -117,31 +111,3 @@ def _temperatures(
     half_N = halves(len(labels_N))
     of_half = [fit_temperature(logits_NC[half_N != half], labels_N[half_N != half]) for half in (0, 1)]
     return np.array(of_half)[half_N]
-
-
-def fairness_pairs(data: Data) -> Pairs:
-    """Pairs of test samples for individual fairness, and their Euclidean distances: of images, between standardised pixels averaged to at
-    most 32 × 32; of rows, between standardised numbers and categories; of texts, between weighted counts of tokens
-    (`text_distances.py`).
-
-    The choice is ours: the paper's distance and pairs are not known to us (see `metrics/individual.py`).
-    """
-    if isinstance(data, RowData):
-        return choose_pairs(data.test.values_NF)
-    if isinstance(data, TextData):
-        return choose_pairs(text_features(data.test.ids_NL, data.test.lengths_N))
-    starts = range(0, len(data.test), EVALUATION_BATCH)
-    blocks = (torch.as_tensor(data.test.images_NHWC[start : start + EVALUATION_BATCH]) for start in starts)
-    return fairness_pairs_of(blocks, data.mean, data.std)
-
-
-def fairness_pairs_of(blocks: Iterable[Tensor], mean: Sequence[float], std: Sequence[float]) -> Pairs:
-    """The same, from uint8 images (B, H, W, 3) a block at a time: a test split of large images as float would be four times its size."""
-    mean_C, std_C = torch.tensor(mean).view(3, 1, 1), torch.tensor(std).view(3, 1, 1)
-    features = []
-    for images_BHWC in blocks:
-        images_BCHW = images_BHWC.permute(0, 3, 1, 2).float()
-        if images_BCHW.shape[-1] > PAIR_IMAGE_SIZE:
-            images_BCHW = torch.nn.functional.adaptive_avg_pool2d(images_BCHW, PAIR_IMAGE_SIZE)
-        features.append(((images_BCHW / 255 - mean_C) / std_C).flatten(1))
-    return choose_pairs(torch.cat(features).numpy())

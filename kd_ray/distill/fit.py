@@ -12,16 +12,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from kd_ray.distill.attack import Range, pgd, pixel_range, random_start
+from kd_ray.distill.attack import pgd, random_start
+from kd_ray.distill.batches import Batch, batches, draw_of, steps_per_epoch
 from kd_ray.distill.evaluate import accuracies, accuracy
 from kd_ray.distill.grouped import Group
 from kd_ray.distill.mixing import draw_mix, mixed
 from kd_ray.distill.objectives import Attacked, term_names
-from kd_ray.distill.resident import Draw
-from kd_ray.distill.stream import Batch, ResidentData, ResidentSplit, batches, draw_of, steps_per_epoch
+from kd_ray.distill.samples import ResidentData
+from kd_ray.distill.samples.kind import Draw, PixelRange
 from kd_ray.distill.student import Student, learning_rate
 from kd_ray.distill.teacher import Teacher
-from kd_ray.distill.training import FitProgress
+from kd_ray.distill.worker_protocol import FitProgress
 from kd_ray.errors import DataError, NonFiniteLossError
 from kd_ray.results.record import Epoch
 from kd_ray.sweep.fields import Attack
@@ -49,8 +50,7 @@ def fit(
     training, seed = students[0].training, students[0].spec.seed
     assert seed is not None
     steps = steps_per_epoch(len(data.train), training.batch_size)
-    pixels = pixel_range(data.train) if isinstance(data.train, ResidentSplit) else None
-    stepper = _Stepper(teachers, steps, pixels)
+    stepper = _Stepper(teachers, steps, data.train.pixels)
     meter = _Meter(report_every_s)
 
     def fail(student: Student, error: Exception) -> None:
@@ -130,7 +130,7 @@ def _prepared(
 class _Stepper:
     """Takes the steps of a pack: student after student, or all as one network."""
 
-    def __init__(self, teachers: Mapping[str, Teacher], steps: int, pixels: Range | None) -> None:
+    def __init__(self, teachers: Mapping[str, Teacher], steps: int, pixels: PixelRange | None) -> None:
         """An epoch has `steps` of them; `pixels` bound what an attack may make of an image, where there are images."""
         self._teachers = teachers
         self._pixels = pixels
@@ -172,7 +172,7 @@ class _Stepper:
         return self._group
 
 
-def attacked(student: Student, attack: Attack, batch: Batch, teacher: Teacher, pixels: Range) -> Attacked:
+def attacked(student: Student, attack: Attack, batch: Batch, teacher: Teacher, pixels: PixelRange) -> Attacked:
     """What student and teacher say of the batch after an attack, which starts from the stream "attack" of (seed, step)."""
     assert student.spec.seed is not None
     start_BCHW = random_start(batch.images_BCHW, student.spec.seed, "attack", student.step)

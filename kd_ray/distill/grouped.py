@@ -22,8 +22,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from kd_ray.distill.batches import Batch
 from kd_ray.distill.objectives import Context, student_loss, term_names
-from kd_ray.distill.stream import Batch
 from kd_ray.distill.student import Student, forward_of, learning_rate, sgd
 from kd_ray.errors import TrialError
 from kd_ray.models.resnet_cifar import BasicBlock, ResNetCifar

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from kd_ray.distill.training import PackWorker
+from kd_ray.distill.worker_protocol import PackWorker
 from kd_ray.errors import StoreError
 from kd_ray.results import ledger
 from kd_ray.results.ledger import LEASE_TTL_S, Lease

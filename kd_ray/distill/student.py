@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor, nn
 
+from kd_ray.distill.batches import Batch
 from kd_ray.distill.checkpoint import TrainingState
 from kd_ray.distill.objectives import (
     Adversary,
@@ -20,9 +21,9 @@ from kd_ray.distill.objectives import (
     student_loss,
     term_names,
 )
-from kd_ray.distill.resident import Inputs
-from kd_ray.distill.stream import Batch, ResidentData
-from kd_ray.models.initial import load_initial
+from kd_ray.distill.samples import ResidentData
+from kd_ray.distill.samples.kind import Inputs
+from kd_ray.models.initial_weights import load_initial
 from kd_ray.results.record import Epoch
 from kd_ray.seeding import stream_seed
 from kd_ray.sweep.fields import Attack

@@ -1,8 +1,9 @@
-"""Teachers: networks in evaluation mode whose logits students learn from, computed for each batch, or looked up.
+"""Teachers: networks in evaluation mode whose logits students learn from. The logits are computed for each batch, or looked up.
 
-Where an augmentation has finitely many views, the logits of a view are the same in every epoch, seed and temperature, so `TabledTeacher`
-computes each once (`views.py`). Before an epoch it completes the pairs that the epoch will show, in large batches. The results are those of
-`Teacher`, to the last bit on the CPU; every pack checks that on its first batch, and goes on without the table where it does not hold.
+Where an augmentation has finitely many views, the logits of a view are the same in every epoch, at every seed and temperature.
+`TabledTeacher` computes each once (`view_table.py`): before an epoch, it computes the logits that the epoch needs and the table lacks, in
+large batches. Its results are those of `Teacher`, to the last bit on the CPU. Every pack checks this on its first batch; where they
+differ, the network is used instead of the table.
 """
 
 import logging
@@ -12,21 +13,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from kd_ray.distill.batches import Batch
 from kd_ray.distill.evaluate import predict
 from kd_ray.distill.mixing import mixed
 from kd_ray.distill.objectives import ClassStatistics
 from kd_ray.distill.objectives.reliability import class_statistics
-from kd_ray.distill.resident import Draw, Inputs, Resident
-from kd_ray.distill.stream import Batch
-from kd_ray.distill.texts import by_bucket
-from kd_ray.distill.views import Pairs, SharedViews, ViewTable
+from kd_ray.distill.samples.kind import Draw, Inputs, Resident, images_of, steady_logits
+from kd_ray.distill.view_table import Pairs, SharedViews, ViewTable
 from kd_ray.errors import TrialError
-from kd_ray.models.text import Tokens
 from kd_ray.seeding import shuffled, stream
 from kd_ray.sweep.objective_settings import LogitPrecision
 from kd_ray.sweep.training import Augmentation
 
-_LEAST_BATCH = 32
 _FILL_BATCH = 64
 """On one thread of a CPU a ResNet-56 takes 1.8 ms per image in batches of 64, 2.6 in batches of 256: the activations leave the cache."""
 _SHARE_EVERY = 8
@@ -41,32 +39,8 @@ logger = logging.getLogger("kd_ray")
 
 @torch.no_grad()
 def forward(model: nn.Module, inputs: Inputs) -> Tensor:
-    """Logits (B, C). On the CPU those of a sample are the same to the last bit in every batch.
-
-    A handful of rows would take another way through the matrix product of the last layer, so a small batch is filled up. Texts are seen
-    bucket by bucket, because sums over padding round as well.
-    """
-    if isinstance(inputs, Tokens):
-        parts = [(rows_M, _forward_bucket(model, tokens)) for rows_M, tokens in by_bucket(inputs)]
-        logits_BC = torch.cat([logits_MC for _, logits_MC in parts])
-        return logits_BC[torch.argsort(torch.cat([rows_M for rows_M, _ in parts]))]
-    count = len(inputs)
-    if count < _LEAST_BATCH:
-        filled = torch.arange(_LEAST_BATCH, device=inputs.device) % count
-        inputs = inputs[filled]
-        if inputs.ndim == 4:
-            inputs = inputs.contiguous(memory_format=torch.channels_last)
-    logits: Tensor = model(inputs)
-    return logits[:count]
-
-
-def _forward_bucket(model: nn.Module, tokens: Tokens) -> Tensor:
-    count = len(tokens.ids_BL)
-    if count < _LEAST_BATCH:
-        filled = torch.arange(_LEAST_BATCH, device=tokens.ids_BL.device) % count
-        tokens = Tokens(tokens.ids_BL[filled], tokens.mask_BL[filled])
-    logits_BC: Tensor = model(tokens)
-    return logits_BC[:count]
+    """Logits (B, C), without gradients. On the CPU those of a sample are the same to the last bit in every batch."""
+    return steady_logits(inputs, model)
 
 
 class Teacher:
@@ -155,8 +129,7 @@ class ShuffledTeacher(Teacher):
         chosen_B = samples_B.to(batch.labels_B.device)
         inputs = self._split.inputs(chosen_B, batch.views_B.to(chosen_B.device), self._augmentation)
         if batch.mix is not None:
-            assert isinstance(inputs, Tensor)
-            inputs = mixed(inputs, batch.mix)
+            inputs = mixed(images_of(inputs), batch.mix)
         return self._teacher.logits(Batch(inputs, self._split.labels_N[chosen_B], samples_B, batch.views_B, batch.mix))
 
     def finish(self) -> None:

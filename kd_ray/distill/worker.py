@@ -17,23 +17,23 @@ from torch import Tensor, nn
 
 from kd_ray.distill.attack import robust_predictions
 from kd_ray.distill.augmentations import num_views
-from kd_ray.distill.background import background_of, teacher_for
 from kd_ray.distill.checkpoint import decode, encode, from_weights, to_weights
+from kd_ray.distill.dataset_cache import LoadedData, load_data
 from kd_ray.distill.device import device_of, make_deterministic, name_of, named
 from kd_ray.distill.evaluate import evaluate, predict
 from kd_ray.distill.fit import fit
-from kd_ray.distill.loaded import LoadedData, load_data
-from kd_ray.distill.loading import Loader
+from kd_ray.distill.image_loader import Loader
+from kd_ray.distill.objective_background import background_of, teacher_for
 from kd_ray.distill.objectives.imported import distribution_of
 from kd_ray.distill.rescaling import true_logit_pulls
-from kd_ray.distill.stream import ResidentData, ResidentSplit
+from kd_ray.distill.samples import ResidentData
 from kd_ray.distill.student import Student, network_for, new_student, source_of_logits
 from kd_ray.distill.teacher import TabledTeacher, Teacher
-from kd_ray.distill.training import FitProgress, LoadState, OnFailure, PackTraining, TrialResult, TrialTraining
-from kd_ray.distill.views import SharedViews, TableShape, ViewTable
+from kd_ray.distill.view_table import SharedViews, TableShape, ViewTable
+from kd_ray.distill.worker_protocol import FitProgress, LoadState, OnFailure, PackTraining, TrialResult, TrialTraining
 from kd_ray.errors import CorruptObjectError, LostTeacherError, TrialError
 from kd_ray.models import count_parameters
-from kd_ray.models.text import from_teacher, text_classifier
+from kd_ray.models.text_classifier import from_teacher, text_classifier
 from kd_ray.results.record import Record, read_record, sha256, write_samples
 from kd_ray.results.store import Store, pretrained_key
 from kd_ray.sweep.datasets import Dataset
@@ -127,7 +127,6 @@ class _Training:
         found: dict[str, npt.NDArray[np.float32]] = {}
         test = self._data.resident.test
         if spec.evaluation and spec.evaluation.pgd:
-            assert isinstance(test, ResidentSplit)
             found["robust_predictions"] = robust_predictions(model, test, spec.evaluation.pgd).astype(np.float32)
         if spec.evaluation and spec.evaluation.gradient_rescaling:
             assert student is not None

@@ -1,6 +1,6 @@
 """The probe: measured time and memory of students that train side by side, and the pack size that follows from them.
 
-`distill/probe.py` measures. A launch with `pack_size: auto` uses the probe, and `plan` shows its advice. A probe can be deleted.
+`distill/pace_probe.py` measures. A launch with `pack_size: auto` uses the probe, and `plan` shows its advice. A probe can be deleted.
 """
 
 import hashlib

@@ -14,7 +14,7 @@ from kd_ray.results.inventory import sweep_names
 from kd_ray.results.schema import QUERIED
 from kd_ray.results.sql_views import SQL_VIEWS
 from kd_ray.results.store import Store
-from kd_ray.results.tables import part_keys, read_table
+from kd_ray.results.table_parts import part_keys, read_table
 
 if TYPE_CHECKING:
     import duckdb

@@ -15,11 +15,11 @@ from scipy import stats
 
 from kd_ray.data import cifar10
 from kd_ray.data.family import Loading
-from kd_ray.data.images import ImageData
+from kd_ray.data.image_data import ImageData
 from kd_ray.distill.checkpoint import from_weights
 from kd_ray.distill.evaluate import accuracy
 from kd_ray.distill.fit import fit
-from kd_ray.distill.stream import to_device
+from kd_ray.distill.samples import to_device
 from kd_ray.distill.student import new_student
 from kd_ray.distill.teacher import Teacher
 from kd_ray.models import build_model

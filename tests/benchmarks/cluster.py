@@ -41,8 +41,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kd_ray.cluster.runner import LaunchContext, Observer
-from kd_ray.distill.pack import PackProgress
-from kd_ray.distill.training import FitProgress, LoadState, OnFailure, PackTraining, PackWorker
+from kd_ray.distill.pack_run import PackProgress
+from kd_ray.distill.worker_protocol import FitProgress, LoadState, OnFailure, PackTraining, PackWorker
 from kd_ray.sweep.plan import Pack
 from kd_ray.sweep.spec import TrialSpec
 from tests.benchmarks.synthetic import EPOCHS, SyntheticTraining, SyntheticWorker, packs_of_ten

@@ -83,7 +83,8 @@ def seconds_of_parts(folder: Path, *, epochs: int) -> dict[str, float]:
     from kd_ray.cluster import launch_checks, launch_report
     from kd_ray.cluster.launch import launch
     from kd_ray.cluster.local import LocalRunner
-    from kd_ray.distill import pack, worker
+    from kd_ray.distill import pack_run as pack
+    from kd_ray.distill import worker
     from kd_ray.distill.teacher import TabledTeacher
     from kd_ray.sweep.load import parse_sweep
 

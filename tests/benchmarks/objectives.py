@@ -19,8 +19,8 @@ import numpy as np
 import torch
 from pydantic import TypeAdapter
 
-from kd_ray.distill.background import background_of, teacher_for
 from kd_ray.distill.fit import fit
+from kd_ray.distill.objective_background import background_of, teacher_for
 from kd_ray.distill.student import new_student, source_of_logits
 from kd_ray.distill.teacher import Teacher
 from kd_ray.groups import Groups

@@ -16,13 +16,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from kd_ray.data.images import ImageData, Split
+from kd_ray.data.image_data import ImageData, Split
 from kd_ray.distill.augmentations import num_views
+from kd_ray.distill.batches import epoch_draw
 from kd_ray.distill.fit import fit
-from kd_ray.distill.stream import ResidentData, epoch_draw, to_device
+from kd_ray.distill.samples import ResidentData, to_device
 from kd_ray.distill.student import Student, new_student
 from kd_ray.distill.teacher import TabledTeacher, Teacher
-from kd_ray.distill.views import SharedViews, TableShape, ViewTable
+from kd_ray.distill.view_table import SharedViews, TableShape, ViewTable
 from kd_ray.models import build_model
 from kd_ray.results.store import open_store
 from kd_ray.sweep.datasets import Cifar10Dataset

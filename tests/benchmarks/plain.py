@@ -15,7 +15,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
-from kd_ray.data.images import ImageData, Split
+from kd_ray.data.image_data import ImageData, Split
 from kd_ray.distill.student import learning_rate
 from kd_ray.sweep.distillation import KnowledgeDistillation
 from kd_ray.sweep.training import Augmentation, Sgd, Training

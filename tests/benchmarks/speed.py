@@ -20,7 +20,7 @@ from statistics import mean, median
 
 import torch
 
-from kd_ray.data.images import ImageData
+from kd_ray.data.image_data import ImageData
 from tests.benchmarks import agreement, plain, texts, where, whole
 from tests.benchmarks import many as many_trials
 from tests.benchmarks.laps import Clock, Contestant, ratio, take_turns

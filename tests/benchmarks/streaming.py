@@ -30,9 +30,9 @@ def measure(root: Path, form: str, threads: int) -> dict[str, Any]:
     import torch
 
     from kd_ray.data.families import fingerprint
-    from kd_ray.distill.loaded import load_data
-    from kd_ray.distill.loading import Loader
-    from kd_ray.distill.stream import batches, epoch_draw
+    from kd_ray.distill.batches import batches, epoch_draw
+    from kd_ray.distill.dataset_cache import load_data
+    from kd_ray.distill.image_loader import Loader
     from kd_ray.sweep.datasets import ImagenetDataset
 
     torch.set_num_threads(1)

@@ -16,7 +16,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from kd_ray.distill.augmentations import num_views
-from kd_ray.distill.stream import steps_per_epoch
+from kd_ray.distill.batches import steps_per_epoch
 from kd_ray.models import build_model
 from kd_ray.results.status import plan
 from kd_ray.sweep.architectures import mlp_widths

@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 
 from kd_ray.cluster.runner import LaunchContext
-from kd_ray.distill.training import (
+from kd_ray.distill.worker_protocol import (
     FitProgress,
     LoadState,
     OnFailure,

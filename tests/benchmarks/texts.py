@@ -16,13 +16,14 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from kd_ray.data.texts import TextData, TextSplit
-from kd_ray.distill.stream import ResidentData, draw_of, to_device
+from kd_ray.data.text_data import TextData, TextSplit
+from kd_ray.distill.batches import draw_of
+from kd_ray.distill.samples import ResidentData, to_device
+from kd_ray.distill.samples.resident_texts import ResidentTexts
 from kd_ray.distill.student import Student, new_student
 from kd_ray.distill.teacher import TabledTeacher, Teacher
-from kd_ray.distill.texts import ResidentTexts
-from kd_ray.distill.views import SharedViews, TableShape, ViewTable
-from kd_ray.models.text import text_classifier
+from kd_ray.distill.view_table import SharedViews, TableShape, ViewTable
+from kd_ray.models.text_classifier import text_classifier
 from kd_ray.results.store import open_store
 from kd_ray.sweep.datasets import HatexplainDataset
 from kd_ray.sweep.distillation import KnowledgeDistillation

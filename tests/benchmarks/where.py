@@ -12,7 +12,8 @@ from typing import Any
 
 import torch
 
-from kd_ray.distill import fit, stream
+from kd_ray.distill import batches as stream
+from kd_ray.distill import fit
 from tests.benchmarks.laps import Clock
 from tests.benchmarks.ours import Race, Teaching, epochs_of, synthetic_images
 

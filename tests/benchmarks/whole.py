@@ -93,7 +93,7 @@ def plain_sweep(sweep: Path, data_root: Path, threads: int, trials: int) -> None
     import torch
 
     from kd_ray.data.families import load_dataset
-    from kd_ray.data.images import ImageData
+    from kd_ray.data.image_data import ImageData
     from kd_ray.models import build_model
     from kd_ray.sweep.datasets import input_size
     from kd_ray.sweep.distillation import KnowledgeDistillation

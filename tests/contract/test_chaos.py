@@ -26,7 +26,7 @@ import pytest
 
 from kd_ray.cluster.launch import launch
 from kd_ray.data.families import load_dataset
-from kd_ray.distill.stream import steps_per_epoch
+from kd_ray.distill.batches import steps_per_epoch
 from kd_ray.housekeeping.delete_garbage import delete_garbage
 from kd_ray.housekeeping.find_garbage import find_garbage
 from kd_ray.results.inventory import TrialObjects, take_inventory

@@ -17,10 +17,10 @@ from kd_ray.cluster.launch import launch, resume_file
 from kd_ray.cluster.local import LocalRunner
 from kd_ray.cluster.ray_tune.ray_runner import RayRunner
 from kd_ray.cluster.runner import LaunchContext
-from kd_ray.distill.pack import run_pack
+from kd_ray.distill.pack_run import run_pack
 from kd_ray.distill.teacher import Teacher
-from kd_ray.distill.training import LoadState, OnFailure, PackTraining, PackWorker
 from kd_ray.distill.worker import Worker
+from kd_ray.distill.worker_protocol import LoadState, OnFailure, PackTraining, PackWorker
 from kd_ray.results import ledger
 from kd_ray.results.aggregate import aggregate
 from kd_ray.results.ledger import Lease

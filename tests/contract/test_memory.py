@@ -13,7 +13,7 @@ import pytest
 from kd_ray.cluster.launch import launch
 from kd_ray.cluster.ray_tune.ray_runner import RayRunner
 from kd_ray.cluster.runner import LaunchContext
-from kd_ray.distill.training import PackWorker
+from kd_ray.distill.worker_protocol import PackWorker
 from kd_ray.results.query import Results
 from kd_ray.results.store import Store
 from tests.benchmarks.synthetic import packs_of_ten, synthetic_worker

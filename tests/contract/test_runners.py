@@ -13,7 +13,7 @@ import pytest
 from kd_ray.cluster.launch import LaunchReport, launch, resume_file
 from kd_ray.cluster.ray_tune.ray_runner import RayRunner
 from kd_ray.cluster.runner import LaunchContext, cpu_count
-from kd_ray.distill.training import FitProgress, LoadState, OnFailure, PackTraining, PackWorker
+from kd_ray.distill.worker_protocol import FitProgress, LoadState, OnFailure, PackTraining, PackWorker
 from kd_ray.errors import InvalidInputError
 from kd_ray.results.inventory import take_inventory
 from kd_ray.results.ledger import scan

@@ -13,7 +13,7 @@ from kd_ray.cluster.launch import launch
 from kd_ray.cluster.local import LocalRunner
 from kd_ray.cluster.ray_tune.ray_runner import RayRunner
 from kd_ray.cluster.runner import LaunchContext, cpu_count
-from kd_ray.distill.training import PackWorker
+from kd_ray.distill.worker_protocol import PackWorker
 from kd_ray.results.inventory import committed
 from kd_ray.results.query import Results
 from kd_ray.results.store import Store

@@ -15,8 +15,8 @@ from kd_ray import telemetry
 from kd_ray.cluster.ray_tune.prometheus import RayMetrics, watch_gpu
 from kd_ray.cluster.ray_tune.trial_chunks import TrialChunks
 from kd_ray.cluster.runner import LaunchContext, WorkerFactory
-from kd_ray.distill.pack import PackProgress, run_pack
-from kd_ray.distill.training import PackWorker
+from kd_ray.distill.pack_run import PackProgress, run_pack
+from kd_ray.distill.worker_protocol import PackWorker
 from kd_ray.errors import StoreError
 
 ENDED = "ended"

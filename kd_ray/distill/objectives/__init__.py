@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from kd_ray.distill.objectives.adversarial import Adversary, adversarial_loss, new_adversary
 from kd_ray.distill.objectives.decoupled import dkd_loss, ltkd_loss
-from kd_ray.distill.objectives.groups import kd_groups_loss
+from kd_ray.distill.objectives.group_robust import kd_groups_loss
 from kd_ray.distill.objectives.imported import imported_loss, with_imported_function
 from kd_ray.distill.objectives.kd import kd_loss, label_smoothing_loss, scratch_loss
 from kd_ray.distill.objectives.loss import Attacked, Background, ClassStatistics, Context, Loss, distillation_loss

@@ -10,7 +10,7 @@ import pytest
 
 from kd_ray.data import adult
 from kd_ray.data.families import load_dataset
-from kd_ray.data.rows import RowData
+from kd_ray.data.row_data import RowData
 from kd_ray.errors import DataError
 from kd_ray.sweep.classification import LongTail
 from kd_ray.sweep.datasets import AdultDataset

@@ -10,7 +10,7 @@ import pytest
 
 from kd_ray.data import cifar10
 from kd_ray.data.family import Loading
-from kd_ray.data.images import ImageData
+from kd_ray.data.image_data import ImageData
 from kd_ray.data.normalization import NORMALIZATIONS
 from kd_ray.errors import DataError
 from kd_ray.sweep.datasets import Cifar10Dataset

@@ -11,7 +11,7 @@ from torchvision.datasets import CIFAR10, CIFAR100
 
 from kd_ray.data import cifar10, cifar100
 from kd_ray.data.family import Loading
-from kd_ray.data.images import ImageData
+from kd_ray.data.image_data import ImageData
 from kd_ray.errors import DataError
 from kd_ray.sweep.datasets import Cifar100Dataset
 from tests.datasets import write_cifar100

@@ -18,7 +18,7 @@ from kd_ray.data import factory
 from kd_ray.data.factory import OwnData
 from kd_ray.data.families import load_dataset
 from kd_ray.data.family import Loading
-from kd_ray.data.images import ImageData
+from kd_ray.data.image_data import ImageData
 from kd_ray.errors import DataError
 from kd_ray.results.query import Results
 from kd_ray.results.status import plan

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from kd_ray.data import hatexplain
 from kd_ray.data.families import fingerprint, load_dataset
 from kd_ray.data.hatexplain import FEATURES, Post, groups_of, majority
-from kd_ray.data.texts import TextData
+from kd_ray.data.text_data import TextData
 from kd_ray.errors import DataError
 from kd_ray.sweep.datasets import HatexplainDataset
 from tests.datasets import write_bert, write_hatexplain

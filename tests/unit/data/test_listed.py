@@ -19,7 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 from kd_ray.data import listed, listing
 from kd_ray.data.decoding import decode
 from kd_ray.data.family import Loading
-from kd_ray.data.images import ImageData
+from kd_ray.data.image_data import ImageData
 from kd_ray.data.listed_columns import Lines
 from kd_ray.errors import DataError
 from kd_ray.groups import Groups

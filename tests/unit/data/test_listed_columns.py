@@ -15,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from kd_ray.data import listed
 from kd_ray.data.families import load_dataset
 from kd_ray.data.family import Loading
-from kd_ray.data.rows import RowData
+from kd_ray.data.row_data import RowData
 from kd_ray.errors import DataError
 from kd_ray.sweep.datasets import ListedDataset, table_name
 from kd_ray.sweep.source import read_yaml

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from kd_ray.data.families import fingerprint, load_dataset
-from kd_ray.data.texts import TextData
+from kd_ray.data.text_data import TextData
 from kd_ray.errors import DataError, SweepError
 from kd_ray.results.query import Results
 from kd_ray.results.store import Store

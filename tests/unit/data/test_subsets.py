@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kd_ray.data.images import Split
+from kd_ray.data.image_data import Split
 from kd_ray.data.subsets import balanced, exponential_counts, imagenet_lt_counts, long_tailed
 from kd_ray.errors import DataError
 from kd_ray.sweep.classification import LongTail

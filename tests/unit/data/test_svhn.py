@@ -9,7 +9,7 @@ from torchvision.datasets import SVHN
 
 from kd_ray.data import svhn
 from kd_ray.data.family import Loading
-from kd_ray.data.images import ImageData
+from kd_ray.data.image_data import ImageData
 from kd_ray.errors import DataError
 from kd_ray.sweep.datasets import SvhnDataset
 from tests.datasets import pixels, write_svhn

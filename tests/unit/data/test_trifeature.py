@@ -14,7 +14,7 @@ import pytest
 
 from kd_ray.data import trifeature
 from kd_ray.data.family import Loading
-from kd_ray.data.images import ImageData
+from kd_ray.data.image_data import ImageData
 from kd_ray.data.trifeature_drawing import COLOR_TENTHS
 from kd_ray.errors import DataError
 from kd_ray.seeding import stream

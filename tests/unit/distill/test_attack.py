@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from kd_ray.distill import checkpoint
-from kd_ray.distill.attack import pgd, pixel_range, random_start, robust_predictions
-from kd_ray.distill.background import background_of
+from kd_ray.distill.attack import pgd, random_start, robust_predictions
 from kd_ray.distill.device import make_deterministic
 from kd_ray.distill.evaluate import predict
 from kd_ray.distill.fit import fit
-from kd_ray.distill.stream import ResidentSplit, plain_pixels, standardised
+from kd_ray.distill.objective_background import background_of
+from kd_ray.distill.samples.resident_images import ResidentImages, plain_pixels, standardised
 from kd_ray.distill.student import Student, new_student
 from kd_ray.distill.teacher import Teacher
 from kd_ray.models import build_model
@@ -23,8 +23,8 @@ from kd_ray.sweep.fields import Attack
 from kd_ray.sweep.spec import TrialSpec
 from tests.unit.distill.test_fit import CPU, DATA, TEACHER_ID, assert_same_bits, make_spec
 
-TEST = cast(ResidentSplit, DATA.test)
-PIXELS = pixel_range(TEST)
+TEST = cast(ResidentImages, DATA.test)
+PIXELS = TEST.pixels
 WEAK, STRONG = (Attack(epsilon=epsilon, step_size=epsilon / 2, steps=5) for epsilon in (0.02, 0.3))
 
 

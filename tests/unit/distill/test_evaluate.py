@@ -4,9 +4,9 @@ import torch
 from sklearn.metrics import log_loss
 from torch import nn
 
-from kd_ray.data.images import ImageData, Split
-from kd_ray.distill.evaluate import accuracy, evaluate, fairness_pairs, predict
-from kd_ray.distill.stream import to_device
+from kd_ray.data.image_data import ImageData, Split
+from kd_ray.distill.evaluate import accuracy, evaluate, predict
+from kd_ray.distill.samples import to_device
 from kd_ray.metrics.calibration import fit_temperature, halves, scaled_confidences
 from kd_ray.models import build_model
 
@@ -19,7 +19,8 @@ def make_data(count: int = 60, size: int = 16) -> ImageData:
 
 
 DATA = make_data()
-RESIDENT = to_device(DATA, torch.device("cpu"))
+CPU = torch.device("cpu")
+RESIDENT = to_device(DATA, CPU)
 
 
 def fresh(name: str) -> nn.Module:
@@ -29,7 +30,7 @@ def fresh(name: str) -> nn.Module:
 
 def test_evaluation_equals_a_calculation_by_hand_and_scikit_learn() -> None:
     model = fresh("lenet5")
-    result = evaluate(model, RESIDENT.test, fairness_pairs(DATA))
+    result = evaluate(model, RESIDENT.test, RESIDENT.test.pairs())
     images = torch.from_numpy(DATA.test.images_NHWC).permute(0, 3, 1, 2).float() / 255
     with torch.no_grad():
         probabilities = torch.softmax(model.eval()((images - 0.5) / 0.25).double(), dim=1).numpy()
@@ -53,10 +54,10 @@ def test_calibration_is_fitted_on_other_samples_than_it_is_measured_on() -> None
     for half, temperature in temperatures.items():
         chosen_N = half_N == half
         crossed_N[chosen_N] = scaled_confidences(logits_NC[chosen_N], np.full(chosen_N.sum(), temperature))
-    without = evaluate(model, RESIDENT.test, fairness_pairs(DATA))
+    without = evaluate(model, RESIDENT.test, RESIDENT.test.pairs())
     np.testing.assert_allclose(without.per_sample["calibrated_confidences"], crossed_N, rtol=1e-6)
     other = to_device(make_data(count=40), torch.device("cpu")).test
-    held_out = evaluate(model, RESIDENT.test, fairness_pairs(DATA), validation=other).scalars
+    held_out = evaluate(model, RESIDENT.test, RESIDENT.test.pairs(), validation=other).scalars
     expected = fit_temperature(predict(model, other).double().numpy(), other.labels_N.numpy())
     assert held_out["calibration_temperature"] == pytest.approx(expected, rel=1e-9)
     assert held_out["calibrated_expected_calibration_error"] < 0.5 * held_out["expected_calibration_error"]
@@ -75,7 +76,7 @@ def test_a_network_that_says_always_the_same_is_individually_fair() -> None:
     constant = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 4))
     for parameter in constant.parameters():
         nn.init.zeros_(parameter)
-    scalars = evaluate(constant, RESIDENT.test, fairness_pairs(DATA)).scalars
+    scalars = evaluate(constant, RESIDENT.test, RESIDENT.test.pairs()).scalars
     names = ("individual_fairness", "individual_fairness_hard", "individual_fairness_p95", "individual_fairness_max")
     assert [scalars[name] for name in names] == [0, 0, 0, 0]
 
@@ -83,7 +84,7 @@ def test_a_network_that_says_always_the_same_is_individually_fair() -> None:
 def test_pairs_of_large_images_are_those_of_the_images_averaged_to_32_pixels() -> None:
     large = make_data(count=40, size=64)
     blocks = large.test.images_NHWC.reshape(40, 32, 2, 32, 2, 3).astype(np.float64).mean((2, 4)) / 255
-    pairs = fairness_pairs(large)
+    pairs = to_device(large, CPU).test.pairs()
     distances = np.linalg.norm(
         ((blocks - 0.5) / 0.25).reshape(40, -1)[pairs.first_P]
         - ((blocks - 0.5) / 0.25).reshape(40, -1)[pairs.second_P],

@@ -9,11 +9,12 @@ import pytest
 import torch
 from torch import nn
 
-from kd_ray.data.images import ImageData, Split
+from kd_ray.data.image_data import ImageData, Split
 from kd_ray.distill import checkpoint
+from kd_ray.distill.batches import batches, epoch_draw
 from kd_ray.distill.device import make_deterministic
 from kd_ray.distill.fit import fit
-from kd_ray.distill.stream import ResidentData, batches, epoch_draw, to_device
+from kd_ray.distill.samples import ResidentData, to_device
 from kd_ray.distill.student import Student, learning_rate, new_student
 from kd_ray.distill.teacher import Teacher
 from kd_ray.errors import NonFiniteLossError

@@ -13,11 +13,13 @@ from torch import Tensor, nn
 
 from kd_ray.distill import checkpoint
 from kd_ray.distill.augmentations import PADDING
+from kd_ray.distill.batches import Batch
 from kd_ray.distill.device import make_deterministic
 from kd_ray.distill.fit import _step
 from kd_ray.distill.grouped import Group, GroupLoss, grouped_model
 from kd_ray.distill.objectives import Background, Context, student_loss
-from kd_ray.distill.stream import Batch, ResidentData, ResidentSplit
+from kd_ray.distill.samples import ResidentData
+from kd_ray.distill.samples.resident_images import ResidentImages
 from kd_ray.distill.student import Student, new_student
 from kd_ray.errors import TrialError
 from kd_ray.sweep.datasets import TrifeatureDataset
@@ -34,11 +36,11 @@ from kd_ray.sweep.training import Training
 CPU = torch.device("cpu")
 CLASSES = 3
 STEPS_PER_EPOCH = 3
-_SPLIT = ResidentSplit(
+_SPLIT = ResidentImages(
     images_NHWC=torch.zeros(1, 16 + 2 * PADDING, 16 + 2 * PADDING, 3, dtype=torch.uint8),
     labels_N=torch.zeros(1, dtype=torch.int64),
-    scale_C=torch.ones(3),
-    shift_C=torch.zeros(3),
+    mean=(0.0,) * 3,
+    std=(1 / 255,) * 3,
 )
 DATA = ResidentData(train=_SPLIT, test=_SPLIT, validation=None, num_classes=CLASSES)
 

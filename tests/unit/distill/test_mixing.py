@@ -11,11 +11,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from kd_ray.distill import checkpoint
+from kd_ray.distill.batches import Batch
 from kd_ray.distill.device import make_deterministic
 from kd_ray.distill.fit import fit
 from kd_ray.distill.mixing import Mix, cut_box, draw_mix, mixed, symmetric_beta
 from kd_ray.distill.objectives import kd_loss, scratch_loss, student_loss
-from kd_ray.distill.stream import Batch
 from kd_ray.distill.student import Student
 from kd_ray.distill.teacher import Teacher
 from kd_ray.errors import SweepError

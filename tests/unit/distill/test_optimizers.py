@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from kd_ray.distill import checkpoint
+from kd_ray.distill.batches import batches, draw_of
 from kd_ray.distill.fit import fit
-from kd_ray.distill.stream import batches, draw_of
 from kd_ray.distill.student import Student, learning_rate
 from kd_ray.distill.teacher import Teacher
 from kd_ray.models import build_model

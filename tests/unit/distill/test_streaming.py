@@ -16,12 +16,14 @@ from kd_ray.data.families import fingerprint, load_dataset
 from kd_ray.data.family import Loading
 from kd_ray.data.prepared import files_below, prepare
 from kd_ray.distill import checkpoint
+from kd_ray.distill.batches import Batch, batches, epoch_draw
+from kd_ray.distill.dataset_cache import LoadedData, load_data
 from kd_ray.distill.device import make_deterministic
 from kd_ray.distill.evaluate import predict
 from kd_ray.distill.fit import fit
-from kd_ray.distill.loaded import LoadedData, load_data
-from kd_ray.distill.loading import BlockRequest, Loader
-from kd_ray.distill.stream import Batch, ResidentData, ResidentSplit, batches, epoch_draw
+from kd_ray.distill.image_loader import BlockRequest, Loader
+from kd_ray.distill.samples import ResidentData
+from kd_ray.distill.samples.resident_images import ResidentImages
 from kd_ray.distill.student import Student, new_student
 from kd_ray.distill.teacher import ShuffledTeacher, Teacher
 from kd_ray.errors import DataError
@@ -80,12 +82,12 @@ def test_streamed_batches_are_the_resident_ones_whatever_the_threads(
     dataset: ImagenetDataset, root: Path, augmentation: Augmentation
 ) -> None:
     resident = loaded(dataset, root, streamed=False).resident
-    assert isinstance(resident.train, ResidentSplit)
+    assert isinstance(resident.train, ResidentImages)
     assert not resident.train.is_streamed
     expected = epoch(resident, augmentation)
     for threads in (1, 3):
         streamed = loaded(dataset, root, streamed=True, threads=threads).resident
-        assert isinstance(streamed.train, ResidentSplit)
+        assert isinstance(streamed.train, ResidentImages)
         assert streamed.train.is_streamed
         assert streamed.train.images_NHWC.numel() == 0
         assert_same_batches(epoch(streamed, augmentation), expected)

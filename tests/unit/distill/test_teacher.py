@@ -12,13 +12,14 @@ from torch import Tensor, nn
 
 from kd_ray.cluster.launch import launch
 from kd_ray.cluster.local import LocalRunner
-from kd_ray.distill import checkpoint, views
+from kd_ray.distill import checkpoint
+from kd_ray.distill import view_table as views
 from kd_ray.distill.augmentations import num_views
 from kd_ray.distill.device import make_deterministic
 from kd_ray.distill.fit import fit
 from kd_ray.distill.student import Student
 from kd_ray.distill.teacher import TabledTeacher, Teacher, forward
-from kd_ray.distill.views import SharedViews, TableShape, ViewTable
+from kd_ray.distill.view_table import SharedViews, TableShape, ViewTable
 from kd_ray.models import build_model
 from kd_ray.results.store import Store, open_store
 from kd_ray.sweep.spec import TrialSpec

@@ -9,18 +9,19 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kd_ray.data.texts import TextData, TextSplit
+from kd_ray.data.text_data import TextData, TextSplit
 from kd_ray.distill import checkpoint
+from kd_ray.distill.batches import batches, draw_of
 from kd_ray.distill.device import make_deterministic
 from kd_ray.distill.fit import fit
-from kd_ray.distill.stream import batches, draw_of, to_device
+from kd_ray.distill.samples import to_device
+from kd_ray.distill.samples.resident_texts import BUCKET, ResidentTexts, arranged, by_bucket
+from kd_ray.distill.samples.text_distances import text_features
 from kd_ray.distill.student import Student, new_student
 from kd_ray.distill.teacher import TabledTeacher, Teacher, forward
-from kd_ray.distill.text_distances import text_features
-from kd_ray.distill.texts import BUCKET, ResidentTexts, arranged, by_bucket
-from kd_ray.distill.views import SharedViews, TableShape, ViewTable
+from kd_ray.distill.view_table import SharedViews, TableShape, ViewTable
 from kd_ray.groups import Groups
-from kd_ray.models.text import text_classifier
+from kd_ray.models.text_classifier import text_classifier
 from kd_ray.results.store import Store
 from kd_ray.sweep.datasets import HatexplainDataset
 from kd_ray.sweep.distillation import KnowledgeDistillation

@@ -11,7 +11,7 @@ import pyarrow as pa
 from kd_ray.results.record import commit_record, encode_table, sha256, write_samples
 from kd_ray.results.schema import TABLES
 from kd_ray.results.store import Store, checkpoint_key, weights_key
-from kd_ray.results.tables import read_table
+from kd_ray.results.table_parts import read_table
 from kd_ray.sweep.plan import PlannedTrial
 from tests.fakes import make_record, make_samples, random_predictions
 

@@ -25,7 +25,7 @@ from kd_ray.results.store import (
     samples_key,
     table_index_key,
 )
-from kd_ray.results.tables import part_keys, read_table
+from kd_ray.results.table_parts import part_keys, read_table
 from tests.fakes import WatchedStore, commit_trials, make_record, make_samples, make_sweep, plan_trials, write_sweep
 
 

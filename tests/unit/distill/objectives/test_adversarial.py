@@ -11,14 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from kd_ray.data.images import ImageData, Split
+from kd_ray.data.image_data import ImageData, Split
 from kd_ray.distill import checkpoint
-from kd_ray.distill.background import background_of
 from kd_ray.distill.device import make_deterministic
 from kd_ray.distill.fit import fit
+from kd_ray.distill.objective_background import background_of
 from kd_ray.distill.objectives import Context, student_loss
 from kd_ray.distill.objectives.adversarial import Adversary, adversary_loss, debiased
-from kd_ray.distill.stream import ResidentData, to_device
+from kd_ray.distill.samples import ResidentData, to_device
 from kd_ray.distill.student import Student, new_student
 from kd_ray.distill.teacher import Teacher
 from kd_ray.groups import Groups

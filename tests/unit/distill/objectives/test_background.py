@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import nn
 
-from kd_ray.data.images import ImageData, Split
-from kd_ray.distill.background import background_of
+from kd_ray.data.image_data import ImageData, Split
 from kd_ray.distill.fit import fit
+from kd_ray.distill.objective_background import background_of
 from kd_ray.distill.objectives import Background
-from kd_ray.distill.stream import ResidentData, to_device
+from kd_ray.distill.samples import ResidentData, to_device
 from kd_ray.distill.student import Student, new_student
 from kd_ray.distill.teacher import Teacher
 from kd_ray.errors import TrialError

@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from kd_ray.distill.augmentations import PADDING
-from kd_ray.distill.resident import Draw
-from kd_ray.distill.stream import Batch, ResidentSplit
+from kd_ray.distill.batches import Batch
+from kd_ray.distill.samples.kind import Draw
+from kd_ray.distill.samples.resident_images import ResidentImages
 from kd_ray.distill.teacher import ShuffledTeacher, Teacher, permutation
 
 labels = st.lists(st.integers(0, 4), min_size=1, max_size=60).map(torch.tensor)
@@ -36,11 +37,11 @@ def test_seeds_differ_and_few_samples_stay(within_class: bool) -> None:
 def test_the_answer_is_the_other_samples_in_the_same_view() -> None:
     random = torch.Generator().manual_seed(0)
     side = 8 + 2 * PADDING
-    split = ResidentSplit(
+    split = ResidentImages(
         images_NHWC=torch.randint(256, (20, side, side, 3), dtype=torch.uint8, generator=random),
         labels_N=torch.arange(20) % 4,
-        scale_C=torch.full((3,), 1 / 255),
-        shift_C=torch.zeros(3),
+        mean=(0.0,) * 3,
+        std=(1.0,) * 3,
     )
     torch.manual_seed(0)
     teacher = Teacher(nn.Sequential(nn.Flatten(), nn.Linear(3 * 64, 4)).requires_grad_(False))

@@ -1,47 +1,49 @@
-"""Batches of a pack: which samples, in which order, seen how.
+"""Images on the training device.
 
-Everything is drawn anew for (seed, epoch), so any step of any epoch can be produced without those before it. Data stay resident on the
-device as uint8, and augmentation works on the whole batch; or they stay in their files, and each batch is decoded once for the whole pack,
-by the threads of a `Loader`. Both give the same batches to the last bit. Augmentations with endless views always go through the loader.
+Images stay resident on the device as uint8, and augmentation works on the whole batch; or they stay in their files, and the threads of a
+`Loader` decode each batch once for the whole pack. Both give the same batches to the last bit. Augmentations with endless views always use
+the loader.
 """
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
 from kd_ray.data.decoding import decoded, picture
 from kd_ray.data.files import ImageFiles
-from kd_ray.data.images import Split
-from kd_ray.data.modalities import Data
-from kd_ray.data.rows import RowData
-from kd_ray.data.texts import TextData
+from kd_ray.data.image_data import ImageData, Split
 from kd_ray.distill.augmentations import AUGMENTATIONS, PADDING, CountableViews, EndlessViews
-from kd_ray.distill.loading import BlockRequest, Loader
-from kd_ray.distill.mixing import Mix
-from kd_ray.distill.resident import Draw, Inputs, Resident
-from kd_ray.distill.resident_rows import resident_rows
-from kd_ray.distill.texts import resident_texts
-from kd_ray.groups import Groups
+from kd_ray.distill.image_loader import BlockRequest, Loader
+from kd_ray.distill.samples.kind import Draw, PixelRange
+from kd_ray.metrics.individual import Pairs, choose_pairs
 from kd_ray.models import build_model
-from kd_ray.seeding import shuffled, stream
-from kd_ray.sweep.training import Augmentation, Training
+from kd_ray.sweep.training import Augmentation
+
+PAIR_IMAGE_SIZE = 32
+"""Images are averaged to at most this side before distances between them are taken."""
+_PAIR_BLOCK = 100
+"""Images whose features are computed together."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class ResidentSplit:
+class ResidentImages:
     """A split on the training device, with its images or, where they are streamed, without them."""
 
     images_NHWC: Tensor
     """uint8, with `PADDING` zeros on every side; of no image where they are streamed."""
     labels_N: Tensor
     """int64."""
-    scale_C: Tensor
-    """Standardisation: pixel · scale + shift."""
-    shift_C: Tensor
+    mean: tuple[float, ...]
+    """Per channel, for pixels in 0..1: standardised = (pixel / 255 − mean) / std."""
+    std: tuple[float, ...]
+    """Per channel, for pixels in 0..1."""
     files: ImageFiles | None = None
     """Where the images come from, if each comes from a file of its own."""
     loader: Loader = field(default_factory=Loader)
@@ -61,16 +63,25 @@ class ResidentSplit:
         """Side of the images in pixels, without the padding."""
         return self.images_NHWC.shape[1] - 2 * PADDING
 
-    def to(self, device: torch.device) -> "ResidentSplit":
+    @cached_property
+    def scale_C(self) -> Tensor:  # noqa: N802 (a shape suffix)
+        """Standardised = pixel · scale + shift, for pixels in 0..255."""
+        return (1 / (255 * torch.tensor(self.std, dtype=torch.float64))).float().to(self.labels_N.device)
+
+    @cached_property
+    def shift_C(self) -> Tensor:  # noqa: N802 (a shape suffix)
+        """See `scale_C`."""
+        mean_C, std_C = (torch.tensor(each, dtype=torch.float64) for each in (self.mean, self.std))
+        return (-mean_C / std_C).float().to(self.labels_N.device)
+
+    @property
+    def pixels(self) -> PixelRange:
+        """See `Resident`."""
+        return PixelRange(self.shift_C.view(3, 1, 1), 255 * self.scale_C.view(3, 1, 1))
+
+    def to(self, device: torch.device) -> "ResidentImages":
         """A copy on another device."""
-        return ResidentSplit(
-            images_NHWC=self.images_NHWC.to(device),
-            labels_N=self.labels_N.to(device),
-            scale_C=self.scale_C.to(device),
-            shift_C=self.shift_C.to(device),
-            files=self.files,
-            loader=self.loader,
-        )
+        return replace(self, images_NHWC=self.images_NHWC.to(device), labels_N=self.labels_N.to(device))
 
     def inputs(self, samples_B: Tensor, views_B: Tensor, augmentation: Augmentation) -> Tensor:
         """See `Resident`: standardised, float32 (B, 3, H, W) in channels-last layout."""
@@ -103,120 +114,90 @@ class ResidentSplit:
         for images_BHWC, labels_B in plain_pixels(self, batch_size):
             yield standardised(self, images_BHWC), labels_B
 
+    def pairs(self) -> Pairs:
+        """See `Resident`: the distance is between standardised pixels, averaged to at most 32 × 32."""
+        mean_C, std_C = torch.tensor(self.mean).view(3, 1, 1), torch.tensor(self.std).view(3, 1, 1)
+        features = []
+        # A block at a time: a split of large images as float would take four times its memory.
+        for images_BHWC, _ in plain_pixels(self, _PAIR_BLOCK):
+            images_BCHW = images_BHWC.cpu().permute(0, 3, 1, 2).float()
+            if images_BCHW.shape[-1] > PAIR_IMAGE_SIZE:
+                images_BCHW = torch.nn.functional.adaptive_avg_pool2d(images_BCHW, PAIR_IMAGE_SIZE)
+            features.append(((images_BCHW / 255 - mean_C) / std_C).flatten(1))
+        return choose_pairs(torch.cat(features).numpy())
+
     def network(self, name: str, num_classes: int) -> nn.Module:
         """See `Resident`."""
         return build_model(name, num_classes=num_classes, image_size=self.image_size)
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class ResidentData:
-    """A data set on the training device."""
+class ImageKind:
+    """See `SampleKind`."""
 
-    train: Resident
-    test: Resident
-    validation: Resident | None
-    num_classes: int
-    sensitive_features: Mapping[str, Groups] = field(default_factory=dict)
-    """Groups of the training samples, by feature; on the CPU."""
-
-
-def to_device(data: Data, device: torch.device, *, loader: Loader | None = None) -> ResidentData:
-    """Copy a data set to the training device, once per worker."""
-    if isinstance(data, RowData):
-        return ResidentData(
-            train=resident_rows(data.train, device),
-            test=resident_rows(data.test, device),
-            validation=resident_rows(data.validation, device) if data.validation is not None else None,
-            num_classes=len(data.class_names),
-            sensitive_features=data.train.sensitive_features,
-        )
-    if isinstance(data, TextData):
-        return ResidentData(
-            train=resident_texts(data.train, device),
-            test=resident_texts(data.test, device),
-            validation=resident_texts(data.validation, device) if data.validation is not None else None,
-            num_classes=len(data.class_names),
-            sensitive_features=data.train.sensitive_features,
-        )
-    loader = loader or Loader()
-
-    def resident(split: Split) -> ResidentSplit:
+    def resident(self, data: ImageData, split: Split, device: torch.device, loader: Loader) -> ResidentImages:
+        """See `SampleKind`: images get a border of zeros, and stay in their files where the data set says so."""
         images = torch.as_tensor(split.images_NHWC, device=device)
-        std_C = torch.tensor(data.std, dtype=torch.float64)
-        mean_C = torch.tensor(data.mean, dtype=torch.float64)
-        return ResidentSplit(
+        return ResidentImages(
             images_NHWC=torch.nn.functional.pad(images, (0, 0, PADDING, PADDING, PADDING, PADDING)),
             labels_N=torch.as_tensor(split.labels_N, device=device),
-            scale_C=(1 / (255 * std_C)).float().to(device),
-            shift_C=(-mean_C / std_C).float().to(device),
+            mean=data.mean,
+            std=data.std,
             files=split.files,
             loader=loader,
         )
 
-    return ResidentData(
-        train=resident(data.train),
-        test=resident(data.test),
-        validation=resident(data.validation) if data.validation is not None else None,
-        num_classes=len(data.class_names),
-        sensitive_features=data.train.sensitive_features,
-    )
+    def tensors(self, splits: Mapping[str, ResidentImages], root: Path) -> dict[str, Tensor]:
+        """See `SampleKind`: mean, std and the names of files are the same in all splits, so they are kept once."""
+        train = splits["train"]
+        found = {
+            "mean": torch.tensor(train.mean, dtype=torch.float64),
+            "std": torch.tensor(train.std, dtype=torch.float64),
+        }
+        if train.files is not None:
+            # Relative to the root, which may be another path on the next machine.
+            folder = os.path.relpath(train.files.folder, root).encode()
+            found["files.folder"] = torch.tensor(list(folder), dtype=torch.uint8)
+            found["files.crop"] = torch.tensor(train.files.crop or 0)
+            found["files.text"] = torch.from_numpy(np.array(train.files.text))
+        for name, split in splits.items():
+            found |= {f"{name}.images": split.images_NHWC, f"{name}.labels": split.labels_N}
+            if split.files is not None:
+                found[f"{name}.starts"] = torch.from_numpy(split.files.starts_N)
+                found[f"{name}.ends"] = torch.from_numpy(split.files.ends_N)
+        return found
+
+    def mapped(self, tensors: Mapping[str, Tensor], name: str, root: Path, loader: Loader) -> ResidentImages:
+        """See `SampleKind`."""
+        files = None
+        if "files.text" in tensors:
+            files = ImageFiles(
+                folder=Path(os.path.normpath(root / bytes(tensors["files.folder"].tolist()).decode())),
+                crop=int(tensors["files.crop"]) or None,
+                text=tensors["files.text"].numpy(),
+                starts_N=tensors[f"{name}.starts"].numpy(),
+                ends_N=tensors[f"{name}.ends"].numpy(),
+            )
+        return ResidentImages(
+            images_NHWC=tensors[f"{name}.images"],
+            labels_N=tensors[f"{name}.labels"],
+            mean=tuple(tensors["mean"].tolist()),
+            std=tuple(tensors["std"].tolist()),
+            files=files,
+            loader=loader,
+        )
+
+    def random(self, labels_N: Tensor, size: int, generator: torch.Generator) -> ResidentImages:
+        """See `SampleKind`: squares of `size` pixels."""
+        side = size + 2 * PADDING
+        return ResidentImages(
+            images_NHWC=torch.randint(256, (len(labels_N), side, side, 3), dtype=torch.uint8, generator=generator),
+            labels_N=labels_N,
+            mean=(0.5, 0.5, 0.5),
+            std=(1.0, 1.0, 1.0),
+        )
 
 
-def steps_per_epoch(num_samples: int, batch_size: int) -> int:
-    """Optimiser steps of one epoch, the last smaller batch included."""
-    return -(-num_samples // batch_size)
-
-
-class Batch(NamedTuple):
-    """Samples as the networks take them, and where they come from."""
-
-    inputs: Inputs
-    labels_B: Tensor
-    samples_B: Tensor
-    """Which samples of the split these are; on the CPU."""
-    views_B: Tensor
-    """Number of the view of each; on the CPU."""
-    mix: Mix | None = None
-    """How the images have been mixed with one another; labels, samples and views are those before."""
-
-    @property
-    def images_BCHW(self) -> Tensor:  # noqa: N802 (a shape suffix)
-        """The inputs of a data set of images."""
-        assert isinstance(self.inputs, Tensor)
-        return self.inputs
-
-
-def epoch_draw(num_samples: int, augmentation: Augmentation, *, seed: int, epoch: int) -> Draw:
-    """The draw of one epoch (from 0)."""
-    order_N = torch.from_numpy(shuffled(num_samples, stream(seed, "order", epoch)))
-    views_N = AUGMENTATIONS[augmentation].draw(num_samples, stream(seed, "views", epoch))
-    return Draw(order_N, views_N, augmentation)
-
-
-def draw_of(split: Resident, training: Training, *, seed: int, epoch: int) -> Draw:
-    """The draw of one epoch of a split, as its samples want it: texts of similar length stand together."""
-    draw = epoch_draw(len(split), training.augmentation, seed=seed, epoch=epoch)
-    order_N = split.epoch_order(draw.samples_N, batch_size=training.batch_size, seed=seed, epoch=epoch)
-    return draw._replace(samples_N=order_N)
-
-
-def batches(split: Resident, draw: Draw, *, batch_size: int, start: int = 0) -> Iterator[Batch]:
-    """The batches of one epoch from step `start` of it on.
-
-    Raises:
-        DataError: an image that is streamed cannot be used.
-    """
-    device = split.labels_N.device
-    parts = [slice(first, first + batch_size) for first in range(start * batch_size, len(split), batch_size)]
-    samples_N, views_N = draw.samples_N.to(device), draw.views_N.to(device)
-    inputs = split.inputs_ahead(draw, parts)
-    if inputs is None:
-        inputs = (split.inputs(samples_N[part], views_N[part], draw.augmentation) for part in parts)
-    for part, inputs_B in zip(parts, inputs, strict=True):
-        yield Batch(inputs_B, split.labels_N[samples_N[part]], draw.samples_N[part], draw.views_N[part])
-
-
-def _plain_request(split: ResidentSplit, samples_B: Tensor) -> BlockRequest:
+def _plain_request(split: ResidentImages, samples_B: Tensor) -> BlockRequest:
     """The images of these samples of a streamed split, on the CPU, as they would be resident."""
     files, size, samples = split.files, split.image_size, samples_B.tolist()
     assert files is not None
@@ -224,7 +205,7 @@ def _plain_request(split: ResidentSplit, samples_B: Tensor) -> BlockRequest:
 
 
 def _request(
-    split: ResidentSplit, samples_B: Tensor, views_B: Tensor, views: CountableViews | EndlessViews
+    split: ResidentImages, samples_B: Tensor, views_B: Tensor, views: CountableViews | EndlessViews
 ) -> BlockRequest:
     """The images of these samples, on the CPU: each in its endless view, or else as they would be resident."""
     if isinstance(views, CountableViews):
@@ -234,7 +215,7 @@ def _request(
     return BlockRequest(count=len(numbers), side=size, image=lambda i: make(original(i), numbers[i], size))
 
 
-def _originals(split: ResidentSplit, samples_B: Tensor) -> Callable[[int], Image.Image]:
+def _originals(split: ResidentImages, samples_B: Tensor) -> Callable[[int], Image.Image]:
     """Sample i of these at its own size, or, in a set without files, as it is resident."""
     if (files := split.files) is not None:
         numbers = samples_B.tolist()
@@ -245,7 +226,7 @@ def _originals(split: ResidentSplit, samples_B: Tensor) -> Callable[[int], Image
 
 
 def _finished(
-    split: ResidentSplit, block_BHWC: Tensor, views_B: Tensor, views: CountableViews | EndlessViews
+    split: ResidentImages, block_BHWC: Tensor, views_B: Tensor, views: CountableViews | EndlessViews
 ) -> Tensor:
     """A block from the loader as the networks take it."""
     device = split.labels_N.device
@@ -257,7 +238,7 @@ def _finished(
     return _cropped(split, padded_BHWC, every_B, views.crops(views_B.to(device)))
 
 
-def _cropped(split: ResidentSplit, padded_NHWC: Tensor, chosen_B: Tensor, crops_B3: Tensor) -> Tensor:
+def _cropped(split: ResidentImages, padded_NHWC: Tensor, chosen_B: Tensor, crops_B3: Tensor) -> Tensor:
     """The chosen ones of some padded images, cropped, flipped and standardised."""
     size = split.image_size
     steps = torch.arange(size, device=chosen_B.device)
@@ -267,7 +248,7 @@ def _cropped(split: ResidentSplit, padded_NHWC: Tensor, chosen_B: Tensor, crops_
     return standardised(split, images_BHWC)
 
 
-def plain_pixels(split: ResidentSplit, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+def plain_pixels(split: ResidentImages, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
     """The images of a whole split in order, as uint8 (B, H, W, 3), and labels.
 
     Raises:
@@ -286,6 +267,6 @@ def plain_pixels(split: ResidentSplit, batch_size: int) -> Iterator[tuple[Tensor
         yield split.images_NHWC[first : first + batch_size, inner, inner], split.labels_N[first : first + batch_size]
 
 
-def standardised(split: ResidentSplit, images_BHWC: Tensor) -> Tensor:
+def standardised(split: ResidentImages, images_BHWC: Tensor) -> Tensor:
     """uint8 (B, H, W, 3) → float32 (B, 3, H, W), channels last in memory."""
     return (images_BHWC.float() * split.scale_C + split.shift_C).permute(0, 3, 1, 2)

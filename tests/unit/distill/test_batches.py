@@ -5,15 +5,10 @@ import pytest
 import torch
 from torch.nn import functional
 
-from kd_ray.data.images import ImageData, Split
+from kd_ray.data.image_data import ImageData, Split
 from kd_ray.distill.augmentations import AUGMENTATIONS, PADDING, CountableViews, num_views
-from kd_ray.distill.stream import (
-    Batch,
-    batches,
-    epoch_draw,
-    steps_per_epoch,
-    to_device,
-)
+from kd_ray.distill.batches import Batch, batches, epoch_draw, steps_per_epoch
+from kd_ray.distill.samples import to_device
 from kd_ray.sweep.training import Augmentation
 
 

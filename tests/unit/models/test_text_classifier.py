@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from kd_ray.errors import DataError
 from kd_ray.models import count_parameters
-from kd_ray.models.text import Tokens, from_teacher, text_classifier
+from kd_ray.models.text_classifier import Tokens, from_teacher, text_classifier
 from kd_ray.sweep.encoders import read_encoder
 from kd_ray.sweep.spec import Encoder
 from tests.datasets import write_bert

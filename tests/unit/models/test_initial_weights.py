@@ -11,7 +11,7 @@ from safetensors.torch import load, load_file, save_file
 from kd_ray.cluster.launch import launch
 from kd_ray.errors import SweepError
 from kd_ray.models import build_model
-from kd_ray.models.initial import fetch_pretrained, load_initial
+from kd_ray.models.initial_weights import fetch_pretrained, load_initial
 from kd_ray.results.query import Results
 from kd_ray.results.record import read_record
 from kd_ray.results.status import plan

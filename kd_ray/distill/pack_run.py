@@ -24,7 +24,7 @@ from typing import TypeVar
 
 from kd_ray import telemetry
 from kd_ray.distill.leases import HeldLeases
-from kd_ray.distill.training import FitProgress, PackTraining, PackWorker, TrialResult
+from kd_ray.distill.worker_protocol import FitProgress, PackTraining, PackWorker, TrialResult
 from kd_ray.errors import (
     CorruptObjectError,
     DataError,

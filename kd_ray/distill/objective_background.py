@@ -6,8 +6,8 @@ Everything depends on the teacher's weights and the data set only, so a trial th
 import torch
 
 from kd_ray.distill.objectives import Background, objective_of
-from kd_ray.distill.resident import Resident
-from kd_ray.distill.stream import ResidentData
+from kd_ray.distill.samples import ResidentData
+from kd_ray.distill.samples.kind import Resident
 from kd_ray.distill.teacher import ShuffledTeacher, Teacher
 from kd_ray.errors import TrialError
 from kd_ray.sweep.distillation import Distillation

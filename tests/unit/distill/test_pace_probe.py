@@ -8,8 +8,8 @@ import torch
 
 from kd_ray.cluster.launch import launch, measure
 from kd_ray.cluster.local import LocalRunner
-from kd_ray.distill import probe as probe_module
-from kd_ray.distill.probe import probe
+from kd_ray.distill import pace_probe as probe_module
+from kd_ray.distill.pace_probe import probe
 from kd_ray.errors import OutOfMemoryError, TrialError
 from kd_ray.results.probe import read_probe, representative
 from kd_ray.results.status import plan

@@ -1,4 +1,4 @@
-"""Labelled texts in memory, as numbers: the counterpart of `images.py`, and how texts become numbers, once per node.
+"""Labelled texts in memory, as numbers: the counterpart of `image_data.py`, and how texts become numbers, once per node.
 
 <root>/prepared/<data set>-<key>/   ids.npy  lengths.npy  checksums.json
 """
@@ -7,16 +7,16 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from kd_ray.data.cache import cached, prepared_folder
-from kd_ray.data.samples import check_labels
+from kd_ray.data.labelled import check_labels
 from kd_ray.errors import DataError
 from kd_ray.groups import Groups
-from kd_ray.sweep.classification import Tokenizing
+from kd_ray.sweep.classification import Modality, Tokenizing
 from kd_ray.sweep.encoders import find_folder, tokenizer_version
 
 FORM = 1
@@ -71,6 +71,7 @@ class TextSplit:
 class TextData:
     """One data set of texts, ready for training. Raises ValueError when a label has no class name."""
 
+    modality: ClassVar[Modality] = "texts"
     train: TextSplit
     test: TextSplit
     validation: TextSplit | None = None

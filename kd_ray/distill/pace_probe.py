@@ -13,18 +13,16 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from kd_ray.distill.augmentations import PADDING
+from kd_ray.distill.batches import Batch
 from kd_ray.distill.device import device_of, forget_peak, free_bytes, make_deterministic, name_of, named, peak_bytes
 from kd_ray.distill.fit import fit
 from kd_ray.distill.objectives import objective_of
-from kd_ray.distill.resident import Resident
-from kd_ray.distill.resident_rows import ResidentRows
-from kd_ray.distill.stream import Batch, ResidentData, ResidentSplit
+from kd_ray.distill.samples import SAMPLE_KINDS, ResidentData
+from kd_ray.distill.samples.kind import Resident
 from kd_ray.distill.student import Student, new_student
 from kd_ray.distill.teacher import Teacher
-from kd_ray.distill.texts import ResidentTexts
 from kd_ray.errors import OutOfMemoryError, TrialError
-from kd_ray.models.text import text_classifier
+from kd_ray.models.text_classifier import text_classifier
 from kd_ray.results.probe import Pace, Probe
 from kd_ray.sweep.datasets import input_size
 from kd_ray.sweep.distillation import KnowledgeDistillation
@@ -35,8 +33,6 @@ from kd_ray.sweep.training import ConstantSchedule, Execution, Sgd, Training
 _LARGEST = 16
 _WORSE = 1.1
 """More students side by side do no harm for as long as each takes at most so many times the best time per student."""
-_COLUMNS = 100
-"""Numbers in a row, of which only the data know how many there are; a perceptron's time hardly follows them."""
 _STEPS = 2
 """Of an epoch."""
 _EPOCHS = 3
@@ -156,21 +152,8 @@ def _random_data(spec: TrialSpec, training: Training, device: torch.device) -> R
 
     def split(count: int) -> Resident:
         labels_N = torch.randint(spec.dataset.num_classes, (count,), generator=random)
-        if spec.dataset.modality == "rows":
-            return ResidentRows(values_NF=torch.randn(count, _COLUMNS, generator=random), labels_N=labels_N).to(device)
-        if spec.dataset.modality == "texts":
-            return ResidentTexts(
-                ids_NL=torch.zeros(count, size, dtype=torch.int32),
-                lengths_N=torch.full((count,), size, dtype=torch.int32),
-                labels_N=labels_N,
-            ).to(device)
-        side = size + 2 * PADDING
-        return ResidentSplit(
-            images_NHWC=torch.randint(256, (count, side, side, 3), dtype=torch.uint8, generator=random),
-            labels_N=labels_N,
-            scale_C=torch.full((3,), 1 / 255),
-            shift_C=torch.full((3,), -0.5),
-        ).to(device)
+        resident: Resident = SAMPLE_KINDS[spec.dataset.modality].random(labels_N, size, random)
+        return resident.to(device)
 
     return ResidentData(train=split(count), test=split(1), validation=None, num_classes=spec.dataset.num_classes)
 

@@ -5,12 +5,14 @@ The categories of a column, and the mean and deviation of a number, are taken fr
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
-from kd_ray.data.samples import check_labels
+from kd_ray.data.labelled import check_labels
 from kd_ray.groups import Groups
+from kd_ray.sweep.classification import Modality
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -55,6 +57,7 @@ class RowSplit:
 class RowData:
     """One tabular data set. Raises ValueError when a label has no class name, or splits and columns do not match."""
 
+    modality: ClassVar[Modality] = "rows"
     train: RowSplit
     test: RowSplit
     validation: RowSplit | None = None

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from kd_ray.distill import pack as pack_module
+from kd_ray.distill import pack_run as pack_module
 from kd_ray.distill.leases import HeldLeases
-from kd_ray.distill.pack import run_pack
-from kd_ray.distill.training import LoadState, OnFailure, PackTraining
+from kd_ray.distill.pack_run import run_pack
+from kd_ray.distill.worker_protocol import LoadState, OnFailure, PackTraining
 from kd_ray.results import ledger
 from kd_ray.results.ledger import Lease
 from kd_ray.results.record import read_record

@@ -10,11 +10,12 @@ import pytest
 import torch
 
 from kd_ray.data.families import load_dataset
-from kd_ray.distill import loaded
-from kd_ray.distill.evaluate import fairness_pairs
-from kd_ray.distill.loaded import LoadedData, load_data
-from kd_ray.distill.samples import samples_of
-from kd_ray.distill.stream import ResidentSplit, batches, epoch_draw, to_device
+from kd_ray.distill import dataset_cache as loaded
+from kd_ray.distill.batches import batches, epoch_draw
+from kd_ray.distill.dataset_cache import LoadedData, load_data
+from kd_ray.distill.samples import to_device
+from kd_ray.distill.samples.resident_images import ResidentImages
+from kd_ray.distill.stored_samples import samples_of
 from kd_ray.errors import DataError
 from kd_ray.sweep.datasets import Cifar10Dataset, TrifeatureDataset
 
@@ -26,7 +27,7 @@ def parts(data: LoadedData) -> Iterator[tuple[str, torch.Tensor]]:
     """Every tensor with its name."""
     for name in ("train", "test", "validation"):
         split = getattr(data.resident, name)
-        assert isinstance(split, ResidentSplit)
+        assert isinstance(split, ResidentImages)
         for part in ("images_NHWC", "labels_N", "scale_C", "shift_C"):
             yield f"{name}.{part}", getattr(split, part)
 
@@ -37,7 +38,7 @@ def assert_is_the_data_set(data: LoadedData, root: Path) -> None:
     for name, tensor in parts(data):
         split, part = name.split(".")
         assert torch.equal(tensor, getattr(getattr(expected, split), part)), name
-    pairs = fairness_pairs(raw)
+    pairs = expected.test.pairs()
     for name in ("first_P", "second_P", "distance_P"):
         assert np.array_equal(getattr(data.pairs, name), getattr(pairs, name)), name
     assert data.pairs.num_dropped == pairs.num_dropped

@@ -5,15 +5,19 @@ batches are put together from texts of similar length (`arranged`). A teacher se
 its logits of a text do not depend on which others stand in the batch: they are computed once.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from kd_ray.data.texts import TextSplit
-from kd_ray.distill.resident import Draw
-from kd_ray.models.text import Tokens
+from kd_ray.data.text_data import TextData, TextSplit
+from kd_ray.distill.image_loader import Loader
+from kd_ray.distill.samples.kind import Draw, places_of_filled, steady_logits
+from kd_ray.distill.samples.text_distances import text_features
+from kd_ray.metrics.individual import Pairs, choose_pairs
+from kd_ray.models.text_classifier import Tokens
 from kd_ray.seeding import shuffled, stream
 from kd_ray.sweep.training import Augmentation
 
@@ -33,6 +37,9 @@ class ResidentTexts:
     """int32; on the CPU."""
     labels_N: Tensor
     """int64."""
+
+    is_streamed = False
+    pixels = None
 
     def __len__(self) -> int:
         """Number of samples."""
@@ -78,22 +85,17 @@ class ResidentTexts:
             samples_B = torch.arange(first, min(first + batch_size, len(self)))
             yield self.tokens(samples_B), self.labels_N[first : first + batch_size]
 
+    def pairs(self) -> Pairs:
+        """See `Resident`: the distance is between weighted counts of tokens (`text_distances.py`)."""
+        return choose_pairs(text_features(self.ids_NL.cpu().numpy(), self.lengths_N.numpy()))
+
     def network(self, name: str, num_classes: int) -> nn.Module:
         """See `Resident`.
 
         Raises:
-            ValueError: always. A network of texts is built from its folder (`models/text.py`).
+            ValueError: always. A network of texts is built from its folder (`models/text_classifier.py`).
         """
         raise ValueError(f"{name} with {num_classes} classes cannot be built without the folder of a hf: model")
-
-
-def resident_texts(split: TextSplit, device: torch.device) -> ResidentTexts:
-    """Copy a split to the training device."""
-    return ResidentTexts(
-        ids_NL=torch.as_tensor(split.ids_NL, device=device),
-        lengths_N=torch.as_tensor(split.lengths_N),
-        labels_N=torch.as_tensor(split.labels_N, device=device),
-    )
 
 
 def arranged(split: ResidentTexts, order_N: Tensor, *, batch_size: int, seed: int, epoch: int) -> Tensor:
@@ -119,3 +121,56 @@ def by_bucket(tokens: Tokens) -> Iterator[tuple[Tensor, Tokens]]:
     for bucket in sorted(set(buckets_B.tolist())):
         rows_M = (buckets_B == bucket).nonzero()[:, 0]
         yield rows_M, Tokens(tokens.ids_BL[rows_M, :bucket], tokens.mask_BL[rows_M, :bucket])
+
+
+@steady_logits.register
+def _(inputs: Tokens, model: nn.Module) -> Tensor:
+    """Texts are seen bucket by bucket, because sums over padding round differently; a small bucket is filled up."""
+    rows, logits = [], []
+    for rows_M, tokens in by_bucket(inputs):
+        filled = places_of_filled(len(rows_M), tokens.ids_BL.device)
+        logits_BC: Tensor = model(Tokens(tokens.ids_BL[filled], tokens.mask_BL[filled]))
+        rows.append(rows_M)
+        logits.append(logits_BC[: len(rows_M)])
+    return torch.cat(logits)[torch.argsort(torch.cat(rows))]
+
+
+class TextKind:
+    """See `SampleKind`."""
+
+    def resident(self, data: TextData, split: TextSplit, device: torch.device, loader: Loader) -> ResidentTexts:
+        """See `SampleKind`."""
+        del data, loader
+        return ResidentTexts(
+            ids_NL=torch.as_tensor(split.ids_NL, device=device),
+            lengths_N=torch.as_tensor(split.lengths_N),
+            labels_N=torch.as_tensor(split.labels_N, device=device),
+        )
+
+    def tensors(self, splits: Mapping[str, ResidentTexts], root: Path) -> dict[str, Tensor]:
+        """See `SampleKind`."""
+        del root
+        found: dict[str, Tensor] = {}
+        for name, split in splits.items():
+            found |= {
+                f"{name}.ids": split.ids_NL,
+                f"{name}.lengths": split.lengths_N,
+                f"{name}.labels": split.labels_N,
+            }
+        return found
+
+    def mapped(self, tensors: Mapping[str, Tensor], name: str, root: Path, loader: Loader) -> ResidentTexts:
+        """See `SampleKind`."""
+        del root, loader
+        return ResidentTexts(
+            ids_NL=tensors[f"{name}.ids"], lengths_N=tensors[f"{name}.lengths"], labels_N=tensors[f"{name}.labels"]
+        )
+
+    def random(self, labels_N: Tensor, size: int, generator: torch.Generator) -> ResidentTexts:
+        """See `SampleKind`: one token, repeated; the time of a step does not depend on which tokens a text has."""
+        del generator
+        return ResidentTexts(
+            ids_NL=torch.zeros(len(labels_N), size, dtype=torch.int32),
+            lengths_N=torch.full((len(labels_N),), size, dtype=torch.int32),
+            labels_N=labels_N,
+        )

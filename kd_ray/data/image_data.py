@@ -5,6 +5,7 @@ The module of each family reads the files; training augments and normalises the 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -12,9 +13,10 @@ from PIL import Image, ImageDraw, ImageFont
 
 from kd_ray.data.decoding import decoded
 from kd_ray.data.files import ImageFiles
-from kd_ray.data.samples import S, check_labels
+from kd_ray.data.labelled import S, check_labels
 from kd_ray.groups import Groups
 from kd_ray.seeding import shuffled, stream
+from kd_ray.sweep.classification import Modality
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -76,6 +78,7 @@ class Split:
 class ImageData:
     """One image data set, ready for training. Raises ValueError when a label has no class name or a standard deviation is not positive."""
 
+    modality: ClassVar[Modality] = "images"
     train: Split
     test: Split
     validation: Split | None = None

@@ -1,15 +1,21 @@
 """Rows of numbers on the training device."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from kd_ray.data.rows import RowSplit
-from kd_ray.distill.resident import Draw
+from kd_ray.data.row_data import RowData, RowSplit
+from kd_ray.distill.image_loader import Loader
+from kd_ray.distill.samples.kind import Draw
+from kd_ray.metrics.individual import Pairs, choose_pairs
 from kd_ray.models.mlp import mlp
 from kd_ray.sweep.training import Augmentation
+
+_COLUMNS = 100
+"""Numbers in a random row: only the data tell how many there are, and the time of a perceptron hardly depends on it."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -24,6 +30,9 @@ class ResidentRows:
     def __len__(self) -> int:
         """Number of samples."""
         return self.labels_N.shape[0]
+
+    is_streamed = False
+    pixels = None
 
     @property
     def num_columns(self) -> int:
@@ -56,14 +65,38 @@ class ResidentRows:
         for first in range(0, len(self), batch_size):
             yield self.values_NF[first : first + batch_size], self.labels_N[first : first + batch_size]
 
+    def pairs(self) -> Pairs:
+        """See `Resident`: the distance is between standardised numbers and categories."""
+        return choose_pairs(self.values_NF.cpu().numpy())
+
     def network(self, name: str, num_classes: int) -> nn.Module:
         """See `Resident`."""
         return mlp(name, num_classes, self.num_columns)
 
 
-def resident_rows(split: RowSplit, device: torch.device) -> ResidentRows:
-    """Copy a split to the training device."""
-    return ResidentRows(
-        values_NF=torch.as_tensor(split.values_NF, dtype=torch.float32, device=device),
-        labels_N=torch.as_tensor(split.labels_N, device=device),
-    )
+class RowKind:
+    """See `SampleKind`."""
+
+    def resident(self, data: RowData, split: RowSplit, device: torch.device, loader: Loader) -> ResidentRows:
+        """See `SampleKind`."""
+        del data, loader
+        return ResidentRows(
+            values_NF=torch.as_tensor(split.values_NF, dtype=torch.float32, device=device),
+            labels_N=torch.as_tensor(split.labels_N, device=device),
+        )
+
+    def tensors(self, splits: Mapping[str, ResidentRows], root: Path) -> dict[str, Tensor]:
+        """See `SampleKind`."""
+        del root
+        rows = {f"{name}.rows": split.values_NF for name, split in splits.items()}
+        return rows | {f"{name}.labels": split.labels_N for name, split in splits.items()}
+
+    def mapped(self, tensors: Mapping[str, Tensor], name: str, root: Path, loader: Loader) -> ResidentRows:
+        """See `SampleKind`."""
+        del root, loader
+        return ResidentRows(values_NF=tensors[f"{name}.rows"], labels_N=tensors[f"{name}.labels"])
+
+    def random(self, labels_N: Tensor, size: int, generator: torch.Generator) -> ResidentRows:
+        """See `SampleKind`: 100 numbers a row."""
+        del size
+        return ResidentRows(values_NF=torch.randn(len(labels_N), _COLUMNS, generator=generator), labels_N=labels_N)

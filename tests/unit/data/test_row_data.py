@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kd_ray.data.rows import Column, RowData, RowSplit, encoded, standardised
+from kd_ray.data.row_data import Column, RowData, RowSplit, encoded, standardised
 from kd_ray.groups import Groups
 
 

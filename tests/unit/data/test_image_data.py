@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kd_ray.data.images import ImageData, Split, contact_sheet, random_parts, split_off_validation
+from kd_ray.data.image_data import ImageData, Split, contact_sheet, random_parts, split_off_validation
 from kd_ray.groups import Groups
 from kd_ray.seeding import stream
 
