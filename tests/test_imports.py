@@ -16,7 +16,7 @@ PACKAGE = Path(kd_ray.__file__).parent
 
 # Each room with the rooms it may import; `errors`, `seeding` and `groups` are the ground that all stand on.
 MAY_IMPORT: dict[str, set[str]] = {
-    "cli": {"api", "analysis", "cluster", "housekeeping", "data", "results", "sweep"},
+    "cli": {"api", "analysis", "cluster", "housekeeping", "data", "metrics", "results", "sweep"},
     "api": {"analysis", "cluster", "results", "sweep"},
     "cluster": {"distill", "data", "models", "results", "sweep"},
     "analysis": {"results", "metrics", "sweep"},

@@ -371,15 +371,15 @@ def test_the_command_prints_what_the_table_says(golden: Results, tmp_path: Path)
     done = run_cli("compare", "demo", "--store", store, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    assert lines[0] == "sweep demo: level 0.05, class accuracy by ratio, overall accuracy per run"
+    assert lines[0].startswith("ASKED        4 distilled conditions (T=1, T=4, T=10 and T=20) against scratch students")
     counts = row_of(compare(golden, "demo"), "class_bias_counts", contrast="scratch_vs_distilled", temperature=10)
-    (line,) = [line.split() for line in lines if line.startswith("T=10 ") and "±" in line and "[" not in line]
-    assert line[:2] == ["T=10", "3"]
-    assert line[5:7] == [str(counts.num_significant), "0.1"]
-    assert any(line.startswith("DPD of the true labels: color ") for line in lines)
-    assert any(line.startswith("power: ") for line in lines)
-    assert lines[-1].startswith('by class:  kd-ray query "SELECT condition, class_name')
-    assert f"--store {store}" in lines[-1]
+    (level,) = [line.split() for line in lines if line.startswith("T=10 ") and "±" in line]
+    assert level[:2] == ["T=10", "3"]
+    (count,) = [line.split() for line in lines if line.startswith("T=10 ") and "±" not in line]
+    assert count[:3] == ["T=10", str(counts.num_significant), "0.1"]
+    assert lines[-1] == f"every difference: kd-ray compare demo --full --store {store}"
+    full = run_cli("compare", "demo", "--full", "--store", store, cwd=tmp_path).stdout
+    assert "\nwhat more seeds would find\n" in full
 
 
 def test_json_has_no_number_that_json_has_not(golden: Results, tmp_path: Path) -> None:

@@ -188,7 +188,7 @@ def test_sweep_that_lacks_something_has_a_report(
 def test_running_sweep_says_what_is_missing(hostile_files: dict[str, bytes]) -> None:
     text = text_of(hostile_files)
     assert "1 of 8 trials are missing (1 pending): this report is of the others." in text
-    assert "1 of 8 trials are missing; numbers will change." in text
+    assert "1 of 8 trials is missing; numbers will change." in text
 
 
 def test_sweep_without_a_complete_student_has_a_report_and_one_without_any_trial_has_none(tmp_path: Path) -> None:
