@@ -60,7 +60,7 @@ def test_commands_of_the_readme_parse() -> None:
     lines = [
         line.removeprefix("$ ") for line in re.sub(r"\n {2,}", " ", README).splitlines() if line.startswith("$ kd-ray")
     ]
-    assert len(lines) == 7
+    assert len(lines) == 5
     for line in lines:
         name, *arguments = shlex.split(line)[1:]
         cli.commands[name].make_context(name, arguments)
