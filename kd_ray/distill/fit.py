@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from kd_ray.distill.attack import pgd, random_start
 from kd_ray.distill.batches import Batch, batches, draw_of, steps_per_epoch
 from kd_ray.distill.evaluate import accuracies, accuracy
-from kd_ray.distill.grouped import Group
+from kd_ray.distill.grouped import GroupedStudents
 from kd_ray.distill.mixing import draw_mix, mixed
 from kd_ray.distill.objectives import Attacked, term_names
 from kd_ray.distill.samples import ResidentData
@@ -135,7 +135,7 @@ class _Stepper:
         self._teachers = teachers
         self._pixels = pixels
         self._steps = steps
-        self._group: Group | None = None
+        self._group: GroupedStudents | None = None
 
     def step(self, active: list[Student], batch: Batch, fail: OnFailure) -> None:
         """One optimiser step of each active student on the same batch; one that cannot take it fails alone, a group as a whole."""
@@ -166,9 +166,9 @@ class _Stepper:
             except Exception as error:  # noqa: BLE001 (whatever stops one student must not stop the pack)
                 fail(student, error)
 
-    def _grouped(self, students: list[Student]) -> Group:
+    def _grouped(self, students: list[Student]) -> GroupedStudents:
         if self._group is None or list(self._group.students) != students:
-            self._group = Group(students)
+            self._group = GroupedStudents(students)
         return self._group
 
 

@@ -36,7 +36,7 @@ _GROUPABLE = (
 )
 
 
-class Group:
+class GroupedStudents:
     """Students that take their steps together. Make a new one whenever the members change."""
 
     def __init__(self, students: Sequence[Student]) -> None:

@@ -19,7 +19,7 @@ from kd_ray.distill.mixing import mixed
 from kd_ray.distill.objectives import ClassStatistics
 from kd_ray.distill.objectives.reliability import class_statistics
 from kd_ray.distill.samples.kind import Draw, Inputs, Resident, images_of, steady_logits
-from kd_ray.distill.view_table import Pairs, SharedViews, ViewTable
+from kd_ray.distill.view_table import SampleViews, SharedViews, ViewTable
 from kd_ray.errors import TrialError
 from kd_ray.seeding import shuffled, stream
 from kd_ray.sweep.objective_settings import LogitPrecision
@@ -167,7 +167,7 @@ class TabledTeacher(Teacher):
         self._augmentation: Augmentation = augmentation
         self._num_views = table.shape.num_views
         self._in_background = in_background
-        self._fresh: list[Pairs] = []
+        self._fresh: list[SampleViews] = []
         self._is_checked = False
         self._holds = True
 
@@ -206,11 +206,11 @@ class TabledTeacher(Teacher):
         self._share()
         self._is_checked = False
 
-    def _pairs(self, samples_N: Tensor, views_N: Tensor) -> Pairs:
-        pairs_N: Pairs = (samples_N * self._num_views + views_N).numpy()
+    def _pairs(self, samples_N: Tensor, views_N: Tensor) -> SampleViews:
+        pairs_N: SampleViews = (samples_N * self._num_views + views_N).numpy()
         return pairs_N
 
-    def _compute(self, split: Resident, pairs_M: Pairs) -> Tensor:
+    def _compute(self, split: Resident, pairs_M: SampleViews) -> Tensor:
         samples_M = torch.from_numpy(pairs_M // self._num_views)
         return self._forward(self._seen(split, samples_M, torch.from_numpy(pairs_M % self._num_views)))
 
@@ -218,11 +218,11 @@ class TabledTeacher(Teacher):
         device = split.labels_N.device
         return split.inputs(samples_M.to(device), views_M.to(device), self._augmentation)
 
-    def _sorted(self, split: Resident, pairs_N: Pairs) -> Pairs:
+    def _sorted(self, split: Resident, pairs_N: SampleViews) -> SampleViews:
         """By number; texts by bucket first, so that a chunk is of one length."""
         pairs_N = np.sort(pairs_N)
         order_N = split.teacher_order(torch.from_numpy(pairs_N // self._num_views))
-        ordered_N: Pairs = pairs_N[order_N.numpy()]
+        ordered_N: SampleViews = pairs_N[order_N.numpy()]
         return ordered_N
 
     def _share(self) -> None:

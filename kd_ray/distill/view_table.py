@@ -30,7 +30,7 @@ from kd_ray.results.record import sha256
 from kd_ray.results.store import Store, views_folder, views_key
 from kd_ray.sweep.objective_settings import LogitPrecision
 
-Pairs = npt.NDArray[np.int64]
+SampleViews = npt.NDArray[np.int64]
 
 _MISSING, _CLAIMED, READY = 0, 1, 2
 _UNUSED_S = 7 * 24 * 3600.0
@@ -92,24 +92,24 @@ class ViewTable:
         )
         self._state_P = np.memmap(self.folder / "state", dtype=np.uint8, mode="r+", shape=(shape.num_pairs,))
 
-    def missing(self, pairs_N: Pairs, *, also_claimed: bool) -> Pairs:
+    def missing(self, pairs_N: SampleViews, *, also_claimed: bool) -> SampleViews:
         """Those of the pairs that are not ready, in order; those that another process computes only if asked for."""
         return pairs_N[self._state_P[pairs_N] < (READY if also_claimed else _CLAIMED)]
 
-    def claim(self, pairs_N: Pairs) -> None:
+    def claim(self, pairs_N: SampleViews) -> None:
         """Tell the other processes of this node that these are being computed."""
         self._state_P[pairs_N] = np.maximum(self._state_P[pairs_N], _CLAIMED)
 
-    def put(self, pairs_N: Pairs, logits_NC: npt.NDArray[np.floating]) -> None:
+    def put(self, pairs_N: SampleViews, logits_NC: npt.NDArray[np.floating]) -> None:
         """Write logits; a process that is killed in between leaves them claimed."""
         self._logits_PC[pairs_N] = logits_NC
         self._state_P[pairs_N] = READY
 
-    def has(self, pairs_N: Pairs) -> bool:
+    def has(self, pairs_N: SampleViews) -> bool:
         """Whether all of them are ready."""
         return bool((self._state_P[pairs_N] == READY).all())
 
-    def take(self, pairs_N: Pairs) -> npt.NDArray[np.floating]:
+    def take(self, pairs_N: SampleViews) -> npt.NDArray[np.floating]:
         """The logits of pairs that are ready, copied."""
         return np.asarray(self._logits_PC[pairs_N])
 
@@ -144,7 +144,7 @@ class SharedViews:
             self._table.put(chunk["pairs"], chunk["logits"])
             self._note(name)
 
-    def share(self, pairs: Sequence[Pairs]) -> None:
+    def share(self, pairs: Sequence[SampleViews]) -> None:
         """Write these pairs to the store. What cannot be written costs others some work, no more."""
         if not pairs:
             return

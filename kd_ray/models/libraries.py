@@ -23,7 +23,8 @@ def library_model(name: str, num_classes: int, image_size: int) -> nn.Module:
     try:
         return build(inner, num_classes, image_size)
     except ImportError as error:
-        raise ValueError(f"{name}: {library} is not installed; `pip install 'kd_ray[models]'` brings it") from error
+        # torchvision comes with kd_ray.
+        raise ValueError(f"{name}: {error}; `pip install 'kd_ray[models]'` installs timm") from error
     except Exception as error:  # a constructor may raise anything about a size it does not take
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"{name}: {library} cannot build it for {image_size} pixels: {reason}") from error
