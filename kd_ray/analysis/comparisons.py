@@ -10,9 +10,9 @@ from typing import Any
 
 import pyarrow as pa
 
+from kd_ray.results.comparison_schema import COMPARISONS
 from kd_ray.results.query import Results
 from kd_ray.results.record import encode_table
-from kd_ray.results.schema import COMPARISONS
 from kd_ray.results.store import part_key
 
 

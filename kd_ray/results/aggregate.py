@@ -19,11 +19,12 @@ from dataclasses import asdict, dataclass, replace
 import pyarrow as pa
 
 from kd_ray.errors import CorruptObjectError, OtherVersionError
+from kd_ray.results.comparison_schema import COMPARISONS
 from kd_ray.results.inventory import committed, table_parts, take_inventory
 from kd_ray.results.manifest import Manifest, ManifestTrial, read_manifest
 from kd_ray.results.record import Record, Samples, decode_table, encode_table, read_record, read_samples
 from kd_ray.results.rows import part_rows, sample_rows
-from kd_ray.results.schema import COMPARISONS, TABLES
+from kd_ray.results.schema import TABLES
 from kd_ray.results.store import DATASETS, Store, part_key, table_index_key
 
 TRIALS_PER_PART = 256

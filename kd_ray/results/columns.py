@@ -28,3 +28,17 @@ class Table:
     def arrow_schema(self) -> pa.Schema:
         """The Arrow schema of the parts."""
         return pa.schema([(column.name, column.type) for column in self.columns])
+
+
+TEXT = pa.string()
+TEXTS = pa.map_(pa.string(), pa.string())
+
+
+def column(name: str, type_: pa.DataType, meaning: str, unit: str = "") -> Column:
+    """A column of any type."""
+    return Column(name=name, type=type_, unit=unit, meaning=meaning)
+
+
+def rate(name: str, meaning: str) -> Column:
+    """A column of rates or probabilities, in [0, 1]."""
+    return Column(name=name, type=pa.float64(), unit="1", meaning=meaning)

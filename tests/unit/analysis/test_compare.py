@@ -21,8 +21,8 @@ from kd_ray.analysis.comparisons import Comparison, comparisons_table, read_comp
 from kd_ray.analysis.power import rejection_rate
 from kd_ray.errors import InvalidInputError
 from kd_ray.results.aggregate import aggregate
+from kd_ray.results.comparison_schema import COMPARISONS
 from kd_ray.results.query import Results
-from kd_ray.results.schema import COMPARISONS
 from kd_ray.results.store import Store, open_store, part_key, record_key
 from kd_ray.sweep.spec import Role, TrialSpec
 from tests.fakes import WatchedStore, make_sweep, plan_trials, write_sweep
