@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from kd_ray.analysis.chance_levels import KnownLevels, read_levels, write_levels
 from kd_ray.analysis.class_bias import class_bias
 from kd_ray.analysis.comparisons import Comparison, write_comparisons
 from kd_ray.analysis.confounder import frontier, matched_accuracy
@@ -76,18 +77,24 @@ def compare(
         StoreError: the store cannot be read or written.
     """
     options = _options(normalise, overall, level, split)
-    found = compare_study(read_study(results, sweep), options, declared=read_declared(results, sweep))
+    known = read_levels(results, sweep)
+    num_known = len(known.levels)
+    found = compare_study(read_study(results, sweep), options, declared=read_declared(results, sweep), known=known)
+    if len(known.levels) > num_known:
+        write_levels(results, sweep, known)
     write_comparisons(results, sweep, found.rows)
     return found
 
 
-def compare_study(study: Study, options: Options, *, declared: Sequence[Declared] = ()) -> SweepComparison:
-    """The same for a study that has been read; writes nothing.
+def compare_study(
+    study: Study, options: Options, *, declared: Sequence[Declared] = (), known: KnownLevels | None = None
+) -> SweepComparison:
+    """The same for a study that has been read; writes nothing. Chance levels that are not `known` are added to it.
 
     Raises:
         InvalidInputError: the study has nothing to compare.
     """
-    claims, rows, levels = decided(study, options, declared=declared)
+    claims, rows, levels = decided(study, options, declared=declared, known=known)
     rows = with_detectable(rows, levels)
     steps = tuple(next_steps(study, rows, levels))
     rows = [*claims, *_counted(rows), *power_curves(rows, levels)]
@@ -102,7 +109,7 @@ def compare_study(study: Study, options: Options, *, declared: Sequence[Declared
 
 
 def decided(
-    study: Study, options: Options, *, declared: Sequence[Declared] = ()
+    study: Study, options: Options, *, declared: Sequence[Declared] = (), known: KnownLevels | None = None
 ) -> tuple[list[Comparison], list[Comparison], list[float]]:
     """The rows of the claims, all other rows with their status, and the level that a single true difference of each has to meet.
 
@@ -110,7 +117,7 @@ def decided(
         InvalidInputError: the study has nothing to compare.
     """
     _refuse_what_has_no_contrast(study)
-    measured = measure(study)
+    measured = measure(study, known)
     claims = declared_rows(study, measured, declared, options)
     claims_p, level = exploration_level([_nan(row.p_claim) for row in claims], level=options.level)
     claims = [_decided_claim(row, p) for row, p in zip(claims, claims_p, strict=True)]

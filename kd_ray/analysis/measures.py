@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from kd_ray.analysis.chance import SmallestCells, chance_levels, shrunken_fairness, smallest_cells
+from kd_ray.analysis.chance import SmallestCells, shrunken_fairness, smallest_cells
+from kd_ray.analysis.chance_levels import KnownLevels
 from kd_ray.analysis.conditions import Condition
 from kd_ray.analysis.resampling import FAIRNESS, RESAMPLES, resampled_fairness, resampled_worst_class, weights
 from kd_ray.analysis.study import Study
@@ -87,8 +88,9 @@ class Measured:
         return None if cells is None else cells.of(measure.name)
 
 
-def measure(study: Study) -> Measured:
-    """Everything that is compared, of every trial."""
+def measure(study: Study, known: KnownLevels | None = None) -> Measured:
+    """Everything that is compared, of every trial; chance levels that are not `known` are added to it."""
+    known = KnownLevels() if known is None else known
     measures = [Measure(name=name) for name in (*SCALARS, DISAGREEMENT)]
     measures += [Measure(name=name, feature=it.feature) for it in study.fairness for name in FAIRNESS]
     values_TM = np.full((len(study.trials), len(measures)), np.nan)
@@ -121,7 +123,8 @@ def measure(study: Study) -> Measured:
             draws_TBM[np.ix_(rows, range(RESAMPLES), found)] = resampled_fairness(
                 labels_N, predictions, groups, weights(groups), num_classes=num_classes
             )
-            chance = chance_levels(labels_N, predictions, groups, num_classes=num_classes)
+            trial_ids = [study.trials[row]["trial_id"] for row in rows]
+            chance = known.of(trial_ids, feature, labels_N, predictions, groups, num_classes=num_classes)
             chance_TM[at], chance_sd_TM[at] = chance.mean_TM, chance.sd_TM
             shrunken_TM[at] = [shrunken_fairness(labels_N, it, groups, num_classes=num_classes) for it in predictions]
             cells[dataset_id, feature] = smallest_cells(labels_N, groups, num_classes=num_classes)

@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass, replace
 import pyarrow as pa
 
 from kd_ray.errors import CorruptObjectError, OtherVersionError
-from kd_ray.results.comparison_schema import COMPARISONS
+from kd_ray.results.comparison_schema import CHANCE_LEVELS, COMPARISONS
 from kd_ray.results.inventory import committed, table_parts, take_inventory
 from kd_ray.results.manifest import Manifest, ManifestTrial, read_manifest
 from kd_ray.results.record import Record, Samples, decode_table, encode_table, read_record, read_samples
@@ -103,7 +103,9 @@ class _Aggregation:
                 number, [trial for trial in part if trial.active and trial.trial_id in self._records]
             )
         self._bring_samples_up_to_date()
-        for key in set(self._present) - set(self._index) - {self._comparisons}:
+        # Chance levels belong to single trials, so that they hold whatever other trials do.
+        made_by_compare = {self._comparisons, part_key(CHANCE_LEVELS.name, self._manifest.sweep, 0)}
+        for key in set(self._present) - set(self._index) - made_by_compare:
             self._changes_a_part()
             self._store.delete(key)
         if self._index != self._known:

@@ -155,3 +155,20 @@ COMPARISONS = Table(
     ),
 )
 """What `kd-ray compare` writes. It is made from the other tables, not aggregated from records."""
+
+CHANCE_LEVELS = Table(
+    name="chance_levels",
+    one_row_per="trial × sensitive feature × metric; made by `kd-ray compare`, which looks here before it deals groups anew",
+    columns=(
+        _column("sweep", _TEXT, "name of the sweep"),
+        _column("trial_id", _TEXT, "identity of the trial"),
+        _column("sensitive_feature", _TEXT, "sensitive feature"),
+        _column("groups_digest", _TEXT, "digest of the labels and groups that were dealt"),
+        _column("metric", _TEXT, "what is compared, by its name in `fairness_metrics`"),
+        _column(
+            "chance_level", pa.float64(), "mean of the metric when groups are dealt anew within true classes, 200 deals"
+        ),
+        _column("chance_sd", pa.float64(), "standard deviation over these deals"),
+    ),
+)
+"""What `kd-ray compare` keeps with each trial."""

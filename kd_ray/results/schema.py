@@ -11,7 +11,7 @@ from kd_ray.results.columns import TEXTS as _TEXTS
 from kd_ray.results.columns import Column, Table
 from kd_ray.results.columns import column as _column
 from kd_ray.results.columns import rate as _rate
-from kd_ray.results.comparison_schema import COMPARISONS
+from kd_ray.results.comparison_schema import CHANCE_LEVELS, COMPARISONS
 
 
 def _count(name: str, meaning: str) -> Column:
@@ -252,7 +252,7 @@ TABLES: dict[str, Table] = {
 }
 """The tables that are aggregated from records, by name."""
 
-QUERIED: dict[str, Table] = {**TABLES, COMPARISONS.name: COMPARISONS}
+QUERIED: dict[str, Table] = {**TABLES, COMPARISONS.name: COMPARISONS, CHANCE_LEVELS.name: CHANCE_LEVELS}
 """All that people query: the aggregated tables, and what is made from them."""
 
 # Timing of an epoch is the one measured column outside `trials`.

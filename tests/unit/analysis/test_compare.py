@@ -16,10 +16,14 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 import kd_ray
+from kd_ray.analysis.chance_levels import digest_of, read_levels
 from kd_ray.analysis.compare import SweepComparison, compare
 from kd_ray.analysis.comparisons import Comparison, comparisons_table, read_comparisons
+from kd_ray.analysis.measures import measure
 from kd_ray.analysis.power import rejection_rate
+from kd_ray.analysis.reading import read_study
 from kd_ray.errors import InvalidInputError
+from kd_ray.groups import Groups
 from kd_ray.results.aggregate import aggregate
 from kd_ray.results.comparison_schema import COMPARISONS
 from kd_ray.results.query import Results
@@ -79,6 +83,27 @@ def test_comparing_again_replaces_the_table(store: Store) -> None:
     assert {row.level for row in second.rows} == {0.1}
     assert first.rows != second.rows
     assert [item.key for item in store.entries("tables/comparisons")] == [part_key("comparisons", "demo", 0)]
+
+
+def test_chance_levels_stay_with_their_trials(store: Store) -> None:
+    results = simulate(store)
+    first = compare(results, "demo")
+    kept = results.table("chance_levels", sweep="demo")
+    # Eight trials, three features with their intersection, three metrics.
+    assert kept.num_rows == 8 * 3 * 3
+    again = read_levels(results, "demo")
+    measured = measure(read_study(results, "demo"), again)
+    assert len(again.levels) == 8 * 3
+    np.testing.assert_array_equal(measured.chance_TM, measure(read_study(results, "demo")).chance_TM)
+    assert compare(results, "demo").rows == first.rows
+    # What is known is not dealt anew: a level that was changed by hand is taken as it stands.
+    key, (mean_M, sd_M) = next(iter(again.levels.items()))
+    again.levels[key] = (mean_M + 1, sd_M)
+    assert np.nanmax(measure(read_study(results, "demo"), again).chance_TM) > 1
+    # A trial that comes in later is added, and other groups have another key.
+    assert digest_of(np.array([0, 1]), Groups.from_codes(np.array([0, 1]), ["a", "b"])) != digest_of(
+        np.array([0, 1]), Groups.from_codes(np.array([1, 0]), ["a", "b"])
+    )
 
 
 def test_a_fold_keeps_the_table_until_a_trial_changes(store: Store) -> None:
