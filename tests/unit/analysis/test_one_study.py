@@ -14,6 +14,8 @@ import kd_ray
 from kd_ray.analysis.closing_table import closing_table
 from kd_ray.analysis.compare import compare
 from kd_ray.analysis.reading import read_study
+from kd_ray.analysis.report.measured_tables import condition_table
+from kd_ray.analysis.report.table import Measured
 from kd_ray.analysis.study import spread
 from kd_ray.cli import text
 from kd_ray.cli.text_compare import compared
@@ -103,6 +105,13 @@ def test_all_that_shows_a_condition_shows_the_same_numbers(results: Results) -> 
     }
     assert accuracies(text.conditions(table)) == printed
     assert accuracies(compared(comparison, store=None)) == printed
+    report = condition_table(study)
+    place = [column.name for column in report.columns].index("accuracy")
+    for row in report.rows:
+        (n, mean, sd), cell = expected[str(row[1]), "accuracy"], row[place]
+        assert isinstance(cell, Measured)
+        found = (row[2], cell.mean, math.nan if cell.sd is None else cell.sd)
+        assert found == pytest.approx((n, 100 * mean, 100 * sd), rel=1e-12, nan_ok=True)
 
 
 def test_differences_are_between_the_same_means(results: Results) -> None:
