@@ -59,7 +59,7 @@ def test_weights_of_torchvision_teach_a_network_of_ours(store: Store, tmp_path: 
 @pytest.mark.parametrize(
     ("student", "message"),
     [
-        ("torchvision:mobilenet_v3_small", "has dropout or stochastic depth, which no seed of a trial governs"),
+        ("torchvision:mobilenet_v3_small", "has dropout or stochastic depth, which does not follow a trial's seed"),
         ("timm:no_such_network", r"timm cannot build it for 32 pixels: Unknown model \(no_such_network\)"),
         ("torchvision:inception_v3", "cannot take images of 32 pixels"),
     ],

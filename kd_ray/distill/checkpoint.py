@@ -2,7 +2,7 @@
 
 A checkpoint holds all that the next step depends on: weights, buffers, optimiser, position, history and the sums of the unfinished epoch.
 No generator state is among it, because every random stream is rebuilt from (seed, epoch); see `seeding.py`.
-Where checkpoints lie is the business of `results/checkpoints.py`.
+`results/checkpoints.py` stores checkpoints.
 """
 
 import io

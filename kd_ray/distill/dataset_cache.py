@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -109,7 +110,7 @@ class _StreamedPairs:
 
     def __call__(self) -> Pairs:
         def make(partial: Path) -> None:
-            save_file(_pair_tensors(self.test.pairs()), partial / _PAIRS)
+            _save(_pair_tensors(self.test.pairs()), partial / _PAIRS)
 
         folder = self.folder.with_name(f"{self.folder.name}-pairs")
         try:
@@ -123,6 +124,18 @@ class _StreamedPairs:
 def _pairs_of(test: Resident, folder: Path) -> Callable[[], Pairs]:
     """The pairs of a test split, read when they are first needed."""
     return _StreamedPairs(folder=folder, test=test) if test.is_streamed else test.pairs
+
+
+def _save(tensors: dict[str, Tensor], path: Path) -> None:
+    """Write a file of tensors.
+
+    Raises:
+        OSError: it cannot be written. The library reports a full disk by an error of its own, which is none.
+    """
+    try:
+        save_file(tensors, path)
+    except SafetensorError as error:
+        raise OSError(f"{path.name} cannot be written: {error}") from error
 
 
 def _pair_tensors(pairs: Pairs) -> dict[str, Tensor]:
@@ -150,7 +163,7 @@ def _write(folder: Path, root: Path, kind: Kind, loaded: LoadedData) -> None:
         tensors |= _pair_tensors(loaded.pairs)
     for name, groups in resident.sensitive_features.items():
         tensors[f"train.members.{name}"] = torch.from_numpy(groups.membership_NG)
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / _TENSORS)
+    _save({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / _TENSORS)
     write_samples(open_store(folder), loaded.dataset_id, loaded.samples)
 
 

@@ -53,7 +53,7 @@ def named(error: Exception) -> Exception:
 
 
 def free_bytes(device: torch.device) -> int:
-    """Memory of the device, or of this host, that nobody uses."""
+    """Memory of the device, or of this host, that is free."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return free

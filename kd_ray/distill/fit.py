@@ -1,8 +1,8 @@
 """The training loop: students of one pack, side by side on one stream of batches.
 
-A plain loop over the students keeps each one's arithmetic what it is alone, so a trial's result is the same to the last bit whatever it is
-packed with. `execution: grouped` trains them as one network instead (`grouped.py`), which gives other last bits. The teacher's logits are
-shared by all students that learn from it; how they come about is the business of `teacher.py`.
+A plain loop over the students does the arithmetic of each as if it were alone, so a trial's result is the same to the last bit in every
+pack. `execution: grouped` trains them as one network instead (`grouped.py`), which gives other last bits. All students of a teacher share
+its logits; `teacher.py` computes them or looks them up.
 """
 
 import math
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from kd_ray.distill.attack import pgd, random_start
 from kd_ray.distill.batches import Batch, batches, draw_of, steps_per_epoch
 from kd_ray.distill.evaluate import accuracies, accuracy
-from kd_ray.distill.grouped import Group
+from kd_ray.distill.grouped import GroupedStudents
 from kd_ray.distill.mixing import draw_mix, mixed
 from kd_ray.distill.objectives import Attacked, term_names
 from kd_ray.distill.samples import ResidentData
@@ -29,7 +29,7 @@ from kd_ray.sweep.fields import Attack
 from kd_ray.sweep.training import Training
 
 OnFailure = Callable[["Student", Exception], None]
-"""Called with a student that cannot go on; the others do."""
+"""Called with a student that failed, and its error. The other students continue."""
 
 
 def fit(
@@ -116,13 +116,13 @@ def _prepared(
     start: int,
     fail: OnFailure,
 ) -> Iterator[Sequence[Student]]:
-    """Let the teachers get ready for the rest of an epoch; yields the students for whom it is done, now and then."""
+    """Prepare the teachers for the rest of an epoch; between two pieces of work, yields the students of the teacher."""
     for source, taught in _by_teacher(students).items():
         batch_size = taught[0].training.batch_size
         try:
             for _ in teachers[source].prepare(data.train, draw, batch_size=batch_size, start=start):
                 yield taught
-        except Exception as error:  # noqa: BLE001 (what a teacher cannot do costs its students only)
+        except Exception as error:  # noqa: BLE001 (an error of a teacher fails its students only)
             for student in taught:
                 fail(student, error)
 
@@ -135,7 +135,7 @@ class _Stepper:
         self._teachers = teachers
         self._pixels = pixels
         self._steps = steps
-        self._group: Group | None = None
+        self._group: GroupedStudents | None = None
 
     def step(self, active: list[Student], batch: Batch, fail: OnFailure) -> None:
         """One optimiser step of each active student on the same batch; one that cannot take it fails alone, a group as a whole."""
@@ -143,7 +143,7 @@ class _Stepper:
         for source, taught in _by_teacher(active).items():
             try:
                 teacher_BC[source] = self._teachers[source].logits(batch)
-            except Exception as error:  # noqa: BLE001 (what a teacher cannot do costs its students only)
+            except Exception as error:  # noqa: BLE001 (an error of a teacher fails its students only)
                 for student in taught:
                     fail(student, error)
         ready = [student for student in active if student.taught_by is None or student.taught_by in teacher_BC]
@@ -151,7 +151,7 @@ class _Stepper:
         if len(ready) > 1 and ready[0].training.execution == "grouped":
             try:
                 self._grouped(ready).step(batch, logits, steps=self._steps)
-            except Exception as error:  # noqa: BLE001 (which of them is to blame cannot be told)
+            except Exception as error:  # noqa: BLE001 (the error does not tell which of them caused it)
                 for student in ready:
                     fail(student, error)
             return
@@ -163,17 +163,17 @@ class _Stepper:
                     assert self._pixels is not None
                     found = attacked(student, student.attack, batch, self._teachers[student.taught_by], self._pixels)
                 _step(student, batch, teacher, self._steps, found)
-            except Exception as error:  # noqa: BLE001 (whatever stops one student must not stop the pack)
+            except Exception as error:  # noqa: BLE001 (an error of one student must not stop the pack)
                 fail(student, error)
 
-    def _grouped(self, students: list[Student]) -> Group:
+    def _grouped(self, students: list[Student]) -> GroupedStudents:
         if self._group is None or list(self._group.students) != students:
-            self._group = Group(students)
+            self._group = GroupedStudents(students)
         return self._group
 
 
 def attacked(student: Student, attack: Attack, batch: Batch, teacher: Teacher, pixels: PixelRange) -> Attacked:
-    """What student and teacher say of the batch after an attack, which starts from the stream "attack" of (seed, step)."""
+    """Logits of student and teacher on the attacked batch. The attack starts from the stream "attack" of (seed, step)."""
     assert student.spec.seed is not None
     start_BCHW = random_start(batch.images_BCHW, student.spec.seed, "attack", student.step)
     images_BCHW = pgd(student.model, batch.images_BCHW, batch.labels_B, attack, pixels, start_BCHW)
@@ -224,12 +224,12 @@ def _mixed(batch: Batch, training: Training, *, seed: int, epoch: int, step: int
 
 
 def _validated(students: Sequence[Student], data: ResidentData) -> dict[str, float]:
-    """Validation accuracies by trial_id, all in one go over the split; empty where that fails, so that each can fail for itself."""
+    """Validation accuracies by trial_id, in one pass over the split. Empty where that fails: each student is then evaluated alone."""
     if data.validation is None or not students:
         return {}
     try:
         found = accuracies([student.result for student in students], data.validation)
-    except Exception:  # noqa: BLE001 (it is raised again by the student that is to blame)
+    except Exception:  # noqa: BLE001 (the student that causes it raises it again)
         return {}
     return {student.spec.trial_id: share for student, share in zip(students, found, strict=True)}
 
@@ -270,7 +270,7 @@ def _finish_epoch(student: Student, data: ResidentData, steps: int, validated: M
 
 
 class _Meter:
-    """Shares the time out among the students that used it, and says when a report is due."""
+    """Divides the time among the students in training, and tells when a report is due."""
 
     def __init__(self, report_every_s: float) -> None:
         self._every_s = report_every_s

@@ -7,10 +7,10 @@ updates the stacked weights. The first convolution is a plain one, because all s
 The stacked tensors own the memory. Each student's weights, buffers and momentum are views of them, so `Student.state()`, evaluation and
 even a step of a single student work as before, and nothing is copied back.
 
-The same members in the same order give the same bits. In float32 on the CPU a student's last bits may follow its company all the same,
+The same members in the same order give the same bits. In float32 on the CPU a student's last bits may depend on the other members,
 though no number of one student enters another's: kernels are chosen by the number of channels, and handle the ends of rows apart. Found
 with torch 2.15 (AVX-512, one thread, ten classes, six steps): K = 1 differs from every larger K. With LeNet-5 (batches of 64, images of
-16 and 32 pixels) K = 2, 3, 4 and 8 agree to the last bit, whatever the company. With ResNet-20 (batches of 16) so do K = 4 and 8, but in
+16 and 32 pixels) K = 2, 3, 4 and 8 agree to the last bit, with any other members. With ResNet-20 (batches of 16) so do K = 4 and 8, but in
 K = 2 and 3 the last student differs. With three classes the place in the group counts too. None of this is promised by the kernels.
 """
 
@@ -36,8 +36,8 @@ _GROUPABLE = (
 )
 
 
-class Group:
-    """Students that take their steps together. Make a new one whenever the members change."""
+class GroupedStudents:
+    """Students trained as one network. Make a new object whenever the members change."""
 
     def __init__(self, students: Sequence[Student]) -> None:
         """Stack what the students are made of; from here on their tensors are views of the stacked ones.

@@ -53,7 +53,7 @@ class HeldLeases:
         lease = ledger.acquire(self._store, trial_id, launch_id=self._launch_id)
         if lease is None:
             return
-        # Looked up after the lease was taken: from here on nobody else commits.
+        # Looked up after the lease was taken: from here on no other worker commits.
         if self._store.exists(record_key(trial_id)):
             self.complete.append(trial_id)
             ledger.remove(self._store, lease)

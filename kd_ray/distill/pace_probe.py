@@ -1,12 +1,13 @@
-"""A short measurement: how long steps of students side by side take on this device, and how much memory.
+"""A short measurement: how long a step of several students takes on this device, and how much memory.
 
-It goes through the training loop itself, with random images and a teacher that has its answers ready, so it needs no data. The number of
-students is doubled for as long as that makes none of them slower.
+It runs the training loop itself on random samples, with a teacher whose logits are already computed, so it needs no data. The number of
+students is doubled until the time per student grows.
 """
 
 import functools
 import itertools
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -32,17 +33,17 @@ from kd_ray.sweep.training import ConstantSchedule, Execution, Sgd, Training
 
 _LARGEST = 16
 _WORSE = 1.1
-"""More students side by side do no harm for as long as each takes at most so many times the best time per student."""
+"""More students side by side are acceptable while the time per student is at most this multiple of the best one."""
 _STEPS = 2
 """Of an epoch."""
 _EPOCHS = 3
 """The first warms up, and the fastest of the others counts: the machine may be shared."""
 _LEAST_S, _MOST_S = 0.1, 1.5
-"""Epochs are added up to the one; beyond the other, no larger number of students is tried."""
+"""Epochs are run until they have taken the first; after an epoch longer than the second, no larger number of students is tried."""
 
 
 def probe(spec: TrialSpec, placement: Placement, *, sharers: int) -> Probe:
-    """Measure students like this one, with the threads and on the device of a pack; so many packs share its memory. Takes seconds.
+    """Measure students like this one, with the threads and on the device of a pack. `sharers` packs share its memory. Takes seconds.
 
     Raises:
         TrialError: not even one student can be trained here.
@@ -53,13 +54,14 @@ def probe(spec: TrialSpec, placement: Placement, *, sharers: int) -> Probe:
     data = _random_data(spec, spec.training, device)
     room_bytes = free_bytes(device) // sharers
     root = Path(placement.data_root)
-    loop = _pace(spec, data, device, "loop", 1, root)
+    step_s = functools.partial(_step_s, spec, data, device, root)
+    loop = pace_of(functools.partial(step_s, "loop"), device, first=1)
     if loop is None:
-        raise OutOfMemoryError(f"the memory of {name_of(device)} does not do for one {spec.model}")
+        raise OutOfMemoryError(f"the memory of {name_of(device)} is too small for one {spec.model}")
     grouped = None
     if isinstance(spec.training.optimizer, Sgd) and spec.training.clip_norm is None:
         with suppress(TrialError):
-            grouped = _pace(spec, data, device, "grouped", 2, root)
+            grouped = pace_of(functools.partial(step_s, "grouped"), device, first=2)
     return Probe(
         model=spec.model,
         device=name_of(device),
@@ -70,13 +72,13 @@ def probe(spec: TrialSpec, placement: Placement, *, sharers: int) -> Probe:
     )
 
 
-def _pace(
-    spec: TrialSpec, data: ResidentData, device: torch.device, execution: Execution, first: int, root: Path
-) -> Pace | None:
-    """From `first` students on as many as do no harm; None where memory does not even do for `first`.
+def pace_of(step_s: Callable[[int], float], device: torch.device, *, first: int) -> Pace | None:
+    """The pace of `first` students, of twice as many, and so on, until more students make each of them slower.
+
+    `step_s` gives the seconds of a step of a number of students. None where memory is too small for `first`.
 
     Raises:
-        TrialError: networks of this kind cannot be trained like this.
+        TrialError: networks of this kind cannot be trained together.
     """
     seconds: dict[int, float] = {}
     peaks: dict[int, int] = {}
@@ -84,17 +86,16 @@ def _pace(
     while count <= _LARGEST:
         forget_peak(device)
         try:
-            step_s = _step_s(spec, data, device, execution, count, root)
+            seconds[count] = step_s(count)
         except OutOfMemoryError:
             break
         peaks[count] = peak_bytes(device)
-        seconds[count] = step_s
-        if step_s * _STEPS > _MOST_S:
+        if seconds[count] * _STEPS > _MOST_S:
             break
         count *= 2
     if not seconds:
         return None
-    best = min(step_s / count for count, step_s in seconds.items())
+    best = min(together_s / count for count, together_s in seconds.items())
     while (most := max(seconds)) and seconds[most] / most > _WORSE * best:
         del seconds[most]
     few, many = min(peaks), max(peaks)
@@ -103,8 +104,9 @@ def _pace(
 
 
 def _step_s(
-    spec: TrialSpec, data: ResidentData, device: torch.device, execution: Execution, count: int, root: Path
+    spec: TrialSpec, data: ResidentData, device: torch.device, root: Path, execution: Execution, count: int
 ) -> float:
+    """Seconds of a step of `count` students side by side."""
     assert spec.training is not None
     build = None
     if (encoder := spec.encoder) is not None:
@@ -115,7 +117,7 @@ def _step_s(
     )
     asked = spec.model_copy(update={"training": training})
     if spec.distillation is not None and objective_of(spec.distillation).needs_context:
-        # What it would look at takes data and a real teacher to work out; the step itself takes about as long as plain distillation.
+        # Its background needs data and a real teacher; its step takes about as long as one of plain distillation.
         plain = KnowledgeDistillation(temperature=4.0, alpha=0.5, t_squared=True)
         asked = asked.model_copy(update={"distillation": plain})
     students = [new_student(asked, training, data, device, None, build=build) for _ in range(count)]
@@ -134,7 +136,7 @@ def _step_s(
 
 
 class _ReadyTeacher(Teacher):
-    """Looks every answer up, as one with a complete table does."""
+    """Looks all logits up, like a teacher with a complete table."""
 
     def __init__(self, data: ResidentData, device: torch.device) -> None:
         super().__init__(torch.nn.Identity())

@@ -2,8 +2,8 @@
 
     lease ──▶ load data and teachers ──▶ restore or start students ──▶ fit ──▶ evaluate ──▶ weights, then record (the commit point)
 
-A trial that fails costs only itself; whatever ends the pack early, every trial still in training leaves a checkpoint behind if it can.
-Nothing here needs torch: who trains is a `PackWorker`.
+A trial that fails does not end the others. When a pack ends early, every trial still in training writes a checkpoint if possible.
+This module does not need torch: a `PackWorker` trains.
 """
 
 import functools
@@ -52,7 +52,7 @@ logger = logging.getLogger("kd_ray")
 
 @dataclass(frozen=True, kw_only=True)
 class PackProgress:
-    """What a running pack tells its driver, at most about once a second."""
+    """A report of a running pack to its driver, about once a second at most."""
 
     pack_id: str
     epoch: int
@@ -60,15 +60,15 @@ class PackProgress:
     accuracy: float | None
     images_per_s: float
     warning: str | None = None
-    """What went wrong without ending anything, since the last time."""
+    """An error since the last report that did not end the pack."""
     done: bool = False
-    """Whether this is the pack's last word."""
+    """Whether this is the pack's last report."""
     committed: tuple[str, ...] = ()
-    """With the last word: trials that are complete now."""
+    """In the last report: trials that are complete now."""
     failed: tuple[str, ...] = ()
-    """With the last word: trials that failed."""
+    """In the last report: trials that failed."""
     is_too_large: bool = False
-    """With the last word: memory did not do for the pack. What is left of it goes on from its checkpoints, in two halves."""
+    """In the last report: memory is too small for the pack. Its unfinished trials resume from their checkpoints, in two smaller packs."""
 
 
 def run_pack(pack: Pack, worker: PackWorker) -> Generator[PackProgress, None, None]:
@@ -77,7 +77,7 @@ def run_pack(pack: Pack, worker: PackWorker) -> Generator[PackProgress, None, No
     Closing the iterator early stops the pack: its students write checkpoints and their leases are given back.
 
     Raises:
-        StoreError: the store does not do as asked; nothing is said about the trials then, and the pack can be started again.
+        StoreError: an operation of the store failed. No trial is marked as failed then, and the pack can be started again.
     """
     epochs = pack.trials[0].spec.epochs
     run = _Run(pack, worker)
@@ -136,25 +136,25 @@ class _Run:
         self._warning: str | None = None
 
     def take_warning(self) -> str | None:
-        """The last warning that nobody has taken yet."""
+        """The last warning, if it has not been taken yet."""
         warning, self._warning = self._warning, None
         return warning
 
     def warn(self, message: str) -> None:
-        """Say what went wrong without ending anything."""
+        """Log an error that does not end the pack, and keep it for the next report."""
         logger.warning("%s", message)
         self._warning = message
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """The time in which the pack writes. What a store that hangs has not taken at its end is not waited for."""
+        """The time in which the pack writes. Writes that a hanging store has not finished at its end are abandoned."""
         try:
             yield
         finally:
             self._writers.shutdown(wait=False, cancel_futures=True)
 
     def acquire(self) -> None:
-        """Take the trials of the pack that are to be had, in the order of the pack."""
+        """Acquire the leases of the trials that are free, in the order of the pack."""
         trial_ids = [trial.trial_id for trial in self._pack.trials]
         # Exhausted, so that an error of any of them is raised.
         list(self._writers.map(self.leases.acquire, trial_ids))
@@ -175,9 +175,9 @@ class _Run:
             yield from self._fit(training)
             self._commit_all(training)
         except BaseException:
-            # Ray ends a worker whose driver has died by SystemExit, in the middle of a step as likely as not. What is half done then, such
-            # as weights that are a step ahead of the count, must not be gone on from; the last checkpoint stands.
-            # Otherwise, what is trained to the end and could not be committed shall not be trained again either.
+            # Ray ends a worker whose driver has died by SystemExit, often in the middle of a step. A state that is half changed, such
+            # as weights that are a step ahead of the count, is not saved: the last checkpoint stays valid.
+            # Otherwise all trials are saved, also those that are fully trained and could not be committed.
             if self._is_between_steps:
                 self._save(training, wait=True)
             raise
@@ -230,7 +230,7 @@ class _Run:
             futures.wait(self._saving.values(), timeout=max(0.0, patience_until - time.monotonic()))
 
     def _is_written(self, trial_id: str, patience_until: float) -> bool:
-        """Whether the last checkpoint of a trial is out of the way; raises what nobody expected of writing it."""
+        """Whether the last checkpoint of a trial is written. Raises an unexpected error of writing it."""
         before = self._saving.get(trial_id)
         if before is None:
             return True
@@ -328,12 +328,12 @@ class _Run:
         """Name the failure in the store, and give the trial back. A student whose teacher is lost is only given back.
 
         Raises:
-            OutOfMemoryError: memory did not do for the trial beside others of the pack, which is too large then.
+            OutOfMemoryError: memory is too small for the trial beside the others of the pack.
             StoreError: the trial is not at fault, the store is.
         """
         lease = self.leases.held.get(spec.trial_id)
         if lease is None or self.leases.is_lost(spec.trial_id):
-            # Its new holder says what becomes of it.
+            # Its new holder records the outcome.
             return
         if isinstance(error, OutOfMemoryError) and len(self.leases.held) > 1:
             raise error

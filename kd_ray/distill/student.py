@@ -1,4 +1,4 @@
-"""A network in training: what it consists of, how it begins or goes on, and its learning rate."""
+"""A network in training: its parts, its start from weights or a checkpoint, and its learning rate."""
 
 import copy
 import math
@@ -33,7 +33,7 @@ from kd_ray.sweep.training import AdamW, ConstantSchedule, LinearSchedule, Sgd, 
 
 @dataclass(kw_only=True, eq=False)
 class Student:
-    """A network in training, whatever its role."""
+    """A network in training: a student of a teacher, a teacher, or a network trained from scratch."""
 
     spec: TrialSpec
     training: Training
@@ -44,11 +44,11 @@ class Student:
     sums: Tensor
     """Float64 sums over the unfinished epoch: loss, correct predictions, then each term of the loss."""
     background: Background | None = None
-    """What its objective may look at throughout; None where logits and labels do."""
+    """What its objective reads besides logits and labels; None where it reads nothing else."""
     average: nn.Module | None = None
     """The network with the average of its weights, where the settings ask for one."""
     adversary: Adversary | None = None
-    """Whom it works against, where its objective asks for it."""
+    """Its adversary, where the objective has one."""
     step: int = 0
     history: list[Epoch] = field(default_factory=list)
     elapsed_s: float = 0.0
@@ -59,12 +59,12 @@ class Student:
 
     @property
     def taught_by(self) -> str | None:
-        """Names the logits it learns from: students with the same name share them."""
+        """Name of the logits that it learns from. Students with the same name share them."""
         return source_of_logits(self.spec)
 
     @contextmanager
     def randomness(self) -> Iterator[None]:
-        """Dropout, where there is any, follows the stream "dropout" of (seed, step): the same in any company and after any restart."""
+        """Dropout, where there is any, follows the stream "dropout" of (seed, step): the same in every pack and after every restart."""
         if self.spec.encoder is None:
             yield
             return
@@ -117,11 +117,11 @@ class Student:
 
     @property
     def attack(self) -> Attack | None:
-        """What is done to its training images, where its objective trains on attacked ones."""
+        """The attack on its training images, where its objective has one."""
         return self.spec.distillation.trains_under_attack if self.spec.distillation else None
 
     def context(self, batch: Batch) -> Context | None:
-        """What its objective may look at in this step besides logits and labels."""
+        """What its objective reads in this step besides logits and labels."""
         if self.background is None:
             return None
         return Context(samples_B=batch.samples_B, background=self.background, adversary=self.adversary)

@@ -19,7 +19,7 @@ from kd_ray.distill.mixing import mixed
 from kd_ray.distill.objectives import ClassStatistics
 from kd_ray.distill.objectives.reliability import class_statistics
 from kd_ray.distill.samples.kind import Draw, Inputs, Resident, images_of, steady_logits
-from kd_ray.distill.view_table import Pairs, SharedViews, ViewTable
+from kd_ray.distill.view_table import SampleViews, SharedViews, ViewTable
 from kd_ray.errors import TrialError
 from kd_ray.seeding import shuffled, stream
 from kd_ray.sweep.objective_settings import LogitPrecision
@@ -62,7 +62,7 @@ class Teacher:
         """Logits (B, C) for a batch, float32.
 
         Raises:
-            TrialError: half precision changes what the teacher says.
+            TrialError: rounding to half precision changes the teacher's probabilities too much.
         """
         return self.answer(batch.inputs)
 
@@ -70,18 +70,18 @@ class Teacher:
         """Logits (B, C) for any inputs, from the network, float32.
 
         Raises:
-            TrialError: half precision changes what the teacher says.
+            TrialError: rounding to half precision changes the teacher's probabilities too much.
         """
         return self._forward(inputs)
 
     def statistics(self, held_out: Resident) -> ClassStatistics:
-        """What a split that it was not trained on says of it, class by class; always the same one, so it is looked at once."""
+        """Statistics per class on a split that it was not trained on. The split is always the same, so they are computed once."""
         if self._statistics is None:
             self._statistics = class_statistics(predict(self.model, held_out), held_out.labels_N.cpu())
         return self._statistics
 
     def test_logits(self, test: Resident) -> Tensor:
-        """Logits of the test split on the CPU, from the network as it is; always the same split, so it is looked at once."""
+        """Logits of the test split on the CPU, without rounding. The split is always the same, so they are computed once."""
         if self._test_logits is None:
             self._test_logits = predict(self.model, test)
         return self._test_logits
@@ -106,7 +106,7 @@ class Teacher:
 
 
 class ShuffledTeacher(Teacher):
-    """Answers for each training sample what another teacher says of a different one: the control `kd_shuffled`."""
+    """Gives for each training sample the logits that another teacher has for a different one: the control `kd_shuffled`."""
 
     def __init__(
         self, teacher: Teacher, split: Resident, *, augmentation: Augmentation, seed: int, within_class: bool
@@ -138,7 +138,7 @@ class ShuffledTeacher(Teacher):
 
 
 def permutation(labels_N: Tensor, *, seed: int, within_class: bool) -> Tensor:
-    """For each sample the one that stands in for it: each stands in once. Drawn from the stream "shuffled teacher" of the seed."""
+    """For each sample the one that replaces it; each replaces one. Drawn from the stream "shuffled teacher" of the seed."""
     order_N = torch.from_numpy(shuffled(len(labels_N), stream(seed, "shuffled teacher")))
     if not within_class:
         return order_N
@@ -160,19 +160,19 @@ class TabledTeacher(Teacher):
         augmentation: Augmentation,
         in_background: Callable[[Callable[[], None]], object],
     ) -> None:
-        """`in_background` runs what need not be waited for."""
+        """`in_background` starts a task without waiting for it."""
         super().__init__(model, precision=table.shape.precision)
         self._table = table
         self._shared = shared
         self._augmentation: Augmentation = augmentation
         self._num_views = table.shape.num_views
         self._in_background = in_background
-        self._fresh: list[Pairs] = []
+        self._fresh: list[SampleViews] = []
         self._is_checked = False
         self._holds = True
 
     def prepare(self, split: Resident, draw: Draw, *, batch_size: int, start: int) -> Iterator[None]:
-        """Complete the table for the rest of an epoch. What other processes are about is left to them, and looked after at the end."""
+        """Complete the table for the rest of an epoch. Pairs that another process claimed come last, and only if they are still missing."""
         if not self._holds:
             return
         pairs_N = self._pairs(draw.samples_N, draw.views_N)[start * batch_size :]
@@ -202,15 +202,15 @@ class TabledTeacher(Teacher):
         return torch.from_numpy(self._table.take(pairs_B)).float().to(batch.labels_B.device, non_blocking=True)
 
     def finish(self) -> None:
-        """Share what is new, and check again when the next pack starts."""
+        """Write new logits to the store, and check the table again when the next pack starts."""
         self._share()
         self._is_checked = False
 
-    def _pairs(self, samples_N: Tensor, views_N: Tensor) -> Pairs:
-        pairs_N: Pairs = (samples_N * self._num_views + views_N).numpy()
+    def _pairs(self, samples_N: Tensor, views_N: Tensor) -> SampleViews:
+        pairs_N: SampleViews = (samples_N * self._num_views + views_N).numpy()
         return pairs_N
 
-    def _compute(self, split: Resident, pairs_M: Pairs) -> Tensor:
+    def _compute(self, split: Resident, pairs_M: SampleViews) -> Tensor:
         samples_M = torch.from_numpy(pairs_M // self._num_views)
         return self._forward(self._seen(split, samples_M, torch.from_numpy(pairs_M % self._num_views)))
 
@@ -218,11 +218,11 @@ class TabledTeacher(Teacher):
         device = split.labels_N.device
         return split.inputs(samples_M.to(device), views_M.to(device), self._augmentation)
 
-    def _sorted(self, split: Resident, pairs_N: Pairs) -> Pairs:
+    def _sorted(self, split: Resident, pairs_N: SampleViews) -> SampleViews:
         """By number; texts by bucket first, so that a chunk is of one length."""
         pairs_N = np.sort(pairs_N)
         order_N = split.teacher_order(torch.from_numpy(pairs_N // self._num_views))
-        ordered_N: Pairs = pairs_N[order_N.numpy()]
+        ordered_N: SampleViews = pairs_N[order_N.numpy()]
         return ordered_N
 
     def _share(self) -> None:

@@ -1,11 +1,11 @@
 """A teacher's logits for every view of every sample, each computed once: memory-mapped on the node, shared through the store.
 
-A pair is (sample, view), as the number sample · num_views + view. The logits of a node lie in one sparse-looking but fully reserved file
-that all its worker processes map; a second file says of each pair whether it is missing, claimed by a process that computes it, or ready.
-Claims only save work: a claim that is never kept is computed by whoever needs the pair. What was computed goes to the store in chunks that
-hold pairs and their logits, so a process on another node, or after a restart of this one, starts with what others know.
+A pair is (sample, view), as the number sample · num_views + view. All worker processes of a node map one file with the logits, whose space
+is reserved when it is made. A second file holds the state of each pair: missing, claimed by a process that computes it, or ready. Claims
+only save work: where a claiming process has ended, the next process that needs the pair computes it. Computed logits are written to the
+store in chunks of pairs and logits, so a process on another node, or after a restart, reads them there.
 
-The files belong to one boot of one host. After a power cut the two could disagree; another boot does not look at them.
+The files are used during one boot of one host only: after a power cut the two could disagree.
 """
 
 import contextlib
@@ -31,18 +31,19 @@ from kd_ray.results.record import sha256
 from kd_ray.results.store import Store, logits_folder, logits_key
 from kd_ray.sweep.objective_settings import LogitPrecision
 
-Pairs = npt.NDArray[np.int64]
+SampleViews = npt.NDArray[np.int64]
+"""Numbers of pairs of a sample and a view."""
 
 _MISSING, _CLAIMED, READY = 0, 1, 2
 _UNUSED_S = 7 * 24 * 3600.0
-"""Tables that nobody has opened for so long are deleted from a node."""
+"""A table that no process has opened for this time is deleted from its node."""
 
 logger = logging.getLogger("kd_ray")
 
 
 @dataclass(frozen=True, kw_only=True)
 class TableShape:
-    """How much a table holds."""
+    """Size and precision of a table."""
 
     num_samples: int
     num_views: int
@@ -74,7 +75,7 @@ class ViewTable:
     """The table of one teacher on this node."""
 
     def __init__(self, root: Path, name: str, shape: TableShape) -> None:
-        """Open the files below `root`, or make them; one name means one shape.
+        """Open the files below `root`, or make them. A name always has the same shape.
 
         Raises:
             OSError: they cannot be made: no space, or no right to write.
@@ -93,30 +94,30 @@ class ViewTable:
         )
         self._state_P = np.memmap(self.folder / "state", dtype=np.uint8, mode="r+", shape=(shape.num_pairs,))
 
-    def missing(self, pairs_N: Pairs, *, also_claimed: bool) -> Pairs:
+    def missing(self, pairs_N: SampleViews, *, also_claimed: bool) -> SampleViews:
         """Those of the pairs that are not ready, in order; those that another process computes only if asked for."""
         return pairs_N[self._state_P[pairs_N] < (READY if also_claimed else _CLAIMED)]
 
-    def claim(self, pairs_N: Pairs) -> None:
+    def claim(self, pairs_N: SampleViews) -> None:
         """Tell the other processes of this node that these are being computed."""
         self._state_P[pairs_N] = np.maximum(self._state_P[pairs_N], _CLAIMED)
 
-    def put(self, pairs_N: Pairs, logits_NC: npt.NDArray[np.floating]) -> None:
+    def put(self, pairs_N: SampleViews, logits_NC: npt.NDArray[np.floating]) -> None:
         """Write logits; a process that is killed in between leaves them claimed."""
         self._logits_PC[pairs_N] = logits_NC
         self._state_P[pairs_N] = READY
 
-    def has(self, pairs_N: Pairs) -> bool:
+    def has(self, pairs_N: SampleViews) -> bool:
         """Whether all of them are ready."""
         return bool((self._state_P[pairs_N] == READY).all())
 
-    def take(self, pairs_N: Pairs) -> npt.NDArray[np.floating]:
+    def take(self, pairs_N: SampleViews) -> npt.NDArray[np.floating]:
         """The logits of pairs that are ready, copied."""
         return np.asarray(self._logits_PC[pairs_N])
 
 
 class SharedViews:
-    """What a table exchanges with the store."""
+    """The exchange of a table's logits with the store."""
 
     def __init__(self, store: Store, trial_id: str, table_id: str, table: ViewTable) -> None:
         """`trial_id` names the teacher, `table_id` what its logits depend on."""
@@ -127,10 +128,10 @@ class SharedViews:
         self._merged = table.folder / "merged"
 
     def fetch(self) -> None:
-        """Take over what the store has and this node has not. A chunk that is damaged is passed over: it can be computed again.
+        """Read the chunks of the store that this node lacks. A damaged chunk is skipped: its logits can be computed again.
 
         Raises:
-            StoreError: the store does not do as asked.
+            StoreError: an operation of the store failed.
         """
         known = set(self._merged.read_text().split()) if self._merged.exists() else set()
         for entry in take_inventory(self._store, logits_folder(self._trial_id, self._table_id)).logits:
@@ -145,8 +146,8 @@ class SharedViews:
             self._table.put(chunk["pairs"], chunk["logits"])
             self._note(digest)
 
-    def share(self, pairs: Sequence[Pairs]) -> None:
-        """Write these pairs to the store. What cannot be written costs others some work, no more."""
+    def share(self, pairs: Sequence[SampleViews]) -> None:
+        """Write these pairs to the store. Where that fails, other nodes compute them again."""
         if not pairs:
             return
         pairs_N = np.concatenate(pairs)
@@ -170,7 +171,7 @@ def _reserve(path: Path, size_bytes: int) -> None:
 
 
 def _shared_folder(root: Path, name: str, fill: Callable[[Path], None]) -> Path:
-    """The folder `name` below `root`; the first who asks lets `fill` write it, the others wait.
+    """The folder `name` below `root`; the first process calls `fill` to write it, the others wait.
 
     Raises:
         OSError: it cannot be made: no space, or no right to write. Nothing is left of it then.

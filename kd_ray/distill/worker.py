@@ -1,4 +1,4 @@
-"""What a worker process keeps from one pack to the next: the store, the device, data sets, teachers."""
+"""A worker process: it trains packs one after another, and keeps data sets and teachers from one pack to the next."""
 
 import functools
 import json
@@ -51,7 +51,7 @@ _KEPT_TEACHERS = 4
 
 
 class _Training:
-    """The students of one pack, side by side; and networks with given weights, which are only evaluated."""
+    """The students of one pack, side by side; and networks with pretrained weights, which are only evaluated."""
 
     def __init__(self, data: LoadedData, on_failure: OnFailure) -> None:
         self.students: list[Student] = []
@@ -123,7 +123,7 @@ class _Training:
     def _asked_for(
         self, spec: TrialSpec, model: nn.Module, student: Student | None
     ) -> dict[str, npt.NDArray[np.float32]]:
-        """What the sweep wants to know of each test sample besides."""
+        """The values per test sample that the sweep's `evaluation` section requests."""
         found: dict[str, npt.NDArray[np.float32]] = {}
         test = self._data.resident.test
         if spec.evaluation and spec.evaluation.pgd:
@@ -163,11 +163,11 @@ class Worker:
         return name_of(self.device)
 
     def begin(self, specs: Sequence[TrialSpec], load_state: LoadState, on_failure: OnFailure) -> PackTraining:
-        """Build the students of a pack, new or as they were saved, and get hold of their teachers.
+        """Build the students of a pack, new or from their checkpoints, and load their teachers.
 
         Raises:
             DataError: the data set cannot be loaded.
-            StoreError: the store does not do as asked.
+            StoreError: an operation of the store failed.
         """
         data = self.data(specs[0].dataset)
         training = _Training(data, on_failure)
@@ -195,7 +195,7 @@ class Worker:
                 training.students.append(
                     new_student(spec, spec.training, data.resident, self.device, saved, background, build, initial)
                 )
-            except Exception as error:  # noqa: BLE001 (each trial fails alone; the pack knows what to make of it)
+            except Exception as error:  # noqa: BLE001 (each trial fails alone; the pack records the failure)
                 on_failure(spec, named(error))
         return training
 
@@ -226,7 +226,7 @@ class Worker:
         *,
         tabled: bool = True,
     ) -> Teacher:
-        """The committed teacher, ready to teach, with a table of its logits where they fit, unless it is of no use.
+        """The committed teacher, ready to teach: with a table of its logits if `tabled`, views are countable and the table is small enough.
 
         Raises:
             LostTeacherError: it is not complete, or its record or weights are damaged.
@@ -253,7 +253,7 @@ class Worker:
             raise LostTeacherError(trial_id, "it is not complete")
         weights = self.store.get(record.weights_key)
         if weights is None or sha256(weights) != record.weights_sha256:
-            raise LostTeacherError(trial_id, f"{record.weights_key!r} is not what its record names")
+            raise LostTeacherError(trial_id, f"{record.weights_key!r} does not hold the weights that its record names")
         return record, weights
 
     def _network(self, spec: TrialSpec, data: LoadedData) -> nn.Module:
@@ -305,7 +305,9 @@ class Worker:
             shared = SharedViews(self.store, trial_id, table_id, table)
             shared.fetch()
         except OSError as error:
-            logger.warning("no table of the teacher's logits, so it runs for every batch: %s", error)
+            logger.warning(
+                "the teacher computes its logits for every batch, because its table cannot be made: %s", error
+            )
             return Teacher(model, precision=precision)
         return TabledTeacher(model, table, shared, augmentation=augmentation, in_background=self._background.submit)
 
@@ -344,7 +346,7 @@ class Worker:
 
 
 def _as_built(spec: TrialSpec) -> TrialSpec:
-    """The same network, of which no weights are wanted."""
+    """The same network with random weights: those of a file are loaded afterwards."""
     if spec.encoder is None:
         return spec
     return spec.model_copy(update={"encoder": spec.encoder.model_copy(update={"init": "random"})})

@@ -1,6 +1,6 @@
-"""What a pack asks of whoever trains it. Types only: the driver of a sweep imports them and never torch.
+"""The interface between a pack and the worker that trains it. Types only: the driver of a sweep imports this module and never torch.
 
-`distill/worker.py` trains for real. A benchmark of the machinery puts a worker in its place whose training takes no time.
+`distill/worker.py` fulfils it by training. A benchmark of everything else uses a worker whose training takes no time.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,14 +18,14 @@ from kd_ray.sweep.spec import TrialSpec
 T = TypeVar("T")
 
 OnFailure = Callable[[TrialSpec, Exception], None]
-"""Called with a trial that cannot go on; the others do."""
+"""Called with a trial that failed, and its error. The other trials of the pack continue."""
 
 
 class LoadState(Protocol):
-    """Finds the checkpoint to go on from."""
+    """Finds the checkpoint to resume from."""
 
     def __call__(self, spec: TrialSpec, decode: Callable[[bytes], T]) -> T | None:
-        """The newest state of the trial that `decode` can read, or None to start anew."""
+        """The newest state of the trial that `decode` can read, or None where it starts from the beginning."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +44,7 @@ class FitProgress:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TrialResult:
-    """What training and evaluating a trial gave, before it is committed."""
+    """The result of training and evaluating a trial, before it is committed."""
 
     history: tuple[Epoch, ...]
     scalars: Mapping[str, float]
@@ -59,13 +59,13 @@ class TrialResult:
     elapsed_s: float
     """Training seconds over all restarts."""
     restarts: int
-    """How often training went on from a checkpoint."""
+    """How often training was resumed from a checkpoint."""
     per_class: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     """See `Record.per_class`."""
     per_sample: Mapping[str, npt.NDArray[np.float32]] = field(default_factory=dict)
     """See `Record.per_sample`."""
     versions: Mapping[str, str] = field(default_factory=dict)
-    """Versions of packages that this trial depends on besides those that all do."""
+    """Versions of packages on which this trial depends, without those on which all trials depend."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,11 +92,11 @@ class PackTraining(Protocol):
         """Train to the end. Between two of its values every trial's `state` is consistent."""
 
     def drop(self, trial_id: str) -> None:
-        """Train this one no further: somebody else does."""
+        """Stop training this trial: another worker has taken it over."""
 
 
 class PackWorker(Protocol):
-    """One worker process: what it keeps from pack to pack, and how it trains."""
+    """One worker process, which trains pack after pack."""
 
     store: Store
     placement: Placement
@@ -107,9 +107,9 @@ class PackWorker(Protocol):
         """`cpu`, or the name of the GPU."""
 
     def begin(self, specs: Sequence[TrialSpec], load_state: LoadState, on_failure: OnFailure) -> PackTraining:
-        """Get ready to train; trials that cannot are reported to `on_failure`.
+        """Prepare the training of these trials. Each trial that cannot be prepared is reported to `on_failure`.
 
         Raises:
             DataError: the data set cannot be loaded, so none of them can be trained.
-            StoreError: the store does not do as asked.
+            StoreError: an operation of the store failed.
         """

@@ -1,4 +1,4 @@
-"""Weights to start from, in a network that may have another number of classes; and a library's pretrained ones, fetched by the library."""
+"""Initial weights, also for a network with another number of classes; and pretrained weights, fetched by their library."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from kd_ray.sweep.architectures import library_of
 
 _COUNTER = "num_batches_tracked"
-"""Old files lack it, and no computation looks at it."""
+"""Old files lack it, and no computation reads it."""
 
 
 def load_initial(model: nn.Module, weights: Mapping[str, Tensor]) -> int | None:
@@ -43,7 +43,7 @@ def fetch_pretrained(name: str, *, image_size: int, path: Path) -> None:
     """Let the library of `timm:NAME` or `torchvision:NAME` fetch its pretrained weights, and keep them in a safetensors file.
 
     Raises:
-        ValueError: the library has none, or cannot fetch them; the message says which file would do.
+        ValueError: the library has none, or cannot fetch them; the message names the file to provide.
     """
     found = library_of(name)
     assert found is not None

@@ -23,7 +23,8 @@ def library_model(name: str, num_classes: int, image_size: int) -> nn.Module:
     try:
         return build(inner, num_classes, image_size)
     except ImportError as error:
-        raise ValueError(f"{name}: {library} is not installed; `pip install 'kd_ray[models]'` brings it") from error
+        # torchvision comes with kd_ray.
+        raise ValueError(f"{name}: {error}; `pip install 'kd_ray[models]'` installs timm") from error
     except Exception as error:  # a constructor may raise anything about a size it does not take
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"{name}: {library} cannot build it for {image_size} pixels: {reason}") from error
@@ -32,8 +33,8 @@ def library_model(name: str, num_classes: int, image_size: int) -> nn.Module:
 def check_model(name: str, *, num_classes: int, image_size: int, trains: bool) -> None:
     """Build a network and let it look at two blank images, in training mode if it `trains`.
 
-    Raises ValueError when it cannot be built, cannot take such images, gives something else than logits, or draws random numbers while it
-    trains: dropout follows no stream of the trial's seed, so a trial would not give the same numbers twice.
+    Raises ValueError when it cannot be built, cannot take such images, gives something else than logits, or draws random numbers in
+    training mode: its dropout does not follow the seed of a trial, so two runs of a trial would differ.
     """
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         model = library_model(name, num_classes, image_size).train(trains)
@@ -48,7 +49,7 @@ def check_model(name: str, *, num_classes: int, image_size: int, trains: bool) -
         raise ValueError(f"{name} gives {what} for two images, expected logits of shape (2, {num_classes})")
     if draws:
         raise ValueError(
-            f"{name} has dropout or stochastic depth, which no seed of a trial governs; it can teach, given its weights"
+            f"{name} has dropout or stochastic depth, which does not follow a trial's seed; it can be a teacher with pretrained weights"
         )
 
 

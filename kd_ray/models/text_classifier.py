@@ -18,7 +18,7 @@ from kd_ray.sweep.encoders import WEIGHTS, read_encoder
 from kd_ray.sweep.spec import Encoder
 
 _LAYER = re.compile(r"^(.*\blayers?\.)(\d+)(\..*)$")
-"""Names of weights in a layer, as BERT and its kin (`encoder.layer.0.`) and DistilBERT (`transformer.layer.0.`) have them."""
+"""Names of weights in a layer, as BERT and similar networks (`encoder.layer.0.`) and DistilBERT (`transformer.layer.0.`) have them."""
 _NUM_LAYERS = ("num_hidden_layers", "n_layers", "num_layers")
 
 
@@ -50,9 +50,9 @@ class TextClassifier(nn.Module):
 
 
 def text_classifier(name: str, encoder: Encoder, num_classes: int, root: Path) -> nn.Module:
-    """`hf:NAME` with a head for so many classes; whatever is random comes from torch's current generator.
+    """`hf:NAME` with a head for `num_classes` classes; random weights come from torch's current generator.
 
-    With `init: teacher` it is random here: `from_teacher` says what becomes of it.
+    With `init: teacher` all weights are random here: `from_teacher` gives those to load.
 
     Raises:
         DataError: its folder is missing, damaged, or not of the version that the trial names.

@@ -20,7 +20,7 @@ class Loss:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ClassStatistics:
-    """What the validation split says of a teacher, class by class; float64, (C,)."""
+    """Statistics of a teacher on the validation split, per class; float64, (C,)."""
 
     n_C: Tensor
     """Held-out samples of the class."""
@@ -63,7 +63,7 @@ class Background:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Attacked:
-    """What is said of the batch's images after an attack on the student."""
+    """Logits for the batch's images after an attack on the student."""
 
     student_BC: Tensor
     teacher_BC: Tensor

@@ -1,6 +1,6 @@
-"""What training and loading ask of a kind of sample: images, rows and texts each have one module with two classes that answer.
+"""The interface of a kind of sample: images, rows and texts each have one module with two classes that fulfil it.
 
-`Resident` is a split on its device, `SampleKind` makes one. No other module asks for the type of a split.
+`Resident` is a split on its device, `SampleKind` makes one. No other module depends on the type of a split.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

@@ -16,7 +16,7 @@ from kd_ray.distill.augmentations import PADDING
 from kd_ray.distill.batches import Batch
 from kd_ray.distill.device import make_deterministic
 from kd_ray.distill.fit import _step
-from kd_ray.distill.grouped import Group, GroupLoss, grouped_model
+from kd_ray.distill.grouped import GroupedStudents, GroupLoss, grouped_model
 from kd_ray.distill.objectives import Background, Context, student_loss
 from kd_ray.distill.samples import ResidentData
 from kd_ray.distill.samples.resident_images import ResidentImages
@@ -106,7 +106,7 @@ def make_batches(count: int, *, size: int = 16, dtype: torch.dtype = torch.float
 
 
 def step_group(students: Sequence[Student], batches: Sequence[tuple[Batch, Tensor]]) -> None:
-    group = Group(students)
+    group = GroupedStudents(students)
     for batch, teacher_BC in batches:
         group.step(batch, [teacher_BC if student.spec.teacher else None for student in students], steps=STEPS_PER_EPOCH)
 
@@ -173,7 +173,7 @@ def test_scratch_students_and_different_teachers_take_the_steps_of_the_plain_loo
         ([make_spec(2.0), make_spec(4.0)], [other_BC, teacher_BC]),
     ):
         together = [start(spec, dtype=torch.float64) for spec in specs]
-        Group(together).step(batch, teachers, steps=STEPS_PER_EPOCH)
+        GroupedStudents(together).step(batch, teachers, steps=STEPS_PER_EPOCH)
         for spec, teacher, member in zip(specs, teachers, together, strict=True):
             alone = start(spec, dtype=torch.float64)
             _step(alone, batch, teacher, STEPS_PER_EPOCH)
@@ -215,7 +215,7 @@ def test_losing_a_member_leaves_all_as_they_were(model: str) -> None:
     students = [start(spec) for spec in specs_of(3, model)]
     step_group(students, make_batches(2))
     before = [copies_of(student) for student in students]
-    smaller = Group([students[0], students[2]])
+    smaller = GroupedStudents([students[0], students[2]])
     for student, tensors in zip(students, before, strict=True):
         assert_same_bits(tensors_of(student), tensors)
     batch, teacher_BC = make_batches(1)[0]
@@ -229,7 +229,7 @@ def test_losing_a_member_leaves_all_as_they_were(model: str) -> None:
 def test_a_plain_step_of_a_member_reaches_the_group() -> None:
     batches = make_batches(2, dtype=torch.float64)
     students = [start(spec, dtype=torch.float64) for spec in specs_of(2, "resnet20")]
-    group = Group(students)
+    group = GroupedStudents(students)
     for student in students:
         step_alone(student, batches[:1])
     group.step(batches[1][0], [batches[1][1]] * 2, steps=STEPS_PER_EPOCH)
@@ -243,7 +243,7 @@ def test_a_plain_step_of_a_member_reaches_the_group() -> None:
 def test_a_students_own_model_gives_the_logits_of_the_group(model: str) -> None:
     students = [start(spec) for spec in specs_of(3, model)]
     step_group(students, make_batches(2))
-    group = Group(students)
+    group = GroupedStudents(students)
     group.model.eval()
     images_BCHW = make_batches(1)[0][0].images_BCHW
     with torch.no_grad():
@@ -255,7 +255,7 @@ def test_a_students_own_model_gives_the_logits_of_the_group(model: str) -> None:
 
 def test_convolutions_of_group_and_members_are_channels_last() -> None:
     students = [start(spec) for spec in specs_of(3, "resnet20")]
-    group = Group(students)
+    group = GroupedStudents(students)
     for model in (group.model, *(student.model for student in students)):
         for name, weight in model.named_parameters():
             if weight.ndim == 4:
@@ -301,13 +301,13 @@ def test_the_loss_of_a_group_refuses_logits_that_do_not_fit() -> None:
 
 def test_students_that_cannot_step_together_are_refused() -> None:
     with pytest.raises(ValueError, match="at least one student"):
-        Group([])
+        GroupedStudents([])
     ahead, behind = start(make_spec(2.0)), start(make_spec(4.0))
     ahead.step = 3
     with pytest.raises(ValueError, match="differ in step, so they cannot step together: 3 and 0"):
-        Group([ahead, behind])
+        GroupedStudents([ahead, behind])
     with pytest.raises(ValueError, match=r"differ in model.*lenet5 and resnet20"):
-        Group([start(make_spec(2.0)), start(make_spec(2.0, model="resnet20"))])
+        GroupedStudents([start(make_spec(2.0)), start(make_spec(2.0, model="resnet20"))])
 
 
 @pytest.mark.parametrize(

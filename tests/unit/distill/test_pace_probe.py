@@ -8,9 +8,8 @@ import torch
 
 from kd_ray.cluster.launch import launch, measure
 from kd_ray.cluster.local import LocalRunner
-from kd_ray.distill import pace_probe as probe_module
-from kd_ray.distill.pace_probe import probe
-from kd_ray.errors import OutOfMemoryError, TrialError
+from kd_ray.distill.pace_probe import pace_of, probe
+from kd_ray.errors import OutOfMemoryError
 from kd_ray.results.probe import read_probe, representative
 from kd_ray.results.status import plan
 from kd_ray.results.store import Store, open_store
@@ -40,34 +39,37 @@ def test_students_are_doubled_for_as_long_as_none_gets_slower() -> None:
     assert 0 < found.room_bytes < 2**50
 
 
-def test_a_network_that_cannot_be_grouped_has_no_grouped_pace(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*args: object, **kwargs: object) -> None:
-        raise TrialError("networks of this kind cannot be grouped")
-
-    monkeypatch.setattr("kd_ray.distill.grouped.grouped_model", refuse)
-    assert probe(SPEC, PLACEMENT, sharers=1).grouped is None
+def test_a_network_that_cannot_be_grouped_has_no_grouped_pace() -> None:
+    assert probe(SPEC.model_copy(update={"model": "resnet18"}), PLACEMENT, sharers=1).grouped is None
 
 
-def test_memory_ends_the_doubling(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Torch's own error, at the third student."""
-    step_s = probe_module._step_s
+def test_memory_ends_the_doubling() -> None:
+    """At the third student."""
 
-    def starved(*args: object) -> float:
-        if args[-2] > 2:  # type: ignore[operator]
+    def step_s(count: int) -> float:
+        if count > 2:
             raise OutOfMemoryError("full")
-        return step_s(*args)  # type: ignore[arg-type]
+        return 0.01 * count
 
-    monkeypatch.setattr(probe_module, "_WORSE", 100.0)
-    monkeypatch.setattr(probe_module, "_step_s", starved)
-    assert list(probe(SPEC, PLACEMENT, sharers=1).loop.seconds) == [1, 2]
+    cpu = torch.device("cpu")
+    pace = pace_of(step_s, cpu, first=1)
+    assert pace
+    assert dict(pace.seconds) == {1: 0.01, 2: 0.02}
+    assert pace_of(step_s, cpu, first=4) is None
 
 
-def test_memory_that_does_not_do_for_one_student_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_students_than_make_each_slower_are_dropped() -> None:
+    pace = pace_of(lambda count: 0.01 * count * (2 if count > 4 else 1), torch.device("cpu"), first=1)
+    assert pace
+    assert list(pace.seconds) == [1, 2, 4]
+
+
+def test_memory_that_is_too_small_for_one_student_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*args: object, **kwargs: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr("kd_ray.distill.student.student_loss", full)
-    with pytest.raises(OutOfMemoryError, match="the memory of cpu does not do for one lenet5"):
+    with pytest.raises(OutOfMemoryError, match="the memory of cpu is too small for one lenet5"):
         probe(SPEC, PLACEMENT, sharers=1)
 
 

@@ -1,6 +1,7 @@
 """A looked-up teacher teaches the same bits as one that runs, and anything wrong with its table costs work, never a result."""
 
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,17 +14,17 @@ from torch import Tensor, nn
 from kd_ray.cluster.launch import launch
 from kd_ray.cluster.local import LocalRunner
 from kd_ray.distill import checkpoint
-from kd_ray.distill import view_table as views
 from kd_ray.distill.augmentations import num_views
 from kd_ray.distill.device import make_deterministic
 from kd_ray.distill.fit import fit
 from kd_ray.distill.student import Student
 from kd_ray.distill.teacher import TabledTeacher, Teacher, forward
-from kd_ray.distill.view_table import SharedViews, TableShape, ViewTable
+from kd_ray.distill.view_table import READY, SharedViews, TableShape, ViewTable
 from kd_ray.models import build_model
 from kd_ray.results.store import Store, open_store
 from kd_ray.sweep.spec import TrialSpec
 from kd_ray.sweep.training import Augmentation
+from tests.limits import largest_file
 from tests.sweeps import assert_same_tables, tiny_sweep
 from tests.unit.distill.test_fit import DATA, TEACHER_ID, assert_same_bits, make_spec, start
 
@@ -204,7 +205,7 @@ def test_a_table_that_is_wrong_is_not_used(tmp_path: Path, store: Store, caplog:
     expected = train(tabled(tmp_path, store)[0])[0]
     table = ViewTable(tmp_path, "a" * 16, TableShape(num_samples=NUM_TRAIN, num_views=162, num_classes=3))
     everything = np.arange(NUM_TRAIN * 162)
-    ready = everything[table._state_P[everything] == views.READY]
+    ready = everything[table._state_P[everything] == READY]
     table.put(ready, np.nextafter(table.take(ready), np.float32(np.inf)))
     teacher, _ = tabled(tmp_path, store)
     with caplog.at_level(logging.WARNING):
@@ -236,25 +237,27 @@ def test_claimed_pairs_are_left_to_their_process_at_first(tmp_path: Path) -> Non
     assert other.has(np.array([2]))
 
 
-def test_the_space_of_a_table_is_taken_at_once_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_space_of_a_table_is_taken_at_once_or_not_at_all(tmp_path: Path) -> None:
     """Guard: a write into a hole of a full disk ends the process with SIGBUS."""
     shape = TableShape(num_samples=1000, num_views=162, num_classes=10)
     folder = ViewTable(tmp_path, "a" * 16, shape).folder
     assert (folder / "logits").stat().st_blocks * 512 >= shape.num_pairs * 10 * 4
 
-    monkeypatch.setattr("os.posix_fallocate", _full)
-    with pytest.raises(OSError, match="No space left"):
+    with largest_file(100_000), pytest.raises(OSError, match="File too large"):
         ViewTable(tmp_path, "b" * 16, shape)
     assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == [folder.name]
 
 
-def test_tables_that_nobody_opened_for_a_week_are_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tables_that_nobody_opened_for_a_week_are_deleted(tmp_path: Path) -> None:
     shape = TableShape(num_samples=1, num_views=1, num_classes=1)
     old = ViewTable(tmp_path, "a" * 16, shape).folder
-    later = time.time() + views._UNUSED_S + 60
-    monkeypatch.setattr("time.time", lambda: later)
-    ViewTable(tmp_path, "b" * 16, shape)
+    recent = ViewTable(tmp_path, "b" * 16, shape).folder
+    week_s = 7 * 24 * 3600
+    for folder, age_s in ((old, week_s + 60), (recent, week_s - 60)):
+        os.utime(folder, (time.time() - age_s,) * 2)
+    ViewTable(tmp_path, "c" * 16, shape)
     assert not old.exists()
+    assert recent.exists()
 
 
 @pytest.mark.parametrize("count", [1, 2, 5, 31, 32, 100])
@@ -269,10 +272,8 @@ def test_a_sample_has_the_same_logits_in_every_batch(count: int) -> None:
         assert torch.equal(whole, parts)
 
 
-def test_a_sweep_with_and_without_tables_leaves_the_same_tables(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Launch to tables, three ways: looked up, without tables, and with no space for them. Its data root has no tables before."""
+def test_a_sweep_with_and_without_tables_leaves_the_same_tables(tmp_path: Path) -> None:
+    """Launch to tables, three ways: looked up, without tables, and where none can be made. Its data root has no tables before."""
 
     def launched(name: str, limit: float) -> Store:
         store = open_store(tmp_path / name)
@@ -281,15 +282,12 @@ def test_a_sweep_with_and_without_tables_leaves_the_same_tables(
         return store
 
     live = launched("live", 0.0)
-    monkeypatch.setattr(views, "_reserve", _full)
+    no_folder = tmp_path / "data" / "views"
+    no_folder.write_text("a file where the folder of the tables should be")
     full = launched("full", 4.0)
     assert not [*live.entries("teachers"), *full.entries("teachers")]
-    monkeypatch.undo()
+    no_folder.unlink()
     looked_up = launched("looked up", 4.0)
     assert list(looked_up.entries("teachers"))
     assert_same_tables(live, looked_up)
     assert_same_tables(live, full)
-
-
-def _full(*_: object) -> None:
-    raise OSError(28, "No space left on device")

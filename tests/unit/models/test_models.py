@@ -189,7 +189,7 @@ def test_transformer_of_timm_takes_a_step(name: str, image_size: int) -> None:
         ("torchvision:nope", 32, r"torchvision cannot build it .*it has no classifier of this name; it has alexnet, "),
         ("torchvision:fcn_resnet50", 32, "it has no classifier of this name"),
         ("torchvision:alexnet", 16, "torchvision:alexnet cannot take images of 16 pixels: "),
-        ("torchvision:mobilenet_v3_small", 32, "has dropout or stochastic depth, which no seed of a trial governs"),
+        ("torchvision:mobilenet_v3_small", 32, "has dropout or stochastic depth, which does not follow a trial's seed"),
     ],
 )
 def test_library_models_that_are_of_no_use_are_refused(name: str, image_size: int, message: str) -> None:
