@@ -294,7 +294,7 @@ def test_a_second_interrupt_stops_at_once_and_loses_nothing(
         output, _ = process.communicate(timeout=60)
     assert process.returncode == 130, output
     assert output.splitlines()[-1].startswith(
-        ("stopped at once; nothing that was committed is lost", "interrupted; go on")
+        ("stopped at once; no committed trial is lost", "interrupted; continue with")
     )
     assert launch(tiny_sweep(trifeature_root, *LONG), store, runner="local").exit_code == 0
     assert_same_tables(store, undisturbed_long)

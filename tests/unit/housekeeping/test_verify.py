@@ -148,7 +148,7 @@ def test_a_damaged_trial_is_pending_again_and_its_rows_are_gone(whole: Store, da
 
 
 def test_a_trial_in_the_hands_of_a_launch_is_left_alone(whole: Store) -> None:
-    """Guard: a record is set aside under the trial's lease only."""
+    """Guard: a record is quarantined under the trial's lease only."""
     spoil(whole, record_key(IDS[0]))
     assert ledger.acquire(whole, IDS[0], launch_id="x")
     repaired = repair(whole, verify(whole))
