@@ -228,8 +228,10 @@ def test_data_show_draws_a_contact_sheet(tmp_path: Path) -> None:
 
 
 def littered(finished: Path, root: Path) -> Path:
-    """A copy of the finished store with two hours old errors of complete trials."""
+    """A copy of the finished store with two hours old errors of complete trials as its only garbage, however old the store is."""
     shutil.copytree(finished, root)
+    # The teachers' logits are garbage as soon as they are a minute and a half old.
+    shutil.rmtree(root / "teachers", ignore_errors=True)
     for trial in (root / "trials").iterdir():
         (trial / "error.json").write_text("{}")
         os.utime(trial / "error.json", (time.time() - 7200, time.time() - 7200))
