@@ -107,11 +107,11 @@ def test_all_that_shows_a_condition_shows_the_same_numbers(results: Results) -> 
     assert accuracies(compared(comparison, store=None)) == printed
     report = condition_table(study)
     place = [column.name for column in report.columns].index("accuracy")
-    for row in report.rows:
-        (n, mean, sd), cell = expected[str(row[1]), "accuracy"], row[place]
+    for printed_row in report.rows:
+        (n, mean, sd), cell = expected[str(printed_row[1]), "accuracy"], printed_row[place]
         assert isinstance(cell, Measured)
-        found = (row[2], cell.mean, math.nan if cell.sd is None else cell.sd)
-        assert found == pytest.approx((n, 100 * mean, 100 * sd), rel=1e-12, nan_ok=True)
+        measured = (printed_row[2], cell.mean, math.nan if cell.sd is None else cell.sd)
+        assert measured == pytest.approx((n, 100 * mean, 100 * sd), rel=1e-12, nan_ok=True)
 
 
 def test_differences_are_between_the_same_means(results: Results) -> None:
