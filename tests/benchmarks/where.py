@@ -88,11 +88,11 @@ def ms_per_step(race: Race, teaching: Teaching, *, rounds: int, clock: Clock = t
         students = race.students()
         for name in ("prepare", "logits"):
             stack.enter_context(clocks.around(teacher, name, "teacher's logits"))
-        stack.enter_context(clocks.around(stream, "augmented", "draw, data, augmentation"))
-        stack.enter_context(clocks.around(fit, "epoch_draw", "draw, data, augmentation"))
-        stack.enter_context(clocks.around(fit, "student_loss", "loss"))
+        stack.enter_context(clocks.around(type(race.resident.train), "inputs", "draw, data, augmentation"))
+        stack.enter_context(clocks.around(fit, "draw_of", "draw, data, augmentation"))
         stack.enter_context(clocks.around(torch.Tensor, "backward", "backward"))
         for student in students:
+            stack.enter_context(clocks.around(student, "loss", "loss"))
             stack.enter_context(clocks.around(student.model, "forward", "student forward"))
             stack.enter_context(clocks.around(student.optimizer, "step", "optimiser"))
             stack.enter_context(clocks.around(student.optimizer, "zero_grad", "optimiser"))
