@@ -9,7 +9,7 @@ from kd_ray.cluster.runner import cpu_count
 from kd_ray.data.families import load_dataset
 from kd_ray.distill.stored_samples import samples_of
 from kd_ray.results import ledger
-from kd_ray.results.aggregate import AggregateReport, aggregate
+from kd_ray.results.aggregate import AggregateReport
 from kd_ray.results.quarantine import quarantine_trial, trial_damage
 from kd_ray.results.record import write_samples
 from kd_ray.results.status import TrialLine, count_states, planned_lines
@@ -49,11 +49,6 @@ class LaunchReport:
         if self.interrupted:
             return 130
         return 0 if all(trial.state == TrialState.COMPLETE for trial in self.trials) and not self.problems else 1
-
-
-def update_tables(request: LaunchRequest) -> AggregateReport:
-    """Bring the tables of the sweep up to date."""
-    return aggregate(request.store, request.file.sweep.name)
 
 
 def repair(request: LaunchRequest, requested: RequestedTrials, tables: AggregateReport) -> bool:

@@ -22,7 +22,7 @@ from kd_ray.distill.samples import ResidentData
 from kd_ray.distill.samples.kind import Draw, PixelRange
 from kd_ray.distill.student import Student, learning_rate
 from kd_ray.distill.teacher import Teacher
-from kd_ray.distill.worker_protocol import FitProgress
+from kd_ray.distill.worker_protocol import PackProgress
 from kd_ray.errors import DataError, NonFiniteLossError
 from kd_ray.results.record import Epoch
 from kd_ray.sweep.fields import Attack
@@ -39,7 +39,7 @@ def fit(
     *,
     on_failure: OnFailure,
     report_every_s: float = 1.0,
-) -> Iterator[FitProgress]:
+) -> Iterator[PackProgress]:
     """Train the students to their last epoch; a student that fails leaves the list.
 
     Yields at the end of every epoch and at least every `report_every_s` seconds in between, always between two steps, where `state()` is
@@ -51,7 +51,7 @@ def fit(
     assert seed is not None
     steps = steps_per_epoch(len(data.train), training.batch_size)
     stepper = _Stepper(teachers, steps, data.train.pixels)
-    meter = _Meter(report_every_s)
+    meter = _Meter(report_every_s, training.epochs)
 
     def fail(student: Student, error: Exception) -> None:
         students.remove(student)
@@ -272,8 +272,9 @@ def _finish_epoch(student: Student, data: ResidentData, steps: int, validated: M
 class _Meter:
     """Divides the time among the students in training, and tells when a report is due."""
 
-    def __init__(self, report_every_s: float) -> None:
+    def __init__(self, report_every_s: float, epochs: int) -> None:
         self._every_s = report_every_s
+        self._epochs = epochs
         self._mark = time.perf_counter()
         self._report_mark = self._mark
         self._images = 0
@@ -295,7 +296,7 @@ class _Meter:
     def is_due(self) -> bool:
         return time.perf_counter() - self._report_mark >= self._every_s
 
-    def progress(self, students: Sequence[Student], *, end_of_epoch: bool) -> FitProgress:
+    def progress(self, students: Sequence[Student], *, end_of_epoch: bool) -> PackProgress:
         self.settle()
         now = time.perf_counter()
         images_per_s = self._images / max(now - self._report_mark, 1e-9)
@@ -304,9 +305,9 @@ class _Meter:
         accuracies = [
             epoch.train_accuracy if epoch.validation_accuracy is None else epoch.validation_accuracy for epoch in last
         ]
-        return FitProgress(
+        return PackProgress(
             epoch=min((len(student.history) for student in students), default=0),
-            epochs=students[0].training.epochs if students else 0,
+            epochs=self._epochs,
             accuracy=sum(accuracies) / len(accuracies) if accuracies else None,
             images_per_s=images_per_s,
             end_of_epoch=end_of_epoch,

@@ -16,7 +16,7 @@ from collections.abc import Callable, Generator, Iterator
 from concurrent import futures
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -24,7 +24,7 @@ from typing import TypeVar
 
 from kd_ray import telemetry
 from kd_ray.distill.leases import HeldLeases
-from kd_ray.distill.worker_protocol import FitProgress, PackTraining, PackWorker, TrialResult
+from kd_ray.distill.worker_protocol import PackProgress, PackTraining, PackWorker, TrialResult
 from kd_ray.errors import (
     CorruptObjectError,
     DataError,
@@ -50,27 +50,6 @@ _WRITERS = 4
 logger = logging.getLogger("kd_ray")
 
 
-@dataclass(frozen=True, kw_only=True)
-class PackProgress:
-    """A report of a running pack to its driver, about once a second at most."""
-
-    pack_id: str
-    epoch: int
-    epochs: int
-    accuracy: float | None
-    images_per_s: float
-    warning: str | None = None
-    """An error since the last report that did not end the pack."""
-    done: bool = False
-    """Whether this is the pack's last report."""
-    committed: tuple[str, ...] = ()
-    """In the last report: trials that are complete now."""
-    failed: tuple[str, ...] = ()
-    """In the last report: trials that failed."""
-    is_too_large: bool = False
-    """In the last report: memory is too small for the pack. Its unfinished trials resume from their checkpoints, in two smaller packs."""
-
-
 def run_pack(pack: Pack, worker: PackWorker) -> Generator[PackProgress, None, None]:
     """Train and commit the trials of a pack; trials that are complete, or held by another launch, are left alone.
 
@@ -79,7 +58,6 @@ def run_pack(pack: Pack, worker: PackWorker) -> Generator[PackProgress, None, No
     Raises:
         StoreError: an operation of the store failed. No trial is marked as failed then, and the pack can be started again.
     """
-    epochs = pack.trials[0].spec.epochs
     run = _Run(pack, worker)
     is_too_large = False
     with run.leases, run.writing():
@@ -88,27 +66,20 @@ def run_pack(pack: Pack, worker: PackWorker) -> Generator[PackProgress, None, No
             for progress in run.train():
                 run.leases.progress = {
                     "epoch": progress.epoch,
-                    "epochs": epochs,
+                    "epochs": progress.epochs,
                     "accuracy": progress.accuracy,
                     "images_per_s": progress.images_per_s,
                 }
-                yield PackProgress(
-                    pack_id=pack.pack_id,
-                    epoch=progress.epoch,
-                    epochs=epochs,
-                    accuracy=progress.accuracy,
-                    images_per_s=progress.images_per_s,
-                    warning=run.take_warning(),
-                )
+                yield replace(progress, warning=run.take_warning())
         except OutOfMemoryError as error:
             is_too_large = True
-            run.warn(f"pack {pack.pack_id} is too large: {error}; what is left of it goes on in two halves")
+            run.warn(
+                f"pack {pack.pack_id} is too large: {error}; its unfinished trials continue in two packs of half its size"
+            )
+    epochs = pack.trials[0].spec.epochs
     yield PackProgress(
-        pack_id=pack.pack_id,
         epoch=epochs,
         epochs=epochs,
-        accuracy=None,
-        images_per_s=0.0,
         warning=run.take_warning(),
         done=True,
         committed=tuple(run.leases.complete),
@@ -159,7 +130,7 @@ class _Run:
         # Exhausted, so that an error of any of them is raised.
         list(self._writers.map(self.leases.acquire, trial_ids))
 
-    def train(self) -> Iterator[FitProgress]:
+    def train(self) -> Iterator[PackProgress]:
         """Train the trials that are held, commit them, and give the leases back one by one."""
         specs = [trial.spec for trial in self._pack.trials if trial.trial_id in self.leases.held]
         self._num_trials = len(specs)
@@ -182,7 +153,7 @@ class _Run:
                 self._save(training, wait=True)
             raise
 
-    def _fit(self, training: PackTraining) -> Iterator[FitProgress]:
+    def _fit(self, training: PackTraining) -> Iterator[PackProgress]:
         placement = self._worker.placement
         self._steps = {trial.spec.trial_id: trial.step() for trial in training.trials}
         saved_at, saved_epoch = time.monotonic(), 0
@@ -271,42 +242,35 @@ class _Run:
     def _commit(self, spec: TrialSpec, result: TrialResult) -> None:
         """Write a trial's weights, then its record; a trial that was taken over is left to its new holder."""
         with telemetry.about(spec.trial_id):
-            self._commit_held(spec, result)
-
-    def _commit_held(self, spec: TrialSpec, result: TrialResult) -> None:
-        # The heartbeat may forget the lease at any moment from here on.
-        lease = self.leases.held.get(spec.trial_id)
-        if lease is None or self.leases.is_lost(spec.trial_id):
-            return
-        key = weights_key(spec.trial_id, lease.generation)
-        self._store.put(key, result.weights, durable=True)
-        record = Record(
-            spec=spec,
-            epochs=result.history,
-            scalars=result.scalars,
-            predictions_N=result.predictions_N,
-            confidences_N=result.confidences_N,
-            true_probabilities_N=result.true_probabilities_N,
-            weights_key=key,
-            weights_sha256=sha256(result.weights),
-            num_parameters=result.num_parameters,
-            provenance=self._provenance(lease, result),
-            per_class=result.per_class,
-            per_sample=result.per_sample,
-        )
-        if commit_record(self._store, record):
-            logger.info("%s is complete after %.1f s of training", spec.describe(), result.elapsed_s)
-            # The trial is complete; what is left behind by an error here is swept up by `gc`.
-            with suppress(StoreError):
-                if (saving := self._saving.get(spec.trial_id)) is not None:
-                    futures.wait([saving])
-                self._checkpoints_of(lease).delete_all()
-        else:
-            self._store.delete(key)
-        self.leases.committed(lease)
+            # The heartbeat may forget the lease at any moment from here on.
+            lease = self.leases.held.get(spec.trial_id)
+            if lease is None or self.leases.is_lost(spec.trial_id):
+                return
+            key = weights_key(spec.trial_id, lease.generation)
+            self._store.put(key, result.weights, durable=True)
+            record = Record(
+                spec=spec,
+                epochs=result.epochs,
+                test=result.test,
+                weights_key=key,
+                weights_sha256=sha256(result.weights),
+                num_parameters=result.num_parameters,
+                provenance=self._provenance(lease, result),
+                per_class=result.per_class,
+            )
+            if commit_record(self._store, record):
+                logger.info("%s is complete after %.1f s of training", spec.describe(), result.elapsed_s)
+                # The trial is complete; what is left behind by an error here is swept up by `gc`.
+                with suppress(StoreError):
+                    if (saving := self._saving.get(spec.trial_id)) is not None:
+                        futures.wait([saving])
+                    self._checkpoints_of(lease).delete_all()
+            else:
+                self._store.delete(key)
+            self.leases.committed(lease)
 
     def _provenance(self, lease: Lease, result: TrialResult) -> Provenance:
-        images = len(result.history) * result.num_train
+        images = len(result.epochs) * result.num_train
         return Provenance(
             launch_id=self._worker.launch_id,
             generation=lease.generation,

@@ -6,7 +6,7 @@ import logging
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import astuple
+from dataclasses import astuple, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -30,7 +30,7 @@ from kd_ray.distill.samples import ResidentData
 from kd_ray.distill.student import Student, network_for, new_student, source_of_logits
 from kd_ray.distill.teacher import TabledTeacher, Teacher
 from kd_ray.distill.view_table import SharedViews, TableShape, ViewTable
-from kd_ray.distill.worker_protocol import FitProgress, LoadState, OnFailure, PackTraining, TrialResult, TrialTraining
+from kd_ray.distill.worker_protocol import LoadState, OnFailure, PackProgress, PackTraining, TrialResult, TrialTraining
 from kd_ray.errors import CorruptObjectError, LostTeacherError, TrialError
 from kd_ray.models import count_parameters
 from kd_ray.models.text_classifier import from_teacher, text_classifier
@@ -71,7 +71,7 @@ class _Training:
         ]
         return [*given, *map(self._of, self.students)]
 
-    def fit(self) -> Iterator[FitProgress]:
+    def fit(self) -> Iterator[PackProgress]:
         """See `PackTraining`."""
         try:
             yield from fit(
@@ -99,16 +99,13 @@ class _Training:
     def _result(self, spec: TrialSpec, model: nn.Module, student: Student | None = None) -> TrialResult:
         try:
             data = self._data.resident
-            evaluation = evaluate(model, data.test, self._data.pairs, validation=data.validation)
-            more = self._asked_for(spec, model, student)
+            test = evaluate(model, data.test, self._data.pairs, validation=data.validation)
+            test = replace(test, per_sample={**test.per_sample, **self._asked_for(spec, model, student)})
         except Exception as error:
             raise named(error) from error
         return TrialResult(
-            history=tuple(student.history) if student else (),
-            scalars=evaluation.scalars,
-            predictions_N=evaluation.predictions_N,
-            confidences_N=evaluation.confidences_N,
-            true_probabilities_N=evaluation.true_probabilities_N,
+            epochs=tuple(student.history) if student else (),
+            test=test,
             weights=to_weights(model.state_dict()),
             num_parameters=count_parameters(model),
             num_train=len(self._data.resident.train),
@@ -117,7 +114,6 @@ class _Training:
             versions=distribution_of(spec.distillation.import_path if spec.distillation else None),
             per_class=_train_n(self._data.resident)
             | (student.background.per_class() if student and student.background else {}),
-            per_sample=evaluation.per_sample | more,
         )
 
     def _asked_for(

@@ -77,11 +77,9 @@ class Provenance:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Record:
-    """A committed trial."""
+class Evaluated:
+    """What a trained network gives on the test split: its predictions, and the metrics that need more than predictions."""
 
-    spec: TrialSpec
-    epochs: tuple[Epoch, ...]
     scalars: Mapping[str, float]
     """Test metrics that need more than predictions: `loss`, `expected_calibration_error`, `individual_fairness`, …; NaN if undefined."""
     predictions_N: npt.NDArray[np.int32]
@@ -90,15 +88,23 @@ class Record:
     """Probability of the predicted class, T = 1."""
     true_probabilities_N: npt.NDArray[np.float32]
     """Probability of the true class, T = 1."""
+    per_sample: Mapping[str, npt.NDArray[np.float32]] = field(default_factory=dict)
+    """More numbers for each test sample: `schema.PER_SAMPLE` lists all. Classes too are float32, which has room for 2^24 of them."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Record:
+    """A committed trial."""
+
+    spec: TrialSpec
+    epochs: tuple[Epoch, ...]
+    test: Evaluated
     weights_key: str
     weights_sha256: str
     num_parameters: int
     provenance: Provenance
     per_class: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
-    """Of each class `train_n`, its training samples, and what the objective held of it: `schema.PER_CLASS` lists all."""
-
-    per_sample: Mapping[str, npt.NDArray[np.float32]] = field(default_factory=dict)
-    """More numbers for each test sample: `schema.PER_SAMPLE` lists all. Classes too are float32, which has room for 2^24 of them."""
+    """Numbers of each class: `train_n`, its training samples, and numbers that the objective used. `schema.PER_CLASS` lists all."""
 
     @property
     def trial_id(self) -> str:
@@ -191,16 +197,16 @@ def encode_record(record: Record) -> bytes:
         "dataset_id": record.spec.dataset_id,
         "spec": record.spec.model_dump_json(),
         "epochs": [vars(epoch) | {"terms": sorted(epoch.terms.items())} for epoch in record.epochs],
-        "scalars": sorted(record.scalars.items()),
-        "predictions": record.predictions_N.astype(np.int32).tolist(),
-        "confidences": record.confidences_N.astype(np.float32).tolist(),
-        "true_probabilities": record.true_probabilities_N.astype(np.float32).tolist(),
+        "scalars": sorted(record.test.scalars.items()),
+        "predictions": record.test.predictions_N.astype(np.int32).tolist(),
+        "confidences": record.test.confidences_N.astype(np.float32).tolist(),
+        "true_probabilities": record.test.true_probabilities_N.astype(np.float32).tolist(),
         "weights_key": record.weights_key,
         "weights_sha256": record.weights_sha256,
         "num_parameters": record.num_parameters,
         "provenance": vars(record.provenance) | {"versions": sorted(record.provenance.versions.items())},
         "per_class": sorted((name, list(values)) for name, values in record.per_class.items()),
-        "per_sample": [(name, record.per_sample[name].tolist()) for name in sorted(record.per_sample)],
+        "per_sample": [(name, values.tolist()) for name, values in sorted(record.test.per_sample.items())],
     }
     # One row has nothing to gain from dictionaries.
     return encode_table(pa.Table.from_pylist([row], schema=_RECORD), use_dictionary=False)
@@ -231,16 +237,18 @@ def decode_record(data: bytes) -> Record:
     return Record(
         spec=TrialSpec.model_validate_json(row["spec"]),
         epochs=tuple(Epoch(**epoch | {"terms": dict(epoch["terms"])}) for epoch in row["epochs"]),
-        scalars=dict(row["scalars"]),
-        predictions_N=lists["predictions"],
-        confidences_N=lists["confidences"],
-        true_probabilities_N=lists["true_probabilities"],
+        test=Evaluated(
+            scalars=dict(row["scalars"]),
+            predictions_N=lists["predictions"],
+            confidences_N=lists["confidences"],
+            true_probabilities_N=lists["true_probabilities"],
+            per_sample={name: np.array(values, dtype=np.float32) for name, values in row.get("per_sample", ())},
+        ),
         weights_key=row["weights_key"],
         weights_sha256=row["weights_sha256"],
         num_parameters=row["num_parameters"],
         provenance=Provenance(**provenance),
         per_class={name: tuple(values) for name, values in row.get("per_class", ())},
-        per_sample={name: np.array(values, dtype=np.float32) for name, values in row.get("per_sample", ())},
     )
 
 
