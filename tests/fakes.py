@@ -17,7 +17,7 @@ from kd_ray.sweep.plan import PlannedTrial, expand
 from kd_ray.sweep.spec import TrialSpec
 
 WEIGHTS_DIGEST = "ab" * 32
-"""SHA-256 that stands for any given weights."""
+"""SHA-256 that stands for any pretrained weights."""
 
 SWEEP_YAML = """\
 name: demo
@@ -67,7 +67,7 @@ def make_sweep(text: str = SWEEP_YAML, *, overrides: Iterable[str] = (), source:
 
 
 def plan_trials(file: SweepFile) -> tuple[PlannedTrial, ...]:
-    """All trials of a sweep; given weights are not read."""
+    """All trials of a sweep; pretrained weights are not read."""
     return expand(file, lambda path: WEIGHTS_DIGEST)
 
 

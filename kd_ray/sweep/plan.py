@@ -27,7 +27,7 @@ from kd_ray.sweep.spec import Encoder, Role, TeacherRef, TrialSpec, content_hash
 from kd_ray.sweep.training import StepSchedule, Training
 
 WeightsDigest = Callable[[str], str]
-"""Path of a given weights file → its SHA-256 in hex; `hf:NAME` → the version of its folder, `tokenizer of hf:NAME` → of its tokenizer."""
+"""Path of pretrained weights → their SHA-256 in hex; `hf:NAME` → the version of its folder, `tokenizer of hf:NAME` → of its tokenizer."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -92,7 +92,7 @@ def expand(file: SweepFile, weights_digest: WeightsDigest) -> tuple[PlannedTrial
     """All trials of a sweep, each once: teachers first, then scratch students, then distilled ones, in the order of the grid.
 
     Raises:
-        OSError: given weights cannot be read (through `weights_digest`).
+        OSError: pretrained weights cannot be read (through `weights_digest`).
         SweepError: a cell of the grid is not valid, or a claim is about no trial.
     """
     # Cells share their initial weights.

@@ -37,7 +37,7 @@ GIVEN = "a given teacher"
 
 @pytest.fixture
 def whole(store: Store) -> Store:
-    """Seven of eight trials complete, the last interrupted, given weights, tables up to date."""
+    """Seven of eight trials complete, the last interrupted, pretrained weights, tables up to date."""
     write_sweep(store, make_sweep())
     commit_whole(store, TRIALS[:7])
     save_checkpoint(store, IDS[7], 10)
