@@ -10,7 +10,7 @@ import numpy as np
 
 from kd_ray.analysis.chance_levels import KnownLevels, read_levels, write_levels
 from kd_ray.analysis.class_bias import class_bias
-from kd_ray.analysis.comparisons import Comparison, write_comparisons
+from kd_ray.analysis.comparisons import write_comparisons
 from kd_ray.analysis.confounder import frontier, matched_accuracy
 from kd_ray.analysis.contrast import Options
 from kd_ray.analysis.declared import Declared, declared_rows
@@ -25,6 +25,7 @@ from kd_ray.analysis.two_groups import holm
 from kd_ray.analysis.verdict import Verdict
 from kd_ray.analysis.verdict_words import make_verdict
 from kd_ray.errors import InvalidInputError
+from kd_ray.results.comparison_schema import Comparison
 from kd_ray.results.query import Results
 
 _TESTED = ("class_bias", "fairness", "matched_accuracy", "trend")

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from kd_ray.analysis.chance import MIN_CELL
-from kd_ray.analysis.comparisons import Comparison
 from kd_ray.analysis.conditions import Condition
 from kd_ray.analysis.contrast import MIN_RUNS, Options, Values, about, number, variance_parts
 from kd_ray.analysis.fairness import measure_samples
@@ -17,6 +16,7 @@ from kd_ray.analysis.study import SCRATCH, TEACHER, Study
 from kd_ray.analysis.uncertainty import Certainty, Samples, certainty
 from kd_ray.errors import InvalidInputError
 from kd_ray.metrics.arrays import FloatArray
+from kd_ray.results.comparison_schema import Comparison
 from kd_ray.sweep.claims import Claim
 
 

@@ -7,10 +7,10 @@ import shlex
 from collections.abc import Sequence
 
 from kd_ray.analysis.compare import SweepComparison
-from kd_ray.analysis.comparisons import Comparison
 from kd_ray.analysis.study import SCRATCH, TEACHER
 from kd_ray.cli.tables import render_in_parts, terminal_width, wrapped
 from kd_ray.metrics.catalogue import METRICS
+from kd_ray.results.comparison_schema import Comparison
 
 _WITH_CHANCE = ("equalized_odds_difference", "demographic_parity_difference")
 _SHOWN = ("accuracy", "worst_class_accuracy", *_WITH_CHANCE, "individual_fairness")
