@@ -2,7 +2,7 @@
 
 H0 of Mohammadshahi & Ioannou: b^c / b^M is the same for both, b^c being the accuracy on class c and b^M overall; Welch's t-test over the
 seeds. #SC and #TC count the classes of one condition with p < level, as published, beside what would be counted if nothing differed. What
-is established is decided over all classes and conditions of a contrast together (`families.py`).
+is established is decided over all classes and conditions of a contrast together (`multiple_testing.py`).
 """
 
 import numpy as np

@@ -2,8 +2,8 @@
 
     lease ──▶ load data and teachers ──▶ restore or start students ──▶ fit ──▶ evaluate ──▶ weights, then record (the commit point)
 
-A trial that fails does not end the others. When a pack ends early, every trial still in training writes a checkpoint if possible.
-This module does not need torch: a `PackWorker` trains.
+A failed trial does not end the others. When a pack ends early, every trial still in training writes a checkpoint if possible.
+This module does not import torch: a `PackWorker` trains.
 """
 
 import functools
@@ -51,9 +51,9 @@ logger = logging.getLogger("kd_ray")
 
 
 def run_pack(pack: Pack, worker: PackWorker) -> Generator[PackProgress, None, None]:
-    """Train and commit the trials of a pack; trials that are complete, or held by another launch, are left alone.
+    """Train and commit the trials of a pack, except those that are complete or held by another launch.
 
-    Closing the iterator early stops the pack: its students write checkpoints and their leases are given back.
+    Closing the iterator early stops the pack: its students write checkpoints and their leases are released.
 
     Raises:
         StoreError: an operation of the store failed. No trial is marked as failed then, and the pack can be started again.
@@ -102,7 +102,7 @@ class _Run:
         self._checkpoints: dict[str, Checkpoints] = {}
         self._saving: dict[str, Future[None]] = {}
         self._writers = ThreadPoolExecutor(max_workers=_WRITERS, thread_name_prefix="kd_ray-writer")
-        """No trial waits for the store while another could be trained or evaluated."""
+        """Writes to the store, while other trials are trained or evaluated."""
         self._is_between_steps = False
         self._warning: str | None = None
 
@@ -118,7 +118,7 @@ class _Run:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """The time in which the pack writes. Writes that a hanging store has not finished at its end are abandoned."""
+        """Inside, the pack may write. Writes that a store has not finished at the end are abandoned."""
         try:
             yield
         finally:
@@ -131,7 +131,7 @@ class _Run:
         list(self._writers.map(self.leases.acquire, trial_ids))
 
     def train(self) -> Iterator[PackProgress]:
-        """Train the trials that are held, commit them, and give the leases back one by one."""
+        """Train the trials whose leases are held, commit them, and release their leases."""
         specs = [trial.spec for trial in self._pack.trials if trial.trial_id in self.leases.held]
         self._num_trials = len(specs)
         if not specs:
@@ -146,9 +146,9 @@ class _Run:
             yield from self._fit(training)
             self._commit_all(training)
         except BaseException:
-            # Ray ends a worker whose driver has died by SystemExit, often in the middle of a step. A state that is half changed, such
-            # as weights that are a step ahead of the count, is not saved: the last checkpoint stays valid.
-            # Otherwise all trials are saved, also those that are fully trained and could not be committed.
+            # When its driver has died, Ray ends a worker by SystemExit, often within a step. A state within a step is not saved, because
+            # weights may be a step ahead of the count; the last checkpoint stays valid.
+            # Between two steps all trials are saved, also those that are fully trained and could not be committed.
             if self._is_between_steps:
                 self._save(training, wait=True)
             raise
@@ -175,7 +175,7 @@ class _Run:
 
     def _load_state(self, spec: TrialSpec, decode: Callable[[bytes], T]) -> T | None:
         lease = self.leases.held.get(spec.trial_id)
-        # One that was taken over meanwhile is dropped before its first checkpoint.
+        # A trial that another worker has taken over meanwhile is dropped before its first checkpoint.
         return self._checkpoints_of(lease).load(decode) if lease else None
 
     def _checkpoints_of(self, lease: Lease) -> Checkpoints:
@@ -184,10 +184,10 @@ class _Run:
         return self._checkpoints[lease.trial_id]
 
     def _save(self, training: PackTraining, *, wait: bool) -> None:
-        """Write a checkpoint of every trial that is further than its last one. One that cannot be written costs only itself.
+        """Write a checkpoint of every trial that has taken steps since its last one. A checkpoint that cannot be written is a warning.
 
-        With `wait`, they are written on return. Training waits only for a store that takes longer to write one checkpoint than it is until
-        the next, and for none that hangs.
+        With `wait`, all are written on return. Otherwise training waits only while the checkpoint before is still being written, and not
+        longer than a lease lasts.
         """
         patience_until = time.monotonic() + LEASE_TTL_S
         for trial in training.trials:
@@ -240,9 +240,9 @@ class _Run:
             future.result()
 
     def _commit(self, spec: TrialSpec, result: TrialResult) -> None:
-        """Write a trial's weights, then its record; a trial that was taken over is left to its new holder."""
+        """Write the weights of a trial, then its record. Nothing is written for a trial that another worker has taken over."""
         with telemetry.about(spec.trial_id):
-            # The heartbeat may forget the lease at any moment from here on.
+            # The heartbeat may drop the lease at any moment from here on.
             lease = self.leases.held.get(spec.trial_id)
             if lease is None or self.leases.is_lost(spec.trial_id):
                 return
@@ -260,7 +260,7 @@ class _Run:
             )
             if commit_record(self._store, record):
                 logger.info("%s is complete after %.1f s of training", spec.describe(), result.elapsed_s)
-                # The trial is complete; what is left behind by an error here is swept up by `gc`.
+                # The trial is complete. If an error leaves checkpoints behind, `kd-ray gc` deletes them.
                 with suppress(StoreError):
                     if (saving := self._saving.get(spec.trial_id)) is not None:
                         futures.wait([saving])
@@ -289,7 +289,7 @@ class _Run:
         )
 
     def _fail(self, spec: TrialSpec, error: Exception) -> None:
-        """Name the failure in the store, and give the trial back. A student whose teacher is lost is only given back.
+        """Record the failure in the store, and release the trial. A student whose teacher is lost is only released.
 
         Raises:
             OutOfMemoryError: memory is too small for the trial beside the others of the pack.
@@ -309,7 +309,7 @@ class _Run:
             raise error
         else:
             if isinstance(error, NonFiniteLossError):
-                # What it went wrong from may be in them: another try begins anew.
+                # They may hold the weights that led to the error, so that another try starts from the beginning.
                 with suppress(StoreError):
                     self._checkpoints_of(lease).delete_all()
             self.failed.append(spec.trial_id)

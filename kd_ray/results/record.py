@@ -27,19 +27,19 @@ logger = logging.getLogger("kd_ray")
 
 RECORD_VERSION = 4
 _LACKS = {2: ("per_class", "per_sample"), 3: ("per_sample",), RECORD_VERSION: ()}
-"""Columns that records of each version that is read do not have; they are empty then."""
+"""For each version of records that can be read, the columns that it lacks; they are empty then."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Epoch:
-    """One line of the history."""
+    """One epoch of the training history."""
 
     epoch: int
     """From 1."""
     loss: float
     """Mean training loss over the epoch's samples."""
     terms: Mapping[str, float]
-    """Mean of each term of the loss before weighting: `cross_entropy`, `distillation`, or as the objective has them."""
+    """Mean of each term of the loss before weighting: `cross_entropy`, `distillation`, or other terms of the objective."""
     train_accuracy: float
     validation_accuracy: float | None
     lr: float
@@ -50,20 +50,20 @@ class Epoch:
 
 @dataclass(frozen=True, kw_only=True)
 class Provenance:
-    """How the record came about. Nothing here is part of the result."""
+    """Where, when and how the trial was trained. Nothing here is part of the result."""
 
     launch_id: str
     generation: int
-    """Lease generation that committed; above 1 the trial was taken over at least once."""
+    """Number of the lease under which the record was written; above 1, another worker held the trial before."""
     restarts: int
-    """How often training went on from a checkpoint."""
+    """How often training continued from a checkpoint."""
     retries: int
-    """How often the launch that committed had started the trial again, because its worker had died."""
+    """How often this launch had started the trial again because its worker had died."""
     host: str
     device: str
     threads: int
     pack_size: int
-    """Students that shared the stream with this one, itself included."""
+    """Trials that were trained side by side with this one, itself included."""
     started_at: datetime
     finished_at: datetime
     elapsed_s: float
@@ -73,7 +73,7 @@ class Provenance:
     git_commit: str | None
     """Commit of the kd_ray checkout, where there is one; `+` marks local changes."""
     versions: Mapping[str, str]
-    """Versions of Python and the packages that matter."""
+    """Versions of Python and of the packages on which results depend."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -164,15 +164,15 @@ _RECORD = pa.schema(
 
 
 def commit_record(store: Store, record: Record) -> bool:
-    """Write the record unless the trial is committed already; True when this one is the trial's record now."""
+    """Write the record unless the trial has one already; returns whether it was written."""
     return store.put_new(record_key(record.trial_id), encode_record(record), durable=True)
 
 
 def read_record(store: Store, trial_id: str) -> Record | None:
-    """The committed record, or None.
+    """The record of a trial; None if it has none.
 
     Raises:
-        CorruptObjectError: there is an object, but it is not a whole record of this trial.
+        CorruptObjectError: the object is not a complete record of this trial.
     """
     key = record_key(trial_id)
     data = store.get(key)
@@ -208,15 +208,15 @@ def encode_record(record: Record) -> bytes:
         "per_class": sorted((name, list(values)) for name, values in record.per_class.items()),
         "per_sample": [(name, values.tolist()) for name, values in sorted(record.test.per_sample.items())],
     }
-    # One row has nothing to gain from dictionaries.
+    # Dictionary encoding saves nothing in a single row.
     return encode_table(pa.Table.from_pylist([row], schema=_RECORD), use_dictionary=False)
 
 
 def decode_record(data: bytes) -> Record:
-    """Read a record; raises ArrowException, OSError, ValueError, KeyError or TypeError when it is not a whole one.
+    """Read a record; raises ArrowException, OSError, ValueError, KeyError or TypeError when it is not complete.
 
     Raises:
-        OtherVersionError: it is whole, but in the form of another version of kd_ray.
+        OtherVersionError: it is complete, but another version of kd_ray has written it.
     """
     table = decode_table(data)
     if table.num_rows != 1:
@@ -257,7 +257,7 @@ def decode_record(data: bytes) -> Record:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Samples:
-    """What is known of a data set's test samples."""
+    """Labels and sensitive features of the test samples of a data set."""
 
     dataset: str
     """Name of the data set."""
@@ -268,7 +268,7 @@ class Samples:
 
 
 def write_samples(store: Store, dataset_id: str, samples: Samples) -> None:
-    """Store the samples of a data set, once; damaged ones go into quarantine and are written again.
+    """Store the samples of a data set, once. Damaged ones are moved into quarantine and written again.
 
     Raises:
         CorruptObjectError: other samples are stored under this id already.
@@ -340,7 +340,7 @@ def _checked_meta(table: pa.Table) -> dict[str, str]:
 
 
 def _samples_digest(table: pa.Table, meta: Mapping[str, str]) -> str:
-    """Covers the names in the footer too, which no page checksum does."""
+    """A digest of the names in the footer, which page checksums do not cover."""
     named = {name: value for name, value in meta.items() if name != "sha256"}
     return sha256(json.dumps([named, table.column_names], sort_keys=True).encode())
 

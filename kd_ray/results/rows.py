@@ -1,4 +1,4 @@
-"""From one record to its rows in every table. Pure: the same record and samples give the same rows."""
+"""From one record to its rows in every table. The rows depend on the record, the samples and the settings alone."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -39,7 +39,7 @@ class RowSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class _Chunk:
-    """Some rows of one table, before they are columns of Arrow: turning many chunks into columns at once is several times faster."""
+    """Rows of one table as NumPy arrays and lists. Many chunks are converted to Arrow at once, which is several times faster."""
 
     num_rows: int
     columns: Columns

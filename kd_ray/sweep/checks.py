@@ -5,7 +5,7 @@ from kd_ray.sweep.classification import Modality
 from kd_ray.sweep.datasets import Dataset
 from kd_ray.sweep.distillation import OBJECTIVES, Distillation
 from kd_ray.sweep.fields import refuse
-from kd_ray.sweep.networks import INIT_WORDS, PRETRAINED, GivenTeacher, Student, TrainedTeacher
+from kd_ray.sweep.networks import INIT_WORDS, PRETRAINED, PretrainedTeacher, StudentSettings, TrainedTeacher
 from kd_ray.sweep.parts import Parts
 from kd_ray.sweep.training import Training
 
@@ -14,7 +14,7 @@ def check_initial(sweep: Parts) -> None:
     """Refuse pretrained weights of a network that no library publishes."""
     teacher = sweep.teacher
     wanted = {"student.init": (sweep.student.model, sweep.student.init)}
-    if isinstance(teacher, GivenTeacher):
+    if isinstance(teacher, PretrainedTeacher):
         wanted["teacher.weights"] = (teacher.model, teacher.weights)
     elif teacher is not None:
         wanted["teacher.init"] = (teacher.model, teacher.init)
@@ -46,7 +46,7 @@ def check_features(sweep: Parts) -> None:
 
 def check_models(sweep: Parts) -> None:
     """Refuse networks that cannot take the samples, settings that make no sense for them, and groups of networks that cannot be grouped."""
-    users: dict[str, tuple[Student | TrainedTeacher | GivenTeacher, Training | None]] = {
+    users: dict[str, tuple[StudentSettings | TrainedTeacher | PretrainedTeacher, Training | None]] = {
         "student": (sweep.student, sweep.training)
     }
     if isinstance(sweep.teacher, TrainedTeacher):
@@ -57,7 +57,7 @@ def check_models(sweep: Parts) -> None:
         name = network.model
         known, size = ARCHITECTURES.get(name), sweep.dataset.image_size
         _check_modality(user, name, sweep.dataset)
-        if not isinstance(network, GivenTeacher):
+        if not isinstance(network, PretrainedTeacher):
             _check_init(user, network)
         if known and size is not None and size < known.min_image_size:
             least = known.min_image_size
@@ -90,7 +90,7 @@ def _check_modality(user: str, name: str, dataset: Dataset) -> None:
         raise refuse(f"{user}.model", message)
 
 
-def _check_init(user: str, network: Student | TrainedTeacher) -> None:
+def _check_init(user: str, network: StudentSettings | TrainedTeacher) -> None:
     """Refuse an `init` or `layers` that this kind of network does not support."""
     name, init = network.model, network.init
     if is_text_model(name):
@@ -158,7 +158,7 @@ def check_objective(sweep: Parts) -> None:
         message = f"objective {name} needs held-out data to judge the teacher by"
         field, advice = sweep.dataset.ASK_FOR_VALIDATION
         raise refuse(f"dataset.{field}", f"{message}; {advice}")
-    if settings.needs_held_out and isinstance(teacher, GivenTeacher):
+    if settings.needs_held_out and isinstance(teacher, PretrainedTeacher):
         message = (
             f"objective {name} judges the teacher on the validation split, which a given teacher may have been trained on; "
             "let the sweep train the teacher, or choose another objective"

@@ -21,7 +21,7 @@ from kd_ray.sweep.distillation import Distillation
 from kd_ray.sweep.encoders import TOKENIZER_OF
 from kd_ray.sweep.initial import initial_files
 from kd_ray.sweep.load import SweepFile
-from kd_ray.sweep.networks import GivenTeacher, Student, TrainedTeacher
+from kd_ray.sweep.networks import PretrainedTeacher, StudentSettings, TrainedTeacher
 from kd_ray.sweep.parts import Evaluation
 from kd_ray.sweep.spec import Encoder, Role, TeacherRef, TrialSpec, content_hash
 from kd_ray.sweep.training import StepSchedule, Training
@@ -171,12 +171,12 @@ def is_file(name: str) -> bool:
     return not is_text_model(name) and not name.startswith(TOKENIZER_OF)
 
 
-def _encoder(network: Student | TrainedTeacher | GivenTeacher, digest: WeightsDigest) -> Encoder | None:
+def _encoder(network: StudentSettings | TrainedTeacher | PretrainedTeacher, digest: WeightsDigest) -> Encoder | None:
     if not is_text_model(network.model):
         return None
     # Which words there are was checked with the sweep.
-    init: Any = "random" if isinstance(network, GivenTeacher) else network.init or "pretrained"
-    layers = None if isinstance(network, GivenTeacher) else network.layers
+    init: Any = "random" if isinstance(network, PretrainedTeacher) else network.init or "pretrained"
+    layers = None if isinstance(network, PretrainedTeacher) else network.layers
     return Encoder(version=digest(network.model), init=init, layers=layers)
 
 
@@ -184,7 +184,7 @@ def _teachers(sweep: Sweep, seeds: tuple[int, ...], weights_digest: WeightsDiges
     """The teachers each student seed learns from."""
     teacher = sweep.teacher
     assert teacher is not None
-    if isinstance(teacher, GivenTeacher):
+    if isinstance(teacher, PretrainedTeacher):
         digest = weights_digest(initial_files(sweep)["teacher.weights"][1])
         given = TrialSpec(
             role=Role.TEACHER,

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from kd_ray.analysis.report.disagreement import Disagreement
 from kd_ray.analysis.report.evidence import Evidence
 from kd_ray.analysis.report.table import (
     Cell,
@@ -17,6 +16,7 @@ from kd_ray.analysis.report.table import (
     percent,
     report_table,
 )
+from kd_ray.analysis.report.teacher_disagreement import Disagreement
 from kd_ray.analysis.study import Study, spread
 from kd_ray.metrics.catalogue import METRICS
 

@@ -4,11 +4,11 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from kd_ray.analysis.conditions import Condition
-from kd_ray.analysis.report.disagreement import Disagreement
 from kd_ray.analysis.report.evidence import Evidence
 from kd_ray.analysis.report.measured_tables import DPD, EOD
 from kd_ray.analysis.report.published import Published
 from kd_ray.analysis.report.table import Cell, Column, Measured, ReportTable, cell, measured, named, report_table
+from kd_ray.analysis.report.teacher_disagreement import Disagreement
 from kd_ray.analysis.study import SCRATCH, TEACHER, Study, spread
 from kd_ray.metrics.catalogue import METRICS
 

@@ -291,7 +291,7 @@ def test_damaged_samples_are_named(store: Store, data: bytes) -> None:
 
 
 @pytest.mark.parametrize("part", ["truncated", "noise", "empty", "table"])
-def test_damaged_samples_are_set_aside_and_written_again(store: Store, part: str) -> None:
+def test_damaged_samples_are_quarantined_and_written_again(store: Store, part: str) -> None:
     """Guards `write_samples`: samples can be had from the data at any time, so damage to them stops nothing."""
     write_samples(store, DATASET, make_samples())
     whole = store.get(samples_key(DATASET))

@@ -9,7 +9,7 @@ import numpy as np
 from kd_ray.analysis.chance import MIN_CELL
 from kd_ray.analysis.conditions import Condition
 from kd_ray.analysis.contrast import MIN_RUNS, Options, Values, about, number, variance_parts
-from kd_ray.analysis.fairness import measure_samples
+from kd_ray.analysis.fairness_comparisons import measure_samples
 from kd_ray.analysis.measures import ABOUT_FAIRNESS, OF_GROUPS, Measured, standing
 from kd_ray.analysis.ordered import exchange_floor, orders_within, rank_exchange
 from kd_ray.analysis.study import SCRATCH, TEACHER, Study
