@@ -11,7 +11,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, get_type_hints
 
 import numpy as np
 import numpy.typing as npt
@@ -112,43 +112,28 @@ class Record:
         return self.spec.trial_id
 
 
-_EPOCH = pa.struct(
-    [
-        ("epoch", pa.int32()),
-        ("loss", pa.float64()),
-        ("terms", pa.map_(pa.string(), pa.float64())),
-        ("train_accuracy", pa.float64()),
-        ("validation_accuracy", pa.float64()),
-        ("lr", pa.float64()),
-        ("elapsed_s", pa.float64()),
-    ]
-)
-_TIME = pa.timestamp("us", tz="UTC")
-_PROVENANCE = pa.struct(
-    [
-        ("launch_id", pa.string()),
-        ("generation", pa.int32()),
-        ("restarts", pa.int32()),
-        ("retries", pa.int32()),
-        ("host", pa.string()),
-        ("device", pa.string()),
-        ("threads", pa.int32()),
-        ("pack_size", pa.int32()),
-        ("started_at", _TIME),
-        ("finished_at", _TIME),
-        ("elapsed_s", pa.float64()),
-        ("images_per_s", pa.float64()),
-        ("git_commit", pa.string()),
-        ("versions", pa.map_(pa.string(), pa.string())),
-    ]
-)
+_TYPES: dict[Any, pa.DataType] = {
+    **dict.fromkeys((str, str | None), pa.string()),
+    **dict.fromkeys((float, float | None), pa.float64()),
+    int: pa.int32(),
+    datetime: pa.timestamp("us", tz="UTC"),
+    Mapping[str, float]: pa.map_(pa.string(), pa.float64()),
+    Mapping[str, str]: pa.map_(pa.string(), pa.string()),
+}
+
+
+def _struct(of: type) -> pa.DataType:
+    """The type of a column whose values have the fields of a dataclass."""
+    return pa.struct([(name, _TYPES[hint]) for name, hint in get_type_hints(of).items()])
+
+
 _RECORD = pa.schema(
     [
         ("record_version", pa.int32()),
         ("trial_id", pa.string()),
         ("dataset_id", pa.string()),
         ("spec", pa.string()),
-        ("epochs", pa.list_(_EPOCH)),
+        ("epochs", pa.list_(_struct(Epoch))),
         ("scalars", pa.map_(pa.string(), pa.float64())),
         ("predictions", pa.list_(pa.int32())),
         ("confidences", pa.list_(pa.float32())),
@@ -156,7 +141,7 @@ _RECORD = pa.schema(
         ("weights_key", pa.string()),
         ("weights_sha256", pa.string()),
         ("num_parameters", pa.int64()),
-        ("provenance", _PROVENANCE),
+        ("provenance", _struct(Provenance)),
         ("per_class", pa.map_(pa.string(), pa.list_(pa.float64()))),
         ("per_sample", pa.map_(pa.string(), pa.list_(pa.float32()))),
     ]
