@@ -44,6 +44,8 @@ from kd_ray.sweep.spec import TrialSpec
 
 T = TypeVar("T")
 
+_SHOWN = ("epoch", "epochs", "accuracy", "images_per_s")
+"""What a lease tells `kd-ray status` of the progress."""
 _WRITERS = 4
 """Trials of a pack whose objects are written at once."""
 
@@ -63,14 +65,7 @@ def run_pack(pack: Pack, worker: PackWorker) -> Generator[PackProgress, None, No
     with run.leases, run.writing():
         run.acquire()
         try:
-            for progress in run.train():
-                run.leases.progress = {
-                    "epoch": progress.epoch,
-                    "epochs": progress.epochs,
-                    "accuracy": progress.accuracy,
-                    "images_per_s": progress.images_per_s,
-                }
-                yield replace(progress, warning=run.take_warning())
+            yield from run.train()
         except OutOfMemoryError as error:
             is_too_large = True
             run.warn(
@@ -142,8 +137,25 @@ class _Run:
             for spec in specs:
                 self._fail(spec, error)
             return
+        self._steps = {trial.spec.trial_id: trial.step() for trial in training.trials}
+        placement, saved_at, saved_epoch = self._worker.placement, time.monotonic(), 0
         try:
-            yield from self._fit(training)
+            for progress in training.fit():
+                self._is_between_steps = True
+                for trial in list(training.trials):
+                    if trial.spec.trial_id not in self.leases.held:
+                        training.drop(trial.spec.trial_id)
+                every = placement.checkpoint_every_epochs
+                is_due = time.monotonic() - saved_at >= placement.checkpoint_interval_s or (
+                    every is not None and progress.end_of_epoch and progress.epoch - saved_epoch >= every
+                )
+                if is_due and progress.epoch < progress.epochs:
+                    self._save(training, wait=False)
+                    saved_at, saved_epoch = time.monotonic(), progress.epoch
+                self.leases.progress = {name: getattr(progress, name) for name in _SHOWN}
+                yield replace(progress, warning=self.take_warning())
+                self._is_between_steps = False
+            self._is_between_steps = True
             self._commit_all(training)
         except BaseException:
             # When its driver has died, Ray ends a worker by SystemExit, often within a step. A state within a step is not saved, because
@@ -152,26 +164,6 @@ class _Run:
             if self._is_between_steps:
                 self._save(training, wait=True)
             raise
-
-    def _fit(self, training: PackTraining) -> Iterator[PackProgress]:
-        placement = self._worker.placement
-        self._steps = {trial.spec.trial_id: trial.step() for trial in training.trials}
-        saved_at, saved_epoch = time.monotonic(), 0
-        for progress in training.fit():
-            self._is_between_steps = True
-            for trial in list(training.trials):
-                if trial.spec.trial_id not in self.leases.held:
-                    training.drop(trial.spec.trial_id)
-            every = placement.checkpoint_every_epochs
-            is_due = time.monotonic() - saved_at >= placement.checkpoint_interval_s or (
-                every is not None and progress.end_of_epoch and progress.epoch - saved_epoch >= every
-            )
-            if is_due and progress.epoch < progress.epochs:
-                self._save(training, wait=False)
-                saved_at, saved_epoch = time.monotonic(), progress.epoch
-            yield progress
-            self._is_between_steps = False
-        self._is_between_steps = True
 
     def _load_state(self, spec: TrialSpec, decode: Callable[[bytes], T]) -> T | None:
         lease = self.leases.held.get(spec.trial_id)

@@ -27,7 +27,7 @@ from kd_ray.distill.objective_background import background_of, teacher_for
 from kd_ray.distill.objectives.imported import distribution_of
 from kd_ray.distill.rescaling import true_logit_pulls
 from kd_ray.distill.samples import ResidentData
-from kd_ray.distill.student import Student, network_for, new_student, source_of_logits
+from kd_ray.distill.student import Student, new_student, source_of_logits
 from kd_ray.distill.teacher import TabledTeacher, Teacher
 from kd_ray.distill.view_table import SharedViews, TableShape, ViewTable
 from kd_ray.distill.worker_protocol import LoadState, OnFailure, PackProgress, PackTraining, TrialResult, TrialTraining
@@ -258,7 +258,7 @@ class Worker:
             LostTeacherError: it begins with its teacher's weights, and they are lost.
         """
         if spec.encoder is None:
-            return network_for(spec.model, data.resident)
+            return data.resident.train.network(spec.model, data.resident.num_classes)
         root = Path(self.placement.data_root)
         model = text_classifier(spec.model, spec.encoder, data.resident.num_classes, root)
         if spec.encoder.init == "teacher":
