@@ -17,7 +17,7 @@ _SHOWN = ("accuracy", "worst_class_accuracy", *_WITH_CHANCE, "individual_fairnes
 """Metrics in the table of conditions; `--full` has all."""
 _COMMANDS = "NEXT"
 _NARROW = 60
-"""Columns below which a heading gets a line of its own."""
+"""In a terminal with fewer columns, a heading has its own line."""
 
 
 def compared(comparison: SweepComparison, *, store: str | None, full: bool = False, width: int | None = None) -> str:

@@ -61,7 +61,7 @@ def repair(request: LaunchRequest, requested: RequestedTrials, tables: Aggregate
             request.warnings.add(f"{problem}; it is quarantined, and the trial is trained again")
             has_changed = True
         elif trial_damage(store, trial_id) is None:
-            # Another launch has quarantined it already; this one runs the trial or waits for it all the same.
+            # Another launch has quarantined it already; this launch also runs the trial, or waits for it.
             has_changed = True
     placement = request.file.sweep.placement
     datasets = {trial.spec.dataset_id: trial.spec.dataset for trial in requested.trials}

@@ -45,7 +45,7 @@ def check_features(sweep: Parts) -> None:
 
 
 def check_models(sweep: Parts) -> None:
-    """Refuse networks that cannot take the samples, settings that make no sense for them, and groups of networks that cannot be grouped."""
+    """Refuse networks that cannot take the samples, settings without a meaning for them, and grouped execution where it is impossible."""
     users: dict[str, tuple[StudentSettings | TrainedTeacher | PretrainedTeacher, Training | None]] = {
         "student": (sweep.student, sweep.training)
     }
@@ -77,7 +77,7 @@ def check_models(sweep: Parts) -> None:
 
 
 def _check_modality(user: str, name: str, dataset: Dataset) -> None:
-    """Refuse a network that takes something else than the samples."""
+    """Refuse a network that takes another kind of samples."""
     takes = modality_of(name)
     if takes != dataset.modality:
         valid = {
@@ -119,7 +119,7 @@ def _check_no_images(where: str, training: Training, modality: Modality) -> None
 
 
 def _check_start(sweep: Parts) -> None:
-    """Refuse layers that repeat, and a student that starts from a teacher it cannot start from."""
+    """Refuse repeated layers, and a student that cannot start from the weights of its teacher."""
     for user in ("teacher", "student"):
         layers = getattr(getattr(sweep, user), "layers", None)
         if layers is not None and list(layers) != sorted(set(layers)):

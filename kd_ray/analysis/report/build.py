@@ -26,7 +26,7 @@ from kd_ray.results.query import Results
 from kd_ray.results.store import report_folder
 
 Progress = Callable[[str], None]
-"""Is told each stage as it begins, in one line."""
+"""Called with the name of each stage when it begins."""
 _LIST = "files.json"
 _OURS = re.compile(r"(figures|tables)/[a-z0-9-]+\.(svg|pdf|csv|tex)")
 

@@ -20,7 +20,7 @@ from kd_ray.distill.worker_protocol import PackProgress, PackWorker
 from kd_ray.errors import StoreError
 
 ENDED = "ended"
-"""Key of a result after which the pack is over, although Tune has not been told so (see `PackTrainable.step`)."""
+"""Key of a result after which the pack is over, although Tune still counts it as running (see `PackTrainable.step`)."""
 _GRACE_S = 30
 """Longest time for the running step after SIGTERM; clouds and Kubernetes give a machine about this much before they stop it."""
 

@@ -94,7 +94,7 @@ class PackSearcher(_NotPickled, Searcher):
         if result.get("done") and not crashed:
             committed, failed = result["progress"].committed, result["progress"].failed
         else:
-            # The worker died or was told to stop, so there is no last report; the store has the facts.
+            # The worker died or was stopped, so there is no last report; the states are read from the store.
             states = ledger.scan_few(self._context.store, [trial.trial_id for trial in pack.trials])
             committed = tuple(trial_id for trial_id, status in states.items() if status.state is TrialState.COMPLETE)
             failed = tuple(trial_id for trial_id, status in states.items() if status.state is TrialState.FAILED)
