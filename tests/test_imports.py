@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,11 @@ def test_a_module_imports_downwards_only(path: Path) -> None:
     for library, rooms_without in FORBIDDEN.items():
         if mine in rooms_without:
             assert not any(name.split(".")[0] == library for name in imports(path)), library
+
+
+def test_no_two_modules_have_the_same_name() -> None:
+    names = Counter(path.name for path in modules())
+    assert [name for name, count in names.items() if count > 1] == ["__init__.py"]
 
 
 def test_only_the_ray_runner_and_the_jobs_import_ray() -> None:

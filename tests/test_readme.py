@@ -56,7 +56,7 @@ def test_data_set_of_the_readme_is_one() -> None:
 
 
 def test_commands_of_the_readme_parse() -> None:
-    # A line that is indented goes on the one before.
+    # A line that is indented continues the one before.
     lines = [
         line.removeprefix("$ ") for line in re.sub(r"\n {2,}", " ", README).splitlines() if line.startswith("$ kd-ray")
     ]

@@ -2,12 +2,11 @@
 
 H0 of Mohammadshahi & Ioannou: b^c / b^M is the same for both, b^c being the accuracy on class c and b^M overall; Welch's t-test over the
 seeds. #SC and #TC count the classes of one condition with p < level, as published, beside what would be counted if nothing differed. What
-is established is decided over all classes and conditions of a contrast together (`families.py`).
+is established is decided over all classes and conditions of a contrast together (`multiple_testing.py`).
 """
 
 import numpy as np
 
-from kd_ray.analysis.comparisons import Comparison
 from kd_ray.analysis.conditions import Condition
 from kd_ray.analysis.contrast import Options, about, number, tested
 from kd_ray.analysis.power import rejection_rate
@@ -15,6 +14,7 @@ from kd_ray.analysis.study import CONTRASTS, Study
 from kd_ray.analysis.uncertainty import Samples
 from kd_ray.errors import InvalidInputError
 from kd_ray.metrics.arrays import FloatArray, IntArray
+from kd_ray.results.comparison_schema import Comparison
 
 
 def class_bias(study: Study, options: Options) -> list[Comparison]:

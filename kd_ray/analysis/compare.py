@@ -9,14 +9,14 @@ from typing import Any, Literal
 import numpy as np
 
 from kd_ray.analysis.chance_levels import KnownLevels, read_levels, write_levels
+from kd_ray.analysis.claim_tests import Declared, declared_rows
 from kd_ray.analysis.class_bias import class_bias
-from kd_ray.analysis.comparisons import Comparison, write_comparisons
+from kd_ray.analysis.comparisons import write_comparisons
 from kd_ray.analysis.confounder import frontier, matched_accuracy
 from kd_ray.analysis.contrast import Options
-from kd_ray.analysis.declared import Declared, declared_rows
-from kd_ray.analysis.fairness import fairness
-from kd_ray.analysis.families import corrected_within, established, exploration_level
+from kd_ray.analysis.fairness_comparisons import fairness
 from kd_ray.analysis.measures import measure
+from kd_ray.analysis.multiple_testing import corrected_within, established, exploration_level
 from kd_ray.analysis.planning import NextStep, next_steps, power_curves, with_detectable
 from kd_ray.analysis.reading import read_declared, read_study
 from kd_ray.analysis.study import CONTRASTS, Study
@@ -25,6 +25,7 @@ from kd_ray.analysis.two_groups import holm
 from kd_ray.analysis.verdict import Verdict
 from kd_ray.analysis.verdict_words import make_verdict
 from kd_ray.errors import InvalidInputError
+from kd_ray.results.comparison_schema import Comparison
 from kd_ray.results.query import Results
 
 _TESTED = ("class_bias", "fairness", "matched_accuracy", "trend")
@@ -136,7 +137,7 @@ def corrected(rows: Sequence[Comparison], *, level: float) -> tuple[list[Compari
     """The rows with family, q, Holm's p and status; and the level that a single true difference of each would have to meet, 0 for no
     test.
 
-    One family is one question of one contrast over all conditions. `families.py` has the procedure.
+    One family is one question of one contrast over all conditions. `multiple_testing.py` has the procedure.
     """
     members: dict[str, list[int]] = defaultdict(list)
     for i, row in enumerate(rows):

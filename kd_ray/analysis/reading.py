@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from kd_ray.analysis.claim_tests import Declared
 from kd_ray.analysis.conditions import make_conditions
-from kd_ray.analysis.declared import Declared
 from kd_ray.analysis.study import FAIRNESS, Classes, Fairness, Study, TestSet
 from kd_ray.errors import CorruptObjectError, InvalidInputError
 from kd_ray.groups import Groups, intersect

@@ -153,9 +153,9 @@ def _examine(dataset: Any, data_root: Path, resident_bytes: int | None = None) -
 
 def _write_sheet(data: "Data", features: Sequence[str], output: Path) -> None:
     """Write a contact sheet of the test split, with captions for the first few features. Raises InvalidInputError without images."""
-    from kd_ray.data.image_data import ImageData, contact_sheet
+    from kd_ray.data.image_data import contact_sheet
 
-    if not isinstance(data, ImageData):
+    if data.modality != "images":
         raise InvalidInputError(f"-o {output} has no effect: a contact sheet shows images, and this data set has none")
     shown = {name: data.test.sensitive_features[name] for name in features[:_CAPTIONS]}
     buffer = io.BytesIO()

@@ -73,8 +73,9 @@ def plan_command(sweep_file: Path, overrides: tuple[str, ...], store_url: str, a
     """Show which trials would run, which are complete, and why. Writes nothing, except with --probe."""
     from kd_ray.cli import text
     from kd_ray.results.status import plan
+    from kd_ray.sweep.load import load_sweep
 
-    file = _load(sweep_file, overrides)
+    file = load_sweep(sweep_file, overrides)
     if probe:
         from kd_ray.cluster.launch import measure
 
@@ -89,7 +90,9 @@ def plan_command(sweep_file: Path, overrides: tuple[str, ...], store_url: str, a
 @_launch_options
 def launch_command(sweep_file: Path, overrides: tuple[str, ...], **options: Any) -> None:
     """Run every trial that is not complete. The same command again resumes the sweep."""
-    _launch(_load(sweep_file, overrides), None, **options)
+    from kd_ray.sweep.load import load_sweep
+
+    _launch(load_sweep(sweep_file, overrides), None, **options)
 
 
 @click.command("resume", cls=Command, example="kd-ray resume trifeature-quick --set grid.seed='[0,1,2]'")
@@ -102,12 +105,6 @@ def resume_command(sweep_name: str, overrides: tuple[str, ...], **options: Any) 
 
     file, weights = resume_file(open_existing(options["store_url"]), sweep_name, overrides)
     _launch(file, weights, **options)
-
-
-def _load(path: Path, overrides: tuple[str, ...]) -> "SweepFile":
-    from kd_ray.sweep.load import load_sweep
-
-    return load_sweep(path, overrides)
 
 
 def _launch(

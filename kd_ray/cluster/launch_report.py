@@ -9,7 +9,7 @@ from kd_ray.cluster.runner import cpu_count
 from kd_ray.data.families import load_dataset
 from kd_ray.distill.stored_samples import samples_of
 from kd_ray.results import ledger
-from kd_ray.results.aggregate import AggregateReport, aggregate
+from kd_ray.results.aggregate import AggregateReport
 from kd_ray.results.quarantine import quarantine_trial, trial_damage
 from kd_ray.results.record import write_samples
 from kd_ray.results.status import TrialLine, count_states, planned_lines
@@ -51,11 +51,6 @@ class LaunchReport:
         return 0 if all(trial.state == TrialState.COMPLETE for trial in self.trials) and not self.problems else 1
 
 
-def update_tables(request: LaunchRequest) -> AggregateReport:
-    """Bring the tables of the sweep up to date."""
-    return aggregate(request.store, request.file.sweep.name)
-
-
 def repair(request: LaunchRequest, requested: RequestedTrials, tables: AggregateReport) -> bool:
     """Quarantine damaged records, so that their trials run again, and write damaged samples anew; returns whether anything has changed."""
     store = request.store
@@ -66,7 +61,7 @@ def repair(request: LaunchRequest, requested: RequestedTrials, tables: Aggregate
             request.warnings.add(f"{problem}; it is quarantined, and the trial is trained again")
             has_changed = True
         elif trial_damage(store, trial_id) is None:
-            # Another launch has quarantined it already; this one runs the trial or waits for it all the same.
+            # Another launch has quarantined it already; this launch also runs the trial, or waits for it.
             has_changed = True
     placement = request.file.sweep.placement
     datasets = {trial.spec.dataset_id: trial.spec.dataset for trial in requested.trials}

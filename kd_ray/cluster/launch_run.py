@@ -70,7 +70,7 @@ def run(request: LaunchRequest, requested: RequestedTrials, runner: Runner) -> N
         BackgroundAggregation(store, sweep, request.warnings, every_s=request.aggregate_every_s) as aggregation,
         MirrorThreads(mirrors, store, sweep, request.warnings.add) as mirror_threads,
     ):
-        observer = LaunchObserver(request.display, aggregation, request.warnings, mirror_threads)
+        observer = LaunchObserver(request.display, request.metrics, aggregation, request.warnings, mirror_threads)
         while not request.interrupts.requested():
             states = {trial_id: status.state for trial_id, status in ledger.scan(store, trial_ids).items()}
             done = {trial_id for trial_id, state in states.items() if state is TrialState.COMPLETE}

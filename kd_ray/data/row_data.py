@@ -5,14 +5,13 @@ The categories of a column, and the mean and deviation of a number, are taken fr
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from kd_ray.data.labelled import check_labels
+from kd_ray.data.labelled import Cut, check_labels, check_samples, take_groups
 from kd_ray.groups import Groups
-from kd_ray.sweep.classification import Modality
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -34,11 +33,12 @@ class RowSplit:
             raise ValueError("rows have values that are not finite")
         if self.labels_N.shape != shape[:1]:
             raise ValueError(f"labels have shape {self.labels_N.shape}, expected {shape[:1]}")
-        if self.labels_N.dtype != np.int64:
-            raise ValueError(f"labels have dtype {self.labels_N.dtype}, expected int64")
-        for name, groups in self.sensitive_features.items():
-            if len(groups) != len(self):
-                raise ValueError(f"sensitive feature {name!r} has {len(groups)} samples, expected {len(self)}")
+        check_samples(self.labels_N, self.sensitive_features)
+
+    @property
+    def num_inputs(self) -> int:
+        """Numbers in a row."""
+        return int(self.values_NF.shape[1])
 
     def __len__(self) -> int:
         """Number of samples N."""
@@ -49,7 +49,7 @@ class RowSplit:
         return RowSplit(
             values_NF=self.values_NF[indices_M],
             labels_N=self.labels_N[indices_M],
-            sensitive_features={name: groups.take(indices_M) for name, groups in self.sensitive_features.items()},
+            sensitive_features=take_groups(self.sensitive_features, indices_M),
         )
 
 
@@ -57,7 +57,7 @@ class RowSplit:
 class RowData:
     """One tabular data set. Raises ValueError when a label has no class name, or splits and columns do not match."""
 
-    modality: ClassVar[Modality] = "rows"
+    modality: ClassVar[Literal["rows"]] = "rows"
     train: RowSplit
     test: RowSplit
     validation: RowSplit | None = None
@@ -80,6 +80,11 @@ class RowData:
                 raise ValueError(
                     f"{name} rows have {split.values_NF.shape[1]} numbers, expected {len(self.columns)} named columns"
                 )
+
+    def cut(self, cut: Cut) -> "RowData":
+        """See `ImageData.cut`; numbers are standardised by what is left of the training split."""
+        train, held_out = cut(self.train)
+        return standardised(replace(self, train=train, validation=held_out or self.validation))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -162,14 +162,14 @@ class _Merge:
             raise CorruptObjectError(f"store {self._source.url}: the record of {trial_id} has disappeared")
         mine = read_record(self._target, trial_id)
         if mine is not None:
-            return "present" if np.array_equal(mine.predictions_N, record.predictions_N) else "different"
+            return "present" if np.array_equal(mine.test.predictions_N, record.test.predictions_N) else "different"
         weights = self._source.get(record.weights_key)
         if weights is None or sha256(weights) != record.weights_sha256:
             raise CorruptObjectError(f"store {self._source.url}: {record.weights_key!r} is not what its record names")
         num_samples = self._samples(record.spec.dataset_id)
-        if len(record.predictions_N) != num_samples:
+        if len(record.test.predictions_N) != num_samples:
             raise CorruptObjectError(
-                f"store {self._source.url}: {trial_id} predicts {len(record.predictions_N)} samples of {num_samples}"
+                f"store {self._source.url}: {trial_id} predicts {len(record.test.predictions_N)} samples of {num_samples}"
             )
         if record.spec.initial_weights:
             self._take_pretrained(record.spec.initial_weights)

@@ -211,8 +211,12 @@ class _Verification:
                 yield Problem(key=samples_key(dataset_id), what=what, remedy=Remedy.QUARANTINE)
             return
         n = len(samples.labels_N)
-        lengths = {len(record.predictions_N), len(record.confidences_N), len(record.true_probabilities_N)}
-        lengths |= {len(values_N) for values_N in record.per_sample.values()}
+        lengths = {
+            len(record.test.predictions_N),
+            len(record.test.confidences_N),
+            len(record.test.true_probabilities_N),
+        }
+        lengths |= {len(values_N) for values_N in record.test.per_sample.values()}
         if lengths != {n}:
             what = f"it predicts {sorted(lengths)} samples, and data set {dataset_id} has {n}"
             yield Problem(key=record_key(record.trial_id), what=what, remedy=Remedy.NONE)

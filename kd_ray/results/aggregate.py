@@ -146,9 +146,9 @@ class _Aggregation:
                 samples = self._samples_of(trial.dataset_id)
                 if record is None or samples is None:
                     continue
-                if len(record.predictions_N) != len(samples.labels_N):
+                if len(record.test.predictions_N) != len(samples.labels_N):
                     self._problems.append(
-                        f"trial {trial.trial_id} predicts {len(record.predictions_N)} test samples, and its data set has "
+                        f"trial {trial.trial_id} predicts {len(record.test.predictions_N)} test samples, and its data set has "
                         f"{len(samples.labels_N)}; the tables lack this trial"
                     )
                     continue

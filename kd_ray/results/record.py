@@ -11,7 +11,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, get_type_hints
 
 import numpy as np
 import numpy.typing as npt
@@ -27,19 +27,19 @@ logger = logging.getLogger("kd_ray")
 
 RECORD_VERSION = 4
 _LACKS = {2: ("per_class", "per_sample"), 3: ("per_sample",), RECORD_VERSION: ()}
-"""Columns that records of each version that is read do not have; they are empty then."""
+"""For each version of records that can be read, the columns that it lacks; they are empty then."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Epoch:
-    """One line of the history."""
+    """One epoch of the training history."""
 
     epoch: int
     """From 1."""
     loss: float
     """Mean training loss over the epoch's samples."""
     terms: Mapping[str, float]
-    """Mean of each term of the loss before weighting: `cross_entropy`, `distillation`, or as the objective has them."""
+    """Mean of each term of the loss before weighting: `cross_entropy`, `distillation`, or other terms of the objective."""
     train_accuracy: float
     validation_accuracy: float | None
     lr: float
@@ -50,20 +50,20 @@ class Epoch:
 
 @dataclass(frozen=True, kw_only=True)
 class Provenance:
-    """How the record came about. Nothing here is part of the result."""
+    """Where, when and how the trial was trained. Nothing here is part of the result."""
 
     launch_id: str
     generation: int
-    """Lease generation that committed; above 1 the trial was taken over at least once."""
+    """Number of the lease under which the record was written; above 1, another worker held the trial before."""
     restarts: int
-    """How often training went on from a checkpoint."""
+    """How often training continued from a checkpoint."""
     retries: int
-    """How often the launch that committed had started the trial again, because its worker had died."""
+    """How often this launch had started the trial again because its worker had died."""
     host: str
     device: str
     threads: int
     pack_size: int
-    """Students that shared the stream with this one, itself included."""
+    """Trials that were trained side by side with this one, itself included."""
     started_at: datetime
     finished_at: datetime
     elapsed_s: float
@@ -73,15 +73,13 @@ class Provenance:
     git_commit: str | None
     """Commit of the kd_ray checkout, where there is one; `+` marks local changes."""
     versions: Mapping[str, str]
-    """Versions of Python and the packages that matter."""
+    """Versions of Python and of the packages on which results depend."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Record:
-    """A committed trial."""
+class Evaluated:
+    """What a trained network gives on the test split: its predictions, and the metrics that need more than predictions."""
 
-    spec: TrialSpec
-    epochs: tuple[Epoch, ...]
     scalars: Mapping[str, float]
     """Test metrics that need more than predictions: `loss`, `expected_calibration_error`, `individual_fairness`, …; NaN if undefined."""
     predictions_N: npt.NDArray[np.int32]
@@ -90,15 +88,23 @@ class Record:
     """Probability of the predicted class, T = 1."""
     true_probabilities_N: npt.NDArray[np.float32]
     """Probability of the true class, T = 1."""
+    per_sample: Mapping[str, npt.NDArray[np.float32]] = field(default_factory=dict)
+    """More numbers for each test sample: `schema.PER_SAMPLE` lists all. Classes too are float32, which has room for 2^24 of them."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Record:
+    """A committed trial."""
+
+    spec: TrialSpec
+    epochs: tuple[Epoch, ...]
+    test: Evaluated
     weights_key: str
     weights_sha256: str
     num_parameters: int
     provenance: Provenance
     per_class: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
-    """Of each class `train_n`, its training samples, and what the objective held of it: `schema.PER_CLASS` lists all."""
-
-    per_sample: Mapping[str, npt.NDArray[np.float32]] = field(default_factory=dict)
-    """More numbers for each test sample: `schema.PER_SAMPLE` lists all. Classes too are float32, which has room for 2^24 of them."""
+    """Numbers of each class: `train_n`, its training samples, and numbers that the objective used. `schema.PER_CLASS` lists all."""
 
     @property
     def trial_id(self) -> str:
@@ -106,43 +112,28 @@ class Record:
         return self.spec.trial_id
 
 
-_EPOCH = pa.struct(
-    [
-        ("epoch", pa.int32()),
-        ("loss", pa.float64()),
-        ("terms", pa.map_(pa.string(), pa.float64())),
-        ("train_accuracy", pa.float64()),
-        ("validation_accuracy", pa.float64()),
-        ("lr", pa.float64()),
-        ("elapsed_s", pa.float64()),
-    ]
-)
-_TIME = pa.timestamp("us", tz="UTC")
-_PROVENANCE = pa.struct(
-    [
-        ("launch_id", pa.string()),
-        ("generation", pa.int32()),
-        ("restarts", pa.int32()),
-        ("retries", pa.int32()),
-        ("host", pa.string()),
-        ("device", pa.string()),
-        ("threads", pa.int32()),
-        ("pack_size", pa.int32()),
-        ("started_at", _TIME),
-        ("finished_at", _TIME),
-        ("elapsed_s", pa.float64()),
-        ("images_per_s", pa.float64()),
-        ("git_commit", pa.string()),
-        ("versions", pa.map_(pa.string(), pa.string())),
-    ]
-)
+_TYPES: dict[Any, pa.DataType] = {
+    **dict.fromkeys((str, str | None), pa.string()),
+    **dict.fromkeys((float, float | None), pa.float64()),
+    int: pa.int32(),
+    datetime: pa.timestamp("us", tz="UTC"),
+    Mapping[str, float]: pa.map_(pa.string(), pa.float64()),
+    Mapping[str, str]: pa.map_(pa.string(), pa.string()),
+}
+
+
+def _struct(of: type) -> pa.DataType:
+    """The type of a column whose values have the fields of a dataclass."""
+    return pa.struct([(name, _TYPES[hint]) for name, hint in get_type_hints(of).items()])
+
+
 _RECORD = pa.schema(
     [
         ("record_version", pa.int32()),
         ("trial_id", pa.string()),
         ("dataset_id", pa.string()),
         ("spec", pa.string()),
-        ("epochs", pa.list_(_EPOCH)),
+        ("epochs", pa.list_(_struct(Epoch))),
         ("scalars", pa.map_(pa.string(), pa.float64())),
         ("predictions", pa.list_(pa.int32())),
         ("confidences", pa.list_(pa.float32())),
@@ -150,7 +141,7 @@ _RECORD = pa.schema(
         ("weights_key", pa.string()),
         ("weights_sha256", pa.string()),
         ("num_parameters", pa.int64()),
-        ("provenance", _PROVENANCE),
+        ("provenance", _struct(Provenance)),
         ("per_class", pa.map_(pa.string(), pa.list_(pa.float64()))),
         ("per_sample", pa.map_(pa.string(), pa.list_(pa.float32()))),
     ]
@@ -158,15 +149,15 @@ _RECORD = pa.schema(
 
 
 def commit_record(store: Store, record: Record) -> bool:
-    """Write the record unless the trial is committed already; True when this one is the trial's record now."""
+    """Write the record unless the trial has one already; returns whether it was written."""
     return store.put_new(record_key(record.trial_id), encode_record(record), durable=True)
 
 
 def read_record(store: Store, trial_id: str) -> Record | None:
-    """The committed record, or None.
+    """The record of a trial; None if it has none.
 
     Raises:
-        CorruptObjectError: there is an object, but it is not a whole record of this trial.
+        CorruptObjectError: the object is not a complete record of this trial.
     """
     key = record_key(trial_id)
     data = store.get(key)
@@ -191,26 +182,26 @@ def encode_record(record: Record) -> bytes:
         "dataset_id": record.spec.dataset_id,
         "spec": record.spec.model_dump_json(),
         "epochs": [vars(epoch) | {"terms": sorted(epoch.terms.items())} for epoch in record.epochs],
-        "scalars": sorted(record.scalars.items()),
-        "predictions": record.predictions_N.astype(np.int32).tolist(),
-        "confidences": record.confidences_N.astype(np.float32).tolist(),
-        "true_probabilities": record.true_probabilities_N.astype(np.float32).tolist(),
+        "scalars": sorted(record.test.scalars.items()),
+        "predictions": record.test.predictions_N.astype(np.int32).tolist(),
+        "confidences": record.test.confidences_N.astype(np.float32).tolist(),
+        "true_probabilities": record.test.true_probabilities_N.astype(np.float32).tolist(),
         "weights_key": record.weights_key,
         "weights_sha256": record.weights_sha256,
         "num_parameters": record.num_parameters,
         "provenance": vars(record.provenance) | {"versions": sorted(record.provenance.versions.items())},
         "per_class": sorted((name, list(values)) for name, values in record.per_class.items()),
-        "per_sample": [(name, record.per_sample[name].tolist()) for name in sorted(record.per_sample)],
+        "per_sample": [(name, values.tolist()) for name, values in sorted(record.test.per_sample.items())],
     }
-    # One row has nothing to gain from dictionaries.
+    # Dictionary encoding saves nothing in a single row.
     return encode_table(pa.Table.from_pylist([row], schema=_RECORD), use_dictionary=False)
 
 
 def decode_record(data: bytes) -> Record:
-    """Read a record; raises ArrowException, OSError, ValueError, KeyError or TypeError when it is not a whole one.
+    """Read a record; raises ArrowException, OSError, ValueError, KeyError or TypeError when it is not complete.
 
     Raises:
-        OtherVersionError: it is whole, but in the form of another version of kd_ray.
+        OtherVersionError: it is complete, but another version of kd_ray has written it.
     """
     table = decode_table(data)
     if table.num_rows != 1:
@@ -231,16 +222,18 @@ def decode_record(data: bytes) -> Record:
     return Record(
         spec=TrialSpec.model_validate_json(row["spec"]),
         epochs=tuple(Epoch(**epoch | {"terms": dict(epoch["terms"])}) for epoch in row["epochs"]),
-        scalars=dict(row["scalars"]),
-        predictions_N=lists["predictions"],
-        confidences_N=lists["confidences"],
-        true_probabilities_N=lists["true_probabilities"],
+        test=Evaluated(
+            scalars=dict(row["scalars"]),
+            predictions_N=lists["predictions"],
+            confidences_N=lists["confidences"],
+            true_probabilities_N=lists["true_probabilities"],
+            per_sample={name: np.array(values, dtype=np.float32) for name, values in row.get("per_sample", ())},
+        ),
         weights_key=row["weights_key"],
         weights_sha256=row["weights_sha256"],
         num_parameters=row["num_parameters"],
         provenance=Provenance(**provenance),
         per_class={name: tuple(values) for name, values in row.get("per_class", ())},
-        per_sample={name: np.array(values, dtype=np.float32) for name, values in row.get("per_sample", ())},
     )
 
 
@@ -249,7 +242,7 @@ def decode_record(data: bytes) -> Record:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Samples:
-    """What is known of a data set's test samples."""
+    """Labels and sensitive features of the test samples of a data set."""
 
     dataset: str
     """Name of the data set."""
@@ -260,7 +253,7 @@ class Samples:
 
 
 def write_samples(store: Store, dataset_id: str, samples: Samples) -> None:
-    """Store the samples of a data set, once; damaged ones go into quarantine and are written again.
+    """Store the samples of a data set, once. Damaged ones are moved into quarantine and written again.
 
     Raises:
         CorruptObjectError: other samples are stored under this id already.
@@ -332,7 +325,7 @@ def _checked_meta(table: pa.Table) -> dict[str, str]:
 
 
 def _samples_digest(table: pa.Table, meta: Mapping[str, str]) -> str:
-    """Covers the names in the footer too, which no page checksum does."""
+    """A digest of the names in the footer, which page checksums do not cover."""
     named = {name: value for name, value in meta.items() if name != "sha256"}
     return sha256(json.dumps([named, table.column_names], sort_keys=True).encode())
 

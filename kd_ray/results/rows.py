@@ -1,4 +1,4 @@
-"""From one record to its rows in every table. Pure: the same record and samples give the same rows."""
+"""From one record to its rows in every table. The rows depend on the record, the samples and the settings alone."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -39,7 +39,7 @@ class RowSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class _Chunk:
-    """Some rows of one table, before they are columns of Arrow: turning many chunks into columns at once is several times faster."""
+    """Rows of one table as NumPy arrays and lists. Many chunks are converted to Arrow at once, which is several times faster."""
 
     num_rows: int
     columns: Columns
@@ -104,7 +104,7 @@ def _keys(record: Record, sweep: str) -> dict[str, Any]:
 
 
 def _trial(record: Record, samples: Samples, axes: Mapping[str, str]) -> dict[str, Any]:
-    per_class = class_metrics(samples.labels_N, record.predictions_N, num_classes=len(samples.class_names))
+    per_class = class_metrics(samples.labels_N, record.test.predictions_N, num_classes=len(samples.class_names))
     provenance = record.provenance
     return {
         "settings": [sorted(axes.items())],
@@ -118,23 +118,13 @@ def _trial(record: Record, samples: Samples, axes: Mapping[str, str]) -> dict[st
         **dict.fromkeys(
             ("calibration_temperature", "calibrated_expected_calibration_error", "individual_fairness_calibrated")
         ),
-        **{name: _null(value) for name, value in record.scalars.items()},
-        "mean_confidence": float(np.mean(record.confidences_N, dtype=np.float64)),
+        **{name: _null(value) for name, value in record.test.scalars.items()},
+        "mean_confidence": float(np.mean(record.test.confidences_N, dtype=np.float64)),
         "calibrated_on": _calibrated_on(record),
         "robust_accuracy": _null(float(np.mean(_robust(record, samples)))),
+        **vars(provenance),
         "started_at": _utc(provenance.started_at),
         "finished_at": _utc(provenance.finished_at),
-        "elapsed_s": provenance.elapsed_s,
-        "images_per_s": provenance.images_per_s,
-        "restarts": provenance.restarts,
-        "retries": provenance.retries,
-        "generation": provenance.generation,
-        "pack_size": provenance.pack_size,
-        "threads": provenance.threads,
-        "device": provenance.device,
-        "host": provenance.host,
-        "launch_id": provenance.launch_id,
-        "git_commit": provenance.git_commit,
         "versions": [sorted(provenance.versions.items())],
         "weights": record.weights_key,
     }
@@ -142,7 +132,7 @@ def _trial(record: Record, samples: Samples, axes: Mapping[str, str]) -> dict[st
 
 def _class_rows(keys: dict[str, Any], record: Record, samples: Samples) -> _Chunk:
     num_classes = len(samples.class_names)
-    metrics = class_metrics(samples.labels_N, record.predictions_N, num_classes=num_classes)
+    metrics = class_metrics(samples.labels_N, record.test.predictions_N, num_classes=num_classes)
     unknown_C = np.full(num_classes, np.nan)
     return _Chunk(
         num_rows=num_classes,
@@ -169,7 +159,7 @@ def _group_rows(
 ) -> Iterable[tuple[_Chunk, _Chunk]]:
     """Rows of `group_metrics` and `fairness_metrics` for every feature and intersection."""
     for feature, groups in _features(samples, settings):
-        rates = group_rates(samples.labels_N, record.predictions_N, groups, num_classes=len(samples.class_names))
+        rates = group_rates(samples.labels_N, record.test.predictions_N, groups, num_classes=len(samples.class_names))
         fairness = fairness_metrics(rates)
         macro = one_vs_rest(fairness)
         g, c = len(groups.names), len(samples.class_names)
@@ -208,23 +198,23 @@ def _prediction_row(keys: dict[str, Any], record: Record) -> _Chunk:
         columns=keys
         | {
             "dataset_id": record.spec.dataset_id,
-            "predictions": [record.predictions_N],
-            "confidences": [record.confidences_N],
-            "true_probabilities": [record.true_probabilities_N],
-            **{name: [record.per_sample.get(name)] for name in PER_SAMPLE},
+            "predictions": [record.test.predictions_N],
+            "confidences": [record.test.confidences_N],
+            "true_probabilities": [record.test.true_probabilities_N],
+            **{name: [record.test.per_sample.get(name)] for name in PER_SAMPLE},
         },
     )
 
 
 def _robust(record: Record, samples: Samples) -> npt.NDArray[np.float64]:
     """1 where the attacked sample is predicted correctly, 0 where not; NaN throughout where no attack was asked for."""
-    if "robust_predictions" not in record.per_sample:
+    if "robust_predictions" not in record.test.per_sample:
         return np.full(len(samples.labels_N), np.nan)
-    return np.asarray(record.per_sample["robust_predictions"] == samples.labels_N, dtype=np.float64)
+    return np.asarray(record.test.per_sample["robust_predictions"] == samples.labels_N, dtype=np.float64)
 
 
 def _calibrated_on(record: Record) -> str | None:
-    if "calibrated_confidences" not in record.per_sample:
+    if "calibrated_confidences" not in record.test.per_sample:
         return None
     return "validation" if record.spec.dataset.has_validation else "halves of test"
 

@@ -305,7 +305,7 @@ def _line(
         case TrialState.FAILED:
             why = str(error.get("cause", "unknown")) + ("" if retry_failed else "; --retry-failed runs it again")
         case TrialState.INTERRUPTED:
-            why = "goes on from its checkpoint"
+            why = "continues from its checkpoint"
         case _:
             why = "its record was damaged and is in quarantine" if was_damaged else "never run"
     if status.state in (TrialState.PENDING, TrialState.INTERRUPTED):

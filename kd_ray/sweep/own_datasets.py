@@ -235,10 +235,10 @@ class FactoryDataset(RandomValidation):
     features: tuple[str, ...] = ()
     """Names of the sensitive features that it returns."""
     returns_validation: bool = False
-    """Whether it returns a validation split of its own."""
+    """Whether the function returns a validation split."""
 
     def __hash__(self) -> int:
-        """Over the content: `parameters`, a dictionary, has no hash of its own."""
+        """Of the content, because the dictionary `parameters` has no hash."""
         return hash(self.model_dump_json())
 
     @property

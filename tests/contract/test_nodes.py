@@ -83,7 +83,7 @@ def max_generation(store: Store) -> int:
 def test_a_killed_node_is_replaced_within_the_same_launch(
     tmp_path: Path, cluster: LoopbackCluster, undisturbed: Store, trifeature_root: Path
 ) -> None:
-    """Guard: a pack whose node is gone queues again, and goes on from its checkpoints on another node."""
+    """Guard: a pack whose node is gone queues again, and continues from its checkpoints on another node."""
     cluster.add_nodes(*NODES)
     store = open_store(tmp_path / "store")
     with started(*launch_arguments(tmp_path, trifeature_root, cluster), cwd=tmp_path) as process:

@@ -13,7 +13,7 @@ import pytest
 from kd_ray.cluster.launch import LaunchReport, launch, resume_file
 from kd_ray.cluster.ray_tune.ray_runner import RayRunner
 from kd_ray.cluster.runner import LaunchContext, cpu_count
-from kd_ray.distill.worker_protocol import FitProgress, LoadState, OnFailure, PackTraining, PackWorker
+from kd_ray.distill.worker_protocol import LoadState, OnFailure, PackProgress, PackTraining, PackWorker
 from kd_ray.errors import InvalidInputError
 from kd_ray.results.inventory import take_inventory
 from kd_ray.results.ledger import scan
@@ -129,7 +129,7 @@ class _WaitingTraining(SyntheticTraining):
         super().__init__(specs, labels_N)
         self._has_happened = has_happened
 
-    def fit(self) -> Iterator[FitProgress]:
+    def fit(self) -> Iterator[PackProgress]:
         (progress,) = super().fit()
         while not self._has_happened():
             yield progress

@@ -23,7 +23,7 @@ from kd_ray.analysis.study import Study, spread
 from kd_ray.metrics.arrays import FloatArray
 
 MAX_SERIES = 8
-"""Lines in one panel that can still be told apart."""
+"""Most lines in one panel that a reader can distinguish."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,6 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from kd_ray.analysis.comparisons import Comparison
 from kd_ray.analysis.report.axis import (
     ConditionAxis,
     Line,
@@ -27,6 +26,7 @@ from kd_ray.analysis.report.evidence import AGAINST, Evidence
 from kd_ray.analysis.report.style import BLACK, EXPECTED, ORANGE, Drawing, drawable, new_figure
 from kd_ray.analysis.study import SCRATCH, TEACHER, Study
 from kd_ray.metrics.arrays import FloatArray, IntArray
+from kd_ray.results.comparison_schema import Comparison
 
 PANELS = 12
 """Classes with a panel of their own."""

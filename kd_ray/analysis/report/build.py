@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from kd_ray.analysis.comparisons import Comparison
 from kd_ray.analysis.reading import read_study
 from kd_ray.analysis.report.evidence import make_evidence
 from kd_ray.analysis.report.page import page
@@ -22,11 +21,12 @@ from kd_ray.analysis.stored import stored_or_made
 from kd_ray.analysis.study import Study
 from kd_ray.analysis.verdict import Verdict
 from kd_ray.errors import InvalidInputError
+from kd_ray.results.comparison_schema import Comparison
 from kd_ray.results.query import Results
 from kd_ray.results.store import report_folder
 
 Progress = Callable[[str], None]
-"""Is told each stage as it begins, in one line."""
+"""Called with the name of each stage when it begins."""
 _LIST = "files.json"
 _OURS = re.compile(r"(figures|tables)/[a-z0-9-]+\.(svg|pdf|csv|tex)")
 

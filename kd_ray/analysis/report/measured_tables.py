@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from kd_ray.analysis.report.disagreement import Disagreement
 from kd_ray.analysis.report.evidence import Evidence
 from kd_ray.analysis.report.table import (
     Cell,
@@ -13,9 +12,11 @@ from kd_ray.analysis.report.table import (
     cell,
     measured,
     metric_column,
+    named,
     percent,
     report_table,
 )
+from kd_ray.analysis.report.teacher_disagreement import Disagreement
 from kd_ray.analysis.study import Study, spread
 from kd_ray.metrics.catalogue import METRICS
 
@@ -70,9 +71,7 @@ def condition_table(study: Study) -> ReportTable:
         "Individual fairness (Table 4 of the paper) is the mean change of the prediction per unit of distance between two "
         "samples; it follows confidence, and a perfect and certain classifier scores about 1.",
         [
-            Column(name="role"),
-            Column(name="condition"),
-            Column(name="n"),
+            *named("role", "condition", "n"),
             *map(metric_column, _OF_TRIAL),
             Column(name="mean confidence", unit="%"),
             *map(metric_column, _INDIVIDUAL),
@@ -97,10 +96,7 @@ def fairness_table(study: Study, evidence: Evidence) -> ReportTable:
         "Fairness between groups",
         f"{_RUNS}; one-vs-rest mean over classes, 0 is parity. {CHANCE}. {METRICS[LABEL_DPD].short}: what the true labels have.",
         [
-            Column(name="feature"),
-            Column(name="role"),
-            Column(name="condition"),
-            Column(name="n"),
+            *named("feature", "role", "condition", "n"),
             *(
                 column
                 for name in OF_GROUPS
@@ -143,15 +139,10 @@ def small_group_table(evidence: Evidence) -> ReportTable:
         "resampled test samples move the metric (bootstrap). Corrected: without that bias. Shrunken: from rates drawn to their mean by "
         "what noise explains (Herlihy et al. 2024). Smallest group: test samples of the smallest group, for EOD within a class.",
         [
-            Column(name="feature"),
-            Column(name="condition"),
-            Column(name="metric"),
-            Column(name="mean", unit="%"),
-            Column(name="chance level", unit="%"),
-            Column(name="sd of chance", unit="%"),
+            *named("feature", "condition", "metric"),
+            *named("mean", "chance level", "sd of chance", unit="%"),
             Column(name="sampling bias", unit="points"),
-            Column(name="corrected", unit="%"),
-            Column(name="shrunken", unit="%"),
+            *named("corrected", "shrunken", unit="%"),
             Column(name="sampling sd", unit="points"),
             Column(name="smallest group"),
         ],
@@ -167,9 +158,7 @@ def disagreement_table(found: Sequence[Disagreement]) -> ReportTable:
         "Disagreement with the teacher",
         "Share of test samples on which a student and its teacher predict different classes; mean ± sd over pairs.",
         [
-            Column(name="role"),
-            Column(name="condition"),
-            Column(name="pairs"),
+            *named("role", "condition", "pairs"),
             Column(name="disagreement", unit="%"),
             Column(name="test samples"),
         ],
@@ -199,11 +188,7 @@ def cost_table(study: Study) -> ReportTable:
         "What the trials took",
         "Training time per trial, mean ± sd over trials, and in all; in a pack, a trial's time is its share.",
         [
-            Column(name="role"),
-            Column(name="condition"),
-            Column(name="trials"),
-            Column(name="parameters"),
-            Column(name="epochs"),
+            *named("role", "condition", "trials", "parameters", "epochs"),
             Column(name="per trial", unit="s", digits=1),
             Column(name="in all", unit="s", digits=0),
             Column(name="device"),

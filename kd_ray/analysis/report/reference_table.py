@@ -4,11 +4,11 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from kd_ray.analysis.conditions import Condition
-from kd_ray.analysis.report.disagreement import Disagreement
 from kd_ray.analysis.report.evidence import Evidence
 from kd_ray.analysis.report.measured_tables import DPD, EOD
 from kd_ray.analysis.report.published import Published
-from kd_ray.analysis.report.table import Cell, Column, Measured, ReportTable, cell, measured, report_table
+from kd_ray.analysis.report.table import Cell, Column, Measured, ReportTable, cell, measured, named, report_table
+from kd_ray.analysis.report.teacher_disagreement import Disagreement
 from kd_ray.analysis.study import SCRATCH, TEACHER, Study, spread
 from kd_ray.metrics.catalogue import METRICS
 
@@ -43,17 +43,9 @@ def published_table(
         f"Beside the paper: {published.name}",
         f"Mean ± sd over seeds, here and in the paper ({published.paper}). {published.how_read}",
         [
-            Column(name="metric"),
-            Column(name="feature"),
-            Column(name="role"),
+            *named("metric", "feature", "role"),
             Column(name="T", digits=0),
-            Column(name="here"),
-            Column(name="n here"),
-            Column(name="paper"),
-            Column(name="n paper"),
-            Column(name="unit"),
-            Column(name="where"),
-            Column(name="note"),
+            *named("here", "n here", "paper", "n paper", "unit", "where", "note"),
         ],
         rows,
     )

@@ -4,15 +4,15 @@ import re
 
 from kd_ray.analysis.report import bias, equity, measured_tables, runs, tested_tables
 from kd_ray.analysis.report.axis import ConditionAxis, condition_axis
-from kd_ray.analysis.report.disagreement import Disagreement, disagreements, matrices
 from kd_ray.analysis.report.evidence import Evidence
 from kd_ray.analysis.report.overview import overview
 from kd_ray.analysis.report.page import Section
-from kd_ray.analysis.report.power import power_curves
+from kd_ray.analysis.report.power_figure import power_curves
 from kd_ray.analysis.report.published import Published
 from kd_ray.analysis.report.reference_table import published_table
 from kd_ray.analysis.report.style import Drawing
 from kd_ray.analysis.report.table import ReportTable
+from kd_ray.analysis.report.teacher_disagreement import Disagreement, disagreements, matrices
 from kd_ray.analysis.report.vectors import MAX_ROWS, class_vectors, vector_table
 from kd_ray.analysis.study import Study
 

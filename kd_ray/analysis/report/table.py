@@ -193,6 +193,11 @@ def cell(value: float | Spread) -> Measured | float | None:
     return None if math.isnan(value) else float(value)
 
 
+def named(*names: str, unit: str = "", digits: int = 2, is_p: bool = False) -> list[Column]:
+    """Columns of these names that differ in nothing else."""
+    return [Column(name=name, unit=unit, digits=digits, is_p=is_p) for name in names]
+
+
 def metric_column(name: str) -> Column:
     """The column of a metric, with its short name, unit and digits."""
     metric = METRICS[name]

@@ -18,14 +18,14 @@ from statsmodels.stats.multitest import multipletests
 import kd_ray
 from kd_ray.analysis.chance_levels import digest_of, read_levels
 from kd_ray.analysis.compare import SweepComparison, compare
-from kd_ray.analysis.comparisons import Comparison, comparisons_table, read_comparisons
+from kd_ray.analysis.comparisons import comparisons_table, read_comparisons
 from kd_ray.analysis.measures import measure
 from kd_ray.analysis.power import rejection_rate
 from kd_ray.analysis.reading import read_study
 from kd_ray.errors import InvalidInputError
 from kd_ray.groups import Groups
 from kd_ray.results.aggregate import aggregate
-from kd_ray.results.comparison_schema import COMPARISONS
+from kd_ray.results.comparison_schema import COMPARISONS, Comparison
 from kd_ray.results.query import Results
 from kd_ray.results.store import Store, open_store, part_key, record_key
 from kd_ray.sweep.spec import Role, TrialSpec

@@ -132,7 +132,7 @@ def test_prepare_in_many_threads_at_once_decodes_once(tmp_path: Path) -> None:
     assert done == [1, 65, 70]
 
 
-def test_damaged_images_are_set_aside_and_decoded_again(tmp_path: Path) -> None:
+def test_damaged_images_are_moved_away_and_decoded_again(tmp_path: Path) -> None:
     sources = files_below(tmp_path / "files", _files(tmp_path / "files", 5), {})
     before = np.array(prepare("some", sources, Loading(root=tmp_path), size=16).images_NHWC)
     (images,) = tmp_path.glob("prepared/some-*/images.npy")

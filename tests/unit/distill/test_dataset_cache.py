@@ -106,7 +106,7 @@ def test_a_data_set_that_cannot_be_loaded_leaves_no_files(tmp_path: Path) -> Non
     assert [path.name for path in (tmp_path / "loaded").iterdir() if path.is_dir()] == []
 
 
-def test_a_damaged_file_is_set_aside_and_made_again(trifeature_root: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_damaged_file_is_moved_away_and_made_again(trifeature_root: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Guard: its checksum is looked at by every worker that starts."""
     dataset = DATASET.model_copy(update={"split_seed": 2})
     labels = load_data(dataset, trifeature_root, CPU).resident.train.labels_N.clone()

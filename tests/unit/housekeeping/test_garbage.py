@@ -154,7 +154,7 @@ def test_a_trial_that_was_taken_since_is_left_alone(littered: Store) -> None:
     assert not {IDS[0], IDS[6]} & owners
 
 
-def test_a_record_that_was_set_aside_since_keeps_the_rest(littered: Store) -> None:
+def test_a_record_that_was_quarantined_since_keeps_the_rest(littered: Store) -> None:
     """Guard: leases of a trial without a record are never touched, nor is anything else that its record made superfluous."""
     report = find_garbage(littered)
     for trial_id in IDS[:3]:

@@ -1,4 +1,4 @@
-"""Networks that start from given weights: what fits, whose head is new, and where a library's weights come from."""
+"""Networks that start from pretrained weights: what fits, whose head is new, and where a library's weights come from."""
 
 import re
 import socket

@@ -273,8 +273,8 @@ def test_predictions_row_holds_every_sample() -> None:
     record = make_record()
     row = only(rows(record)["predictions"])
     assert row["predictions"] == [0, 0, 0, 1, 1, 1, 2, 1, 2, 0, 2, 2]
-    assert row["confidences"] == record.confidences_N.tolist()
-    assert row["true_probabilities"] == record.true_probabilities_N.tolist()
+    assert row["confidences"] == record.test.confidences_N.tolist()
+    assert row["true_probabilities"] == record.test.true_probabilities_N.tolist()
     assert row["dataset_id"] == record.spec.dataset_id
 
 
@@ -307,7 +307,7 @@ def test_same_record_gives_the_same_rows() -> None:
 
 def test_record_with_an_unknown_scalar_is_refused() -> None:
     with pytest.raises(ValueError, match=r"trials: columns \['extra'\] are missing or unknown"):
-        rows(make_record(scalars={**make_record().scalars, "extra": 1.0}))
+        rows(make_record(scalars={**make_record().test.scalars, "extra": 1.0}))
 
 
 def test_schema_explains_every_column() -> None:
@@ -341,7 +341,7 @@ def binary() -> tuple[Samples, Record]:
 def test_class_rows_agree_with_scikit_learn(binary: tuple[Samples, Record]) -> None:
     samples, record = binary
     tables = rows(record, samples, RowSettings(sweep="demo", sensitive_features=("sex",)))
-    y, z = samples.labels_N, record.predictions_N
+    y, z = samples.labels_N, record.test.predictions_N
     table = tables["class_metrics"]
     np.testing.assert_allclose(table["accuracy"].to_numpy(), recall_score(y, z, average=None), rtol=1e-12)
     np.testing.assert_allclose(table["precision"].to_numpy(), precision_score(y, z, average=None), rtol=1e-12)
@@ -351,7 +351,7 @@ def test_class_rows_agree_with_scikit_learn(binary: tuple[Samples, Record]) -> N
 def test_fairness_rows_agree_with_fairlearn(binary: tuple[Samples, Record]) -> None:
     samples, record = binary
     tables = rows(record, samples, RowSettings(sweep="demo", sensitive_features=("sex",)))
-    y, z = samples.labels_N, record.predictions_N
+    y, z = samples.labels_N, record.test.predictions_N
     sex = [groups[0] for groups in samples.sensitive_features["sex"].to_lists()]
     row = only(tables["fairness_metrics"], positive_class="yes")
     for name in (

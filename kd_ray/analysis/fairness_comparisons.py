@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from kd_ray.analysis.chance import MIN_CELL
-from kd_ray.analysis.comparisons import Comparison
 from kd_ray.analysis.conditions import Condition
 from kd_ray.analysis.contrast import Options, about, number, tested
 from kd_ray.analysis.measures import ABOUT_FAIRNESS, OF_GROUPS, Measured, standing
@@ -20,6 +19,7 @@ from kd_ray.analysis.study import CONTRASTS, Study, spread
 from kd_ray.analysis.two_groups import mean_interval
 from kd_ray.analysis.uncertainty import Samples
 from kd_ray.metrics.arrays import FloatArray
+from kd_ray.results.comparison_schema import Comparison
 
 _DPD = "demographic_parity_difference"
 
