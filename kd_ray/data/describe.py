@@ -15,7 +15,7 @@ from kd_ray.data.modalities import Data, number_of_inputs
 from kd_ray.data.row_data import RowData
 from kd_ray.data.text_data import TextData
 from kd_ray.errors import DataError
-from kd_ray.groups import Groups, intersect
+from kd_ray.groups import Groups, intersect, joint_name
 from kd_ray.metrics.fairness import fairness_metrics, group_rates
 from kd_ray.sweep.classification import Modality
 from kd_ray.sweep.datasets import Dataset
@@ -126,7 +126,7 @@ def describe(data: Data, features: Sequence[str], intersections: Sequence[Sequen
             for c, class_name in enumerate(data.class_names)
         },
         features=tuple(
-            _feature(" & ".join(names), {name: _groups(split, names) for name, split in present.items()}, data)
+            _feature(joint_name(names), {name: _groups(split, names) for name, split in present.items()}, data)
             for names in [*((feature,) for feature in features), *intersections]
         ),
         notes=data.notes,
