@@ -17,6 +17,8 @@ Messages say what was wrong, the value, where it stood, and the valid choices. L
 into exit codes.
 """
 
+from collections.abc import Sequence
+
 
 class KdRayError(Exception):
     """Anything kd_ray raises on purpose."""
@@ -69,3 +71,8 @@ class LostTeacherError(TrialError):
         super().__init__(f"teacher {teacher}: {reason}")
         self.teacher = teacher
         """trial_id of the teacher."""
+
+
+def some(names: Sequence[str]) -> str:
+    """For messages: the first five, and how many more."""
+    return ", ".join(names[:5]) + (f" and {len(names) - 5:,} more" if len(names) > 5 else "")

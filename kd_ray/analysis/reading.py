@@ -13,7 +13,7 @@ from kd_ray.analysis.claim_tests import Declared
 from kd_ray.analysis.conditions import make_conditions
 from kd_ray.analysis.study import FAIRNESS, Classes, Fairness, Study, TestSet
 from kd_ray.errors import CorruptObjectError, InvalidInputError
-from kd_ray.groups import Groups, intersect
+from kd_ray.groups import Groups, intersect, joint_name
 from kd_ray.metrics.arrays import FloatArray, IntArray
 from kd_ray.results.manifest import read_manifest
 from kd_ray.results.query import Results
@@ -116,14 +116,14 @@ class _Tables:
 
     def fairness(self) -> tuple[Fairness, ...]:
         rows = self.ask(
-            f"trial_id, feature, num_groups, {', '.join(FAIRNESS)}", "fairness_metrics", "AND positive_class = 'macro'"
+            f"trial_id, feature, num_groups, {', '.join(FAIRNESS)}", "fairness_metrics", "AND positive_class IS NULL"
         )
         by_feature: dict[str, list[dict[str, Any]]] = defaultdict(list)
         for row in rows.to_pylist():
             by_feature[row["feature"]].append(row)
         row_of = self._row
         joint = {
-            " & ".join(features)
+            joint_name(features)
             for features in read_manifest(self.results.store, self.sweep).row_settings.intersections
         }
         found = []
@@ -196,5 +196,5 @@ class _Tables:
             names = sorted({name for row in of_samples for name in row})
             groups[feature] = Groups.from_lists(of_samples, names)
         for joint in settings.intersections:
-            groups[" & ".join(joint)] = intersect([groups[feature] for feature in joint])
+            groups[joint_name(joint)] = intersect([groups[feature] for feature in joint])
         return TestSet(labels_N=table["label"].to_numpy(), features=groups)

@@ -1,6 +1,5 @@
 """The commands that say what the results mean; `commands.py` adds them to the others."""
 
-import json
 import sys
 from pathlib import Path
 from typing import Literal
@@ -8,6 +7,7 @@ from typing import Literal
 import click
 
 from kd_ray.cli.base import JSON_OPTION, Command, open_existing, other_store, store_option
+from kd_ray.cli.json_text import json_text
 
 
 @click.command("compare", cls=Command, example="kd-ray compare trifeature-quick --normalise ratio --level 0.05")
@@ -82,7 +82,7 @@ def compare_command(
         split=split,
     )
     if as_json:
-        click.echo(json.dumps(comparison.to_dict(), indent=1))
+        click.echo(json_text(comparison.to_dict()))
     else:
         click.echo(text_compare.compared(comparison, store=other_store(store_url), full=full))
 

@@ -1,6 +1,5 @@
 """The commands for a remote cluster: submit, jobs, logs, stop."""
 
-import json
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kd_ray.cli.base import JSON_OPTION, SET_OPTION, Command, store_option
+from kd_ray.cli.json_text import json_text
 from kd_ray.cli.tables import count_of, render, table_of
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def jobs_command(address: str, as_json: bool) -> None:
 
     found = Jobs(address).sweeps()
     if as_json:
-        click.echo(json.dumps([_to_dict(job) for job in found], indent=1))
+        click.echo(json_text([_to_dict(job) for job in found]))
         return
     if not found:
         click.echo(

@@ -1,7 +1,6 @@
 """`kd-ray data`: describe data sets and download their files."""
 
 import io
-import json
 import os
 import sys
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kd_ray.cli.base import JSON_OPTION, Command, console, write
+from kd_ray.cli.json_text import json_text
 from kd_ray.cli.tables import render, table_of
 from kd_ray.errors import DataError, InvalidInputError
 
@@ -94,7 +94,7 @@ def check_command(
         _write_sheet(examined.data, features, output)
     if as_json:
         words = {"dataset": dataset.model_dump(mode="json"), "fingerprint": examined.fingerprint}
-        click.echo(json.dumps({**words, "refusal": examined.refusal, **description.to_dict()}, indent=1))
+        click.echo(json_text({**words, "refusal": examined.refusal, **description.to_dict()}))
     else:
         click.echo(_described(table_name(dataset), examined, description))
     sys.exit(1 if examined.refusal else 0)

@@ -1,6 +1,5 @@
 """The commands that keep a store in order: gc, verify, adopt."""
 
-import json
 import re
 import sys
 import time
@@ -9,6 +8,7 @@ from collections.abc import Callable
 import click
 
 from kd_ray.cli.base import JSON_OPTION, Command, open_existing, open_or_make, other_store, store_option
+from kd_ray.cli.json_text import json_text
 from kd_ray.errors import InvalidInputError
 
 
@@ -42,7 +42,7 @@ def gc_command(store_url: str, yes: bool, older_than: float, damaged: bool, orph
         show = _progress()
         found = delete_garbage(store, found, on_progress=lambda done, total: show("deleting", done, total))
     if as_json:
-        click.echo(json.dumps({"deleted": deletes, **found.to_dict()}, indent=1))
+        click.echo(json_text({"deleted": deletes, **found.to_dict()}))
     elif found.garbage or deletes:
         click.echo(text.collected(found, deleted=deletes, asked=asks))
 
@@ -65,7 +65,7 @@ def verify_command(sweep_name: str | None, store_url: str, repair: bool, rebuild
     rebuilt = [repairing.rebuild_tables(store, name) for name in report.sweeps] if rebuild_tables else []
     if as_json:
         words = {**report.to_dict(), "repaired": repaired and repaired.to_dict(), "rebuilt": rebuilt}
-        click.echo(json.dumps(words, indent=1))
+        click.echo(json_text(words))
     else:
         click.echo("\n".join([text.verified(report, repaired, store=other_store(store_url)), *rebuilt]))
     sys.exit(1 if report.problems else 0)
@@ -84,7 +84,7 @@ def adopt_command(from_store: str, store_url: str, sweep_name: str | None, dry_r
 
     source, target = open_existing(from_store), open_or_make(store_url)
     report = adopt(source, target, sweep=sweep_name, dry_run=dry_run, on_progress=_progress())
-    click.echo(json.dumps(report.to_dict(), indent=1) if as_json else text.adopted(report))
+    click.echo(json_text(report.to_dict()) if as_json else text.adopted(report))
     sys.exit(1 if report.is_incomplete else 0)
 
 

@@ -1,6 +1,5 @@
 """The commands that show what is in a store: status, query, schema. `analysis.py` has compare and report."""
 
-import json
 import sys
 import time
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 import click
 
 from kd_ray.cli.base import JSON_OPTION, Command, open_existing, store_option, write
+from kd_ray.cli.json_text import json_text
 from kd_ray.errors import InvalidInputError
 
 
@@ -28,14 +28,12 @@ def status_command(sweep_name: str | None, store_url: str, as_json: bool, watch:
     store = open_existing(store_url)
     if sweep_name is None:
         statuses = [sweep_status(store, name) for name in Results(store).sweeps()]
-        click.echo(
-            json.dumps([s.to_dict() for s in statuses], indent=1) if as_json else text.sweeps(statuses, store.url)
-        )
+        click.echo(json_text([s.to_dict() for s in statuses]) if as_json else text.sweeps(statuses, store.url))
         return
     shown = ""
     while True:
         status = sweep_status(store, sweep_name)
-        words = json.dumps(status.to_dict(), indent=1) if as_json else text.status(status, tracebacks=failed)
+        words = json_text(status.to_dict()) if as_json else text.status(status, tracebacks=failed)
         if watch and sys.stdout.isatty():
             click.clear()
         if words != shown or sys.stdout.isatty():
@@ -84,7 +82,7 @@ def schema_command(table: str | None, sweep_file: bool) -> None:
     if sweep_file:
         from kd_ray.sweep.config import json_schema
 
-        click.echo(json.dumps(json_schema(), indent=1))
+        click.echo(json_text(json_schema()))
         return
     from kd_ray.cli import text
 

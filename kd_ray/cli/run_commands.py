@@ -1,6 +1,5 @@
 """The commands that plan and run a sweep: plan, launch, resume."""
 
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +17,7 @@ from kd_ray.cli.base import (
     other_store,
     store_option,
 )
+from kd_ray.cli.json_text import json_text
 
 if TYPE_CHECKING:
     from kd_ray.sweep.load import SweepFile
@@ -81,7 +81,7 @@ def plan_command(sweep_file: Path, overrides: tuple[str, ...], store_url: str, a
 
         measure(file, open_or_make(store_url))
     plan_ = plan(file, open_or_make(store_url))
-    click.echo(json.dumps(plan_.to_dict(), indent=1) if as_json else text.plan(plan_))
+    click.echo(json_text(plan_.to_dict()) if as_json else text.plan(plan_))
 
 
 @click.command("launch", cls=Command, example="kd-ray launch sweeps/trifeature-quick.yaml --store ./kd_ray_store")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from kd_ray.cli.json_text import json_text
 from kd_ray.cli.tables import count_of, wrapped
 from kd_ray.cli.tables import render as render  # noqa: PLC0414 (used by text_compare too)
 from kd_ray.cli.tables import table_of as table_of  # noqa: PLC0414
@@ -272,16 +273,21 @@ def encode(answer: pa.Table, format_: str) -> bytes:
     if format_ == "parquet":
         return encode_table(answer)
     if format_ == "json":
-        return (json.dumps([dict(zip(names, row, strict=True)) for row in rows], default=str, indent=1) + "\n").encode()
+        return (json_text([dict(zip(names, row, strict=True)) for row in rows]) + "\n").encode()
     if format_ == "csv":
         buffer = io.StringIO()
         writer = csv.writer(buffer, lineterminator="\n")
-        writer.writerows([names, *rows])
+        writer.writerows([names, *([_csv_value(value) for value in row] for row in rows)])
         return buffer.getvalue().encode()
     table = table_of(names, right=[i for i, kind in enumerate(answer.schema.types) if _is_number(kind)])
     for row in rows:
         table.add_row(*map(_cell, row))
     return (render(table) + f"\n{count_of(answer.num_rows, 'row')}\n").encode()
+
+
+def _csv_value(value: object) -> object:
+    """Lists, maps and bytes as JSON; everything else as it is."""
+    return json_text(value, indent=None) if isinstance(value, list | dict | bytes) else value
 
 
 def _is_number(kind: pa.DataType) -> bool:

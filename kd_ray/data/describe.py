@@ -12,7 +12,7 @@ from kd_ray.data.family import Loading
 from kd_ray.data.labelled import Labelled
 from kd_ray.data.modalities import Data
 from kd_ray.errors import DataError
-from kd_ray.groups import Groups, intersect
+from kd_ray.groups import Groups, intersect, joint_name
 from kd_ray.metrics.fairness import fairness_metrics, group_rates
 from kd_ray.sweep.classification import Modality
 from kd_ray.sweep.datasets import Dataset
@@ -120,7 +120,7 @@ def describe(data: Data, features: Sequence[str], intersections: Sequence[Sequen
             for c, class_name in enumerate(data.class_names)
         },
         features=tuple(
-            _feature(" & ".join(names), {name: _groups(split, names) for name, split in present.items()}, data)
+            _feature(joint_name(names), {name: _groups(split, names) for name, split in present.items()}, data)
             for names in [*((feature,) for feature in features), *intersections]
         ),
         notes=data.notes,

@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -51,7 +52,7 @@ def load(dataset: ListedDataset, loading: Loading) -> Data:
     if isinstance(listing.inputs, list):
         return _text_data(dataset, loading, listing, listing.inputs, features, notes)
     assert isinstance(listing.inputs, tuple)
-    return _row_data(dataset, listing, listing.inputs, features, notes)
+    return _row_data(dataset, listing, loading.root / dataset.path, listing.inputs, features, notes)
 
 
 def _prepared(dataset: ListedDataset, loading: Loading, listing: Listing) -> Prepared | None:
@@ -88,6 +89,7 @@ def _image_data(
 def _row_data(
     dataset: ListedDataset,
     listing: Listing,
+    path: Path,
     columns: Sequence[Column],
     features: dict[str, Groups],
     notes: tuple[str, ...],
@@ -103,6 +105,7 @@ def _row_data(
         columns=names,
         is_number_F=is_number_F,
         notes=notes,
+        source=f"manifest: {path}",
     )
 
 

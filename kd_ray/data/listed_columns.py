@@ -10,9 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from kd_ray.data.prepared import some
 from kd_ray.data.row_data import Column
-from kd_ray.errors import DataError
+from kd_ray.errors import DataError, some
 from kd_ray.sweep.datasets import ListedDataset
 
 NONE = ("", "nan", "null", "none")

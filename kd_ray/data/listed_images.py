@@ -9,8 +9,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from kd_ray.data.listed_columns import Lines
-from kd_ray.data.prepared import Sources, files_below, some
-from kd_ray.errors import DataError
+from kd_ray.data.prepared import Sources, files_below
+from kd_ray.errors import DataError, some
 from kd_ray.sweep.datasets import ListedDataset
 
 

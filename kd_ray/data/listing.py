@@ -21,9 +21,9 @@ from pyarrow import csv, parquet
 from kd_ray.data.image_data import random_parts
 from kd_ray.data.listed_columns import NONE, Lines, complete_rows, input_columns
 from kd_ray.data.listed_images import check_leaks, image_column, image_files, is_below
-from kd_ray.data.prepared import Sources, some
+from kd_ray.data.prepared import Sources
 from kd_ray.data.row_data import Column
-from kd_ray.errors import DataError
+from kd_ray.errors import DataError, some
 from kd_ray.groups import Groups
 from kd_ray.seeding import stream
 from kd_ray.sweep.datasets import Bins, ListedDataset

@@ -24,7 +24,7 @@ from kd_ray.data.family import Loading
 from kd_ray.data.files import ImageFiles
 from kd_ray.data.image_data import Split
 from kd_ray.data.originals import fingerprint_of_digests, other_version
-from kd_ray.errors import DataError
+from kd_ray.errors import DataError, some
 from kd_ray.groups import Groups
 
 FORM = 1
@@ -106,11 +106,6 @@ def files_below(folder: Path, names: Sequence[str], lists: Mapping[str, str]) ->
         lists=lists,
         folder=folder,
     )
-
-
-def some(names: Sequence[str]) -> str:
-    """The first five, and how many more."""
-    return ", ".join(names[:5]) + (f" and {len(names) - 5:,} more" if len(names) > 5 else "")
 
 
 def prepare(dataset: str, sources: Sources, loading: Loading, *, size: int, crop: int | None = None) -> Prepared:

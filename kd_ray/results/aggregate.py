@@ -28,7 +28,7 @@ from kd_ray.results.schema import TABLES
 from kd_ray.results.store import DATASETS, Store, part_key, table_index_key
 
 TRIALS_PER_PART = 256
-ROWS_VERSION = 2
+ROWS_VERSION = 3
 """Raised when the same record gives other rows."""
 
 _FINGERPRINT = b"kd_ray_fold"

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from kd_ray.groups import Groups, intersect
+from kd_ray.groups import Groups, intersect, joint_name
 from kd_ray.metrics.arrays import divide
 from kd_ray.metrics.catalogue import METRICS
 from kd_ray.metrics.fairness import OneVsRest, fairness_metrics, group_rates, one_vs_rest
@@ -177,7 +177,7 @@ def _group_rows(
         }
         of_classes = {
             "feature": feature,
-            "positive_class": [*samples.class_names, "macro"],
+            "positive_class": [*samples.class_names, None],
             "num_groups": fairness.num_groups,
             **{name: _null(getattr(fairness, name)) for name in _OF_ALL_CLASSES},
             **{name: np.append(getattr(fairness, f"{name}_C"), getattr(macro, name)) for name in _BY_CLASS},
@@ -189,7 +189,7 @@ def _features(samples: Samples, settings: RowSettings) -> Iterable[tuple[str, Gr
     for feature in settings.sensitive_features:
         yield feature, samples.sensitive_features[feature]
     for features in settings.intersections:
-        yield " & ".join(features), intersect([samples.sensitive_features[feature] for feature in features])
+        yield joint_name(features), intersect([samples.sensitive_features[feature] for feature in features])
 
 
 def _prediction_row(keys: dict[str, Any], record: Record) -> _Chunk:

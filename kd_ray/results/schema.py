@@ -190,11 +190,11 @@ TABLES: dict[str, Table] = {
         ),
         Table(
             name="fairness_metrics",
-            one_row_per="trial × sensitive feature × positive class, plus `macro` (one-vs-rest mean)",
+            one_row_per="trial × sensitive feature × positive class, and one with the mean over the classes (positive_class is null)",
             columns=(
                 *KEYS,
                 _column("feature", _TEXT, "sensitive feature; `a & b` for an intersection"),
-                _column("positive_class", _TEXT, "class taken as positive; `macro` is the mean over all classes"),
+                _column("positive_class", _TEXT, "class taken as positive; null for the mean over all classes"),
                 _count("num_groups", "groups that have test samples"),
                 *(_metric(metric.name) for metric in METRICS.values() if metric.of == "groups"),
             ),

@@ -52,26 +52,29 @@ judged AS (
 
 _PARTS = """
 parts AS (
-    SELECT {columns}, 'all' AS class_name, NULL::VARCHAR AS feature, NULL::VARCHAR AS "group" FROM judged
+    SELECT {columns}, NULL::VARCHAR AS class_name, NULL::VARCHAR AS feature, NULL::VARCHAR AS "group" FROM judged
     UNION ALL
     SELECT {columns}, label_name, NULL, NULL FROM judged
     UNION ALL
-    SELECT {columns}, 'all', entry.key, unnest(entry.value)
+    SELECT {columns}, NULL, entry.key, unnest(entry.value)
     FROM (SELECT *, unnest(map_entries(sensitive_features)) AS entry FROM judged))"""
-"""Every row of `judged` once for all, once for its true class, and once for each of its groups."""
+"""Every row of `judged` once for all (no class, no feature), once for its true class, and once for each of its groups (no class)."""
 
 SQL_VIEWS = {
     view.signature.split("(")[0]: view
     for view in (
         SqlView(
             signature="teacher_disagreement",
-            meaning="every student beside its teacher: share of test samples on which they differ (CMP), all and per true class",
+            meaning=(
+                "every student beside its teacher: share of test samples on which they differ (CMP), all (class_name is null) "
+                "and per true class"
+            ),
             tables=("trials", "predictions", "samples"),
             sql=f"""
 CREATE VIEW teacher_disagreement AS
 {_PAIRS},
 counts AS (
-    SELECT l.sweep, l.trial_id, l.teacher_trial_id, coalesce(x.label_name, 'all') AS class_name, count(*) AS n,
+    SELECT l.sweep, l.trial_id, l.teacher_trial_id, x.label_name AS class_name, count(*) AS n,
            count(*) FILTER (l.student <> l.teaching) AS num_disagree
     FROM long l JOIN samples x ON (x.sweep, x.dataset_id, x.sample_index) = (l.sweep, l.dataset_id, l.sample_index)
     GROUP BY GROUPING SETS ((1, 2, 3, x.label_name), (1, 2, 3)))
@@ -83,7 +86,8 @@ FROM counts c JOIN trials t USING (sweep, trial_id)
         SqlView(
             signature="teacher_errors",
             meaning=(
-                "every student beside its teacher, all, per true class and per group: where the teacher errs, how often the "
+                "every student beside its teacher, all (class_name and feature are null), per true class and per "
+                "group: where the teacher errs, how often the "
                 "student says the same; scratch students show how often that is chance"
             ),
             tables=("trials", "predictions", "samples"),
@@ -104,7 +108,8 @@ FROM parts p JOIN trials t USING (sweep, trial_id) GROUP BY ALL
         SqlView(
             signature="calibration",
             meaning=(
-                "every trial, all, per true class and per group: accuracy, mean confidence and expected calibration error (15 "
+                "every trial, all (class_name and feature are null), per true class and per group: accuracy, "
+                "mean confidence and expected calibration error (15 "
                 "bins), and the last two after temperature scaling"
             ),
             tables=("trials", "predictions", "samples"),
@@ -135,7 +140,8 @@ FROM bins b JOIN trials t USING (sweep, trial_id) GROUP BY ALL
         SqlView(
             signature="gradient_rescaling",
             meaning=(
-                "distilled students of sweeps that ask for it, all, per true class and per group: how many times as hard as the"
+                "distilled students of sweeps that ask for it, all (class_name and feature are null), per true class "
+                "and per group: how many times as hard as the"
                 " cross-entropy the loss pulls at the true logit, summed over samples and at their median (Tang et al. 2020)"
             ),
             tables=("trials", "predictions", "samples"),
@@ -209,10 +215,10 @@ FROM worst w JOIN trials t USING (sweep, trial_id) GROUP BY ALL
             sql=f"""
 CREATE MACRO disagreement(a, b) AS TABLE
 {_PAIR}
-SELECT coalesce(x.label_name, 'all') AS class_name, count(*) AS n, count(*) FILTER (of_a <> of_b) AS num_disagree,
+SELECT x.label_name AS class_name, count(*) AS n, count(*) FILTER (of_a <> of_b) AS num_disagree,
        count(*) FILTER (of_a <> of_b) / nullif(count(*), 0) AS disagreement
 FROM p JOIN samples x ON (x.sweep, x.dataset_id, x.sample_index) = (p.sweep, p.dataset_id, p.sample_index)
-GROUP BY GROUPING SETS ((x.label_name), ()) ORDER BY class_name
+GROUP BY GROUPING SETS ((x.label_name), ()) ORDER BY class_name NULLS FIRST
 """,
         ),
         SqlView(

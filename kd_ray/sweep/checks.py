@@ -1,5 +1,6 @@
 """Checks that the parts of a sweep fit together. Settings that cannot work or have no effect are refused before anything runs."""
 
+from kd_ray.groups import joint_name
 from kd_ray.sweep.architectures import ARCHITECTURES, is_text_model, library_of, modality_of
 from kd_ray.sweep.classification import Modality
 from kd_ray.sweep.datasets import Dataset
@@ -41,6 +42,12 @@ def check_features(sweep: Parts) -> None:
             valid_list = list(sweep.sensitive_features)
             raise refuse(
                 "intersections", f"must name different entries of sensitive_features {valid_list}, got {list(features)}"
+            )
+    names = [*sweep.sensitive_features, *map(joint_name, sweep.intersections)]
+    for name in names:
+        if names.count(name) > 1:
+            raise refuse(
+                "intersections", f"{name!r} would name two features in the tables; each needs a name of its own"
             )
 
 

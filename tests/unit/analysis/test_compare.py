@@ -195,7 +195,7 @@ def test_the_two_kinds_of_noise_stand_apart(golden: Results, found: SweepCompari
 def test_dpd_stands_beside_that_of_the_labels(golden: Results, found: SweepComparison) -> None:
     (expected,) = golden.query(
         "SELECT DISTINCT label_demographic_parity_difference AS it FROM fairness_metrics "
-        "WHERE feature = 'color' AND positive_class = 'macro'"
+        "WHERE feature = 'color' AND positive_class IS NULL"
     )["it"].to_pylist()
     rows = [
         row for row in found.rows if row.metric == "demographic_parity_difference" and row.sensitive_feature == "color"
@@ -205,7 +205,7 @@ def test_dpd_stands_beside_that_of_the_labels(golden: Results, found: SweepCompa
 
 def test_disagreement_is_that_of_the_view(golden: Results, found: SweepComparison) -> None:
     view = golden.query(
-        "SELECT role, temperature, avg(disagreement) AS it FROM teacher_disagreement WHERE class_name = 'all' GROUP BY ALL"
+        "SELECT role, temperature, avg(disagreement) AS it FROM teacher_disagreement WHERE class_name IS NULL GROUP BY ALL"
     )
     for answer in view.to_pylist():
         row = row_of(found, "condition", metric="disagreement", role=answer["role"], temperature=answer["temperature"])

@@ -304,6 +304,12 @@ def test_bins_hold_what_lies_between_their_edges(edges: list[float], values: lis
 def test_bin_names_and_groups() -> None:
     bins = Bins(column="age", edges=(18, 40.5))
     assert bins.names == ("<18", "18-40.5", ">=40.5")
+    assert Bins(column="x", edges=(1e6, 1e6 + 1, 1e6 + 2)).names == (
+        "<1000000", "1000000-1000001", "1000001-1000002", ">=1000002",
+    )  # fmt: skip
+    assert Bins(column="x", edges=(1000001.5, 1000002.5)).names == ("<1000001.5", "1000001.5-1000002.5", ">=1000002.5")
+    assert Bins(column="x", edges=(1_600_000_000, 1_600_003_600)).names[1] == "1600000000-1600003600"
+    assert Bins(column="x", edges=(0.1, 0.1 + 2**-50, 0.5)).names[1] == "0.1-0.1000000000000009"
     codes_N = listing._bin_codes(LINES, bins, ["17.99", "18", "40.5", "NaN", "inf", "-inf"])
     assert codes_N.tolist() == [0, 1, 2, -1, 2, 0]
     assert Groups.from_codes(codes_N, bins.names).to_lists()[3] == []

@@ -80,7 +80,7 @@ QUESTIONS = {
     ),
     "fairness against temperature": (
         "SELECT feature, role, temperature, avg(equalized_odds_difference) AS eod, "
-        "avg(label_demographic_parity_difference) AS label_dpd FROM fairness_metrics WHERE positive_class = 'macro' "
+        "avg(label_demographic_parity_difference) AS label_dpd FROM fairness_metrics WHERE positive_class IS NULL "
         "GROUP BY ALL ORDER BY ALL",
         12,
     ),
@@ -91,7 +91,7 @@ QUESTIONS = {
         6,
     ),
     "students that contradict their teacher": (
-        "SELECT role, temperature, avg(disagreement) AS disagreement FROM teacher_disagreement WHERE class_name = 'all' "
+        "SELECT role, temperature, avg(disagreement) AS disagreement FROM teacher_disagreement WHERE class_name IS NULL "
         "GROUP BY ALL ORDER BY ALL",
         3,
     ),
@@ -130,13 +130,14 @@ def test_disagreement_agrees_with_the_metric(results: Results, a: int, b: int) -
     one, other = TRIALS[a], TRIALS[b]
     expected = disagreement(random_predictions(one.spec), random_predictions(other.spec), LABELS_N, num_classes=3)
     found = {row[0]: row[1:] for row in rows(results, f"FROM disagreement('{one.trial_id}', '{other.trial_id}')")}
-    assert found == {
-        "all": (12, int(expected.num_disagree_C.sum()), expected.rate),
+    expected_rows: dict[Any, Any] = {
+        None: (12, int(expected.num_disagree_C.sum()), expected.rate),
         **{
             name: (int(expected.n_C[c]), int(expected.num_disagree_C[c]), expected.rate_C[c])
             for c, name in enumerate(CLASSES)
         },
     }
+    assert found == expected_rows
     matrix_CC = np.zeros((3, 3), dtype=np.int64)
     for i, j, n in rows(results, f"FROM disagreement_matrix('{one.trial_id}', '{other.trial_id}')"):
         matrix_CC[CLASSES.index(i), CLASSES.index(j)] = n
@@ -159,7 +160,7 @@ def test_teacher_disagreement_agrees_with_the_metric(results: Results) -> None:
         expected = disagreement(
             random_predictions(teacher.spec), random_predictions(trial.spec), LABELS_N, num_classes=3
         )
-        assert found[trial.trial_id, "all"] == (teacher.trial_id, 12, expected.num_disagree_C.sum(), expected.rate)
+        assert found[trial.trial_id, None] == (teacher.trial_id, 12, expected.num_disagree_C.sum(), expected.rate)
         for c, name in enumerate(CLASSES):
             assert found[trial.trial_id, name] == (
                 teacher.trial_id,
@@ -176,12 +177,12 @@ def test_teacher_disagreement_of_listed_teachers_has_a_row_for_each(store: Store
     assert rows(
         Results(store),
         "SELECT role, temperature, count(*), count(DISTINCT teacher_trial_id) FROM teacher_disagreement "
-        "WHERE class_name = 'all' GROUP BY ALL ORDER BY ALL",
+        "WHERE class_name IS NULL GROUP BY ALL ORDER BY ALL",
     ) == [("distilled", 1.0, 2, 2), ("distilled", 4.0, 2, 2), ("scratch", None, 2, 2)]
 
 
 def test_disagreement_of_an_unknown_trial_has_no_samples(results: Results) -> None:
-    assert rows(results, f"FROM disagreement('{TRIALS[0].trial_id}', 'ffffffffffffffff')") == [("all", 0, 0, None)]
+    assert rows(results, f"FROM disagreement('{TRIALS[0].trial_id}', 'ffffffffffffffff')") == [(None, 0, 0, None)]
 
 
 # --- several sweeps --------------------------------------------------------------------------------------------------------------------
@@ -198,9 +199,9 @@ def test_two_sweeps_that_share_trials_are_both_visible(store: Store) -> None:
     shared = rows(results, "SELECT trial_id, count(*) FROM trials GROUP BY 1 HAVING count(*) = 2")
     assert len(shared) == 6
     assert rows(
-        results, f"SELECT n FROM disagreement('{TRIALS[0].trial_id}', '{TRIALS[2].trial_id}') WHERE class_name = 'all'"
+        results, f"SELECT n FROM disagreement('{TRIALS[0].trial_id}', '{TRIALS[2].trial_id}') WHERE class_name IS NULL"
     ) == [(12,)]
-    assert rows(results, "SELECT DISTINCT sweep, n FROM teacher_disagreement WHERE class_name = 'all' ORDER BY 1") == [
+    assert rows(results, "SELECT DISTINCT sweep, n FROM teacher_disagreement WHERE class_name IS NULL ORDER BY 1") == [
         ("demo", 12),
         ("other", 12),
     ]

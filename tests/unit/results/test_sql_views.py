@@ -28,9 +28,9 @@ from tests.fakes import (
 TRIALS = plan_trials(make_sweep())
 CONFIDENCES_N = np.linspace(0.4, 0.95, len(LABELS_N), dtype=np.float32)
 PARTS: dict[tuple[Any, ...], npt.NDArray[np.bool_]] = {
-    ("all", None, None): LABELS_N >= 0,
+    (None, None, None): LABELS_N >= 0,
     **{(name, None, None): np.equal(LABELS_N, c) for c, name in enumerate(CLASSES)},
-    **{("all", "color", name): np.equal(COLORS_N, g) for g, name in enumerate(("red", "blue"))},
+    **{(None, "color", name): np.equal(COLORS_N, g) for g, name in enumerate(("red", "blue"))},
 }
 """Samples of the parts that are looked at; a group without samples has no row."""
 

@@ -142,6 +142,11 @@ def refusal(text: str, *overrides: str) -> str:
             "4: intersections: must name different entries of sensitive_features ['color'], got ['color', 'texture']",
         ),
         (
+            "intersections: [[color, texture]]",
+            "intersections: [[color, texture], [color, texture]]",
+            "4: intersections: 'color & texture' would name two features in the tables; each needs a name of its own",
+        ),
+        (
             "grid:",
             "baselines: [scratch, scratch]\ngrid:",
             "13: baselines: repeats a value: ['scratch', 'scratch']",

@@ -105,7 +105,7 @@ def test_what_is_asked_for_besides_stands_in_the_tables(tmp_path: Path, trifeatu
     rescaled = results.query("SELECT objective, class_name, feature, n, rescaling FROM gradient_rescaling").to_pylist()
     assert {row["objective"] for row in rescaled} == {"kd"}
     assert len(rescaled) == 1 + 10 + 2 * 10
-    assert next(row["n"] for row in rescaled if row["class_name"] == "all" and row["feature"] is None) == 500
+    assert next(row["n"] for row in rescaled if row["class_name"] is None and row["feature"] is None) == 500
     terms = results.query("SELECT self_distillation FROM epochs WHERE objective = 'iad'")["self_distillation"]
     assert terms.to_pylist()[0] > 0
 
