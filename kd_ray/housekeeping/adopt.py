@@ -239,7 +239,7 @@ class _Merge:
 
     def _sweep(self, theirs: Manifest) -> bool:
         """Take a sweep over, or continue the one here; says whether its manifest changed."""
-        for digest in theirs.weights.values():
+        for digest in sorted(theirs.stored_weights):
             try:
                 self._take_pretrained(digest)
             except CorruptObjectError as error:
