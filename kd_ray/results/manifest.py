@@ -17,6 +17,7 @@ from kd_ray.results.inventory import manifests, sweep_names
 from kd_ray.results.record import sha256
 from kd_ray.results.rows import RowSettings
 from kd_ray.results.store import Store, manifest_key, quarantine, sweep_key
+from kd_ray.results.store_proof import prove_store
 from kd_ray.sweep.config import Sweep
 from kd_ray.sweep.plan import PlannedTrial, is_file, make_packs, settings_json
 
@@ -148,6 +149,7 @@ def write_manifest(
             if store.get(sweep_key(sweep.name)) != sweep_yaml.encode():
                 store.put(sweep_key(sweep.name), sweep_yaml.encode())
             return old
+        prove_store(store)
         if store.put_new(manifest_key(sweep.name, manifest.generation), manifest.to_json()):
             store.put(sweep_key(sweep.name), sweep_yaml.encode())
             for key, data in found.damaged.items():
