@@ -9,14 +9,21 @@ from kd_ray.results import ledger
 from kd_ray.results.manifest import read_manifest, write_manifest
 from kd_ray.results.status import Plan
 from kd_ray.results.store import Store, pretrained_key, sweep_key
+from kd_ray.results.store_proof import prove_store
 from kd_ray.sweep.load import SweepFile, parse_sweep
 from kd_ray.sweep.plan import is_file
 from kd_ray.sweep.spec import TrialState
 
 
 def write_inputs(request: LaunchRequest, plan: Plan, requested: RequestedTrials) -> None:
-    """Write the pretrained weights that the store lacks, and the manifest. For a retry, delete the errors of the failed trials."""
+    """Write the pretrained weights that the store lacks, and the manifest. For a retry, delete the errors of the failed trials.
+
+    Raises:
+        InvalidInputError: the store does not create an object only once, so that two launches would train the same trials.
+    """
     store = request.store
+    if requested.to_run:
+        prove_store(store)
     for path, digest in plan.weights.items():
         if is_file(path) and not store.exists(pretrained_key(digest)):
             store.put(pretrained_key(digest), Path(path).expanduser().read_bytes())

@@ -25,6 +25,7 @@ from kd_ray.results.inventory import committed, sweep_names, trial_objects
 from kd_ray.results.manifest import FoundManifest, Manifest, ManifestTrial, find_manifest, read_manifest
 from kd_ray.results.record import Record, commit_record, read_record, read_samples, sha256, write_samples
 from kd_ray.results.store import Store, manifest_key, pretrained_key, sweep_key, weights_key
+from kd_ray.results.store_proof import prove_store
 from kd_ray.sweep.load import SweepFile, parse_sweep
 from kd_ray.sweep.plan import expand
 
@@ -114,6 +115,8 @@ class _Merge:
             trials = [trial_id for trial_id in trials if trial_id in listed]
         if not trials and not manifests:
             raise InvalidInputError(f"store {self._source.url}: it holds neither trials nor sweeps")
+        if not self._dry_run:
+            prove_store(self._target)
         with ThreadPoolExecutor(max_workers=_COPIERS) as pool:
             for done, _ in enumerate(pool.map(self._trial, trials), start=1):
                 self._on_progress("trials", done, len(trials))
@@ -239,7 +242,7 @@ class _Merge:
 
     def _sweep(self, theirs: Manifest) -> bool:
         """Take a sweep over, or continue the one here; says whether its manifest changed."""
-        for digest in theirs.weights.values():
+        for digest in sorted(theirs.stored_weights):
             try:
                 self._take_pretrained(digest)
             except CorruptObjectError as error:

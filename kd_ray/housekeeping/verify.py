@@ -134,7 +134,7 @@ class _Verification:
         self._problems.append(Problem(key=key, what=what, remedy=remedy, owner=owner))
 
     def _check_pretrained_weights(self) -> None:
-        wanted = {digest for manifest in self._manifests.values() for digest in manifest.weights.values()}
+        wanted = {digest for manifest in self._manifests.values() for digest in manifest.stored_weights}
         there = set(self._found.pretrained)
         for digest in wanted - there:
             what = "these pretrained weights are missing; a launch on a machine that has the file writes them again"

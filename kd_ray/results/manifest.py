@@ -17,8 +17,9 @@ from kd_ray.results.inventory import manifests, sweep_names
 from kd_ray.results.record import sha256
 from kd_ray.results.rows import RowSettings
 from kd_ray.results.store import Store, manifest_key, quarantine, sweep_key
+from kd_ray.results.store_proof import prove_store
 from kd_ray.sweep.config import Sweep
-from kd_ray.sweep.plan import PlannedTrial, make_packs, settings_json
+from kd_ray.sweep.plan import PlannedTrial, is_file, make_packs, settings_json
 
 MANIFEST_VERSION = 3
 WITHOUT_CLAIMS = 2
@@ -53,7 +54,8 @@ class Manifest:
     sweep_yaml: str
     """The sweep file, overrides applied, paths absolute."""
     weights: Mapping[str, str]
-    """SHA-256 of pretrained weights, by path."""
+    """SHA-256 of pretrained weights, by path. Also the versions of networks of texts and of tokenizers, by `hf:NAME`: their folders are
+    not copied into the store."""
     row_settings: RowSettings
     trials: tuple[ManifestTrial, ...]
     declared: tuple[DeclaredClaim, ...] = ()
@@ -63,6 +65,11 @@ class Manifest:
     def active(self) -> tuple[ManifestTrial, ...]:
         """The trials the sweep asks for now."""
         return tuple(trial for trial in self.trials if trial.active)
+
+    @property
+    def stored_weights(self) -> frozenset[str]:
+        """SHA-256 of the pretrained weights that the store holds a copy of."""
+        return frozenset(digest for name, digest in self.weights.items() if is_file(name))
 
     def to_json(self) -> bytes:
         """As it stands in the store."""
@@ -142,6 +149,7 @@ def write_manifest(
             if store.get(sweep_key(sweep.name)) != sweep_yaml.encode():
                 store.put(sweep_key(sweep.name), sweep_yaml.encode())
             return old
+        prove_store(store)
         if store.put_new(manifest_key(sweep.name, manifest.generation), manifest.to_json()):
             store.put(sweep_key(sweep.name), sweep_yaml.encode())
             for key, data in found.damaged.items():

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
-from obstore.exceptions import AlreadyExistsError, BaseError, GenericError, NotFoundError
+from obstore.exceptions import AlreadyExistsError, BaseError, GenericError, NotFoundError, NotSupportedError
 from obstore.store import LocalStore, ObjectStore, from_url
 
 from kd_ray import telemetry
@@ -30,12 +30,26 @@ T = TypeVar("T")
 logger = logging.getLogger("kd_ray")
 
 SCHEMES = ("s3", "gs", "az")
+_MISSPELT = re.compile(rf"({'|'.join(SCHEMES)})(:|//)/*(?P<rest>.*)", re.IGNORECASE)
+_CREDENTIALS = {
+    "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+    "gs": "GOOGLE_SERVICE_ACCOUNT or GOOGLE_APPLICATION_CREDENTIALS",
+    "az": "AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY",
+}
+"""Variables by scheme of the URL; docs/stores.md has the others."""
+_METADATA_SERVICE = re.compile(r"169\.254\.|metadata\.google\.internal|\bmetadata\b.*token request", re.IGNORECASE)
+"""Where the clients ask for credentials if the environment has none. It answers on machines of the cloud only."""
 PATIENCE_S = 90.0
 """How long a request is repeated that an object store does not answer, or answers with "busy" or "broken". The last repetition still has
 the client's own time limit, 30 s unless the environment sets another (`AWS_TIMEOUT=2m`)."""
 FIRST_WAIT_S = 0.5
 """Pause before a request is made again; each further one is twice as long."""
 LONGEST_WAIT_S = 10.0
+PASSING = frozenset({408, 425, 429, 500, 502, 503, 504, *range(520, 528), 529, 530})
+"""Statuses that may pass: too early, too many requests, an error inside the server, or no server behind a gateway (520 and above are a
+gateway's own). Others answer the request for good."""
+UNKNOWN_REQUEST = (405, 501)
+"""Statuses of a server that does not know this kind of request."""
 _PAGE = 1000
 """Entries of a listing that are asked for at once."""
 STAGING_NAME = re.compile(r".+#\d+")
@@ -101,7 +115,7 @@ class Store:
             e_tag = self._ask("write", lambda: client.put(key, data, use_multipart=False)["e_tag"])
             if durable:
                 self._flush(key)
-        return e_tag or ""
+        return _plain(e_tag)
 
     def put_new(self, key: str, data: bytes, *, durable: bool = False) -> bool:
         """Write the whole object atomically if there is none; False when there is another one already.
@@ -212,9 +226,9 @@ class Store:
                 return answer
 
     def _may_pass(self, error: GenericError) -> bool:
-        """Whether the same request may succeed later. The client tells the status of an answer in words only."""
-        status = re.search(r"status code: (\d{3})", _first_line(error))
-        return self._has_answered if status is None else status[1] in ("408", "429") or status[1].startswith("5")
+        """Whether the same request may succeed later. Without a status nobody answered, or the answer broke off."""
+        status = _status_of(error)
+        return self._has_answered if status is None else status in PASSING
 
     def _flush(self, key: str) -> None:
         """Wait until a local object is on the disk."""
@@ -233,31 +247,53 @@ class Store:
         except (BaseError, OSError, ValueError) as error:
             # Without the debug output, and in one line: a server may answer in XML with several lines.
             reason = " ".join(str(error).split("\n\n", 1)[0].split())
+            if self._remote is not None and _METADATA_SERVICE.search(reason):
+                names = _CREDENTIALS[urlsplit(self.url).scheme]
+                reason = (
+                    f"there are no credentials: set {names}; and this machine has no role of the cloud that gives them "
+                    f"(docs/stores.md has all variables): {reason}"
+                )
+            elif (status := _status_of(error)) in UNKNOWN_REQUEST:
+                reason = f"the server does not know this request ({status}); docs/stores.md says what a store has to do: {reason}"
             raise StoreError(f"store {self.url}: cannot {verb} {key!r}: {reason}") from error
 
 
 class _Pages:
-    """A listing page by page, so that a large one is not held in memory. After a failure it continues behind the last page."""
+    """A listing page by page, so that a large one is not held in memory. After a failure it continues behind the last page.
+
+    A server that begins at the front although it was told where to continue only costs time. One that does not list in the order of the
+    keys cannot be continued.
+    """
 
     def __init__(self, client: ObjectStore, prefix: str) -> None:
         self._client = client
         self._prefix = prefix
         self._last: str | None = None
+        self._is_ordered = True
         self._stream: Iterator[Sequence[ObjectMeta]] | None = None
 
     def following(self) -> "Sequence[ObjectMeta]":
         """The next page; empty at the end."""
         if self._stream is None:
-            # Only object stores, which list in order, are asked a second time.
-            self._stream = iter(self._client.list(self._prefix, offset=self._last, chunk_size=_PAGE))
+            if not self._is_ordered:
+                raise NotSupportedError("the listing broke off, and this server does not list in the order of the keys")
+            # Only object stores are asked a second time.
+            self._stream = self._new_pages(self._last)
         try:
             page = next(self._stream, ())
         except BaseException:
             self._stream = None
             raise
         if page:
-            self._last = page[-1]["path"]
+            keys = [item["path"] for item in page]
+            self._is_ordered &= keys == sorted(keys) and (self._last is None or self._last < keys[0])
+            self._last = keys[-1]
         return page
+
+    def _new_pages(self, after: str | None) -> "Iterator[Sequence[ObjectMeta]]":
+        for page in self._client.list(self._prefix, offset=after, chunk_size=_PAGE):
+            if new := [item for item in page if after is None or item["path"] > after]:
+                yield new
 
 
 def _walked(client: ObjectStore, root: Path, prefix: str) -> Iterator[StoredObject]:
@@ -273,14 +309,25 @@ def _walked(client: ObjectStore, root: Path, prefix: str) -> Iterator[StoredObje
                     yield StoredObject(key=escaped, size_bytes=0, modified_at=datetime.now(UTC), e_tag="")
 
 
+def _status_of(error: Exception) -> int | None:
+    """The HTTP status in an error of the client, which tells it in words only."""
+    found = re.search(r"status code: (\d{3})", _first_line(error))
+    return int(found[1]) if found else None
+
+
 def _first_line(error: Exception) -> str:
     return str(error).split("\n", 1)[0]
 
 
 def _stored(item: "ObjectMeta") -> StoredObject:
     return StoredObject(
-        key=item["path"], size_bytes=item["size"], modified_at=item["last_modified"], e_tag=item["e_tag"] or ""
+        key=item["path"], size_bytes=item["size"], modified_at=item["last_modified"], e_tag=_plain(item["e_tag"])
     )
+
+
+def _plain(e_tag: str | None) -> str:
+    """The e_tag without quotes: Azure writes them in headers and not in listings."""
+    return (e_tag or "").strip('"')
 
 
 def open_store(url: str | os.PathLike[str], *, must_exist: bool = False) -> Store:
@@ -295,6 +342,11 @@ def open_store(url: str | os.PathLike[str], *, must_exist: bool = False) -> Stor
     scheme = urlsplit(text).scheme if "://" in text else ""
     if not scheme:
         root = Path(text).expanduser().resolve()
+        if (meant := _MISSPELT.fullmatch(text)) and not root.is_dir():
+            url = f"{meant[1].lower()}://{meant['rest']}"
+            raise InvalidInputError(
+                f"store {text}: it is no URL; did you mean {url}? A local folder of this name: ./{text}"
+            )
         if not text:
             raise InvalidInputError("store '': the path is empty; give --store PATH or set KD_RAY_STORE")
         if root.exists() and not root.is_dir():
@@ -309,4 +361,5 @@ def open_store(url: str | os.PathLike[str], *, must_exist: bool = False) -> Stor
         # No client options: given any, the client no longer takes AWS_ALLOW_HTTP, AWS_TIMEOUT and their like from the environment.
         return Store(text, from_url(text, retry_config={"retry_timeout": timedelta(seconds=PATIENCE_S)}))
     except (BaseError, ValueError) as error:
-        raise InvalidInputError(f"store {text}: {_first_line(error)}") from error
+        hint = f"{_CREDENTIALS[scheme]} name the account; docs/stores.md has all variables"
+        raise InvalidInputError(f"store {text}: {_first_line(error)}; {hint}") from error

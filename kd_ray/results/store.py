@@ -9,6 +9,7 @@
                                  folded.json                            what its tables were aggregated from
     <store>/tables/<table>/sweep=<name>/part-00000.parquet              what people query
     <store>/reports/<name>/      index.html  figures/  tables/          what a sweep means, for people
+    <store>/proof/               store.json  <16 hex digits>            shows that the store creates an object only once
     <store>/damaged/<key>-<16 hex digits of content>                    quarantine: what was found damaged
 
 A listing may also hold files that kd_ray did not write: copies by a sync tool, `.DS_Store`, backups of an editor. For their keys
@@ -34,6 +35,7 @@ SWEEPS = "sweeps"
 TABLES_FOLDER = "tables"
 REPORTS = "reports"
 DAMAGED = "damaged"
+PROOFS = "proof"
 
 
 class Kind(StrEnum):
@@ -54,6 +56,8 @@ class Kind(StrEnum):
     TABLE_PART = "table part"
     REPORT = "report"
     QUARANTINED = "quarantined"
+    PROOF = "proof"
+    WITNESS = "witness"
 
 
 _FORMS: dict[Kind, str] = {
@@ -72,6 +76,8 @@ _FORMS: dict[Kind, str] = {
     Kind.TABLE_PART: f"{TABLES_FOLDER}/{{table}}/sweep={{sweep}}/part-{{number:05d}}.parquet",
     Kind.REPORT: f"{REPORTS}/{{sweep}}/{{path}}",
     Kind.QUARANTINED: f"{DAMAGED}/{{path}}-{{digest}}",
+    Kind.PROOF: f"{PROOFS}/store.json",
+    Kind.WITNESS: f"{PROOFS}/{{witness_id}}",
 }
 """The key of every kind of object. No other name is written by kd_ray."""
 
@@ -81,6 +87,7 @@ _FIELDS = {
     "dataset_id": _ID,
     "logits_id": _ID,
     "probe_id": _ID,
+    "witness_id": _ID,
     "digest": _ID,
     "sha256": r"[0-9a-f]{64}",
     "sweep": r"[a-z0-9][a-z0-9._-]{0,99}",
@@ -108,6 +115,7 @@ class ParsedKey:
     sha256: str = ""
     logits_id: str = ""
     probe_id: str = ""
+    witness_id: str = ""
     path: str = ""
     """File of a report below its folder; the former key of a quarantined object."""
 
@@ -135,7 +143,7 @@ def _pattern(form: str) -> re.Pattern[str]:
 
 _PATTERNS = {
     folder: [(kind, _pattern(form)) for kind, form in _FORMS.items() if form.startswith(f"{folder}/")]
-    for folder in (TRIALS, DATASETS, PRETRAINED, TEACHERS, PROBES, SWEEPS, TABLES_FOLDER, REPORTS, DAMAGED)
+    for folder in (TRIALS, DATASETS, PRETRAINED, TEACHERS, PROBES, SWEEPS, TABLES_FOLDER, REPORTS, DAMAGED, PROOFS)
 }
 
 
@@ -210,6 +218,16 @@ def part_key(table: str, sweep: str, part: int) -> str:
 def quarantine_key(key: str, data: bytes) -> str:
     """Where an object with this content goes that was found damaged."""
     return _FORMS[Kind.QUARANTINED].format(path=key, digest=sha256(data).hexdigest()[:16])
+
+
+def proof_key() -> str:
+    """What the store remembers of its proof, see `store_proof.py`."""
+    return _FORMS[Kind.PROOF]
+
+
+def witness_key(witness_id: str) -> str:
+    """An object with which the store is put to the proof; 16 hex digits."""
+    return _FORMS[Kind.WITNESS].format(witness_id=witness_id)
 
 
 # --- folders, to list -----------------------------------------------------------------------------------------------------------------

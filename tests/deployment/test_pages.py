@@ -10,7 +10,7 @@ from kd_ray import telemetry
 from kd_ray.cli import cli
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = [*sorted((ROOT / "docker").glob("*.md")), ROOT / "docs" / "observability.md"]
+PAGES = [*sorted((ROOT / "docker").glob("*.md")), ROOT / "docs" / "observability.md", ROOT / "docs" / "stores.md"]
 FROM_ELSEWHERE = {"docker/certificates", "docker/secrets"}
 """What a command of a page makes."""
 
