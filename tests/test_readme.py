@@ -89,8 +89,9 @@ def test_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert len(names["worst"]) == 2  # type: ignore[arg-type]
 
 
-def test_make_targets_of_the_readme_exist_and_ci_calls_the_test_command() -> None:
+def test_make_targets_of_the_readme_exist_and_ci_calls_the_test_commands() -> None:
     makefile = (ROOT / "Makefile").read_text()
     assert "\ndemo:" in makefile
-    assert "\ntest:" in makefile
-    assert (ROOT / ".ci" / "run").read_text().rstrip().endswith("make test")
+    for command in ("test", "test-quick", "test-long"):
+        assert f"\n{command}:" in makefile
+    assert (ROOT / ".ci" / "run").read_text().rstrip().endswith("make test\nmake test-long")

@@ -25,6 +25,8 @@ from kd_ray.results.store import Store
 from kd_ray.sweep.datasets import Cifar10Dataset
 from kd_ray.sweep.load import parse_sweep
 
+pytestmark = pytest.mark.long
+
 CPU = torch.device("cpu")
 
 

@@ -223,6 +223,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
+@pytest.mark.long
 @pytest.mark.ray
 @pytest.mark.parametrize("runner", ["local", "ray"])
 def test_a_full_disk_ends_the_launch_with_one_line_and_the_next_one_finishes(
@@ -427,6 +428,7 @@ def hungry_worker(context: LaunchContext) -> PackWorker:
     return _HungryWorker(context.store, context.placement, context.launch_id)
 
 
+@pytest.mark.long
 @pytest.mark.ray
 def test_a_trial_that_eats_the_memory_costs_only_itself(store: Store, trifeature_root: Path) -> None:
     """Guard: a pack whose worker dies comes back in halves until the hungry trial is alone; then that one alone is given up."""

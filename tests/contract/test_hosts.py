@@ -26,6 +26,7 @@ from tests.sweeps import assert_same_tables, write_tiny_sweep
 pytestmark = [
     pytest.mark.ray,
     pytest.mark.alone,
+    pytest.mark.long,
     pytest.mark.skipif(why_not() is not None, reason=f"{why_not()}"),
 ]
 

@@ -41,6 +41,7 @@ def _memory_bytes() -> tuple[int, int]:
     return int(lines["MemTotal"].split()[0]) * 1024, int(lines["MemAvailable"].split()[0]) * 1024
 
 
+@pytest.mark.long
 @pytest.mark.ray
 def test_a_worker_that_ray_ends_for_its_memory_costs_only_a_retry(
     store: Store, trifeature_root: Path, monkeypatch: pytest.MonkeyPatch

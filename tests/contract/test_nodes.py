@@ -18,7 +18,7 @@ from tests.clusters import NODES, LoopbackCluster, loopback_cluster
 from tests.processes import started, wait_until
 from tests.sweeps import assert_same_tables, tiny_sweep, write_tiny_sweep
 
-pytestmark = [pytest.mark.ray, pytest.mark.alone]
+pytestmark = [pytest.mark.ray, pytest.mark.alone, pytest.mark.long]
 
 ONE_SEED = ("training.epochs=40", "grid.seed=[0]", "grid.temperature=[1, 2, 4, 8]")
 """A teacher, a scratch student, then one long pack of four students: when it trains on one node, nothing keeps the other busy."""

@@ -233,6 +233,7 @@ def in_the_middle(store: Store) -> set[str]:
     return {key.split("/")[1] for key in keys if "/checkpoint/" in key} - complete
 
 
+@pytest.mark.long
 @pytest.mark.ray
 @pytest.mark.parametrize("runner", ["local", "ray"])
 def test_a_killed_driver_followed_by_launch_finishes_with_the_same_tables(
@@ -256,6 +257,7 @@ def test_a_killed_driver_followed_by_launch_finishes_with_the_same_tables(
         assert restarts >= 1
 
 
+@pytest.mark.long
 @pytest.mark.ray
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_stops_with_checkpoints_and_says_how_to_go_on(
@@ -282,6 +284,7 @@ def test_an_interrupt_stops_with_checkpoints_and_says_how_to_go_on(
     assert_same_tables(store, undisturbed_long)
 
 
+@pytest.mark.long
 def test_a_second_interrupt_stops_at_once_and_loses_nothing(
     tmp_path: Path, undisturbed_long: Store, trifeature_root: Path
 ) -> None:
@@ -300,6 +303,7 @@ def test_a_second_interrupt_stops_at_once_and_loses_nothing(
     assert_same_tables(store, undisturbed_long)
 
 
+@pytest.mark.long
 @pytest.mark.ray
 def test_a_killed_worker_is_replaced_within_the_same_launch(
     tmp_path: Path, undisturbed_long: Store, trifeature_root: Path
