@@ -65,9 +65,9 @@ class _ComparingStore(Store):
         self._parts: dict[str, StoredObject] = {}
         self._verdicts: dict[str, str] = {}
 
-    def get(self, key: str) -> bytes | None:
+    def get(self, key: str, *, most_bytes: int | None = None) -> bytes | None:
         """The stored object; of the tables' index, what this aggregation has written."""
-        return self._kept.get(key) if key == self._index else self._real.get(key)
+        return self._kept.get(key) if key == self._index else self._real.get(key, most_bytes=most_bytes)
 
     def entries(self, prefix: str) -> Iterator[StoredObject]:
         """Everything but the tables."""

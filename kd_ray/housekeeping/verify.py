@@ -7,7 +7,6 @@ mended.
 """
 
 import functools
-import json
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -15,6 +14,8 @@ from typing import Any
 from kd_ray.errors import CorruptObjectError, OtherVersionError
 from kd_ray.housekeeping.problems import Problem, Progress, Remedy, VerifyReport
 from kd_ray.housekeeping.table_check import check_tables
+from kd_ray.results import ledger
+from kd_ray.results.aggregate import INDEX
 from kd_ray.results.checkpoints import stored_checkpoints
 from kd_ray.results.inventory import SweepObjects, TrialObjects, take_inventory
 from kd_ray.results.manifest import Manifest, read_manifest
@@ -112,7 +113,7 @@ class _Verification:
                 self._manifests[sweep] = manifest
             except OtherVersionError as error:
                 self._add(key, str(error))
-            except (ValueError, KeyError, TypeError) as error:
+            except ValueError as error:
                 damaged[generation] = f"it is not a whole manifest: {error}"
         if not objects.manifests and objects != SweepObjects():
             self._add(manifest_folder(sweep), f"sweep {sweep} has no manifest; launching its sweep file writes one")
@@ -176,6 +177,8 @@ class _Verification:
     def _check_trial(self, trial_id: str, found: TrialObjects) -> Iterator[Problem]:
         if found.record is None:
             yield from self._check_checkpoints(found)
+            yield from self._check_lease(trial_id, found)
+            yield from self._check_error(trial_id, found)
             return
         self._num_checked += 1
         try:
@@ -226,6 +229,33 @@ class _Verification:
                 what = "its content is not what its name says; the checkpoint before it is used"
                 yield Problem(key=checkpoint.key, what=what, remedy=Remedy.QUARANTINE)
 
+    def _check_lease(self, trial_id: str, found: TrialObjects) -> Iterator[Problem]:
+        """A lease that needs time to run out. Leases stay where they are: their numbers tell old holders from new ones."""
+        newest = ledger.newest_lease(self._store, trial_id, found)
+        if newest is None:
+            return
+        self._num_checked += 1
+        if newest.problem:
+            what = f"it is not a whole lease, and the next launch replaces it: {newest.problem}"
+        elif newest.is_from_the_future():
+            lease = newest.lease
+            what = (
+                f"it was renewed at {lease.renewed_at:%Y-%m-%d %H:%M} by the clock of {lease.host}, which is still to come; a launch "
+                f"takes the trial over when it has not changed for {lease.ttl_s + ledger.CLOCK_SKEW_S:.0f} s"
+            )
+        else:
+            return
+        yield Problem(key=newest.item.key, what=what, remedy=Remedy.NONE)
+
+    def _check_error(self, trial_id: str, found: TrialObjects) -> Iterator[Problem]:
+        if found.error is None:
+            return
+        self._num_checked += 1
+        if problem := ledger.error_problem(self._store, trial_id):
+            yield Problem(
+                key=found.error.key, what=f"it is not the cause of a failure: {problem}", remedy=Remedy.QUARANTINE
+            )
+
 
 def read_sweep_name(store: Store, sweep: str) -> str:
     """The name, if the store has such a sweep, with a manifest that can be read or without.
@@ -242,10 +272,10 @@ def read_sweep_name(store: Store, sweep: str) -> str:
 
 def _is_index(data: bytes) -> bool:
     try:
-        index = json.loads(data)
+        INDEX.read(data)
     except ValueError:
         return False
-    return isinstance(index, dict) and all(isinstance(tags, list) and len(tags) == 2 for tags in index.values())
+    return True
 
 
 def _reason(error: Exception) -> str:

@@ -15,9 +15,12 @@ import json
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
+from typing import Annotated
 
 import pyarrow as pa
+from pydantic import Field
 
+from kd_ray.bounded import MEGABYTE, JsonForm
 from kd_ray.errors import CorruptObjectError, OtherVersionError
 from kd_ray.results.comparison_schema import CHANCE_LEVELS, COMPARISONS
 from kd_ray.results.inventory import committed, table_parts, take_inventory
@@ -246,12 +249,15 @@ class _SamplesCache:
 def read_index(store: Store, sweep: str) -> dict[str, list[str]]:
     """[fingerprint, e_tag] by part; empty when there is no index, or it cannot be read."""
     try:
-        index = json.loads(store.get(table_index_key(sweep)) or b"{}")
-    except ValueError:
+        return INDEX.read(store.get(table_index_key(sweep), most_bytes=INDEX.most_bytes) or b"{}")
+    except (ValueError, CorruptObjectError):
         return {}
-    if not isinstance(index, dict):
-        return {}
-    return {key: tags for key, tags in index.items() if isinstance(tags, list) and len(tags) == 2}
+
+
+INDEX: JsonForm[dict[str, list[str]]] = JsonForm(
+    kind=dict[str, Annotated[list[str], Field(min_length=2, max_length=2)]], most_bytes=256 * MEGABYTE
+)
+"""The index of a sweep's tables."""
 
 
 def _fingerprint_of_part(store: Store, key: str) -> str | None:

@@ -21,7 +21,7 @@ from obstore.exceptions import AlreadyExistsError, BaseError, GenericError, NotF
 from obstore.store import LocalStore, ObjectStore, from_url
 
 from kd_ray import telemetry
-from kd_ray.errors import InvalidInputError, StoreError
+from kd_ray.errors import CorruptObjectError, InvalidInputError, StoreError
 
 if TYPE_CHECKING:
     from obstore import ObjectMeta
@@ -81,13 +81,26 @@ class Store:
         """The folder of a local store."""
         return Path(self.url) if self._remote is None else None
 
-    def get(self, key: str) -> bytes | None:
-        """The whole object, or None when there is none."""
+    def get(self, key: str, *, most_bytes: int | None = None) -> bytes | None:
+        """The whole object, or None when there is none.
+
+        Raises:
+            CorruptObjectError: it has more than `most_bytes`; it was not read.
+        """
+
+        def read(client: ObjectStore) -> bytes:
+            found = client.get(key)
+            if most_bytes is not None and (size := found.meta["size"]) > most_bytes:
+                raise CorruptObjectError(
+                    f"store {self.url}: {key!r} has {size:,} bytes; at most {most_bytes:,} are read"
+                )
+            return bytes(found.bytes())
+
         with self._translated("read", key):
             if (client := self._reader()) is None:
                 return None
             try:
-                return self._ask("read", lambda: bytes(client.get(key).bytes()))
+                return self._ask("read", lambda: read(client))
             except (FileNotFoundError, NotFoundError):
                 return None
 
