@@ -42,7 +42,7 @@ class JsonForm(Generic[T]):
             # The parser of pydantic stops at 200 levels, so that nesting is bounded too.
             made: T = self._adapter.validate_json(data)
         except (ValueError, RecursionError, OverflowError) as error:
-            raise ValueError(_in_a_line(error)) from error
+            raise ValueError(in_a_line(error)) from error
         return made
 
     @cached_property
@@ -50,8 +50,8 @@ class JsonForm(Generic[T]):
         return TypeAdapter(self.kind)
 
 
-def _in_a_line(error: Exception) -> str:
-    """The first problem that pydantic names: where it stands, and what it is."""
+def in_a_line(error: Exception) -> str:
+    """An error in one line: of several problems that pydantic names the first, where it stands and what it is."""
     found = getattr(error, "errors", None)
     if found is None:
         return " ".join(str(error).split())[:300]

@@ -3,6 +3,8 @@
 Membership is many-to-many: a post can target two communities, or none. A feature with one group per sample is the common special case.
 """
 
+import json
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -58,14 +60,27 @@ class Groups:
         return int(self.membership_NG.shape[0])
 
 
+def control_character(text: str) -> str | None:
+    """The first character that no name may hold, as an escape: control characters, line separators and halves of surrogate pairs."""
+    found = next((c for c in text if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp")), None)
+    return None if found is None else ascii(found).strip("'")
+
+
 def intersect(features: Sequence[Groups]) -> Groups:
-    """Groups of samples that share one group in every feature: "red & dots". Empty intersections are kept, with no members."""
+    """Groups of samples that share one group in every feature: "red & dots". Empty intersections are kept, with no members.
+
+    A name that holds " & " itself stands in quotes, so that different groups keep different names.
+    """
     if not features:
         raise ValueError("intersect needs at least one feature")
-    names = features[0].names
+    names = tuple(map(_joinable, features[0].names))
     membership_NG = features[0].membership_NG
     for other in features[1:]:
-        names = tuple(f"{a} & {b}" for a in names for b in other.names)
+        names = tuple(f"{a} & {b}" for a in names for b in map(_joinable, other.names))
         product_NGH = membership_NG[:, :, None] & other.membership_NG[:, None, :]
         membership_NG = product_NGH.reshape(len(other), -1)
     return Groups(names=names, membership_NG=membership_NG)
+
+
+def _joinable(name: str) -> str:
+    return json.dumps(name, ensure_ascii=False) if " & " in name else name

@@ -49,6 +49,14 @@ SET_OPTION = click.option(
     multiple=True,
     help="Override a field: --set grid.temperature='[1,2,4]'; null removes it.",
 )
+CELLS_OPTION = click.option(
+    "--max-cells",
+    "most_cells",
+    metavar="N",
+    type=click.IntRange(min=1),
+    envvar="KD_RAY_MAX_CELLS",
+    help="Most cells of a grid; a larger one is refused before it is expanded.  [env: KD_RAY_MAX_CELLS; default: 50,000]",
+)
 JSON_OPTION = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kd_ray.cli.base import JSON_OPTION, SET_OPTION, Command, store_option
+from kd_ray.cli.base import CELLS_OPTION, JSON_OPTION, SET_OPTION, Command, store_option
 from kd_ray.cli.tables import count_of, render, table_of
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ def _address_option(function: Callable[..., Any]) -> Callable[..., Any]:
 )
 @click.argument("sweep_file", metavar="SWEEP.yaml", type=click.Path(path_type=Path))
 @SET_OPTION
+@CELLS_OPTION
 @_address_option
 @store_option
 @click.option("--name", metavar="NAME", help="Name of the job.  [default: the sweep's]")
@@ -48,6 +49,7 @@ def _address_option(function: Callable[..., Any]) -> Callable[..., Any]:
 def submit_command(
     sweep_file: Path,
     overrides: tuple[str, ...],
+    most_cells: int | None,
     address: str,
     store_url: str,
     name: str | None,
@@ -60,10 +62,15 @@ def submit_command(
     the sweep are paths on the cluster, and the cluster has the credentials of the store.
     """
     from kd_ray.cluster.jobs.submission import make_submission
-    from kd_ray.sweep.load import load_sweep
+    from kd_ray.sweep.load import MOST_CELLS, load_sweep
 
     submission = make_submission(
-        load_sweep(sweep_file, overrides), store_url, name=name, modules=modules, retry_failed=retry_failed
+        load_sweep(sweep_file, overrides, most_cells=most_cells or MOST_CELLS),
+        store_url,
+        name=name,
+        modules=modules,
+        retry_failed=retry_failed,
+        most_cells=most_cells,
     )
     from kd_ray.cluster.jobs.client import Jobs
     from kd_ray.cluster.jobs.verbs import submit

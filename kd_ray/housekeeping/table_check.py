@@ -101,7 +101,7 @@ def _verdict(there: bytes | None, expected: bytes) -> str:
         return ""
     try:
         table = decode_table(there)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         return f"{BROKEN}: {error}"
     wanted = decode_table(expected)
     if table.schema.equals(wanted.schema) and table.equals(wanted):

@@ -19,7 +19,7 @@ from kd_ray.results.aggregate import INDEX
 from kd_ray.results.checkpoints import stored_checkpoints
 from kd_ray.results.inventory import SweepObjects, TrialObjects, take_inventory
 from kd_ray.results.manifest import Manifest, read_manifest
-from kd_ray.results.record import Record, Samples, read_record, read_samples, sha256
+from kd_ray.results.record import Record, Samples, misfit, read_record, read_samples, sha256
 from kd_ray.results.store import (
     Store,
     manifest_folder,
@@ -58,6 +58,8 @@ class _Verification:
         self._manifests: dict[str, Manifest] = {}
         # The name of a sweep that the store does not have is refused before anything is listed.
         name = None if sweep is None else read_sweep_name(store, sweep)
+        for link in store.leaving_links():
+            self._add(link, "it is a link that leaves the store, or is of no use; what lies behind it does not count")
         self._found = take_inventory(store)
         self._sweeps = tuple(sorted(self._found.sweeps)) if name is None else (name,)
         self._samples: Callable[[str], Samples | None] = functools.cache(self._read_samples)
@@ -213,12 +215,8 @@ class _Verification:
                 what = "these samples are missing; the next launch writes them again"
                 yield Problem(key=samples_key(dataset_id), what=what, remedy=Remedy.QUARANTINE)
             return
-        n = len(samples.labels_N)
-        lengths = {len(record.predictions_N), len(record.confidences_N), len(record.true_probabilities_N)}
-        lengths |= {len(values_N) for values_N in record.per_sample.values()}
-        if lengths != {n}:
-            what = f"it predicts {sorted(lengths)} samples, and data set {dataset_id} has {n}"
-            yield Problem(key=record_key(record.trial_id), what=what, remedy=Remedy.NONE)
+        if (wrong := misfit(record, samples)) is not None:
+            yield Problem(key=record_key(record.trial_id), what=f"it {wrong}", remedy=Remedy.NONE)
 
     def _check_checkpoints(self, found: TrialObjects) -> Iterator[Problem]:
         for checkpoint in stored_checkpoints(found):

@@ -25,7 +25,7 @@ from kd_ray.errors import CorruptObjectError, OtherVersionError
 from kd_ray.results.comparison_schema import CHANCE_LEVELS, COMPARISONS
 from kd_ray.results.inventory import committed, table_parts, take_inventory
 from kd_ray.results.manifest import Manifest, ManifestTrial, read_manifest
-from kd_ray.results.record import Record, Samples, decode_table, encode_table, read_record, read_samples
+from kd_ray.results.record import Record, Samples, decode_table, encode_table, misfit, read_record, read_samples
 from kd_ray.results.rows import part_rows, sample_rows
 from kd_ray.results.schema import TABLES
 from kd_ray.results.store import DATASETS, Store, part_key, table_index_key
@@ -149,11 +149,8 @@ class _Aggregation:
                 samples = self._samples_of(trial.dataset_id)
                 if record is None or samples is None:
                     continue
-                if len(record.predictions_N) != len(samples.labels_N):
-                    self._problems.append(
-                        f"trial {trial.trial_id} predicts {len(record.predictions_N)} test samples, and its data set has "
-                        f"{len(samples.labels_N)}; the tables lack this trial"
-                    )
+                if (what := misfit(record, samples)) is not None:
+                    self._problems.append(f"trial {trial.trial_id} {what}; the tables lack this trial")
                     continue
                 read.append((trial, record, samples))
         held = [trial for trial, _, _ in read]

@@ -42,6 +42,8 @@ def check_features(sweep: Parts) -> None:
             raise refuse(
                 "intersections", f"must name different entries of sensitive_features {valid_list}, got {list(features)}"
             )
+        if (joint := " & ".join(features)) in sweep.sensitive_features:
+            raise refuse("intersections", f"{list(features)} would have the name of the sensitive feature {joint!r}")
 
 
 def check_models(sweep: Parts) -> None:
