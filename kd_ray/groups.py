@@ -4,7 +4,6 @@ Membership is many-to-many: a post can target two communities, or none. A featur
 """
 
 import json
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -58,12 +57,6 @@ class Groups:
     def __len__(self) -> int:
         """Number of samples N."""
         return int(self.membership_NG.shape[0])
-
-
-def control_character(text: str) -> str | None:
-    """The first character that no name may hold, as an escape: control characters, line separators and halves of surrogate pairs."""
-    found = next((c for c in text if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp")), None)
-    return None if found is None else ascii(found).strip("'")
 
 
 def intersect(features: Sequence[Groups]) -> Groups:

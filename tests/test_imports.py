@@ -28,7 +28,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "metrics": set(),
     "sweep": set(),
 }
-GROUND = {"bounded", "errors", "seeding", "groups", "telemetry"}
+GROUND = {"bounded", "errors", "seeding", "groups", "shown", "telemetry"}
 SURFACE = ("cli", "api")
 FORBIDDEN = {
     "torch": {"sweep", "metrics", "results", "housekeeping", "analysis", "data", *SURFACE},

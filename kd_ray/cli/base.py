@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kd_ray.errors import InvalidInputError
+from kd_ray.shown import cleaned
 
 if TYPE_CHECKING:
     from kd_ray.results.store import Store
@@ -79,6 +80,11 @@ def other_store(url: str) -> str | None:
     return None if url == (os.environ.get("KD_RAY_STORE") or DEFAULT_STORE) else url
 
 
+def say(text: str, *, nl: bool = True, err: bool = False) -> None:
+    """Print a text. All that a terminal would obey is shown as escapes, because much of it comes from a store."""
+    click.echo(cleaned(text), nl=nl, err=err)
+
+
 def console() -> Any:
     """The console for progress: stderr, so that answers can be piped."""
     from rich.console import Console
@@ -93,6 +99,8 @@ def write(data: bytes, output: Path | None) -> None:
         InvalidInputError: the file cannot be written.
     """
     if output is None:
+        if sys.stdout.isatty():
+            data = cleaned(data.decode(errors="replace")).encode()
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
         return

@@ -17,6 +17,7 @@ from kd_ray.cli.base import (
     open_existing,
     open_or_make,
     other_store,
+    say,
     store_option,
 )
 
@@ -89,7 +90,7 @@ def plan_command(
 
         measure(file, open_or_make(store_url))
     plan_ = plan(file, open_or_make(store_url))
-    click.echo(json.dumps(plan_.to_dict(), indent=1) if as_json else text.plan(plan_))
+    say(json.dumps(plan_.to_dict(), indent=1) if as_json else text.plan(plan_))
 
 
 @click.command("launch", cls=Command, example="kd-ray launch sweeps/trifeature-quick.yaml --store ./kd_ray_store")
@@ -135,5 +136,5 @@ def _launch(
     # JSON lines are not mixed with a display.
     display = TextDisplay(console()) if options["log_format"] == "text" else None
     report = launch(file, store, display=display, verbose=verbose, weights=weights, **options)
-    click.echo(text.launch_report(report, Results(store), store=other_store(store_url)))
+    say(text.launch_report(report, Results(store), store=other_store(store_url)))
     sys.exit(report.exit_code)

@@ -25,7 +25,7 @@ from kd_ray.data.row_data import RowData, standardised
 from kd_ray.data.subsets import long_tailed
 from kd_ray.data.text_data import TextData
 from kd_ray.errors import DataError
-from kd_ray.groups import control_character
+from kd_ray.shown import control_character
 from kd_ray.sweep.datasets import Dataset
 
 FAMILIES: dict[str, Family[Any]] = {

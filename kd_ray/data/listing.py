@@ -24,8 +24,9 @@ from kd_ray.data.listed_images import check_leaks, image_column, image_files, is
 from kd_ray.data.prepared import Sources, some
 from kd_ray.data.row_data import Column
 from kd_ray.errors import DataError
-from kd_ray.groups import Groups, control_character
+from kd_ray.groups import Groups
 from kd_ray.seeding import stream
+from kd_ray.shown import control_character
 from kd_ray.sweep.datasets import Bins, ListedDataset
 
 SPLITS = {"train": 0, "validation": 1, "test": 2}

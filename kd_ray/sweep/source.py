@@ -21,7 +21,7 @@ from ruamel.yaml.events import (
 )
 
 from kd_ray.errors import SweepError
-from kd_ray.groups import control_character
+from kd_ray.shown import control_character
 
 MOST_CHARACTERS = 2**20
 """Longest text that is read. A grid with 100,000 seeds has 700,000 characters."""

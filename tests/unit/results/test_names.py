@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from kd_ray.errors import CorruptObjectError, SweepError
-from kd_ray.groups import Groups, control_character, intersect
+from kd_ray.groups import Groups, intersect
 from kd_ray.results.record import (
     _samples_digest,
     decode_table,
@@ -16,6 +16,7 @@ from kd_ray.results.record import (
     write_samples,
 )
 from kd_ray.results.store import Store, samples_key
+from kd_ray.shown import control_character
 from tests.fakes import make_samples, make_sweep
 
 DATASET = "0123456789abcdef"
