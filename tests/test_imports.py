@@ -29,7 +29,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "metrics": set(),
     "sweep": set(),
 }
-GROUND = {"errors", "seeding", "groups", "telemetry"}
+GROUND = {"bounded", "errors", "seeding", "groups", "shown", "telemetry"}
 SURFACE = ("cli", "api")
 FORBIDDEN = {
     "torch": {"sweep", "metrics", "results", "housekeeping", "analysis", "data", *SURFACE},

@@ -6,7 +6,7 @@ from typing import Literal
 
 import click
 
-from kd_ray.cli.base import JSON_OPTION, Command, open_existing, other_store, store_option
+from kd_ray.cli.base import JSON_OPTION, Command, open_existing, other_store, say, store_option
 from kd_ray.cli.json_text import json_text
 
 
@@ -82,9 +82,9 @@ def compare_command(
         split=split,
     )
     if as_json:
-        click.echo(json_text(comparison.to_dict()))
+        say(json_text(comparison.to_dict()))
     else:
-        click.echo(text_compare.compared(comparison, store=other_store(store_url), full=full))
+        say(text_compare.compared(comparison, store=other_store(store_url), full=full))
 
 
 @click.command("report", cls=Command, example="kd-ray report trifeature-quick -o ./trifeature-report")
@@ -111,11 +111,9 @@ def report_command(sweep_name: str, store_url: str, output: Path | None, *, with
         with_pdf=with_pdf,
         progress=_stage if sys.stderr.isatty() else None,
     )
-    click.echo(
-        f"report: {done.page} ({done.size_bytes / 1e6:.1f} MB, {done.num_figures} figures, {done.num_tables} tables)"
-    )
+    say(f"report: {done.page} ({done.size_bytes / 1e6:.1f} MB, {done.num_figures} figures, {done.num_tables} tables)")
 
 
 def _stage(words: str) -> None:
     """Say what is being done, while a person waits for it."""
-    click.echo(f"{words} ...", err=True)
+    say(f"{words} ...", err=True)

@@ -5,17 +5,21 @@ need them, so that `--help`, `plan` and `status` start at once.
 Exit codes: 0 done, 1 some trials failed or problems were found, 2 bad input, 130 interrupted.
 """
 
+import logging
 import sys
+from typing import Any
 
 import click
 
 from kd_ray.cli.analysis import compare_command, report_command
+from kd_ray.cli.base import say
 from kd_ray.cli.cluster_commands import jobs_command, logs_command, stop_command, submit_command
 from kd_ray.cli.data_commands import data_group
 from kd_ray.cli.keep_commands import adopt_command, gc_command, verify_command
 from kd_ray.cli.look_commands import query_command, schema_command, status_command
 from kd_ray.cli.run_commands import launch_command, plan_command, resume_command
 from kd_ray.errors import InvalidInputError, KdRayError
+from kd_ray.shown import cleaned
 
 VERBS: dict[str, tuple[click.Command, ...]] = {
     "Run a sweep": (plan_command, launch_command, resume_command),
@@ -51,21 +55,30 @@ for _verbs in VERBS.values():
         cli.add_command(_verb)
 
 
+def _cleaned_record(*args: Any, **kwargs: Any) -> logging.LogRecord:
+    """A line of the log, which may quote a store, without what a terminal would obey."""
+    record = logging.LogRecord(*args, **kwargs)
+    if record.name.partition(".")[0] == "kd_ray":
+        record.msg, record.args = cleaned(record.getMessage()), ()
+    return record
+
+
 def main() -> None:
     """Entry point: an error becomes one message and an exit code."""
+    logging.setLogRecordFactory(_cleaned_record)
     try:
         cli.main(standalone_mode=False)
     except (click.exceptions.Abort, KeyboardInterrupt):
         from kd_ray.cluster.interrupts import STOPPED_AT_ONCE
 
-        click.echo(STOPPED_AT_ONCE, err=True)
+        say(STOPPED_AT_ONCE, err=True)
         sys.exit(130)
     except click.ClickException as error:
         error.show()
         sys.exit(2)
     except InvalidInputError as error:
-        click.echo(str(error), err=True)
+        say(str(error), err=True)
         sys.exit(2)
     except KdRayError as error:
-        click.echo(str(error), err=True)
+        say(str(error), err=True)
         sys.exit(1)

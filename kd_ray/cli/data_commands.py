@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kd_ray.cli.base import JSON_OPTION, Command, console, write
+from kd_ray.cli.base import JSON_OPTION, Command, console, say, write
 from kd_ray.cli.json_text import json_text
 from kd_ray.cli.tables import render, table_of
 from kd_ray.errors import DataError, InvalidInputError
@@ -50,7 +50,7 @@ def show_command(name: str, overrides: tuple[str, ...], data_root: Path, output:
     dataset = parse_dataset(name, overrides)
     data = _examine(dataset, data_root).data
     _write_sheet(data, dataset.sensitive_feature_names, output)
-    click.echo(f"{len(data.test):,} test images in {len(data.class_names)} classes; sheet written to {output}")
+    say(f"{len(data.test):,} test images in {len(data.class_names)} classes; sheet written to {output}")
 
 
 @data_group.command("check", cls=Command, example="kd-ray data check sweeps/celeba-young.yaml -o sheet.png")
@@ -94,9 +94,9 @@ def check_command(
         _write_sheet(examined.data, features, output)
     if as_json:
         words = {"dataset": dataset.model_dump(mode="json"), "fingerprint": examined.fingerprint}
-        click.echo(json_text({**words, "refusal": examined.refusal, **description.to_dict()}))
+        say(json_text({**words, "refusal": examined.refusal, **description.to_dict()}))
     else:
-        click.echo(_described(table_name(dataset), examined, description))
+        say(_described(table_name(dataset), examined, description))
     sys.exit(1 if examined.refusal else 0)
 
 
@@ -118,9 +118,9 @@ def prepare_command(name: str, overrides: tuple[str, ...], data_root: Path) -> N
         if overrides:
             raise InvalidInputError("--set has no effect with utkface; its settings are those of the dataset manifest")
         count, unknown = write_list(data_root)
-        click.echo(f"{count:,} images listed in {data_root / FOLDER / LIST}")
+        say(f"{count:,} images listed in {data_root / FOLDER / LIST}")
         if unknown:
-            click.echo(f"left out, because their names do not say age, gender and race: {', '.join(unknown)}")
+            say(f"left out, because their names do not say age, gender and race: {', '.join(unknown)}")
         return
     dataset = parse_dataset(name, overrides)
     family = family_of(dataset)
@@ -131,7 +131,7 @@ def prepare_command(name: str, overrides: tuple[str, ...], data_root: Path) -> N
         advice = family.advice(dataset, data_root)
         raise DataError(f"{error}\n{advice}" if advice else str(error)) from error
     sizes = f"{len(examined.data.train):,} training and {len(examined.data.test):,} test {dataset.modality}"
-    click.echo(f"{name}: {sizes}; {_version(examined)}")
+    say(f"{name}: {sizes}; {_version(examined)}")
     sys.exit(1 if examined.refusal else 0)
 
 

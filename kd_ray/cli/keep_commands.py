@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import click
 
-from kd_ray.cli.base import JSON_OPTION, Command, open_existing, open_or_make, other_store, store_option
+from kd_ray.cli.base import JSON_OPTION, Command, open_existing, open_or_make, other_store, say, store_option
 from kd_ray.cli.json_text import json_text
 from kd_ray.errors import InvalidInputError
 
@@ -35,16 +35,16 @@ def gc_command(store_url: str, yes: bool, older_than: float, damaged: bool, orph
     store = open_existing(store_url)
     found = find_garbage(store, older_than_s=older_than, with_damaged=damaged, with_orphans=orphans)
     if not as_json:
-        click.echo(text.garbage(found))
+        say(text.garbage(found))
     asks = not yes and not as_json and bool(found.garbage) and sys.stdin.isatty() and sys.stdout.isatty()
     deletes = bool(found.garbage) and (yes or (asks and click.confirm("delete all of these?")))
     if deletes:
         show = _progress()
         found = delete_garbage(store, found, on_progress=lambda done, total: show("deleting", done, total))
     if as_json:
-        click.echo(json_text({"deleted": deletes, **found.to_dict()}))
+        say(json_text({"deleted": deletes, **found.to_dict()}))
     elif found.garbage or deletes:
-        click.echo(text.collected(found, deleted=deletes, asked=asks))
+        say(text.collected(found, deleted=deletes, asked=asks))
 
 
 @click.command("verify", cls=Command, example="kd-ray verify trifeature-quick --repair")
@@ -65,9 +65,9 @@ def verify_command(sweep_name: str | None, store_url: str, repair: bool, rebuild
     rebuilt = [repairing.rebuild_tables(store, name) for name in report.sweeps] if rebuild_tables else []
     if as_json:
         words = {**report.to_dict(), "repaired": repaired and repaired.to_dict(), "rebuilt": rebuilt}
-        click.echo(json_text(words))
+        say(json_text(words))
     else:
-        click.echo("\n".join([text.verified(report, repaired, store=other_store(store_url)), *rebuilt]))
+        say("\n".join([text.verified(report, repaired, store=other_store(store_url)), *rebuilt]))
     sys.exit(1 if report.problems else 0)
 
 
@@ -84,7 +84,7 @@ def adopt_command(from_store: str, store_url: str, sweep_name: str | None, dry_r
 
     source, target = open_existing(from_store), open_or_make(store_url)
     report = adopt(source, target, sweep=sweep_name, dry_run=dry_run, on_progress=_progress())
-    click.echo(json_text(report.to_dict()) if as_json else text.adopted(report))
+    say(json_text(report.to_dict()) if as_json else text.adopted(report))
     sys.exit(1 if report.is_incomplete else 0)
 
 

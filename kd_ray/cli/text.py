@@ -24,6 +24,7 @@ from kd_ray.results.record import encode_table
 from kd_ray.results.schema import QUERIED
 from kd_ray.results.sql_views import SQL_VIEWS
 from kd_ray.results.status import Plan, SweepStatus, TrialLine
+from kd_ray.shown import cleaned, csv_cell
 from kd_ray.sweep.spec import Role, TrialState
 
 if TYPE_CHECKING:
@@ -277,16 +278,18 @@ def encode(answer: pa.Table, format_: str) -> bytes:
     if format_ == "csv":
         buffer = io.StringIO()
         writer = csv.writer(buffer, lineterminator="\n")
-        writer.writerows([names, *([_csv_value(value) for value in row] for row in rows)])
+        writer.writerows([_csv_value(value) for value in row] for row in [names, *rows])
         return buffer.getvalue().encode()
     table = table_of(names, right=[i for i, kind in enumerate(answer.schema.types) if _is_number(kind)])
     for row in rows:
         table.add_row(*map(_cell, row))
-    return (render(table) + f"\n{count_of(answer.num_rows, 'row')}\n").encode()
+    return cleaned(render(table) + f"\n{count_of(answer.num_rows, 'row')}\n").encode()
 
 
 def _csv_value(value: object) -> object:
-    """Lists, maps and bytes as JSON; everything else as it is."""
+    """Texts without formulas; lists, maps and bytes as JSON; everything else as it is."""
+    if isinstance(value, str):
+        return csv_cell(value)
     return json_text(value, indent=None) if isinstance(value, list | dict | bytes) else value
 
 
@@ -299,7 +302,7 @@ def _cell(value: object) -> str:
         return "–"
     if isinstance(value, float):
         return f"{value:.4f}" if 1e-3 <= abs(value) < 1e5 else f"{value:.4g}"
-    text = str(value)
+    text = " ".join(str(value).splitlines())
     return text if len(text) <= 60 else text[:59] + "…"
 
 
@@ -318,6 +321,6 @@ def _trials(trials: Sequence[TrialLine]) -> str:
         if trial.epoch is not None:
             accuracy = f", training accuracy of its pack {trial.accuracy:.1%}" if trial.accuracy is not None else ""
             why = f"epoch {trial.epoch} of {trial.epochs}{accuracy}; {why}"
-        table.add_row(trial.trial_id, trial.description, trial.state, why.splitlines()[0])
+        table.add_row(trial.trial_id, trial.description, trial.state, next(iter(why.splitlines()), ""))
     more = f"\n… and {len(trials) - _SHOWN} more; --json lists all" if len(trials) > _SHOWN else ""
     return render(table) + more

@@ -12,6 +12,7 @@ from rich.table import Table
 from kd_ray.cluster.runner import Observer
 from kd_ray.distill.worker_protocol import PackProgress
 from kd_ray.results.status import Plan
+from kd_ray.shown import cleaned
 from kd_ray.sweep.plan import Pack, PlannedTrial
 from kd_ray.sweep.spec import TrialState
 
@@ -223,7 +224,7 @@ class TextDisplay:
         self._line()
 
     def warn(self, warning: str) -> None:
-        self._console.print(f"warning: {warning}", soft_wrap=True, markup=False)
+        self._console.print(cleaned(f"warning: {warning}"), soft_wrap=True, markup=False)
 
     def started(self, pack: Pack) -> None:
         self._note = ""

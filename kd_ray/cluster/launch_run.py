@@ -72,7 +72,10 @@ def run(request: LaunchRequest, requested: RequestedTrials, runner: Runner) -> N
     ):
         observer = LaunchObserver(request.display, request.metrics, aggregation, request.warnings, mirror_threads)
         while not request.interrupts.requested():
-            states = {trial_id: status.state for trial_id, status in ledger.scan(store, trial_ids).items()}
+            statuses = ledger.scan(store, trial_ids)
+            for outlived in (status.outlived for status in statuses.values() if status.outlived):
+                ledger.supersede(store, outlived, launch_id=context.launch_id)
+            states = {trial_id: status.state for trial_id, status in statuses.items()}
             done = {trial_id for trial_id, state in states.items() if state is TrialState.COMPLETE}
             held = {trial_id for trial_id, state in states.items() if state is TrialState.RUNNING}
             _check_reported(store, reported - done)

@@ -22,6 +22,7 @@ from kd_ray.data.labelled import S
 from kd_ray.data.modalities import Data
 from kd_ray.data.subsets import long_tailed
 from kd_ray.errors import DataError
+from kd_ray.shown import control_character
 from kd_ray.sweep.datasets import Dataset
 
 FAMILIES: dict[str, Family[Any]] = {
@@ -68,6 +69,7 @@ def load_dataset(
         raise DataError(
             f"{dataset.name}: {len(data.class_names):,} classes are there, but the sweep file says {dataset.num_classes:,}"
         )
+    _check_names(dataset, data)
     if len(data.train) == 0 or len(data.test) == 0:
         raise DataError(
             f"{dataset.name}: {len(data.train):,} training and {len(data.test):,} test samples; both are needed"
@@ -77,6 +79,18 @@ def load_dataset(
         return _cut(train, dataset)
 
     return data.cut(cut)
+
+
+def _check_names(dataset: Dataset, data: Data) -> None:
+    """Refuse names with control characters; nothing that shows, separates or stores them has to think of these."""
+    features = data.test.sensitive_features
+    named = [("class", name) for name in data.class_names] + [("feature", name) for name in features]
+    named += [(f"group of {feature}", name) for feature, groups in features.items() for name in groups.names]
+    for what, name in named:
+        if (character := control_character(name)) is not None:
+            raise DataError(
+                f"{dataset.name}: the {what} {name!r} holds the control character {character}; give it another name"
+            )
 
 
 def fingerprint(dataset: Dataset, root: Path, *, processes: int = 1, resident_bytes: int | None = None) -> str | None:

@@ -26,6 +26,7 @@ from kd_ray.data.row_data import Column
 from kd_ray.errors import DataError, some
 from kd_ray.groups import Groups
 from kd_ray.seeding import stream
+from kd_ray.shown import control_character
 from kd_ray.sweep.datasets import Bins, ListedDataset
 
 SPLITS = {"train": 0, "validation": 1, "test": 2}
@@ -66,7 +67,7 @@ def read_listing(dataset: ListedDataset, root: Path) -> Listing:
     table = table.take(list(lines.rows))
     words = _texts(table.column(dataset.text)) if dataset.text is not None else None
     named = [dataset.target, *dataset.features, *([dataset.split] if dataset.split is not None else [])]
-    values = {name: _texts(table.column(name)) for name in named}
+    values = {name: _names(lines, name, _texts(table.column(name))) for name in named}
     labels_N = _labels(dataset, lines, values[dataset.target])
     split_N = _split_codes(dataset, lines, values, len(labels_N))
     if inputs is not None:
@@ -207,6 +208,14 @@ def empty_classes(dataset: ListedDataset, listing: Listing) -> list[str]:
         if empty := [dataset.class_names[c] for c in np.flatnonzero(counts_C == 0)]:
             notes.append(f"classes without {split} samples: {some(empty)}")
     return notes
+
+
+def _names(lines: Lines, column: str, texts: list[str]) -> list[str]:
+    """The texts, if none holds a control character."""
+    for n, text in enumerate(texts):
+        if (character := control_character(text)) is not None:
+            raise DataError(f"manifest: {lines.place(n)}: {column}: {text!r} holds the control character {character}")
+    return texts
 
 
 def _texts(column: pa.ChunkedArray) -> list[str]:

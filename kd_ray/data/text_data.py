@@ -4,6 +4,7 @@
 """
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -111,7 +112,7 @@ def tokenised(root: Path, dataset: str, texts: Sequence[str], tokenizing: Tokeni
             f"{dataset}: the tokenizer of {tokenizing.tokenizer} has version {found}, and the sweep means {tokenizing.version}; "
             "put the same files there, or leave out dataset.tokenizer_version"
         )
-    digest = hashlib.sha256("\0".join(texts).encode()).hexdigest()
+    digest = hashlib.sha256(json.dumps(list(texts)).encode()).hexdigest()
     facts = {"form": FORM, "texts": digest, "tokenizer": found, "max_length": tokenizing.max_length}
     folder = prepared_folder(root, dataset, facts)
 

@@ -91,12 +91,14 @@ class HeldLeases:
         self.held.pop(lease.trial_id, None)
 
     def _beat(self) -> None:
-        beaten_at = time.time()
+        beaten_at = _clocks()
         while not self._stop.wait(LEASE_TTL_S / 3):
             # A process that was suspended for longer than a lease lasts must check whether it still holds the trial.
             # It may also be suspended between two renewals, because a request may hang.
-            overslept = time.time() - beaten_at > LEASE_TTL_S
-            beaten_at = time.time()
+            # Two clocks are compared: the wall clock can be set back, and the other one stands still while a machine sleeps.
+            now = _clocks()
+            overslept = any(new - old > LEASE_TTL_S for new, old in zip(now, beaten_at, strict=True))
+            beaten_at = now
             for trial_id in list(self.held):
                 with self._lock:
                     lease = self.held.get(trial_id)
@@ -112,3 +114,7 @@ class HeldLeases:
         except StoreError as error:
             # The lease may expire. That is harmless because of fencing, and the next beat tries again.
             self._warn(f"cannot renew the lease of {lease.trial_id}: {error}")
+
+
+def _clocks() -> tuple[float, float]:
+    return time.time(), time.monotonic()

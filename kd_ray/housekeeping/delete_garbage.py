@@ -151,8 +151,10 @@ def _turn_of_orphan(found: Garbage) -> int:
 
 def _delete_staging(store: Store, found: Garbage) -> bool:
     root = store.local_root
-    path = root / found.item.key if root else None
-    if root is None or path is None or staging_file(root, path) is None:
+    if root is None:
+        return False
+    path = store.local_path(found.item.key)
+    if staging_file(root, path) is None:
         return False
     if time.time() - path.stat().st_mtime < LONG_MARGIN_S:
         return False

@@ -184,6 +184,9 @@ class _Search:
         root = self._store.local_root
         if root is None or not root.is_dir():
             return
+        links = tuple(f"{link}/" for link in self._store.leaving_links())
         for path in root.rglob("*#*"):
+            if f"{path.relative_to(root)}/".startswith(links):
+                continue
             if (item := staging_file(root, path)) and self._is_old(item, LONG_MARGIN_S):
                 yield Garbage(kind=Kind.STAGING, item=item)

@@ -174,7 +174,7 @@ def old_manifests(store: Store, sweep: str) -> set[str]:
             readable += 1
         except OtherVersionError:
             return set()
-        except (ValueError, KeyError, TypeError):
+        except ValueError:
             continue
     return old
 

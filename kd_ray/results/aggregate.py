@@ -15,14 +15,17 @@ import json
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
+from typing import Annotated
 
 import pyarrow as pa
+from pydantic import Field
 
+from kd_ray.bounded import MEGABYTE, JsonForm
 from kd_ray.errors import CorruptObjectError, OtherVersionError
 from kd_ray.results.comparison_schema import CHANCE_LEVELS, COMPARISONS
 from kd_ray.results.inventory import committed, table_parts, take_inventory
 from kd_ray.results.manifest import Manifest, ManifestTrial, read_manifest
-from kd_ray.results.record import Record, Samples, decode_table, encode_table, read_record, read_samples
+from kd_ray.results.record import Record, Samples, decode_table, encode_table, misfit, read_record, read_samples
 from kd_ray.results.rows import part_rows, sample_rows
 from kd_ray.results.schema import TABLES
 from kd_ray.results.store import DATASETS, Store, part_key, table_index_key
@@ -146,11 +149,8 @@ class _Aggregation:
                 samples = self._samples_of(trial.dataset_id)
                 if record is None or samples is None:
                     continue
-                if len(record.test.predictions_N) != len(samples.labels_N):
-                    self._problems.append(
-                        f"trial {trial.trial_id} predicts {len(record.test.predictions_N)} test samples, and its data set has "
-                        f"{len(samples.labels_N)}; the tables lack this trial"
-                    )
+                if (what := misfit(record, samples)) is not None:
+                    self._problems.append(f"trial {trial.trial_id} {what}; the tables lack this trial")
                     continue
                 read.append((trial, record, samples))
         held = [trial for trial, _, _ in read]
@@ -246,12 +246,15 @@ class _SamplesCache:
 def read_index(store: Store, sweep: str) -> dict[str, list[str]]:
     """[fingerprint, e_tag] by part; empty when there is no index, or it cannot be read."""
     try:
-        index = json.loads(store.get(table_index_key(sweep)) or b"{}")
-    except ValueError:
+        return INDEX.read(store.get(table_index_key(sweep), most_bytes=INDEX.most_bytes) or b"{}")
+    except (ValueError, CorruptObjectError):
         return {}
-    if not isinstance(index, dict):
-        return {}
-    return {key: tags for key, tags in index.items() if isinstance(tags, list) and len(tags) == 2}
+
+
+INDEX: JsonForm[dict[str, list[str]]] = JsonForm(
+    kind=dict[str, Annotated[list[str], Field(min_length=2, max_length=2)]], most_bytes=256 * MEGABYTE
+)
+"""The index of a sweep's tables."""
 
 
 def _fingerprint_of_part(store: Store, key: str) -> str | None:

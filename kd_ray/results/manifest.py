@@ -9,8 +9,8 @@ stay listed, as inactive.
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
 
+from kd_ray.bounded import MEGABYTE, JsonForm
 from kd_ray.errors import CorruptObjectError, InvalidInputError, OtherVersionError
 from kd_ray.results.declared import DeclaredClaim, continue_declared
 from kd_ray.results.inventory import manifests, sweep_names
@@ -84,22 +84,50 @@ class Manifest:
 
     @classmethod
     def from_json(cls, data: bytes) -> "Manifest":
-        """Read a manifest; raises ValueError, KeyError or TypeError when it is not one."""
-        outer: dict[str, Any] = dict(json.loads(data))
-        if outer["manifest_version"] not in (WITHOUT_CLAIMS, MANIFEST_VERSION):
+        """Read a manifest; raises ValueError when it is not one."""
+        outer = _OUTER.read(data)
+        if outer.manifest_version not in (WITHOUT_CLAIMS, MANIFEST_VERSION):
             raise OtherVersionError("it was written by another version of kd_ray")
-        if sha256(outer["content"].encode()) != outer["sha256"]:
+        if sha256(outer.content.encode()) != outer.sha256:
             raise ValueError("its digest is that of another content")
-        content: dict[str, Any] = json.loads(outer["content"])
-        settings = content.pop(_STORED_NAMES["row_settings"])
-        row_settings = RowSettings(
-            sweep=settings["sweep"],
-            sensitive_features=tuple(settings["sensitive_features"]),
-            intersections=tuple(tuple(features) for features in settings["intersections"]),
+        content = _CONTENT.read(outer.content)
+        return cls(
+            sweep=content.sweep,
+            generation=content.generation,
+            sweep_yaml=content.sweep_yaml,
+            weights=content.weights,
+            row_settings=content.fold,
+            trials=content.trials,
+            declared=content.declared,
         )
-        trials = tuple(ManifestTrial(**trial) for trial in content["trials"])
-        declared = tuple(DeclaredClaim(**claim) for claim in content.get("declared", ()))
-        return cls(**{**content, "row_settings": row_settings, "trials": trials, "declared": declared})
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Outer:
+    """The text of a manifest."""
+
+    manifest_version: int
+    sha256: str = ""
+    content: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Content:
+    """The text within, by its stored names."""
+
+    sweep: str
+    generation: int
+    sweep_yaml: str
+    weights: dict[str, str]
+    fold: RowSettings
+    trials: tuple[ManifestTrial, ...]
+    declared: tuple[DeclaredClaim, ...] = ()
+
+
+MOST_BYTES = 1024 * MEGABYTE
+"""A manifest has about 400 bytes for each trial."""
+_OUTER: JsonForm[_Outer] = JsonForm(kind=_Outer, most_bytes=MOST_BYTES)
+_CONTENT: JsonForm[_Content] = JsonForm(kind=_Content, most_bytes=MOST_BYTES)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,7 +200,7 @@ def find_manifest(store: Store, sweep: str) -> FoundManifest:
             return FoundManifest(manifest=Manifest.from_json(data), newest=newest, damaged=damaged)
         except OtherVersionError as error:
             raise OtherVersionError(f"store {store.url}: {key!r}: {error}") from error
-        except (ValueError, KeyError, TypeError):
+        except ValueError:
             damaged[key] = data
     return FoundManifest(manifest=None, newest=newest, damaged=damaged)
 

@@ -9,7 +9,7 @@ import os
 import random
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -21,7 +21,8 @@ from obstore.exceptions import AlreadyExistsError, BaseError, GenericError, NotF
 from obstore.store import LocalStore, ObjectStore, from_url
 
 from kd_ray import telemetry
-from kd_ray.errors import InvalidInputError, StoreError
+from kd_ray.errors import CorruptObjectError, InvalidInputError, StoreError
+from kd_ray.results.links import leaving_links, link_on_the_way
 
 if TYPE_CHECKING:
     from obstore import ObjectMeta
@@ -54,6 +55,8 @@ _PAGE = 1000
 """Entries of a listing that are asked for at once."""
 STAGING_NAME = re.compile(r".+#\d+")
 """How obstore names the file of a local write that is not finished; its listings leave such files out."""
+_NAMED: set[tuple[str, str]] = set()
+"""Links that this process has warned of, by store."""
 _DICE = random.SystemRandom()
 
 
@@ -95,13 +98,26 @@ class Store:
         """The folder of a local store."""
         return Path(self.url) if self._remote is None else None
 
-    def get(self, key: str) -> bytes | None:
-        """The whole object, or None when there is none."""
+    def get(self, key: str, *, most_bytes: int | None = None) -> bytes | None:
+        """The whole object, or None when there is none.
+
+        Raises:
+            CorruptObjectError: it has more than `most_bytes`; it was not read.
+        """
+
+        def read(client: ObjectStore) -> bytes:
+            found = client.get(key)
+            if most_bytes is not None and (size := found.meta["size"]) > most_bytes:
+                raise CorruptObjectError(
+                    f"store {self.url}: {key!r} has {size:,} bytes; at most {most_bytes:,} are read"
+                )
+            return bytes(found.bytes())
+
         with self._translated("read", key):
-            if (client := self._reader()) is None:
+            if (client := self._reader()) is None or self._link(key) is not None:
                 return None
             try:
-                return self._ask("read", lambda: bytes(client.get(key).bytes()))
+                return self._ask("read", lambda: read(client))
             except (FileNotFoundError, NotFoundError):
                 return None
 
@@ -111,7 +127,7 @@ class Store:
         A local write that is `durable` outlasts a power cut; an object store's always does.
         """
         with self._translated("write", key):
-            client = self._writer()
+            client = self._writer(key)
             e_tag = self._ask("write", lambda: client.put(key, data, use_multipart=False)["e_tag"])
             if durable:
                 self._flush(key)
@@ -124,7 +140,7 @@ class Store:
         lost.
         """
         with self._translated("create", key):
-            client = self._writer()
+            client = self._writer(key)
             try:
                 self._ask("create", lambda: client.put(key, data, mode="create", use_multipart=False))
             except (AlreadyExistsError, FileExistsError):
@@ -136,7 +152,7 @@ class Store:
     def head(self, key: str) -> StoredObject | None:
         """What a listing would say of the object, or None when there is none."""
         with self._translated("look up", key):
-            if (client := self._reader()) is None:
+            if (client := self._reader()) is None or self._link(key) is not None:
                 return None
             try:
                 return _stored(self._ask("look up", lambda: client.head(key)))
@@ -152,15 +168,19 @@ class Store:
         with self._translated("delete", key):
             if (client := self._reader()) is None:
                 return
+            self._check_way(key)
             try:
                 self._ask("delete", lambda: client.delete(key))
             except (FileNotFoundError, NotFoundError):
                 return
 
     def entries(self, prefix: str) -> Iterator[StoredObject]:
-        """Every object below the folder `prefix`."""
+        """Every object below the folder `prefix`, but for those behind a link that leaves the store."""
         with self._translated("list", prefix):
             if (client := self._reader()) is None:
+                return
+            if links := self.leaving_links(prefix):
+                yield from _walked(client, Path(self.url), prefix, links)
                 return
             pages = _Pages(client, prefix)
             seen: set[str] = set()
@@ -184,9 +204,42 @@ class Store:
             self._local = LocalStore(self.url)
         return self._local
 
-    def _writer(self) -> ObjectStore:
+    def leaving_links(self, prefix: str = "") -> list[str]:
+        """The links below a folder of a local store that leave it, lead in a circle or lead nowhere. Each is named in one warning."""
+        if self._remote is not None:
+            return []
+        links = leaving_links(Path(self.url), prefix)
+        for link in links:
+            if (self.url, link) not in _NAMED:
+                _NAMED.add((self.url, link))
+                logger.warning(
+                    "store %s: %r is a link that leaves the store, or is of no use; what lies behind it does not count",
+                    self.url,
+                    link,
+                )
+        return links
+
+    def local_path(self, key: str) -> Path:
+        """The path of a key in a local store, to be written.
+
+        Raises:
+            StoreError: a link on the way leaves the store.
+        """
+        with self._translated("write", key):
+            self._check_way(key)
+        return Path(self.url) / key
+
+    def _link(self, key: str) -> str | None:
+        return link_on_the_way(Path(self.url), key) if self._remote is None else None
+
+    def _check_way(self, key: str) -> None:
+        if (link := self._link(key)) is not None:
+            raise ValueError(f"{link!r} is a link that leaves the store")
+
+    def _writer(self, key: str) -> ObjectStore:
         if self._remote is None and self._local is None:
             Path(self.url).mkdir(parents=True, exist_ok=True)
+        self._check_way(key)
         client = self._reader()
         assert client is not None
         return client
@@ -296,11 +349,19 @@ class _Pages:
                 yield new
 
 
-def _walked(client: ObjectStore, root: Path, prefix: str) -> Iterator[StoredObject]:
-    """The objects of a local folder, file by file. A name that obstore refuses is given with escapes, which no key of ours has."""
-    for folder, _, names in os.walk(root / prefix):
+def _walked(client: ObjectStore, root: Path, prefix: str, links: Collection[str] = ()) -> Iterator[StoredObject]:
+    """The objects of a local folder, file by file, but for those behind `links`. A name that obstore refuses is given with escapes, which
+    no key of ours has.
+    """
+    if prefix and any(f"{prefix}/".startswith(f"{link}/") for link in links):
+        return
+    for folder, folders, names in os.walk(root / prefix, followlinks=True):
+        place = Path(folder).relative_to(root)
+        folders[:] = [name for name in folders if str(place / name) not in links]
         for name in names:
-            key = str((Path(folder) / name).relative_to(root))
+            key = str(place / name)
+            if key in links:
+                continue
             try:
                 yield _stored(client.head(key))
             except (BaseError, ValueError, OSError):

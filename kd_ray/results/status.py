@@ -320,7 +320,7 @@ def _line(
         description=description,
         state=status.state.value,
         why=why,
-        epoch=progress.get("epoch"),
+        epoch=epoch if isinstance(epoch := progress.get("epoch"), int) else None,
         epochs=epochs,
         accuracy=progress.get("accuracy"),
         images_per_s=progress.get("images_per_s"),

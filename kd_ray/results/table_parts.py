@@ -32,7 +32,7 @@ def _read_part(store: Store, key: str) -> pa.Table:
     data = store.get(key)
     try:
         table = decode_table(data or b"")
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise CorruptObjectError(
             f"store {store.url}: {key!r} is not a whole table part, `kd-ray verify --repair` rebuilds it: {error}"
         ) from error

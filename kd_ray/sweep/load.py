@@ -5,6 +5,7 @@ The result, `SweepFile`, keeps the plain mapping (which the store keeps) and the
 
 import difflib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,8 @@ from kd_ray.sweep.datasets import Dataset
 from kd_ray.sweep.messages import messages, unknown_key
 from kd_ray.sweep.source import Location, Source, apply_override, dotted, dump_yaml, read_yaml
 
+MOST_CELLS = 50_000
+"""Most cells of a grid that are expanded, unless another limit is given. So many take about a minute."""
 _NO_AXES = ("name", "grid", "placement", "sensitive_features", "intersections", "baselines", "evaluation", "claims")
 
 
@@ -56,10 +59,11 @@ class SweepFile:
         return dump_yaml(dict(self.raw))
 
 
-def load_sweep(path: str | Path, overrides: Sequence[str] = ()) -> SweepFile:
+def load_sweep(path: str | Path, overrides: Sequence[str] = (), *, most_cells: int = MOST_CELLS) -> SweepFile:
     """Read and check a sweep file.
 
     `overrides` are `KEY=VALUE` texts: KEY a dotted path (`training.epochs`, `grid.temperature`), VALUE in YAML; `null` removes the key.
+    A grid of more than `most_cells` is refused before it is expanded.
 
     Raises:
         SweepError: the file cannot be read, or any field is wrong; the message holds one line for each problem.
@@ -69,14 +73,15 @@ def load_sweep(path: str | Path, overrides: Sequence[str] = ()) -> SweepFile:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise SweepError(f"{path}: cannot read the sweep file: {error}") from error
-    return parse_sweep(text, source=str(path), overrides=overrides)
+    return parse_sweep(text, source=str(path), overrides=overrides, most_cells=most_cells)
 
 
-def parse_sweep(text: str, *, source: str, overrides: Sequence[str] = ()) -> SweepFile:
+def parse_sweep(text: str, *, source: str, overrides: Sequence[str] = (), most_cells: int = MOST_CELLS) -> SweepFile:
     """Like `load_sweep`, from YAML text."""
     raw, origin = read_yaml(text, source)
     for override in overrides:
         apply_override(raw, override, origin)
+    _check_size(raw, origin, most_cells)
     return SweepFile(source=source, raw=raw, sweep=_check(raw, origin))
 
 
@@ -96,6 +101,27 @@ def parse_dataset(name: str, overrides: Sequence[str] = ()) -> Dataset:
     except ValidationError as error:
         problems = messages(error, {"dataset": raw}, prefix=("dataset",))
         raise SweepError("\n".join(origin.error(where, what) for where, what in problems)) from error
+
+
+def _check_size(raw: Mapping[str, Any], origin: Source, most_cells: int) -> None:
+    """Count the cells of the grid before anything is made of them."""
+    grid = raw.get("grid")
+    if not isinstance(grid, dict):
+        return
+    sizes = [len(values) for values in grid.values() if isinstance(values, list)]
+    teacher = raw.get("teacher")
+    seeds = teacher.get("seed") if isinstance(teacher, dict) else None
+    counts = [*sizes, *([len(seeds)] if isinstance(seeds, list) and seeds else [])]
+    if (num_cells := math.prod(counts)) > most_cells:
+        shown = " × ".join(f"{count:,}" for count in counts)
+        teachers = ", one of them teacher's seeds," if len(counts) > len(sizes) else ""
+        raise SweepError(
+            origin.error(
+                ("grid",),
+                f"{shown} values{teachers} make {num_cells:,} cells, and at most {most_cells:,} are expanded; "
+                "--max-cells, or KD_RAY_MAX_CELLS, gives another limit",
+            )
+        )
 
 
 def _check(raw: Mapping[str, Any], origin: Source) -> Sweep:
@@ -168,13 +194,13 @@ def _grid_problems(raw: Mapping[str, Any], origin: Source) -> list[str]:  # noqa
         if not isinstance(values, list) or not values:
             problems.append(origin.error(here, f"must be a list with at least one value, got {values!r}"))
             continue
-        seen: list[tuple[bool, Any]] = []
+        seen: set[tuple[bool, Any]] = set()
         for i, value in enumerate(values):
             plain = {"name": value} if path == OBJECTIVE_PATH and isinstance(value, str) else value
-            key = (isinstance(value, bool), plain)
+            key = (isinstance(value, bool), _hashable(plain))
             if key in seen:
                 problems.append(origin.error((*here, i), f"repeats the value {value!r}"))
-            seen.append(key)
+            seen.add(key)
             if axis == "seed" and (not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**31):
                 problems.append(origin.error((*here, i), f"must be an integer from 0 to 2**31 - 1, got {value!r}"))
         if axis == "seed":
@@ -265,3 +291,10 @@ def _has(raw: Mapping[str, Any], path: str, value: Any = _ABSENT) -> bool:
 
 def _validate(raw: Mapping[str, Any]) -> Sweep:
     return Sweep.model_validate_json(json.dumps(raw))
+
+
+def _hashable(value: Any) -> Any:
+    """Equal for equal plain values."""
+    if isinstance(value, Mapping):
+        return frozenset((key, _hashable(member)) for key, member in value.items())
+    return tuple(map(_hashable, value)) if isinstance(value, list) else value

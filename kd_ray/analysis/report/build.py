@@ -10,6 +10,7 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from kd_ray.analysis.reading import read_study
 from kd_ray.analysis.report.evidence import make_evidence
@@ -20,6 +21,7 @@ from kd_ray.analysis.report.style import Rendered, drawing, render
 from kd_ray.analysis.stored import stored_or_made
 from kd_ray.analysis.study import Study
 from kd_ray.analysis.verdict import Verdict
+from kd_ray.bounded import MEGABYTE, JsonForm
 from kd_ray.errors import InvalidInputError
 from kd_ray.results.comparison_schema import Comparison
 from kd_ray.results.query import Results
@@ -76,13 +78,14 @@ def default_folder(results: Results, sweep: str) -> Path:
 
     Raises:
         InvalidInputError: the store is not a local folder.
+        StoreError: a link on the way leaves the store.
     """
-    root = results.store.local_root
-    if root is None:
-        raise InvalidInputError(
-            f"store {results.store.url} is not a local folder; say with -o DIR where the report goes"
-        )
-    return root / report_folder(sweep)
+    store = results.store
+    if store.local_root is None:
+        raise InvalidInputError(f"store {store.url} is not a local folder; say with -o DIR where the report goes")
+    for part in ("figures", "tables"):
+        store.local_path(f"{report_folder(sweep)}/{part}")
+    return store.local_path(report_folder(sweep))
 
 
 def make_report(
@@ -194,11 +197,10 @@ def _foot(study: Study) -> str:
 def _earlier(folder: Path) -> set[str]:
     """Files of an earlier report, by its own list; a list that is none of ours counts for nothing."""
     try:
-        names = json.loads((folder / _LIST).read_text(encoding="utf-8"))
+        names = _NAMES.read((folder / _LIST).read_bytes())
     except (OSError, ValueError):
         return set()
-    return (
-        {name for name in names if isinstance(name, str) and _OURS.fullmatch(name)}
-        if isinstance(names, list)
-        else set()
-    )
+    return {name for name in names if isinstance(name, str) and _OURS.fullmatch(name)}
+
+
+_NAMES: JsonForm[list[Any]] = JsonForm(kind=list[Any], most_bytes=16 * MEGABYTE)

@@ -10,6 +10,7 @@ from kd_ray.analysis.conditions import Condition
 from kd_ray.analysis.study import Spread, spread
 from kd_ray.metrics.arrays import FloatArray
 from kd_ray.metrics.catalogue import METRICS
+from kd_ray.shown import cleaned, csv_cell
 
 _LATEX = {
     "\\": r"\textbackslash{}",
@@ -94,12 +95,14 @@ class ReportTable:
             [column.title, f"sd of {column.title}"] if sd else [column.title]
             for column, sd in zip(self.columns, with_sd, strict=True)
         ]
-        writer.writerow([name for names in head for name in names])
+        writer.writerow([csv_cell(name) for names in head for name in names])
         for row in self.rows:
             cells: list[str] = []
             for cell, sd in zip(row, with_sd, strict=True):
                 mean = cell.mean if isinstance(cell, Measured) else cell
-                cells += [_raw(mean)] + ([_raw(cell.sd if isinstance(cell, Measured) else None)] if sd else [])
+                cells += [csv_cell(_raw(mean))] + (
+                    [_raw(cell.sd if isinstance(cell, Measured) else None)] if sd else []
+                )
             writer.writerow(cells)
         return out.getvalue()
 
@@ -144,7 +147,7 @@ def sort_key(cell: Cell) -> str:
 
 def latex(text: str) -> str:
     """Text that LaTeX sets as it is."""
-    return "".join(_LATEX.get(character, character) for character in " ".join(text.split()))
+    return "".join(_LATEX.get(character, character) for character in cleaned(" ".join(text.split())))
 
 
 def p_value(p: float) -> str:

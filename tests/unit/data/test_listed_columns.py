@@ -173,3 +173,17 @@ def test_the_list_of_the_docs_is_one(tmp_path: Path) -> None:
 
 def test_tables_tell_titled_lists_apart() -> None:
     assert [table_name(make()), table_name(make(title="loans"))] == ["manifest", "loans"]
+
+
+def test_control_character_in_a_name_is_refused_with_its_line(tmp_path: Path) -> None:
+    root = write_table(tmp_path)
+    path = root / "table" / "loans.csv"
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    rows[2]["sex"] = "fe\x1fmale"
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    with pytest.raises(DataError, match=r"line 4: sex: 'fe\\x1fmale' holds the control character \\x1f"):
+        load(root)

@@ -216,7 +216,7 @@ def test_predictions_of_another_length_are_named(whole: Store) -> None:
     commit_whole(whole, TRIALS[7:], predictions_N=zeros_N, confidences_N=zeros_N, true_probabilities_N=zeros_N)
     problems = verify(whole, with_tables=False).problems
     assert [(problem.key, problem.remedy) for problem in problems] == [(record_key(IDS[7]), Remedy.NONE)]
-    assert problems[0].what == f"it predicts [11] samples, and data set {DATASET} has 12"
+    assert problems[0].what == "it predicts 11 test samples, and its data set has 12"
 
 
 def test_tables_of_a_running_sweep_may_be_behind_but_not_wrong(whole: Store) -> None:

@@ -1,6 +1,7 @@
 """SQL over the tables of a store."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -309,3 +310,44 @@ def test_queries_leave_the_store_as_it_was(results: Results) -> None:
     assert read_record(results.store, TRIALS[0].trial_id) is not None
     with pytest.raises(QueryError, match="mine"):
         results.query("SELECT * FROM mine")
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT * FROM read_csv('{secret}')",
+        "SELECT * FROM read_text('{secret}')",
+        "SELECT * FROM '{secret}'",
+        "SELECT * FROM glob('{folder}/*')",
+        "SELECT * FROM read_parquet('{store}/trials/*/record.parquet')",
+        "COPY (SELECT 1 AS a) TO '{folder}/written.csv'",
+        "ATTACH '{folder}/other.db'",
+        "EXPORT DATABASE '{folder}/export'",
+        "INSTALL httpfs",
+        "LOAD httpfs",
+        "SET enable_external_access = true",
+        "SET allowed_directories = ['/']",
+        "RESET lock_configuration",
+        "SELECT * FROM sql",
+        "PRAGMA temp_directory='{folder}'",
+    ],
+)
+def test_sql_sees_the_tables_and_no_file(results: Results, tmp_path: Path, sql: str) -> None:
+    secret = tmp_path / "secret.csv"
+    secret.write_text("a\n1\n")
+    asked = sql.format(secret=secret, folder=tmp_path, store=results.store.url)
+    with pytest.raises(QueryError):
+        results.query(f"{asked}")
+    assert [path.name for path in tmp_path.iterdir()] == ["secret.csv"]
+
+
+def test_unsafe_sql_reads_and_writes_files(results: Results, tmp_path: Path) -> None:
+    path = tmp_path / "written.csv"
+    results.query(f"COPY (SELECT count(*) AS n FROM trials) TO '{path}'", unsafe=True)
+    assert path.read_text() == f"n\n{len(TRIALS)}\n"
+    assert results.query(f"SELECT n FROM read_csv('{path}')", unsafe=True)["n"].to_pylist() == [len(TRIALS)]
+
+
+def test_refusal_names_the_way_out(results: Results) -> None:
+    with pytest.raises(QueryError, match="SQL sees the tables of the store only; --unsafe lets it see files, too"):
+        results.query("SELECT * FROM read_csv('/etc/passwd')")
