@@ -3,7 +3,6 @@
 import pyarrow as pa
 
 from kd_ray.results.columns import TEXT as _TEXT
-from kd_ray.results.columns import TEXTS as _TEXTS
 from kd_ray.results.columns import Table
 from kd_ray.results.columns import column as _column
 from kd_ray.results.columns import rate as _rate
@@ -36,7 +35,7 @@ COMPARISONS = Table(
         _column("temperature", pa.float64(), "T of the treatment; null without one, and for trends"),
         _column("alpha", pa.float64(), "weight of the treatment's distillation term; null without one", "1"),
         _column("t_squared", pa.bool_(), "whether its distillation term is multiplied by T²; null without one"),
-        _column("settings", _TEXTS, "the treatment's values of the other grid axes"),
+        _column("settings", _TEXT, "the treatment's values of the other grid axes, a JSON object"),
         _column("condition", _TEXT, "the treatment in words, such as `T=4 alpha=0.9`"),
         _column("metric", _TEXT, "what is compared, by its name in the other tables"),
         _column("class_index", pa.int64(), "index of the class; null when it is not about one"),
