@@ -336,11 +336,11 @@ def test_verify_names_damage_mends_it_and_says_what_to_type_next(finished: Path,
     shutil.copytree(finished, root)
     weights = next(root.glob("trials/*/weights-*.safetensors"))
     weights.write_bytes(b"noise")
-    (root / "tables" / "epochs" / "sweep=tiny" / "part-00000.parquet").write_bytes(b"noise")
+    (root / "tables" / "epochs" / "tiny" / "part-00000.parquet").write_bytes(b"noise")
     found = run_cli("verify", "tiny", "--store", str(root), cwd=tmp_path)
     assert found.returncode == 1
     assert f"problem: {weights.relative_to(root)}: it is not what the record of" in found.stdout
-    assert "problem: tables/epochs/sweep=tiny/part-00000.parquet: it is not a whole table part" in found.stdout
+    assert "problem: tables/epochs/tiny/part-00000.parquet: it is not a whole table part" in found.stdout
     assert found.stdout.endswith(f"repair with:  kd-ray verify tiny --repair --store {root}\n")
     mended = run_cli("verify", "--repair", "--store", str(root), cwd=tmp_path)
     assert mended.returncode == 1

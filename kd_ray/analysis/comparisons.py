@@ -1,5 +1,6 @@
 """How rows of `comparisons` are kept in the store."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
@@ -8,8 +9,9 @@ import pyarrow as pa
 
 from kd_ray.results.comparison_schema import COMPARISONS, Comparison
 from kd_ray.results.query import Results
-from kd_ray.results.record import encode_table
+from kd_ray.results.rows import as_json
 from kd_ray.results.store import part_key
+from kd_ray.results.table_parts import encode_part
 
 _NAMES = tuple(item.name for item in fields(Comparison))
 
@@ -21,14 +23,16 @@ def comparisons_table(rows: Sequence[Comparison]) -> pa.Table:
     for item in schema:
         values: list[Any] = [getattr(row, item.name) for row in rows]
         if item.name == "settings":
-            values = [sorted(value.items()) for value in values]
+            values = [as_json(value) for value in values]
         columns.append(pa.array(values, type=item.type))
     return pa.table(columns, schema=schema)
 
 
 def write_comparisons(results: Results, sweep: str, rows: Sequence[Comparison]) -> None:
     """Replace the comparisons of a sweep, all of them in one atomic write."""
-    results.store.put(part_key(COMPARISONS.name, sweep, 0), encode_table(comparisons_table(rows)))
+    results.store.put(
+        part_key(COMPARISONS.name, sweep, 0), encode_part(comparisons_table(rows), COMPARISONS.name, sweep)
+    )
 
 
 def read_comparisons(results: Results, sweep: str) -> list[Comparison]:
@@ -37,5 +41,10 @@ def read_comparisons(results: Results, sweep: str) -> list[Comparison]:
     Raises:
         QueryError: the store has no such sweep.
     """
-    rows = results.table(COMPARISONS.name, sweep=sweep).to_pylist(maps_as_pydicts="strict")
-    return [Comparison(**{**{name: row[name] for name in _NAMES}, "flags": tuple(row["flags"])}) for row in rows]
+    return [
+        Comparison(
+            **{name: row[name] for name in _NAMES}
+            | {"flags": tuple(row["flags"]), "settings": json.loads(row["settings"])}
+        )
+        for row in results.table(COMPARISONS.name, sweep=sweep).to_pylist()
+    ]

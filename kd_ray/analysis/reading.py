@@ -1,5 +1,6 @@
 """Read a study from the tables of a store."""
 
+import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -37,7 +38,10 @@ def read_study(results: Results, sweep: str) -> Study:
     """
     read_manifest(results.store, sweep)
     tables = _Tables(results=results, sweep=sweep, trials=[])
-    trials = tables.ask(_TRIAL, "trials").to_pylist()
+    trials = [
+        {**trial, "settings": list(json.loads(trial["settings"]).items())}
+        for trial in tables.ask(_TRIAL, "trials").to_pylist()
+    ]
     if not trials:
         raise InvalidInputError(f"sweep {sweep}: no complete trials yet; `kd-ray status {sweep}` says how far it is")
     status = sweep_status(results.store, sweep)
@@ -190,7 +194,7 @@ class _Tables:
             )
         groups: dict[str, Groups] = {}
         features = settings.sensitive_features
-        lists = table["sensitive_features"].to_pylist(maps_as_pydicts="strict") if features else []
+        lists = [json.loads(text) for text in table["sensitive_features"].to_pylist()] if features else []
         for feature in features:
             of_samples = [row[feature] for row in lists]
             names = sorted({name for row in of_samples for name in row})

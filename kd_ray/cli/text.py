@@ -249,9 +249,9 @@ def schema(name: str | None) -> str:
         raise QueryError(f"no table {name!r}; valid: {', '.join([*QUERIED, *views])}")
     parts = []
     for table_name in [name] if name else list(QUERIED):
-        table = table_of(["column", "type", "unit", "meaning"])
+        table = table_of(["column", "type", "unit", "range", "better", "meaning"])
         for column in QUERIED[table_name].columns:
-            table.add_row(column.name, str(column.type), column.unit, column.meaning)
+            table.add_row(column.name, str(column.type), column.unit, column.range, column.better or "", column.meaning)
         parts.append(f"{table_name}: one row per {QUERIED[table_name].one_row_per}\n{render(table)}")
     if name is None:
         parts.append(

@@ -12,6 +12,7 @@ damaged since has another e_tag and is checked.
 import functools
 import hashlib
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
@@ -23,19 +24,20 @@ from pydantic import Field
 from kd_ray.bounded import MEGABYTE, JsonForm
 from kd_ray.errors import CorruptObjectError, OtherVersionError
 from kd_ray.results.comparison_schema import CHANCE_LEVELS, COMPARISONS
-from kd_ray.results.inventory import committed, table_parts, take_inventory
+from kd_ray.results.inventory import committed, sweep_names, take_inventory
 from kd_ray.results.manifest import Manifest, ManifestTrial, read_manifest
-from kd_ray.results.record import Record, Samples, decode_table, encode_table, misfit, read_record, read_samples
+from kd_ray.results.record import Record, Samples, decode_table, misfit, read_record, read_samples
 from kd_ray.results.rows import part_rows, sample_rows
 from kd_ray.results.schema import TABLES
-from kd_ray.results.store import DATASETS, Store, part_key, table_index_key
+from kd_ray.results.store import DATASETS, TABLES_FOLDER, Kind, Store, part_key, table_index_key
+from kd_ray.results.table_parts import FINGERPRINT, encode_part
+
+logger = logging.getLogger("kd_ray")
 
 TRIALS_PER_PART = 256
 ROWS_VERSION = 3
 """Raised when the same record gives other rows."""
 
-_FINGERPRINT = b"kd_ray_fold"
-"""Name of the fingerprint in the metadata of a part."""
 _READERS = 8
 _MOST_PASSES = 3
 """Passes of an aggregation that settles; more would only follow a launch that is still committing."""
@@ -67,14 +69,45 @@ def aggregate(
     Raises:
         InvalidInputError: the store has no such sweep.
     """
+    report = _aggregate(store, sweep, passes=_MOST_PASSES if settle else 1, trials_per_part=trials_per_part)
+    replace_former_parts(store)
+    return report
+
+
+def _aggregate(store: Store, sweep: str, *, passes: int, trials_per_part: int) -> AggregateReport:
     written = 0
-    for _ in range(_MOST_PASSES if settle else 1):
-        report = _Aggregation(store, read_manifest(store, sweep), trials_per_part).run()
+    for _ in range(passes):
+        aggregation = _Aggregation(store, read_manifest(store, sweep), trials_per_part)
+        report = aggregation.run()
         written += report.num_parts_written
         if not report.num_parts_written or report.problems:
             break
+    for entry in aggregation.former_parts:
+        store.delete(entry.item.key)
     # A launch that still commits after the last pass also runs its own aggregation.
     return replace(report, num_parts_written=written)
+
+
+def replace_former_parts(store: Store) -> None:
+    """Aggregate the sweeps whose tables lie where kd_ray 0.1 put them, and delete those parts; nothing to do in other stores.
+
+    The new parts are written first, so that an interrupted replacement is repeated. What `kd-ray compare` had made, it makes again.
+
+    Raises:
+        StoreError: the store cannot be written.
+    """
+    former = take_inventory(store, TABLES_FOLDER, keep=lambda place: place.kind is Kind.FORMER_PART).former_parts
+    known = sweep_names(store) if former else ()
+    for sweep in sorted({entry.place.sweep for entry in former}):
+        if sweep in known:
+            try:
+                _aggregate(store, sweep, passes=_MOST_PASSES, trials_per_part=TRIALS_PER_PART)
+            except (CorruptObjectError, OtherVersionError) as error:
+                logger.warning("the tables of sweep %s stay as kd_ray 0.1 wrote them: %s", sweep, error)
+        else:
+            for entry in former:
+                if entry.place.sweep == sweep:
+                    store.delete(entry.item.key)
 
 
 class _Aggregation:
@@ -85,7 +118,9 @@ class _Aggregation:
         self._manifest = manifest
         self._trials_per_part = trials_per_part
         self._records = committed(store)
-        self._present = {entry.item.key: entry.item.e_tag for entry in table_parts(store, sweep=manifest.sweep)}
+        found = take_inventory(store, TABLES_FOLDER, keep=lambda place: place.sweep == manifest.sweep)
+        self._present = {entry.item.key: entry.item.e_tag for entry in found.parts}
+        self.former_parts = found.former_parts
         self._comparisons = part_key(COMPARISONS.name, manifest.sweep, 0)
         self._known = read_index(store, manifest.sweep)
         self._index: dict[str, list[str]] = {}
@@ -163,7 +198,7 @@ class _Aggregation:
         )
         fingerprint = self._fingerprint(held)
         for name, key in keys.items():
-            self._put_part(key, tables[name], fingerprint)
+            self._put_part(key, name, tables[name], fingerprint)
         # Arrow keeps freed memory for its next table, and a long launch aggregates seldom.
         del tables
         pa.default_memory_pool().release_unused()
@@ -201,7 +236,7 @@ class _Aggregation:
             if wanted is None or samples is None:
                 self._drop_part(key)
             else:
-                self._put_part(key, sample_rows(dataset_id, samples, self._manifest.sweep), wanted)
+                self._put_part(key, "samples", sample_rows(dataset_id, samples, self._manifest.sweep), wanted)
 
     def _changes_a_part(self) -> None:
         """Delete the comparisons before the first part changes, so that after a crash none is left that describes other trials."""
@@ -210,8 +245,8 @@ class _Aggregation:
             self._store.delete(self._comparisons)
             del self._present[self._comparisons]
 
-    def _put_part(self, key: str, table: pa.Table, fingerprint: str) -> None:
-        e_tag = self._store.put(key, encode_table(table.replace_schema_metadata({_FINGERPRINT: fingerprint})))
+    def _put_part(self, key: str, name: str, table: pa.Table, fingerprint: str) -> None:
+        e_tag = self._store.put(key, encode_part(table, name, self._manifest.sweep, fingerprint))
         self._index[key] = [fingerprint, e_tag]
 
     def _drop_part(self, key: str) -> None:
@@ -261,11 +296,11 @@ def _fingerprint_of_part(store: Store, key: str) -> str | None:
     """The fingerprint of a part; None when there is no part, or it is damaged."""
     try:
         metadata = decode_table(store.get(key) or b"").schema.metadata or {}
-        return str(metadata.get(_FINGERPRINT, b"").decode())
+        return str(metadata.get(FINGERPRINT, b"").decode())
     except (pa.ArrowException, OSError, ValueError):
         return None
 
 
 @functools.cache
 def _schemas() -> str:
-    return str({name: str(table.arrow_schema) for name, table in TABLES.items()})
+    return str({name: [(it.name, str(it.type)) for it in table.columns] for name, table in TABLES.items()})

@@ -7,9 +7,9 @@ from typing import Annotated, Any, get_args, get_type_hints
 import pyarrow as pa
 
 from kd_ray.results.columns import TEXT as _TEXT
-from kd_ray.results.columns import TEXTS as _TEXTS
 from kd_ray.results.columns import Column, Table
 from kd_ray.results.columns import column as _column
+from kd_ray.results.columns import rate as _rate
 
 Text = str | None
 Number = float | None
@@ -20,7 +20,7 @@ Count = int | None
 class Comparison:
     """One statement about conditions. A condition is everything in a student's key but its seed.
 
-    Each field is a column, with its meaning and, where there is one, its unit. Rates lie in [0, 1], undefined is None.
+    Each field is a column, with its meaning; the unit `1` marks rates in [0, 1]. Undefined is None.
     """
 
     sweep: Annotated[str, "name of the sweep"]
@@ -45,7 +45,7 @@ class Comparison:
     temperature: Annotated[Number, "T of the treatment; null without one, and for trends"] = None
     alpha: Annotated[Number, "weight of the treatment's distillation term; null without one", "1"] = None
     t_squared: Annotated[bool | None, "whether its distillation term is multiplied by T²; null without one"] = None
-    settings: Annotated[Mapping[str, str], "the treatment's values of the other grid axes"] = field(
+    settings: Annotated[Mapping[str, str], "the treatment's values of the other grid axes, a JSON object"] = field(
         default_factory=dict
     )
     condition: Annotated[str, "the treatment in words, such as `T=4 alpha=0.9`"]
@@ -161,7 +161,7 @@ _TYPES: dict[Any, pa.DataType] = {
     **dict.fromkeys((float, Number), pa.float64()),
     Count: pa.int64(),
     bool | None: pa.bool_(),
-    Mapping[str, str]: _TEXTS,
+    Mapping[str, str]: _TEXT,
     tuple[str, ...]: pa.list_(pa.string()),
 }
 """The type of a column for the type of its field."""
@@ -170,7 +170,7 @@ _TYPES: dict[Any, pa.DataType] = {
 def _columns() -> Iterator[Column]:
     for name, hint in get_type_hints(Comparison, include_extras=True).items():
         type_, meaning, *unit = get_args(hint)
-        yield _column(name, _TYPES[type_], meaning, *unit)
+        yield _rate(name, meaning) if unit else _column(name, _TYPES[type_], meaning)
 
 
 COMPARISONS = Table(

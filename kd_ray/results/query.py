@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from kd_ray.errors import QueryError
+from kd_ray.results.aggregate import replace_former_parts
 from kd_ray.results.inventory import sweep_names
 from kd_ray.results.schema import QUERIED
 from kd_ray.results.sql_views import SQL_VIEWS
@@ -30,6 +31,7 @@ class Results:
     def __init__(self, store: Store) -> None:
         """Use `kd_ray.open_store(url)`."""
         self.store = store
+        self._is_prepared = False
 
     def sweeps(self) -> list[str]:
         """Names of the sweeps in the store."""
@@ -47,6 +49,7 @@ class Results:
             raise QueryError(
                 f"store {self.store.url}: no sweep {sweep!r}; it has: {', '.join(self.sweeps()) or 'none'}"
             )
+        self._prepare()
         return read_table(self.store, name, None if sweep is None else [sweep])
 
     def query(self, sql: str, *, unsafe: bool = False) -> pa.Table:
@@ -59,6 +62,7 @@ class Results:
         """
         import duckdb
 
+        self._prepare()
         for tries_left in reversed(range(_TRIES)):
             try:
                 return self._answer(sql, unsafe=unsafe)
@@ -71,6 +75,15 @@ class Results:
                 hint = "\nSQL sees the tables of the store only; --unsafe lets it see files, too" if locked else ""
                 raise QueryError(f"SQL: {error}{hint}\ntables and views: {names}") from error
         raise AssertionError("the last try returns or raises")
+
+    def _prepare(self) -> None:
+        """Refuse a store that does not exist, and replace tables of kd_ray 0.1, once."""
+        root = self.store.local_root
+        if root is not None and not root.is_dir():
+            raise QueryError(f"store {self.store.url}: no such folder; a launch makes it")
+        if not self._is_prepared:
+            replace_former_parts(self.store)
+            self._is_prepared = True
 
     def _answer(self, sql: str, *, unsafe: bool) -> pa.Table:
         import duckdb

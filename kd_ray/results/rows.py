@@ -1,5 +1,7 @@
 """From one record to its rows in every table. The rows depend on the record, the samples and the settings alone."""
 
+import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
@@ -79,7 +81,7 @@ def sample_rows(dataset_id: str, samples: Samples, sweep: str) -> pa.Table:
         "sample_index": np.arange(n),
         "label": samples.labels_N,
         "label_name": [samples.class_names[label] for label in samples.labels_N],
-        "sensitive_features": [[(name, lists[name][i]) for name in lists] for i in range(n)],
+        "sensitive_features": [as_json({name: lists[name][i] for name in lists}) for i in range(n)],
     }
     return _table("samples", [_Chunk(num_rows=n, columns=columns)])
 
@@ -107,7 +109,7 @@ def _trial(record: Record, samples: Samples, axes: Mapping[str, str]) -> dict[st
     per_class = class_metrics(samples.labels_N, record.test.predictions_N, num_classes=len(samples.class_names))
     provenance = record.provenance
     return {
-        "settings": [sorted(axes.items())],
+        "settings": as_json(axes),
         "teacher_trial_id": record.spec.teacher.trial_id if record.spec.teacher else None,
         "dataset_id": record.spec.dataset_id,
         "num_parameters": record.num_parameters,
@@ -125,7 +127,7 @@ def _trial(record: Record, samples: Samples, axes: Mapping[str, str]) -> dict[st
         **vars(provenance),
         "started_at": _utc(provenance.started_at),
         "finished_at": _utc(provenance.finished_at),
-        "versions": [sorted(provenance.versions.items())],
+        "versions": as_json(provenance.versions),
         "weights": record.weights_key,
     }
 
@@ -227,7 +229,7 @@ def _epoch_rows(keys: dict[str, Any], record: Record) -> _Chunk:
         | {
             "epoch": [epoch.epoch for epoch in epochs],
             "loss": [epoch.loss for epoch in epochs],
-            "terms": [sorted(epoch.terms.items()) for epoch in epochs],
+            "terms": [as_json(epoch.terms) for epoch in epochs],
             "train_accuracy": [epoch.train_accuracy for epoch in epochs],
             "validation_accuracy": [epoch.validation_accuracy for epoch in epochs],
             "lr": [epoch.lr for epoch in epochs],
@@ -264,6 +266,15 @@ def _array(values: list[Any], type_: pa.DataType, repeats: pa.Array) -> pa.Array
 def _from_numpy(values: npt.NDArray[Any], type_: pa.DataType) -> pa.Array:
     mask = np.isnan(values) if np.issubdtype(values.dtype, np.floating) else None
     return pa.array(values, type=type_, mask=mask)
+
+
+def as_json(values: Mapping[str, Any]) -> str:
+    """What has no columns of its own as the text of a JSON object, which every reader of Parquet takes; keys in order."""
+    return json.dumps({name: _finite(values[name]) for name in sorted(values)}, ensure_ascii=False)
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _utc(moment: datetime) -> datetime:

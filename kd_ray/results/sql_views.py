@@ -16,6 +16,10 @@ class SqlView:
     """The statement that creates it."""
 
 
+_SAMPLES = """(
+    SELECT * REPLACE (sensitive_features::JSON::MAP(VARCHAR, VARCHAR[]) AS sensitive_features) FROM samples)"""
+"""The table `samples` with groups by feature, read from the text of each sample once."""
+
 _PAIR = """
 WITH p AS (
     SELECT a.sweep, a.dataset_id, unnest(a.predictions) AS of_a, unnest(b.predictions) AS of_b,
@@ -31,7 +35,7 @@ WITH pairs AS (
     SELECT s.sweep, s.trial_id, d.teacher_trial_id
     FROM trials s JOIN trials d ON s.role = 'scratch' AND d.role = 'distilled'
         AND (s.sweep, s.seed, s.model, s.dataset_id) = (d.sweep, d.seed, d.model, d.dataset_id)
-        AND list_has_all(map_entries(d.settings), map_entries(s.settings))),
+        AND list_has_all(map_entries(d.settings::JSON::MAP(VARCHAR, VARCHAR)), map_entries(s.settings::JSON::MAP(VARCHAR, VARCHAR)))),
 long AS (
     SELECT q.*, s.dataset_id, unnest(s.predictions) AS student, unnest(t.predictions) AS teaching,
            unnest(range(len(s.predictions))) AS sample_index
@@ -40,14 +44,14 @@ long AS (
     JOIN predictions t ON (t.sweep, t.trial_id) = (q.sweep, q.teacher_trial_id))"""
 """Every student beside its teacher, a row for each test sample; scratch students beside the teachers of distilled ones of their seed."""
 
-_LONG = """
+_LONG = f"""
 WITH long AS (
     SELECT p.sweep, p.trial_id, p.dataset_id, unnest(p.predictions) AS predicted, unnest(p.confidences)::DOUBLE AS confidence,
            unnest(p.calibrated_confidences)::DOUBLE AS calibrated, unnest(range(len(p.predictions))) AS sample_index
     FROM predictions p),
 judged AS (
     SELECT l.*, x.label, x.label_name, x.sensitive_features, (l.predicted = x.label)::INTEGER AS correct
-    FROM long l JOIN samples x ON (x.sweep, x.dataset_id, x.sample_index) = (l.sweep, l.dataset_id, l.sample_index))"""
+    FROM long l JOIN {_SAMPLES} x ON (x.sweep, x.dataset_id, x.sample_index) = (l.sweep, l.dataset_id, l.sample_index))"""
 """Every prediction beside its label."""
 
 _PARTS = """
@@ -96,7 +100,7 @@ CREATE VIEW teacher_errors AS
 {_PAIRS},
 judged AS (
     SELECT l.*, x.label, x.label_name, x.sensitive_features
-    FROM long l JOIN samples x ON (x.sweep, x.dataset_id, x.sample_index) = (l.sweep, l.dataset_id, l.sample_index)),
+    FROM long l JOIN {_SAMPLES} x ON (x.sweep, x.dataset_id, x.sample_index) = (l.sweep, l.dataset_id, l.sample_index)),
 {_PARTS.format(columns="sweep, trial_id, teacher_trial_id, teaching <> label AS is_error, student = teaching AS agrees")}
 SELECT t.sweep, t.trial_id, t.role, t.model, t.objective, t.temperature, t.alpha, t.t_squared, t.seed, p.teacher_trial_id,
        p.class_name, p.feature, p."group", count(*) AS n, count(*) FILTER (is_error) AS num_teacher_errors,
@@ -153,7 +157,7 @@ WITH long AS (
     FROM predictions p WHERE p.true_logit_pulls IS NOT NULL),
 judged AS (
     SELECT l.*, x.label_name, x.sensitive_features
-    FROM long l JOIN samples x ON (x.sweep, x.dataset_id, x.sample_index) = (l.sweep, l.dataset_id, l.sample_index)),
+    FROM long l JOIN {_SAMPLES} x ON (x.sweep, x.dataset_id, x.sample_index) = (l.sweep, l.dataset_id, l.sample_index)),
 {_PARTS.format(columns="sweep, trial_id, pull, hard_pull")}
 SELECT t.sweep, t.trial_id, t.role, t.model, t.objective, t.temperature, t.alpha, t.t_squared, t.seed,
        p.class_name, p.feature, p."group", count(*) AS n, sum(p.pull) / nullif(sum(p.hard_pull), 0) AS rescaling,

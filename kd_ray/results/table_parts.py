@@ -1,14 +1,30 @@
-"""Reads the Parquet tables of a store: whole parts, by table and sweep."""
+"""Reads and writes the Parquet tables of a store: whole parts, by table and sweep. Each part says what it is in its metadata."""
 
 from collections.abc import Collection, Iterator
+from importlib.metadata import version
 
 import pyarrow as pa
 
 from kd_ray.errors import CorruptObjectError
 from kd_ray.results.inventory import table_parts
-from kd_ray.results.record import decode_table
-from kd_ray.results.schema import QUERIED
+from kd_ray.results.record import decode_table, encode_table
+from kd_ray.results.schema import QUERIED, SCHEMA_VERSION
 from kd_ray.results.store import Store
+
+FINGERPRINT = b"kd_ray_fold"
+"""Name of the fingerprint in the metadata of a part."""
+
+
+def encode_part(table: pa.Table, name: str, sweep: str, fingerprint: str = "") -> bytes:
+    """A part with its schema version, the version of kd_ray, table, sweep and fingerprint in the metadata of the file."""
+    said = {
+        "kd_ray_schema_version": str(SCHEMA_VERSION),
+        "kd_ray_version": version("kd_ray"),
+        "kd_ray_table": name,
+        "kd_ray_sweep": sweep,
+        FINGERPRINT: fingerprint,
+    }
+    return encode_table(table.replace_schema_metadata(said))
 
 
 def read_table(store: Store, table: str, sweeps: Collection[str] | None = None) -> pa.Table:

@@ -57,13 +57,13 @@ def littered(store: Store) -> Store:
     store.put(weights_key(c, 4), b"of a worker that was killed before it could commit")
     for step in (10, 20, 30, 40):
         save_checkpoint(store, IDS[6], step)
-    store.put("tables/trials/sweep=gone/part-00000.parquet", b"rows")
+    store.put("tables/trials/gone/part-00000.parquet", b"rows")
     store.put(part_key("trials", "demo", 7), b"rows")
     aggregate(store, "demo")
     store.put(part_key("trials", "demo", 9), b"rows")
     assert store.local_root is not None
     for name in ("part-00000.parquet#1", "notes#1a"):
-        (store.local_root / "tables" / "trials" / "sweep=demo" / name).write_bytes(b"half")
+        (store.local_root / "tables" / "trials" / "demo" / name).write_bytes(b"half")
     grow_old(store)
     return store
 
@@ -239,7 +239,7 @@ def test_parts_stay_while_there_is_no_index(littered: Store) -> None:
     """Guard: without an index nothing tells which parts are in use."""
     littered.delete(table_index_key("demo"))
     gone = {key for key in clean(littered) if key.startswith("tables/") and key.endswith(".parquet")}
-    assert gone == {"tables/trials/sweep=gone/part-00000.parquet"}
+    assert gone == {"tables/trials/gone/part-00000.parquet"}
 
 
 def test_damaged_objects_stay_unless_asked_for_and_while_their_trial_is_not_complete(littered: Store) -> None:

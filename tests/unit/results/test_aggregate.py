@@ -327,12 +327,12 @@ def test_older_whole_part_is_not_taken_for_the_newest(store: Store) -> None:
 INDEX_DAMAGE: dict[str, bytes | None] = {
     "missing": None,
     "empty": b"",
-    "truncated": b'{"tables/trials/sweep=demo/part-00000.parquet": ["0123',
+    "truncated": b'{"tables/trials/demo/part-00000.parquet": ["0123',
     "noise": b"\xff\x00noise",
     "list": b"[]",
     "null": b"null",
-    "other values": b'{"tables/trials/sweep=demo/part-00000.parquet": 5, "tables/epochs/sweep=demo/part-00000.parquet": []}',
-    "wrong values": b'{"tables/trials/sweep=demo/part-00000.parquet": ["0123", "4567"]}',
+    "other values": b'{"tables/trials/demo/part-00000.parquet": 5, "tables/epochs/demo/part-00000.parquet": []}',
+    "wrong values": b'{"tables/trials/demo/part-00000.parquet": ["0123", "4567"]}',
 }
 
 

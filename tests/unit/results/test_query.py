@@ -35,7 +35,16 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
 
 @pytest.fixture
 def empty(store: Store) -> Results:
+    assert store.local_root is not None
+    store.local_root.mkdir()
     return Results(store)
+
+
+def test_a_store_that_does_not_exist_is_refused(store: Store) -> None:
+    with pytest.raises(QueryError, match="store: no such folder; a launch makes it"):
+        Results(store).query("SELECT 1")
+    with pytest.raises(QueryError, match="no such folder"):
+        Results(store).table("trials")
 
 
 def rows(results: Results, sql: str) -> list[tuple[Any, ...]]:
@@ -60,10 +69,11 @@ def test_aggregate_by_sql_is_that_by_hand(results: Results) -> None:
 def test_maps_and_lists_can_be_asked(results: Results) -> None:
     assert rows(
         results,
-        "SELECT label_name, count(*) FROM samples WHERE list_contains(sensitive_features['color'], 'red') GROUP BY 1 ORDER BY 1",
+        "SELECT label_name, count(*) FROM samples WHERE list_contains((sensitive_features -> 'color')::VARCHAR[], 'red')"
+        " GROUP BY 1 ORDER BY 1",
     ) == [("circle", 2), ("square", 2), ("star", 2)]
     assert rows(
-        results, "SELECT DISTINCT versions['torch'], len(predictions) FROM trials JOIN predictions USING (trial_id)"
+        results, "SELECT DISTINCT versions ->> 'torch', len(predictions) FROM trials JOIN predictions USING (trial_id)"
     ) == [("2.6.0", 12)]
 
 

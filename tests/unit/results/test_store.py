@@ -188,7 +188,7 @@ def test_keys_are_those_of_the_layout() -> None:
         "datasets/0123456789abcdef/samples.parquet",
         "sweeps/demo/manifest/000002.json",
         "sweeps/demo/sweep.yaml",
-        "tables/trials/sweep=demo/part-00003.parquet",
+        "tables/trials/demo/part-00003.parquet",
     ]
 
 
