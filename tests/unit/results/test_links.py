@@ -37,11 +37,11 @@ def root_of(store: Store) -> Path:
 
 def test_gc_deletes_nothing_behind_a_link(whole: Store, tmp_path: Path) -> None:
     root, victim = root_of(whole), tmp_path / "victim"
-    shutil.copytree(root / "tables" / "trials" / "sweep=demo", victim / "parts")
+    shutil.copytree(root / "tables" / "trials" / "demo", victim / "parts")
     (victim / "parts" / "part-00000.parquet").rename(victim / "parts" / "part-00003.parquet")
     shutil.copytree(root / "trials" / TRIALS[0].trial_id, victim / "trial")
     (victim / "parts" / "part-00000.parquet#1").write_bytes(b"unfinished")
-    (root / "tables" / "trials" / "sweep=old").symlink_to(victim / "parts")
+    (root / "tables" / "trials" / "old").symlink_to(victim / "parts")
     (root / "trials" / "0123456789abcdef").symlink_to(victim / "trial")
     before = sorted(victim.rglob("*"))
     grow_old(whole)

@@ -6,8 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from kd_ray.errors import CorruptObjectError, SweepError
-from kd_ray.groups import Groups, intersect
+from kd_ray.errors import CorruptObjectError
+from kd_ray.groups import Groups
 from kd_ray.results.record import (
     _samples_digest,
     decode_table,
@@ -17,7 +17,7 @@ from kd_ray.results.record import (
 )
 from kd_ray.results.store import Store, samples_key
 from kd_ray.shown import control_character
-from tests.fakes import make_samples, make_sweep
+from tests.fakes import make_samples
 
 DATASET = "0123456789abcdef"
 
@@ -75,24 +75,6 @@ def test_null_labels_are_refused(store: Store) -> None:
     store.put(samples_key(DATASET), encode_table(table.set_column(0, "label", labels)))
     with pytest.raises(CorruptObjectError, match="its labels are not those of 3 classes"):
         read_samples(store, DATASET)
-
-
-def test_joint_groups_keep_apart_what_holds_the_sign_between_them() -> None:
-    codes_N = np.array([0, 1])
-    joint = intersect([Groups.from_codes(codes_N, ["a & b", "a"]), Groups.from_codes(codes_N, ["c", "b & c"])])
-    assert joint.names == ('"a & b" & c', '"a & b" & "b & c"', "a & c", 'a & "b & c"')
-    assert intersect([Groups.from_codes(codes_N, ["r", "s"])] * 2).names == ("r & r", "r & s", "s & r", "s & s")
-
-
-def test_feature_with_the_name_of_an_intersection_is_refused() -> None:
-    overrides = ['sensitive_features=["a", "b", "a & b"]', 'intersections=[["a", "b"]]']
-    dataset = (
-        'dataset={name: manifest, path: a.csv, target: t, classes: ["x", "y"], columns: ["n"], split: s, '
-        'features: ["a", "b", "a & b"]}'
-    )
-    models = ["teacher={model: mlp-8}", "student={model: mlp-4}"]
-    with pytest.raises(SweepError, match=r"\['a', 'b'\] would have the name of the sensitive feature 'a & b'"):
-        make_sweep(overrides=[dataset, *models, *overrides])
 
 
 @pytest.mark.parametrize(
