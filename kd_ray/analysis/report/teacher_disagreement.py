@@ -17,7 +17,7 @@ LARGEST_SHOWN = 30
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Disagreement:
+class TeacherDisagreement:
     """How often the trials of one condition contradict their teachers."""
 
     condition: Condition
@@ -33,13 +33,13 @@ class Disagreement:
         return len(self.rates)
 
 
-def disagreements(study: Study) -> tuple[Disagreement, ...]:
+def disagreements(study: Study) -> tuple[TeacherDisagreement, ...]:
     """Every student condition beside the teachers that it is compared with; empty without any teacher."""
     found = [_disagreement(study, condition) for condition in (*study.of_role("scratch"), *study.distilled)]
     return tuple(it for it in found if it is not None)
 
 
-def matrices(study: Study, found: Sequence[Disagreement]) -> Drawing | None:
+def matrices(study: Study, found: Sequence[TeacherDisagreement]) -> Drawing | None:
     """Up to three matrices: scratch, and the distilled conditions that agree most and least with the teacher."""
     chosen = _chosen(found)
     if not chosen:
@@ -89,7 +89,7 @@ def matrices(study: Study, found: Sequence[Disagreement]) -> Drawing | None:
     )
 
 
-def _chosen(found: Sequence[Disagreement]) -> list[Disagreement]:
+def _chosen(found: Sequence[TeacherDisagreement]) -> list[TeacherDisagreement]:
     scratch = [it for it in found if it.condition.role == "scratch"][:1]
     distilled = sorted((it for it in found if it.condition.is_distilled), key=lambda it: float(it.rates.mean()))
     ends = distilled if len(distilled) < 3 else [distilled[0], distilled[-1]]
@@ -106,7 +106,7 @@ def _number(axes: object, matrix: npt.NDArray[np.float64], top: float) -> None:
             axes.text(j + 0.5, i + 0.5, f"{matrix[i, j]:.0f}", ha="center", va="center", fontsize=5.5, color=color)
 
 
-def _disagreement(study: Study, condition: Condition) -> Disagreement | None:
+def _disagreement(study: Study, condition: Condition) -> TeacherDisagreement | None:
     pairs = study.pairs(condition)
     if not pairs:
         return None
@@ -119,7 +119,7 @@ def _disagreement(study: Study, condition: Condition) -> Disagreement | None:
         rates.append(float(differ_N.mean()))
         cells = np.bincount(teacher_N[differ_N] * size + student_N[differ_N], minlength=size * size)
         matrix_CC += cells.reshape(size, size)
-    return Disagreement(
+    return TeacherDisagreement(
         condition=condition,
         matrix_CC=matrix_CC / len(pairs),
         rates=np.array(rates),
