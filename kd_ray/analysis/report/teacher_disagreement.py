@@ -1,15 +1,17 @@
-"""Which classes students say where their teacher says another (Figure 2 of Mohammadshahi & Ioannou)."""
+"""How often students predict another class than their teacher, and which (Figure 2 of Mohammadshahi & Ioannou)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from matplotlib.axes import Axes
 
 from kd_ray.analysis.conditions import Condition
 from kd_ray.analysis.report.style import Drawing, drawable, new_figure
 from kd_ray.analysis.study import Study
 from kd_ray.metrics.arrays import FloatArray
+from kd_ray.metrics.disagreement import disagreement
 
 LARGEST_NUMBERED = 12
 """Classes up to which the counts are printed into the cells."""
@@ -96,10 +98,7 @@ def _chosen(found: Sequence[TeacherDisagreement]) -> list[TeacherDisagreement]:
     return [*scratch, *ends]
 
 
-def _number(axes: object, matrix: npt.NDArray[np.float64], top: float) -> None:
-    from matplotlib.axes import Axes
-
-    assert isinstance(axes, Axes)
+def _number(axes: Axes, matrix: npt.NDArray[np.float64], top: float) -> None:
     for i, j in np.ndindex(*matrix.shape):
         if i != j:
             color = "white" if matrix[i, j] > 0.6 * top else "black"
@@ -110,18 +109,14 @@ def _disagreement(study: Study, condition: Condition) -> TeacherDisagreement | N
     pairs = study.pairs(condition)
     if not pairs:
         return None
-    size = len(study.class_names)
-    matrix_CC = np.zeros((size, size))
-    rates = []
-    for teacher, student in pairs:
-        teacher_N, student_N = (study.predictions[row].astype(np.int64) for row in (teacher, student))
-        differ_N = teacher_N != student_N
-        rates.append(float(differ_N.mean()))
-        cells = np.bincount(teacher_N[differ_N] * size + student_N[differ_N], minlength=size * size)
-        matrix_CC += cells.reshape(size, size)
+    labels_N, num_classes = study.test_sets[condition.axes["dataset_id"]].labels_N, len(study.class_names)
+    found = [
+        disagreement(study.predictions[teacher], study.predictions[student], labels_N, num_classes=num_classes)
+        for teacher, student in pairs
+    ]
     return TeacherDisagreement(
         condition=condition,
-        matrix_CC=matrix_CC / len(pairs),
-        rates=np.array(rates),
-        num_test=len(study.predictions[pairs[0][0]]),
+        matrix_CC=np.mean([it.matrix_CC for it in found], axis=0),
+        rates=np.array([it.rate for it in found]),
+        num_test=len(labels_N),
     )
