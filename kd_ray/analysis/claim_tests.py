@@ -13,7 +13,7 @@ from kd_ray.analysis.fairness_comparisons import measure_samples
 from kd_ray.analysis.measures import ABOUT_FAIRNESS, OF_GROUPS, Measured, standing
 from kd_ray.analysis.ordered import exchange_floor, orders_within, rank_exchange
 from kd_ray.analysis.study import SCRATCH, TEACHER, Study
-from kd_ray.analysis.uncertainty import Certainty, Samples, certainty
+from kd_ray.analysis.uncertainty import Certainty, SampleNoise, certainty
 from kd_ray.errors import InvalidInputError
 from kd_ray.metrics.arrays import FloatArray
 from kd_ray.results.comparison_schema import Comparison
@@ -226,7 +226,9 @@ def _values(study: Study, measured: Measured, claim: Claim) -> Values:
     return lambda condition: measured.of(condition)[:, [place]]
 
 
-def _samples(study: Study, measured: Measured, claim: Claim, conditions: tuple[Condition, Condition]) -> Samples | None:
+def _samples(
+    study: Study, measured: Measured, claim: Claim, conditions: tuple[Condition, Condition]
+) -> SampleNoise | None:
     if claim.metric == "class_accuracy":
         dataset_id = conditions[1].axes["dataset_id"]
         labels_N = study.test_sets[dataset_id].labels_N
@@ -234,7 +236,7 @@ def _samples(study: Study, measured: Measured, claim: Claim, conditions: tuple[C
         sides = [study.correct(it)[:, chosen_N] for it in conditions]
         n = int(chosen_N.sum())
         sd = (sides[1].mean(axis=0) - sides[0].mean(axis=0)).std() / np.sqrt(max(n, 1))
-        return Samples(sd_M=np.array([sd]), shared_M=np.zeros(1), df=float(n - 1))
+        return SampleNoise(sd_M=np.array([sd]), shared_M=np.zeros(1), df=float(n - 1))
     place = measured.place(claim.metric, claim.feature)
     assert place is not None
     return measure_samples(study, measured, conditions, [place])

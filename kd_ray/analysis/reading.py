@@ -83,7 +83,7 @@ def _moment(declared_at: str) -> datetime:
 
 @dataclass(frozen=True, kw_only=True)
 class _Tables:
-    """A `Source`: the tables of one sweep."""
+    """A `StudySource`: the tables of one sweep."""
 
     results: Results
     sweep: str

@@ -11,9 +11,9 @@ from typing import Any
 
 import click
 
-from kd_ray.cli.analysis import compare_command, report_command
 from kd_ray.cli.base import say
 from kd_ray.cli.cluster_commands import jobs_command, logs_command, stop_command, submit_command
+from kd_ray.cli.compare_commands import compare_command, report_command
 from kd_ray.cli.data_commands import data_group
 from kd_ray.cli.keep_commands import adopt_command, gc_command, verify_command
 from kd_ray.cli.look_commands import query_command, schema_command, status_command

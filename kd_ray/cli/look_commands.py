@@ -1,4 +1,4 @@
-"""The commands that show what is in a store: status, query, schema. `analysis.py` has compare and report."""
+"""The commands that show what is in a store: status, query, schema. `compare_commands.py` has compare and report."""
 
 import sys
 import time

@@ -28,7 +28,7 @@ from kd_ray.shown import cleaned, csv_cell
 from kd_ray.sweep.spec import Role, TrialState
 
 if TYPE_CHECKING:
-    from kd_ray.analysis.closing_table import ClosingTable, Column
+    from kd_ray.analysis.closing_table import ClosingColumn, ClosingTable
     from kd_ray.analysis.study import Spread
     from kd_ray.cluster.launch import LaunchReport
 
@@ -149,7 +149,7 @@ def conditions(table: "ClosingTable") -> str:
     return "\n".join([render(shown), *map(wrapped, notes)])
 
 
-def mean_and_sd(column: "Column", value: "Spread") -> str:
+def mean_and_sd(column: "ClosingColumn", value: "Spread") -> str:
     """A mean with its sd, in the unit and digits of the metric; `–` where there is none."""
     if not value.n:
         return "–"

@@ -14,12 +14,12 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from kd_ray.errors import SweepError
-from kd_ray.sweep.axes import AXIS_PATHS, OBJECTIVE_PATH, Entry, axis_path, entries_of, with_axes
+from kd_ray.sweep.axes import AXIS_PATHS, OBJECTIVE_PATH, ObjectiveEntry, axis_path, entries_of, with_axes
 from kd_ray.sweep.claim_checks import claim_problems
 from kd_ray.sweep.config import Sweep
 from kd_ray.sweep.datasets import Dataset
 from kd_ray.sweep.messages import messages, unknown_key
-from kd_ray.sweep.source import Location, Source, apply_override, dotted, dump_yaml, read_yaml
+from kd_ray.sweep.source import Location, SourceLines, apply_override, dotted, dump_yaml, read_yaml
 
 MOST_CELLS = 50_000
 """Most cells of a grid that are expanded, unless another limit is given. So many take about a minute."""
@@ -91,7 +91,7 @@ def parse_dataset(name: str, overrides: Sequence[str] = ()) -> Dataset:
     Raises:
         SweepError: there is no such data set, or a setting is wrong.
     """
-    origin = Source(name="dataset")
+    origin = SourceLines(name="dataset")
     raw: dict[str, Any] = {"name": name}
     for override in overrides:
         apply_override(raw, override, origin)
@@ -103,7 +103,7 @@ def parse_dataset(name: str, overrides: Sequence[str] = ()) -> Dataset:
         raise SweepError("\n".join(origin.error(where, what) for where, what in problems)) from error
 
 
-def _check_size(raw: Mapping[str, Any], origin: Source, most_cells: int) -> None:
+def _check_size(raw: Mapping[str, Any], origin: SourceLines, most_cells: int) -> None:
     """Count the cells of the grid before anything is made of them."""
     grid = raw.get("grid")
     if not isinstance(grid, dict):
@@ -124,7 +124,7 @@ def _check_size(raw: Mapping[str, Any], origin: Source, most_cells: int) -> None
         )
 
 
-def _check(raw: Mapping[str, Any], origin: Source) -> Sweep:
+def _check(raw: Mapping[str, Any], origin: SourceLines) -> Sweep:
     """The typed sweep of the first cell, after every axis value has been tried once in its place."""
     problems = _grid_problems(raw, origin)
     if problems:
@@ -160,7 +160,9 @@ def _objective_with(axis: str, raw: Mapping[str, Any]) -> dict[str, Any]:
     return {}
 
 
-def _blame_axis(location: Location, message: str, raw: Mapping[str, Any], axis: str, i: int, origin: Source) -> str:
+def _blame_axis(
+    location: Location, message: str, raw: Mapping[str, Any], axis: str, i: int, origin: SourceLines
+) -> str:
     """Report a problem at the place where the user wrote the value: at the grid's entry when the field is (in or above) an axis."""
     field = dotted(location)
     for name in {axis: None, **raw["grid"]}:
@@ -180,7 +182,7 @@ def _is_parameter(location: Location, value: Any) -> bool:
     return isinstance(value, Mapping) and len(location) > 1 and location[0] == "distillation" and location[1] in value
 
 
-def _grid_problems(raw: Mapping[str, Any], origin: Source) -> list[str]:  # noqa: PLR0912 (one branch for each thing to refuse)
+def _grid_problems(raw: Mapping[str, Any], origin: SourceLines) -> list[str]:  # noqa: PLR0912 (one branch for each thing to refuse)
     """Problems of the grid itself: its form, repeated values, unknown axes, and settings that an axis would override."""
     grid = raw.get("grid")
     if not isinstance(grid, dict) or not grid:
@@ -231,7 +233,7 @@ def _grid_problems(raw: Mapping[str, Any], origin: Source) -> list[str]:  # noqa
     return problems
 
 
-def _objective_problems(raw: Mapping[str, Any], origin: Source) -> list[str]:
+def _objective_problems(raw: Mapping[str, Any], origin: SourceLines) -> list[str]:
     """Entries of the objective's axis that are neither names nor mappings with one, or that give what another axis gives."""
     grid: Mapping[str, Any] = raw["grid"]
     problems = []
@@ -248,11 +250,11 @@ def _objective_problems(raw: Mapping[str, Any], origin: Source) -> list[str]:
                 continue
             for other in (name for name in grid if name != axis):
                 setting = axis_path(other).removeprefix("distillation.")
-                if setting in Entry.of(value).parameters:
+                if setting in ObjectiveEntry.of(value).parameters:
                     message = f"has no effect: grid.{other} sets it; remove one of them"
                     problems.append(origin.error((*here, setting), message))
         shared = raw.get("distillation")
-        valid = sorted({name for value in values for name in Entry.of(value).fields})
+        valid = sorted({name for value in values for name in ObjectiveEntry.of(value).fields})
         for key in shared if isinstance(shared, Mapping) and valid else ():
             if key not in valid:
                 problems.append(origin.error(("distillation", key), unknown_key(key, valid)))
@@ -266,7 +268,7 @@ def _no_such_axis(axis: str) -> str:
     return f"no such axis; {hint}valid: {', '.join(names)}, or the dotted path of a setting"
 
 
-def _repeated_axes(grid: Mapping[str, Any], origin: Source) -> list[str]:
+def _repeated_axes(grid: Mapping[str, Any], origin: SourceLines) -> list[str]:
     """Two axes that set the same field, or one a part of the other's: the last one would silently override the other."""
     problems = []
     paths = [(axis, f"{axis_path(axis)}.") for axis in grid]

@@ -14,7 +14,7 @@ from typing import Any
 
 from kd_ray.errors import SweepError
 from kd_ray.sweep.architectures import is_text_model
-from kd_ray.sweep.axes import AXIS_PATHS, OBJECTIVE_PATH, Entry, axis_path
+from kd_ray.sweep.axes import AXIS_PATHS, OBJECTIVE_PATH, ObjectiveEntry, axis_path
 from kd_ray.sweep.claims import Claim
 from kd_ray.sweep.config import Sweep
 from kd_ray.sweep.distillation import Distillation
@@ -105,7 +105,9 @@ def expand(file: SweepFile, weights_digest: WeightsDigest) -> tuple[PlannedTrial
         extra: dict[str, Any] = {}
         for name, value in settings.items():
             if axis_path(name) == OBJECTIVE_PATH:
-                extra |= {f"distillation.{own}": setting for own, setting in Entry.of(value).parameters.items()}
+                extra |= {
+                    f"distillation.{own}": setting for own, setting in ObjectiveEntry.of(value).parameters.items()
+                }
             elif name not in AXIS_PATHS:
                 extra[name] = value
         for trial in _cell_trials(sweep, file.axes["seed"], extra, weights_digest):

@@ -35,7 +35,7 @@ Location = tuple[str | int, ...]
 
 
 @dataclass(kw_only=True)
-class Source:
+class SourceLines:
     """The line of each field, for messages."""
 
     name: str
@@ -64,13 +64,13 @@ class Source:
         return f"{self.where(location)}: {path}: {message}" if path else f"{self.where(location)}: {message}"
 
 
-def read_yaml(text: str, name: str) -> tuple[dict[str, Any], Source]:
+def read_yaml(text: str, name: str) -> tuple[dict[str, Any], SourceLines]:
     """The mapping that a YAML text holds, and where its fields stand.
 
     Raises:
         SweepError: the text is not YAML, or not a mapping.
     """
-    source = Source(name=name)
+    source = SourceLines(name=name)
     try:
         document = _load(text)
         if not isinstance(document, CommentedMap):
@@ -151,7 +151,7 @@ def _plain(node: Any, location: Location, lines: dict[Location, int]) -> Any:
     return node if node is None else str(node)
 
 
-def apply_override(raw: dict[str, Any], override: str, source: Source) -> None:
+def apply_override(raw: dict[str, Any], override: str, source: SourceLines) -> None:
     """Put the value of one `KEY=VALUE` into `raw`; `null` removes the key.
 
     Raises:

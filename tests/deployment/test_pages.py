@@ -52,5 +52,5 @@ def test_the_page_of_metrics_names_each_with_its_tags() -> None:
         flags=re.MULTILINE,
     )
     assert {(name.removesuffix("_total"), kind, tags.strip()) for name, kind, tags in rows} == {
-        (metric.name, metric.kind, ", ".join(metric.tags)) for metric in telemetry.METRICS
+        (metric.name, metric.kind, ", ".join(metric.tags)) for metric in telemetry.MEASUREMENTS
     }

@@ -7,7 +7,7 @@ import numpy as np
 from kd_ray.analysis.report.evidence import Evidence
 from kd_ray.analysis.report.table import (
     Cell,
-    Column,
+    ReportColumn,
     ReportTable,
     cell,
     measured,
@@ -16,7 +16,7 @@ from kd_ray.analysis.report.table import (
     percent,
     report_table,
 )
-from kd_ray.analysis.report.teacher_disagreement import Disagreement
+from kd_ray.analysis.report.teacher_disagreement import TeacherDisagreement
 from kd_ray.analysis.study import Study, spread
 from kd_ray.metrics.catalogue import METRICS
 
@@ -35,10 +35,10 @@ _INDIVIDUAL = ("individual_fairness", "individual_fairness_hard", "individual_fa
 def overview_table(study: Study, evidence: Evidence) -> ReportTable:
     """The first table: accuracy of every condition, and EOD and DPD of the first sensitive feature beside their chance levels."""
     fairness = study.fairness[0] if study.fairness else None
-    columns = [Column(name="condition"), Column(name="n"), metric_column("accuracy")]
+    columns = [ReportColumn(name="condition"), ReportColumn(name="n"), metric_column("accuracy")]
     if fairness:
         for name in (EOD, DPD):
-            columns += [metric_column(name), Column(name=f"chance {METRICS[name].short}", unit="%")]
+            columns += [metric_column(name), ReportColumn(name=f"chance {METRICS[name].short}", unit="%")]
     accuracy_T = study.values("accuracy")
     rows = []
     for condition in study.conditions:
@@ -73,7 +73,7 @@ def condition_table(study: Study) -> ReportTable:
         [
             *named("role", "condition", "n"),
             *map(metric_column, _OF_TRIAL),
-            Column(name="mean confidence", unit="%"),
+            ReportColumn(name="mean confidence", unit="%"),
             *map(metric_column, _INDIVIDUAL),
         ],
         rows,
@@ -100,7 +100,7 @@ def fairness_table(study: Study, evidence: Evidence) -> ReportTable:
             *(
                 column
                 for name in OF_GROUPS
-                for column in (metric_column(name), Column(name=f"chance {METRICS[name].short}", unit="%"))
+                for column in (metric_column(name), ReportColumn(name=f"chance {METRICS[name].short}", unit="%"))
             ),
             metric_column(LABEL_DPD),
         ],
@@ -141,16 +141,16 @@ def small_group_table(evidence: Evidence) -> ReportTable:
         [
             *named("feature", "condition", "metric"),
             *named("mean", "chance level", "sd of chance", unit="%"),
-            Column(name="sampling bias", unit="points"),
+            ReportColumn(name="sampling bias", unit="points"),
             *named("corrected", "shrunken", unit="%"),
-            Column(name="sampling sd", unit="points"),
-            Column(name="smallest group"),
+            ReportColumn(name="sampling sd", unit="points"),
+            ReportColumn(name="smallest group"),
         ],
         rows,
     )
 
 
-def disagreement_table(found: Sequence[Disagreement]) -> ReportTable:
+def disagreement_table(found: Sequence[TeacherDisagreement]) -> ReportTable:
     """Share of test samples on which students and teachers differ."""
     rows = [(it.condition.role, it.condition.label, it.n, cell(spread(100 * it.rates)), it.num_test) for it in found]
     return report_table(
@@ -159,8 +159,8 @@ def disagreement_table(found: Sequence[Disagreement]) -> ReportTable:
         "Share of test samples on which a student and its teacher predict different classes; mean ± sd over pairs.",
         [
             *named("role", "condition", "pairs"),
-            Column(name="disagreement", unit="%"),
-            Column(name="test samples"),
+            ReportColumn(name="disagreement", unit="%"),
+            ReportColumn(name="test samples"),
         ],
         rows,
     )
@@ -189,9 +189,9 @@ def cost_table(study: Study) -> ReportTable:
         "Training time per trial, mean ± sd over trials, and in all; in a pack, a trial's time is its share.",
         [
             *named("role", "condition", "trials", "parameters", "epochs"),
-            Column(name="per trial", unit="s", digits=1),
-            Column(name="in all", unit="s", digits=0),
-            Column(name="device"),
+            ReportColumn(name="per trial", unit="s", digits=1),
+            ReportColumn(name="in all", unit="s", digits=0),
+            ReportColumn(name="device"),
         ],
         rows,
     )

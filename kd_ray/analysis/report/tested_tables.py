@@ -3,7 +3,7 @@
 import numpy as np
 
 from kd_ray.analysis.report.evidence import AGAINST, Evidence
-from kd_ray.analysis.report.table import Cell, Column, ReportTable, cell, measured, named, percent, report_table
+from kd_ray.analysis.report.table import Cell, ReportColumn, ReportTable, cell, measured, named, percent, report_table
 from kd_ray.analysis.study import CONTRASTS, SCRATCH, Study
 from kd_ray.metrics.catalogue import METRICS
 from kd_ray.results.comparison_schema import Comparison
@@ -53,9 +53,9 @@ def count_table(evidence: Evidence) -> ReportTable:
         "probability 0.8; empty where not even 100 points would do.",
         [
             *named("baseline", "condition", "n baseline", "n distilled", "classes", "as published"),
-            Column(name="by chance", digits=1),
-            Column(name="established"),
-            Column(name="smallest detectable", unit="points", digits=1),
+            ReportColumn(name="by chance", digits=1),
+            ReportColumn(name="established"),
+            ReportColumn(name="smallest detectable", unit="points", digits=1),
         ],
         rows,
     )
@@ -97,9 +97,9 @@ def class_table(study: Study, evidence: Evidence) -> ReportTable:
             *named("class", "test samples"),
             *named("teacher", "scratch", unit="%"),
             *named("conditions with p below level", "established", "clearest in"),
-            Column(name="distilled", unit="%"),
+            ReportColumn(name="distilled", unit="%"),
             *named("effect", "from", "to", unit="points"),
-            Column(name="q", digits=3, is_p=True),
+            ReportColumn(name="q", digits=3, is_p=True),
         ],
         rows,
     )
@@ -131,7 +131,7 @@ def class_effect_table(study: Study, evidence: Evidence) -> ReportTable:
             *named("baseline", "condition", "class"),
             *named("effect", "from, over runs", "to, over runs", "from", "to", unit="points"),
             *named("p over runs", "p", "q", digits=3, is_p=True),
-            Column(name="status"),
+            ReportColumn(name="status"),
         ],
         rows,
     )

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from kd_ray.analysis.closing_table import ClosingTable, Line, closing_table
+from kd_ray.analysis.closing_table import ClosingLine, ClosingTable, closing_table
 from kd_ray.analysis.reading import read_study
 from kd_ray.analysis.study import Spread, spread
 from kd_ray.cli import text
@@ -31,7 +31,7 @@ def labels(table: ClosingTable) -> list[tuple[str, int]]:
     return [(line.label, line.n) for line in table.lines]
 
 
-def cell(table: ClosingTable, line: Line, title: str) -> Spread:
+def cell(table: ClosingTable, line: ClosingLine, title: str) -> Spread:
     return line.spreads[[column.title for column in table.columns].index(title)]
 
 

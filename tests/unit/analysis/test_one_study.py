@@ -15,7 +15,7 @@ from kd_ray.analysis.closing_table import closing_table
 from kd_ray.analysis.compare import compare
 from kd_ray.analysis.reading import read_study
 from kd_ray.analysis.report.measured_tables import condition_table
-from kd_ray.analysis.report.table import Measured
+from kd_ray.analysis.report.table import MeanAndSd
 from kd_ray.analysis.study import spread
 from kd_ray.cli import text
 from kd_ray.cli.text_compare import compared
@@ -109,7 +109,7 @@ def test_all_that_shows_a_condition_shows_the_same_numbers(results: Results) -> 
     place = [column.name for column in report.columns].index("accuracy")
     for printed_row in report.rows:
         (n, mean, sd), cell = expected[str(printed_row[1]), "accuracy"], printed_row[place]
-        assert isinstance(cell, Measured)
+        assert isinstance(cell, MeanAndSd)
         measured = (printed_row[2], cell.mean, math.nan if cell.sd is None else cell.sd)
         assert measured == pytest.approx((n, 100 * mean, 100 * sd), rel=1e-12, nan_ok=True)
 
