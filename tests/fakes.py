@@ -190,6 +190,12 @@ class WatchedStore(Store):
         """Folders that were listed."""
         self.changed: list[str] = []
         """Keys that were written or deleted."""
+        self.read: list[str] = []
+        """Keys that were read."""
+
+    def get(self, key: str) -> bytes | None:
+        self.read.append(key)
+        return super().get(key)
 
     def entries(self, prefix: str) -> Iterator[StoredObject]:
         self.listed.append(prefix)

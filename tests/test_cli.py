@@ -18,14 +18,13 @@ import pytest
 
 from kd_ray.cli import cli
 from kd_ray.cli.base import Command
-from kd_ray.cluster.launch import launch
 from kd_ray.results.manifest import read_manifest
 from kd_ray.results.schema import TABLES
-from kd_ray.results.store import open_store
+from kd_ray.results.store import Store, open_store
 from tests import processes
 from tests.golden.make import golden_results
-from tests.processes import run_cli
-from tests.sweeps import assert_same_tables, tiny_sweep, write_tiny_sweep
+from tests.processes import run_cli, run_cli_here
+from tests.sweeps import assert_same_tables, write_tiny_sweep
 
 README = Path(__file__).resolve().parents[1] / "README.md"
 
@@ -38,10 +37,10 @@ def commands(group: click.Group, prefix: str = "") -> dict[str, click.Command]:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory, trifeature_root: Path) -> Path:
+def finished(finished_tiny: Store, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store that holds the finished tiny sweep."""
-    root = tmp_path_factory.mktemp("finished")
-    assert launch(tiny_sweep(trifeature_root), open_store(root), runner="local").exit_code == 0
+    root = tmp_path_factory.mktemp("finished") / "store"
+    shutil.copytree(finished_tiny.url, root)
     return root
 
 
@@ -50,7 +49,7 @@ def test_every_command_has_help_with_an_example_and_is_in_the_readme(name: str, 
     command = commands(cli)[name]
     assert isinstance(command, Command)
     assert command.example.startswith(f"kd-ray {name}")
-    done = run_cli(*name.split(), "--help", cwd=tmp_path)
+    done = run_cli_here(*name.split(), "--help", cwd=tmp_path)
     assert done.returncode == 0
     assert f"Example:\n  {command.example}" in done.stdout
     assert f"kd-ray {name}" in README.read_text()
@@ -196,14 +195,14 @@ def test_other_axes_are_told_in_the_description(tmp_path: Path, trifeature_root:
 
 
 def test_schema_names_every_column_of_every_table(tmp_path: Path) -> None:
-    text = run_cli("schema", cwd=tmp_path).stdout
+    text = run_cli_here("schema", cwd=tmp_path).stdout
     assert all(column.meaning in text for table in TABLES.values() for column in table.columns)
-    one = run_cli("schema", "fairness_metrics", cwd=tmp_path).stdout
+    one = run_cli_here("schema", "fairness_metrics", cwd=tmp_path).stdout
     assert one.startswith("fairness_metrics: one row per trial × sensitive feature × positive class")
 
 
 def test_schema_of_sweep_files_is_json_schema(tmp_path: Path) -> None:
-    schema = json.loads(run_cli("schema", "--sweep-file", cwd=tmp_path).stdout)
+    schema = json.loads(run_cli_here("schema", "--sweep-file", cwd=tmp_path).stdout)
     assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
     assert schema["additionalProperties"] is False
     assert schema["$defs"]["Training"]["properties"]["epochs"]["description"] == "Passes over the training split."
@@ -400,7 +399,9 @@ def test_bad_input_ends_with_exit_code_2_and_one_message(
     arguments: list[str], message: str, tmp_path: Path, trifeature_root: Path
 ) -> None:
     write_tiny_sweep(tmp_path, trifeature_root)
-    done = run_cli(*arguments, cwd=tmp_path)
+    # A launch may import torch and start Ray, so it gets a process of its own.
+    run = run_cli if arguments[0] == "launch" else run_cli_here
+    done = run(*arguments, cwd=tmp_path)
     assert done.returncode == 2, done.stderr
     assert message in done.stderr
     assert "Traceback" not in done.stderr

@@ -9,14 +9,12 @@ import pytest
 from pydantic import TypeAdapter
 
 from kd_ray.cli import cli
-from kd_ray.cluster.launch import launch
 from kd_ray.results.query import Results
-from kd_ray.results.store import open_store
+from kd_ray.results.store import Store
 from kd_ray.sweep.datasets import ListedDataset
 from kd_ray.sweep.load import load_sweep, parse_sweep
 from kd_ray.sweep.plan import expand
 from kd_ray.sweep.source import read_yaml
-from tests.sweeps import tiny_sweep
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
@@ -27,10 +25,8 @@ def blocks(language: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory: pytest.TempPathFactory, trifeature_root: Path) -> Results:
-    store = open_store(tmp_path_factory.mktemp("readme"))
-    assert launch(tiny_sweep(trifeature_root), store, runner="local").exit_code == 0
-    return Results(store)
+def results(finished_tiny: Store) -> Results:
+    return Results(finished_tiny)
 
 
 @pytest.mark.parametrize("sql", blocks("sql"), ids=range(len(blocks("sql"))))

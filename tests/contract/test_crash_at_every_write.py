@@ -64,7 +64,10 @@ def scenarios(server: Crasher, tmp_path_factory: pytest.TempPathFactory, trifeat
     }
 
 
-@pytest.mark.parametrize(("name", "mode"), [*(("one trial", mode) for mode in MODES), ("one more", "middle")])
+@pytest.mark.parametrize(
+    ("name", "mode"),
+    [*(pytest.param("one trial", mode, marks=pytest.mark.long) for mode in MODES), ("one more", "middle")],
+)
 def test_a_crash_at_any_write_is_only_an_interruption(
     name: str, mode: str, scenarios: dict[str, Scenario], server: Crasher, tmp_path: Path, trifeature_root: Path
 ) -> None:

@@ -33,12 +33,9 @@ LONG = ("training.epochs=40", "grid.temperature=[1, 2, 4, 8]")
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory, trifeature_root: Path) -> Store:
-    """The tiny sweep, run once in this process."""
-    store = open_store(tmp_path_factory.mktemp("undisturbed"))
-    report = launch(tiny_sweep(trifeature_root), store, runner="local")
-    assert report.exit_code == 0
-    return store
+def undisturbed(finished_tiny: Store) -> Store:
+    """The tiny sweep, run once without a fault."""
+    return finished_tiny
 
 
 @pytest.fixture(scope="module")

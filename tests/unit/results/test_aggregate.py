@@ -498,6 +498,15 @@ def test_aggregation_of_a_new_sweep_writes_each_part_once(store: Store, manifest
     assert len(watched.changed) == 8
 
 
+def test_aggregation_reads_each_record_once_and_later_none(store: Store, manifest: Manifest) -> None:
+    """Guards the cost of an aggregation: a record holds the predictions of every test sample."""
+    watched = WatchedStore(store.url)
+    for expected in ([record_key(trial.trial_id) for trial in manifest.trials], []):
+        watched.read.clear()
+        aggregate(watched, manifest.sweep)
+        assert sorted(key for key in watched.read if key.endswith("record.parquet")) == sorted(expected)
+
+
 def test_listings_of_an_aggregation_do_not_depend_on_the_number_of_trials(store: Store) -> None:
     """Guards the cost of an aggregation on an object store, for any number of trials and parts.
 
