@@ -11,6 +11,7 @@ from kd_ray.data.families import family_of, load_dataset
 from kd_ray.data.family import Loading
 from kd_ray.data.image_data import ImageData
 from kd_ray.data.labelled import Labelled
+from kd_ray.data.leaks import Leak, find_leaks
 from kd_ray.data.modalities import Data, number_of_inputs
 from kd_ray.data.row_data import RowData
 from kd_ray.data.text_data import TextData
@@ -72,6 +73,8 @@ class Description:
     classes: dict[str, dict[str, int]]
     """Samples by class and split."""
     features: tuple[Feature, ...]
+    leaks: tuple[Leak, ...]
+    """Samples that stand in two splits."""
     notes: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
@@ -129,6 +132,7 @@ def describe(data: Data, features: Sequence[str], intersections: Sequence[Sequen
             _feature(joint_name(names), {name: _groups(split, names) for name, split in present.items()}, data)
             for names in [*((feature,) for feature in features), *intersections]
         ),
+        leaks=find_leaks(data, with_near=True),
         notes=data.notes,
     )
 
