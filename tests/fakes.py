@@ -193,9 +193,9 @@ class WatchedStore(Store):
         self.read: list[str] = []
         """Keys that were read."""
 
-    def get(self, key: str) -> bytes | None:
+    def get(self, key: str, *, most_bytes: int | None = None) -> bytes | None:
         self.read.append(key)
-        return super().get(key)
+        return super().get(key, most_bytes=most_bytes)
 
     def entries(self, prefix: str) -> Iterator[StoredObject]:
         self.listed.append(prefix)

@@ -180,6 +180,7 @@ def _described(name: str, examined: "Examined", found: "Description") -> str:
         "texts": f"texts of at most {found.num_tokens} tokens",
     }[found.modality]
     lines = [f"{name}: {counts} {what} in {len(found.classes)} classes", _version(examined)]
+    lines += [f"leak: {leak.sentence(found.modality)}" for leak in found.leaks]
     lines += [f"note: {note}" for note in found.notes]
     rows = [[name, *(f"{counts[split]:,}" for split in splits)] for name, counts in found.classes.items()]
     lines += ["", _counts_table(["class", *splits], rows[:_SHOWN])]

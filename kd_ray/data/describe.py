@@ -10,6 +10,7 @@ import numpy as np
 from kd_ray.data.families import family_of, load_dataset
 from kd_ray.data.family import Loading
 from kd_ray.data.labelled import Labelled
+from kd_ray.data.leaks import Leak, find_leaks
 from kd_ray.data.modalities import Data
 from kd_ray.errors import DataError
 from kd_ray.groups import Groups, intersect, joint_name
@@ -69,6 +70,8 @@ class Description:
     classes: dict[str, dict[str, int]]
     """Samples by class and split."""
     features: tuple[Feature, ...]
+    leaks: tuple[Leak, ...]
+    """Samples that stand in two splits."""
     notes: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
@@ -123,6 +126,7 @@ def describe(data: Data, features: Sequence[str], intersections: Sequence[Sequen
             _feature(joint_name(names), {name: _groups(split, names) for name, split in present.items()}, data)
             for names in [*((feature,) for feature in features), *intersections]
         ),
+        leaks=find_leaks(data, with_near=True),
         notes=data.notes,
     )
 

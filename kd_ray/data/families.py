@@ -40,7 +40,7 @@ FAMILIES: dict[str, Family[Any]] = {
 }
 """The family of each `dataset.name`."""
 
-CONTENT_VERSION = str(trifeature.GENERATOR_VERSION)
+CONTENT_VERSION = f"{trifeature.GENERATOR_VERSION}.1"
 """Changes when the code here would load other content for the same settings."""
 
 

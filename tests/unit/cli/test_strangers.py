@@ -14,7 +14,7 @@ import pyarrow as pa
 import pytest
 
 import kd_ray.cli
-from kd_ray.analysis.report.table import Column, report_table
+from kd_ray.analysis.report.table import ReportColumn, report_table
 from kd_ray.cli import text
 from kd_ray.cli.commands import _cleaned_record
 from kd_ray.results.store import error_key, open_store
@@ -74,12 +74,12 @@ def test_csv_cell_that_begins_a_formula_is_quoted(cell: str, written: str) -> No
     (head, row) = csv.reader(io.StringIO(text.encode(pa.table({"a": column, "n": [-1.5]}), "csv").decode()))
     assert head == ["a", "n"]
     assert row == [written, "-1.5"]
-    table = report_table("t", "T", "C", [Column(name="a"), Column(name="n")], [(cell or "x", -1.5)])
+    table = report_table("t", "T", "C", [ReportColumn(name="a"), ReportColumn(name="n")], [(cell or "x", -1.5)])
     assert list(csv.reader(io.StringIO(table.to_csv())))[1] == [written or "x", "-1.5"]
 
 
 def test_numbers_of_numpy_stay_numbers() -> None:
-    table = report_table("t", "T", "C", [Column(name="n")], [(float(np.float64(-2.5)),)])
+    table = report_table("t", "T", "C", [ReportColumn(name="n")], [(float(np.float64(-2.5)),)])
     assert table.to_csv() == "n\n-2.5\n"
 
 

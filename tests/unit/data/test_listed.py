@@ -197,7 +197,10 @@ def test_version_changes_with_rows_and_images(tmp_path: Path) -> None:
         ({"row3_file": ""}, r"line 5: file: there is no path"),
         ({"row3_file": "../../secret.png"}, r"line 5: file: '../../secret\.png' leads out of the data root"),
         ({"row3_file": "/etc/passwd"}, r"line 5: file: '/etc/passwd' leads out of the data root"),
-        ({"row3_file": "people.csv"}, r"image people/people\.csv cannot be used: cannot identify"),
+        (
+            {"row3_file": "people.csv"},
+            r"image people/people\.csv cannot be used: it is no image in one of the formats JPEG, PNG",
+        ),
         ({"row2_file": "images/0.jpeg"}, r"line 4: the image of line 2 again, in another split"),
     ],
 )
@@ -253,13 +256,20 @@ def test_small_and_empty_groups_are_left_out_and_listed(tmp_path: Path) -> None:
         ("file,label,race,age\na,b,c,d\n", r"has no column 'split'; its columns: file, label, race, age"),
         ("file,label,split,race,age,race\na,b,c,d,e,f\n", r"has more than one column 'race'"),
         ("file,label,split,race,age\n", "has no rows"),
-        ("", r"people\.csv cannot be read"),
-        ("file,label,split,race,age\na,b\n", r"people\.csv cannot be read: .*Expected 5 columns, got 2"),
+        ("", r"people\.csv is empty"),
+        ("file,label,split,race,age\na,b\n", r"people\.csv, line 2: 2 values, expected 5"),
+        ("file;label;split;race;age\na;b;c;d;e\n", r"separated by commas, and these seem to be by ';'"),
+        ("file,label,split,race,age\n\na,b,c,d,e\n\n\na,b\n", r"people\.csv, line 6: 2 values, expected 5"),
+        (
+            'file,label,split,race,age\na,b,c,d,e\n"a,b,c,d,e\na,b,c,d,e\n',
+            r"line 4: .*is there a quote that is not closed",
+        ),
+        ("file,label,split,race,age\na,b,c,caf\xe9,e\n", "it is not UTF-8"),
     ],
 )
 def test_other_lists_are_refused(tmp_path: Path, content: str, message: str) -> None:
     root = write_people(tmp_path)
-    (root / "people" / "people.csv").write_text(content)
+    (root / "people" / "people.csv").write_bytes(content.encode("latin-1"))
     with pytest.raises(DataError, match=message):
         load(root)
 
