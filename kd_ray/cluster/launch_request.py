@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from kd_ray.cluster.background import WarningLog
 from kd_ray.cluster.display import Display
 from kd_ray.cluster.interrupts import Interrupts
+from kd_ray.results import ledger
 from kd_ray.results.store import Store
 from kd_ray.sweep.load import SweepFile
 from kd_ray.sweep.plan import PlannedTrial
@@ -28,6 +29,8 @@ class LaunchRequest:
     log_format: LogFormat
     mirrors: Collection[str]
     aggregate_every_s: float
+    launch_id: str = field(default_factory=ledger.new_launch_id)
+    """Stands in the leases and in the records of this launch."""
 
 
 @dataclass(frozen=True, kw_only=True)
