@@ -1,10 +1,12 @@
 """The command line as a person meets it: help, exit codes, messages, formats."""
 
+import errno
 import fcntl
 import json
 import os
 import pty
 import re
+import shlex
 import shutil
 import struct
 import subprocess
@@ -18,6 +20,7 @@ import pytest
 
 from kd_ray.cli import cli
 from kd_ray.cli.base import Command
+from kd_ray.cli.commands import system_error
 from kd_ray.results.manifest import read_manifest
 from kd_ray.results.schema import TABLES
 from kd_ray.results.store import Store, open_store
@@ -42,6 +45,44 @@ def finished(finished_tiny: Store, tmp_path_factory: pytest.TempPathFactory) -> 
     root = tmp_path_factory.mktemp("finished") / "store"
     shutil.copytree(finished_tiny.url, root)
     return root
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
+@pytest.mark.parametrize("arguments", [["query", "SELECT 1"], ["status"], ["query", "SELECT 1", "--format", "csv"]])
+def test_a_full_device_is_one_line(arguments: list[str], finished: Path) -> None:
+    """Guard: `_fail`; the interpreter would write again what stdout still holds, and end with 120."""
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [*processes.command(*arguments), "--store", str(finished)],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert (done.returncode, done.stderr) == (1, "the answer cannot be written: No space left on device\n")
+
+
+def test_a_closed_stdout_is_no_error(finished: Path) -> None:
+    """Guard: `main`; Python has None for it."""
+    line = shlex.join([*processes.command("status"), "--store", str(finished)])
+    done = subprocess.run(["sh", "-c", f"{line} >&-"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("error", "message", "code"),
+    [
+        (PermissionError(errno.EACCES, "Permission denied", "/data/x"),
+         "/data/x: Permission denied (this user lacks the right; name another place, or change it)", 2),
+        (NotADirectoryError(errno.ENOTDIR, "Not a directory", b"/caf\xe9/x"),
+         "/caf\udce9/x: Not a directory (a part of the path is a file; name another place, or change it)", 2),
+        (OSError(errno.EIO, "Input/output error", "/x"), "/x: Input/output error", 1),
+        (OSError("AF_UNIX path length\ncannot exceed 107 bytes"), "AF_UNIX path length cannot exceed 107 bytes", 1),
+    ],
+    ids=["right", "file", "disk", "words"],
+)  # fmt: skip
+def test_an_error_of_the_system_is_one_line(error: OSError, message: str, code: int) -> None:
+    assert system_error(error) == (message, code)
 
 
 @pytest.mark.parametrize("name", sorted(commands(cli)))

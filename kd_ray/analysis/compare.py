@@ -3,7 +3,7 @@
 import math
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -24,7 +24,7 @@ from kd_ray.analysis.trend import temperature_trends
 from kd_ray.analysis.two_groups import holm
 from kd_ray.analysis.verdict import Verdict
 from kd_ray.analysis.verdict_words import make_verdict
-from kd_ray.errors import InvalidInputError
+from kd_ray.errors import InvalidInputError, StoreError
 from kd_ray.results.comparison_schema import Comparison
 from kd_ray.results.query import Results
 
@@ -45,6 +45,8 @@ class SweepComparison:
     next_steps: tuple[NextStep, ...]
     joint_features: frozenset[str]
     """The sensitive features among `rows` that are intersections of others."""
+    not_written: str | None = None
+    """Why the store does not keep the rows, as when this user may only read it; None if it does."""
 
     def of(self, analysis: str, contrast: str | None = None) -> list[Comparison]:
         """The rows of one analysis, and of one contrast if it is given."""
@@ -75,15 +77,18 @@ def compare(
 
     Raises:
         InvalidInputError: there is no such sweep, it has nothing to compare, or an option is out of range.
-        StoreError: the store cannot be read or written.
+        StoreError: the store cannot be read. One that cannot be written keeps no rows, and the result says so.
     """
     options = _options(normalise, overall, level, split)
     known = read_levels(results, sweep)
     num_known = len(known.levels)
     found = compare_study(read_study(results, sweep), options, declared=read_declared(results, sweep), known=known)
-    if len(known.levels) > num_known:
-        write_levels(results, sweep, known)
-    write_comparisons(results, sweep, found.rows)
+    try:
+        if len(known.levels) > num_known:
+            write_levels(results, sweep, known)
+        write_comparisons(results, sweep, found.rows)
+    except StoreError as error:
+        return replace(found, not_written=str(error))
     return found
 
 

@@ -5,8 +5,11 @@ need them, so that `--help`, `plan` and `status` start at once.
 Exit codes: 0 done, 1 some trials failed or problems were found, 2 bad input, 130 interrupted.
 """
 
+import errno
 import logging
+import os
 import sys
+from pathlib import Path
 from typing import Any
 
 import click
@@ -63,9 +66,48 @@ def _cleaned_record(*args: Any, **kwargs: Any) -> logging.LogRecord:
     return record
 
 
+_OF_THE_PLACE = {
+    errno.EACCES: "this user lacks the right",
+    errno.EPERM: "this user lacks the right",
+    errno.EROFS: "its file system may only be read",
+    errno.ENOENT: "it is not there",
+    errno.ENOTDIR: "a part of the path is a file",
+    errno.EEXIST: "something else is there",
+    errno.EISDIR: "it is a folder",
+    errno.ENAMETOOLONG: "the name is too long",
+}
+"""What a person can change about a path: bad input, exit code 2. Anything else (no space, a broken disk) is exit code 1."""
+
+
+def system_error(error: OSError) -> tuple[str, int]:
+    """An error of the operating system that nothing else has named, in one line; and the exit code."""
+    where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
+    what = " ".join(str(error.strerror or error).split())
+    advice = (
+        f" ({_OF_THE_PLACE[error.errno]}; name another place, or change it)" if error.errno in _OF_THE_PLACE else ""
+    )
+    return f"{where}{what}{advice}", 2 if error.errno in _OF_THE_PLACE else 1
+
+
+def _fail(error: OSError) -> None:
+    """Say what went wrong, and end. What stdout still holds is dropped: the interpreter would try to write it again."""
+    message, code = system_error(error)
+    if error.filename is None and error.errno == errno.ENOSPC:
+        message = f"the answer cannot be written: {message}"
+    try:
+        click.echo(message, err=True)
+    finally:
+        with Path(os.devnull).open("w") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+        sys.exit(code)
+
+
 def main() -> None:
     """Entry point: an error becomes one message and an exit code."""
     logging.setLogRecordFactory(_cleaned_record)
+    # Without a stdout or a stderr (`>&-`) Python has None there.
+    sys.stdout = sys.stdout or Path(os.devnull).open("w")  # noqa: SIM115 (open until the end)
+    sys.stderr = sys.stderr or Path(os.devnull).open("w")  # noqa: SIM115
     try:
         cli.main(standalone_mode=False)
     except (click.exceptions.Abort, KeyboardInterrupt):
@@ -82,3 +124,5 @@ def main() -> None:
     except KdRayError as error:
         say(str(error), err=True)
         sys.exit(1)
+    except OSError as error:
+        _fail(error)

@@ -73,6 +73,8 @@ def compare_command(
     from kd_ray.cli import text_compare
     from kd_ray.results.query import Results
 
+    if sys.stderr.isatty():
+        _stage(f"compare the conditions of {sweep_name}")
     comparison = compare(
         Results(open_existing(store_url)),
         sweep_name,
@@ -81,6 +83,8 @@ def compare_command(
         level=level,
         split=split,
     )
+    if comparison.not_written:
+        click.echo(f"the table `comparisons` is not written: {comparison.not_written}", err=True)
     if as_json:
         say(json_text(comparison.to_dict()))
     else:

@@ -84,8 +84,10 @@ def launch_report(report: "LaunchReport", results: Results, *, store: str | None
         with contextlib.suppress(InvalidInputError):
             lines.append(_conditions(results, report.sweep))
     complete = f"{counts[TrialState.COMPLETE]} of {len(report.trials)} {'chosen ' if report.is_selection else ''}trials complete"
-    if report.num_trained:
-        lines.append(f"sweep {report.sweep}: {complete}, {report.num_trained} trained now in {report.elapsed_s:.0f} s")
+    elsewhere = f", {report.num_trained_elsewhere} meanwhile by other launches" if report.num_trained_elsewhere else ""
+    if report.num_trained or elsewhere:
+        now = f"{report.num_trained} trained now in {report.elapsed_s:.0f} s"
+        lines.append(f"sweep {report.sweep}: {complete}, {now}{elsewhere}")
     elif report.exit_code == 0:
         lines.append(f"sweep {report.sweep}: nothing to do, {complete}")
     else:

@@ -7,6 +7,7 @@ from kd_ray.cluster.background import WarningLog
 from kd_ray.cluster.display import Display
 from kd_ray.cluster.interrupts import Interrupts
 from kd_ray.cluster.log_display import SweepMetrics
+from kd_ray.results import ledger
 from kd_ray.results.store import Store
 from kd_ray.sweep.load import SweepFile
 from kd_ray.sweep.plan import PlannedTrial
@@ -30,6 +31,8 @@ class LaunchRequest:
     log_format: LogFormat
     mirrors: Collection[str]
     aggregate_every_s: float
+    launch_id: str = field(default_factory=ledger.new_launch_id)
+    """Stands in the leases and in the records of this launch."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -58,7 +58,7 @@ def run(request: LaunchRequest, requested: RequestedTrials, runner: Runner) -> N
     context = LaunchContext(
         store=store,
         placement=placement,
-        launch_id=ledger.new_launch_id(),
+        launch_id=request.launch_id,
         sweep=sweep,
         log_format=request.log_format,
     )

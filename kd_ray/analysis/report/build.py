@@ -7,6 +7,7 @@ short leaves the page of the one before.
 import json
 import re
 import shlex
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -60,6 +61,7 @@ def report(
         InvalidInputError: the store has no such sweep, nothing of it is complete, or there is no folder to write to.
     """
     folder = output or default_folder(results, sweep)
+    check_folder(folder)
     files = make_report(results, sweep, store=store, with_pdf=with_pdf, progress=progress)
     if progress:
         progress(f"write {len(files)} files")
@@ -86,6 +88,22 @@ def default_folder(results: Results, sweep: str) -> Path:
     for part in ("figures", "tables"):
         store.local_path(f"{report_folder(sweep)}/{part}")
     return store.local_path(report_folder(sweep))
+
+
+def check_folder(folder: Path) -> None:
+    """Notice before the work that a report cannot be written there. Nothing is left behind.
+
+    Raises:
+        InvalidInputError: the folder, or the one in which it would be made, cannot be written.
+    """
+    nearest = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    try:
+        with tempfile.TemporaryFile(dir=nearest):
+            return
+    except OSError as error:
+        raise InvalidInputError(
+            f"report folder {folder}: cannot write: {error.strerror}; say with -o DIR where the report goes"
+        ) from error
 
 
 def make_report(

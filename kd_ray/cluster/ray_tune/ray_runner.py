@@ -15,6 +15,7 @@ from typing import Any, Self
 
 import ray
 from ray import tune
+from ray.job_config import JobConfig
 
 from kd_ray import telemetry
 from kd_ray.cluster.interrupts import Interrupts
@@ -48,7 +49,7 @@ class RayRunner:
     verbose: bool = False
     """Show Ray's own output."""
     worker: WorkerFactory = training_worker
-    """Makes the worker of a process; benchmarks of the scheduling use one that does not train."""
+    """Makes the worker of a process; benchmarks of the scheduling use one that does not train, which is imported from their folder."""
     num_cpus: int | None = None
     """CPUs of a Ray that is started on this machine; None takes all."""
     min_packs_per_experiment: int = 1000
@@ -172,6 +173,7 @@ class RayRunner:
                     address=self.address or "local",
                     num_cpus=None if self.address else self.num_cpus or cpu_count(),
                     include_dashboard=None if self.address else False,
+                    job_config=_InstalledCodeOnly() if self.worker is training_worker else JobConfig(),
                     log_to_driver=self.verbose,
                     logging_level=level,
                 )
@@ -182,6 +184,18 @@ class RayRunner:
                 else "cannot start Ray on this machine"
             )
             raise InvalidInputError(f"{where}: {error}") from error
+
+
+class _InstalledCodeOnly(JobConfig):
+    """Workers import installed packages only, and those of a submitted job.
+
+    Ray would put the driver's current folder before everything else on the path of its workers: a `statistics.py` that lies there would be
+    run by each of them, in place of the standard library's.
+    """
+
+    def _runtime_env_has_working_dir(self) -> bool:
+        # Ray (2.60) leaves the current folder out if the working folder is the runtime environment's, and has no option for it.
+        return True
 
 
 def _check_address(address: str) -> None:
