@@ -6,6 +6,7 @@
     │   ├── DataError            a data set that is missing, damaged or not the one named
     │   └── QueryError           SQL that DuckDB refuses, or a table that does not exist
     ├── StoreError               the store cannot be used as asked (unreachable, read-only, full)
+    │   ├── CacheError           a folder below `data_root` cannot be made: full, or not writable
     │   ├── CorruptObjectError   an object whose content does not match its checksum or its schema
     │   └── OtherVersionError    a whole object in the form of another version of kd_ray
     └── TrialError               a trial that cannot go on
@@ -42,6 +43,10 @@ class QueryError(InvalidInputError):
 
 class StoreError(KdRayError):
     """The store cannot be reached, read or written."""
+
+
+class CacheError(StoreError):
+    """A folder that a node makes once, below `data_root`, cannot be made: the disk is full or not writable. No trial is to blame."""
 
 
 class CorruptObjectError(StoreError):

@@ -9,6 +9,7 @@ machine that has the same files.
 
 import hashlib
 import json
+import os
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -140,6 +141,9 @@ def prepare(
     def make(partial: Path) -> None:
         shape = (len(sources.names), size, size, 3)
         images_NHWC = np.lib.format.open_memmap(partial / _IMAGES, mode="w+", dtype=np.uint8, shape=shape)
+        with (partial / _IMAGES).open("r+b") as file:
+            # Reserved at once: a write into a hole of a full disk would kill the process.
+            os.posix_fallocate(file.fileno(), 0, file.seek(0, os.SEEK_END))
 
         def use(n: int, content: bytes) -> None:
             images_NHWC[n] = decode(content, size=size, crop=crop)
