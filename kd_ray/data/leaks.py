@@ -23,11 +23,11 @@ _BANDS = 4
 """A pair is looked at if one of the 4 quarters of the 64 bits of its images is the same."""
 _MOST_IN_BUCKET = 64
 _MOST_BITS = 6
-_MOST_DIFFERENCE = 0.1
-"""Mean difference of thumbnails, as a share of the contrast of one, up to which two images are nearly equal. JPEG of quality 60 and
-scaling make up to 0.08 of photographs."""
+_MOST_DIFFERENCE = 0.15
+"""Mean difference of thumbnails, as a share of the contrast of one, up to which two images are nearly equal. JPEG of quality 85 makes
+up to 0.14 of images of strong colors, less of photographs."""
 _LEAST_CONTRAST = 4.0
-"""Standard deviation of a thumbnail from which its bits mean something."""
+"""Standard deviation of the greys of a thumbnail from which its bits mean something."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +109,7 @@ def _is_near(one: npt.NDArray[np.float32], other: npt.NDArray[np.float32]) -> np
     bits_N, bits_M = _bits(one), _bits(other)
     if not len(bits_N) or not len(bits_M):
         return is_near_N
-    contrast_N = one.std(axis=(1, 2, 3))
+    contrast_N = one.mean(axis=3).std(axis=(1, 2))
     for band in range(_BANDS):
         part_N, part_M = (
             np.packbits(bits[:, band * 16 : band * 16 + 16], axis=1).view(np.uint16).ravel()
