@@ -55,6 +55,7 @@ def row_of(found: SweepComparison, analysis: str, **columns: object) -> Comparis
 # --- the table ---------------------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_committed_records_give_the_committed_comparisons(found: SweepComparison) -> None:
     """`python -m tests.golden.make --keep-records` writes the table anew; the digits allow for another build of NumPy."""
     mine, golden = (list(csv.reader(io.StringIO(it))) for it in (to_csv(found.rows), TABLE.read_text()))

@@ -1,5 +1,7 @@
 """Intervals and the p of claims: against scipy, by hand, and by simulation far out in the tail."""
 
+from typing import Literal
+
 import numpy as np
 import pytest
 from scipy import special, stats
@@ -107,3 +109,17 @@ def test_intervals_over_seeds_and_samples_cover_what_they_say(n: int, per_class:
         sure = certainty(effect_M, [runs_part(it) for it in values], samples, level=0.05, scale_M=np.ones(1))
         covered += bool(sure.low_M[0] <= 0 <= sure.high_M[0])
     assert 0.93 - 0.012 <= covered / count <= 0.97 + 0.012
+
+
+@pytest.mark.parametrize(("sign", "alternative"), [(1, "greater"), (-1, "less")])
+def test_p_beyond_a_margin_is_that_of_a_one_sided_t_test_when_only_runs_vary(
+    sign: int, alternative: Literal["greater", "less"]
+) -> None:
+    values_RM = np.random.default_rng(3).normal(0.02, 0.01, (6, 4))
+    effect_M = values_RM.mean(axis=0)
+    found = certainty(effect_M, [runs_part(values_RM)], None, level=0.05, scale_M=np.ones(4))
+    expected_M = stats.ttest_1samp(values_RM, 0.015, axis=0, alternative=alternative).pvalue
+    np.testing.assert_allclose(found.p_beyond(effect_M, 0.015, sign=sign), expected_M, rtol=1e-10)
+    np.testing.assert_allclose(
+        found.p_two_sided(effect_M), stats.ttest_1samp(values_RM, 0.0, axis=0).pvalue, rtol=1e-10
+    )

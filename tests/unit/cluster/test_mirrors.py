@@ -163,6 +163,7 @@ def _until_done(copying: mirrors._MirrorThread) -> None:
         copying.thread.join(0.1)
 
 
+@pytest.mark.slow
 def test_a_sweep_ends_as_without_mlflow_when_its_server_is_not_there(
     store: Store, trifeature_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

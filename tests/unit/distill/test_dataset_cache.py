@@ -74,6 +74,7 @@ def _copied(folder: Path) -> Iterator[tuple[Path, int]]:
             yield path, int(line.split()[1])
 
 
+@pytest.mark.slow
 def test_the_second_worker_does_not_load(tmp_path: Path) -> None:
     first = load_data(DATASET, tmp_path, CPU)
     sources = [path for path in tmp_path.iterdir() if path.name != "loaded"]

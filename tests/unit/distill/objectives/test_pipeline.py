@@ -13,6 +13,8 @@ from kd_ray.sweep.distillation import OBJECTIVES
 from kd_ray.sweep.load import SweepFile
 from tests.sweeps import comparable_tables, difference, tiny_sweep
 
+pytestmark = pytest.mark.slow
+
 OURS = [name for name in OBJECTIVES if name != "imported"]
 SMALL = (
     "dataset.validation_fraction=0.2", "training.epochs=2", "training.batch_size=100", "training.schedule={name: constant}",
