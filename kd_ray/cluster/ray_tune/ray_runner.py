@@ -64,12 +64,15 @@ class RayRunner:
             InvalidInputError: there is no cluster at `address`, or none of its nodes can run a pack.
         """
         treat_ray_errors_as_actor_deaths()
-        self._connect()
         try:
+            self._connect()
             check_capacity(self.placement)
             telemetry.measure_into(RayMetrics())
-        except BaseException:
+        except BaseException as error:
             ray.shutdown()
+            if isinstance(error, SystemExit):
+                # SIGTERM. Ray's handler, in place until `Interrupts` sets ours again, ends the process with status 15.
+                raise KeyboardInterrupt from error
             raise
         return self
 
