@@ -4,6 +4,7 @@ It uses only what each of them can do: write a whole object atomically, create a
 object store that fail for a reason that may pass are repeated. Which keys exist is left to `store.py`.
 """
 
+import errno
 import logging
 import os
 import random
@@ -162,6 +163,9 @@ class Store:
         with self._translated("list", prefix):
             if (client := self._reader()) is None:
                 return
+            if self._remote is None and not os.access(self.url, os.R_OK | os.X_OK):
+                # The client takes a folder that it may not list for an empty one.
+                raise PermissionError(errno.EACCES, "Permission denied", self.url)
             pages = _Pages(client, prefix)
             seen: set[str] = set()
             try:
@@ -298,7 +302,11 @@ class _Pages:
 
 def _walked(client: ObjectStore, root: Path, prefix: str) -> Iterator[StoredObject]:
     """The objects of a local folder, file by file. A name that obstore refuses is given with escapes, which no key of ours has."""
-    for folder, _, names in os.walk(root / prefix):
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    for folder, _, names in os.walk(root / prefix, onerror=fail):
         for name in names:
             key = str((Path(folder) / name).relative_to(root))
             try:

@@ -25,6 +25,7 @@ from kd_ray.results.store import (
     part_key,
     pretrained_key,
     probe_key,
+    proof_key,
     quarantine_key,
     record_key,
     report_folder,
@@ -32,6 +33,7 @@ from kd_ray.results.store import (
     sweep_key,
     table_index_key,
     weights_key,
+    witness_key,
 )
 from tests.fakes import make_sweep, plan_trials, write_sweep
 from tests.unit.housekeeping.whole import commit_whole, grow_old
@@ -60,6 +62,8 @@ KEYS = {
     quarantine_key(record_key(ID), b""): ParsedKey(
         kind=Kind.QUARANTINED, path=record_key(ID), digest="e3b0c44298fc1c14"
     ),
+    proof_key(): ParsedKey(kind=Kind.PROOF),
+    witness_key(ID): ParsedKey(kind=Kind.WITNESS, witness_id=ID),
 }
 STRAYS = (
     "tables/trials/sweep=demo/part-00000.sync-conflict-20260101-101010-ABCDEF1.parquet",
