@@ -4,6 +4,7 @@ It uses only what each of them can do: write a whole object atomically, create a
 object store that fail for a reason that may pass are repeated. Which keys exist is left to `store.py`.
 """
 
+import errno
 import logging
 import os
 import random
@@ -179,6 +180,9 @@ class Store:
         with self._translated("list", prefix):
             if (client := self._reader()) is None:
                 return
+            if self._remote is None and not os.access(self.url, os.R_OK | os.X_OK):
+                # The client takes a folder that it may not list for an empty one.
+                raise PermissionError(errno.EACCES, "Permission denied", self.url)
             if links := self.leaving_links(prefix):
                 yield from _walked(client, Path(self.url), prefix, links)
                 return
@@ -353,9 +357,13 @@ def _walked(client: ObjectStore, root: Path, prefix: str, links: Collection[str]
     """The objects of a local folder, file by file, but for those behind `links`. A name that obstore refuses is given with escapes, which
     no key of ours has.
     """
+
+    def fail(error: OSError) -> None:
+        raise error
+
     if prefix and any(f"{prefix}/".startswith(f"{link}/") for link in links):
         return
-    for folder, folders, names in os.walk(root / prefix, followlinks=True):
+    for folder, folders, names in os.walk(root / prefix, onerror=fail, followlinks=True):
         place = Path(folder).relative_to(root)
         folders[:] = [name for name in folders if str(place / name) not in links]
         for name in names:

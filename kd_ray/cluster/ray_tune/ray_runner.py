@@ -72,9 +72,12 @@ class RayRunner:
             self._connect()
             check_capacity(self.placement)
             telemetry.measure_into(RayMetrics())
-        except BaseException:
+        except BaseException as error:
             ray.shutdown()
             self._private.close()
+            if isinstance(error, SystemExit):
+                # SIGTERM. Ray's handler, in place until `Interrupts` sets ours again, ends the process with status 15.
+                raise KeyboardInterrupt from error
             raise
         return self
 

@@ -68,6 +68,8 @@ KEYS = {
     quarantine_key(record_key(ID), b""): ParsedKey(
         kind=Kind.QUARANTINED, path=record_key(ID), digest="e3b0c44298fc1c14"
     ),
+    proof_key(): ParsedKey(kind=Kind.PROOF),
+    witness_key(ID): ParsedKey(kind=Kind.WITNESS, witness_id=ID),
 }
 STRAYS = (
     "tables/trials/demo/part-00000.sync-conflict-20260101-101010-ABCDEF1.parquet",

@@ -58,6 +58,14 @@ def test_read_only_folder_is_named(store: Store) -> None:
         root.chmod(0o755)
 
 
+def test_a_folder_that_may_not_be_listed_is_not_empty(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guard: `entries` asks before; the store of somebody else was said to have no sweeps yet."""
+    store.put("a", b"1")
+    monkeypatch.setattr(os, "access", lambda path, mode: path != store.url)
+    with pytest.raises(StoreError, match=re.escape(f"store {store.url}: cannot list '': ") + ".*Permission denied"):
+        list(store.entries(""))
+
+
 def test_file_in_the_place_of_the_store_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"")
