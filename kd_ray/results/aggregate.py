@@ -110,6 +110,10 @@ def replace_former_parts(store: Store) -> None:
                     store.delete(entry.item.key)
 
 
+_Read = tuple[ManifestTrial, Record, Samples]
+"""A trial of a part, as it was read."""
+
+
 class _Aggregation:
     """One pass: a listing of the store, and the parts that have to change."""
 
@@ -177,7 +181,7 @@ class _Aggregation:
     def _write_part(self, keys: Mapping[str, str], trials: list[ManifestTrial]) -> list[ManifestTrial]:
         """Rebuild one part of every table from the records; returns the trials it holds."""
         self._changes_a_part()
-        read: list[tuple[ManifestTrial, Record, Samples]] = []
+        read: list[_Read] = []
         with ThreadPoolExecutor(max_workers=_READERS) as pool:
             records = pool.map(self._try_read, trials)
             for trial, record in zip(trials, records, strict=True):
@@ -188,14 +192,12 @@ class _Aggregation:
                     self._problems.append(f"trial {trial.trial_id} {what}; the tables lack this trial")
                     continue
                 read.append((trial, record, samples))
+        tables, read = self._rows(read)
         held = [trial for trial, _, _ in read]
         if not held:
             for key in keys.values():
                 self._drop_part(key)
             return held
-        tables = part_rows(
-            ((record, samples, trial.settings) for trial, record, samples in read), self._manifest.row_settings
-        )
         fingerprint = self._fingerprint(held)
         for name, key in keys.items():
             self._put_part(key, name, tables[name], fingerprint)
@@ -203,6 +205,24 @@ class _Aggregation:
         del tables
         pa.default_memory_pool().release_unused()
         return held
+
+    def _rows(self, read: list[_Read]) -> tuple[dict[str, pa.Table], list[_Read]]:
+        """The rows of these trials, and the trials that have any: a record may be whole and still not be one that rows can be made of."""
+        settings = self._manifest.row_settings
+        try:
+            return part_rows(((record, samples, trial.settings) for trial, record, samples in read), settings), read
+        except (ValueError, KeyError, TypeError, IndexError, ArithmeticError, pa.ArrowException):
+            fitting = []
+            for trial, record, samples in read:
+                try:
+                    part_rows([(record, samples, trial.settings)], settings)
+                    fitting.append((trial, record, samples))
+                except (ValueError, KeyError, TypeError, IndexError, ArithmeticError, pa.ArrowException) as error:
+                    reason = " ".join(str(error).split())[:300]
+                    self._problems.append(f"trial {trial.trial_id} gives no rows: {reason}; the tables lack this trial")
+            if len(fitting) == len(read):
+                raise
+            return self._rows(fitting)
 
     def _try_read(self, trial: ManifestTrial) -> Record | None:
         try:

@@ -34,7 +34,11 @@ def read_table(store: Store, table: str, sweeps: Collection[str] | None = None) 
         CorruptObjectError: a part cannot be read; the next aggregation rebuilds it.
     """
     parts = [_read_part(store, key) for key in part_keys(store, table, sweeps)]
-    return pa.concat_tables([QUERIED[table].arrow_schema.empty_table(), *parts])
+    try:
+        return pa.concat_tables([QUERIED[table].arrow_schema.empty_table(), *parts])
+    except pa.ArrowException as error:
+        what = "has other columns than this kd_ray writes, `kd-ray verify --rebuild-tables` makes it again"
+        raise CorruptObjectError(f"store {store.url}: a part of table {table} {what}") from error
 
 
 def part_keys(store: Store, table: str, sweeps: Collection[str] | None = None) -> Iterator[str]:

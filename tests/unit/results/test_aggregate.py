@@ -14,7 +14,7 @@ from kd_ray.errors import CorruptObjectError, InvalidInputError
 from kd_ray.results.aggregate import aggregate
 from kd_ray.results.inventory import committed
 from kd_ray.results.manifest import Manifest
-from kd_ray.results.record import decode_table, encode_record, encode_table, write_samples
+from kd_ray.results.record import commit_record, decode_table, encode_record, encode_table, write_samples
 from kd_ray.results.schema import TABLES
 from kd_ray.results.store import (
     Store,
@@ -528,3 +528,16 @@ def test_listings_of_an_aggregation_do_not_depend_on_the_number_of_trials(store:
 def test_aggregation_of_an_unknown_sweep_is_refused(store: Store) -> None:
     with pytest.raises(InvalidInputError, match=r"no sweep 'nope'; it has: none$"):
         aggregate(store, "nope")
+
+
+def test_record_that_gives_no_rows_is_named_and_left_out(store: Store) -> None:
+    """Guard: its columns are those of a record, and a metric that every trial has is missing among its scalars."""
+    manifest = write_sweep(store, make_sweep())
+    trials = plan_trials(make_sweep())
+    commit_trials(store, trials[1:])
+    commit_record(store, make_record(trials[0].spec, scalars={"loss": 0.5, "unheard_of": 1.0}))
+    report = aggregate(store, manifest.sweep)
+    assert report.num_trials == len(trials) - 1
+    (problem,) = report.problems
+    assert problem.startswith(f"trial {trials[0].trial_id} gives no rows: ")
+    assert problem.endswith("; the tables lack this trial")
