@@ -19,6 +19,7 @@ from kd_ray.sweep.claim_checks import claim_problems
 from kd_ray.sweep.config import Sweep
 from kd_ray.sweep.datasets import Dataset, table_name
 from kd_ray.sweep.messages import messages, unknown_key
+from kd_ray.sweep.short_axes import write_out_axes
 from kd_ray.sweep.source import Location, Source, apply_override, dotted, dump_yaml, read_yaml
 
 _NO_AXES = ("name", "grid", "placement", "sensitive_features", "intersections", "baselines", "evaluation", "claims")
@@ -124,7 +125,7 @@ def parse_dataset(name: str, overrides: Sequence[str] = ()) -> Dataset:
 
 def _check(raw: dict[str, Any], origin: Source) -> Sweep:
     """The typed sweep of the first cell, after every axis value has been tried once in its place."""
-    problems = _grid_problems(raw, origin)
+    problems = write_out_axes(raw, origin) or _grid_problems(raw, origin)
     if problems:
         raise SweepError("\n".join(problems))
     grid: Mapping[str, list[Any]] = raw["grid"]
