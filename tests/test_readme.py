@@ -62,6 +62,22 @@ def test_commands_of_the_readme_parse() -> None:
         cli.commands[name].make_context(name, arguments)
 
 
+def test_two_lines_of_pandas_give_what_the_query_gives(
+    results: Results, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (text,) = [block for block in blocks("python") if block.startswith("import pandas\n")]
+    first, second = text.strip().splitlines()[::2] if "\n\n" in text else text.splitlines()
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "kd_ray_store").symlink_to(results.store.url)
+    names: dict[str, object] = {}
+    exec(first, names)
+    found = eval(second, names)
+    expected = results.query(
+        "SELECT role, temperature, avg(accuracy) AS accuracy FROM trials GROUP BY ALL ORDER BY ALL"
+    )
+    assert list(found) == pytest.approx(expected["accuracy"].to_pylist())
+
+
 def test_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trifeature_root: Path) -> None:
     (text,) = [block for block in blocks("python") if block.startswith("import kd_ray\n")]
     text = text.replace(
@@ -83,6 +99,7 @@ def test_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert names["report"].exit_code == 0  # type: ignore[attr-defined]
     assert len(names["fairness"]) == 3 * 3 * 11  # type: ignore[arg-type]
     assert len(names["worst"]) == 2  # type: ignore[arg-type]
+    assert names["by_group"]["count"].sum() > 0  # type: ignore[index]
 
 
 def test_make_targets_of_the_readme_exist_and_ci_calls_the_test_commands() -> None:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from kd_ray import notebook
 from kd_ray.analysis.chance_levels import KnownLevels, read_levels, write_levels
 from kd_ray.analysis.claim_tests import Declared, declared_rows
 from kd_ray.analysis.class_bias import class_bias
@@ -51,6 +52,11 @@ class SweepComparison:
     def of(self, analysis: str, contrast: str | None = None) -> list[Comparison]:
         """The rows of one analysis, and of one contrast if it is given."""
         return [row for row in self.rows if row.analysis == analysis and contrast in (None, row.contrast)]
+
+    def _repr_html_(self) -> str:
+        """For notebooks: the answer in words."""
+        parts = [notebook.listing(title, sentences) for title, sentences in self.verdict.parts()]
+        return notebook.page(f"sweep {self.sweep}", *parts)
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON. Rows of single classes are left to the table: there may be very many."""

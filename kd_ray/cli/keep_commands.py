@@ -52,23 +52,34 @@ def gc_command(store_url: str, yes: bool, older_than: float, damaged: bool, orph
 @store_option
 @click.option("--repair", is_flag=True, help="Quarantine damaged objects, and rebuild the tables made from them.")
 @click.option("--rebuild-tables", is_flag=True, help="Delete the tables and aggregate the records again.")
+@click.option(
+    "--audit",
+    "with_audit",
+    is_flag=True,
+    help="Recompute per-class numbers with scikit-learn and fairness numbers with fairlearn.",
+)
 @JSON_OPTION
-def verify_command(sweep_name: str | None, store_url: str, repair: bool, rebuild_tables: bool, as_json: bool) -> None:
+def verify_command(
+    sweep_name: str | None, store_url: str, repair: bool, rebuild_tables: bool, with_audit: bool, as_json: bool
+) -> None:
     """Read every object of a sweep and report those that are damaged. Without a name, check all sweeps."""
     from kd_ray.cli import text
     from kd_ray.housekeeping import repair as repairing
+    from kd_ray.housekeeping.audit import audit
     from kd_ray.housekeeping.verify import verify
 
     store, show = open_existing(store_url), _progress()
     report = verify(store, sweep_name, with_tables=not rebuild_tables, on_progress=show)
     repaired = repairing.repair(store, report, on_progress=show) if repair else None
     rebuilt = [repairing.rebuild_tables(store, name) for name in report.sweeps] if rebuild_tables else []
+    audited = audit(store, report.sweeps, on_progress=show) if with_audit else None
     if as_json:
         words = {**report.to_dict(), "repaired": repaired and repaired.to_dict(), "rebuilt": rebuilt}
-        say(json_text(words))
+        say(json_text(words | ({"audit": audited.to_dict()} if audited else {})))
     else:
-        say("\n".join([text.verified(report, repaired, store=other_store(store_url)), *rebuilt]))
-    sys.exit(1 if report.problems else 0)
+        lines = [text.verified(report, repaired, store=other_store(store_url)), *rebuilt]
+        say("\n".join([*lines, *([text.audited(audited)] if audited else [])]))
+    sys.exit(1 if report.problems or (audited and audited.disagreements) else 0)
 
 
 @click.command("adopt", cls=Command, example="kd-ray adopt s3://lab/kd_ray --sweep trifeature-quick --dry-run")

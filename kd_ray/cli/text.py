@@ -16,6 +16,7 @@ from kd_ray.cli.tables import render as render  # noqa: PLC0414 (used by text_co
 from kd_ray.cli.tables import table_of as table_of  # noqa: PLC0414
 from kd_ray.errors import InvalidInputError, QueryError
 from kd_ray.housekeeping.adopt import AdoptReport
+from kd_ray.housekeeping.audit import DEFINITIONS, AuditReport
 from kd_ray.housekeeping.garbage import GarbageReport
 from kd_ray.housekeeping.problems import Remedy, VerifyReport
 from kd_ray.housekeeping.repair import RepairReport
@@ -218,6 +219,17 @@ def verified(report: VerifyReport, repaired: RepairReport | None, *, store: str 
     lines += [f"done: {line}" for line in repaired.done]
     lines += [f"not repaired: {line}" for line in repaired.left]
     lines += [f"continue with:  kd-ray resume {sweep}{option}" for sweep in repaired.to_resume]
+    return "\n".join(lines)
+
+
+def audited(report: AuditReport) -> str:
+    """Which numbers other libraries do not confirm, how many were recomputed, and where definitions differ on purpose."""
+    lines = [f"disagreement: {disagreement}" for disagreement in report.disagreements]
+    trials, numbers = count_of(report.num_trials, "trial"), count_of(report.num_numbers, "number")
+    result = count_of(len(report.disagreements), "disagreement") if report.disagreements else "all agree"
+    lines.append(f"audit by scikit-learn and fairlearn: {trials}, {numbers} recomputed, {result}")
+    if report.num_undefined:
+        lines.append(f"{count_of(report.num_undefined, 'rate')} undefined: {DEFINITIONS}")
     return "\n".join(lines)
 
 

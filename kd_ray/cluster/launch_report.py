@@ -14,7 +14,7 @@ from kd_ray.results import ledger
 from kd_ray.results.aggregate import AggregateReport
 from kd_ray.results.quarantine import quarantine_trial, trial_damage
 from kd_ray.results.record import write_samples
-from kd_ray.results.status import TrialLine, count_states, planned_lines
+from kd_ray.results.status import TrialLine, count_states, planned_lines, states_html
 from kd_ray.results.table_parts import read_table
 from kd_ray.sweep.spec import TrialState
 
@@ -47,6 +47,10 @@ class LaunchReport:
     def counts(self) -> dict[str, int]:
         """Trials by state."""
         return count_states(self.trials)
+
+    def _repr_html_(self) -> str:
+        """For notebooks: how the trials ended."""
+        return states_html(f"sweep {self.sweep}: {self.num_trained} trained in {self.elapsed_s:.0f} s", self.trials)
 
     @property
     def exit_code(self) -> int:

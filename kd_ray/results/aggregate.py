@@ -69,12 +69,14 @@ def aggregate(
     Raises:
         InvalidInputError: the store has no such sweep.
     """
-    report = _aggregate(store, sweep, passes=_MOST_PASSES if settle else 1, trials_per_part=trials_per_part)
-    replace_former_parts(store)
+    report, has_former = _aggregate(store, sweep, passes=_MOST_PASSES if settle else 1, trials_per_part=trials_per_part)
+    if has_former:
+        replace_former_parts(store)
     return report
 
 
-def _aggregate(store: Store, sweep: str, *, passes: int, trials_per_part: int) -> AggregateReport:
+def _aggregate(store: Store, sweep: str, *, passes: int, trials_per_part: int) -> tuple[AggregateReport, bool]:
+    """The report, and whether other sweeps have tables where kd_ray 0.1 put them."""
     written = 0
     for _ in range(passes):
         aggregation = _Aggregation(store, read_manifest(store, sweep), trials_per_part)
@@ -82,10 +84,11 @@ def _aggregate(store: Store, sweep: str, *, passes: int, trials_per_part: int) -
         written += report.num_parts_written
         if not report.num_parts_written or report.problems:
             break
-    for entry in aggregation.former_parts:
-        store.delete(entry.item.key)
+    mine = [entry.item.key for entry in aggregation.former_parts if entry.place.sweep == sweep]
+    for key in mine:
+        store.delete(key)
     # A launch that still commits after the last pass also runs its own aggregation.
-    return replace(report, num_parts_written=written)
+    return replace(report, num_parts_written=written), len(aggregation.former_parts) > len(mine)
 
 
 def replace_former_parts(store: Store) -> None:
@@ -122,7 +125,11 @@ class _Aggregation:
         self._manifest = manifest
         self._trials_per_part = trials_per_part
         self._records = committed(store)
-        found = take_inventory(store, TABLES_FOLDER, keep=lambda place: place.sweep == manifest.sweep)
+        found = take_inventory(
+            store,
+            TABLES_FOLDER,
+            keep=lambda place: place.sweep == manifest.sweep or place.kind is Kind.FORMER_PART,
+        )
         self._present = {entry.item.key: entry.item.e_tag for entry in found.parts}
         self.former_parts = found.former_parts
         self._comparisons = part_key(COMPARISONS.name, manifest.sweep, 0)

@@ -6,8 +6,8 @@ it is asked for as `unsafe`.
 """
 
 import re
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
@@ -21,6 +21,8 @@ from kd_ray.results.table_parts import part_keys, read_table
 
 if TYPE_CHECKING:
     import duckdb
+    import pandas as pd
+    from fairlearn.metrics import MetricFrame
 
 _TRIES = 10
 
@@ -51,6 +53,53 @@ class Results:
             )
         self._prepare()
         return read_table(self.store, name, None if sweep is None else [sweep])
+
+    def frame(self, name: str, *, sweep: str | None = None) -> "pd.DataFrame":
+        """A table as a pandas frame, with a column for each grid axis.
+
+        Integers and truth values may be missing (`Int64`, `boolean`). `temperature` is an ordered categorical, so are `role` and
+        `class_name`; other names are categoricals. An axis such as `training.optimizer.lr` is a column of its own type at the end.
+
+        Raises:
+            QueryError: there is no such table, sweep or store.
+        """
+        from kd_ray.results.frames import to_frame
+
+        axes = self.table("trials", sweep=sweep).select(["sweep", "trial_id", "settings"])
+        return to_frame(self.table(name, sweep=sweep), axes)
+
+    def predictions(self, trial_id: str) -> "pd.DataFrame":
+        """The test samples of a trial, one row each: label, prediction, probabilities, and the groups of each sensitive feature.
+
+        Raises:
+            QueryError: there is no such complete trial.
+        """
+        from kd_ray.results.frames import predictions_frame, read_trial
+
+        return predictions_frame(*read_trial(self.store, trial_id))
+
+    def metric_frame(
+        self,
+        trial_id: str,
+        feature: str | Sequence[str],
+        *,
+        positive_class: str | None = None,
+        metrics: Mapping[str, Callable[..., Any]] | Callable[..., Any] | None = None,
+    ) -> "MetricFrame":
+        """fairlearn's `MetricFrame` of a trial, from its stored predictions.
+
+        Several features give the groups of their intersection. Without `metrics` it holds accuracy and count, and with a
+        `positive_class`, whose label is then 1 and that of all others 0, also selection rate, true and false positive rate. A sample of
+        several groups counts in each of them, one of none is left out; `overall` is over the samples that are counted.
+
+        Raises:
+            QueryError: there is no such complete trial, sensitive feature or class.
+        """
+        from kd_ray.results.frames import metric_frame, read_trial
+
+        features = [feature] if isinstance(feature, str) else list(feature)
+        record, samples = read_trial(self.store, trial_id)
+        return metric_frame(record, samples, features, positive_class=positive_class, metrics=metrics)
 
     def query(self, sql: str, *, unsafe: bool = False) -> pa.Table:
         """The answer of DuckDB to `sql`, which sees every table and view by its name.

@@ -13,12 +13,14 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from kd_ray import notebook
 from kd_ray.errors import SweepError
 from kd_ray.sweep.axes import AXIS_PATHS, OBJECTIVE_PATH, ObjectiveEntry, axis_path, entries_of, with_axes
 from kd_ray.sweep.claim_checks import claim_problems
 from kd_ray.sweep.config import Sweep
-from kd_ray.sweep.datasets import Dataset
+from kd_ray.sweep.datasets import Dataset, table_name
 from kd_ray.sweep.messages import messages, unknown_key
+from kd_ray.sweep.short_axes import write_out_axes
 from kd_ray.sweep.source import Location, SourceLines, apply_override, dotted, dump_yaml, read_yaml
 
 MOST_CELLS = 50_000
@@ -58,9 +60,20 @@ class SweepFile:
         """The mapping as YAML, overrides included."""
         return dump_yaml(dict(self.raw))
 
+    def _repr_html_(self) -> str:
+        """For notebooks: data set, networks and the axes of the grid."""
+        sweep = self.sweep
+        taught = f"{sweep.teacher.model} → {sweep.student.model}" if sweep.teacher else sweep.student.model
+        about = f"{table_name(sweep.dataset)}, target {sweep.dataset.target}; {taught}"
+        rows = [(axis, len(values), ", ".join(map(str, values))) for axis, values in self.axes.items()]
+        heading = f"sweep {sweep.name}"
+        return notebook.page(heading, notebook.paragraph(about), notebook.table(("axis", "n", "values"), rows))
 
-def load_sweep(path: str | Path, overrides: Sequence[str] = (), *, most_cells: int = MOST_CELLS) -> SweepFile:
-    """Read and check a sweep file.
+
+def load_sweep(
+    path: str | Path | Mapping[str, Any], overrides: Sequence[str] = (), *, most_cells: int = MOST_CELLS
+) -> SweepFile:
+    """Read and check a sweep file, or a mapping with the fields of one.
 
     `overrides` are `KEY=VALUE` texts: KEY a dotted path (`training.epochs`, `grid.temperature`), VALUE in YAML; `null` removes the key.
     A grid of more than `most_cells` is refused before it is expanded.
@@ -68,6 +81,8 @@ def load_sweep(path: str | Path, overrides: Sequence[str] = (), *, most_cells: i
     Raises:
         SweepError: the file cannot be read, or any field is wrong; the message holds one line for each problem.
     """
+    if isinstance(path, Mapping):
+        return _sweep_of(path, overrides, most_cells)
     path = Path(path)
     try:
         text = path.read_text(encoding="utf-8")
@@ -81,8 +96,19 @@ def parse_sweep(text: str, *, source: str, overrides: Sequence[str] = (), most_c
     raw, origin = read_yaml(text, source)
     for override in overrides:
         apply_override(raw, override, origin)
-    _check_size(raw, origin, most_cells)
-    return SweepFile(source=source, raw=raw, sweep=_check(raw, origin))
+    return SweepFile(source=source, raw=raw, sweep=_check(raw, origin, most_cells))
+
+
+def _sweep_of(mapping: Mapping[str, Any], overrides: Sequence[str], most_cells: int) -> SweepFile:
+    origin = SourceLines(name="sweep")
+    try:
+        # As plain as YAML gives it: no tuples, no keys but text.
+        raw = json.loads(json.dumps(dict(mapping)))
+    except (TypeError, ValueError) as error:
+        raise SweepError(f"sweep: its values must be plain: text, numbers, lists and mappings; {error}") from error
+    for override in overrides:
+        apply_override(raw, override, origin)
+    return SweepFile(source=origin.name, raw=raw, sweep=_check(raw, origin, most_cells))
 
 
 def parse_dataset(name: str, overrides: Sequence[str] = ()) -> Dataset:
@@ -124,9 +150,12 @@ def _check_size(raw: Mapping[str, Any], origin: SourceLines, most_cells: int) ->
         )
 
 
-def _check(raw: Mapping[str, Any], origin: SourceLines) -> Sweep:
+def _check(raw: dict[str, Any], origin: SourceLines, most_cells: int) -> Sweep:
     """The typed sweep of the first cell, after every axis value has been tried once in its place."""
-    problems = _grid_problems(raw, origin)
+    problems = write_out_axes(raw, origin)
+    if not problems:
+        _check_size(raw, origin, most_cells)
+        problems = _grid_problems(raw, origin)
     if problems:
         raise SweepError("\n".join(problems))
     grid: Mapping[str, list[Any]] = raw["grid"]
