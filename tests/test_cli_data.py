@@ -70,6 +70,38 @@ def test_check_describes_the_data_set_of_a_sweep(tmp_path: Path) -> None:
     ]
 
 
+def test_small_joint_groups_are_left_out_named_or_refused(tmp_path: Path) -> None:
+    root = write_people(tmp_path / "data")
+    sweep = tmp_path / "people.yaml"
+    joint = SWEEP.replace("sensitive_features: [race]", "sensitive_features: [race, age]\nintersections: [[race, age]]")
+    sweep.write_text(joint.replace("DATA", str(root)))
+    version = invoke("data", "check", str(sweep)).output.split("`dataset.version: '")[1][:16]
+    named = ("data", "check", str(sweep), "--set", f"dataset.version={version}")
+    done = invoke(*named)
+    assert done.exit_code == 0
+    note = "race & age: joint groups with fewer than 3 test samples left out: a & 30-60 (n = 2), b & >=60 (n = 2)"
+    assert f"note: {note}" in done.output
+    refused = invoke(*named, "--set", "dataset.min_group_size=4")
+    assert isinstance(refused.exception, DataError)
+    assert str(refused.exception).startswith(
+        "intersections: race & age has fewer than two joint groups with at least 4 test samples (too small: a & <30 (n = 3), "
+    )
+    done = invoke(
+        "launch", str(sweep), "--set", f"dataset.version={version}", "--runner", "local", "--store", str(tmp_path / "s")
+    )
+    assert note in " ".join(done.output.split())
+    groups = invoke(
+        "query",
+        "SELECT DISTINCT \"group\" FROM group_metrics WHERE feature = 'race & age'",
+        "--store",
+        str(tmp_path / "s"),
+        "--format",
+        "csv",
+    )
+    assert set(groups.output.split("\n")[1:-1]) == {"a & <30", "a & >=60", "b & <30", "b & 30-60"}
+    assert "small groups, which may decide DPD and EOD alone: race" in done.output
+
+
 def test_check_as_json(tmp_path: Path) -> None:
     root = write_celeba(tmp_path)
     done = invoke("data", "check", "celeba", "--set", "size=16", "--data-root", str(root), "--json")

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from kd_ray.analysis.study import Spread
     from kd_ray.cluster.launch import LaunchReport
 
+_FEW = 4
+"""Most features whose small groups are named."""
 _SHOWN = 30
 """Most trials in a list; further ones are only counted."""
 
@@ -144,6 +146,10 @@ def conditions(table: "ClosingTable") -> str:
         notes.append(
             "DPD, EOD: differences between groups, mean over classes; above 0 by chance alone, as `kd-ray compare` shows."
         )
+    if table.small_groups:
+        more = f" and {len(table.small_groups) - _FEW} more" if len(table.small_groups) > _FEW else ""
+        listed = ", ".join(table.small_groups[:_FEW]) + more
+        notes.append(f"small groups, which may decide DPD and EOD alone: {listed}.")
     if table.collapsed:
         notes.append(f"collapsed: {'; '.join(table.collapsed)}. Do not read their fairness.")
     if table.failed:

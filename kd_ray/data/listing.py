@@ -198,9 +198,7 @@ def large_groups(listing: Listing, least: int) -> tuple[dict[str, Groups], list[
                 f"manifest: feature {feature} has fewer than two groups with at least {least} test samples (left: {left}; "
                 f"too small: {some(small) or 'none'}); remove it from features, or lower min_group_size"
             )
-        features[feature] = Groups(
-            names=tuple(groups.names[g] for g in kept), membership_NG=groups.membership_NG[:, kept]
-        )
+        features[feature] = groups.only(kept)
     return features, notes
 
 

@@ -35,7 +35,7 @@ from kd_ray.results.table_parts import FINGERPRINT, encode_part
 logger = logging.getLogger("kd_ray")
 
 TRIALS_PER_PART = 256
-ROWS_VERSION = 3
+ROWS_VERSION = 4
 """Raised when the same record gives other rows."""
 
 _READERS = 8
