@@ -8,7 +8,12 @@ from ray.air.execution._internal.actor_manager import RayActorManager
 from ray.exceptions import ActorDiedError, OutOfMemoryError
 
 from kd_ray.cluster.ray_tune import tune_hooks  # noqa: F401 (importing the package must not change Ray)
-from kd_ray.cluster.ray_tune.worker_errors import WorkerKilledError, describe, treat_ray_errors_as_actor_deaths
+from kd_ray.cluster.ray_tune.worker_errors import (
+    WorkerKilledError,
+    _exit_text,
+    describe,
+    treat_ray_errors_as_actor_deaths,
+)
 
 
 class Actor:
@@ -73,3 +78,12 @@ def test_an_actor_that_died_is_reported_as_before() -> None:
     actor, error = Actor(), ActorDiedError()
     patched()._actor_task_failed(actor, error)
     assert actor.errors == [error, error]
+
+
+def test_what_a_worker_gave_to_exit_is_in_the_error() -> None:
+    """The text is that of a worker of Ray 2.60 whose `statistics` module called `sys.exit`."""
+    died = "The actor is dead because its worker process has died. Worker exit type: SYSTEM_ERROR Worker exit detail: "
+    ended = f"{died}Worker exits unexpectedly. Worker exits with an exit code usage: statistics.py\nTABLE."
+    assert _exit_text(RuntimeError(ended)) == "usage: statistics.py TABLE"
+    killed = f"{died}Worker unexpectedly exits with a connection error code 2. End of file."
+    assert _exit_text(RuntimeError(killed)) is None
