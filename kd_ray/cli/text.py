@@ -85,8 +85,11 @@ def sweeps(statuses: Sequence[SweepStatus], store: str) -> str:
         return f"store {store}: no sweeps yet"
     table = table_of(["sweep", "trials", "states"], right=[1])
     for status in statuses:
-        table.add_row(status.sweep, str(len(status.trials)), _counts(status.trials))
-    return render(table)
+        table.add_row(
+            status.sweep, str(len(status.trials)), _counts(status.trials) if status.trials else "not readable"
+        )
+    unreadable = [problem for status in statuses if not status.trials for problem in status.problems]
+    return "\n".join([render(table), *(f"note: {problem}" for problem in unreadable)])
 
 
 def launch_report(report: "LaunchReport", results: Results, *, store: str | None) -> str:
