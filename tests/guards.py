@@ -139,10 +139,10 @@ GUARDS = (
         tests=("tests/unit/results/test_query.py",),
     ),
     Guard(
-        name="SQL opens the doors again",
+        name="SQL overwrites the part of a table",
         file="kd_ray/results/query.py",
-        right='    connection.execute("SET lock_configuration = true")\n',
-        wrong="",
+        right="                _check_reads_only(connection, sql)\n",
+        wrong="                pass\n",
         tests=("tests/unit/results/test_query.py",),
     ),
     Guard(
