@@ -285,7 +285,7 @@ def _for_class(metric: Callable[..., float], c: int) -> Callable[..., float]:
 
 
 def _for_labels(metric: Callable[..., float], c: int) -> Callable[..., float]:
-    """The same of the true labels, as if they were predicted."""
+    """The metric with the true labels in the place of the predictions."""
     return lambda truth, _: metric((truth == c).astype(int), (truth == c).astype(int), pos_label=1)
 
 

@@ -125,7 +125,7 @@ def _named_worker(context: LaunchContext) -> PackWorker:
 
 
 class _WaitingTraining(SyntheticTraining):
-    """Goes on until something has happened."""
+    """Trains until something has happened."""
 
     def __init__(
         self, specs: list[TrialSpec], labels_N: npt.NDArray[np.int64], has_happened: Callable[[], bool]

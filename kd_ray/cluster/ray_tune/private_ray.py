@@ -1,8 +1,8 @@
 """A Ray that one launch starts for itself, closed to other users of the machine and to the network.
 
-By default Ray writes its token to a file that others can read, makes its folders writable for everybody and listens on all interfaces;
-whoever has the token runs code as the one who launched. Here the token stands only in the environment of this process and of those that it
-starts, the folder can be entered by its owner alone, and every port is on the loopback interface.
+By default Ray writes its token to a file that others can read, makes its folders writable for everybody, and listens on all interfaces.
+A user with the token can run code with the rights of the account that launched. Here the token is only in the environment of this process
+and of the processes that it starts, only the owner can enter the folder, and every port is on the loopback interface.
 """
 
 import os

@@ -153,8 +153,12 @@ def test_failed_trials_are_named_under_the_table(store: Store) -> None:
 
 def test_small_groups_are_named_with_their_size() -> None:
     study = draw(Design(temperatures=1, seeds=2, per_class=12, intersections=True), 0)
-    shown = text.conditions(closing_table(study))
+    table = closing_table(study)
+    shown = text.conditions(table)
     assert "small groups, which may decide DPD and EOD alone:" in shown
+    # The table has no column of an intersection.
+    assert any(it.is_joint for it in study.fairness)
+    assert not any("&" in words for words in table.small_groups)
 
 
 def test_nothing_done_is_said(store: Store) -> None:
