@@ -130,14 +130,20 @@ def test_a_sweep_that_ends_in_time_leaves_nothing_and_is_not_queued_again(job: d
     assert not list(Path(job["HOME"]).rglob("token")), "the token outlived the job"
 
 
-def test_a_job_whose_time_runs_out_checkpoints_and_is_queued_again(job: dict[str, str]) -> None:
-    process = start(job)
+def told_to_end(process: subprocess.Popen[str], job: dict[str, str], *, at: str) -> str:
+    """What a job prints that gets the signal of its time limit as soon as it has called the command `at`."""
     try:
-        wait_until(lambda: any(line.startswith("kd-ray launch") for line in calls(job)), process)
+        wait_until(lambda: any(line.startswith(at) for line in calls(job)), process)
         process.send_signal(signal.SIGUSR1)
         output, _ = process.communicate(timeout=30)
     finally:
         kill_session(process.pid)
+    return output
+
+
+def test_a_job_whose_time_runs_out_checkpoints_and_is_queued_again(job: dict[str, str]) -> None:
+    process = start(job)
+    output = told_to_end(process, job, at="kd-ray launch")
     assert process.returncode == 130, output
     ends = [line for line in calls(job) if line.startswith(("kd-ray stopped", "scontrol requeue"))]
     assert ends == ["kd-ray stopped", "scontrol requeue 421234"]
@@ -147,12 +153,7 @@ def test_a_job_whose_time_runs_out_checkpoints_and_is_queued_again(job: dict[str
 def test_a_job_that_is_told_while_it_connects_is_queued_again(code: str, job: dict[str, str]) -> None:
     """Guard: the codes with which a process ends on SIGTERM before kd_ray handles it; 15 is that of Ray's handler."""
     process = start(job, ON_TERM=code)
-    try:
-        wait_until(lambda: any(line.startswith("kd-ray launch") for line in calls(job)), process)
-        process.send_signal(signal.SIGUSR1)
-        output, _ = process.communicate(timeout=30)
-    finally:
-        kill_session(process.pid)
+    output = told_to_end(process, job, at="kd-ray launch")
     assert process.returncode == int(code), output
     assert "scontrol requeue 421234" in calls(job)
 
@@ -160,12 +161,7 @@ def test_a_job_that_is_told_while_it_connects_is_queued_again(code: str, job: di
 def test_a_job_that_is_told_while_ray_starts_is_queued_again_at_once(job: dict[str, str]) -> None:
     """Guard: a health check that hangs holds back no signal; nothing was launched, so nothing has to be waited for."""
     process = start(job, HANGS="1")
-    try:
-        wait_until(lambda: any(line.startswith("ray health-check") for line in calls(job)), process)
-        process.send_signal(signal.SIGUSR1)
-        output, _ = process.communicate(timeout=30)
-    finally:
-        kill_session(process.pid)
+    output = told_to_end(process, job, at="ray health-check")
     assert process.returncode == 143, output
     assert "scontrol requeue 421234" in calls(job)
     assert not any(line.startswith("kd-ray") for line in calls(job))
