@@ -348,9 +348,9 @@ def in_terminal(columns: int, *arguments: str) -> str:
     try:
         while part := os.read(master, 65_536):
             shown += part
-    except OSError:
+    except OSError as error:
         # Linux ends a terminal that way once its last writer is gone.
-        pass
+        assert error.errno == errno.EIO
     finally:
         os.close(master)
     assert process.wait(timeout=60) == 0, shown.decode()

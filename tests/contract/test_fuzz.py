@@ -269,8 +269,8 @@ def _attempt(what: Callable[[], object], kind: str, seed: int) -> None:
     began = time.process_time()
     try:
         what()
-    except KdRayError:
-        pass
+    except KdRayError as error:
+        assert str(error), f"{kind}, seed {seed}: an error without a message"
     except (Exception, RecursionError) as error:
         raise AssertionError(f"{kind}, seed {seed}: {type(error).__name__}: {str(error)[:300]}") from error
     assert time.process_time() - began < LONGEST_S, f"{kind}, seed {seed}: took too long"
