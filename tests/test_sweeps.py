@@ -248,7 +248,7 @@ def test_sweep_file_in_a_tiny_form_fills_every_table(name: str, store: Store, tm
 def test_launch_warns_of_what_a_manifest_leaves_out(store: Store, tmp_path: Path) -> None:
     root = write_utkface(tmp_path)
     overrides = [
-        "dataset.size=16", "dataset.min_group_size=4", "teacher=null", "distillation=null", "grid.temperature=null",
+        "dataset.size=16", "dataset.min_group_size=4", "intersections=null", "teacher=null", "distillation=null", "grid.temperature=null",
         "student.model=lenet5", "training.epochs=1", "grid.seed=[0]", "placement={cpus_per_pack: 1}", f"placement.data_root={root}",
     ]  # fmt: skip
     with pytest.raises(DataError, match=r"utkface\.csv needs a version") as caught:

@@ -89,6 +89,17 @@ def test_token_and_folder_are_those_of_one_launch(home: Path) -> None:
     assert all(re.fullmatch("[0-9a-f]{64}", token) for token in tokens)
 
 
+def test_mode_alone_is_no_choice_of_a_token(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guard: an earlier Ray of the process may have left the mode."""
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    with private_ray():
+        assert os.environ["RAY_AUTH_TOKEN"]
+    assert os.environ["RAY_AUTH_MODE"] == "token"
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    with private_ray():
+        assert "RAY_AUTH_TOKEN" not in os.environ
+
+
 def test_choices_of_the_user_stand(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_AUTH_TOKEN", "mine")
     monkeypatch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "1")
@@ -123,6 +134,7 @@ def test_folder_of_a_killed_driver_is_deleted(home: Path) -> None:
 
 @pytest.mark.ray
 def test_no_port_is_open_to_the_network_and_no_other_user_sees_the_token(home: Path) -> None:
+    before = {name: os.environ.get(name) for name in VARIABLES}
     with RayRunner(placement=Placement(), num_cpus=1):
         token = os.environ["RAY_AUTH_TOKEN"]
         commands = {pid: Path(f"/proc/{pid}/cmdline").read_text() for pid in family(os.getpid())}
@@ -135,6 +147,8 @@ def test_no_port_is_open_to_the_network_and_no_other_user_sees_the_token(home: P
             seen = as_nobody(folder, max(commands))
             assert seen.count("Permission denied") == 2
             assert "RAY_AUTH_TOKEN" not in seen
+    # Ray sets the mode. A second launch of this process must not take it for a choice of the user, or Ray writes its token to a file.
+    assert {name: os.environ.get(name) for name in VARIABLES} == before
 
 
 def family(pid: int) -> set[int]:

@@ -1,13 +1,15 @@
 """How Tune handles a worker that Ray itself ended."""
 
+import importlib.util
 import pickle
+import subprocess
+import sys
 from typing import Any
 
 import pytest
 from ray.air.execution._internal.actor_manager import RayActorManager
 from ray.exceptions import ActorDiedError, OutOfMemoryError
 
-from kd_ray.cluster.ray_tune import tune_hooks  # noqa: F401 (importing the package must not change Ray)
 from kd_ray.cluster.ray_tune.worker_errors import (
     WorkerKilledError,
     _exit_text,
@@ -33,9 +35,13 @@ def out_of_memory() -> Exception:
 
 
 def manager_class() -> Any:
-    """A class of its own for each test, with the method as Ray defines it."""
+    """A class of its own for each test, with the method as Ray defines it, also after a launch in this process."""
+    spec = importlib.util.find_spec(RayActorManager.__module__)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
 
-    class Manager(RayActorManager):
+    class Manager(module.RayActorManager):  # type: ignore[name-defined,misc]  # of a module that is made here
         def __init__(self) -> None:
             self._failed_actor_ids: set[int] = set()
 
@@ -46,7 +52,14 @@ def manager_class() -> Any:
 
 
 def test_ray_is_as_it_was_after_the_import() -> None:
-    assert RayActorManager._actor_task_failed.__module__ == RayActorManager.__module__
+    """In a process of its own, because a launch in this one changes Ray."""
+    code = (
+        "from kd_ray.cluster.ray_tune import ray_runner, tune_hooks, worker_errors\n"
+        "from ray.air.execution._internal.actor_manager import RayActorManager\n"
+        "assert RayActorManager._actor_task_failed.__module__ == RayActorManager.__module__\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_tune_still_needs_the_patch() -> None:
