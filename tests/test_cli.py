@@ -132,6 +132,7 @@ def test_launch_of_a_finished_sweep_says_so_and_shows_the_table(
     assert re.search(r"accuracy +worst-class accuracy +DPD color +EOD color +DPD texture", done.stdout)
 
 
+@pytest.mark.long
 def test_launch_without_a_terminal_prints_plain_lines_and_none_of_rays(tmp_path: Path, trifeature_root: Path) -> None:
     file = write_tiny_sweep(tmp_path, trifeature_root, "grid.seed=[0]", "grid.temperature=[1]")
     done = run_cli("launch", str(file), cwd=tmp_path)

@@ -69,6 +69,7 @@ def test_no_harm_beyond_a_margin_can_be_shown() -> None:
     assert row_of(calm, metric="worst_class_accuracy", direction="not_lower", margin=0.001).status == "none"
 
 
+@pytest.mark.long
 def test_claims_of_nothing_hold_in_few_sweeps() -> None:
     """Three claims; a false one in at most four percent of the sweeps, and a twentieth with what is explored."""
     design = Design(seeds=5, temperatures=2, classes=4, per_class=30)

@@ -150,6 +150,7 @@ def test_bf16_rounds_in_training_and_nowhere_else(teachers: dict[str, Teacher], 
         assert first == pytest.approx(reference_first, rel=0.02)
 
 
+@pytest.mark.long
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler: g++")
 def test_a_compiled_student_learns_the_same_in_any_company(teachers: dict[str, Teacher]) -> None:
     specs = [make_spec(4.0, compile=True, epochs=2), make_spec(1.0, compile=True, epochs=2)]

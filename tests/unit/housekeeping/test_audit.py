@@ -96,6 +96,7 @@ def test_undefined_rates_are_compared_by_our_definition(store: Store) -> None:
     assert report.num_undefined > 0
 
 
+@pytest.mark.long
 def test_the_command_says_what_it_found(golden: Path, tmp_path: Path) -> None:
     shutil.copytree(golden, tmp_path / "store")
     trial_id, before = plant(open_store(tmp_path / "store"), "class_metrics", "accuracy", 7)

@@ -177,6 +177,7 @@ def test_phone_shows_all_without_sideways_scrolling(opened: Opened) -> None:
     opened.page.set_viewport_size({"width": 1200, "height": 900})
 
 
+@pytest.mark.long
 def test_page_prints(opened: Opened) -> None:
     from pypdf import PdfReader
 

@@ -88,6 +88,7 @@ def test_comparison_in_the_store_says_the_same_as_when_it_was_made(golden: Resul
     compare(golden, "demo")
 
 
+@pytest.mark.long
 def test_pdfs_are_made_on_request_and_stages_are_told(golden: Results) -> None:
     told: list[str] = []
     files = make_report(golden, "demo", with_pdf=True, progress=told.append)
