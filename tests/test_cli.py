@@ -17,6 +17,7 @@ from pathlib import Path
 import click
 import pyarrow.parquet as pq
 import pytest
+from click.shell_completion import ShellComplete
 
 from kd_ray.cli import cli
 from kd_ray.cli.base import Command
@@ -459,3 +460,21 @@ def test_bad_input_ends_with_exit_code_2_and_one_message(
     assert "Traceback" not in done.stderr
     # Nothing was written before the input was known to be good.
     assert {path.name for path in tmp_path.rglob("*") if path.is_file()} == {"tiny.yaml"}
+
+
+def test_a_shell_completes_the_names_of_verbs_and_sweeps(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def proposed(arguments: list[str], incomplete: str) -> list[str]:
+        shell = ShellComplete(cli, {}, "kd-ray", "_KD_RAY_COMPLETE")
+        return [item.value for item in shell.get_completions(arguments, incomplete)]
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("KD_RAY_STORE", str(finished))
+    assert proposed([], "comp") == ["compare"]
+    for verb in ("status", "resume", "compare", "report", "verify"):
+        assert proposed([verb], "") == ["tiny"]
+    assert proposed(["status"], "x") == []
+    assert proposed(["status", "--store", "nowhere"], "") == []
+    assert proposed(["status", "--store", "s3://lab/kd_ray"], "") == []
+    assert list(tmp_path.iterdir()) == []

@@ -7,7 +7,16 @@ from collections.abc import Callable
 
 import click
 
-from kd_ray.cli.base import JSON_OPTION, Command, open_existing, open_or_make, other_store, say, store_option
+from kd_ray.cli.base import (
+    JSON_OPTION,
+    Command,
+    complete_sweep,
+    open_existing,
+    open_or_make,
+    other_store,
+    say,
+    store_option,
+)
 from kd_ray.cli.json_text import json_text
 from kd_ray.errors import InvalidInputError
 
@@ -48,7 +57,7 @@ def gc_command(store_url: str, yes: bool, older_than: float, damaged: bool, orph
 
 
 @click.command("verify", cls=Command, example="kd-ray verify trifeature-quick --repair")
-@click.argument("sweep_name", metavar="[SWEEP_NAME]", required=False)
+@click.argument("sweep_name", metavar="[SWEEP_NAME]", required=False, shell_complete=complete_sweep)
 @store_option
 @click.option("--repair", is_flag=True, help="Quarantine damaged objects, and rebuild the tables made from them.")
 @click.option("--rebuild-tables", is_flag=True, help="Delete the tables and aggregate the records again.")

@@ -12,6 +12,7 @@ from kd_ray.cli.base import (
     JSON_OPTION,
     SET_OPTION,
     Command,
+    complete_sweep,
     console,
     open_existing,
     open_or_make,
@@ -118,7 +119,7 @@ def launch_command(sweep_file: Path, overrides: tuple[str, ...], most_cells: int
 
 
 @click.command("resume", cls=Command, example="kd-ray resume trifeature-quick --set grid.seed='[0,1,2]'")
-@click.argument("sweep_name", metavar="SWEEP_NAME")
+@click.argument("sweep_name", metavar="SWEEP_NAME", shell_complete=complete_sweep)
 @SET_OPTION
 @CELLS_OPTION
 @_launch_options
