@@ -38,6 +38,7 @@ def test_a_claim_is_tested_over_all_conditions_that_it_chooses() -> None:
     assert everywhere.status == "established"
 
 
+@pytest.mark.long
 def test_directions_are_one_sided_and_margins_move_what_is_tested() -> None:
     claims: dict[str, dict[str, object]] = {
         "different": {},

@@ -31,7 +31,7 @@ from kd_ray.results.store import Store, open_store, part_key, record_key
 from kd_ray.sweep.spec import Role, TrialSpec
 from tests.fakes import WatchedStore, make_sweep, plan_trials, write_sweep
 from tests.golden.make import TABLE, golden_results, to_csv
-from tests.processes import run_cli, run_cli_here
+from tests.processes import run_cli_here
 from tests.simulated import simulate
 
 
@@ -394,7 +394,7 @@ def test_options_out_of_range_are_refused(golden: Results, option: dict[str, obj
 
 def test_the_command_prints_what_the_table_says(golden: Results, tmp_path: Path) -> None:
     store = str(golden.store.local_root)
-    done = run_cli("compare", "demo", "--store", store, cwd=tmp_path)
+    done = run_cli_here("compare", "demo", "--store", store, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert lines[0].startswith("ASKED        4 distilled conditions (T=1, T=4, T=10 and T=20) against scratch students")
