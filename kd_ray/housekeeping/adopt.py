@@ -312,7 +312,7 @@ def _united(found: FoundManifest, theirs: Manifest) -> tuple[Manifest, list[str]
     warnings = _claim_warnings(mine, united)
     wanted = {line.trial_id for line in united.active}
     for text in _candidates(mine, theirs):
-        if _asks_for(text, united.weights) == wanted:
+        if wanted in _asked_for(text, united.weights):
             return replace(united, sweep_yaml=text), warnings
     only_theirs = len(wanted - {line.trial_id for line in mine.active})
     warnings.append(
@@ -357,9 +357,13 @@ def _settings(file: SweepFile) -> dict[str, Any]:
     return {name: value for name, value in file.raw.items() if name not in ("grid", "placement", "claims")}
 
 
-def _asks_for(text: str, weights: Mapping[str, str]) -> set[str]:
-    """trial_ids that a sweep file asks for; none when it cannot be told."""
+def _asked_for(text: str, weights: Mapping[str, str]) -> list[set[str]]:
+    """trial_ids that a sweep file asks for, as they are now and as they were in kd_ray 0.1; none when they cannot be told."""
     try:
-        return {trial.trial_id for trial in expand(parse_sweep(text, source="sweep"), weights.__getitem__)}
+        file = parse_sweep(text, source="sweep")
+        return [
+            {trial.trial_id for trial in expand(file, weights.__getitem__, groups_in_id=is_former)}
+            for is_former in (False, True)
+        ]
     except (KdRayError, KeyError):
-        return set()
+        return []

@@ -197,7 +197,7 @@ def decode_record(data: bytes) -> Record:
             "per_class": dict(row.get("per_class", ())),
         }
     )
-    spec = TrialSpec.model_validate_json(row["spec"])
+    spec = TrialSpec.model_validate_json(row["spec"]).named(row["trial_id"])
     place = parse_key(plain.weights_key)
     if place is None or place.kind is not Kind.WEIGHTS or place.trial_id != spec.trial_id:
         raise ValueError(f"its weights_key is {plain.weights_key!r}")

@@ -8,6 +8,7 @@ import math
 import pyarrow as pa
 
 from kd_ray.metrics.catalogue import METRICS
+from kd_ray.results.axis_columns import AXIS_COLUMNS
 from kd_ray.results.columns import TEXT as _TEXT
 from kd_ray.results.columns import Column, Table
 from kd_ray.results.columns import column as _column
@@ -165,6 +166,7 @@ TABLES: dict[str, Table] = {
                 _column("individual_fairness_p95", pa.float64(), "95 % quantile over pairs, on probabilities"),
                 _column("individual_fairness_max", pa.float64(), "largest value over pairs, on probabilities"),
                 *PROVENANCE,
+                *AXIS_COLUMNS,
             ),
         ),
         Table(

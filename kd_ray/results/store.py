@@ -8,6 +8,7 @@
     <store>/sweeps/<name>/       sweep.yaml  manifest/000001.json       what was asked for, resolved
                                  folded.json                            what its tables were aggregated from
     <store>/tables/<table>/<name>/part-00000.parquet                    what people query
+    <store>/schema/tables.json                                          which columns the parts of all tables have
     <store>/reports/<name>/      index.html  figures/  tables/          what a sweep means, for people
     <store>/proof/               store.json  <16 hex digits>            shows that the store creates an object only once
     <store>/damaged/<key>-<16 hex digits of content>                    quarantine: what was found damaged
@@ -40,6 +41,7 @@ TABLES_FOLDER = "tables"
 REPORTS = "reports"
 DAMAGED = "damaged"
 PROOFS = "proof"
+SCHEMA = "schema"
 
 
 class Kind(StrEnum):
@@ -59,6 +61,7 @@ class Kind(StrEnum):
     TABLE_INDEX = "table index"
     TABLE_PART = "table part"
     FORMER_PART = "table part of kd_ray 0.1"
+    TABLE_COLUMNS = "columns of the tables"
     REPORT = "report"
     QUARANTINED = "quarantined"
     PROOF = "proof"
@@ -80,6 +83,7 @@ _FORMS: dict[Kind, str] = {
     Kind.TABLE_INDEX: f"{SWEEPS}/{{sweep}}/folded.json",
     Kind.TABLE_PART: f"{TABLES_FOLDER}/{{table}}/{{folder}}/part-{{number:05d}}.parquet",
     Kind.FORMER_PART: f"{TABLES_FOLDER}/{{table}}/sweep={{sweep}}/part-{{number:05d}}.parquet",
+    Kind.TABLE_COLUMNS: f"{SCHEMA}/tables.json",
     Kind.REPORT: f"{REPORTS}/{{sweep}}/{{path}}",
     Kind.QUARANTINED: f"{DAMAGED}/{{path}}-{{digest}}",
     Kind.PROOF: f"{PROOFS}/store.json",
@@ -154,7 +158,19 @@ def _pattern(form: str) -> re.Pattern[str]:
 
 _PATTERNS = {
     folder: [(kind, _pattern(form)) for kind, form in _FORMS.items() if form.startswith(f"{folder}/")]
-    for folder in (TRIALS, DATASETS, PRETRAINED, TEACHERS, PROBES, SWEEPS, TABLES_FOLDER, REPORTS, DAMAGED, PROOFS)
+    for folder in (
+        TRIALS,
+        DATASETS,
+        PRETRAINED,
+        TEACHERS,
+        PROBES,
+        SWEEPS,
+        TABLES_FOLDER,
+        REPORTS,
+        DAMAGED,
+        PROOFS,
+        SCHEMA,
+    )
 }
 
 
@@ -224,6 +240,11 @@ def table_index_key(sweep: str) -> str:
 def part_key(table: str, sweep: str, part: int) -> str:
     """One part of a sweep's rows of a table."""
     return _FORMS[Kind.TABLE_PART].format(table=table, folder=_folder_of(sweep), number=part)
+
+
+def table_columns_key() -> str:
+    """Which columns the parts of all tables have; can be deleted."""
+    return _FORMS[Kind.TABLE_COLUMNS]
 
 
 _SPLIT_WORDS = re.compile("train|valid|val|test|dev|eval")

@@ -31,6 +31,7 @@ from kd_ray.results.store import (
     report_folder,
     samples_key,
     sweep_key,
+    table_columns_key,
     table_index_key,
     weights_key,
     witness_key,
@@ -70,6 +71,7 @@ KEYS = {
     ),
     proof_key(): ParsedKey(kind=Kind.PROOF),
     witness_key(ID): ParsedKey(kind=Kind.WITNESS, witness_id=ID),
+    table_columns_key(): ParsedKey(kind=Kind.TABLE_COLUMNS),
 }
 STRAYS = (
     "tables/trials/demo/part-00000.sync-conflict-20260101-101010-ABCDEF1.parquet",
