@@ -24,7 +24,7 @@ from kd_ray.results.declared import united_declared
 from kd_ray.results.inventory import committed, sweep_names, trial_objects
 from kd_ray.results.manifest import FoundManifest, Manifest, ManifestTrial, find_manifest, read_manifest
 from kd_ray.results.record import Record, commit_record, read_record, read_samples, sha256, write_samples
-from kd_ray.results.store import Store, manifest_key, pretrained_key, sweep_key, weights_key
+from kd_ray.results.store import Store, features_key, manifest_key, pretrained_key, sweep_key, weights_key
 from kd_ray.results.store_proof import prove_store
 from kd_ray.sweep.load import SweepFile, parse_sweep
 from kd_ray.sweep.plan import expand
@@ -247,6 +247,14 @@ class _Merge:
                 self._take_pretrained(digest)
             except CorruptObjectError as error:
                 self._problems.append(f"sweep {theirs.sweep}: {error}")
+        for table in theirs.row_settings.added:
+            data = self._source.get(features_key(table.digest))
+            if data is None:
+                self._problems.append(
+                    f"sweep {theirs.sweep}: the added features {', '.join(table.features)} are missing"
+                )
+            elif not self._dry_run:
+                self._target.put_new(features_key(table.digest), data)
         while True:
             found = find_manifest(self._target, theirs.sweep)
             # A launch may have written one since the first look.

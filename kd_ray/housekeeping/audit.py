@@ -16,9 +16,10 @@ import pyarrow.compute as pc
 from kd_ray.errors import CorruptObjectError
 from kd_ray.groups import Groups
 from kd_ray.housekeeping.problems import Progress
+from kd_ray.results.added_features import samples_with
 from kd_ray.results.manifest import read_manifest
 from kd_ray.results.query import Results
-from kd_ray.results.record import Record, Samples, read_record, read_samples
+from kd_ray.results.record import Record, Samples, read_record
 from kd_ray.results.rows import RowSettings, compared_groups
 from kd_ray.results.store import Store
 
@@ -88,7 +89,7 @@ def audit(store: Store, sweeps: Iterable[str], *, on_progress: Progress | None =
         stored = _Stored(Results(store), sweep)
         for done, trial_id in enumerate(stored.trial_ids, start=1):
             dataset_id = datasets[trial_id]
-            record, samples = _read(store, trial_id, dataset_id)
+            record, samples = _read(store, trial_id, dataset_id, settings)
             for library, numbers, undefined in (
                 ("scikit-learn", _of_classes(record, samples), 0),
                 ("fairlearn", *_of_groups(record, samples, settings, dataset_id)),
@@ -107,9 +108,9 @@ def audit(store: Store, sweeps: Iterable[str], *, on_progress: Progress | None =
     )
 
 
-def _read(store: Store, trial_id: str, dataset_id: str) -> tuple[Record, Samples]:
+def _read(store: Store, trial_id: str, dataset_id: str, settings: RowSettings) -> tuple[Record, Samples]:
     record = read_record(store, trial_id)
-    samples = read_samples(store, dataset_id)
+    samples = samples_with(store, dataset_id, settings.added)
     if record is None or samples is None:
         raise CorruptObjectError(
             f"store {store.url}: the tables have trial {trial_id}, and its record or samples are missing"

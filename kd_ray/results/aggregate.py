@@ -23,11 +23,12 @@ from pydantic import Field
 
 from kd_ray.bounded import MEGABYTE, JsonForm
 from kd_ray.errors import CorruptObjectError, OtherVersionError, StoreError
+from kd_ray.results.added_features import samples_with
 from kd_ray.results.comparison_schema import CHANCE_LEVELS, COMPARISONS
 from kd_ray.results.inventory import Entry, committed, sweep_names, take_inventory
 from kd_ray.results.manifest import Manifest, ManifestTrial, read_manifest
-from kd_ray.results.record import Record, Samples, decode_table, misfit, read_record, read_samples
-from kd_ray.results.rows import TrialInput, part_rows, sample_rows
+from kd_ray.results.record import Record, Samples, decode_table, misfit, read_record
+from kd_ray.results.rows import AddedFeatures, TrialInput, part_rows, sample_rows
 from kd_ray.results.schema import TABLES
 from kd_ray.results.store import (
     DATASETS,
@@ -43,7 +44,7 @@ from kd_ray.results.table_parts import FINGERPRINT, encode_part
 logger = logging.getLogger("kd_ray")
 
 TRIALS_PER_PART = 256
-ROWS_VERSION = 4
+ROWS_VERSION = 5
 """Raised when the same record gives other rows."""
 
 _READERS = 8
@@ -174,7 +175,7 @@ class _Aggregation:
         self._comparisons = part_key(COMPARISONS.name, manifest.sweep, 0)
         self._known = read_index(store, manifest.sweep)
         self._index: dict[str, list[str]] = {}
-        self._samples = _SamplesCache(store)
+        self._samples = _SamplesCache(store, manifest.row_settings.added)
         self._num_trials = 0
         self._written = 0
         self._damaged_trials: dict[str, str] = {}
@@ -295,7 +296,10 @@ class _Aggregation:
         for number, dataset_id in enumerate(dict.fromkeys(trial.dataset_id for trial in self._manifest.trials)):
             key = part_key("samples", self._manifest.sweep, number)
             e_tag = there[dataset_id].e_tag if dataset_id in there else None
-            wanted = f"{ROWS_VERSION} {self._manifest.sweep} {dataset_id} {e_tag}" if dataset_id in in_use else None
+            added = "".join(f" {table.digest}" for table in self._manifest.row_settings.added)
+            wanted = (
+                f"{ROWS_VERSION} {self._manifest.sweep} {dataset_id} {e_tag}{added}" if dataset_id in in_use else None
+            )
             if self._is_up_to_date(key, wanted):
                 continue
             self._changes_a_part()
@@ -337,15 +341,16 @@ def _input(read: _Read) -> TrialInput:
 
 
 class _SamplesCache:
-    """Samples by dataset_id, each read once."""
+    """Samples with added features by dataset_id, each read once."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, added: Sequence[AddedFeatures]) -> None:
         self._store = store
+        self._added = added
         self._samples: dict[str, Samples] = {}
 
     def __getitem__(self, dataset_id: str) -> Samples:
         if dataset_id not in self._samples:
-            samples = read_samples(self._store, dataset_id)
+            samples = samples_with(self._store, dataset_id, self._added)
             if samples is None:
                 raise CorruptObjectError(f"store {self._store.url}: the samples of data set {dataset_id} are missing")
             self._samples[dataset_id] = samples

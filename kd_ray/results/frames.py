@@ -10,7 +10,9 @@ import pyarrow as pa
 
 from kd_ray.errors import QueryError
 from kd_ray.groups import Groups
+from kd_ray.results.added_features import samples_with
 from kd_ray.results.axis_columns import axis_type, typed
+from kd_ray.results.manifest import read_manifest
 from kd_ray.results.record import Record, Samples, read_record, read_samples
 from kd_ray.results.store import Store
 from kd_ray.sweep.spec import Role
@@ -106,29 +108,34 @@ def _value(text: str) -> Any:
 # --- one trial ------------------------------------------------------------------------------------------------------------------------
 
 
-def read_trial(store: Store, trial_id: str, dataset_ids: Sequence[str] = ()) -> tuple[Record, Samples]:
-    """The record of a trial and the samples it was tested on, with the features of all data sets that sweeps have it in.
+def read_trial(store: Store, trial_id: str, sweeps: Mapping[str, str]) -> tuple[Record, Samples]:
+    """The record of a trial and the samples it was tested on, with the features that every sweep compares.
 
-    `dataset_ids` are these data sets, which group the same test samples in several ways; left out, it is that of the record.
+    `sweeps` that have the trial, with the dataset_id that each has it in; without any, the samples are those that the record names.
 
     Raises:
         QueryError: the store has no such trial, or it is not complete.
-        CorruptObjectError: either cannot be read.
+        CorruptObjectError: an object cannot be read.
     """
     record = read_record(store, trial_id)
-    ids = dataset_ids or ((record.spec.dataset_id,) if record else ())
-    found = [samples for dataset_id in ids if (samples := read_samples(store, dataset_id))]
-    if record is None or not found:
+    found = [
+        samples_with(store, dataset_id, read_manifest(store, sweep).row_settings.added)
+        for sweep, dataset_id in sweeps.items()
+    ]
+    known = [
+        samples for samples in found or [read_samples(store, record.spec.dataset_id) if record else None] if samples
+    ]
+    if record is None or not known:
         raise QueryError(f"store {store.url}: no complete trial {trial_id!r}; the table `trials` lists them")
     features: dict[str, Groups] = {}
-    for samples in found:
+    for samples in known:
         for name, groups in samples.sensitive_features.items():
             features.setdefault(name, groups)
-    return record, replace(found[0], sensitive_features=features)
+    return record, replace(known[0], sensitive_features=features)
 
 
 def predictions_frame(record: Record, samples: Samples) -> "pd.DataFrame":
-    """The test samples of a trial, one row each: label, prediction, whether it is right, probabilities, and the groups of each feature.
+    """The test samples of a trial, one row each: name, label, prediction, whether it is right, probabilities, and groups of each feature.
 
     A sensitive feature has the name of the sample's group, missing for none; a feature with samples in several groups has tuples.
     """
@@ -136,6 +143,7 @@ def predictions_frame(record: Record, samples: Samples) -> "pd.DataFrame":
 
     names = list(samples.class_names)
     columns: dict[str, Any] = {
+        **({"sample_id": list(samples.ids)} if samples.ids is not None else {}),
         "label": pd.Categorical.from_codes(samples.labels_N, names),
         "predicted": pd.Categorical.from_codes(record.test.predictions_N, names),
         "is_correct": record.test.predictions_N == samples.labels_N,

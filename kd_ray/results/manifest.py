@@ -24,7 +24,7 @@ from kd_ray.sweep.plan import PlannedTrial, is_file, make_packs, settings_json
 
 WITHOUT_CLAIMS, WITHOUT_GROUPS, MANIFEST_VERSION = 2, 3, 4
 """A manifest that says nothing of claims, or of the groups of its data sets, has the version that an older kd_ray reads as well."""
-_ADDED = ("least_joint_groups",)
+_ADDED = ("least_joint_groups", "added")
 """Row settings that were added after kd_ray 0.1; left out where they are empty."""
 _STORED_NAMES = {"row_settings": "fold"}
 """Fields that have another name in stored manifests, which stay readable."""
@@ -228,6 +228,8 @@ def _continue(
     kept = [asked.pop(old.trial_id, replace(old, active=False)) for old in before]
     lines = (*kept, *asked.values())
     declared = found.manifest.declared if found.manifest else ()
+    added = found.manifest.row_settings.added if found.manifest else ()
+    more = [name for table in added for name in table.features]
     return Manifest(
         sweep=sweep.name,
         generation=found.newest + 1,
@@ -235,7 +237,8 @@ def _continue(
         weights=dict(weights),
         row_settings=RowSettings(
             sweep=sweep.name,
-            sensitive_features=sweep.sensitive_features,
+            sensitive_features=tuple(dict.fromkeys([*sweep.sensitive_features, *more])),
+            added=added,
             intersections=sweep.intersections,
             least_joint_groups={
                 trial.dataset_id: trial.dataset.least_joint_group

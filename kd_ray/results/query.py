@@ -107,11 +107,11 @@ class Results:
         """A trial, with the features of every sweep that has it."""
         from kd_ray.results.frames import read_trial
 
-        dataset_ids: list[str] = []
+        sweeps: dict[str, str] = {}
         if re.fullmatch("[0-9a-f]{16}", trial_id):
-            rows = self.query(f"SELECT DISTINCT dataset_id FROM trials WHERE trial_id = '{trial_id}' ORDER BY 1")
-            dataset_ids = rows["dataset_id"].to_pylist()
-        return read_trial(self.store, trial_id, dataset_ids)
+            rows = self.query(f"SELECT sweep, dataset_id FROM trials WHERE trial_id = '{trial_id}' ORDER BY 1")
+            sweeps = dict(zip(rows["sweep"].to_pylist(), rows["dataset_id"].to_pylist(), strict=True))
+        return read_trial(self.store, trial_id, sweeps)
 
     def query(self, sql: str, *, unsafe: bool = False) -> pa.Table:
         """The answer of DuckDB to `sql`, which sees every table and view by its name.

@@ -32,6 +32,15 @@ Columns = Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
+class AddedFeatures:
+    """A table of groups that was added to a finished sweep."""
+
+    digest: str
+    """16 hex digits of its content."""
+    features: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class RowSettings:
     """What the rows of a trial need besides its record: the sweep, and the groups that it compares."""
 
@@ -40,6 +49,8 @@ class RowSettings:
     intersections: tuple[tuple[str, ...], ...] = ()
     least_joint_groups: Mapping[str, int] = field(default_factory=dict)
     """Test samples that a joint group needs to be compared, by dataset_id; of the others, a trial's own record says it."""
+    added: tuple[AddedFeatures, ...] = ()
+    """Tables whose features are joined to the samples; later ones win."""
 
     def least_joint_group(self, dataset: Dataset, dataset_id: str) -> int:
         """For a trial whose record names `dataset`, and whose samples have `dataset_id`."""
@@ -97,6 +108,7 @@ def sample_rows(dataset_id: str, samples: Samples, sweep: str) -> pa.Table:
         "target": samples.target,
         "dataset_id": dataset_id,
         "sample_index": np.arange(n),
+        "sample_id": None if samples.ids is None else list(samples.ids),
         "label": samples.labels_N,
         "label_name": [samples.class_names[label] for label in samples.labels_N],
         "sensitive_features": [as_json({name: lists[name][i] for name in lists}) for i in range(n)],

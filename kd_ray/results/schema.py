@@ -264,6 +264,11 @@ TABLES: dict[str, Table] = {
                 _column("target", _TEXT, "what is classified"),
                 _column("dataset_id", _TEXT, "identity of the data set with its version, target and splits"),
                 _count("sample_index", "place of the sample in `predictions`, from 0"),
+                _column(
+                    "sample_id",
+                    _TEXT,
+                    "its name in its source: a file, an id, or the number of its row from 0; null for samples of kd_ray 0.1",
+                ),
                 _count("label", "true class index"),
                 _column("label_name", _TEXT, "true class"),
                 _column(

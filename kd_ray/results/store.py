@@ -2,6 +2,7 @@
 
     <store>/trials/<trial_id>/   lease/000001.json  checkpoint/…  weights-000001.safetensors  record.parquet  error.json
     <store>/datasets/<id>/       samples.parquet                        labels and sensitive features of the test samples
+    <store>/datasets/features/<16 hex digits of content>.parquet        sensitive features that were added to finished sweeps
     <store>/weights/<sha256>     pretrained weights, unchanged
     <store>/teachers/<trial_id>/ a teacher's logits of augmented images (a cache: anything in it may be deleted)
     <store>/probes/<id>.json     measured time and memory of students side by side
@@ -53,6 +54,7 @@ class Kind(StrEnum):
     CHECKPOINT = "checkpoint"
     WEIGHTS = "weights"
     SAMPLES = "samples"
+    FEATURES = "added features"
     PRETRAINED = "pretrained weights"
     LOGITS = "logits"
     PROBE = "probe"
@@ -75,6 +77,7 @@ _FORMS: dict[Kind, str] = {
     Kind.CHECKPOINT: f"{TRIALS}/{{trial_id}}/checkpoint/{{number:06d}}-{{step:09d}}-{{digest}}.safetensors",
     Kind.WEIGHTS: f"{TRIALS}/{{trial_id}}/weights-{{number:06d}}.safetensors",
     Kind.SAMPLES: f"{DATASETS}/{{dataset_id}}/samples.parquet",
+    Kind.FEATURES: f"{DATASETS}/features/{{digest}}.parquet",
     Kind.PRETRAINED: f"{PRETRAINED}/{{sha256}}",
     Kind.LOGITS: f"{TEACHERS}/{{trial_id}}/{{logits_id}}/{{digest}}.safetensors",
     Kind.PROBE: f"{PROBES}/{{probe_id}}.json",
@@ -220,6 +223,11 @@ def probe_key(probe_id: str) -> str:
 def samples_key(dataset_id: str) -> str:
     """Labels and sensitive features of the test samples of a data set."""
     return _FORMS[Kind.SAMPLES].format(dataset_id=dataset_id)
+
+
+def features_key(digest: str) -> str:
+    """Groups of samples by the names of the samples, which `kd-ray regroup` has added."""
+    return _FORMS[Kind.FEATURES].format(digest=digest)
 
 
 def sweep_key(sweep: str) -> str:

@@ -76,6 +76,9 @@ class ListedDataset(Classification):
     """The labels, in the order of class indices; left out where the target has bins, which are the classes then."""
     features: tuple[str, ...] = ()
     """Columns with sensitive features. Not part of a trial's identity: more can be added to a finished sweep."""
+    id: Annotated[Annotated[str, Field(min_length=1)] | None, Added(None)] = None
+    """Column with a different name for each row, by which attributes can be joined later; left out, it is the image's file, or the row's
+    number from 0. Not part of a trial's identity."""
     separator: Annotated[str, Field(min_length=1)] | None = None
     """Splits the text of a feature into the groups that the sample belongs to, as `;` does with `a;b`; left out, each has one."""
     bins: tuple[Bins, ...] = ()
@@ -156,6 +159,7 @@ class ListedDataset(Classification):
         """Without features, their bins and the rules for their groups. Texts for missing values stay where inputs may have them."""
         kept: dict[str, Any] = {
             "features": () if used is None else (used,),
+            "id": None,
             "bins": tuple(bins for bins in self.bins if bins.column in (self.target, used)),
         }
         if used is None:

@@ -30,7 +30,6 @@ from kd_ray.results.aggregate import aggregate, read_index
 from kd_ray.results.manifest import find_manifest
 from kd_ray.results.query import Results
 from kd_ray.results.record import (
-    _samples_digest,
     decode_table,
     encode_record,
     misfit,
@@ -39,6 +38,7 @@ from kd_ray.results.record import (
     sha256,
 )
 from kd_ray.results.rows import TrialInput, part_rows
+from kd_ray.results.samples import _samples_digest
 from kd_ray.results.status import sweep_status
 from kd_ray.results.store import (
     Store,
