@@ -79,7 +79,7 @@ def repair(request: LaunchRequest, requested: RequestedTrials, tables: Aggregate
             # Another launch has quarantined it already; this launch also runs the trial, or waits for it.
             has_changed = True
     placement = request.file.sweep.placement
-    datasets = {trial.spec.dataset_id: trial.spec.dataset for trial in requested.trials}
+    datasets = {trial.dataset_id: trial.dataset for trial in requested.trials}
     for dataset_id in tables.damaged_samples:
         if dataset := datasets.get(dataset_id):
             data = load_dataset(

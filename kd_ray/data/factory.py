@@ -92,6 +92,7 @@ def load(dataset: FactoryDataset, loading: Loading) -> ImageData | RowData:
     labels_N = own.labels_N.astype(np.int64)
     features = {name: _groups(own.features[name]) for name in dataset.features}
     has_validation = dataset.returns_validation
+    test_ids = [str(n) for n in chosen["test"]]
     if dataset.samples == "images":
         mean, std = NORMALIZATIONS[dataset.normalization]
         images = Split(images_NHWC=own.inputs, labels_N=labels_N, sensitive_features=features)
@@ -102,6 +103,7 @@ def load(dataset: FactoryDataset, loading: Loading) -> ImageData | RowData:
             class_names=dataset.classes,
             mean=mean,
             std=std,
+            test_ids=test_ids,
         )
     column = Column(name="x", values=own.inputs.astype(np.float64))
     values_NF, names, is_number_F = encoded([column], split_N == "train")
@@ -114,6 +116,7 @@ def load(dataset: FactoryDataset, loading: Loading) -> ImageData | RowData:
         columns=names,
         is_number_F=is_number_F,
         source=f"factory: {dataset.function}",
+        test_ids=test_ids,
     )
 
 

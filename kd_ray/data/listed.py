@@ -100,6 +100,7 @@ def _image_data(
         mean=mean,
         std=std,
         notes=notes,
+        test_ids=_test_ids(listing),
     )
 
 
@@ -122,8 +123,13 @@ def _row_data(
         columns=names,
         is_number_F=is_number_F,
         notes=notes,
+        test_ids=_test_ids(listing),
         source=f"manifest: {path}",
     )
+
+
+def _test_ids(listing: Listing) -> list[str]:
+    return [listing.ids[int(n)] for n in np.flatnonzero(listing.split_N == SPLITS["test"])]
 
 
 def _text_data(
@@ -146,6 +152,7 @@ def _text_data(
         test=splits["test"],
         class_names=dataset.class_names,
         notes=notes,
+        test_ids=_test_ids(listing),
     )
 
 

@@ -44,6 +44,8 @@ class Listing:
     features: dict[str, Groups]
     inputs: Sources | tuple[Column, ...] | list[str]
     """Images, columns, or texts."""
+    ids: Sequence[str]
+    """A name of each row: its id, its image's file, or its number."""
     facts: Mapping[str, str]
     """SHA-256 of the list, and whether its values mean something else than to older versions of kd_ray; part of the fingerprint."""
     notes: tuple[str, ...]
@@ -55,7 +57,8 @@ def read_listing(dataset: ListedDataset, root: Path) -> Listing:
     if not is_below(path, root):
         raise DataError(f"manifest: {dataset.path} leads out of the data root {root}; it must be below it")
     named = [dataset.target, *([dataset.split] if dataset.split is not None else []), *dataset.features]
-    read = read_list(path, list(dict.fromkeys([*dataset.inputs, *named])))
+    others = [dataset.id] if dataset.id is not None else []
+    read = read_list(path, list(dict.fromkeys([*dataset.inputs, *named, *others])))
     table = read.table
     if table.num_rows == 0:
         raise DataError(f"manifest: {path} has no rows")
@@ -89,9 +92,24 @@ def read_listing(dataset: ListedDataset, root: Path) -> Listing:
         split_N=split_N,
         features=features,
         inputs=inputs or texts or columns or (),
+        ids=_ids(dataset, lines, table, inputs),
         facts=facts,
         notes=(*notes, *(note for name, found in shown.items() for note in suspicious(name, found))),
     )
+
+
+def _ids(dataset: ListedDataset, lines: Lines, table: pa.Table, inputs: Sources | None) -> Sequence[str]:
+    """See `Listing.ids`. Raises DataError for an id that is missing, or that two rows have."""
+    if dataset.id is None:
+        return inputs.names if inputs is not None and inputs.folder is not None else [str(row) for row in lines.rows]
+    ids = texts_of(table.column(dataset.id), f"{lines.path}: {dataset.id}")
+    place_of: dict[str, int] = {}
+    for n, name in enumerate(_without_control_characters(lines, dataset.id, ids)):
+        if not name or name in place_of:
+            what = "is empty" if not name else f"{name!r} is also in {lines.place(place_of[name], short=True)}"
+            raise DataError(f"manifest: {lines.place(n)}: {dataset.id}: {what}; each row needs an id of its own")
+        place_of[name] = n
+    return ids
 
 
 def _facts(dataset: ListedDataset, path: Path, table: pa.Table) -> dict[str, str]:

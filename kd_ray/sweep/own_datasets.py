@@ -1,6 +1,6 @@
 """Data of the user's own under `dataset` in a sweep file: samples listed in a file, or returned by a function."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, JsonValue, PositiveInt, model_validator
 
@@ -75,14 +75,17 @@ class ListedDataset(Classification):
     classes: tuple[str, ...] = ()
     """The labels, in the order of class indices; left out where the target has bins, which are the classes then."""
     features: tuple[str, ...] = ()
-    """Columns with sensitive features."""
+    """Columns with sensitive features. Not part of a trial's identity: more can be added to a finished sweep."""
+    id: Annotated[Annotated[str, Field(min_length=1)] | None, Added(None)] = None
+    """Column with a different name for each row, by which attributes can be joined later; left out, it is the image's file, or the row's
+    number from 0. Not part of a trial's identity."""
     separator: Annotated[str, Field(min_length=1)] | None = None
     """Splits the text of a feature into the groups that the sample belongs to, as `;` does with `a;b`; left out, each has one."""
     bins: tuple[Bins, ...] = ()
     """Edges for the columns with numbers, a feature or the target."""
     min_group_size: PositiveInt = 1
     """Test samples that a group needs to be compared; smaller ones are left out of the feature, their samples stay. It holds for the
-    joint groups of `intersections`, too."""
+    joint groups of `intersections`, too. Not part of a trial's identity."""
     missing: Literal["refuse", "leave_out"] = "refuse"
     """What to do with rows whose image file does not exist or cannot be used, or that lack a value in one of `columns`, or a text."""
     missing_values: Annotated[tuple[str, ...], Added([])] = ()
@@ -151,6 +154,18 @@ class ListedDataset(Classification):
     def sensitive_feature_names(self) -> tuple[str, ...]:
         """The columns listed."""
         return self.features
+
+    def without_grouping(self, used: str | None = None) -> Self:
+        """Without features, their bins and the rules for their groups. Texts for missing values stay where inputs may have them."""
+        kept: dict[str, Any] = {
+            "features": () if used is None else (used,),
+            "id": None,
+            "bins": tuple(bins for bins in self.bins if bins.column in (self.target, used)),
+        }
+        if used is None:
+            kept |= {"separator": None, "min_group_size": 1}
+            kept |= {"missing_values": ()} if self.modality == "images" else {}
+        return self.model_copy(update=kept)
 
     @property
     def least_joint_group(self) -> int:
@@ -286,6 +301,10 @@ class FactoryDataset(RandomValidation):
     def sensitive_feature_names(self) -> tuple[str, ...]:
         """As listed."""
         return self.features
+
+    def without_grouping(self, used: str | None = None) -> Self:
+        """Without the names of the features; the function returns all it has, and `version` stands for them."""
+        return self.model_copy(update={"features": () if used is None else (used,)})
 
     @model_validator(mode="after")
     def _settings_fit(self) -> Self:
