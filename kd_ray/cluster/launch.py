@@ -96,6 +96,7 @@ def launch(
                 write_inputs(request, plan, requested)
                 if first is None:
                     first = requested
+                    _name_uncopied(request, requested)
                     display.begin(plan, requested.to_run)
                     request.metrics.begin(plan, requested.to_run)
                 del plan  # as large as the sweep, and outdated from here on
@@ -106,3 +107,13 @@ def launch(
                     break
         assert first is not None
         return report(request, first, tables, started=started)
+
+
+def _name_uncopied(request: LaunchRequest, requested: RequestedTrials) -> None:
+    """Say which command copies the trials that were complete before: a launch copies those that it sees become complete."""
+    sweep, count = request.file.sweep.name, len(requested.complete)
+    for name in request.mirrors if count else ():
+        request.warnings.add(
+            f"mirror {name}: {count:,} {'trial was' if count == 1 else 'trials were'} complete before this launch; "
+            f"`kd-ray mirror {sweep} --to {name}` copies those that it lacks"
+        )
