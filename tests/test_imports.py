@@ -118,6 +118,8 @@ NO_HEAD = ["--address", "http://127.0.0.1:1"]
         (["query", "SELECT count(*) AS n FROM trials"], 0, "n", []),
         (["launch", "--help"], 0, "Usage:", []),
         (["compare", "--help"], 0, "Usage:", []),
+        (["export", "--help"], 0, "Usage:", []),
+        (["mirror", "demo", "--to", "neptune"], 2, "unknown service", []),
         (["data", "check", "--help"], 0, "Usage:", []),
         (["data", "prepare", "--help"], 0, "Usage:", []),
         (["submit", COLOR, *NO_HEAD, "--set", "placement.data_root=/data"], 2, "no Ray job server answers", ["ray"]),
