@@ -31,7 +31,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "metrics": set(),
     "sweep": set(),
 }
-GROUND = {"bounded", "errors", "seeding", "groups", "notebook", "shown", "telemetry"}
+GROUND = {"bounded", "errors", "seeding", "groups", "notebook", "offered", "shown", "telemetry"}
 SURFACE = ("cli", "api")
 FORBIDDEN = {
     "torch": {"sweep", "metrics", "results", "housekeeping", "analysis", "data", *SURFACE},

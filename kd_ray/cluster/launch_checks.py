@@ -13,7 +13,7 @@ from kd_ray.data.families import load_dataset
 from kd_ray.data.leaks import find_leaks
 from kd_ray.errors import DataError, InvalidInputError, SweepError
 from kd_ray.results.status import Plan, plan
-from kd_ray.sweep.architectures import library_of
+from kd_ray.sweep.architectures import library_of, own_network
 from kd_ray.sweep.axes import axis_path
 from kd_ray.sweep.claim_checks import check_classes
 from kd_ray.sweep.datasets import input_size, table_name
@@ -82,7 +82,7 @@ def _selected(planned: tuple[PlannedTrial, ...], only: str | None) -> tuple[Plan
 
 
 def check_networks(file: SweepFile, trials: Collection[PlannedTrial]) -> None:
-    """Build each library network and each text network of these trials once: only the library knows whether it can.
+    """Build each network of a library, of the user's own for images, and of texts once: only its code knows whether it can.
 
     Raises:
         SweepError: a network cannot be built, or cannot be used for the data set.
@@ -92,7 +92,7 @@ def check_networks(file: SweepFile, trials: Collection[PlannedTrial]) -> None:
     images = {
         (spec.model, spec.dataset.num_classes, input_size(spec.dataset), spec.training is not None)
         for spec in specs
-        if library_of(spec.model) and spec.dataset.modality == "images"
+        if (library_of(spec.model) or own_network(spec.model)) and spec.dataset.modality == "images"
     }
     texts = {(spec.model, spec.encoder, spec.dataset.num_classes) for spec in specs if spec.encoder}
     try:
