@@ -18,7 +18,7 @@ import numpy.typing as npt
 from kd_ray import offered
 from kd_ray.data.family import Family, Loading
 from kd_ray.data.image_data import ImageData, Split
-from kd_ray.data.normalization import NORMALIZATIONS
+from kd_ray.data.normalization import moments_of
 from kd_ray.data.row_data import Column, RowData, RowSplit, encoded
 from kd_ray.errors import DataError
 from kd_ray.groups import Groups
@@ -93,7 +93,7 @@ def load(dataset: FactoryDataset, loading: Loading) -> ImageData | RowData:
     features = {name: _groups(own.features[name]) for name in dataset.features}
     has_validation = dataset.returns_validation
     if dataset.samples == "images":
-        mean, std = NORMALIZATIONS[dataset.normalization]
+        mean, std = moments_of(dataset.normalization)
         images = Split(images_NHWC=own.inputs, labels_N=labels_N, sensitive_features=features)
         return ImageData(
             train=images.take(chosen["train"]),

@@ -20,6 +20,9 @@ from kd_ray.sweep.fields import Added, Config, Fraction, Seed, bin_names, refuse
 from kd_ray.sweep.image_datasets import ImageDataset
 from kd_ray.sweep.public_datasets import PublicDataset
 
+Fraction01 = Annotated[float, Field(ge=0, le=1)]
+Deviation = Annotated[float, Field(gt=0, le=1)]
+
 
 class Bins(Config):
     """How the numbers of one column become groups or classes."""
@@ -39,6 +42,15 @@ class Bins(Config):
     def names(self) -> tuple[str, ...]:
         """`<18`, `18-40`, `>=40`."""
         return bin_names(self.edges)
+
+
+class Normalization(Config):
+    """Channel means and deviations of images of one's own."""
+
+    mean: tuple[Fraction01, Fraction01, Fraction01]
+    """Of red, green and blue, for pixels in 0..1."""
+    std: tuple[Deviation, Deviation, Deviation]
+    """Standard deviations of the same."""
 
 
 class ListedDataset(Classification):
@@ -97,8 +109,8 @@ class ListedDataset(Classification):
     """Share of the training split, after `long_tail`, set aside for validation; 0 means none, or those of the split column."""
     size: Side | None = None
     """Side of the images in pixels: the central square of each is resized to it."""
-    normalization: Literal["imagenet", "half"] = "imagenet"
-    """Channel means and deviations of images: those usual for ImageNet, or 0.5 throughout."""
+    normalization: Literal["imagenet", "half"] | Normalization = "imagenet"
+    """Channel means and deviations of images: those usual for ImageNet, 0.5 throughout, or `{mean: […], std: […]}`."""
 
     @property
     def modality(self) -> Modality:
@@ -237,8 +249,8 @@ class FactoryDataset(RandomValidation):
     """The kind of samples: `images`, or `rows` of numbers, which are standardised."""
     size: Annotated[int, Field(ge=16, le=512)] | None = None
     """Side of the images in pixels."""
-    normalization: Literal["imagenet", "half"] = "imagenet"
-    """Channel means and deviations of images: those usual for ImageNet, or 0.5 throughout."""
+    normalization: Literal["imagenet", "half"] | Normalization = "imagenet"
+    """Channel means and deviations of images: those usual for ImageNet, 0.5 throughout, or `{mean: […], std: […]}`."""
     target: Annotated[str, Field(min_length=1)] = "label"
     """Name of the labels in the tables."""
     classes: Annotated[tuple[str, ...], Field(min_length=2)]
