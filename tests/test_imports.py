@@ -177,7 +177,7 @@ def test_the_driver_of_a_sweep_does_without_torch(tmp_path: Path) -> None:
 
 
 def test_public_names() -> None:
-    verbs = ["compare", "figures", "launch", "load_sweep", "open_store", "plan", "report", "results"]
+    verbs = ["compare", "dataset", "figures", "launch", "load_sweep", "open_store", "plan", "report", "results"]
     assert kd_ray.__all__ == ["Results", "__version__", *verbs]
     assert dir(kd_ray) == kd_ray.__all__
     assert kd_ray.__version__ == version("kd_ray")
