@@ -148,7 +148,8 @@ def test_probe_measures_perceptrons_without_data(root: Path) -> None:
         ("dataset.age_edges=[60, 25]", "dataset.age_edges: must increase, got [60, 25]"),
         (
             "student.model=mlp",
-            "mlp-WIDTHS (as in mlp-64-32), a network of yours (as in my_models.wide:build), timm:NAME, torchvision:NAME or hf:NAME, got 'mlp'",
+            "mlp-WIDTHS (as in mlp-64-32), a network of yours (as in my_models.wide:build), timm:NAME, torchvision:NAME or "
+            "hf:NAME, got 'mlp'",
         ),
         (
             "sensitive_features=[color]",

@@ -13,6 +13,7 @@ from typing import Literal
 
 from kd_ray import telemetry
 from kd_ray.cluster.background import AGGREGATE_EVERY_S, WarningLog
+from kd_ray.cluster.data_version import with_data_version
 from kd_ray.cluster.display import Display, QuietDisplay
 from kd_ray.cluster.launch_checks import check, check_data, check_networks, with_absolute_paths
 from kd_ray.cluster.launch_inputs import resume_file, write_inputs
@@ -64,7 +65,7 @@ def launch(
     telemetry.work_on(sweep=file.sweep.name, trial_ids=())
     display = display or (LogDisplay() if log_format == "json" else QuietDisplay())
     request = LaunchRequest(
-        file=with_absolute_paths(file),
+        file=with_data_version(with_absolute_paths(file), store),
         store=store,
         display=display,
         warnings=WarningLog(display),

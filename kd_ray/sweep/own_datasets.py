@@ -20,6 +20,8 @@ from kd_ray.sweep.fields import Added, Config, Fraction, Seed, bin_names, refuse
 from kd_ray.sweep.image_datasets import ImageDataset
 from kd_ray.sweep.public_datasets import PublicDataset
 
+AUTO = "auto"
+Version = Annotated[str, Field(pattern=rf"^([0-9a-f]{{16}}|{AUTO})$")]
 Fraction01 = Annotated[float, Field(ge=0, le=1)]
 Deviation = Annotated[float, Field(gt=0, le=1)]
 
@@ -59,9 +61,9 @@ class ListedDataset(Classification):
     name: Literal["manifest"]
     path: Annotated[str, Field(pattern=r"\.(csv|parquet)$")]
     """The list, below the data root."""
-    version: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")] | None = None
+    version: Version | None = None
     """Fingerprint of the rows and images, which stands for them in a trial's identity. `kd-ray data check` prints it; a launch
-    without it is refused."""
+    without it is refused. `auto`: the first launch of the sweep records it, and later ones refuse other data."""
     title: Annotated[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")] | None, Added(None)] = None
     """Name of the set in the tables; left out, the name is `manifest`. Part of a trial's identity."""
     image: Annotated[str, Field(min_length=1)] = "file"
@@ -242,9 +244,9 @@ class FactoryDataset(RandomValidation):
     """`package.module:function`, called as `function(root, parameters)` with the data root; also the set's name in the tables."""
     parameters: Annotated[dict[str, JsonValue], Field(default_factory=dict)]
     """The `parameters` of the call; part of the identity."""
-    version: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")] | None = None
+    version: Version | None = None
     """Fingerprint of the result, which stands for it in a trial's identity. `kd-ray data check` prints it; a launch without it is
-    refused."""
+    refused. `auto`: as in a list."""
     samples: Literal["images", "rows"]
     """The kind of samples: `images`, or `rows` of numbers, which are standardised."""
     size: Annotated[int, Field(ge=16, le=512)] | None = None
