@@ -115,7 +115,7 @@ def adopt_command(from_store: str, store_url: str, sweep_name: str | None, dry_r
     cls=Command,
     example="kd-ray regroup trifeature-quick --features annotations.csv --id file --column light",
 )
-@click.argument("sweep_name", metavar="SWEEP_NAME")
+@click.argument("sweep_name", metavar="SWEEP_NAME", shell_complete=complete_sweep)
 @store_option
 @click.option(
     "--features",

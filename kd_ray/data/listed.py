@@ -14,7 +14,7 @@ from kd_ray.data.image_data import ImageData
 from kd_ray.data.listed_images import image_side
 from kd_ray.data.listing import NO_SPLIT, SPLITS, Listing, empty_classes, large_groups, read_listing
 from kd_ray.data.modalities import Data
-from kd_ray.data.normalization import NORMALIZATIONS
+from kd_ray.data.normalization import moments_of
 from kd_ray.data.originals import fingerprint_of_digests
 from kd_ray.data.prepared import Prepared, Sources, prepare
 from kd_ray.data.row_data import Column, RowData, RowSplit, encoded
@@ -91,7 +91,7 @@ def _image_data(
         chosen_M = np.flatnonzero(listing.split_N == code)
         groups = {feature: each.take(chosen_M) for feature, each in features.items()}
         splits[name] = prepared.split(chosen_M, listing.labels_N[chosen_M], groups)
-    mean, std = NORMALIZATIONS[dataset.normalization]
+    mean, std = moments_of(dataset.normalization)
     return ImageData(
         train=splits["train"],
         validation=splits["validation"] if len(splits["validation"]) else None,

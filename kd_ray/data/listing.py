@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from kd_ray.data.image_data import random_parts
 from kd_ray.data.listed_columns import Lines, complete_rows, input_columns
-from kd_ray.data.listed_images import check_leaks, image_column, image_files, is_below
+from kd_ray.data.listed_images import check_leaks, image_column, image_files, is_below, without_structs
 from kd_ray.data.listed_values import comma_advice, former_words, read_list, suspicious, texts_in_lists, texts_of
 from kd_ray.data.prepared import Sources
 from kd_ray.data.row_data import Column
@@ -63,6 +63,7 @@ def read_listing(dataset: ListedDataset, root: Path) -> Listing:
     if table.num_rows == 0:
         raise DataError(f"manifest: {path} has no rows")
     facts = _facts(dataset, path, table)
+    table = without_structs(dataset, table)
     lines, notes = Lines(path=path, rows=range(table.num_rows), line_of=read.line_of), list[str]()
     inputs: Sources | None = None
     if dataset.modality != "images":

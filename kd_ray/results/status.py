@@ -243,7 +243,7 @@ def file_digest(path: str, file: SweepFile) -> str:
         with Path(path).expanduser().open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
-        advice = "; `kd-ray launch` lets the library fetch it" if path in pretrained_files(file) else ""
+        advice = "; `kd-ray launch` fetches it" if path in pretrained_files(file) else ""
         where = f"{file.source}: {field_of(file, path)}"
         raise SweepError(f"{where}: cannot read {path!r}: {error.strerror}{advice}") from error
 

@@ -20,6 +20,11 @@ from kd_ray.sweep.fields import Added, Config, Fraction, Seed, bin_names, refuse
 from kd_ray.sweep.image_datasets import ImageDataset
 from kd_ray.sweep.public_datasets import PublicDataset
 
+AUTO = "auto"
+Version = Annotated[str, Field(pattern=rf"^([0-9a-f]{{16}}|{AUTO})$")]
+Fraction01 = Annotated[float, Field(ge=0, le=1)]
+Deviation = Annotated[float, Field(gt=0, le=1)]
+
 
 class Bins(Config):
     """How the numbers of one column become groups or classes."""
@@ -41,15 +46,24 @@ class Bins(Config):
         return bin_names(self.edges)
 
 
+class Normalization(Config):
+    """Channel means and deviations of images of one's own."""
+
+    mean: tuple[Fraction01, Fraction01, Fraction01]
+    """Of red, green and blue, for pixels in 0..1."""
+    std: tuple[Deviation, Deviation, Deviation]
+    """Standard deviations of the same."""
+
+
 class ListedDataset(Classification):
     """Images, rows of numbers or texts of your own, listed in a CSV or Parquet file: a row for each, with a label, and with features."""
 
     name: Literal["manifest"]
     path: Annotated[str, Field(pattern=r"\.(csv|parquet)$")]
     """The list, below the data root."""
-    version: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")] | None = None
+    version: Version | None = None
     """Fingerprint of the rows and images, which stands for them in a trial's identity. `kd-ray data check` prints it; a launch
-    without it is refused."""
+    without it is refused. `auto`: the first launch of the sweep records it, and later ones refuse other data."""
     title: Annotated[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")] | None, Added(None)] = None
     """Name of the set in the tables; left out, the name is `manifest`. Part of a trial's identity."""
     image: Annotated[str, Field(min_length=1)] = "file"
@@ -100,8 +114,8 @@ class ListedDataset(Classification):
     """Share of the training split, after `long_tail`, set aside for validation; 0 means none, or those of the split column."""
     size: Side | None = None
     """Side of the images in pixels: the central square of each is resized to it."""
-    normalization: Literal["imagenet", "half"] = "imagenet"
-    """Channel means and deviations of images: those usual for ImageNet, or 0.5 throughout."""
+    normalization: Literal["imagenet", "half"] | Normalization = "imagenet"
+    """Channel means and deviations of images: those usual for ImageNet, 0.5 throughout, or `{mean: […], std: […]}`."""
 
     @property
     def modality(self) -> Modality:
@@ -245,15 +259,15 @@ class FactoryDataset(RandomValidation):
     """`package.module:function`, called as `function(root, parameters)` with the data root; also the set's name in the tables."""
     parameters: Annotated[dict[str, JsonValue], Field(default_factory=dict)]
     """The `parameters` of the call; part of the identity."""
-    version: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")] | None = None
+    version: Version | None = None
     """Fingerprint of the result, which stands for it in a trial's identity. `kd-ray data check` prints it; a launch without it is
-    refused."""
+    refused. `auto`: as in a list."""
     samples: Literal["images", "rows"]
     """The kind of samples: `images`, or `rows` of numbers, which are standardised."""
     size: Annotated[int, Field(ge=16, le=512)] | None = None
     """Side of the images in pixels."""
-    normalization: Literal["imagenet", "half"] = "imagenet"
-    """Channel means and deviations of images: those usual for ImageNet, or 0.5 throughout."""
+    normalization: Literal["imagenet", "half"] | Normalization = "imagenet"
+    """Channel means and deviations of images: those usual for ImageNet, 0.5 throughout, or `{mean: […], std: […]}`."""
     target: Annotated[str, Field(min_length=1)] = "label"
     """Name of the labels in the tables."""
     classes: Annotated[tuple[str, ...], Field(min_length=2)]

@@ -126,6 +126,29 @@ def test_parquet_gives_what_csv_gives(tmp_path: Path) -> None:
                 assert groups.to_lists() == other.sensitive_features[feature].to_lists()
 
 
+def test_image_columns_of_hugging_face_are_read(tmp_path: Path) -> None:
+    """`struct<bytes, path>`; `datasets` writes this type for its feature Image."""
+    root = write_people(tmp_path)
+    expected = load(root)
+    rows = rows_of(root / "people" / "people.csv")
+    columns: dict[str, Any] = {name: [row[name] for row in rows] for name in rows[0]}
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    stored = [{"bytes": (root / "people" / row["file"]).read_bytes(), "path": "gone.png"} for row in rows]
+    columns["stored"] = pa.array(stored, kind)
+    columns["named"] = pa.array([{"bytes": None, "path": row["file"]} for row in rows], kind)
+    columns["other"] = pa.array([{"x": 1} for _ in rows])
+    columns["hole"] = pa.array([None, *stored[1:]], kind)
+    parquet.write_table(pa.table(columns), root / "people" / "people.parquet")
+    for image in ("stored", "named"):
+        data = load(root, path="people/people.parquet", image=image)
+        assert np.array_equal(data.train.images_NHWC, expected.train.images_NHWC)
+        assert np.array_equal(data.test.images_NHWC, expected.test.images_NHWC)
+    with pytest.raises(DataError, match=r"column 'other' is struct<x: int64>; expected paths"):
+        load(root, path="people/people.parquet", image="other")
+    with pytest.raises(DataError, match=r"row 1: hole: there is none"):
+        load(root, path="people/people.parquet", image="hole")
+
+
 def test_parquet_holds_arrays_of_pixels(tmp_path: Path) -> None:
     images_NHWC = pixels(6, 16, 16, 3)
     columns = {
