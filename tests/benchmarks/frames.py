@@ -39,7 +39,7 @@ def make_tables(store: Store, *, num_parts: int) -> int:
             ids = [f"{part:04x}{trial_id[4:]}" for trial_id in first["trial_id"].to_pylist()]
             other = first.set_column(place, "trial_id", pa.array(ids))
             store.put(part_key(table, "demo", part), encode_part(other, table, "demo"))
-    return Results(store).table("trials").num_rows
+    return int(Results(store).table("trials").num_rows)
 
 
 def measure(url: str, table: str) -> tuple[int, int, float, float, float]:
