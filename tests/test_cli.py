@@ -23,6 +23,7 @@ from kd_ray.cli import cli
 from kd_ray.cli.base import Command
 from kd_ray.cli.commands import system_error
 from kd_ray.results.manifest import read_manifest
+from kd_ray.results.query import Results
 from kd_ray.results.schema import TABLES
 from kd_ray.results.store import Store, open_store
 from tests import processes
@@ -403,6 +404,24 @@ def test_verify_names_damage_mends_it_and_says_what_to_type_next(finished: Path,
     assert as_json.returncode == 0
     assert json.loads(as_json.stdout)["rebuilt"] == ["tables of sweep tiny: rebuilt from 6 trials"]
     assert [json.loads(as_json.stdout)[name] for name in ("num_quarantined", "num_set_aside")] == [1, 1]
+
+
+def test_regroup_adds_a_feature(finished: Path, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(finished, tmp_path / "kd_ray_store"))
+    names = Results(open_store(root)).query("SELECT DISTINCT sample_id FROM samples")["sample_id"].to_pylist()
+    table = tmp_path / "light.csv"
+    table.write_text("\n".join(["image,light", *(f"{name},{('dark', 'bright')[int(name) % 2]}" for name in names)]))
+    done = run_cli("regroup", "tiny", "--features", str(table), "--id", "image", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(
+        f"light joined to {len(names):,} test samples; the tables of sweep tiny have 7 trials with it"
+    )
+    groups = run_cli("query", "SELECT DISTINCT \"group\" FROM group_metrics WHERE feature = 'light'", cwd=tmp_path)
+    assert "bright" in groups.stdout
+    table.write_text(f"image,light\n{names[0]},dark\n")
+    refused = run_cli("regroup", "tiny", "--features", str(table), "--id", "image", "--json", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "light.csv: has no row for test samples" in refused.stderr
 
 
 def test_adopt_merges_a_store(finished: Path, tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ def load(dataset: ListedDataset, loading: Loading) -> Data:
     listing = read_listing(dataset, loading.root)
     prepared = _prepared(dataset, loading, listing)
     found = _fingerprint(listing, prepared)
-    if dataset.version != found:
+    if dataset.version != found and not _is_version_with_other_groups(dataset, loading):
         what = (
             f"is not version {dataset.version}" if dataset.version else "needs a version, which stands for its contents"
         )
@@ -56,6 +56,14 @@ def load(dataset: ListedDataset, loading: Loading) -> Data:
         return _text_data(dataset, loading, listing, listing.inputs, features, notes)
     assert isinstance(listing.inputs, tuple)
     return _row_data(dataset, listing, loading.root / dataset.path, listing.inputs, features, notes)
+
+
+def _is_version_with_other_groups(dataset: ListedDataset, loading: Loading) -> bool:
+    """Whether the list had this version when it was asked for with other features: new types of values change the fingerprint."""
+    if dataset.version is None:
+        return False
+    listings = (read_listing(dataset, loading.root, has_new_groups=is_new) for is_new in (False, True))
+    return any(_fingerprint(it, _prepared(dataset, loading, it)) == dataset.version for it in listings)
 
 
 def _prepared(dataset: ListedDataset, loading: Loading, listing: Listing) -> Prepared | None:

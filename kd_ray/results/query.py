@@ -67,8 +67,9 @@ class Results:
         """
         from kd_ray.results.frames import to_frame
 
-        axes = self.table("trials", sweep=sweep).select(["sweep", "trial_id", "settings"])
-        return to_frame(self.table(name, sweep=sweep), axes)
+        table = self.table(name, sweep=sweep)
+        trials = table if name == "trials" else self.table("trials", sweep=sweep)
+        return to_frame(table, trials.select(["sweep", "trial_id", "settings"]))
 
     def predictions(self, trial_id: str) -> "pd.DataFrame":
         """The test samples of a trial, one row each: label, prediction, probabilities, and the groups of each sensitive feature.

@@ -413,3 +413,39 @@ def test_a_decoded_image_of_the_list_can_be_looked_at(tmp_path: Path) -> None:
         )
     )
     assert np.array_equal(data.train.images_NHWC[1], np.asarray(expected.resize((16, 16), Image.Resampling.BILINEAR)))
+
+
+def test_test_samples_have_names(tmp_path: Path) -> None:
+    """The image's file as the list has it, or the value of a column."""
+    root = write_people(tmp_path)
+    tested = [row for row in rows_of(root / "people" / "people.csv") if row["split"] == "test"]
+    assert load(root).test_ids == [row["file"] for row in tested]
+    assert load(root, features=["race"], id="age", bins=None).test_ids == [row["age"] for row in tested]
+
+
+@pytest.mark.parametrize(
+    ("age", "message"),
+    [("", "line 7: age: is empty; each row needs an id"), ("4", "line 7: age: '4' is also in line 4; each row needs")],
+)
+def test_an_id_that_is_missing_or_double_is_refused(age: str, message: str, tmp_path: Path) -> None:
+    root = write_people(tmp_path, row5_age=age)
+    with pytest.raises(DataError, match=message):
+        load(root, features=["race"], id="age", bins=None)
+
+
+def test_other_features_keep_the_version(tmp_path: Path) -> None:
+    """Guard: the word `none` changes the fingerprint of a list, and groups are not part of a trial's identity."""
+    root = write_people(tmp_path, row3_race="none")
+    loading = Loading(root=root)
+    without, with_race = make(features=["age"], separator=None), make()
+    versions = [listed.fingerprint(dataset, loading) for dataset in (without, with_race)]
+    assert versions[0] != versions[1]
+    for dataset in (without, with_race):
+        for version in versions:
+            data = listed.load(dataset.model_copy(update={"version": version}), loading)
+            assert list(data.test.sensitive_features) == list(dataset.features)
+    with pytest.raises(DataError, match="is not version"):
+        listed.load(make(version="0123456789abcdef"), loading)
+    labels = make(bins=[{"column": "age", "edges": [30.1234567]}], target="age", classes=None, features=["race"])
+    with pytest.raises(DataError, match="is not version"):
+        listed.load(labels.model_copy(update={"version": versions[0]}), loading)

@@ -38,6 +38,7 @@ GROUPING: list[tuple[dict[str, Any], dict[str, Any]]] = [
     (IMAGES, {"bins": [{"column": "age", "edges": [20, 40]}]}),
     (IMAGES, {"separator": ";"}),
     (IMAGES, {"min_group_size": 20}),
+    (IMAGES, {"id": "file"}),
     (IMAGES, {"missing_values": ["?"]}),
     (ROWS, {"features": ["sex", "age", "race"]}),
     (ROWS, {"min_group_size": 20}),
