@@ -16,7 +16,8 @@ PACKAGE = Path(kd_ray.__file__).parent
 
 # Each room with the rooms it may import; `errors`, `seeding` and `groups` are the ground that all stand on.
 MAY_IMPORT: dict[str, set[str]] = {
-    "cli": {"api", "analysis", "cluster", "housekeeping", "data", "metrics", "results", "sweep"},
+    "cli": {"api", "serve", "analysis", "cluster", "housekeeping", "data", "metrics", "results", "sweep"},
+    "serve": {"analysis", "housekeeping", "metrics", "results", "sweep"},
     "api": {"analysis", "cluster", "results", "sweep"},
     "cluster": {"distill", "data", "models", "results", "sweep"},
     "analysis": {"results", "metrics", "sweep"},
@@ -29,7 +30,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "sweep": set(),
 }
 GROUND = {"errors", "seeding", "groups", "telemetry"}
-SURFACE = ("cli", "api")
+SURFACE = ("cli", "api", "serve")
 FORBIDDEN = {
     "torch": {"sweep", "metrics", "results", "housekeeping", "analysis", "data", *SURFACE},
     "ray": {
@@ -108,6 +109,7 @@ NO_HEAD = ["--address", "http://127.0.0.1:1"]
         (["query", "SELECT count(*) AS n FROM trials"], 0, "n", []),
         (["launch", "--help"], 0, "Usage:", []),
         (["compare", "--help"], 0, "Usage:", []),
+        (["serve", "--help"], 0, "Usage:", []),
         (["data", "check", "--help"], 0, "Usage:", []),
         (["data", "prepare", "--help"], 0, "Usage:", []),
         (["submit", COLOR, *NO_HEAD, "--set", "placement.data_root=/data"], 2, "no Ray job server answers", ["ray"]),

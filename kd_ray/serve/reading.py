@@ -1,0 +1,180 @@
+"""What the pages know of a store, and for how long it is kept.
+
+A snapshot of all states is read at most every two seconds, and less often where it takes longer. A study and its comparisons are read
+again when a part of the sweep's tables has changed. `kept.py` has the rules. Readers share all of it; at most `MOST_STUDIES` are held.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from kd_ray.analysis.compare import compare_study
+from kd_ray.analysis.comparisons import Comparison, read_comparisons
+from kd_ray.analysis.contrast import Options
+from kd_ray.analysis.reading import read_declared, read_study
+from kd_ray.analysis.report.evidence import Evidence, make_evidence
+from kd_ray.analysis.stored import stored_verdict
+from kd_ray.analysis.study import Study
+from kd_ray.analysis.verdict import Verdict
+from kd_ray.errors import InvalidInputError
+from kd_ray.metrics.arrays import FloatArray
+from kd_ray.results.inventory import table_parts
+from kd_ray.results.query import Results
+from kd_ray.results.store import Store
+from kd_ray.serve.kept import Kept, KeptByName
+from kd_ray.serve.snapshot import Snapshot, SweepNow, take_snapshot
+
+MOST_STUDIES = 4
+"""Sweeps whose numbers are held in memory."""
+PATIENCE_S = 4.0
+"""How long a page waits for comparisons that are made for it; after that it says that they are being made."""
+MOST_PREDICTIONS = 2_000_000
+"""A sweep with more predictions (trials × test samples) is compared by `kd-ray compare` only: it takes minutes and much memory."""
+
+
+class NoSuchSweepError(InvalidInputError):
+    """The store has no sweep of this name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupAccuracy:
+    """Accuracy of all trials within one group of a sensitive feature."""
+
+    n: int
+    """Test samples of the group; the most, where data sets differ."""
+    accuracy_T: FloatArray
+    """NaN for a group without test samples."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Read:
+    """The numbers of one sweep, as its tables were."""
+
+    results: Results
+    study: Study
+    parts: tuple[tuple[str, str], ...]
+    """Key and e_tag of every part of its tables."""
+
+    @cached_property
+    def groups(self) -> Mapping[str, Mapping[str, GroupAccuracy]]:
+        """Accuracy by sensitive feature and group."""
+        rows = self.results.query(
+            'SELECT trial_id, feature, "group", max(n) AS n, max(accuracy) AS accuracy FROM group_metrics '
+            f"WHERE sweep = '{self.study.sweep}' GROUP BY ALL ORDER BY feature, \"group\""
+        )
+        found: dict[str, dict[str, GroupAccuracy]] = {it.feature: {} for it in self.study.fairness}
+        for row in rows.to_pylist():
+            of_feature = found.setdefault(row["feature"], {})
+            known = of_feature.get(row["group"])
+            if known is None:
+                known = GroupAccuracy(n=0, accuracy_T=np.full(len(self.study.trials), np.nan))
+            if row["trial_id"] in self.study.index and row["accuracy"] is not None:
+                known.accuracy_T[self.study.index[row["trial_id"]]] = row["accuracy"]
+            of_feature[row["group"]] = GroupAccuracy(n=max(known.n, row["n"]), accuracy_T=known.accuracy_T)
+        return found
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Findings:
+    """The comparisons of a sweep and what they say."""
+
+    rows: Sequence[Comparison]
+    verdict: Verdict | None
+    """None where nothing was compared."""
+    evidence: Evidence
+    why_not: str = ""
+    """Why nothing was compared."""
+    is_stored: bool = False
+    """Whether the store has these rows; else they were made for this page, with default options."""
+
+
+def find(results: Results, study: Study) -> Findings:
+    """The comparisons of the store; made here, and not written, where it has none and the sweep is small."""
+    nothing = make_evidence((), study)
+    rows: Sequence[Comparison] = read_comparisons(results, study.sweep)
+    declared = read_declared(results, study.sweep)
+    if rows and sum(row.analysis == "claim" for row in rows) == len(declared):
+        verdict = stored_verdict(study, rows, declared)
+        return Findings(rows=rows, verdict=verdict, evidence=make_evidence(rows, study), is_stored=True)
+    if sum(row["num_test"] for row in study.trials) > MOST_PREDICTIONS:
+        why = "The store has no comparison of the trials as they are now, and this sweep is too large to compare it for a page."
+        return Findings(rows=(), verdict=None, evidence=nothing, why_not=why)
+    try:
+        made = compare_study(study, Options(), declared=declared)
+    except InvalidInputError as error:
+        return Findings(rows=(), verdict=None, evidence=nothing, why_not=str(error))
+    return Findings(rows=made.rows, verdict=made.verdict, evidence=make_evidence(made.rows, study))
+
+
+class Reading:
+    """The store, as the pages read it."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.results = Results(store)
+        self._snapshot: Kept[Snapshot] = Kept(lambda before: take_snapshot(store, before))
+        self._studies: KeptByName[Read] = KeptByName(self._read, most=MOST_STUDIES)
+        self._findings: dict[str, tuple[Read, asyncio.Task[Findings]]] = {}
+
+    async def snapshot(self) -> Snapshot:
+        """The states of all trials.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        return await self._snapshot.get()
+
+    async def sweep(self, name: str) -> SweepNow:
+        """The states of the trials of one sweep.
+
+        Raises:
+            NoSuchSweepError: the store has none of this name.
+            InvalidInputError: its manifest cannot be read.
+        """
+        snapshot = await self.snapshot()
+        if name in snapshot.unreadable:
+            raise InvalidInputError(snapshot.unreadable[name])
+        if name not in snapshot.sweeps:
+            names = ", ".join(snapshot.sweeps) or "none"
+            raise NoSuchSweepError(f"The store has no sweep {name!r}; it has: {names}.")
+        return snapshot.sweeps[name]
+
+    async def read(self, name: str) -> Read:
+        """The numbers of one sweep.
+
+        Raises:
+            NoSuchSweepError: the store has none of this name.
+            InvalidInputError: none of its trials is complete and aggregated.
+        """
+        await self.sweep(name)
+        return await self._studies.get(name)
+
+    async def read_if_any(self, name: str) -> Read | None:
+        """The same; None where no trial is complete."""
+        try:
+            return await self.read(name)
+        except NoSuchSweepError:
+            raise
+        except InvalidInputError:
+            return None
+
+    async def findings(self, read: Read) -> Findings | None:
+        """The comparisons of a sweep; None while they are being made."""
+        name = read.study.sweep
+        known = self._findings.get(name)
+        if known is None or known[0] is not read or (known[1].done() and known[1].exception() is not None):
+            known = (read, asyncio.create_task(asyncio.to_thread(find, self.results, read.study)))
+            self._findings = {other: it for other, it in self._findings.items() if other != name} | {name: known}
+            while len(self._findings) > MOST_STUDIES:
+                del self._findings[next(iter(self._findings))]
+        done, _ = await asyncio.wait({known[1]}, timeout=PATIENCE_S)
+        return known[1].result() if done else None
+
+    def _read(self, name: str, before: Read | None) -> Read:
+        parts = tuple((entry.item.key, entry.item.e_tag) for entry in table_parts(self.store, sweep=name))
+        if before is not None and before.parts == parts:
+            return before
+        return Read(results=self.results, study=read_study(self.results, name), parts=parts)
