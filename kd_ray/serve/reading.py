@@ -5,20 +5,13 @@ again when a part of the sweep's tables has changed. `kept.py` has the rules. Re
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kd_ray.analysis.compare import compare_study
-from kd_ray.analysis.comparisons import Comparison, read_comparisons
-from kd_ray.analysis.contrast import Options
-from kd_ray.analysis.reading import read_declared, read_study
-from kd_ray.analysis.report.evidence import Evidence, make_evidence
-from kd_ray.analysis.stored import stored_verdict
-from kd_ray.analysis.study import Study
-from kd_ray.analysis.verdict import Verdict
 from kd_ray.errors import InvalidInputError
 from kd_ray.metrics.arrays import FloatArray
 from kd_ray.results.inventory import table_parts
@@ -27,12 +20,14 @@ from kd_ray.results.store import Store
 from kd_ray.serve.kept import Kept, KeptByName
 from kd_ray.serve.snapshot import Snapshot, SweepNow, take_snapshot
 
+if TYPE_CHECKING:
+    from kd_ray.analysis.study import Study
+    from kd_ray.serve.findings import Findings
+
 MOST_STUDIES = 4
 """Sweeps whose numbers are held in memory."""
 PATIENCE_S = 4.0
 """How long a page waits for comparisons that are made for it; after that it says that they are being made."""
-MOST_PREDICTIONS = 2_000_000
-"""A sweep with more predictions (trials × test samples) is compared by `kd-ray compare` only: it takes minutes and much memory."""
 
 
 class NoSuchSweepError(InvalidInputError):
@@ -54,7 +49,7 @@ class Read:
     """The numbers of one sweep, as its tables were."""
 
     results: Results
-    study: Study
+    study: "Study"
     parts: tuple[tuple[str, str], ...]
     """Key and e_tag of every part of its tables."""
 
@@ -75,38 +70,6 @@ class Read:
                 known.accuracy_T[self.study.index[row["trial_id"]]] = row["accuracy"]
             of_feature[row["group"]] = GroupAccuracy(n=max(known.n, row["n"]), accuracy_T=known.accuracy_T)
         return found
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Findings:
-    """The comparisons of a sweep and what they say."""
-
-    rows: Sequence[Comparison]
-    verdict: Verdict | None
-    """None where nothing was compared."""
-    evidence: Evidence
-    why_not: str = ""
-    """Why nothing was compared."""
-    is_stored: bool = False
-    """Whether the store has these rows; else they were made for this page, with default options."""
-
-
-def find(results: Results, study: Study) -> Findings:
-    """The comparisons of the store; made here, and not written, where it has none and the sweep is small."""
-    nothing = make_evidence((), study)
-    rows: Sequence[Comparison] = read_comparisons(results, study.sweep)
-    declared = read_declared(results, study.sweep)
-    if rows and sum(row.analysis == "claim" for row in rows) == len(declared):
-        verdict = stored_verdict(study, rows, declared)
-        return Findings(rows=rows, verdict=verdict, evidence=make_evidence(rows, study), is_stored=True)
-    if sum(row["num_test"] for row in study.trials) > MOST_PREDICTIONS:
-        why = "The store has no comparison of the trials as they are now, and this sweep is too large to compare it for a page."
-        return Findings(rows=(), verdict=None, evidence=nothing, why_not=why)
-    try:
-        made = compare_study(study, Options(), declared=declared)
-    except InvalidInputError as error:
-        return Findings(rows=(), verdict=None, evidence=nothing, why_not=str(error))
-    return Findings(rows=made.rows, verdict=made.verdict, evidence=make_evidence(made.rows, study))
 
 
 class Reading:
@@ -161,12 +124,12 @@ class Reading:
         except InvalidInputError:
             return None
 
-    async def findings(self, read: Read) -> Findings | None:
-        """The comparisons of a sweep; None while they are being made."""
+    async def findings(self, read: Read) -> "Findings | None":
+        """The comparisons of a sweep; None while they are being read or made."""
         name = read.study.sweep
         known = self._findings.get(name)
         if known is None or known[0] is not read or (known[1].done() and known[1].exception() is not None):
-            known = (read, asyncio.create_task(asyncio.to_thread(find, self.results, read.study)))
+            known = (read, asyncio.create_task(asyncio.to_thread(_find, self.results, read.study)))
             self._findings = {other: it for other, it in self._findings.items() if other != name} | {name: known}
             while len(self._findings) > MOST_STUDIES:
                 del self._findings[next(iter(self._findings))]
@@ -177,4 +140,13 @@ class Reading:
         parts = tuple((entry.item.key, entry.item.e_tag) for entry in table_parts(self.store, sweep=name))
         if before is not None and before.parts == parts:
             return before
+        # Statistics take a second to import; the list of sweeps does not wait for them.
+        from kd_ray.analysis.reading import read_study
+
         return Read(results=self.results, study=read_study(self.results, name), parts=parts)
+
+
+def _find(results: Results, study: "Study") -> "Findings":
+    from kd_ray.serve.findings import find
+
+    return find(results, study)

@@ -1,8 +1,8 @@
 """Runs SQL in another process, which is killed if a query does not end: `python -m kd_ray.serve.sql_process STORE` is that process.
 
-It reads one JSON object with `sql`, `max_rows` and `time_limit_s` in each line. For each it writes 9 bytes, the kind and the length of
-what follows: Arrow (`A`, or `C` if there are more rows) or a message (`E`). One process is ready before it is needed, so that a query does
-not wait for Python to start.
+It says that it is ready (`R`). Then it reads one JSON object with `sql`, `max_rows` and `time_limit_s` in each line. For each it writes 9
+bytes, the kind and the length of what follows: Arrow (`A`, or `C` if there are more rows) or a message (`E`). One process is ready before
+it is needed, so that a query does not wait for Python to start.
 """
 
 import asyncio
@@ -23,6 +23,8 @@ GRACE_S = 1.0
 """How much longer the process lives if the query does not obey the interrupt."""
 PATIENCE_S = 30.0
 """How long a query may wait for those before it."""
+_START_S = 120.0
+"""How long the process may take to start."""
 _ADDRESS_SPACE = 6 * 2**30
 """Bytes of the process, threads and libraries included."""
 _HEAD = struct.Struct(">cQ")
@@ -91,13 +93,26 @@ class SqlProcess:
         return Answer(table=pa.ipc.open_stream(data).read_all(), is_cut=kind == b"C")
 
     async def _ready(self) -> asyncio.subprocess.Process:
-        if self._process is None or self._process.returncode is not None:
-            self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "kd_ray.serve.sql_process", self._store_url),
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                limit=2**20,
-            )
+        """The process, when it waits for a query: its start does not count as time of the query."""
+        if self._process is not None and self._process.returncode is None:
+            return self._process
+        self._process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "kd_ray.serve.sql_process", self._store_url),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            limit=2**20,
+        )
+        assert self._process.stdout is not None
+        is_ready = False
+        try:
+            async with asyncio.timeout(_START_S):
+                await self._process.stdout.readexactly(_HEAD.size)
+            is_ready = True
+        except (TimeoutError, asyncio.IncompleteReadError):
+            raise QueryError("SQL: the process that runs queries cannot be started") from None
+        finally:
+            if not is_ready:
+                await asyncio.shield(self.stop())
         return self._process
 
 
@@ -107,6 +122,7 @@ def main(store_url: str) -> None:
 
     resource.setrlimit(resource.RLIMIT_AS, (_ADDRESS_SPACE, _ADDRESS_SPACE))
     store = open_store(store_url)
+    _say(b"R", b"")
     for line in sys.stdin:
         try:
             found = answer(store, **json.loads(line))
@@ -116,8 +132,12 @@ def main(store_url: str) -> None:
             kind, data = b"C" if found.is_cut else b"A", sink.getvalue().to_pybytes()
         except (KdRayError, MemoryError) as error:
             kind, data = b"E", (str(error) or "SQL: out of memory").encode(errors="replace")
-        sys.stdout.buffer.write(_HEAD.pack(kind, len(data)) + data)
-        sys.stdout.buffer.flush()
+        _say(kind, data)
+
+
+def _say(kind: bytes, data: bytes) -> None:
+    sys.stdout.buffer.write(_HEAD.pack(kind, len(data)) + data)
+    sys.stdout.buffer.flush()
 
 
 if __name__ == "__main__":

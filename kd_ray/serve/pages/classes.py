@@ -12,13 +12,14 @@ from kd_ray.analysis.report.evidence import ClassBias, Evidence, make_evidence
 from kd_ray.analysis.study import CONTRASTS, SCRATCH, spread
 from kd_ray.errors import InvalidInputError
 from kd_ray.metrics.arrays import FloatArray
-from kd_ray.serve.reading import Findings, Read
+from kd_ray.serve.findings import Findings
+from kd_ray.serve.reading import Read
 
 MAX_CLASSES = 200
 MAX_SAMPLES = 500
 _STEPS = 4
 """Colors on each side of no effect."""
-MARKS = {"established": "✱", "hint": "·"}
+MARKS = {"established": "✱", "hint": "?"}
 
 
 @dataclass(frozen=True, kw_only=True)

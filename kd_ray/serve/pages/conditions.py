@@ -13,7 +13,7 @@ from kd_ray.analysis.conditions import Condition
 from kd_ray.analysis.report.axis import Interval, interval
 from kd_ray.analysis.study import spread
 from kd_ray.serve import charts
-from kd_ray.serve.axes import CONDITION, Layout, axis_names, lay_out, short
+from kd_ray.serve.axes import CONDITION, Layout, axis_names, lay_out
 from kd_ray.serve.charts import Chart, Dot, Level, Point, Scale, Series, Tick
 from kd_ray.serve.quantities import GROUP_ACCURACY, OF_CLASS, OF_GROUPS, Chosen, Quantity, metric_names, quantity
 from kd_ray.serve.reading import Read
@@ -49,7 +49,7 @@ def view(read: Read, chosen: Chosen, *, axis: str, sort: str, is_down: bool) -> 
         "rows": rows,
         "show": lambda value: "–" if math.isnan(value) else f"{value:.{digits}f}".replace("-", "−"),
         "metrics": metric_names(read),
-        "axes": {name: short(name) if name == "temperature" else name for name in axis_names(read.study)},
+        "axes": {name: name for name in axis_names(read.study)},
         "classes": read.study.class_names if it.chosen.metric in OF_CLASS else (),
         "features": [f.feature for f in read.study.fairness]
         if it.chosen.metric in (*OF_GROUPS, GROUP_ACCURACY)

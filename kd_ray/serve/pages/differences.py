@@ -11,7 +11,8 @@ from kd_ray.analysis.report.evidence import AGAINST
 from kd_ray.analysis.report.table import p_value
 from kd_ray.analysis.report.tested_tables import STATUS
 from kd_ray.metrics.catalogue import METRICS
-from kd_ray.serve.reading import Findings, Read
+from kd_ray.serve.findings import Findings
+from kd_ray.serve.reading import Read
 
 ANALYSES = {
     "fairness": "fairness",

@@ -11,7 +11,7 @@ from kd_ray.results.status import TrialLine
 from kd_ray.serve.quantities import GROUP_ACCURACY, OF_CLASS, OF_GROUPS, Chosen, Quantity, metric_names, quantity
 from kd_ray.serve.reading import Read
 from kd_ray.serve.snapshot import SweepNow, costs, place_of, running_packs
-from kd_ray.sweep.spec import TrialState
+from kd_ray.sweep.spec import Role, TrialState
 
 STATE = "state"
 """What cells are colored by, if not by a metric."""
@@ -127,7 +127,8 @@ def lay_out(lines: Sequence[TrialLine], cells: Mapping[str, Cell], first_row: in
         place = place_of(line)
         members.setdefault(place.facet, {}).setdefault((place.row, place.column), []).append(cells[line.trial_id])
     facets, longest = [], 0
-    for label, found in members.items():
+    roles = [role.value for role in Role]
+    for label, found in sorted(members.items(), key=lambda it: (roles.index(it[0].split(" ", 1)[0]), it[0])):
         rows = sorted({row for row, _ in found}, key=_order)
         longest = max(longest, len(rows))
         shown = tuple(rows[first_row : first_row + ROWS])

@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -64,7 +65,7 @@ def view(now: SweepNow, read: Read | None, trial_id: str) -> Mapping[str, Any]:
         "row": trial,
         "teacher_line": None if teacher is None else read.study.trials[teacher],
         "metrics": [(name, trial[name]) for name in OF_TRIAL if trial[name] is not None],
-        "provenance": {name: trial[name] for name in PROVENANCE if trial[name] is not None},
+        "provenance": {name: _shown(trial[name]) for name in PROVENANCE if trial[name] is not None},
         "spec": json.dumps(record.spec.model_dump(mode="json"), indent=2, ensure_ascii=False) if record else None,
         "versions": dict(record.provenance.versions) if record else {},
         "charts": _curves(read, trial_id, teacher),
@@ -72,6 +73,12 @@ def view(now: SweepNow, read: Read | None, trial_id: str) -> Mapping[str, Any]:
         "classes": _classes(read, row, teacher),
         "groups": _groups(read, row, teacher),
     }
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, datetime):
+        return f"{value:%Y-%m-%d %H:%M:%S} UTC"
+    return f"{value:,.1f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def _mates(now: SweepNow, line: TrialLine) -> list[tuple[str, TrialLine]]:
@@ -91,15 +98,16 @@ def _mates(now: SweepNow, line: TrialLine) -> list[tuple[str, TrialLine]]:
 
 def _curves(read: Read, trial_id: str, teacher: int | None) -> tuple[Chart, ...]:
     """Training loss and accuracy by epoch, beside those of its teacher."""
-    shown = [("this trial", trial_id)]
-    shown += [] if teacher is None else [("its teacher", str(read.study.trials[teacher]["trial_id"]))]
-    curves = [(label, read.study.epochs[it]) for label, it in shown if it in read.study.epochs]
+    # The teacher comes first, so that this trial is drawn over it.
+    shown = [] if teacher is None else [(1, "its teacher", str(read.study.trials[teacher]["trial_id"]))]
+    shown.append((0, "this trial", trial_id))
+    curves = [(number, label, read.study.epochs[it]) for number, label, it in shown if it in read.study.epochs]
     if not curves:
         return ()
-    last = int(max(epochs[-1] for _, (epochs, _, _) in curves))
+    last = int(max(epochs[-1] for _, _, (epochs, _, _) in curves))
     found = []
     for which, title, factor in ((1, "mean training loss", 1.0), (2, "training accuracy (%)", 100.0)):
-        values = [factor * it[which] for _, it in curves]
+        values = [factor * it[which] for _, _, it in curves]
         scale = charts.y_scale(
             [float(v) for some in values for v in some], limits=(0.0, math.inf if which == 1 else 100.5)
         )
@@ -110,8 +118,8 @@ def _curves(read: Read, trial_id: str, teacher: int | None) -> tuple[Chart, ...]
                 x_ticks=charts.epoch_ticks(last),
                 y_ticks=charts.y_ticks(scale),
                 series=tuple(
-                    charts.curve(it[0], some, number=i, label=label, scale=scale, last=last)
-                    for i, ((label, it), some) in enumerate(zip(curves, values, strict=True))
+                    charts.curve(it[0], some, number=number, label=label, scale=scale, last=last)
+                    for (number, label, it), some in zip(curves, values, strict=True)
                 ),
                 levels=(),
                 words=f"{title} of each of {last} epochs",
