@@ -80,7 +80,8 @@ class Reading:
         self.results = Results(store)
         self._snapshot: Kept[Snapshot] = Kept(lambda before: take_snapshot(store, before))
         self._studies: KeptByName[Read] = KeptByName(self._read, most=MOST_STUDIES)
-        self._findings: dict[str, tuple[Read, asyncio.Task[Findings]]] = {}
+        self._newest: dict[str, Read] = {}
+        self._findings: KeptByName[tuple[Read, Findings]] = KeptByName(self._find, most=MOST_STUDIES)
 
     async def snapshot(self) -> Snapshot:
         """The states of all trials.
@@ -125,28 +126,27 @@ class Reading:
             return None
 
     async def findings(self, read: Read) -> "Findings | None":
-        """The comparisons of a sweep; None while they are being read or made."""
+        """The comparisons of a sweep; None while they are being read or made for the first time."""
         name = read.study.sweep
-        known = self._findings.get(name)
-        if known is None or known[0] is not read or (known[1].done() and known[1].exception() is not None):
-            known = (read, asyncio.create_task(asyncio.to_thread(_find, self.results, read.study)))
-            self._findings = {other: it for other, it in self._findings.items() if other != name} | {name: known}
-            while len(self._findings) > MOST_STUDIES:
-                del self._findings[next(iter(self._findings))]
-        done, _ = await asyncio.wait({known[1]}, timeout=PATIENCE_S)
-        return known[1].result() if done else None
+        self._newest[name] = read
+        asking = asyncio.create_task(self._findings.get(name))
+        # Who does not wait leaves the error to the next one.
+        asking.add_done_callback(lambda task: None if task.cancelled() else task.exception())
+        done, _ = await asyncio.wait({asking}, timeout=PATIENCE_S)
+        return asking.result()[1] if done else None
+
+    def _find(self, name: str, before: "tuple[Read, Findings] | None") -> "tuple[Read, Findings]":
+        # Statistics take a second to import; the list of sweeps does not wait for them.
+        from kd_ray.serve.findings import find
+
+        read = self._newest[name]
+        return before if before is not None and before[0] is read else (read, find(self.results, read.study))
 
     def _read(self, name: str, before: Read | None) -> Read:
         parts = tuple((entry.item.key, entry.item.e_tag) for entry in table_parts(self.store, sweep=name))
         if before is not None and before.parts == parts:
             return before
-        # Statistics take a second to import; the list of sweeps does not wait for them.
+        # As above.
         from kd_ray.analysis.reading import read_study
 
         return Read(results=self.results, study=read_study(self.results, name), parts=parts)
-
-
-def _find(results: Results, study: "Study") -> "Findings":
-    from kd_ray.serve.findings import find
-
-    return find(results, study)

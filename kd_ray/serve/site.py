@@ -224,11 +224,18 @@ class Site:
     async def live_events(self, request: web.Request) -> web.StreamResponse:
         """Cells and parts of a running sweep, whenever they change."""
 
+        seen: list[Any] = [None, None, ({}, {})]
+
         async def now() -> Change:
-            values = {**await self._live_values(request), "query": dict(request.query)}
-            cells = {it.trial_id: (it.css, it.sign, it.words) for it in values["cells"].values()}
-            names = ("summary", "packs", "failures", "costs", "legend")
-            return cells, {name: self._templates.part("parts", name, values) for name in names}
+            name = request.match_info["sweep"]
+            known = [await self.reading.sweep(name), await self.reading.read_if_any(name)]
+            if known[0] is not seen[0] or known[1] is not seen[1]:
+                values = {**await self._live_values(request), "query": dict(request.query)}
+                cells = {it.trial_id: (it.css, it.sign, it.words) for it in values["cells"].values()}
+                names = ("summary", "packs", "failures", "costs", "legend")
+                seen[:] = [*known, (cells, {name: self._templates.part("parts", name, values) for name in names})]
+            change: Change = seen[2]
+            return change
 
         return await self._stream(request, now)
 

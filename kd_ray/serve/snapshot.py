@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 from kd_ray.errors import KdRayError
@@ -100,10 +100,12 @@ def take_snapshot(store: Store, before: Snapshot | None) -> Snapshot:
         store, TRIALS, keep=lambda place: place.trial_id in asked and place.kind is not Kind.WEIGHTS
     ).trials
     statuses = states(store, trials, asked)
-    sweeps = {
-        name: SweepNow(name=name, lines=manifest_lines(manifest, statuses), finished_at=_finished(manifest, trials))
-        for (name, _), manifest in manifests.items()
-    }
+    sweeps = {}
+    for (name, _), manifest in manifests.items():
+        now = SweepNow(name=name, lines=manifest_lines(manifest, statuses), finished_at=_finished(manifest, trials))
+        # The same object says that nothing has changed.
+        same = before.sweeps.get(name) if before else None
+        sweeps[name] = same if same == now and same is not None else now
     return Snapshot(sweeps=sweeps, unreadable=unreadable, manifests=manifests)
 
 
@@ -127,9 +129,10 @@ class Place:
     """Its seed; empty for pretrained weights."""
 
 
-def place_of(line: TrialLine) -> Place:
+@lru_cache(maxsize=100_000)
+def place_of(description: str) -> Place:
     """The place of a trial, by its description (`distilled lenet5 T=4 alpha=0.9 seed=1`), which pending trials have as well."""
-    words = line.description
+    words = description
     found = {}
     for name in ("T", "seed"):
         match = re.search(rf"(?:^| ){name}=(\S+)", words)

@@ -1,8 +1,8 @@
 """One sweep while it runs: the grid as a heat map, what runs now, what failed, and what it costs."""
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -60,8 +60,8 @@ def view(now: SweepNow, read: Read | None, chosen: Chosen, *, first_row: int) ->
     """What the page shows. `first_row` is the first seed of the heat map that is shown, of many."""
     is_metric = read is not None and chosen.metric != STATE
     it = quantity(read, chosen) if read is not None and is_metric else None
-    cells, legend = color(now.lines, read, it)
-    facets, num_rows = lay_out(now.lines, cells, first_row)
+    cell_of, legend = coloring(read, it)
+    facets, num_rows = lay_out(now.lines, cell_of, first_row)
     trials = read.study.trials if read else ()
     failed = [line for line in now.lines if line.state == TrialState.FAILED or line.is_blocked]
     return {
@@ -91,41 +91,44 @@ def view(now: SweepNow, read: Read | None, chosen: Chosen, *, first_row: int) ->
     }
 
 
-def color(
-    lines: Sequence[TrialLine], read: Read | None, it: Quantity | None
-) -> tuple[Mapping[str, Cell], Legend | None]:
-    """The cell of every trial, by its state or by its value."""
-    legend, values = None, {}
-    low = high = math.nan
-    if read is not None and it is not None:
-        values = dict(zip((trial["trial_id"] for trial in read.study.trials), it.values_T.tolist(), strict=True))
-        if not np.isnan(it.values_T).all():
-            low, high = float(np.nanmin(it.values_T)), float(np.nanmax(it.values_T))
-        legend = Legend(low=it.shown(low), high=it.shown(high), unit=it.unit)
-    cells = {}
-    for line in lines:
-        state = "blocked" if line.is_blocked else line.state
-        sign, css, words = SIGNS[state], f"s-{state}", f"{line.description}: {state}"
-        if state == "running" and line.epoch is not None:
-            sign, words = f"{100 * line.epoch // max(line.epochs, 1)}", f"{words}, epoch {line.epoch} of {line.epochs}"
+def coloring(read: Read | None, it: Quantity | None) -> tuple[Callable[[TrialLine], Cell], Legend | None]:
+    """What makes the cell of a trial, by its state or by its value; and the scale of the values."""
+    if read is None or it is None:
+        return _by_state, None
+    values = dict(zip((trial["trial_id"] for trial in read.study.trials), it.values_T.tolist(), strict=True))
+    has_any = not np.isnan(it.values_T).all()
+    low, high = (float(np.nanmin(it.values_T)), float(np.nanmax(it.values_T))) if has_any else (math.nan, math.nan)
+
+    def by_value(line: TrialLine) -> Cell:
+        cell = _by_state(line)
+        if line.state != TrialState.COMPLETE:
+            return cell
         value = values.get(line.trial_id, math.nan)
-        if it is not None and state == "complete":
-            if math.isnan(value):
-                css, sign, words = "s-unknown", "?", f"{words}, not in the tables yet"
-            else:
-                step = 0 if high <= low else min(STEPS - 1, int(STEPS * (value - low) / (high - low)))
-                css, sign = f"q{step}", it.shown(value)
-                words = f"{line.description}: {it.title} {it.shown(value)} {it.unit}".rstrip()
-        cells[line.trial_id] = Cell(trial_id=line.trial_id, css=css, sign=sign, words=words)
-    return cells, legend
+        if math.isnan(value):
+            return replace(cell, css="s-unknown", sign="?", words=f"{cell.words}, not in the tables yet, or undefined")
+        step = 0 if high <= low else min(STEPS - 1, int(STEPS * (value - low) / (high - low)))
+        words = f"{line.description}: {it.title} {it.shown(value)} {it.unit}".rstrip()
+        return replace(cell, css=f"q{step}", sign=it.shown(value), words=words)
+
+    return by_value, Legend(low=it.shown(low), high=it.shown(high), unit=it.unit)
 
 
-def lay_out(lines: Sequence[TrialLine], cells: Mapping[str, Cell], first_row: int) -> tuple[tuple[Facet, ...], int]:
+def _by_state(line: TrialLine) -> Cell:
+    state = "blocked" if line.is_blocked else line.state
+    sign, words = SIGNS[state], f"{line.description}: {state}"
+    if state == TrialState.RUNNING and line.epoch is not None:
+        sign, words = f"{100 * line.epoch // max(line.epochs, 1)}", f"{words}, epoch {line.epoch} of {line.epochs}"
+    return Cell(trial_id=line.trial_id, css=f"s-{state}", sign=sign, words=words)
+
+
+def lay_out(
+    lines: Sequence[TrialLine], cell_of: Callable[[TrialLine], Cell], first_row: int
+) -> tuple[tuple[Facet, ...], int]:
     """The facets of the heat map with some of their rows, and the number of rows of the longest."""
-    members: dict[str, dict[tuple[str, str], list[Cell]]] = {}
+    members: dict[str, dict[tuple[str, str], list[TrialLine]]] = {}
     for line in lines:
-        place = place_of(line)
-        members.setdefault(place.facet, {}).setdefault((place.row, place.column), []).append(cells[line.trial_id])
+        place = place_of(line.description)
+        members.setdefault(place.facet, {}).setdefault((place.row, place.column), []).append(line)
     facets, longest = [], 0
     roles = [role.value for role in Role]
     for label, found in sorted(members.items(), key=lambda it: (roles.index(it[0].split(" ", 1)[0]), it[0])):
@@ -135,8 +138,9 @@ def lay_out(lines: Sequence[TrialLine], cells: Mapping[str, Cell], first_row: in
         if not shown:
             continue
         columns = tuple(sorted({column for _, column in found}, key=_order))
-        kept = {(row, column): tuple(some) for (row, column), some in found.items() if row in shown}
-        facets.append(Facet(label=label, columns=columns, rows=shown, cells=kept))
+        places = [(row, column) for row in shown for column in columns if (row, column) in found]
+        cells = {place: tuple(cell_of(line) for line in found[place]) for place in places}
+        facets.append(Facet(label=label, columns=columns, rows=shown, cells=cells))
     return tuple(facets), longest
 
 

@@ -83,10 +83,10 @@ def _shown(value: Any) -> str:
 
 def _mates(now: SweepNow, line: TrialLine) -> list[tuple[str, TrialLine]]:
     """Trials of the same condition with other seeds, and those of the same seed under other conditions."""
-    mine = place_of(line)
+    mine = place_of(line.description)
     found = []
     for other in now.lines:
-        place = place_of(other)
+        place = place_of(other.description)
         if other.trial_id == line.trial_id:
             continue
         if (place.facet, place.column) == (mine.facet, mine.column):

@@ -148,11 +148,11 @@ def line(state: str, *, description: str = "scratch lenet5 seed=0", why: str = "
 )
 def test_place_of_a_trial_is_read_from_its_description(changes: dict[str, object], place: Place) -> None:
     spec = make_spec(**changes, seed=3)
-    assert place_of(line("pending", description=spec.describe())) == place
+    assert place_of(spec.describe()) == place
 
 
 def test_place_of_a_trial_with_settings_of_other_axes() -> None:
-    shown = place_of(line("pending", description="distilled lenet5 T=10 alpha=0.5 seed=12 training.optimizer.lr=0.1"))
+    shown = place_of("distilled lenet5 T=10 alpha=0.5 seed=12 training.optimizer.lr=0.1")
     assert shown == Place(facet="distilled lenet5 alpha=0.5 training.optimizer.lr=0.1", column="10", row="12")
 
 
@@ -196,6 +196,8 @@ def test_snapshot_takes_manifests_over_and_names_what_it_cannot_read(unfinished:
     assert {name: now.counts["complete"] for name, now in first.sweeps.items()} == {"demo": 4}
     second = take_snapshot(unfinished, first)
     assert second.manifests["demo", 1] is first.manifests["demo", 1]
+    # Nothing has changed, so nothing has to be drawn again.
+    assert second.sweeps["demo"] is first.sweeps["demo"]
     unfinished.put("sweeps/broken/manifest/000001.json", b"{")
     third = take_snapshot(unfinished, second)
     assert list(third.sweeps) == ["demo"]
