@@ -1,10 +1,11 @@
 """What can be chosen to be looked at: a metric of the whole trial, of a class, of the groups of a feature, or of one group."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
+from kd_ray.analysis.conditions import Condition
 from kd_ray.analysis.study import FAIRNESS
 from kd_ray.metrics.arrays import FloatArray
 from kd_ray.metrics.catalogue import METRICS, Metric
@@ -53,6 +54,14 @@ class Quantity:
     """As stored; NaN where undefined."""
     label: float | None = None
     """The same number of the true labels, where there is one."""
+    _of_runs: dict[int, FloatArray] = field(default_factory=dict, repr=False)
+    """What `over_runs` has given, by the identity of the condition."""
+
+    def over_runs(self, condition: Condition) -> FloatArray:
+        """Values of the runs of a condition, (R,), in the unit that is shown."""
+        if id(condition) not in self._of_runs:
+            self._of_runs[id(condition)] = self.metric.scale * condition.over_runs(self.values_T)
+        return self._of_runs[id(condition)]
 
     @property
     def unit(self) -> str:
@@ -66,6 +75,11 @@ class Quantity:
 
 def metric_names(read: Read) -> Mapping[str, str]:
     """Every metric that the sweep has, with its name for people."""
+    found: Mapping[str, str] = read.remember("metric names", lambda: _metric_names(read))
+    return found
+
+
+def _metric_names(read: Read) -> Mapping[str, str]:
     study = read.study
     names = {name: METRICS[name].short for name in OF_TRIAL if not np.isnan(study.values(name)).all()}
     names |= {name: _OWN[name] for name in OF_CLASS}
@@ -76,6 +90,11 @@ def metric_names(read: Read) -> Mapping[str, str]:
 
 def quantity(read: Read, chosen: Chosen) -> Quantity:
     """The values of what is chosen, or of what comes closest."""
+    found: Quantity = read.remember(chosen, lambda: _quantity(read, chosen))
+    return found
+
+
+def _quantity(read: Read, chosen: Chosen) -> Quantity:
     study = read.study
     name = chosen.metric if chosen.metric in metric_names(read) else "accuracy"
     if name in OF_CLASS and study.class_names:

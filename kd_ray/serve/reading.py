@@ -5,10 +5,11 @@ again when a part of the sweep's tables has changed. `kept.py` has the rules. Re
 """
 
 import asyncio
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 MOST_STUDIES = 4
 """Sweeps whose numbers are held in memory."""
+MOST_REMEMBERED = 40
+"""Quantities of one sweep that are held in memory."""
 PATIENCE_S = 4.0
 """How long a page waits for comparisons that are made for it; after that it says that they are being made."""
 
@@ -52,6 +55,15 @@ class Read:
     study: "Study"
     parts: tuple[tuple[str, str], ...]
     """Key and e_tag of every part of its tables."""
+    _remembered: OrderedDict[Hashable, Any] = field(default_factory=OrderedDict, repr=False)
+
+    def remember(self, what: Hashable, make: Callable[[], Any]) -> Any:
+        """What was made of these numbers before, or is made now; the last `MOST_REMEMBERED` are held."""
+        if what not in self._remembered:
+            self._remembered[what] = make()
+            while len(self._remembered) > MOST_REMEMBERED:
+                self._remembered.popitem(last=False)
+        return self._remembered.get(what) or make()
 
     @cached_property
     def groups(self) -> Mapping[str, Mapping[str, GroupAccuracy]]:

@@ -163,6 +163,8 @@ def running_packs(lines: Sequence[TrialLine], trials: Sequence[Mapping[str, Any]
     for line in lines:
         if line.state == TrialState.RUNNING:
             packs.setdefault(line.why.removeprefix("held by "), []).append(line)
+    if not packs:
+        return ()
     devices = {str(row["host"]): str(row["device"]) for row in sorted(trials, key=lambda row: row["finished_at"])}
     return tuple(
         RunningPack(where=where, lines=tuple(held), device=devices.get(where.rpartition(" on ")[2]))

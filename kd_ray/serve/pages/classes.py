@@ -70,12 +70,13 @@ def view(read: Read, found: Findings | None, *, contrast: str, feature: str, sor
     effects_C = {place: _effects(read, evidence, contrast, it) for place, it in conditions}
     largest = max((float(np.nanmax(abs(it))) for it in effects_C.values() if not np.isnan(it).all()), default=0.0)
     baseline = study.baseline(contrast, conditions[0][1]) if conditions else None
+    baseline_C = None if baseline is None else _means(100 * baseline.over_runs(study.class_accuracy_TC))
     lines = []
     for c, name in enumerate(study.class_names):
         effects = tuple(
             _effect(it, place, evidence.bias(contrast, it), c, effects_C[place], largest) for place, it in conditions
         )
-        value = math.nan if baseline is None else spread(100 * baseline.over_runs(study.class_accuracy_TC[:, c])).mean
+        value = math.nan if baseline_C is None else float(baseline_C[c])
         lines.append(ClassLine(name=name, n=int(study.class_n_C[c]), baseline=_number(value, 1), effects=effects))
     if sort == "effect":
         lines.sort(key=lambda it: min((_value(e.text) for e in it.effects), default=0.0))
@@ -174,10 +175,12 @@ def _group_lines(read: Read, feature: str) -> list[GroupLine]:
     joint = {it.feature for it in study.fairness if it.is_joint}
     lines = []
     for name, groups in read.groups.items():
-        if feature not in ("", name):
+        if feature not in ("", name) or not groups:
             continue
-        for group, found in groups.items():
-            means = [spread(100 * it.over_runs(found.accuracy_T)).mean for it in study.conditions]
+        accuracy_TG = np.stack([found.accuracy_T for found in groups.values()], axis=1)
+        of_conditions = [_means(100 * it.over_runs(accuracy_TG)) for it in study.conditions]
+        for g, (group, found) in enumerate(groups.items()):
+            means = [float(mean_G[g]) for mean_G in of_conditions]
             defined = [(value, place) for place, value in enumerate(means) if not math.isnan(value)]
             lowest, worst = min(defined, default=(math.inf, -1))
             lines.append(
@@ -192,6 +195,11 @@ def _group_lines(read: Read, feature: str) -> list[GroupLine]:
                 )
             )
     return sorted(lines, key=lambda it: (it.lowest, it.feature, it.group))
+
+
+def _means(values_RK: FloatArray) -> FloatArray:
+    """Mean over the runs in which a value is defined, (K,); NaN where none is."""
+    return np.array([spread(values_R).mean for values_R in values_RK.T])
 
 
 def _number(value: float, digits: int) -> str:

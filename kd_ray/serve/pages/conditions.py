@@ -82,7 +82,7 @@ def to_csv(read: Read, chosen: Chosen) -> str:
     writer.writerow(["role", "condition", "seed", f"{it.title}{unit}", "n", "mean", "sd", "from", "to"])
     for condition in read.study.conditions:
         row = _row(condition, it)
-        values_R = it.metric.scale * condition.over_runs(it.values_T)
+        values_R = it.over_runs(condition)
         for seed, value in zip(condition.seeds, values_R.tolist(), strict=True):
             numbers = (value, row.n, row.mean, row.sd, row.low, row.high)
             writer.writerow(
@@ -97,7 +97,7 @@ def to_csv(read: Read, chosen: Chosen) -> str:
 
 
 def _row(condition: Condition, it: Quantity) -> Row:
-    values_R = it.metric.scale * condition.over_runs(it.values_T)
+    values_R = it.over_runs(condition)
     found = _within(interval(values_R), it)
     return Row(
         role=condition.role,
@@ -200,7 +200,7 @@ def _series(it: Quantity, layout: Layout, number: int, count: int, scale: Scale)
 
 def _dot_values(condition: Condition, it: Quantity) -> tuple[list[str], list[float]]:
     """Some of the runs, evenly chosen, with their seeds; the same ones every time."""
-    values_R = it.metric.scale * condition.over_runs(it.values_T)
+    values_R = it.over_runs(condition)
     defined = [
         (str(seed), float(value)) for seed, value in zip(condition.seeds, values_R, strict=True) if np.isfinite(value)
     ]
