@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 MOST_STUDIES = 4
 """Sweeps whose numbers are held in memory."""
-MOST_REMEMBERED = 40
-"""Quantities of one sweep that are held in memory."""
+MOST_REMEMBERED = 200
+"""Quantities and means of one sweep that are held in memory."""
 PATIENCE_S = 4.0
 """How long a page waits for comparisons that are made for it; after that it says that they are being made."""
 
@@ -63,7 +63,8 @@ class Read:
             self._remembered[what] = make()
             while len(self._remembered) > MOST_REMEMBERED:
                 self._remembered.popitem(last=False)
-        return self._remembered.get(what) or make()
+        found = self._remembered.get(what)
+        return make() if found is None else found
 
     @cached_property
     def groups(self) -> Mapping[str, Mapping[str, GroupAccuracy]]:

@@ -70,7 +70,7 @@ def view(read: Read, found: Findings | None, *, contrast: str, feature: str, sor
     effects_C = {place: _effects(read, evidence, contrast, it) for place, it in conditions}
     largest = max((float(np.nanmax(abs(it))) for it in effects_C.values() if not np.isnan(it).all()), default=0.0)
     baseline = study.baseline(contrast, conditions[0][1]) if conditions else None
-    baseline_C = None if baseline is None else _means(100 * baseline.over_runs(study.class_accuracy_TC))
+    baseline_C = None if baseline is None else _class_means(read, baseline)
     lines = []
     for c, name in enumerate(study.class_names):
         effects = tuple(
@@ -84,7 +84,7 @@ def view(read: Read, found: Findings | None, *, contrast: str, feature: str, sor
         lines.sort(key=lambda it: it.name)
     else:
         sort = ""
-    groups = _group_lines(read, feature)
+    groups = read.remember(("groups", feature), lambda: _group_lines(read, feature))
     return {
         "lines": lines[:MAX_CLASSES],
         "num_classes": len(lines),
@@ -152,9 +152,16 @@ def _effects(read: Read, evidence: Evidence, contrast: str, condition: Condition
         return 100 * bias.effect_C
     baseline = read.study.baseline(contrast, condition)
     assert baseline is not None
-    values_TC = 100 * read.study.class_accuracy_TC
-    difference: FloatArray = condition.over_runs(values_TC).mean(axis=0) - baseline.over_runs(values_TC).mean(axis=0)
+    difference: FloatArray = _class_means(read, condition) - _class_means(read, baseline)
     return difference
+
+
+def _class_means(read: Read, condition: Condition) -> FloatArray:
+    """Accuracy on each class, mean over runs, in percent."""
+    means_C: FloatArray = read.remember(
+        ("classes", id(condition)), lambda: _means(100 * condition.over_runs(read.study.class_accuracy_TC))
+    )
+    return means_C
 
 
 def _effect(it: Condition, place: int, bias: ClassBias | None, c: int, effects_C: FloatArray, largest: float) -> Effect:
