@@ -1,11 +1,20 @@
 # Two commands do all the set-up on a fresh machine with Python 3.11 or later:
 #   make demo   install, and run a first sweep
 #   make test   install, and pass the tests
+# Two more for those who change the code: `make test-quick` while writing, `make test-long` before a release.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+PYTEST := $(BIN)/python -m pytest
+SIDE_BY_SIDE := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+# Without bytecode files every test process would compile kd_ray and its tests anew.
+unexport PYTHONDONTWRITEBYTECODE
+# Where the tests are that a command runs: to import the others takes longer than many tests. `tests/test_commands.py` holds that none is missed.
+ALONE := tests/benchmarks tests/contract tests/deployment
+LONG := tests/contract tests/deployment tests/test_real_cifar10.py tests/test_real_data.py tests/test_sweeps.py
+QUICK := tests/unit tests/test_imports.py
 
-.PHONY: demo test check install install-dev clean
+.PHONY: demo test test-quick test-long check install install-dev clean
 
 install: $(VENV)/.installed
 install-dev: $(VENV)/.installed-dev
@@ -26,8 +35,15 @@ demo: install
 	FROM trials GROUP BY ALL ORDER BY role, temperature"
 
 test: check
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder -m 'not alone'
-	$(BIN)/python -m pytest -m alone
+	$(PYTEST) $(SIDE_BY_SIDE) -m 'not alone and not long'
+	$(PYTEST) -m 'alone and not long' $(ALONE)
+
+test-quick: install-dev
+	$(PYTEST) $(SIDE_BY_SIDE) -m 'not ray and not alone and not slow and not long' $(QUICK)
+
+test-long: install-dev
+	$(PYTEST) $(SIDE_BY_SIDE) -m 'long and not alone' $(LONG)
+	$(PYTEST) -m 'long and alone' $(ALONE)
 
 check: install-dev
 	$(BIN)/ruff check

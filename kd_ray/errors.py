@@ -6,6 +6,7 @@
     │   ├── DataError            a data set that is missing, damaged or not the one named
     │   └── QueryError           SQL that DuckDB refuses, or a table that does not exist
     ├── StoreError               the store cannot be used as asked (unreachable, read-only, full)
+    │   ├── CacheError           a folder below `data_root` cannot be made: full, or not writable
     │   ├── CorruptObjectError   an object whose content does not match its checksum or its schema
     │   └── OtherVersionError    a whole object in the form of another version of kd_ray
     └── TrialError               a trial that cannot go on
@@ -16,6 +17,8 @@
 Messages say what was wrong, the value, where it stood, and the valid choices. Library code neither prints nor exits; `cli/` turns these
 into exit codes.
 """
+
+from collections.abc import Sequence
 
 
 class KdRayError(Exception):
@@ -40,6 +43,10 @@ class QueryError(InvalidInputError):
 
 class StoreError(KdRayError):
     """The store cannot be reached, read or written."""
+
+
+class CacheError(StoreError):
+    """A folder that a node makes once, below `data_root`, cannot be made: the disk is full or not writable. No trial is to blame."""
 
 
 class CorruptObjectError(StoreError):
@@ -69,3 +76,8 @@ class LostTeacherError(TrialError):
         super().__init__(f"teacher {teacher}: {reason}")
         self.teacher = teacher
         """trial_id of the teacher."""
+
+
+def some(names: Sequence[str]) -> str:
+    """For messages: the first five, and how many more."""
+    return ", ".join(names[:5]) + (f" and {len(names) - 5:,} more" if len(names) > 5 else "")

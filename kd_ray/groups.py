@@ -58,14 +58,22 @@ class Groups:
         return int(self.membership_NG.shape[0])
 
 
+def joint_name(parts: Sequence[str]) -> str:
+    """The name of a joint group or feature: "red & dots". Parts with a `&` are quoted, so different parts never give the same name."""
+    quote = '"'
+    needs_quotes = [("&" in part or part.startswith(quote)) and len(parts) > 1 for part in parts]
+    quoted = [quote + part.replace(quote, 2 * quote) + quote for part in parts]
+    return " & ".join(quoted[n] if needs_quotes[n] else part for n, part in enumerate(parts))
+
+
 def intersect(features: Sequence[Groups]) -> Groups:
-    """Groups of samples that share one group in every feature: "red & dots". Empty intersections are kept, with no members."""
+    """Groups of samples that share one group in every feature, by `joint_name`. Empty intersections are kept, with no members."""
     if not features:
         raise ValueError("intersect needs at least one feature")
-    names = features[0].names
+    parts: list[tuple[str, ...]] = [(name,) for name in features[0].names]
     membership_NG = features[0].membership_NG
     for other in features[1:]:
-        names = tuple(f"{a} & {b}" for a in names for b in other.names)
+        parts = [(*before, name) for before in parts for name in other.names]
         product_NGH = membership_NG[:, :, None] & other.membership_NG[:, None, :]
         membership_NG = product_NGH.reshape(len(other), -1)
-    return Groups(names=names, membership_NG=membership_NG)
+    return Groups(names=tuple(map(joint_name, parts)), membership_NG=membership_NG)

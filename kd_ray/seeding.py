@@ -1,7 +1,7 @@
-"""One integer seed per trial, many named and independent random streams.
+"""Named, independent random streams from the one integer seed of a trial.
 
-Every draw is made from a generator that is rebuilt from (seed, names, counters): the data order of epoch 7 never depends on what was drawn
-before it. That is why a checkpoint needs no generator states and a trial gives the same bits whatever it is packed with.
+Each generator is made anew from the seed, names and counters, such as (0, "order", 7) for the data order of epoch 7. No draw depends on
+earlier draws, so a checkpoint needs no generator states, and a trial gives the same bits in any pack.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ def stream_seed(seed: int, *names: str | int) -> int:
 
 
 def shuffled(count: int, random: np.random.Generator) -> npt.NDArray[np.int64]:
-    """A uniformly random order of `count` things.
+    """The numbers 0 to `count` - 1 in a uniformly random order.
 
     Sorted by raw 64-bit draws rather than `Generator.permutation`, whose results NumPy may change between versions (NEP 19).
     """
@@ -29,7 +29,7 @@ def shuffled(count: int, random: np.random.Generator) -> npt.NDArray[np.int64]:
 
 
 def integers(high: int, count: int, random: np.random.Generator) -> npt.NDArray[np.int64]:
-    """`count` integers from 0 to `high` - 1, from raw draws for the same reason; the bias is below high / 2**64."""
+    """`count` integers from 0 to `high` - 1, from raw draws as in `shuffled`; the bias is below high / 2**64."""
     return (random.bit_generator.random_raw(count) % high).astype(np.int64)
 
 

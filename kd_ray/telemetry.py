@@ -23,7 +23,7 @@ LogFormat = Literal["text", "json"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Metric:
+class Measurement:
     """One measurement. Prometheus knows it as `ray_<name>`, a counter as `ray_<name>_total`."""
 
     name: str
@@ -36,56 +36,58 @@ class Metric:
     """Upper bounds of a histogram's buckets."""
 
 
-TRIALS = Metric(name="kd_ray_trials", kind="gauge", meaning="Trials of the running sweep, by state.", tags=("state",))
-TRIALS_ENDED = Metric(
+TRIALS = Measurement(
+    name="kd_ray_trials", kind="gauge", meaning="Trials of the running sweep, by state.", tags=("state",)
+)
+TRIALS_ENDED = Measurement(
     name="kd_ray_trials_ended",
     kind="counter",
     meaning="Trials that ended in this launch, by outcome.",
     tags=("outcome",),
 )
-TRIALS_PER_HOUR = Metric(
+TRIALS_PER_HOUR = Measurement(
     name="kd_ray_trials_per_hour", kind="gauge", meaning="Trials completed by this launch, per hour since it began."
 )
-IMAGES_PER_S = Metric(
+IMAGES_PER_S = Measurement(
     name="kd_ray_images_per_s",
     kind="gauge",
     meaning="Samples that go through students per second, over all running packs.",
 )
-PACK_RETRIES = Metric(
+PACK_RETRIES = Measurement(
     name="kd_ray_pack_retries",
     kind="counter",
     meaning="Packs that were started again, by cause: node, worker, store, error, memory.",
     tags=("cause",),
 )
-STORE_SECONDS = Metric(
+STORE_SECONDS = Measurement(
     name="kd_ray_store_seconds",
     kind="histogram",
     meaning="Seconds until the store answered a request, repeated requests included.",
     tags=("verb",),
     boundaries=(0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 90.0),
 )
-STORE_REPEATS = Metric(
+STORE_REPEATS = Measurement(
     name="kd_ray_store_repeats",
     kind="counter",
     meaning="Requests that were repeated because the store did not answer them at first.",
     tags=("verb",),
 )
-GPU_MEMORY_USED = Metric(
+GPU_MEMORY_USED = Measurement(
     name="kd_ray_gpu_memory_used_bytes",
     kind="gauge",
     meaning="Memory in use on the worker's GPU, by all processes.",
     tags=("device",),
 )
-GPU_MEMORY = Metric(
+GPU_MEMORY = Measurement(
     name="kd_ray_gpu_memory_bytes", kind="gauge", meaning="Memory of the worker's GPU.", tags=("device",)
 )
-GPU_USE = Metric(
+GPU_USE = Measurement(
     name="kd_ray_gpu_use",
     kind="gauge",
     meaning="Share of time in which the worker's GPU did something, 0 to 1; only where NVML's Python binding is installed.",
     tags=("device",),
 )
-METRICS = (
+MEASUREMENTS = (
     TRIALS,
     TRIALS_ENDED,
     TRIALS_PER_HOUR,
@@ -102,7 +104,7 @@ METRICS = (
 class Sink(Protocol):
     """Takes measurements."""
 
-    def record(self, metric: Metric, value: float, tags: Mapping[str, str]) -> None:
+    def record(self, metric: Measurement, value: float, tags: Mapping[str, str]) -> None:
         """A gauge's value, what a counter grew by, or one observation of a histogram."""
 
 
@@ -116,7 +118,7 @@ def measure_into(sink: Sink | None) -> None:
     _sink = sink
 
 
-def record(metric: Metric, value: float = 1.0, **tags: str) -> None:
+def record(metric: Measurement, value: float = 1.0, **tags: str) -> None:
     """Send a measurement to the sink, if there is one."""
     if _sink is not None:
         _sink.record(metric, value, {"sweep": _sweep, **tags})

@@ -1,16 +1,25 @@
 """Fixtures shared by all tests."""
 
 import os
+import shutil
 from pathlib import Path
 
 import hypothesis
 import pytest
+from filelock import FileLock
 
 from kd_ray.results.store import Store, open_store
+from tests.sweeps import tiny_sweep
 
 # How long an example takes is the machine's affair; tests run side by side.
 hypothesis.settings.register_profile("kd_ray", deadline=None)
 hypothesis.settings.load_profile("kd_ray")
+
+_MEMORY = Path("/dev/shm")
+"""A file system in memory, which Linux has."""
+if _MEMORY.is_dir() and os.access(_MEMORY, os.W_OK) and shutil.disk_usage(_MEMORY).free > 8 << 30:
+    # A store waits for the disk at every durable write; no test measures the disk.
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(_MEMORY))
 
 _REPOSITORY = Path(__file__).resolve().parents[1]
 _ON_REQUEST = ("chaos", "calibration")
@@ -43,9 +52,30 @@ def cifar10_root(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 @pytest.fixture(scope="session")
-def trifeature_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def session_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of this run, which test processes side by side share."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
+@pytest.fixture(scope="session")
+def trifeature_root(session_folder: Path) -> Path:
     """A data root in which the generated sets of the session are kept, so that each is drawn once."""
-    return tmp_path_factory.mktemp("data")
+    root = session_folder / "trifeature"
+    root.mkdir(exist_ok=True)
+    return root
+
+
+@pytest.fixture(scope="session")
+def finished_tiny(session_folder: Path, trifeature_root: Path) -> Store:
+    """The tiny sweep, trained once in a session by the local runner. A test that changes it copies it first."""
+    from kd_ray.cluster.launch import launch
+
+    store = open_store(session_folder / "finished_tiny")
+    with FileLock(session_folder / "finished_tiny.lock"):
+        report = launch(tiny_sweep(trifeature_root), store, runner="local")
+    assert (report.exit_code, len(report.trials)) == (0, 7)
+    return store
 
 
 @pytest.fixture

@@ -10,14 +10,14 @@ import numpy.typing as npt
 
 from kd_ray.groups import Groups
 from kd_ray.results.manifest import Manifest, write_manifest
-from kd_ray.results.record import Epoch, Provenance, Record, Samples, commit_record, write_samples
+from kd_ray.results.record import Epoch, Evaluated, Provenance, Record, Samples, commit_record, write_samples
 from kd_ray.results.store import Store, StoredObject, weights_key
 from kd_ray.sweep.load import SweepFile, parse_sweep
 from kd_ray.sweep.plan import PlannedTrial, expand
 from kd_ray.sweep.spec import TrialSpec
 
 WEIGHTS_DIGEST = "ab" * 32
-"""SHA-256 that stands for any given weights."""
+"""SHA-256 that stands for any pretrained weights."""
 
 SWEEP_YAML = """\
 name: demo
@@ -67,7 +67,7 @@ def make_sweep(text: str = SWEEP_YAML, *, overrides: Iterable[str] = (), source:
 
 
 def plan_trials(file: SweepFile) -> tuple[PlannedTrial, ...]:
-    """All trials of a sweep; given weights are not read."""
+    """All trials of a sweep; pretrained weights are not read."""
     return expand(file, lambda path: WEIGHTS_DIGEST)
 
 
@@ -135,9 +135,7 @@ def make_record(spec: TrialSpec | None = None, **changes: Any) -> Record:
         )
         for epoch in range(1, spec.epochs + 1)
     )
-    fields: dict[str, Any] = {
-        "spec": spec,
-        "epochs": epochs,
+    evaluated: dict[str, Any] = {
         "scalars": {
             "loss": 0.75,
             "expected_calibration_error": 0.0625,
@@ -149,6 +147,13 @@ def make_record(spec: TrialSpec | None = None, **changes: Any) -> Record:
         "predictions_N": PREDICTIONS_N,
         "confidences_N": np.linspace(0.4, 0.95, len(PREDICTIONS_N), dtype=np.float32),
         "true_probabilities_N": np.linspace(0.1, 0.9, len(PREDICTIONS_N), dtype=np.float32),
+        "per_sample": {},
+    }
+    evaluated |= {name: changes.pop(name) for name in evaluated if name in changes}
+    fields: dict[str, Any] = {
+        "spec": spec,
+        "epochs": epochs,
+        "test": Evaluated(**evaluated),
         "weights_key": weights_key(spec.trial_id, 1),
         "weights_sha256": WEIGHTS_DIGEST,
         "num_parameters": 61706,
@@ -185,6 +190,12 @@ class WatchedStore(Store):
         """Folders that were listed."""
         self.changed: list[str] = []
         """Keys that were written or deleted."""
+        self.read: list[str] = []
+        """Keys that were read."""
+
+    def get(self, key: str, *, most_bytes: int | None = None) -> bytes | None:
+        self.read.append(key)
+        return super().get(key, most_bytes=most_bytes)
 
     def entries(self, prefix: str) -> Iterator[StoredObject]:
         self.listed.append(prefix)

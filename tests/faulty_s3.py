@@ -24,15 +24,18 @@ class Fault(Enum):
 
     ERROR = "500 before the request is performed"
     SLOW_DOWN = "503 before the request is performed, as a store answers that throttles"
+    NOT_IMPLEMENTED = "501, as a server answers that does not know the request"
     DENIED = "403 before the request is performed, as a store answers that may only be read"
     HANG = "no answer before the client gives up, and nothing is performed"
     CUT = "performed, but the connection breaks in the middle of the answer"
     LOST = "performed, but the connection breaks before the answer"
+    UNCONDITIONAL = "performed although its condition does not hold, as by a server that ignores `If-None-Match`"
 
 
 _REFUSALS = {
     Fault.ERROR: (500, "InternalError", "We encountered an internal error. Please try again."),
     Fault.SLOW_DOWN: (503, "SlowDown", "Please reduce your request rate."),
+    Fault.NOT_IMPLEMENTED: (501, "NotImplemented", "A header or a request that is not implemented."),
     Fault.DENIED: (403, "AccessDenied", "Access Denied"),
 }
 
@@ -175,8 +178,9 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             # All headers as they came, Host among them: the signature covers it.
             behind.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
+            left_out = (*_ONE_HOP, "if-none-match") if fault is Fault.UNCONDITIONAL else _ONE_HOP
             for name, value in self.headers.items():
-                if name.lower() not in _ONE_HOP:
+                if name.lower() not in left_out:
                     behind.putheader(name, value)
             behind.endheaders(body)
             response = behind.getresponse()
@@ -188,7 +192,7 @@ class _Handler(BaseHTTPRequestHandler):
         if "Content-Length" not in response.headers and response.status != 204:
             lines.append(f"Content-Length: {len(content)}")
         head = "\r\n".join([*lines, "", ""]).encode()
-        if fault is None:
+        if fault in (None, Fault.UNCONDITIONAL):
             self.wfile.write(head + content)
             return
         self.close_connection = True

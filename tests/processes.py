@@ -1,12 +1,15 @@
 """Runs the command line as real processes, and ends every process it started, by its id."""
 
+import io
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, chdir, contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
+
+from kd_ray.cli import main
 
 
 def command(*arguments: str) -> list[str]:
@@ -17,6 +20,23 @@ def command(*arguments: str) -> list[str]:
 def run_cli(*arguments: str, cwd: Path, timeout_s: float = 300) -> subprocess.CompletedProcess[str]:
     """Run to the end."""
     return subprocess.run(command(*arguments), cwd=cwd, capture_output=True, text=True, timeout=timeout_s, check=False)
+
+
+def run_cli_here(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run a command that neither trains nor starts Ray in this process, which has imported everything already."""
+    stdout, stderr = io.StringIO(), io.StringIO()
+    before = sys.argv
+    sys.argv = ["kd-ray", *arguments]
+    code: object = 0
+    try:
+        with chdir(cwd), redirect_stdout(stdout), redirect_stderr(stderr):
+            main()
+    except SystemExit as ended:
+        code = ended.code
+    finally:
+        sys.argv = before
+    assert isinstance(code, int)
+    return subprocess.CompletedProcess(sys.argv, code, stdout.getvalue(), stderr.getvalue())
 
 
 @contextmanager

@@ -48,7 +48,7 @@ def simulate(
         is_right_N = rng.random(len(labels_N)) < rates(trial.spec, rng)[labels_N]
         wrong_N = (labels_N + rng.integers(1, num_classes, len(labels_N))) % num_classes
         predictions_N = np.where(is_right_N, labels_N, wrong_N).astype(np.int32)
-        scalars = {**make_record().scalars, "individual_fairness": float(rng.normal(1, 0.1))}
+        scalars = {**make_record().test.scalars, "individual_fairness": float(rng.normal(1, 0.1))}
         record = make_record(
             trial.spec,
             predictions_N=predictions_N,

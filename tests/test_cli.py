@@ -1,10 +1,12 @@
 """The command line as a person meets it: help, exit codes, messages, formats."""
 
+import errno
 import fcntl
 import json
 import os
 import pty
 import re
+import shlex
 import shutil
 import struct
 import subprocess
@@ -18,14 +20,14 @@ import pytest
 
 from kd_ray.cli import cli
 from kd_ray.cli.base import Command
-from kd_ray.cluster.launch import launch
+from kd_ray.cli.commands import system_error
 from kd_ray.results.manifest import read_manifest
 from kd_ray.results.schema import TABLES
-from kd_ray.results.store import open_store
+from kd_ray.results.store import Store, open_store
 from tests import processes
 from tests.golden.make import golden_results
-from tests.processes import run_cli
-from tests.sweeps import assert_same_tables, tiny_sweep, write_tiny_sweep
+from tests.processes import run_cli, run_cli_here
+from tests.sweeps import assert_same_tables, write_tiny_sweep
 
 README = Path(__file__).resolve().parents[1] / "README.md"
 
@@ -38,11 +40,49 @@ def commands(group: click.Group, prefix: str = "") -> dict[str, click.Command]:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory, trifeature_root: Path) -> Path:
+def finished(finished_tiny: Store, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store that holds the finished tiny sweep."""
-    root = tmp_path_factory.mktemp("finished")
-    assert launch(tiny_sweep(trifeature_root), open_store(root), runner="local").exit_code == 0
+    root = tmp_path_factory.mktemp("finished") / "store"
+    shutil.copytree(finished_tiny.url, root)
     return root
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
+@pytest.mark.parametrize("arguments", [["query", "SELECT 1"], ["status"], ["query", "SELECT 1", "--format", "csv"]])
+def test_a_full_device_is_one_line(arguments: list[str], finished: Path) -> None:
+    """Guard: `_fail`; the interpreter would write again what stdout still holds, and end with 120."""
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [*processes.command(*arguments), "--store", str(finished)],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert (done.returncode, done.stderr) == (1, "the answer cannot be written: No space left on device\n")
+
+
+def test_a_closed_stdout_is_no_error(finished: Path) -> None:
+    """Guard: `main`; Python has None for it."""
+    line = shlex.join([*processes.command("status"), "--store", str(finished)])
+    done = subprocess.run(["sh", "-c", f"{line} >&-"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("error", "message", "code"),
+    [
+        (PermissionError(errno.EACCES, "Permission denied", "/data/x"),
+         "/data/x: Permission denied (this user lacks the right; name another place, or change it)", 2),
+        (NotADirectoryError(errno.ENOTDIR, "Not a directory", b"/caf\xe9/x"),
+         "/caf\udce9/x: Not a directory (a part of the path is a file; name another place, or change it)", 2),
+        (OSError(errno.EIO, "Input/output error", "/x"), "/x: Input/output error", 1),
+        (OSError("AF_UNIX path length\ncannot exceed 107 bytes"), "AF_UNIX path length cannot exceed 107 bytes", 1),
+    ],
+    ids=["right", "file", "disk", "words"],
+)  # fmt: skip
+def test_an_error_of_the_system_is_one_line(error: OSError, message: str, code: int) -> None:
+    assert system_error(error) == (message, code)
 
 
 @pytest.mark.parametrize("name", sorted(commands(cli)))
@@ -50,7 +90,7 @@ def test_every_command_has_help_with_an_example_and_is_in_the_readme(name: str, 
     command = commands(cli)[name]
     assert isinstance(command, Command)
     assert command.example.startswith(f"kd-ray {name}")
-    done = run_cli(*name.split(), "--help", cwd=tmp_path)
+    done = run_cli_here(*name.split(), "--help", cwd=tmp_path)
     assert done.returncode == 0
     assert f"Example:\n  {command.example}" in done.stdout
     assert f"kd-ray {name}" in README.read_text()
@@ -196,14 +236,14 @@ def test_other_axes_are_told_in_the_description(tmp_path: Path, trifeature_root:
 
 
 def test_schema_names_every_column_of_every_table(tmp_path: Path) -> None:
-    text = run_cli("schema", cwd=tmp_path).stdout
+    text = run_cli_here("schema", cwd=tmp_path).stdout
     assert all(column.meaning in text for table in TABLES.values() for column in table.columns)
-    one = run_cli("schema", "fairness_metrics", cwd=tmp_path).stdout
+    one = run_cli_here("schema", "fairness_metrics", cwd=tmp_path).stdout
     assert one.startswith("fairness_metrics: one row per trial × sensitive feature × positive class")
 
 
 def test_schema_of_sweep_files_is_json_schema(tmp_path: Path) -> None:
-    schema = json.loads(run_cli("schema", "--sweep-file", cwd=tmp_path).stdout)
+    schema = json.loads(run_cli_here("schema", "--sweep-file", cwd=tmp_path).stdout)
     assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
     assert schema["additionalProperties"] is False
     assert schema["$defs"]["Training"]["properties"]["epochs"]["description"] == "Passes over the training split."
@@ -336,11 +376,11 @@ def test_verify_names_damage_mends_it_and_says_what_to_type_next(finished: Path,
     shutil.copytree(finished, root)
     weights = next(root.glob("trials/*/weights-*.safetensors"))
     weights.write_bytes(b"noise")
-    (root / "tables" / "epochs" / "sweep=tiny" / "part-00000.parquet").write_bytes(b"noise")
+    (root / "tables" / "epochs" / "tiny" / "part-00000.parquet").write_bytes(b"noise")
     found = run_cli("verify", "tiny", "--store", str(root), cwd=tmp_path)
     assert found.returncode == 1
     assert f"problem: {weights.relative_to(root)}: it is not what the record of" in found.stdout
-    assert "problem: tables/epochs/sweep=tiny/part-00000.parquet: it is not a whole table part" in found.stdout
+    assert "problem: tables/epochs/tiny/part-00000.parquet: it is not a whole table part" in found.stdout
     assert found.stdout.endswith(f"repair with:  kd-ray verify tiny --repair --store {root}\n")
     mended = run_cli("verify", "--repair", "--store", str(root), cwd=tmp_path)
     assert mended.returncode == 1
@@ -400,7 +440,9 @@ def test_bad_input_ends_with_exit_code_2_and_one_message(
     arguments: list[str], message: str, tmp_path: Path, trifeature_root: Path
 ) -> None:
     write_tiny_sweep(tmp_path, trifeature_root)
-    done = run_cli(*arguments, cwd=tmp_path)
+    # A launch may import torch and start Ray, so it gets a process of its own.
+    run = run_cli if arguments[0] == "launch" else run_cli_here
+    done = run(*arguments, cwd=tmp_path)
     assert done.returncode == 2, done.stderr
     assert message in done.stderr
     assert "Traceback" not in done.stderr

@@ -3,11 +3,14 @@
 import ast
 import subprocess
 import sys
+from collections import Counter
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
 import kd_ray
+from kd_ray.results.aggregate import aggregate
 from kd_ray.results.store import open_store
 from tests.datasets import write_cifar10
 from tests.fakes import commit_trials, make_sweep, plan_trials, write_sweep
@@ -29,7 +32,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "metrics": set(),
     "sweep": set(),
 }
-GROUND = {"errors", "seeding", "groups", "telemetry"}
+GROUND = {"bounded", "errors", "seeding", "groups", "notebook", "shown", "telemetry"}
 SURFACE = ("cli", "api", "serve")
 FORBIDDEN = {
     "torch": {"sweep", "metrics", "results", "housekeeping", "analysis", "data", *SURFACE},
@@ -78,6 +81,11 @@ def test_a_module_imports_downwards_only(path: Path) -> None:
             assert not any(name.split(".")[0] == library for name in imports(path)), library
 
 
+def test_no_two_modules_have_the_same_name() -> None:
+    names = Counter(path.name for path in modules())
+    assert [name for name, count in names.items() if count > 1] == ["__init__.py"]
+
+
 def test_only_the_ray_runner_and_the_jobs_import_ray() -> None:
     users = {path.parent.name for path in modules() if any(name.split(".")[0] == "ray" for name in imports(path))}
     assert users == {"ray_tune", "jobs"}
@@ -85,12 +93,14 @@ def test_only_the_ray_runner_and_the_jobs_import_ray() -> None:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store with a complete sweep, `demo`."""
+    """A store with a complete sweep, `demo`, and its tables."""
     root = tmp_path_factory.mktemp("finished")
     store = open_store(root)
     file = make_sweep()
     write_sweep(store, file)
     commit_trials(store, plan_trials(file))
+    # DuckDB reads files itself; to take tables from memory, it imports pandas.
+    aggregate(store, "demo")
     return root
 
 
@@ -126,7 +136,8 @@ def test_quick_commands_import_neither_torch_nor_ray(
         f"sys.argv = ['kd-ray', *{arguments!r}]\n"
         "try:\n    code = kd_ray.cli.main()\nexcept SystemExit as end:\n    code = end.code\n"
         "print('code:', code or 0)\n"
-        "print('heavy:', sorted({'torch', 'torchvision', 'ray', 'scipy', 'matplotlib'} & set(sys.modules)))"
+        "heavy = {'torch', 'torchvision', 'ray', 'scipy', 'matplotlib', 'pandas', 'fairlearn', 'sklearn'}\n"
+        "print('heavy:', sorted(heavy & set(sys.modules)))"
     )
     environment = {"PATH": "", "KD_RAY_STORE": str(finished)}
     done = subprocess.run(
@@ -134,6 +145,16 @@ def test_quick_commands_import_neither_torch_nor_ray(
     )
     assert done.stdout.splitlines()[-2:] == [f"code: {code}", f"heavy: {heavy}"]
     assert says in done.stdout + done.stderr
+
+
+def test_what_workers_run_imports_neither_pandas_nor_fairlearn() -> None:
+    """Ray Tune imports pandas itself; what trains does without."""
+    code = (
+        "import sys, kd_ray.distill.worker, kd_ray.distill.pack_run, kd_ray.cluster.local\n"
+        "print(sorted({'pandas', 'fairlearn', 'sklearn'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=PACKAGE.parent, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["[]"]
 
 
 def test_the_driver_of_a_sweep_does_without_torch(tmp_path: Path) -> None:
@@ -156,7 +177,11 @@ def test_the_driver_of_a_sweep_does_without_torch(tmp_path: Path) -> None:
 
 
 def test_public_names() -> None:
-    assert kd_ray.__all__ == ["Results", "compare", "launch", "load_sweep", "open_store", "plan", "report"]
+    verbs = ["compare", "figures", "launch", "load_sweep", "open_store", "plan", "report", "results"]
+    assert kd_ray.__all__ == ["Results", "__version__", *verbs]
+    assert dir(kd_ray) == kd_ray.__all__
+    assert kd_ray.__version__ == version("kd_ray")
+    assert kd_ray.figures.__all__ == sorted(kd_ray.figures.__all__)
     assert all(getattr(kd_ray, name) for name in kd_ray.__all__)
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         _ = kd_ray.nothing

@@ -9,14 +9,12 @@ import pytest
 from pydantic import TypeAdapter
 
 from kd_ray.cli import cli
-from kd_ray.cluster.launch import launch
 from kd_ray.results.query import Results
-from kd_ray.results.store import open_store
+from kd_ray.results.store import Store
 from kd_ray.sweep.datasets import ListedDataset
 from kd_ray.sweep.load import load_sweep, parse_sweep
 from kd_ray.sweep.plan import expand
 from kd_ray.sweep.source import read_yaml
-from tests.sweeps import tiny_sweep
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
@@ -27,10 +25,8 @@ def blocks(language: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory: pytest.TempPathFactory, trifeature_root: Path) -> Results:
-    store = open_store(tmp_path_factory.mktemp("readme"))
-    assert launch(tiny_sweep(trifeature_root), store, runner="local").exit_code == 0
-    return Results(store)
+def results(finished_tiny: Store) -> Results:
+    return Results(finished_tiny)
 
 
 @pytest.mark.parametrize("sql", blocks("sql"), ids=range(len(blocks("sql"))))
@@ -56,7 +52,7 @@ def test_data_set_of_the_readme_is_one() -> None:
 
 
 def test_commands_of_the_readme_parse() -> None:
-    # A line that is indented goes on the one before.
+    # A line that is indented continues the one before.
     lines = [
         line.removeprefix("$ ") for line in re.sub(r"\n {2,}", " ", README).splitlines() if line.startswith("$ kd-ray")
     ]
@@ -64,6 +60,22 @@ def test_commands_of_the_readme_parse() -> None:
     for line in lines:
         name, *arguments = shlex.split(line)[1:]
         cli.commands[name].make_context(name, arguments)
+
+
+def test_two_lines_of_pandas_give_what_the_query_gives(
+    results: Results, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (text,) = [block for block in blocks("python") if block.startswith("import pandas\n")]
+    first, second = text.strip().splitlines()[::2] if "\n\n" in text else text.splitlines()
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "kd_ray_store").symlink_to(results.store.url)
+    names: dict[str, object] = {}
+    exec(first, names)
+    found = eval(second, names)
+    expected = results.query(
+        "SELECT role, temperature, avg(accuracy) AS accuracy FROM trials GROUP BY ALL ORDER BY ALL"
+    )
+    assert list(found) == pytest.approx(expected["accuracy"].to_pylist())
 
 
 def test_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trifeature_root: Path) -> None:
@@ -87,10 +99,12 @@ def test_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert names["report"].exit_code == 0  # type: ignore[attr-defined]
     assert len(names["fairness"]) == 3 * 3 * 11  # type: ignore[arg-type]
     assert len(names["worst"]) == 2  # type: ignore[arg-type]
+    assert names["by_group"]["count"].sum() > 0  # type: ignore[index]
 
 
-def test_make_targets_of_the_readme_exist_and_ci_calls_the_test_command() -> None:
+def test_make_targets_of_the_readme_exist_and_ci_calls_the_test_commands() -> None:
     makefile = (ROOT / "Makefile").read_text()
     assert "\ndemo:" in makefile
-    assert "\ntest:" in makefile
-    assert (ROOT / ".ci" / "run").read_text().rstrip().endswith("make test")
+    for command in ("test", "test-quick", "test-long"):
+        assert f"\n{command}:" in makefile
+    assert (ROOT / ".ci" / "run").read_text().rstrip().endswith("make test\nmake test-long")

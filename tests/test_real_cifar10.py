@@ -25,6 +25,8 @@ from kd_ray.results.store import Store
 from kd_ray.sweep.datasets import Cifar10Dataset
 from kd_ray.sweep.load import parse_sweep
 
+pytestmark = pytest.mark.long
+
 CPU = torch.device("cpu")
 
 
@@ -126,5 +128,5 @@ def test_pretrained_resnet56_distilled_into_resnet20_through_ray(
         model = build_model(record.spec.model, num_classes=10, image_size=32)
         model.load_state_dict(load(weights))
         predicted = predict(model.to(memory_format=torch.channels_last), data.test).argmax(1).numpy()
-        assert np.array_equal(predicted, record.predictions_N)
+        assert np.array_equal(predicted, record.test.predictions_N)
         assert row["accuracy"] == (predicted == images.test.labels_N).mean()

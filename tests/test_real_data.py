@@ -15,6 +15,8 @@ from kd_ray.results.schema import TABLES
 from kd_ray.results.store import Store
 from kd_ray.sweep.load import load_sweep
 
+pytestmark = pytest.mark.long
+
 SWEEPS = Path(__file__).resolve().parents[1] / "sweeps"
 SMALL = ("teacher={model: resnet20, seed: [0]}", "student.model=lenet5")
 

@@ -290,7 +290,8 @@ def test_trifeature_in_a_cut_down_form(store: Store, trifeature_root: Path) -> N
     file = load_sweep(
         SWEEPS / "trifeature-color.yaml",
         [
-            "dataset.size=32", "dataset.images_per_combination=1", "training.epochs=2", "training.schedule={name: constant}",
+            "dataset.size=32", "dataset.images_per_combination=1", "dataset.test_fraction=0.8", "training.epochs=1",
+            "training.schedule={name: constant}",
             "grid.seed=[0]", "grid.temperature=[1, 40]", f"placement.data_root={trifeature_root}",
             "sensitive_features=[color, texture]", "intersections=[[color, texture]]",
         ],
@@ -300,6 +301,7 @@ def test_trifeature_in_a_cut_down_form(store: Store, trifeature_root: Path) -> N
     assert macro["feature"].to_pylist() == ["color", "color & texture", "texture"]
 
 
+@pytest.mark.long
 def test_cifar10_in_a_cut_down_form_on_real_images(store: Store, cifar10_root: Path) -> None:
     """Teacher and student of the file on the 4,000 original images, one epoch of each."""
     root = cifar10_root

@@ -15,6 +15,8 @@ from kd_ray.cluster.launch import launch, resume_file
 from kd_ray.data.families import fingerprint
 from kd_ray.distill.checkpoint import from_weights
 from kd_ray.errors import SweepError
+from kd_ray.housekeeping.adopt import adopt
+from kd_ray.housekeeping.verify import verify
 from kd_ray.models.text_classifier import from_teacher
 from kd_ray.results.query import Results
 from kd_ray.results.record import read_record
@@ -65,6 +67,9 @@ def test_packs_and_resume_give_the_same_tables(root: Path, store: Store, tmp_pat
     assert set(weights) == {"hf:tiny-bert", "tokenizer of hf:tiny-bert"}
     again = launch(file, other, runner="local", weights=weights)
     assert (again.exit_code, again.num_trained) == (0, 4)
+    assert verify(other).problems == ()
+    merged = adopt(other, open_store(tmp_path / "third"))
+    assert (merged.problems, len(merged.adopted)) == ((), 7)
     tables, others = comparable_tables(store), comparable_tables(other)
     for name, table in tables.items():
         # Rows of two launches stand in another order.

@@ -14,8 +14,8 @@ from kd_ray.groups import Groups
 from kd_ray.metrics.arrays import FloatArray, IntArray
 from kd_ray.results.comparison_schema import CHANCE_LEVELS
 from kd_ray.results.query import Results
-from kd_ray.results.record import encode_table
 from kd_ray.results.store import part_key
+from kd_ray.results.table_parts import encode_part
 
 Key = tuple[str, str, str]
 """trial_id, sensitive feature, and digest of the labels and groups that were dealt."""
@@ -76,7 +76,8 @@ def write_levels(results: Results, sweep: str, known: KnownLevels) -> None:
     ]
     schema = CHANCE_LEVELS.arrow_schema
     columns = [pa.array([row[i] for row in rows], type=item.type) for i, item in enumerate(schema)]
-    results.store.put(part_key(CHANCE_LEVELS.name, sweep, 0), encode_table(pa.table(columns, schema=schema)))
+    part = encode_part(pa.table(columns, schema=schema), CHANCE_LEVELS.name, sweep)
+    results.store.put(part_key(CHANCE_LEVELS.name, sweep, 0), part)
 
 
 def _arrays(metrics: Mapping[str, tuple[float | None, float | None]]) -> tuple[FloatArray, FloatArray]:

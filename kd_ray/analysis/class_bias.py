@@ -2,19 +2,19 @@
 
 H0 of Mohammadshahi & Ioannou: b^c / b^M is the same for both, b^c being the accuracy on class c and b^M overall; Welch's t-test over the
 seeds. #SC and #TC count the classes of one condition with p < level, as published, beside what would be counted if nothing differed. What
-is established is decided over all classes and conditions of a contrast together (`families.py`).
+is established is decided over all classes and conditions of a contrast together (`multiple_testing.py`).
 """
 
 import numpy as np
 
-from kd_ray.analysis.comparisons import Comparison
 from kd_ray.analysis.conditions import Condition
 from kd_ray.analysis.contrast import Options, about, number, tested
 from kd_ray.analysis.power import rejection_rate
 from kd_ray.analysis.study import CONTRASTS, Study
-from kd_ray.analysis.uncertainty import Samples
+from kd_ray.analysis.uncertainty import SampleNoise
 from kd_ray.errors import InvalidInputError
 from kd_ray.metrics.arrays import FloatArray, IntArray
+from kd_ray.results.comparison_schema import Comparison
 
 
 def class_bias(study: Study, options: Options) -> list[Comparison]:
@@ -34,7 +34,7 @@ def normalised(class_RC: FloatArray, overall_R: FloatArray, options: Options) ->
     return class_RC / reference_R[:, None] if options.normalise == "ratio" else class_RC - reference_R[:, None]
 
 
-def class_samples(study: Study, baseline: Condition, treatment: Condition, *, normalise: str) -> Samples:
+def class_samples(study: Study, baseline: Condition, treatment: Condition, *, normalise: str) -> SampleNoise:
     """How far the test samples move the effect on each class."""
     dataset_id = treatment.axes["dataset_id"]
     labels_N, num_classes = study.test_sets[dataset_id].labels_N, len(study.classes[dataset_id].names)
@@ -53,7 +53,7 @@ def class_samples(study: Study, baseline: Condition, treatment: Condition, *, no
                 share_N = right_RN.mean(axis=0)
                 common_C = np.bincount(labels_N, share_N**2, minlength=num_classes) / n_C - mean_RC.mean(axis=0) ** 2
                 shared_C += (own_C - common_C) / (len(right_RN) - 1) / n_C
-    return Samples(sd_M=sd_C, shared_M=np.maximum(shared_C, 0.0), df=float(np.median(n_C[n_C > 0]) - 1))
+    return SampleNoise(sd_M=sd_C, shared_M=np.maximum(shared_C, 0.0), df=float(np.median(n_C[n_C > 0]) - 1))
 
 
 def _contrast(

@@ -16,7 +16,7 @@ _LAST = "individual_fairness"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Column:
+class ClosingColumn:
     """One metric of the table."""
 
     metric: Metric
@@ -30,7 +30,7 @@ class Column:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Line:
+class ClosingLine:
     """One condition."""
 
     label: str
@@ -44,8 +44,8 @@ class Line:
 class ClosingTable:
     """Every condition of a sweep."""
 
-    columns: tuple[Column, ...]
-    lines: tuple[Line, ...]
+    columns: tuple[ClosingColumn, ...]
+    lines: tuple[ClosingLine, ...]
     collapsed: tuple[str, ...]
     """Conditions with collapsed runs, in words: `T=10: 5 of 5 runs predict one class`."""
     failed: tuple[str, ...]
@@ -54,18 +54,20 @@ class ClosingTable:
 
 def closing_table(study: Study) -> ClosingTable:
     """Accuracy and fairness of every condition. Intersections have many small groups and are left out."""
-    found: list[tuple[Column, FloatArray]] = [(Column(metric=METRICS[name]), study.values(name)) for name in _OF_TRIALS]
+    found: list[tuple[ClosingColumn, FloatArray]] = [
+        (ClosingColumn(metric=METRICS[name]), study.values(name)) for name in _OF_TRIALS
+    ]
     found += [
-        (Column(metric=METRICS[name], feature=it.feature), it.metrics[name])
+        (ClosingColumn(metric=METRICS[name], feature=it.feature), it.metrics[name])
         for it in study.fairness
         if not it.is_joint
         for name in _OF_GROUPS
     ]
-    found.append((Column(metric=METRICS[_LAST]), study.values(_LAST)))
+    found.append((ClosingColumn(metric=METRICS[_LAST]), study.values(_LAST)))
     return ClosingTable(
         columns=tuple(column for column, _ in found),
         lines=tuple(
-            Line(
+            ClosingLine(
                 label=condition.label,
                 n=condition.n,
                 spreads=tuple(spread(condition.over_runs(values_T)) for _, values_T in found),

@@ -3,20 +3,21 @@
 import math
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 
+from kd_ray import notebook
 from kd_ray.analysis.chance_levels import KnownLevels, read_levels, write_levels
+from kd_ray.analysis.claim_tests import Declared, declared_rows
 from kd_ray.analysis.class_bias import class_bias
-from kd_ray.analysis.comparisons import Comparison, write_comparisons
+from kd_ray.analysis.comparisons import write_comparisons
 from kd_ray.analysis.confounder import frontier, matched_accuracy
 from kd_ray.analysis.contrast import Options
-from kd_ray.analysis.declared import Declared, declared_rows
-from kd_ray.analysis.fairness import fairness
-from kd_ray.analysis.families import corrected_within, established, exploration_level
+from kd_ray.analysis.fairness_comparisons import fairness
 from kd_ray.analysis.measures import measure
+from kd_ray.analysis.multiple_testing import corrected_within, established, exploration_level
 from kd_ray.analysis.planning import NextStep, next_steps, power_curves, with_detectable
 from kd_ray.analysis.reading import read_declared, read_study
 from kd_ray.analysis.study import CONTRASTS, Study
@@ -24,7 +25,8 @@ from kd_ray.analysis.trend import temperature_trends
 from kd_ray.analysis.two_groups import holm
 from kd_ray.analysis.verdict import Verdict
 from kd_ray.analysis.verdict_words import make_verdict
-from kd_ray.errors import InvalidInputError
+from kd_ray.errors import InvalidInputError, StoreError
+from kd_ray.results.comparison_schema import Comparison
 from kd_ray.results.query import Results
 
 _TESTED = ("class_bias", "fairness", "matched_accuracy", "trend")
@@ -44,10 +46,17 @@ class SweepComparison:
     next_steps: tuple[NextStep, ...]
     joint_features: frozenset[str]
     """The sensitive features among `rows` that are intersections of others."""
+    not_written: str | None = None
+    """Why the store does not keep the rows, as when this user may only read it; None if it does."""
 
     def of(self, analysis: str, contrast: str | None = None) -> list[Comparison]:
         """The rows of one analysis, and of one contrast if it is given."""
         return [row for row in self.rows if row.analysis == analysis and contrast in (None, row.contrast)]
+
+    def _repr_html_(self) -> str:
+        """For notebooks: the answer in words."""
+        parts = [notebook.listing(title, sentences) for title, sentences in self.verdict.parts()]
+        return notebook.page(f"sweep {self.sweep}", *parts)
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON. Rows of single classes are left to the table: there may be very many."""
@@ -74,15 +83,18 @@ def compare(
 
     Raises:
         InvalidInputError: there is no such sweep, it has nothing to compare, or an option is out of range.
-        StoreError: the store cannot be read or written.
+        StoreError: the store cannot be read. One that cannot be written keeps no rows, and the result says so.
     """
     options = _options(normalise, overall, level, split)
     known = read_levels(results, sweep)
     num_known = len(known.levels)
     found = compare_study(read_study(results, sweep), options, declared=read_declared(results, sweep), known=known)
-    if len(known.levels) > num_known:
-        write_levels(results, sweep, known)
-    write_comparisons(results, sweep, found.rows)
+    try:
+        if len(known.levels) > num_known:
+            write_levels(results, sweep, known)
+        write_comparisons(results, sweep, found.rows)
+    except StoreError as error:
+        return replace(found, not_written=str(error))
     return found
 
 
@@ -136,7 +148,7 @@ def corrected(rows: Sequence[Comparison], *, level: float) -> tuple[list[Compari
     """The rows with family, q, Holm's p and status; and the level that a single true difference of each would have to meet, 0 for no
     test.
 
-    One family is one question of one contrast over all conditions. `families.py` has the procedure.
+    One family is one question of one contrast over all conditions. `multiple_testing.py` has the procedure.
     """
     members: dict[str, list[int]] = defaultdict(list)
     for i, row in enumerate(rows):

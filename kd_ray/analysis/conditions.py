@@ -123,7 +123,7 @@ def _condition(trials: Sequence[Mapping[str, Any]], key: tuple[Any, ...], rows: 
     role, axes, settings, temperature = key
     of_seed: dict[Any, list[int]] = defaultdict(list)
     for row in rows:
-        # Pretrained weights have no seed; each is a run of its own.
+        # Pretrained weights have no seed; each of them counts as one run.
         of_seed[trials[row]["trial_id"] if trials[row]["seed"] is None else trials[row]["seed"]].append(row)
     runs = [of_seed[seed] for seed in sorted(of_seed, key=lambda it: (isinstance(it, str), it))]
     return Condition(

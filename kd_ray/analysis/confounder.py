@@ -13,13 +13,13 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special
 
-from kd_ray.analysis.comparisons import Comparison
 from kd_ray.analysis.conditions import Condition
 from kd_ray.analysis.contrast import Options, about, flags, number
-from kd_ray.analysis.fairness import measure_samples
+from kd_ray.analysis.fairness_comparisons import measure_samples
 from kd_ray.analysis.measures import Measured, standing
 from kd_ray.analysis.study import CONTRASTS, Study
 from kd_ray.metrics.arrays import FloatArray
+from kd_ray.results.comparison_schema import Comparison
 
 EOD = "equalized_odds_difference"
 MIN_MATCHED_RUNS = 5

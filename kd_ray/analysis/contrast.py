@@ -6,12 +6,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from kd_ray.analysis.comparisons import Comparison
 from kd_ray.analysis.conditions import Condition
 from kd_ray.analysis.study import SCRATCH, TEACHER, Study
 from kd_ray.analysis.two_groups import Exchanges, exchanges, hedges_g, paired_t, welch
-from kd_ray.analysis.uncertainty import Certainty, Part, Samples, certainty, runs_part
+from kd_ray.analysis.uncertainty import Certainty, Part, SampleNoise, certainty, runs_part
 from kd_ray.metrics.arrays import FloatArray
+from kd_ray.results.comparison_schema import Comparison
 
 MIN_RUNS = 3
 """Runs on a side below which nothing is claimed: two runs do not tell how far runs are apart."""
@@ -131,7 +131,7 @@ def tested(
     contrast: str,
     conditions: tuple[Condition, Condition],
     values: Values,
-    samples: Samples | None = None,
+    samples: SampleNoise | None = None,
     scale: float = 1.0,
 ) -> Tested:
     """Compare two conditions in M quantities; `values` gives those of the runs of a condition, `each` the columns of each quantity's row.

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from kd_ray.analysis.comparisons import Comparison
 from kd_ray.analysis.power import CURVE, MOST_RUNS, POWER, Spreads, detectable, seeds_needed
 from kd_ray.analysis.study import SCRATCH, TEACHER, Study
+from kd_ray.results.comparison_schema import Comparison
 
 _TYPICAL = ("sweep", "dataset", "dataset_id", "target", "model", "teacher", "contrast", "role", "objective", "level")
 _MOST_OPEN = 200

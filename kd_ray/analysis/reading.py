@@ -1,5 +1,6 @@
 """Read a study from the tables of a store."""
 
+import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from kd_ray.analysis.claim_tests import Declared
 from kd_ray.analysis.conditions import make_conditions
-from kd_ray.analysis.declared import Declared
 from kd_ray.analysis.study import FAIRNESS, Classes, Fairness, Study, TestSet
 from kd_ray.errors import CorruptObjectError, InvalidInputError
-from kd_ray.groups import Groups, intersect
+from kd_ray.groups import Groups, intersect, joint_name
 from kd_ray.metrics.arrays import FloatArray, IntArray
 from kd_ray.results.manifest import read_manifest
 from kd_ray.results.query import Results
@@ -37,7 +38,10 @@ def read_study(results: Results, sweep: str) -> Study:
     """
     read_manifest(results.store, sweep)
     tables = _Tables(results=results, sweep=sweep, trials=[])
-    trials = tables.ask(_TRIAL, "trials").to_pylist()
+    trials = [
+        {**trial, "settings": list(json.loads(trial["settings"]).items())}
+        for trial in tables.ask(_TRIAL, "trials").to_pylist()
+    ]
     if not trials:
         raise InvalidInputError(f"sweep {sweep}: no complete trials yet; `kd-ray status {sweep}` says how far it is")
     status = sweep_status(results.store, sweep)
@@ -79,7 +83,7 @@ def _moment(declared_at: str) -> datetime:
 
 @dataclass(frozen=True, kw_only=True)
 class _Tables:
-    """A `Source`: the tables of one sweep."""
+    """A `StudySource`: the tables of one sweep."""
 
     results: Results
     sweep: str
@@ -116,14 +120,14 @@ class _Tables:
 
     def fairness(self) -> tuple[Fairness, ...]:
         rows = self.ask(
-            f"trial_id, feature, num_groups, {', '.join(FAIRNESS)}", "fairness_metrics", "AND positive_class = 'macro'"
+            f"trial_id, feature, num_groups, {', '.join(FAIRNESS)}", "fairness_metrics", "AND positive_class IS NULL"
         )
         by_feature: dict[str, list[dict[str, Any]]] = defaultdict(list)
         for row in rows.to_pylist():
             by_feature[row["feature"]].append(row)
         row_of = self._row
         joint = {
-            " & ".join(features)
+            joint_name(features)
             for features in read_manifest(self.results.store, self.sweep).row_settings.intersections
         }
         found = []
@@ -190,11 +194,11 @@ class _Tables:
             )
         groups: dict[str, Groups] = {}
         features = settings.sensitive_features
-        lists = table["sensitive_features"].to_pylist(maps_as_pydicts="strict") if features else []
+        lists = [json.loads(text) for text in table["sensitive_features"].to_pylist()] if features else []
         for feature in features:
             of_samples = [row[feature] for row in lists]
             names = sorted({name for row in of_samples for name in row})
             groups[feature] = Groups.from_lists(of_samples, names)
         for joint in settings.intersections:
-            groups[" & ".join(joint)] = intersect([groups[feature] for feature in joint])
+            groups[joint_name(joint)] = intersect([groups[feature] for feature in joint])
         return TestSet(labels_N=table["label"].to_numpy(), features=groups)

@@ -3,15 +3,16 @@
 import math
 from collections.abc import Sequence
 
+from kd_ray.analysis.claim_tests import Declared
 from kd_ray.analysis.compare import compare, corrected
-from kd_ray.analysis.comparisons import Comparison, read_comparisons
-from kd_ray.analysis.declared import Declared
-from kd_ray.analysis.families import exploration_level
+from kd_ray.analysis.comparisons import read_comparisons
+from kd_ray.analysis.multiple_testing import exploration_level
 from kd_ray.analysis.planning import next_steps
 from kd_ray.analysis.reading import read_declared
 from kd_ray.analysis.study import Study
 from kd_ray.analysis.verdict import Verdict
 from kd_ray.analysis.verdict_words import make_verdict
+from kd_ray.results.comparison_schema import Comparison
 from kd_ray.results.query import Results
 
 

@@ -74,7 +74,7 @@ class Spread:
     n: int
 
 
-class Source(Protocol):
+class StudySource(Protocol):
     """Where the large parts of a study come from: the tables of a store, or arrays. Each is asked for when it is needed."""
 
     def classes(self) -> Mapping[str, Classes]:
@@ -112,7 +112,7 @@ class Study:
     """Descriptions of the trials that failed."""
     conditions: tuple[Condition, ...]
     """Teachers, then scratch, then distilled by temperature."""
-    source: Source
+    source: StudySource
 
     @property
     def dataset(self) -> str:

@@ -8,13 +8,13 @@ only where what exceeds its chance level has one too. Collapsed runs stay out.
 import numpy as np
 
 from kd_ray.analysis.chance import MIN_CELL
-from kd_ray.analysis.comparisons import Comparison
 from kd_ray.analysis.conditions import Condition, make_series
 from kd_ray.analysis.contrast import MIN_RUNS, Options, about, number
 from kd_ray.analysis.measures import ABOUT_FAIRNESS, OF_GROUPS, Measured, standing
 from kd_ray.analysis.ordered import exchange_floor, orders_within, rank_exchange, trends
 from kd_ray.analysis.study import Study
 from kd_ray.metrics.arrays import FloatArray, IntArray
+from kd_ray.results.comparison_schema import Comparison
 
 LOW, HIGH = "temperature_low", "temperature_high"
 

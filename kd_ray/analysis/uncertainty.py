@@ -42,7 +42,7 @@ class Part:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Samples:
+class SampleNoise:
     """The part of the test samples."""
 
     sd_M: FloatArray
@@ -93,7 +93,7 @@ def runs_part(values_RM: FloatArray) -> Part:
 
 
 def certainty(
-    effect_M: FloatArray, parts: Sequence[Part], samples: Samples | None, *, level: float, scale_M: FloatArray
+    effect_M: FloatArray, parts: Sequence[Part], samples: SampleNoise | None, *, level: float, scale_M: FloatArray
 ) -> Certainty:
     """Interval and p of M differences from the parts of their variance; `scale_M` is the size of the values, for what counts as 0."""
     parts_PM = np.stack([part.variance_M for part in parts])

@@ -5,14 +5,14 @@ from collections.abc import Callable, Sequence
 from statistics import median
 
 from kd_ray.analysis.chance import MIN_CELL
-from kd_ray.analysis.comparisons import Comparison
+from kd_ray.analysis.claim_tests import Declared
 from kd_ray.analysis.contrast import MIN_RUNS
-from kd_ray.analysis.declared import Declared
 from kd_ray.analysis.measures import collapsed_in_words, standing
 from kd_ray.analysis.planning import NextStep
 from kd_ray.analysis.study import CONTRASTS, SCRATCH, TEACHER, Study
 from kd_ray.analysis.verdict import Verdict
 from kd_ray.metrics.catalogue import METRICS
+from kd_ray.results.comparison_schema import Comparison
 
 BASELINE = {SCRATCH: "scratch", TEACHER: "the teacher"}
 _MOST = 3

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kd_ray.errors import InvalidInputError
+from kd_ray.shown import cleaned
 
 if TYPE_CHECKING:
     from kd_ray.results.store import Store
@@ -49,6 +50,14 @@ SET_OPTION = click.option(
     multiple=True,
     help="Override a field: --set grid.temperature='[1,2,4]'; null removes it.",
 )
+CELLS_OPTION = click.option(
+    "--max-cells",
+    "most_cells",
+    metavar="N",
+    type=click.IntRange(min=1),
+    envvar="KD_RAY_MAX_CELLS",
+    help="Most cells of a grid; a larger one is refused before it is expanded.  [env: KD_RAY_MAX_CELLS; default: 50,000]",
+)
 JSON_OPTION = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
@@ -71,6 +80,11 @@ def other_store(url: str) -> str | None:
     return None if url == (os.environ.get("KD_RAY_STORE") or DEFAULT_STORE) else url
 
 
+def say(text: str, *, nl: bool = True, err: bool = False) -> None:
+    """Print a text. All that a terminal would obey is shown as escapes, because much of it comes from a store."""
+    click.echo(cleaned(text), nl=nl, err=err)
+
+
 def console() -> Any:
     """The console for progress: stderr, so that answers can be piped."""
     from rich.console import Console
@@ -85,6 +99,8 @@ def write(data: bytes, output: Path | None) -> None:
         InvalidInputError: the file cannot be written.
     """
     if output is None:
+        if sys.stdout.isatty():
+            data = cleaned(data.decode(errors="replace")).encode()
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
         return

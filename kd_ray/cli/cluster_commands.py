@@ -1,6 +1,5 @@
 """The commands for a remote cluster: submit, jobs, logs, stop."""
 
-import json
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -9,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kd_ray.cli.base import JSON_OPTION, SET_OPTION, Command, store_option
+from kd_ray.cli.base import CELLS_OPTION, JSON_OPTION, SET_OPTION, Command, say, store_option
+from kd_ray.cli.json_text import json_text
 from kd_ray.cli.tables import count_of, render, table_of
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ def _address_option(function: Callable[..., Any]) -> Callable[..., Any]:
 )
 @click.argument("sweep_file", metavar="SWEEP.yaml", type=click.Path(path_type=Path))
 @SET_OPTION
+@CELLS_OPTION
 @_address_option
 @store_option
 @click.option("--name", metavar="NAME", help="Name of the job.  [default: the sweep's]")
@@ -48,6 +49,7 @@ def _address_option(function: Callable[..., Any]) -> Callable[..., Any]:
 def submit_command(
     sweep_file: Path,
     overrides: tuple[str, ...],
+    most_cells: int | None,
     address: str,
     store_url: str,
     name: str | None,
@@ -60,10 +62,15 @@ def submit_command(
     the sweep are paths on the cluster, and the cluster has the credentials of the store.
     """
     from kd_ray.cluster.jobs.submission import make_submission
-    from kd_ray.sweep.load import load_sweep
+    from kd_ray.sweep.load import MOST_CELLS, load_sweep
 
     submission = make_submission(
-        load_sweep(sweep_file, overrides), store_url, name=name, modules=modules, retry_failed=retry_failed
+        load_sweep(sweep_file, overrides, most_cells=most_cells or MOST_CELLS),
+        store_url,
+        name=name,
+        modules=modules,
+        retry_failed=retry_failed,
+        most_cells=most_cells,
     )
     from kd_ray.cluster.jobs.client import Jobs
     from kd_ray.cluster.jobs.verbs import submit
@@ -73,7 +80,7 @@ def submit_command(
     how = "submitted" if done.is_new else "submitted earlier,"
     state = "" if done.has_begun else "; it has not started yet"
     where = f"--address {jobs.address}"
-    click.echo(
+    say(
         f"sweep {submission.sweep}: {count_of(submission.num_trials, 'trial')}, {how} as {done.job.job_id}{state}\n"
         f"follow: kd-ray logs {submission.name} -f {where}\n"
         f"        kd-ray status {submission.sweep} --watch --store {submission.store}\n"
@@ -90,17 +97,17 @@ def jobs_command(address: str, as_json: bool) -> None:
 
     found = Jobs(address).sweeps()
     if as_json:
-        click.echo(json.dumps([_to_dict(job) for job in found], indent=1))
+        say(json_text([_to_dict(job) for job in found]))
         return
     if not found:
-        click.echo(
+        say(
             "no sweep was submitted since the head was started; `kd-ray status --store URL` lists the sweeps of a store"
         )
         return
     table = table_of(["name", "status", "duration", "sweep", "store", "job"], right=[2])
     for job in found:
         table.add_row(job.name, job.status.lower(), _duration(job), job.sweep, job.store, job.job_id)
-    click.echo(render(table))
+    say(render(table))
 
 
 @click.command("logs", cls=Command, example="kd-ray logs trifeature-quick -f --address http://head:8265")
@@ -115,14 +122,14 @@ def logs_command(name: str, address: str, follow: bool) -> None:
     jobs = Jobs(address)
     job = verbs.find_job(jobs, name)
     if not follow:
-        click.echo(jobs.log(job.job_id), nl=False)
+        say(jobs.log(job.job_id), nl=False)
         return
     try:
-        job = verbs.follow(jobs, job, lambda text: click.echo(text, nl=False))
+        job = verbs.follow(jobs, job, lambda text: say(text, nl=False))
     except KeyboardInterrupt:
-        click.echo(f"\n{job.name} is still running; kd-ray stop {job.name} ends it", err=True)
+        say(f"\n{job.name} is still running; kd-ray stop {job.name} ends it", err=True)
         sys.exit(130)
-    click.echo(f"job {job.job_id}: {job.status.lower()}", err=True)
+    say(f"job {job.job_id}: {job.status.lower()}", err=True)
     sys.exit(job.exit_code if job.exit_code in (0, 2) else 130 if job.status == "STOPPED" else 1)
 
 
@@ -137,10 +144,10 @@ def stop_command(name: str, address: str) -> None:
     jobs = Jobs(address)
     job = verbs.find_job(jobs, name)
     if job.is_over:
-        click.echo(f"job {job.job_id} is over: {job.status.lower()}")
+        say(f"job {job.job_id} is over: {job.status.lower()}")
         return
     job = verbs.stop(jobs, job)
-    click.echo(f"job {job.job_id}: {job.status.lower()}; run the same kd-ray submit to continue")
+    say(f"job {job.job_id}: {job.status.lower()}; run the same kd-ray submit to continue")
 
 
 def _to_dict(job: "SweepJob") -> dict[str, Any]:

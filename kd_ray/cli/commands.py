@@ -5,18 +5,25 @@ need them, so that `--help`, `plan` and `status` start at once.
 Exit codes: 0 done, 1 some trials failed or problems were found, 2 bad input, 130 interrupted.
 """
 
+import errno
+import logging
+import os
 import sys
+from pathlib import Path
+from typing import Any
 
 import click
 
-from kd_ray.cli.analysis import compare_command, report_command
+from kd_ray.cli.base import say
 from kd_ray.cli.cluster_commands import jobs_command, logs_command, stop_command, submit_command
+from kd_ray.cli.compare_commands import compare_command, report_command
 from kd_ray.cli.data_commands import data_group
 from kd_ray.cli.keep_commands import adopt_command, gc_command, verify_command
 from kd_ray.cli.look_commands import query_command, schema_command, status_command
 from kd_ray.cli.run_commands import launch_command, plan_command, resume_command
 from kd_ray.cli.serve_command import serve_command
 from kd_ray.errors import InvalidInputError, KdRayError
+from kd_ray.shown import cleaned
 
 VERBS: dict[str, tuple[click.Command, ...]] = {
     "Run a sweep": (plan_command, launch_command, resume_command),
@@ -52,21 +59,71 @@ for _verbs in VERBS.values():
         cli.add_command(_verb)
 
 
+def _cleaned_record(*args: Any, **kwargs: Any) -> logging.LogRecord:
+    """A line of the log, which may quote a store, without what a terminal would obey."""
+    record = logging.LogRecord(*args, **kwargs)
+    if record.name.partition(".")[0] == "kd_ray":
+        record.msg, record.args = cleaned(record.getMessage()), ()
+    return record
+
+
+_OF_THE_PLACE = {
+    errno.EACCES: "this user lacks the right",
+    errno.EPERM: "this user lacks the right",
+    errno.EROFS: "its file system may only be read",
+    errno.ENOENT: "it is not there",
+    errno.ENOTDIR: "a part of the path is a file",
+    errno.EEXIST: "something else is there",
+    errno.EISDIR: "it is a folder",
+    errno.ENAMETOOLONG: "the name is too long",
+}
+"""What a person can change about a path: bad input, exit code 2. Anything else (no space, a broken disk) is exit code 1."""
+
+
+def system_error(error: OSError) -> tuple[str, int]:
+    """An error of the operating system that nothing else has named, in one line; and the exit code."""
+    where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
+    what = " ".join(str(error.strerror or error).split())
+    advice = (
+        f" ({_OF_THE_PLACE[error.errno]}; name another place, or change it)" if error.errno in _OF_THE_PLACE else ""
+    )
+    return f"{where}{what}{advice}", 2 if error.errno in _OF_THE_PLACE else 1
+
+
+def _fail(error: OSError) -> None:
+    """Say what went wrong, and end. What stdout still holds is dropped: the interpreter would try to write it again."""
+    message, code = system_error(error)
+    if error.filename is None and error.errno == errno.ENOSPC:
+        message = f"the answer cannot be written: {message}"
+    try:
+        click.echo(message, err=True)
+    finally:
+        with Path(os.devnull).open("w") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+        sys.exit(code)
+
+
 def main() -> None:
     """Entry point: an error becomes one message and an exit code."""
+    logging.setLogRecordFactory(_cleaned_record)
+    # Without a stdout or a stderr (`>&-`) Python has None there.
+    sys.stdout = sys.stdout or Path(os.devnull).open("w")  # noqa: SIM115 (open until the end)
+    sys.stderr = sys.stderr or Path(os.devnull).open("w")  # noqa: SIM115
     try:
         cli.main(standalone_mode=False)
     except (click.exceptions.Abort, KeyboardInterrupt):
         from kd_ray.cluster.interrupts import STOPPED_AT_ONCE
 
-        click.echo(STOPPED_AT_ONCE, err=True)
+        say(STOPPED_AT_ONCE, err=True)
         sys.exit(130)
     except click.ClickException as error:
         error.show()
         sys.exit(2)
     except InvalidInputError as error:
-        click.echo(str(error), err=True)
+        say(str(error), err=True)
         sys.exit(2)
     except KdRayError as error:
-        click.echo(str(error), err=True)
+        say(str(error), err=True)
         sys.exit(1)
+    except OSError as error:
+        _fail(error)

@@ -1,7 +1,6 @@
 """`kd-ray data`: describe data sets and download their files."""
 
 import io
-import json
 import os
 import sys
 from collections.abc import Sequence
@@ -11,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kd_ray.cli.base import JSON_OPTION, Command, console, write
+from kd_ray.cli.base import JSON_OPTION, Command, console, say, write
+from kd_ray.cli.json_text import json_text
 from kd_ray.cli.tables import render, table_of
 from kd_ray.errors import DataError, InvalidInputError
 
@@ -50,7 +50,7 @@ def show_command(name: str, overrides: tuple[str, ...], data_root: Path, output:
     dataset = parse_dataset(name, overrides)
     data = _examine(dataset, data_root).data
     _write_sheet(data, dataset.sensitive_feature_names, output)
-    click.echo(f"{len(data.test):,} test images in {len(data.class_names)} classes; sheet written to {output}")
+    say(f"{len(data.test):,} test images in {len(data.class_names)} classes; sheet written to {output}")
 
 
 @data_group.command("check", cls=Command, example="kd-ray data check sweeps/celeba-young.yaml -o sheet.png")
@@ -94,9 +94,9 @@ def check_command(
         _write_sheet(examined.data, features, output)
     if as_json:
         words = {"dataset": dataset.model_dump(mode="json"), "fingerprint": examined.fingerprint}
-        click.echo(json.dumps({**words, "refusal": examined.refusal, **description.to_dict()}, indent=1))
+        say(json_text({**words, "refusal": examined.refusal, **description.to_dict()}))
     else:
-        click.echo(_described(table_name(dataset), examined, description))
+        say(_described(table_name(dataset), examined, description))
     sys.exit(1 if examined.refusal else 0)
 
 
@@ -118,9 +118,9 @@ def prepare_command(name: str, overrides: tuple[str, ...], data_root: Path) -> N
         if overrides:
             raise InvalidInputError("--set has no effect with utkface; its settings are those of the dataset manifest")
         count, unknown = write_list(data_root)
-        click.echo(f"{count:,} images listed in {data_root / FOLDER / LIST}")
+        say(f"{count:,} images listed in {data_root / FOLDER / LIST}")
         if unknown:
-            click.echo(f"left out, because their names do not say age, gender and race: {', '.join(unknown)}")
+            say(f"left out, because their names do not say age, gender and race: {', '.join(unknown)}")
         return
     dataset = parse_dataset(name, overrides)
     family = family_of(dataset)
@@ -131,7 +131,7 @@ def prepare_command(name: str, overrides: tuple[str, ...], data_root: Path) -> N
         advice = family.advice(dataset, data_root)
         raise DataError(f"{error}\n{advice}" if advice else str(error)) from error
     sizes = f"{len(examined.data.train):,} training and {len(examined.data.test):,} test {dataset.modality}"
-    click.echo(f"{name}: {sizes}; {_version(examined)}")
+    say(f"{name}: {sizes}; {_version(examined)}")
     sys.exit(1 if examined.refusal else 0)
 
 
@@ -153,9 +153,9 @@ def _examine(dataset: Any, data_root: Path, resident_bytes: int | None = None) -
 
 def _write_sheet(data: "Data", features: Sequence[str], output: Path) -> None:
     """Write a contact sheet of the test split, with captions for the first few features. Raises InvalidInputError without images."""
-    from kd_ray.data.image_data import ImageData, contact_sheet
+    from kd_ray.data.image_data import contact_sheet
 
-    if not isinstance(data, ImageData):
+    if data.modality != "images":
         raise InvalidInputError(f"-o {output} has no effect: a contact sheet shows images, and this data set has none")
     shown = {name: data.test.sensitive_features[name] for name in features[:_CAPTIONS]}
     buffer = io.BytesIO()
@@ -180,6 +180,7 @@ def _described(name: str, examined: "Examined", found: "Description") -> str:
         "texts": f"texts of at most {found.num_tokens} tokens",
     }[found.modality]
     lines = [f"{name}: {counts} {what} in {len(found.classes)} classes", _version(examined)]
+    lines += [f"leak: {leak.sentence(found.modality)}" for leak in found.leaks]
     lines += [f"note: {note}" for note in found.notes]
     rows = [[name, *(f"{counts[split]:,}" for split in splits)] for name, counts in found.classes.items()]
     lines += ["", _counts_table(["class", *splits], rows[:_SHOWN])]

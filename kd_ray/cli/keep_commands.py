@@ -1,6 +1,5 @@
 """The commands that keep a store in order: gc, verify, adopt."""
 
-import json
 import re
 import sys
 import time
@@ -8,7 +7,8 @@ from collections.abc import Callable
 
 import click
 
-from kd_ray.cli.base import JSON_OPTION, Command, open_existing, open_or_make, other_store, store_option
+from kd_ray.cli.base import JSON_OPTION, Command, open_existing, open_or_make, other_store, say, store_option
+from kd_ray.cli.json_text import json_text
 from kd_ray.errors import InvalidInputError
 
 
@@ -35,16 +35,16 @@ def gc_command(store_url: str, yes: bool, older_than: float, damaged: bool, orph
     store = open_existing(store_url)
     found = find_garbage(store, older_than_s=older_than, with_damaged=damaged, with_orphans=orphans)
     if not as_json:
-        click.echo(text.garbage(found))
+        say(text.garbage(found))
     asks = not yes and not as_json and bool(found.garbage) and sys.stdin.isatty() and sys.stdout.isatty()
     deletes = bool(found.garbage) and (yes or (asks and click.confirm("delete all of these?")))
     if deletes:
         show = _progress()
         found = delete_garbage(store, found, on_progress=lambda done, total: show("deleting", done, total))
     if as_json:
-        click.echo(json.dumps({"deleted": deletes, **found.to_dict()}, indent=1))
+        say(json_text({"deleted": deletes, **found.to_dict()}))
     elif found.garbage or deletes:
-        click.echo(text.collected(found, deleted=deletes, asked=asks))
+        say(text.collected(found, deleted=deletes, asked=asks))
 
 
 @click.command("verify", cls=Command, example="kd-ray verify trifeature-quick --repair")
@@ -52,23 +52,34 @@ def gc_command(store_url: str, yes: bool, older_than: float, damaged: bool, orph
 @store_option
 @click.option("--repair", is_flag=True, help="Quarantine damaged objects, and rebuild the tables made from them.")
 @click.option("--rebuild-tables", is_flag=True, help="Delete the tables and aggregate the records again.")
+@click.option(
+    "--audit",
+    "with_audit",
+    is_flag=True,
+    help="Recompute per-class numbers with scikit-learn and fairness numbers with fairlearn.",
+)
 @JSON_OPTION
-def verify_command(sweep_name: str | None, store_url: str, repair: bool, rebuild_tables: bool, as_json: bool) -> None:
+def verify_command(
+    sweep_name: str | None, store_url: str, repair: bool, rebuild_tables: bool, with_audit: bool, as_json: bool
+) -> None:
     """Read every object of a sweep and report those that are damaged. Without a name, check all sweeps."""
     from kd_ray.cli import text
     from kd_ray.housekeeping import repair as repairing
+    from kd_ray.housekeeping.audit import audit
     from kd_ray.housekeeping.verify import verify
 
     store, show = open_existing(store_url), _progress()
     report = verify(store, sweep_name, with_tables=not rebuild_tables, on_progress=show)
     repaired = repairing.repair(store, report, on_progress=show) if repair else None
     rebuilt = [repairing.rebuild_tables(store, name) for name in report.sweeps] if rebuild_tables else []
+    audited = audit(store, report.sweeps, on_progress=show) if with_audit else None
     if as_json:
         words = {**report.to_dict(), "repaired": repaired and repaired.to_dict(), "rebuilt": rebuilt}
-        click.echo(json.dumps(words, indent=1))
+        say(json_text(words | ({"audit": audited.to_dict()} if audited else {})))
     else:
-        click.echo("\n".join([text.verified(report, repaired, store=other_store(store_url)), *rebuilt]))
-    sys.exit(1 if report.problems else 0)
+        lines = [text.verified(report, repaired, store=other_store(store_url)), *rebuilt]
+        say("\n".join([*lines, *([text.audited(audited)] if audited else [])]))
+    sys.exit(1 if report.problems or (audited and audited.disagreements) else 0)
 
 
 @click.command("adopt", cls=Command, example="kd-ray adopt s3://lab/kd_ray --sweep trifeature-quick --dry-run")
@@ -84,7 +95,7 @@ def adopt_command(from_store: str, store_url: str, sweep_name: str | None, dry_r
 
     source, target = open_existing(from_store), open_or_make(store_url)
     report = adopt(source, target, sweep=sweep_name, dry_run=dry_run, on_progress=_progress())
-    click.echo(json.dumps(report.to_dict(), indent=1) if as_json else text.adopted(report))
+    say(json_text(report.to_dict()) if as_json else text.adopted(report))
     sys.exit(1 if report.is_incomplete else 0)
 
 

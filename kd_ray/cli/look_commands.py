@@ -1,13 +1,13 @@
-"""The commands that show what is in a store: status, query, schema. `analysis.py` has compare and report."""
+"""The commands that show what is in a store: status, query, schema. `compare_commands.py` has compare and report."""
 
-import json
 import sys
 import time
 from pathlib import Path
 
 import click
 
-from kd_ray.cli.base import JSON_OPTION, Command, open_existing, store_option, write
+from kd_ray.cli.base import JSON_OPTION, Command, open_existing, say, store_option, write
+from kd_ray.cli.json_text import json_text
 from kd_ray.errors import InvalidInputError
 
 
@@ -28,18 +28,16 @@ def status_command(sweep_name: str | None, store_url: str, as_json: bool, watch:
     store = open_existing(store_url)
     if sweep_name is None:
         statuses = [sweep_status(store, name) for name in Results(store).sweeps()]
-        click.echo(
-            json.dumps([s.to_dict() for s in statuses], indent=1) if as_json else text.sweeps(statuses, store.url)
-        )
+        say(json_text([s.to_dict() for s in statuses]) if as_json else text.sweeps(statuses, store.url))
         return
     shown = ""
     while True:
         status = sweep_status(store, sweep_name)
-        words = json.dumps(status.to_dict(), indent=1) if as_json else text.status(status, tracebacks=failed)
+        words = json_text(status.to_dict()) if as_json else text.status(status, tracebacks=failed)
         if watch and sys.stdout.isatty():
             click.clear()
         if words != shown or sys.stdout.isatty():
-            click.echo(words)
+            say(words)
         shown = words
         if not watch or all(trial.is_settled for trial in status.trials):
             return
@@ -62,8 +60,11 @@ def status_command(sweep_name: str | None, store_url: str, as_json: bool, watch:
 @click.option(
     "-o", "--output", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False), help="Write to a file."
 )
-def query_command(sql: str, store_url: str, format_: str | None, output: Path | None) -> None:
-    """Run a DuckDB query on the tables; `kd-ray schema` lists them."""
+@click.option(
+    "--unsafe", is_flag=True, help="Let the SQL read and write files, too, as DuckDB does; never for SQL of a stranger."
+)
+def query_command(sql: str, store_url: str, format_: str | None, output: Path | None, *, unsafe: bool) -> None:
+    """Run a DuckDB query on the tables; `kd-ray schema` lists them. The SQL sees the tables and no file."""
     from kd_ray.cli import text
     from kd_ray.results.query import Results
 
@@ -72,7 +73,7 @@ def query_command(sql: str, store_url: str, format_: str | None, output: Path | 
         format_ = suffixes.get(output.suffix, "table") if output else "table"
     if format_ == "parquet" and output is None and sys.stdout.isatty():
         raise InvalidInputError("--format parquet writes bytes; give -o FILE or send the output to a file")
-    answer = Results(open_existing(store_url)).query(sql)
+    answer = Results(open_existing(store_url)).query(sql, unsafe=unsafe)
     write(text.encode(answer, format_), output)
 
 
@@ -84,8 +85,8 @@ def schema_command(table: str | None, sweep_file: bool) -> None:
     if sweep_file:
         from kd_ray.sweep.config import json_schema
 
-        click.echo(json.dumps(json_schema(), indent=1))
+        say(json_text(json_schema()))
         return
     from kd_ray.cli import text
 
-    click.echo(text.schema(table))
+    say(text.schema(table))

@@ -1,6 +1,5 @@
 """The commands that plan and run a sweep: plan, launch, resume."""
 
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kd_ray.cli.base import (
+    CELLS_OPTION,
     JSON_OPTION,
     SET_OPTION,
     Command,
@@ -16,8 +16,10 @@ from kd_ray.cli.base import (
     open_existing,
     open_or_make,
     other_store,
+    say,
     store_option,
 )
+from kd_ray.cli.json_text import json_text
 
 if TYPE_CHECKING:
     from kd_ray.sweep.load import SweepFile
@@ -64,50 +66,62 @@ def _launch_options(function: Callable[..., Any]) -> Callable[..., Any]:
 @click.command("plan", cls=Command, example="kd-ray plan sweeps/trifeature-quick.yaml --set grid.temperature='[1,2,4]'")
 @click.argument("sweep_file", metavar="SWEEP.yaml", type=click.Path(path_type=Path))
 @SET_OPTION
+@CELLS_OPTION
 @store_option
 @JSON_OPTION
 @click.option(
     "--probe", is_flag=True, help="First measure students side by side on this machine; the store keeps the result."
 )
-def plan_command(sweep_file: Path, overrides: tuple[str, ...], store_url: str, as_json: bool, probe: bool) -> None:
+def plan_command(
+    sweep_file: Path,
+    overrides: tuple[str, ...],
+    most_cells: int | None,
+    store_url: str,
+    as_json: bool,
+    probe: bool,
+) -> None:
     """Show which trials would run, which are complete, and why. Writes nothing, except with --probe."""
     from kd_ray.cli import text
     from kd_ray.results.status import plan
 
-    file = _load(sweep_file, overrides)
+    file = _load(sweep_file, overrides, most_cells)
     if probe:
         from kd_ray.cluster.launch import measure
 
         measure(file, open_or_make(store_url))
     plan_ = plan(file, open_or_make(store_url))
-    click.echo(json.dumps(plan_.to_dict(), indent=1) if as_json else text.plan(plan_))
+    say(json_text(plan_.to_dict()) if as_json else text.plan(plan_))
 
 
 @click.command("launch", cls=Command, example="kd-ray launch sweeps/trifeature-quick.yaml --store ./kd_ray_store")
 @click.argument("sweep_file", metavar="SWEEP.yaml", type=click.Path(path_type=Path))
 @SET_OPTION
+@CELLS_OPTION
 @_launch_options
-def launch_command(sweep_file: Path, overrides: tuple[str, ...], **options: Any) -> None:
+def launch_command(sweep_file: Path, overrides: tuple[str, ...], most_cells: int | None, **options: Any) -> None:
     """Run every trial that is not complete. The same command again resumes the sweep."""
-    _launch(_load(sweep_file, overrides), None, **options)
+    _launch(_load(sweep_file, overrides, most_cells), None, **options)
 
 
 @click.command("resume", cls=Command, example="kd-ray resume trifeature-quick --set grid.seed='[0,1,2]'")
 @click.argument("sweep_name", metavar="SWEEP_NAME")
 @SET_OPTION
+@CELLS_OPTION
 @_launch_options
-def resume_command(sweep_name: str, overrides: tuple[str, ...], **options: Any) -> None:
+def resume_command(sweep_name: str, overrides: tuple[str, ...], most_cells: int | None, **options: Any) -> None:
     """Launch a sweep from its manifest in the store, without its sweep file."""
     from kd_ray.cluster.launch import resume_file
+    from kd_ray.sweep.load import MOST_CELLS
 
-    file, weights = resume_file(open_existing(options["store_url"]), sweep_name, overrides)
+    store = open_existing(options["store_url"])
+    file, weights = resume_file(store, sweep_name, overrides, most_cells=most_cells or MOST_CELLS)
     _launch(file, weights, **options)
 
 
-def _load(path: Path, overrides: tuple[str, ...]) -> "SweepFile":
-    from kd_ray.sweep.load import load_sweep
+def _load(path: Path, overrides: tuple[str, ...], most_cells: int | None) -> "SweepFile":
+    from kd_ray.sweep.load import MOST_CELLS, load_sweep
 
-    return load_sweep(path, overrides)
+    return load_sweep(path, overrides, most_cells=most_cells or MOST_CELLS)
 
 
 def _launch(
@@ -122,5 +136,5 @@ def _launch(
     # JSON lines are not mixed with a display.
     display = TextDisplay(console()) if options["log_format"] == "text" else None
     report = launch(file, store, display=display, verbose=verbose, weights=weights, **options)
-    click.echo(text.launch_report(report, Results(store), store=other_store(store_url)))
+    say(text.launch_report(report, Results(store), store=other_store(store_url)))
     sys.exit(report.exit_code)

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from kd_ray.cli.json_text import json_text
 from kd_ray.cli.tables import count_of, wrapped
 from kd_ray.cli.tables import render as render  # noqa: PLC0414 (used by text_compare too)
 from kd_ray.cli.tables import table_of as table_of  # noqa: PLC0414
 from kd_ray.errors import InvalidInputError, QueryError
 from kd_ray.housekeeping.adopt import AdoptReport
+from kd_ray.housekeeping.audit import DEFINITIONS, AuditReport
 from kd_ray.housekeeping.garbage import GarbageReport
 from kd_ray.housekeeping.problems import Remedy, VerifyReport
 from kd_ray.housekeeping.repair import RepairReport
@@ -23,10 +25,11 @@ from kd_ray.results.record import encode_table
 from kd_ray.results.schema import QUERIED
 from kd_ray.results.sql_views import SQL_VIEWS
 from kd_ray.results.status import Plan, SweepStatus, TrialLine
+from kd_ray.shown import cleaned, csv_cell
 from kd_ray.sweep.spec import Role, TrialState
 
 if TYPE_CHECKING:
-    from kd_ray.analysis.closing_table import ClosingTable, Column
+    from kd_ray.analysis.closing_table import ClosingColumn, ClosingTable
     from kd_ray.analysis.study import Spread
     from kd_ray.cluster.launch import LaunchReport
 
@@ -82,8 +85,10 @@ def launch_report(report: "LaunchReport", results: Results, *, store: str | None
         with contextlib.suppress(InvalidInputError):
             lines.append(_conditions(results, report.sweep))
     complete = f"{counts[TrialState.COMPLETE]} of {len(report.trials)} {'chosen ' if report.is_selection else ''}trials complete"
-    if report.num_trained:
-        lines.append(f"sweep {report.sweep}: {complete}, {report.num_trained} trained now in {report.elapsed_s:.0f} s")
+    elsewhere = f", {report.num_trained_elsewhere} meanwhile by other launches" if report.num_trained_elsewhere else ""
+    if report.num_trained or elsewhere:
+        now = f"{report.num_trained} trained now in {report.elapsed_s:.0f} s"
+        lines.append(f"sweep {report.sweep}: {complete}, {now}{elsewhere}")
     elif report.exit_code == 0:
         lines.append(f"sweep {report.sweep}: nothing to do, {complete}")
     else:
@@ -147,7 +152,7 @@ def conditions(table: "ClosingTable") -> str:
     return "\n".join([render(shown), *map(wrapped, notes)])
 
 
-def mean_and_sd(column: "Column", value: "Spread") -> str:
+def mean_and_sd(column: "ClosingColumn", value: "Spread") -> str:
     """A mean with its sd, in the unit and digits of the metric; `–` where there is none."""
     if not value.n:
         return "–"
@@ -217,6 +222,17 @@ def verified(report: VerifyReport, repaired: RepairReport | None, *, store: str 
     return "\n".join(lines)
 
 
+def audited(report: AuditReport) -> str:
+    """Which numbers other libraries do not confirm, how many were recomputed, and where definitions differ on purpose."""
+    lines = [f"disagreement: {disagreement}" for disagreement in report.disagreements]
+    trials, numbers = count_of(report.num_trials, "trial"), count_of(report.num_numbers, "number")
+    result = count_of(len(report.disagreements), "disagreement") if report.disagreements else "all agree"
+    lines.append(f"audit by scikit-learn and fairlearn: {trials}, {numbers} recomputed, {result}")
+    if report.num_undefined:
+        lines.append(f"{count_of(report.num_undefined, 'rate')} undefined: {DEFINITIONS}")
+    return "\n".join(lines)
+
+
 def ignored(keys: Sequence[str]) -> str:
     """Files in a store that kd_ray did not write."""
     shown = ", ".join(repr(key) for key in keys[:3]) + (", …" if len(keys) > 3 else "")
@@ -247,9 +263,9 @@ def schema(name: str | None) -> str:
         raise QueryError(f"no table {name!r}; valid: {', '.join([*QUERIED, *views])}")
     parts = []
     for table_name in [name] if name else list(QUERIED):
-        table = table_of(["column", "type", "unit", "meaning"])
+        table = table_of(["column", "type", "unit", "range", "better", "meaning"])
         for column in QUERIED[table_name].columns:
-            table.add_row(column.name, str(column.type), column.unit, column.meaning)
+            table.add_row(column.name, str(column.type), column.unit, column.range, column.better or "", column.meaning)
         parts.append(f"{table_name}: one row per {QUERIED[table_name].one_row_per}\n{render(table)}")
     if name is None:
         parts.append(
@@ -272,16 +288,23 @@ def encode(answer: pa.Table, format_: str) -> bytes:
     if format_ == "parquet":
         return encode_table(answer)
     if format_ == "json":
-        return (json.dumps([dict(zip(names, row, strict=True)) for row in rows], default=str, indent=1) + "\n").encode()
+        return (json_text([dict(zip(names, row, strict=True)) for row in rows]) + "\n").encode()
     if format_ == "csv":
         buffer = io.StringIO()
         writer = csv.writer(buffer, lineterminator="\n")
-        writer.writerows([names, *rows])
+        writer.writerows([_csv_value(value) for value in row] for row in [names, *rows])
         return buffer.getvalue().encode()
     table = table_of(names, right=[i for i, kind in enumerate(answer.schema.types) if _is_number(kind)])
     for row in rows:
         table.add_row(*map(_cell, row))
-    return (render(table) + f"\n{count_of(answer.num_rows, 'row')}\n").encode()
+    return cleaned(render(table) + f"\n{count_of(answer.num_rows, 'row')}\n").encode()
+
+
+def _csv_value(value: object) -> object:
+    """Texts without formulas; lists, maps and bytes as JSON; everything else as it is."""
+    if isinstance(value, str):
+        return csv_cell(value)
+    return json_text(value, indent=None) if isinstance(value, list | dict | bytes) else value
 
 
 def _is_number(kind: pa.DataType) -> bool:
@@ -293,7 +316,7 @@ def _cell(value: object) -> str:
         return "–"
     if isinstance(value, float):
         return f"{value:.4f}" if 1e-3 <= abs(value) < 1e5 else f"{value:.4g}"
-    text = str(value)
+    text = " ".join(str(value).splitlines())
     return text if len(text) <= 60 else text[:59] + "…"
 
 
@@ -312,6 +335,6 @@ def _trials(trials: Sequence[TrialLine]) -> str:
         if trial.epoch is not None:
             accuracy = f", training accuracy of its pack {trial.accuracy:.1%}" if trial.accuracy is not None else ""
             why = f"epoch {trial.epoch} of {trial.epochs}{accuracy}; {why}"
-        table.add_row(trial.trial_id, trial.description, trial.state, why.splitlines()[0])
+        table.add_row(trial.trial_id, trial.description, trial.state, next(iter(why.splitlines()), ""))
     more = f"\n… and {len(trials) - _SHOWN} more; --json lists all" if len(trials) > _SHOWN else ""
     return render(table) + more

@@ -7,17 +7,17 @@ import shlex
 from collections.abc import Sequence
 
 from kd_ray.analysis.compare import SweepComparison
-from kd_ray.analysis.comparisons import Comparison
 from kd_ray.analysis.study import SCRATCH, TEACHER
 from kd_ray.cli.tables import render_in_parts, terminal_width, wrapped
 from kd_ray.metrics.catalogue import METRICS
+from kd_ray.results.comparison_schema import Comparison
 
 _WITH_CHANCE = ("equalized_odds_difference", "demographic_parity_difference")
 _SHOWN = ("accuracy", "worst_class_accuracy", *_WITH_CHANCE, "individual_fairness")
 """Metrics in the table of conditions; `--full` has all."""
 _COMMANDS = "NEXT"
 _NARROW = 60
-"""Columns below which a heading gets a line of its own."""
+"""In a terminal with fewer columns, a heading has its own line."""
 
 
 def compared(comparison: SweepComparison, *, store: str | None, full: bool = False, width: int | None = None) -> str:

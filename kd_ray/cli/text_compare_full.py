@@ -2,9 +2,9 @@
 
 from kd_ray.analysis.chance import MIN_CELL
 from kd_ray.analysis.compare import SweepComparison
-from kd_ray.analysis.comparisons import Comparison
 from kd_ray.cli.tables import render_in_parts, wrapped
 from kd_ray.cli.text_compare import chosen, mean_and_sd, title, value
+from kd_ray.results.comparison_schema import Comparison
 
 _CURVE = (3, 5, 10, 20, 30)
 """Runs at which the power curve is printed."""

@@ -4,9 +4,10 @@ import threading
 import time
 
 from kd_ray.cluster.display import Display
+from kd_ray.cluster.log_display import SweepMetrics
 from kd_ray.cluster.mirrors import MirrorThreads
 from kd_ray.cluster.runner import Observer
-from kd_ray.distill.pack_run import PackProgress
+from kd_ray.distill.worker_protocol import PackProgress
 from kd_ray.errors import KdRayError
 from kd_ray.results.aggregate import aggregate
 from kd_ray.results.store import Store
@@ -77,12 +78,18 @@ class BackgroundAggregation:
 
 
 class LaunchObserver(Observer):
-    """Passes the events of packs to the display, and new records to the aggregation and the mirrors."""
+    """Shows and measures the events of packs, and tells the aggregation and the mirrors of new records."""
 
     def __init__(
-        self, display: Display, aggregation: BackgroundAggregation, warnings: WarningLog, mirrors: MirrorThreads
+        self,
+        display: Display,
+        metrics: SweepMetrics,
+        aggregation: BackgroundAggregation,
+        warnings: WarningLog,
+        mirrors: MirrorThreads,
     ) -> None:
         self._display = display
+        self._metrics = metrics
         self._aggregation = aggregation
         self._warnings = warnings
         self._mirrors = mirrors
@@ -92,14 +99,17 @@ class LaunchObserver(Observer):
 
     def started(self, pack: Pack) -> None:
         self._display.started(pack)
+        self._metrics.started(pack)
 
-    def progressed(self, progress: PackProgress) -> None:
+    def progressed(self, pack: Pack, progress: PackProgress) -> None:
         if progress.warning:
             self._warnings.add(progress.warning)
-        self._display.progressed(progress)
+        self._display.progressed(pack, progress)
+        self._metrics.progressed(pack, progress)
 
     def ended(self, pack: Pack, committed: int, failed: int) -> None:
         self._display.ended(pack, committed, failed)
+        self._metrics.ended(pack, committed, failed)
         if committed:
             self._aggregation.request()
             self._mirrors.add(pack)

@@ -10,8 +10,9 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from kd_ray.cluster.runner import Observer
-from kd_ray.distill.pack_run import PackProgress
+from kd_ray.distill.worker_protocol import PackProgress
 from kd_ray.results.status import Plan
+from kd_ray.shown import cleaned
 from kd_ray.sweep.plan import Pack, PlannedTrial
 from kd_ray.sweep.spec import TrialState
 
@@ -67,20 +68,19 @@ class SweepProgress:
         self.running[pack.pack_id] = (pack, None)
         self._marks[pack.pack_id] = (time.monotonic(), -1)
 
-    def progressed(self, progress: PackProgress) -> None:
+    def progressed(self, pack: Pack, progress: PackProgress) -> None:
         """A running pack reports its progress."""
-        if progress.pack_id not in self.running:
+        if pack.pack_id not in self.running:
             return
-        pack, _ = self.running[progress.pack_id]
-        self.running[progress.pack_id] = (pack, progress)
-        mark, epoch = self._marks[progress.pack_id]
+        self.running[pack.pack_id] = (pack, progress)
+        mark, epoch = self._marks[pack.pack_id]
         if progress.epoch > epoch and not progress.done:
             now = time.monotonic()
             if epoch >= 0:
                 model = pack.trials[0].spec.model
                 seconds, count = self._rates.get(model, (0.0, 0))
                 self._rates[model] = (seconds + now - mark, count + (progress.epoch - epoch) * len(pack.trials))
-            self._marks[progress.pack_id] = (now, progress.epoch)
+            self._marks[pack.pack_id] = (now, progress.epoch)
             for trial in pack.trials:
                 self._epochs_left[trial.trial_id] = trial.spec.epochs - progress.epoch
 
@@ -152,7 +152,7 @@ class QuietDisplay:
     def started(self, pack: Pack) -> None:
         return
 
-    def progressed(self, progress: PackProgress) -> None:
+    def progressed(self, pack: Pack, progress: PackProgress) -> None:
         return
 
     def ended(self, pack: Pack, committed: int, failed: int) -> None:
@@ -224,14 +224,14 @@ class TextDisplay:
         self._line()
 
     def warn(self, warning: str) -> None:
-        self._console.print(f"warning: {warning}", soft_wrap=True, markup=False)
+        self._console.print(cleaned(f"warning: {warning}"), soft_wrap=True, markup=False)
 
     def started(self, pack: Pack) -> None:
         self._note = ""
         self._state.started(pack)
 
-    def progressed(self, progress: PackProgress) -> None:
-        self._state.progressed(progress)
+    def progressed(self, pack: Pack, progress: PackProgress) -> None:
+        self._state.progressed(pack, progress)
         self._line()
 
     def ended(self, pack: Pack, committed: int, failed: int) -> None:

@@ -16,13 +16,14 @@ from kd_ray.cluster.background import AGGREGATE_EVERY_S, WarningLog
 from kd_ray.cluster.display import Display, QuietDisplay
 from kd_ray.cluster.launch_checks import check, check_data, check_networks, with_absolute_paths
 from kd_ray.cluster.launch_inputs import resume_file, write_inputs
-from kd_ray.cluster.launch_report import LaunchReport, repair, report, update_tables
+from kd_ray.cluster.launch_report import LaunchReport, repair, report
 from kd_ray.cluster.launch_request import LaunchRequest, RequestedTrials
 from kd_ray.cluster.launch_run import choose_runner, measure, run
-from kd_ray.cluster.log_display import LogDisplay, MeteredDisplay
+from kd_ray.cluster.log_display import LogDisplay
 from kd_ray.cluster.mirrors import check_mirrors
 from kd_ray.cluster.pretrained import fetch_pretrained_files
 from kd_ray.cluster.runner import Runner
+from kd_ray.results.aggregate import aggregate
 from kd_ray.results.store import Store
 from kd_ray.sweep.load import SweepFile
 from kd_ray.telemetry import LogFormat
@@ -61,7 +62,7 @@ def launch(
     check_mirrors(mirrors)
     telemetry.log_as(log_format)
     telemetry.work_on(sweep=file.sweep.name, trial_ids=())
-    display = MeteredDisplay(display or (LogDisplay() if log_format == "json" else QuietDisplay()))
+    display = display or (LogDisplay() if log_format == "json" else QuietDisplay())
     request = LaunchRequest(
         file=with_absolute_paths(file),
         store=store,
@@ -87,6 +88,7 @@ def launch(
                     check_data(request, requested.to_run)
                 connected = stack.enter_context(chosen)
                 stack.enter_context(display)
+                stack.enter_context(request.metrics)
             # After the runner, because Ray replaces signal handlers when it starts.
             with request.interrupts.watch():
                 # Up to here nothing was written.
@@ -94,10 +96,11 @@ def launch(
                 if first is None:
                     first = requested
                     display.begin(plan, requested.to_run)
+                    request.metrics.begin(plan, requested.to_run)
                 del plan  # as large as the sweep, and outdated from here on
                 if requested.to_run and connected is not None:
                     run(request, requested, connected)
-                tables = update_tables(request)
+                tables = aggregate(store, file.sweep.name)
                 if request.interrupts.requested() or not repair(request, requested, tables):
                     break
         assert first is not None

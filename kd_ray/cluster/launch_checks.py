@@ -9,6 +9,7 @@ from kd_ray.cluster.launch_request import LaunchRequest, RequestedTrials
 from kd_ray.cluster.pretrained import check_pretrained_weights
 from kd_ray.cluster.runner import cpu_count
 from kd_ray.data.families import load_dataset
+from kd_ray.data.leaks import find_leaks
 from kd_ray.errors import DataError, InvalidInputError, SweepError
 from kd_ray.results.status import Plan, plan
 from kd_ray.sweep.architectures import library_of
@@ -124,7 +125,8 @@ def check_data(request: LaunchRequest, trials: Collection[PlannedTrial]) -> None
             resident_bytes=placement.resident_bytes,
         )
         class_names += data.class_names
-        for note in data.notes:
+        leaks = [leak.sentence(data.modality) for leak in find_leaks(data, with_near=False)]
+        for note in (*data.notes, *(["; ".join(leaks)] if leaks else [])):
             request.warnings.add(f"{table_name(dataset)}: {note}")
     if not any(axis.startswith("dataset.") for axis in request.file.axes):
         # With several data sets, this launch may have seen only some of their classes.

@@ -9,14 +9,21 @@ from kd_ray.results import ledger
 from kd_ray.results.manifest import read_manifest, write_manifest
 from kd_ray.results.status import Plan
 from kd_ray.results.store import Store, pretrained_key, sweep_key
-from kd_ray.sweep.load import SweepFile, parse_sweep
+from kd_ray.results.store_proof import prove_store
+from kd_ray.sweep.load import MOST_CELLS, SweepFile, parse_sweep
 from kd_ray.sweep.plan import is_file
 from kd_ray.sweep.spec import TrialState
 
 
 def write_inputs(request: LaunchRequest, plan: Plan, requested: RequestedTrials) -> None:
-    """Write the pretrained weights that the store lacks, and the manifest. For a retry, delete the errors of the failed trials."""
+    """Write the pretrained weights that the store lacks, and the manifest. For a retry, delete the errors of the failed trials.
+
+    Raises:
+        InvalidInputError: the store does not create an object only once, so that two launches would train the same trials.
+    """
     store = request.store
+    if requested.to_run:
+        prove_store(store)
     for path, digest in plan.weights.items():
         if is_file(path) and not store.exists(pretrained_key(digest)):
             store.put(pretrained_key(digest), Path(path).expanduser().read_bytes())
@@ -30,20 +37,26 @@ def write_inputs(request: LaunchRequest, plan: Plan, requested: RequestedTrials)
                 ledger.clear_error(store, view.trial_id)
 
 
-def resume_file(store: Store, sweep: str, overrides: Sequence[str] = ()) -> tuple[SweepFile, dict[str, str]]:
+def resume_file(
+    store: Store, sweep: str, overrides: Sequence[str] = (), *, most_cells: int = MOST_CELLS
+) -> tuple[SweepFile, dict[str, str]]:
     """The inputs of an earlier launch, read from its manifest: the sweep file, and the digests of its pretrained weights.
 
-    `overrides` are applied to the file, as by `load_sweep`.
+    `overrides` and `most_cells` are as for `load_sweep`.
 
     Raises:
         InvalidInputError: the store has no such sweep.
     """
     source = f"sweep {sweep} in {store.url}"
+
+    def parsed(text: str) -> SweepFile:
+        return parse_sweep(text, source=source, overrides=overrides, most_cells=most_cells)
+
     try:
         manifest = read_manifest(store, sweep)
     except CorruptObjectError:
         # The sweep file is also stored beside the manifests. Only the digests of pretrained weights have to be computed again.
         if (text := store.get(sweep_key(sweep))) is None:
             raise
-        return parse_sweep(text.decode(errors="replace"), source=source, overrides=overrides), {}
-    return parse_sweep(manifest.sweep_yaml, source=source, overrides=overrides), dict(manifest.weights)
+        return parsed(text.decode(errors="replace")), {}
+    return parsed(manifest.sweep_yaml), dict(manifest.weights)

@@ -4,15 +4,18 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import pyarrow.compute as pc
+
 from kd_ray.cluster.launch_request import LaunchRequest, RequestedTrials
 from kd_ray.cluster.runner import cpu_count
 from kd_ray.data.families import load_dataset
 from kd_ray.distill.stored_samples import samples_of
 from kd_ray.results import ledger
-from kd_ray.results.aggregate import AggregateReport, aggregate
+from kd_ray.results.aggregate import AggregateReport
 from kd_ray.results.quarantine import quarantine_trial, trial_damage
 from kd_ray.results.record import write_samples
-from kd_ray.results.status import TrialLine, count_states, planned_lines
+from kd_ray.results.status import TrialLine, count_states, planned_lines, states_html
+from kd_ray.results.table_parts import read_table
 from kd_ray.sweep.spec import TrialState
 
 
@@ -31,7 +34,9 @@ class LaunchReport:
     is_selection: bool
     """Whether only some of the sweep's trials were requested."""
     num_trained: int
-    """Trials that became complete during this launch."""
+    """Trials that this launch has trained."""
+    num_trained_elsewhere: int
+    """Trials that other launches have trained meanwhile."""
     elapsed_s: float
     interrupted: bool
     problems: tuple[str, ...]
@@ -43,6 +48,10 @@ class LaunchReport:
         """Trials by state."""
         return count_states(self.trials)
 
+    def _repr_html_(self) -> str:
+        """For notebooks: how the trials ended."""
+        return states_html(f"sweep {self.sweep}: {self.num_trained} trained in {self.elapsed_s:.0f} s", self.trials)
+
     @property
     def exit_code(self) -> int:
         """0 all trials are complete, 1 some are not, 130 interrupted."""
@@ -51,9 +60,10 @@ class LaunchReport:
         return 0 if all(trial.state == TrialState.COMPLETE for trial in self.trials) and not self.problems else 1
 
 
-def update_tables(request: LaunchRequest) -> AggregateReport:
-    """Bring the tables of the sweep up to date."""
-    return aggregate(request.store, request.file.sweep.name)
+def _trained_elsewhere(request: LaunchRequest) -> set[str]:
+    """trial_ids of the trials of the sweep that other launches have trained, from the tables."""
+    rows = read_table(request.store, "trials", [request.file.sweep.name])
+    return set(rows.filter(pc.field("launch_id") != request.launch_id)["trial_id"].to_pylist())
 
 
 def repair(request: LaunchRequest, requested: RequestedTrials, tables: AggregateReport) -> bool:
@@ -66,7 +76,7 @@ def repair(request: LaunchRequest, requested: RequestedTrials, tables: Aggregate
             request.warnings.add(f"{problem}; it is quarantined, and the trial is trained again")
             has_changed = True
         elif trial_damage(store, trial_id) is None:
-            # Another launch has quarantined it already; this one runs the trial or waits for it all the same.
+            # Another launch has quarantined it already; this launch also runs the trial, or waits for it.
             has_changed = True
     placement = request.file.sweep.placement
     datasets = {trial.spec.dataset_id: trial.spec.dataset for trial in requested.trials}
@@ -88,6 +98,8 @@ def report(
 ) -> LaunchReport:
     """How the launch ended; `requested` as its first check found them, `started` on the monotonic clock."""
     trials = planned_lines(request.store, requested.trials)
+    new = {trial.trial_id for trial in trials if trial.state == TrialState.COMPLETE} - requested.complete
+    num_elsewhere = len(new & _trained_elsewhere(request)) if new else 0
     return LaunchReport(
         sweep=request.file.sweep.name,
         store=request.store.url,
@@ -95,9 +107,8 @@ def report(
         seeds=tuple(request.file.axes["seed"]),
         has_settings=any(trial.settings for trial in requested.trials),
         is_selection=request.only is not None,
-        num_trained=sum(
-            trial.state == TrialState.COMPLETE and trial.trial_id not in requested.complete for trial in trials
-        ),
+        num_trained=len(new) - num_elsewhere,
+        num_trained_elsewhere=num_elsewhere,
         elapsed_s=time.monotonic() - started,
         interrupted=request.interrupts.requested(),
         problems=tables.problems,

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from kd_ray.cluster.background import WarningLog
 from kd_ray.cluster.display import Display
 from kd_ray.cluster.interrupts import Interrupts
+from kd_ray.cluster.log_display import SweepMetrics
+from kd_ray.results import ledger
 from kd_ray.results.store import Store
 from kd_ray.sweep.load import SweepFile
 from kd_ray.sweep.plan import PlannedTrial
@@ -20,6 +22,7 @@ class LaunchRequest:
     """The sweep, with absolute paths."""
     store: Store
     display: Display
+    metrics: SweepMetrics = field(default_factory=SweepMetrics)
     warnings: WarningLog
     interrupts: Interrupts = field(default_factory=Interrupts)
     only: str | None
@@ -28,6 +31,8 @@ class LaunchRequest:
     log_format: LogFormat
     mirrors: Collection[str]
     aggregate_every_s: float
+    launch_id: str = field(default_factory=ledger.new_launch_id)
+    """Stands in the leases and in the records of this launch."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -58,7 +58,7 @@ def run(request: LaunchRequest, requested: RequestedTrials, runner: Runner) -> N
     context = LaunchContext(
         store=store,
         placement=placement,
-        launch_id=ledger.new_launch_id(),
+        launch_id=request.launch_id,
         sweep=sweep,
         log_format=request.log_format,
     )
@@ -70,9 +70,12 @@ def run(request: LaunchRequest, requested: RequestedTrials, runner: Runner) -> N
         BackgroundAggregation(store, sweep, request.warnings, every_s=request.aggregate_every_s) as aggregation,
         MirrorThreads(mirrors, store, sweep, request.warnings.add) as mirror_threads,
     ):
-        observer = LaunchObserver(request.display, aggregation, request.warnings, mirror_threads)
+        observer = LaunchObserver(request.display, request.metrics, aggregation, request.warnings, mirror_threads)
         while not request.interrupts.requested():
-            states = {trial_id: status.state for trial_id, status in ledger.scan(store, trial_ids).items()}
+            statuses = ledger.scan(store, trial_ids)
+            for outlived in (status.outlived for status in statuses.values() if status.outlived):
+                ledger.supersede(store, outlived, launch_id=context.launch_id)
+            states = {trial_id: status.state for trial_id, status in statuses.items()}
             done = {trial_id for trial_id, state in states.items() if state is TrialState.COMPLETE}
             held = {trial_id for trial_id, state in states.items() if state is TrialState.RUNNING}
             _check_reported(store, reported - done)

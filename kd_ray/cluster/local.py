@@ -48,7 +48,7 @@ class LocalRunner:
             steps = run_pack(pack, workers[uses_teacher_placement])
             try:
                 for progress in steps:
-                    observer.progressed(progress)
+                    observer.progressed(pack, progress)
                     if progress.done:
                         queue.end(
                             pack,

@@ -1,14 +1,14 @@
-"""Displays for monitoring: measurements for Prometheus, and log lines."""
+"""Monitoring of a launch: measurements for Prometheus, and log lines."""
 
 import logging
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from typing import Self
 
 from kd_ray import telemetry
-from kd_ray.cluster.display import LINE_EVERY_S, Display, QuietDisplay, SweepProgress
-from kd_ray.distill.pack_run import PackProgress
+from kd_ray.cluster.display import LINE_EVERY_S, QuietDisplay, SweepProgress
+from kd_ray.distill.worker_protocol import PackProgress
 from kd_ray.results.status import Plan
 from kd_ray.sweep.plan import Pack, PlannedTrial
 
@@ -18,11 +18,10 @@ _MEASURE_EVERY_S = 2.0
 """Ray exports each value of a gauge only once, so gauges are set at this interval, also while no pack reports."""
 
 
-class MeteredDisplay:
-    """Forwards every event to another display, and records measurements of it."""
+class SweepMetrics:
+    """Measurements of a whole sweep for Prometheus, from the events of its packs."""
 
-    def __init__(self, display: Display) -> None:
-        self._display = display
+    def __init__(self) -> None:
         self._progress = SweepProgress()
         self._began_at = time.monotonic()
         self._num_completed = 0
@@ -31,47 +30,35 @@ class MeteredDisplay:
         self._thread = threading.Thread(target=self._keep_measuring, name="kd_ray-metrics", daemon=True)
 
     def __enter__(self) -> Self:
-        self._display.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._display.__exit__(*_)
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join()
 
-    def preparing(self, dataset: str) -> Callable[[int, int], None]:
-        return self._display.preparing(dataset)
-
     def begin(self, plan: Plan, todo: Collection[PlannedTrial]) -> None:
-        with self._lock:
-            self._progress.begin(plan, todo)
-            self._began_at = time.monotonic()
-        self._display.begin(plan, todo)
+        """Start measuring, if there are trials to run."""
+        self._progress.begin(plan, todo)
+        self._began_at = time.monotonic()
         if todo:
             self._thread.start()
 
-    def waiting(self, num_held: int) -> None:
-        self._display.waiting(num_held)
-
-    def warn(self, warning: str) -> None:
-        self._display.warn(warning)
-
     def started(self, pack: Pack) -> None:
+        """A worker has begun a pack."""
         with self._lock:
             self._progress.started(pack)
-        self._display.started(pack)
 
-    def progressed(self, progress: PackProgress) -> None:
+    def progressed(self, pack: Pack, progress: PackProgress) -> None:
+        """A running pack reports its progress."""
         with self._lock:
-            self._progress.progressed(progress)
-        self._display.progressed(progress)
+            self._progress.progressed(pack, progress)
 
     def ended(self, pack: Pack, committed: int, failed: int) -> None:
+        """A pack has ended, with these numbers of complete and failed trials."""
         with self._lock:
             self._progress.ended(pack, committed, failed)
             self._num_completed += committed
-        self._display.ended(pack, committed, failed)
         telemetry.record(telemetry.TRIALS_ENDED, committed, outcome="complete")
         telemetry.record(telemetry.TRIALS_ENDED, failed, outcome="failed")
 
@@ -98,7 +85,6 @@ class LogDisplay(QuietDisplay):
 
     def __init__(self) -> None:
         self._logged_at: dict[str, float] = {}
-        self._packs: dict[str, Pack] = {}
 
     def begin(self, plan: Plan, todo: Collection[PlannedTrial]) -> None:
         logger.info("sweep %s: %d trials, %d to run", plan.sweep, len(plan.trials), len(todo))
@@ -112,16 +98,13 @@ class LogDisplay(QuietDisplay):
 
     def started(self, pack: Pack) -> None:
         logger.info("pack %s has a worker", pack.pack_id, extra=_of(pack))
-        self._packs[pack.pack_id] = pack
 
-    def progressed(self, progress: PackProgress) -> None:
-        pack = self._packs.get(progress.pack_id)
-        if pack and not progress.done and self._is_due(progress.pack_id):
+    def progressed(self, pack: Pack, progress: PackProgress) -> None:
+        if not progress.done and self._is_due(pack.pack_id):
             words = "pack %s: epoch %d of %d, %.0f images/s"
             logger.info(words, pack.pack_id, progress.epoch, progress.epochs, progress.images_per_s, extra=_of(pack))
 
     def ended(self, pack: Pack, committed: int, failed: int) -> None:
-        self._packs.pop(pack.pack_id, None)
         self._logged_at.pop(pack.pack_id, None)
         logger.info("pack %s ended: %d complete, %d failed", pack.pack_id, committed, failed, extra=_of(pack))
 

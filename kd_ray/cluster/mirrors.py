@@ -23,6 +23,8 @@ _MOST_WAITING = 10_000
 """Most trials that wait to be copied; beyond that the oldest are dropped."""
 _REST_S = 60.0
 """Pause after a service failed."""
+_CONNECT_S = 30.0
+"""Longest wait for the first copy at the end of a launch: the import of a service's client alone takes seconds."""
 _GRACE_S = 5.0
 """How long the end of a launch waits for a mirror that copies nothing."""
 _TAGS = ("sweep", "trial_id", "role", "dataset", "target", "model", "teacher", "objective", "device", "git_commit")
@@ -116,6 +118,7 @@ class _MirrorThread:
         self._due = threading.Event()
         self._ending = threading.Event()
         self._is_failing = False
+        self._is_connected = False
         self._last_success = time.monotonic()
 
     def add(self, trial_ids: Sequence[str]) -> None:
@@ -123,12 +126,21 @@ class _MirrorThread:
         self._due.set()
 
     def finish(self) -> None:
-        """Wait while the mirror still makes progress, then leave the remaining copies out."""
+        """Wait while the mirror still makes progress, then leave the remaining copies out, and say so.
+
+        A launch may take less time than the import of the client, so the first wait begins anew when the client is there.
+        """
         self._last_success = time.monotonic()
         self._ending.set()
         self._due.set()
-        while self.thread.is_alive() and not self._is_failing and time.monotonic() - self._last_success < self._grace_s:
+        while self.thread.is_alive() and not self._is_failing and not self._is_overdue():
             self.thread.join(0.05)
+        if left := len(self._waiting):
+            self._warn(f"mirror {self._name}: {left} {'trial is' if left == 1 else 'trials are'} not copied")
+
+    def _is_overdue(self) -> bool:
+        grace_s = self._grace_s if self._is_connected else max(self._grace_s, _CONNECT_S)
+        return time.monotonic() - self._last_success >= grace_s
 
     def _work(self) -> None:
         mirror: Mirror | None = None
@@ -139,7 +151,10 @@ class _MirrorThread:
                 continue
             trial_id = self._waiting[0]
             try:
-                mirror = mirror or self._make()
+                if mirror is None:
+                    mirror = self._make()
+                    self._is_connected = True
+                    self._last_success = time.monotonic()
                 if (copy := _copy_of(self._store, self._sweep, trial_id)) is not None:
                     mirror.write(copy)
             except Exception as error:  # noqa: BLE001 (any error of the service's client is only a warning)

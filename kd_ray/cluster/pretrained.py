@@ -5,7 +5,6 @@ from pathlib import Path
 
 from kd_ray.cluster.background import WarningLog
 from kd_ray.data.families import load_dataset
-from kd_ray.data.row_data import RowData
 from kd_ray.errors import SweepError
 from kd_ray.results.status import Plan, file_digest
 from kd_ray.results.store import Store, pretrained_key
@@ -64,9 +63,7 @@ def _check_weights(file: SweepFile, path: Path, spec: TrialSpec, warnings: Warni
     num_classes = dataset.num_classes
     field = "student.init" if spec.role is not Role.TEACHER else "teacher.init" if spec.training else "teacher.weights"
     if dataset.modality == "rows":
-        data = load_dataset(dataset, root)
-        assert isinstance(data, RowData)
-        model = mlp(spec.model, num_classes, len(data.columns))
+        model = mlp(spec.model, num_classes, load_dataset(dataset, root).train.num_inputs)
     elif is_text_model(spec.model):
         start = Encoder(version=read_encoder(spec.model, root).version, init="random")
         model = text_classifier(spec.model, start, num_classes, root)

@@ -6,8 +6,7 @@ from typing import Protocol, Self
 
 from kd_ray.cluster.interrupts import Interrupts
 from kd_ray.cluster.pack_queue import PackQueue
-from kd_ray.distill.pack_run import PackProgress
-from kd_ray.distill.worker_protocol import PackWorker
+from kd_ray.distill.worker_protocol import PackProgress, PackWorker
 from kd_ray.results.probe import Probe
 from kd_ray.results.store import Store
 from kd_ray.sweep.placement import Placement
@@ -56,7 +55,7 @@ class Observer(Protocol):
     def started(self, pack: Pack) -> None:
         """A worker has begun a pack."""
 
-    def progressed(self, progress: PackProgress) -> None:
+    def progressed(self, pack: Pack, progress: PackProgress) -> None:
         """A running pack reports its progress."""
 
     def ended(self, pack: Pack, committed: int, failed: int) -> None:

@@ -15,7 +15,11 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 from filelock import FileLock
+from safetensors import SafetensorError
+
+from kd_ray.errors import CacheError, StoreError
 
 CONTENTS = "checksums.json"
 """Name of the file in such a folder that holds the checksums of the other files."""
@@ -38,10 +42,26 @@ def cached(folder: Path, names: Iterable[str], facts: Mapping[str, Any], make: C
     """Make sure that the folder holds the files `names`, whole; `make` writes them into an empty folder, which then takes its place.
 
     `facts`, JSON, describes the sources of the files, and must be the same at every use of the folder.
+
+    Raises:
+        CacheError: the folder cannot be made, whatever library found that out.
     """
     names = tuple(names)
     if is_whole(folder, names, facts):
         return
+    try:
+        _locked(folder, names, facts, make)
+    except CacheError:
+        raise
+    except (OSError, SafetensorError, pa.ArrowException, StoreError) as error:
+        reason = " ".join(str(error).split())
+        raise CacheError(
+            f"{folder} cannot be made: {reason}; make room, or name another placement.data_root"
+        ) from error
+
+
+def _locked(folder: Path, names: tuple[str, ...], facts: Mapping[str, Any], make: Callable[[Path], None]) -> None:
+    """Make the folder, unless another process has made it meanwhile."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_name(f"{folder.name}.lock")):
         if folder.is_dir():

@@ -60,7 +60,12 @@ def load(dataset: Cifar10Dataset, loading: Loading, *, published: Mapping[str, s
 
 
 def _read_files(root: Path) -> dict[str, bytes]:
-    return originals.read_files("cifar10", root / FOLDER, FILES, how="unpack cifar-10-python.tar.gz")
+    return originals.read_files(
+        "cifar10",
+        root / FOLDER,
+        FILES,
+        how="`kd-ray data prepare cifar10` fetches them, or unpack cifar-10-python.tar.gz",
+    )
 
 
 FAMILY = Family[Cifar10Dataset](

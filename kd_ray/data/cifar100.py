@@ -48,7 +48,12 @@ def load(dataset: Cifar100Dataset, loading: Loading, *, published: Mapping[str, 
 
 
 def _read_files(root: Path) -> dict[str, bytes]:
-    return originals.read_files("cifar100", root / FOLDER, FILES, how="unpack cifar-100-python.tar.gz")
+    return originals.read_files(
+        "cifar100",
+        root / FOLDER,
+        FILES,
+        how="`kd-ray data prepare cifar100` fetches them, or unpack cifar-100-python.tar.gz",
+    )
 
 
 FAMILY = Family[Cifar100Dataset](

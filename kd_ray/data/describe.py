@@ -9,13 +9,11 @@ import numpy as np
 
 from kd_ray.data.families import family_of, load_dataset
 from kd_ray.data.family import Loading
-from kd_ray.data.image_data import ImageData
 from kd_ray.data.labelled import Labelled
-from kd_ray.data.modalities import Data, number_of_inputs
-from kd_ray.data.row_data import RowData
-from kd_ray.data.text_data import TextData
+from kd_ray.data.leaks import Leak, find_leaks
+from kd_ray.data.modalities import Data
 from kd_ray.errors import DataError
-from kd_ray.groups import Groups, intersect
+from kd_ray.groups import Groups, intersect, joint_name
 from kd_ray.metrics.fairness import fairness_metrics, group_rates
 from kd_ray.sweep.classification import Modality
 from kd_ray.sweep.datasets import Dataset
@@ -61,22 +59,28 @@ class Description:
 
     modality: Modality
     """What the samples are."""
-    image_size: int | None
+    image_size: int | None = None
     """Side of the images in pixels; None where there are none."""
-    num_columns: int | None
+    num_columns: int | None = None
     """Numbers in a row; None where there are none."""
-    num_tokens: int | None
+    num_tokens: int | None = None
     """Tokens of the longest test text; None where there are none."""
     splits: dict[str, int]
     """Samples by split."""
     classes: dict[str, dict[str, int]]
     """Samples by class and split."""
     features: tuple[Feature, ...]
+    leaks: tuple[Leak, ...]
+    """Samples that stand in two splits."""
     notes: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON."""
         return asdict(self)
+
+
+_SIZE_NAMES: dict[Modality, str] = {"images": "image_size", "rows": "num_columns", "texts": "num_tokens"}
+"""The field of `Description` that holds the size of an input."""
 
 
 def examine(dataset: Dataset, loading: Loading) -> Examined:
@@ -107,28 +111,22 @@ def examine(dataset: Dataset, loading: Loading) -> Examined:
 
 def describe(data: Data, features: Sequence[str], intersections: Sequence[Sequence[str]] = ()) -> Description:
     """Counts of every split, class, and group of `features` and of `intersections` of them."""
-    splits: dict[str, Labelled | None] = {
-        "train": data.train,
-        "validation": data.validation,
-        "test": data.test,
-    }
+    splits: dict[str, Labelled | None] = {"train": data.train, "validation": data.validation, "test": data.test}
     present = {name: split for name, split in splits.items() if split is not None}
     counts = {name: np.bincount(split.labels_N, minlength=len(data.class_names)) for name, split in present.items()}
-    modality: Modality = "images" if isinstance(data, ImageData) else "rows" if isinstance(data, RowData) else "texts"
     return Description(
-        modality=modality,
-        image_size=number_of_inputs(data.test) if isinstance(data, ImageData) else None,
-        num_columns=number_of_inputs(data.test) if isinstance(data, RowData) else None,
-        num_tokens=number_of_inputs(data.test) if isinstance(data, TextData) else None,
+        modality=data.modality,
+        **{_SIZE_NAMES[data.modality]: data.test.num_inputs},
         splits={name: len(split) for name, split in present.items()},
         classes={
             class_name: {name: int(counts_C[c]) for name, counts_C in counts.items()}
             for c, class_name in enumerate(data.class_names)
         },
         features=tuple(
-            _feature(" & ".join(names), {name: _groups(split, names) for name, split in present.items()}, data)
+            _feature(joint_name(names), {name: _groups(split, names) for name, split in present.items()}, data)
             for names in [*((feature,) for feature in features), *intersections]
         ),
+        leaks=find_leaks(data, with_near=True),
         notes=data.notes,
     )
 

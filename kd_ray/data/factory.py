@@ -113,6 +113,7 @@ def load(dataset: FactoryDataset, loading: Loading) -> ImageData | RowData:
         class_names=dataset.classes,
         columns=names,
         is_number_F=is_number_F,
+        source=f"factory: {dataset.function}",
     )
 
 

@@ -1,6 +1,5 @@
 """Loads the samples of a sweep's `dataset` section: the dict of all families, and the steps that every family shares."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +20,9 @@ from kd_ray.data.family import Family, Loading, OnProgress
 from kd_ray.data.image_data import split_off_validation
 from kd_ray.data.labelled import S
 from kd_ray.data.modalities import Data
-from kd_ray.data.row_data import RowData, standardised
 from kd_ray.data.subsets import long_tailed
-from kd_ray.data.text_data import TextData
 from kd_ray.errors import DataError
+from kd_ray.shown import control_character
 from kd_ray.sweep.datasets import Dataset
 
 FAMILIES: dict[str, Family[Any]] = {
@@ -42,7 +40,7 @@ FAMILIES: dict[str, Family[Any]] = {
 }
 """The family of each `dataset.name`."""
 
-CONTENT_VERSION = str(trifeature.GENERATOR_VERSION)
+CONTENT_VERSION = f"{trifeature.GENERATOR_VERSION}.1"
 """Changes when the code here would load other content for the same settings."""
 
 
@@ -59,8 +57,8 @@ def load_dataset(
     on_progress: OnProgress | None = None,
     resident_bytes: int | None = None,
 ) -> Data:
-    """The data set as the sweep describes it: the training split cut to its long tail, then the validation split set aside, then rows
-    standardised by the remaining training split. `family.Loading` describes the other arguments.
+    """The data set as the sweep describes it: the training split cut to its long tail, then without the samples drawn for validation,
+    then rows standardised by the remaining training split. `family.Loading` describes the other arguments.
 
     Raises:
         DataError: files are missing, damaged, or not the version asked for.
@@ -71,18 +69,28 @@ def load_dataset(
         raise DataError(
             f"{dataset.name}: {len(data.class_names):,} classes are there, but the sweep file says {dataset.num_classes:,}"
         )
+    _check_names(dataset, data)
     if len(data.train) == 0 or len(data.test) == 0:
         raise DataError(
             f"{dataset.name}: {len(data.train):,} training and {len(data.test):,} test samples; both are needed"
         )
-    if isinstance(data, RowData):
-        rows, rows_held_out = _cut(data.train, dataset)
-        return standardised(replace(data, train=rows, validation=rows_held_out or data.validation))
-    if isinstance(data, TextData):
-        texts, texts_held_out = _cut(data.train, dataset)
-        return replace(data, train=texts, validation=texts_held_out or data.validation)
-    images, images_held_out = _cut(data.train, dataset)
-    return replace(data, train=images, validation=images_held_out or data.validation)
+
+    def cut(train: S) -> tuple[S, S | None]:
+        return _cut(train, dataset)
+
+    return data.cut(cut)
+
+
+def _check_names(dataset: Dataset, data: Data) -> None:
+    """Refuse names with control characters; nothing that shows, separates or stores them has to think of these."""
+    features = data.test.sensitive_features
+    named = [("class", name) for name in data.class_names] + [("feature", name) for name in features]
+    named += [(f"group of {feature}", name) for feature, groups in features.items() for name in groups.names]
+    for what, name in named:
+        if (character := control_character(name)) is not None:
+            raise DataError(
+                f"{dataset.name}: the {what} {name!r} holds the control character {character}; give it another name"
+            )
 
 
 def fingerprint(dataset: Dataset, root: Path, *, processes: int = 1, resident_bytes: int | None = None) -> str | None:

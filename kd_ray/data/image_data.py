@@ -4,8 +4,8 @@ The module of each family reads the files; training augments and normalises the 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import ClassVar
+from dataclasses import dataclass, field, replace
+from typing import ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -13,10 +13,9 @@ from PIL import Image, ImageDraw, ImageFont
 
 from kd_ray.data.decoding import decoded
 from kd_ray.data.files import ImageFiles
-from kd_ray.data.labelled import S, check_labels
+from kd_ray.data.labelled import Cut, S, check_labels, check_samples, take_groups
 from kd_ray.groups import Groups
 from kd_ray.seeding import shuffled, stream
-from kd_ray.sweep.classification import Modality
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -42,11 +41,12 @@ class Split:
             raise ValueError(f"images have dtype {self.images_NHWC.dtype}, expected uint8")
         if self.labels_N.shape != shape[:1] and not self.is_streamed:
             raise ValueError(f"labels have shape {self.labels_N.shape}, expected {shape[:1]}")
-        if self.labels_N.dtype != np.int64:
-            raise ValueError(f"labels have dtype {self.labels_N.dtype}, expected int64")
-        for name, groups in self.sensitive_features.items():
-            if len(groups) != len(self):
-                raise ValueError(f"sensitive feature {name!r} has {len(groups)} samples, expected {len(self)}")
+        check_samples(self.labels_N, self.sensitive_features)
+
+    @property
+    def num_inputs(self) -> int:
+        """Side of the images in pixels."""
+        return int(self.images_NHWC.shape[1])
 
     def __len__(self) -> int:
         """Number of samples N."""
@@ -62,7 +62,7 @@ class Split:
         return Split(
             images_NHWC=self.images_NHWC if self.is_streamed else np.asarray(self.images_NHWC[indices_M]),
             labels_N=self.labels_N[indices_M],
-            sensitive_features={name: groups.take(indices_M) for name, groups in self.sensitive_features.items()},
+            sensitive_features=take_groups(self.sensitive_features, indices_M),
             files=self.files.take(indices_M) if self.files is not None else None,
         )
 
@@ -78,7 +78,7 @@ class Split:
 class ImageData:
     """One image data set, ready for training. Raises ValueError when a label has no class name or a standard deviation is not positive."""
 
-    modality: ClassVar[Modality] = "images"
+    modality: ClassVar[Literal["images"]] = "images"
     train: Split
     test: Split
     validation: Split | None = None
@@ -96,6 +96,11 @@ class ImageData:
         check_labels(splits, self.class_names)
         if min(self.std) <= 0:
             raise ValueError(f"std is {self.std}, expected positive numbers")
+
+    def cut(self, cut: Cut) -> "ImageData":
+        """The same data with a cut training split; the samples drawn for validation, if any, become the validation split."""
+        train, held_out = cut(self.train)
+        return replace(self, train=train, validation=held_out or self.validation)
 
 
 def random_parts(

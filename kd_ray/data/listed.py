@@ -4,20 +4,22 @@
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
 from kd_ray.data.family import Family, Loading
 from kd_ray.data.image_data import ImageData
 from kd_ray.data.listed_images import image_side
-from kd_ray.data.listing import SPLITS, Listing, empty_classes, large_groups, read_listing
+from kd_ray.data.listing import NO_SPLIT, SPLITS, Listing, empty_classes, large_groups, read_listing
 from kd_ray.data.modalities import Data
 from kd_ray.data.normalization import NORMALIZATIONS
 from kd_ray.data.originals import fingerprint_of_digests
 from kd_ray.data.prepared import Prepared, Sources, prepare
 from kd_ray.data.row_data import Column, RowData, RowSplit, encoded
 from kd_ray.data.text_data import TextData, TextSplit, tokenised
-from kd_ray.errors import DataError
+from kd_ray.errors import DataError, some
 from kd_ray.groups import Groups
 from kd_ray.sweep.datasets import ListedDataset
 
@@ -44,6 +46,8 @@ def load(dataset: ListedDataset, loading: Loading) -> Data:
             f"manifest: {loading.root / dataset.path} {what}; to use it as it is, write in the sweep file "
             f"`dataset.version: {found!r}`"
         )
+    if prepared is not None and prepared.unusable:
+        listing = _without_unusable(listing, prepared)
     features, small = large_groups(listing, dataset.min_group_size)
     notes = (*listing.notes, *small, *empty_classes(dataset, listing))
     if prepared is not None:
@@ -51,18 +55,32 @@ def load(dataset: ListedDataset, loading: Loading) -> Data:
     if isinstance(listing.inputs, list):
         return _text_data(dataset, loading, listing, listing.inputs, features, notes)
     assert isinstance(listing.inputs, tuple)
-    return _row_data(dataset, listing, listing.inputs, features, notes)
+    return _row_data(dataset, listing, loading.root / dataset.path, listing.inputs, features, notes)
 
 
 def _prepared(dataset: ListedDataset, loading: Loading, listing: Listing) -> Prepared | None:
     """The decoded images; None for rows and texts."""
     if not isinstance(listing.inputs, Sources):
         return None
-    return prepare("manifest", listing.inputs, loading, size=image_side(dataset))
+    skips_unusable = dataset.missing == "leave_out"
+    return prepare("manifest", listing.inputs, loading, size=image_side(dataset), skips_unusable=skips_unusable)
+
+
+def _without_unusable(listing: Listing, prepared: Prepared) -> Listing:
+    """The same list with the samples in no split whose images cannot be used, and a note on them."""
+    assert isinstance(listing.inputs, Sources)
+    numbers = sorted(prepared.unusable)
+    if len(numbers) == len(listing.labels_N):
+        raise DataError(f"manifest: none of the {len(numbers):,} images can be used; the first: {prepared.unusable[0]}")
+    split_N = listing.split_N.copy()
+    split_N[numbers] = NO_SPLIT
+    listed = some([f"{listing.inputs.names[n]} ({prepared.unusable[n]})" for n in numbers])
+    note = f"{len(numbers):,} of {len(split_N):,} rows left out, their images cannot be used: {listed}"
+    return replace(listing, split_N=split_N, notes=(*listing.notes, note))
 
 
 def _fingerprint(listing: Listing, prepared: Prepared | None) -> str:
-    return prepared.fingerprint if prepared else fingerprint_of_digests({"list": listing.digest})
+    return prepared.fingerprint if prepared else fingerprint_of_digests(listing.facts)
 
 
 def _image_data(
@@ -88,6 +106,7 @@ def _image_data(
 def _row_data(
     dataset: ListedDataset,
     listing: Listing,
+    path: Path,
     columns: Sequence[Column],
     features: dict[str, Groups],
     notes: tuple[str, ...],
@@ -103,6 +122,7 @@ def _row_data(
         columns=names,
         is_number_F=is_number_F,
         notes=notes,
+        source=f"manifest: {path}",
     )
 
 

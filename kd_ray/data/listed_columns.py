@@ -10,13 +10,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from kd_ray.data.prepared import some
+from kd_ray.data.listed_values import texts_of
 from kd_ray.data.row_data import Column
-from kd_ray.errors import DataError
+from kd_ray.errors import DataError, some
 from kd_ray.sweep.datasets import ListedDataset
-
-NONE = ("", "nan", "null", "none")
-"""Texts, in any case, that mean that there is no value."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,10 +23,12 @@ class Lines:
     path: Path
     rows: Sequence[int]
     """For each row, its number in the list, from 0."""
+    line_of: Sequence[int] | None = None
+    """For each row of a CSV file, its line, from 1."""
 
     def place(self, n: int, *, short: bool = False) -> str:
-        """The line of row n in a CSV file without line breaks in its values, or its number in a Parquet file."""
-        row = f"line {self.rows[n] + 2}" if self.path.suffix == ".csv" else f"row {self.rows[n] + 1}"
+        """The line of row n in a CSV file, or its number in a Parquet file."""
+        row = f"row {self.rows[n] + 1}" if self.line_of is None else f"line {self.line_of[self.rows[n]]}"
         return row if short else f"{self.path}, {row}"
 
 
@@ -41,7 +40,7 @@ def complete_rows(dataset: ListedDataset, path: Path, lines: Lines, table: pa.Ta
     missing: dict[int, str] = {}
     for name in dataset.inputs:
         for n, value in enumerate(table.column(name).to_pylist()):
-            if _is_missing(value) if dataset.columns else not str(value or "").strip():
+            if _is_missing(dataset, name, value):
                 missing.setdefault(n, name)
     if not missing:
         return range(table.num_rows), []
@@ -67,7 +66,7 @@ def input_columns(dataset: ListedDataset, lines: Lines, table: pa.Table) -> tupl
         if name in dataset.categorical:
             if is_list:
                 raise DataError(f"manifest: {lines.place(0)}: {name}: a list cannot be a category")
-            columns.append(Column(name=name, values=[_category(value) for value in values]))
+            columns.append(Column(name=name, values=texts_of(table.column(name), f"{lines.path}: {name}")))
         else:
             columns.append(
                 Column(name=name, values=_lists(name, lines, values) if is_list else _numbers(name, lines, values))
@@ -102,11 +101,12 @@ def _lists(name: str, lines: Lines, values: Sequence[list[Any]]) -> npt.NDArray[
     return np.array(values, dtype=np.float64)
 
 
-def _category(value: Any) -> str:
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value).strip()
-
-
-def _is_missing(value: Any) -> bool:
+def _is_missing(dataset: ListedDataset, name: str, value: Any) -> bool:
+    """Whether there is no value; a number that is NaN is none."""
     if isinstance(value, float):
         return math.isnan(value)
-    return value is None or (isinstance(value, str) and value.strip().lower() in NONE)
+    if not isinstance(value, str):
+        return value is None
+    text = value.strip()
+    is_number = bool(dataset.columns) and name not in dataset.categorical
+    return not text or text in dataset.missing_values or (is_number and text.lower() == "nan")

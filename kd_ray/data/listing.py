@@ -6,30 +6,31 @@ row is used or named: a row that cannot be used is refused with its line, unless
 """
 
 import hashlib
-import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from pyarrow import csv, parquet
 
 from kd_ray.data.image_data import random_parts
-from kd_ray.data.listed_columns import NONE, Lines, complete_rows, input_columns
+from kd_ray.data.listed_columns import Lines, complete_rows, input_columns
 from kd_ray.data.listed_images import check_leaks, image_column, image_files, is_below
-from kd_ray.data.prepared import Sources, some
+from kd_ray.data.listed_values import former_words, read_list, suspicious, texts_in_lists, texts_of
+from kd_ray.data.prepared import Sources
 from kd_ray.data.row_data import Column
-from kd_ray.errors import DataError
+from kd_ray.errors import DataError, some
 from kd_ray.groups import Groups
 from kd_ray.seeding import stream
+from kd_ray.shown import control_character
 from kd_ray.sweep.datasets import Bins, ListedDataset
 
 SPLITS = {"train": 0, "validation": 1, "test": 2}
 """The codes of `Listing.split_N`."""
+NO_SPLIT = -1
+"""The code of a sample that is left out."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -42,8 +43,8 @@ class Listing:
     features: dict[str, Groups]
     inputs: Sources | tuple[Column, ...] | list[str]
     """Images, columns, or texts."""
-    digest: str
-    """SHA-256 of the list."""
+    facts: Mapping[str, str]
+    """SHA-256 of the list, and whether its values mean something else than to older versions of kd_ray; part of the fingerprint."""
     notes: tuple[str, ...]
 
 
@@ -52,68 +53,64 @@ def read_listing(dataset: ListedDataset, root: Path) -> Listing:
     path = root / dataset.path
     if not is_below(path, root):
         raise DataError(f"manifest: {dataset.path} leads out of the data root {root}; it must be below it")
-    table = _table(dataset, path)
-    digest = _digest(path)
-    lines, notes = Lines(path=path, rows=range(table.num_rows)), list[str]()
+    named = [dataset.target, *([dataset.split] if dataset.split is not None else []), *dataset.features]
+    read = read_list(path, list(dict.fromkeys([*dataset.inputs, *named])))
+    table = read.table
+    if table.num_rows == 0:
+        raise DataError(f"manifest: {path} has no rows")
+    facts = _facts(dataset, path, table)
+    lines, notes = Lines(path=path, rows=range(table.num_rows), line_of=read.line_of), list[str]()
     inputs: Sources | None = None
     if dataset.modality != "images":
         kept, notes = complete_rows(dataset, path, lines, table)
-        lines = Lines(path=path, rows=kept)
+        lines = Lines(path=path, rows=kept, line_of=read.line_of)
     elif pa.types.is_string(kind := table.schema.field(dataset.image).type) or pa.types.is_large_string(kind):
-        lines, inputs, notes = image_files(dataset, root, path, table, digest)
+        lines, inputs, notes = image_files(dataset, root, path, table, read.line_of, facts)
     else:
-        inputs = image_column(dataset, lines, table, digest)
+        inputs = image_column(dataset, lines, table, facts)
     table = table.take(list(lines.rows))
-    words = _texts(table.column(dataset.text)) if dataset.text is not None else None
-    named = [dataset.target, *dataset.features, *([dataset.split] if dataset.split is not None else [])]
-    values = {name: _texts(table.column(name)) for name in named}
+    values = {
+        name: _without_control_characters(lines, name, texts_of(table.column(name), f"{path}: {name}"))
+        for name in named
+        if name not in dataset.features
+    }
     labels_N = _labels(dataset, lines, values[dataset.target])
     split_N = _split_codes(dataset, lines, values, len(labels_N))
     if inputs is not None:
         check_leaks(lines, inputs.names, split_N)
+    features = {name: _groups(dataset, lines, name, table.column(name)) for name in dataset.features}
+    texts = texts_of(table.column(dataset.text), f"{path}: {dataset.text}") if dataset.text is not None else None
+    columns = input_columns(dataset, lines, table) if dataset.columns else None
+    shown = {name: list(groups.names) for name, groups in features.items()}
+    shown |= {name: texts_of(table.column(name), f"{path}: {name}") for name in dataset.categorical}
     return Listing(
         labels_N=labels_N,
         split_N=split_N,
-        features={name: _groups(dataset, lines, name, values[name]) for name in dataset.features},
-        inputs=inputs or words or input_columns(dataset, lines, table),
-        digest=digest,
-        notes=tuple(notes),
+        features=features,
+        inputs=inputs or texts or columns or (),
+        facts=facts,
+        notes=(*notes, *(note for name, found in shown.items() for note in suspicious(name, found))),
     )
 
 
-def _table(dataset: ListedDataset, path: Path) -> pa.Table:
-    """The columns that the data set uses, as text where the list is a CSV file."""
-    others = [dataset.target, *([dataset.split] if dataset.split is not None else []), *dataset.features]
-    wanted = [*dataset.inputs, *others]
-    try:
-        if path.suffix == ".parquet":
-            present = parquet.read_schema(path).names
-        else:
-            options = csv.ParseOptions(newlines_in_values=True)
-            with csv.open_csv(path, parse_options=options) as reader:
-                present = reader.schema.names
-        for name in wanted:
-            if present.count(name) != 1:
-                what = "has no" if name not in present else "has more than one"
-                raise DataError(f"manifest: {path} {what} column {name!r}; its columns: {', '.join(present)}")
-        wanted = list(dict.fromkeys(wanted))
-        if path.suffix == ".parquet":
-            table = parquet.read_table(path, columns=wanted)
-        else:
-            types = csv.ConvertOptions(include_columns=wanted, column_types=dict.fromkeys(wanted, pa.string()))
-            table = csv.read_csv(path, parse_options=options, convert_options=types)
-    except (OSError, pa.ArrowException) as error:
-        raise DataError(f"manifest: {path} cannot be read: {error}") from error
-    if table.num_rows == 0:
-        raise DataError(f"manifest: {path} has no rows")
-    return table
+def _facts(dataset: ListedDataset, path: Path, table: pa.Table) -> dict[str, str]:
+    """See `Listing.facts`. Lists that mean what they meant keep their fingerprint, and with it all trials."""
+    binned = {bins.column: bins for bins in dataset.bins}
+    is_new = any(float(f"{edge:g}") != edge for bins in dataset.bins for edge in bins.edges)
+    for name in {*dataset.features, *dataset.categorical, dataset.target}:
+        kind = table.column(name).type
+        is_new |= bool(pa.types.is_nested(kind) or pa.types.is_float32(kind) or pa.types.is_float16(kind))
+        is_new |= bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+        if name not in binned and name != dataset.target and not is_new:
+            is_new = former_words(texts_of(table.column(name), f"{path}: {name}"))
+    return {"list": _digest(path), **({"values": "2"} if is_new else {})}
 
 
 def _labels(dataset: ListedDataset, lines: Lines, texts: Sequence[str]) -> npt.NDArray[np.int64]:
     """Class indices. Raises DataError for a row without a label, or with one that is not among the classes."""
     bins = next((bins for bins in dataset.bins if bins.column == dataset.target), None)
     if bins is not None:
-        codes_N = _bin_codes(lines, bins, texts)
+        codes_N = _bin_codes(lines, bins, texts, dataset.missing_values)
     else:
         index = {label: c for c, label in enumerate(dataset.classes)}
         codes_N = np.array([index.get(text, -1) for text in texts], dtype=np.int64)
@@ -150,29 +147,37 @@ def _split_codes(
     return split_N
 
 
-def _groups(dataset: ListedDataset, lines: Lines, name: str, texts: Sequence[str]) -> Groups:
-    """The groups of each sample in one feature; a row without a value is in no group."""
+def _groups(dataset: ListedDataset, lines: Lines, name: str, column: pa.ChunkedArray) -> Groups:
+    """The groups of each sample in one feature: those of a list, or the parts between separators. A row without a value is in none."""
     bins = next((bins for bins in dataset.bins if bins.column == name), None)
+    place = f"{lines.path}: {name}"
     if bins is not None:
-        return Groups.from_codes(_bin_codes(lines, bins, texts), bins.names)
-    parts = [
-        [part.strip() for part in (text.split(dataset.separator) if dataset.separator else [text])] for text in texts
-    ]
-    kept = [[part for part in row if part.lower() not in NONE] for row in parts]
+        return Groups.from_codes(_bin_codes(lines, bins, texts_of(column, place), dataset.missing_values), bins.names)
+    parts = texts_in_lists(column, place)
+    if parts is None:
+        separator = dataset.separator
+        parts = [
+            [part.strip() for part in (text.split(separator) if separator else [text])]
+            for text in texts_of(column, place)
+        ]
+    _without_control_characters(lines, name, ["".join(row) for row in parts])
+    none = {"", *dataset.missing_values}
+    kept = [[part for part in row if part not in none] for row in parts]
     return Groups.from_lists(kept, sorted({part for row in kept for part in row}))
 
 
-def _bin_codes(lines: Lines, bins: Bins, texts: Sequence[str]) -> npt.NDArray[np.int64]:
+def _bin_codes(lines: Lines, bins: Bins, texts: Sequence[str], missing: Sequence[str] = ()) -> npt.NDArray[np.int64]:
     """The bin of each number; -1 where there is none. Raises DataError for a text that is no number."""
     numbers_N = np.full(len(texts), np.nan)
     for n, text in enumerate(texts):
-        if text.strip().lower() in NONE:
+        if not text.strip() or text in missing:
             continue
         try:
             numbers_N[n] = float(text)
         except ValueError as error:
             raise DataError(
-                f"manifest: {lines.place(n)}: {bins.column}: {text!r} is not a number, and it has bins"
+                f"manifest: {lines.place(n)}: {bins.column}: {text!r} is not a number, and it has bins; "
+                "`dataset.missing_values` names texts that mean that there is none"
             ) from error
     return np.where(np.isnan(numbers_N), -1, np.searchsorted(bins.edges, numbers_N, side="right")).astype(np.int64)
 
@@ -209,15 +214,12 @@ def empty_classes(dataset: ListedDataset, listing: Listing) -> list[str]:
     return notes
 
 
-def _texts(column: pa.ChunkedArray) -> list[str]:
-    """Values as text; what is missing is empty, and 1.0 is "1"."""
-    return [_text(value) for value in column.to_pylist()]
-
-
-def _text(value: Any) -> str:
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return ""
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value).strip()
+def _without_control_characters(lines: Lines, column: str, texts: list[str]) -> list[str]:
+    """The texts. Raises DataError for one that holds a control character."""
+    for n, text in enumerate(texts):
+        if (character := control_character(text)) is not None:
+            raise DataError(f"manifest: {lines.place(n)}: {column}: {text!r} holds the control character {character}")
+    return texts
 
 
 def _digest(path: Path) -> str:

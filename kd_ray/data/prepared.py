@@ -1,17 +1,19 @@
 """Decodes image files of any size and mode to one array of small RGB images on disk, once per node instead of once per trial.
 
-    <root>/prepared/<data set>-<key>/   images.npy  fingerprint.json  checksums.json
+    <root>/prepared/<data set>-<key>/   images.npy  fingerprint.json  unusable.json  checksums.json
 
-The key depends on names, sizes and times of the files, so a changed file is decoded again. The fingerprint depends on the contents of the
-files alone, so it is the same on every machine that has the same files.
+The key depends on names, sizes, inodes and times of the files, that of the last change included, which no program can set. So a changed
+file is decoded again, and so are copies of files. The fingerprint depends on the contents of the files alone, so it is the same on every
+machine that has the same files.
 """
 
 import hashlib
 import json
+import os
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -19,17 +21,17 @@ import numpy as np
 import numpy.typing as npt
 
 from kd_ray.data.cache import cached, prepared_folder
-from kd_ray.data.decoding import decode
+from kd_ray.data.decoding import content_digest, decode
 from kd_ray.data.family import Loading
 from kd_ray.data.files import ImageFiles
 from kd_ray.data.image_data import Split
 from kd_ray.data.originals import fingerprint_of_digests, other_version
-from kd_ray.errors import DataError
+from kd_ray.errors import DataError, some
 from kd_ray.groups import Groups
 
-FORM = 1
+FORM = 2
 """Raised whenever the same files would give other pixels."""
-_FILES = _IMAGES, _FINGERPRINT = "images.npy", "fingerprint.json"
+_FILES = _IMAGES, _FINGERPRINT, _UNUSABLE = "images.npy", "fingerprint.json", "unusable.json"
 _CHUNK = 64
 
 
@@ -43,6 +45,8 @@ class Prepared:
     """Where they come from, if each comes from a file of its own."""
     read_fingerprint: Callable[[], str]
     """See `fingerprint`."""
+    unusable: Mapping[int, str] = field(default_factory=dict)
+    """Images that cannot be used, by their number, and why; they are black where images are in memory."""
 
     @cached_property
     def fingerprint(self) -> str:
@@ -79,7 +83,7 @@ class Sources:
     read: Callable[[int], bytes]
     """Contents of image n, encoded."""
     stamp: str
-    """Digest of names, sizes and times of the files, or of the list that holds the images; it changes when an image changes."""
+    """Digest of names, sizes, inodes and times of the files, or of the list that holds the images; it changes when an image changes."""
     lists: Mapping[str, str]
     """SHA-256 of the lists with labels and splits, by name: part of the fingerprint."""
     folder: Path | None = None
@@ -96,7 +100,11 @@ def files_below(folder: Path, names: Sequence[str], lists: Mapping[str, str]) ->
         except OSError:
             missing.append(name)
             continue
-        stamp.update(f"{name} {facts.st_size} {facts.st_mtime_ns}\n".encode())
+        stamp.update(
+            f"{name} {facts.st_size} {facts.st_mtime_ns} {facts.st_ctime_ns} {facts.st_ino}\n".encode(
+                errors="surrogateescape"
+            )
+        )
     if missing:
         raise DataError(f"{folder}: {len(missing):,} of {len(names):,} image files are missing: {some(missing)}")
     return Sources(
@@ -108,76 +116,136 @@ def files_below(folder: Path, names: Sequence[str], lists: Mapping[str, str]) ->
     )
 
 
-def some(names: Sequence[str]) -> str:
-    """The first five, and how many more."""
-    return ", ".join(names[:5]) + (f" and {len(names) - 5:,} more" if len(names) > 5 else "")
-
-
-def prepare(dataset: str, sources: Sources, loading: Loading, *, size: int, crop: int | None = None) -> Prepared:
+def prepare(
+    dataset: str,
+    sources: Sources,
+    loading: Loading,
+    *,
+    size: int,
+    crop: int | None = None,
+    skips_unusable: bool = False,
+) -> Prepared:
     """The images as `decode` makes them, from the folder of this node, which is made if need be.
 
     Files whose images would take more than `loading.resident_bytes` are left as they are, to be decoded when they are needed.
 
-    Raises DataError for an image that cannot be decoded.
+    Raises DataError for images that cannot be decoded, unless `skips_unusable`: then `Prepared.unusable` has them.
     """
     files = ImageFiles.of(sources.folder, sources.names, crop=crop) if sources.folder is not None else None
     limit = loading.resident_bytes
     if files is not None and limit is not None and 3 * size**2 * len(files) > limit:
-        return Prepared(
-            images_NHWC=np.empty((0, size, size, 3), dtype=np.uint8),
-            files=files,
-            read_fingerprint=lambda: _streamed_fingerprint(dataset, sources, loading),
-        )
+        return _streamed(dataset, sources, loading, files, size=size, skips_unusable=skips_unusable)
     facts = {"form": FORM, "dataset": dataset, "size": size, "crop": crop, "sources": sources.stamp}
     folder = prepared_folder(loading.root, dataset, facts)
 
     def make(partial: Path) -> None:
         shape = (len(sources.names), size, size, 3)
         images_NHWC = np.lib.format.open_memmap(partial / _IMAGES, mode="w+", dtype=np.uint8, shape=shape)
+        with (partial / _IMAGES).open("r+b") as file:
+            # Reserved at once: a write into a hole of a full disk would kill the process.
+            os.posix_fallocate(file.fileno(), 0, file.seek(0, os.SEEK_END))
 
-        def one(n: int) -> str:
-            content = sources.read(n)
-            try:
-                images_NHWC[n] = decode(content, size=size, crop=crop)
-            except Exception as error:  # a damaged image may raise anything
-                raise DataError(f"{dataset}: image {sources.names[n]} cannot be used: {error}") from error
-            return hashlib.sha256(content).hexdigest()
+        def use(n: int, content: bytes) -> None:
+            images_NHWC[n] = decode(content, size=size, crop=crop)
 
-        digests = _digests(one, sources.names, loading)
+        _read_all(dataset, sources, loading, partial, use, skips_unusable=skips_unusable)
         images_NHWC.flush()
-        (partial / _FINGERPRINT).write_text(json.dumps(fingerprint_of_digests(digests)), encoding="utf-8")
 
     cached(folder, _FILES, facts, make)
     return Prepared(
         images_NHWC=np.load(folder / _IMAGES, mmap_mode="r"),
         files=files,
         read_fingerprint=lambda: _with_lists(folder, sources),
+        unusable=_unusable(folder, dataset, sources, skips_unusable=skips_unusable),
     )
+
+
+def _streamed(
+    dataset: str, sources: Sources, loading: Loading, files: ImageFiles, *, size: int, skips_unusable: bool
+) -> Prepared:
+    """Images that stay in their files. All are read for the fingerprint, and decoded to know which can be used, once on this node."""
+    facts = {
+        "form": FORM,
+        "dataset": dataset,
+        "sources": sources.stamp,
+        **({"decoded": True} if skips_unusable else {}),
+    }
+    folder = prepared_folder(loading.root, dataset, facts)
+
+    def use(_: int, content: bytes) -> None:
+        if skips_unusable:
+            decode(content, size=size, crop=files.crop)
+
+    def make(partial: Path) -> None:
+        _read_all(dataset, sources, loading, partial, use, skips_unusable=skips_unusable)
+
+    def fingerprint() -> str:
+        cached(folder, (_FINGERPRINT, _UNUSABLE), facts, make)
+        return _with_lists(folder, sources)
+
+    unusable: Mapping[int, str] = {}
+    if skips_unusable:
+        fingerprint()
+        unusable = _unusable(folder, dataset, sources, skips_unusable=True)
+    return Prepared(
+        images_NHWC=np.empty((0, size, size, 3), dtype=np.uint8),
+        files=files,
+        read_fingerprint=fingerprint,
+        unusable=unusable,
+    )
+
+
+def _read_all(
+    dataset: str,
+    sources: Sources,
+    loading: Loading,
+    partial: Path,
+    use: Callable[[int, bytes], None],
+    *,
+    skips_unusable: bool,
+) -> None:
+    """Read every image, `use` it, and write the fingerprint and the images that cannot be used. Raises DataError as `prepare` does."""
+    unusable: dict[int, str] = {}
+
+    def one(n: int) -> str:
+        content = b""
+        try:
+            content = sources.read(n)
+            use(n, content)
+        except OSError as error:
+            unusable[n] = error.strerror or str(error)
+        except Exception as error:  # noqa: BLE001 (a damaged image may raise anything)
+            unusable[n] = str(error)
+        return content_digest(content)
+
+    digests = _digests(one, sources.names, loading)
+    if unusable and not skips_unusable:
+        raise _cannot_be_used(dataset, sources, unusable)
+    (partial / _FINGERPRINT).write_text(json.dumps(fingerprint_of_digests(digests)), encoding="utf-8")
+    (partial / _UNUSABLE).write_text(json.dumps(unusable, sort_keys=True), encoding="utf-8")
+
+
+def _unusable(folder: Path, dataset: str, sources: Sources, *, skips_unusable: bool) -> dict[int, str]:
+    """The images that cannot be used, as they were found. Raises DataError as `prepare` does."""
+    found = json.loads((folder / _UNUSABLE).read_text(encoding="utf-8"))
+    unusable = {int(n): why for n, why in found.items()}
+    if unusable and not skips_unusable:
+        raise _cannot_be_used(dataset, sources, unusable)
+    return unusable
+
+
+def _cannot_be_used(dataset: str, sources: Sources, unusable: Mapping[int, str]) -> DataError:
+    if len(unusable) == 1:
+        ((n, why),) = unusable.items()
+        return DataError(f"{dataset}: image {sources.names[n]} cannot be used: {why}")
+    listed = some([f"{sources.names[n]} ({unusable[n]})" for n in sorted(unusable)])
+    return DataError(f"{dataset}: {len(unusable):,} of {len(sources.names):,} images cannot be used: {listed}")
 
 
 def _with_lists(folder: Path, sources: Sources) -> str:
     """The fingerprint of images and lists. It is not kept on disk, because another list may give the same images other labels."""
     of_images = json.loads((folder / _FINGERPRINT).read_text(encoding="utf-8"))
     return fingerprint_of_digests({**sources.lists, "images": of_images})
-
-
-def _streamed_fingerprint(dataset: str, sources: Sources, loading: Loading) -> str:
-    """The same fingerprint as of decoded images, for which all files are read unless that has been done on this node."""
-    facts = {"form": FORM, "dataset": dataset, "sources": sources.stamp}
-    folder = prepared_folder(loading.root, dataset, facts)
-
-    def make(partial: Path) -> None:
-        def one(n: int) -> str:
-            try:
-                return hashlib.sha256(sources.read(n)).hexdigest()
-            except OSError as error:
-                raise DataError(f"{dataset}: image {sources.names[n]} cannot be read: {error.strerror}") from error
-
-        digests = _digests(one, sources.names, loading)
-        (partial / _FINGERPRINT).write_text(json.dumps(fingerprint_of_digests(digests)), encoding="utf-8")
-
-    cached(folder, (_FINGERPRINT,), facts, make)
-    return _with_lists(folder, sources)
 
 
 def _digests(one: Callable[[int], str], names: Sequence[str], loading: Loading) -> dict[str, str]:

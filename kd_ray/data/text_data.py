@@ -4,19 +4,20 @@
 """
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from kd_ray.data.cache import cached, prepared_folder
-from kd_ray.data.labelled import check_labels
+from kd_ray.data.labelled import Cut, check_labels, check_samples, take_groups
 from kd_ray.errors import DataError
 from kd_ray.groups import Groups
-from kd_ray.sweep.classification import Modality, Tokenizing
+from kd_ray.sweep.classification import Tokenizing
 from kd_ray.sweep.encoders import find_folder, tokenizer_version
 
 FORM = 1
@@ -47,11 +48,12 @@ class TextSplit:
             raise ValueError(f"lengths have shape {self.lengths_N.shape}, expected ({count},), int32")
         if count and not 1 <= self.lengths_N.min() <= self.lengths_N.max() <= self.ids_NL.shape[1]:
             raise ValueError(f"lengths lie in {self.lengths_N.min()}..{self.lengths_N.max()}, expected 1..L")
-        if self.labels_N.dtype != np.int64:
-            raise ValueError(f"labels have dtype {self.labels_N.dtype}, expected int64")
-        for name, groups in self.sensitive_features.items():
-            if len(groups) != count:
-                raise ValueError(f"sensitive feature {name!r} has {len(groups)} samples, expected {count}")
+        check_samples(self.labels_N, self.sensitive_features)
+
+    @property
+    def num_inputs(self) -> int:
+        """Tokens of the longest text."""
+        return int(self.lengths_N.max())
 
     def __len__(self) -> int:
         """Number of samples N."""
@@ -63,7 +65,7 @@ class TextSplit:
             ids_NL=self.ids_NL[indices_M],
             lengths_N=self.lengths_N[indices_M],
             labels_N=self.labels_N[indices_M],
-            sensitive_features={name: groups.take(indices_M) for name, groups in self.sensitive_features.items()},
+            sensitive_features=take_groups(self.sensitive_features, indices_M),
         )
 
 
@@ -71,7 +73,7 @@ class TextSplit:
 class TextData:
     """One data set of texts, ready for training. Raises ValueError when a label has no class name."""
 
-    modality: ClassVar[Modality] = "texts"
+    modality: ClassVar[Literal["texts"]] = "texts"
     train: TextSplit
     test: TextSplit
     validation: TextSplit | None = None
@@ -82,6 +84,11 @@ class TextData:
 
     def __post_init__(self) -> None:
         check_labels({"train": self.train, "validation": self.validation, "test": self.test}, self.class_names)
+
+    def cut(self, cut: Cut) -> "TextData":
+        """See `ImageData.cut`."""
+        train, held_out = cut(self.train)
+        return replace(self, train=train, validation=held_out or self.validation)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -105,7 +112,7 @@ def tokenised(root: Path, dataset: str, texts: Sequence[str], tokenizing: Tokeni
             f"{dataset}: the tokenizer of {tokenizing.tokenizer} has version {found}, and the sweep means {tokenizing.version}; "
             "put the same files there, or leave out dataset.tokenizer_version"
         )
-    digest = hashlib.sha256("\0".join(texts).encode()).hexdigest()
+    digest = hashlib.sha256(json.dumps(list(texts)).encode()).hexdigest()
     facts = {"form": FORM, "texts": digest, "tokenizer": found, "max_length": tokenizing.max_length}
     folder = prepared_folder(root, dataset, facts)
 

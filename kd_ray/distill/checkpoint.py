@@ -13,11 +13,13 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
+from pydantic import NonNegativeInt
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
+from kd_ray.bounded import MEGABYTE, JsonForm
 from kd_ray.results.record import Epoch
 
 _META = "kd_ray"
@@ -42,6 +44,22 @@ class TrainingState:
     """The average of weights and buffers, where the settings ask for one."""
     adversary: Mapping[str, Tensor] = field(default_factory=dict)
     """`Adversary.tensors()` where the student has one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Meta:
+    """What a checkpoint holds besides tensors."""
+
+    step: NonNegativeInt
+    optimizer_plain: dict[int, dict[str, Any]]
+    param_groups: list[dict[str, Any]]
+    history: tuple[Epoch, ...]
+    elapsed_s: float
+    restarts: NonNegativeInt
+
+
+_HEADER: JsonForm[dict[str, Any]] = JsonForm(kind=dict[str, Any], most_bytes=256 * MEGABYTE)
+_META_FORM: JsonForm[_Meta] = JsonForm(kind=_Meta, most_bytes=256 * MEGABYTE)
 
 
 def encode(state: TrainingState) -> bytes:
@@ -74,21 +92,21 @@ def decode(data: bytes) -> TrainingState:
         tensors = load_tensors(data)
     except SafetensorError as error:
         raise ValueError(str(error)) from error
-    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-    meta = json.loads(header["__metadata__"][_META])
-    optimizer: dict[int, dict[str, Any]] = {int(index): dict(slots) for index, slots in meta["optimizer_plain"].items()}
+    header = _HEADER.read(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    meta = _META_FORM.read(header["__metadata__"][_META])
+    optimizer = {index: dict(slots) for index, slots in meta.optimizer_plain.items()}
     for key, tensor in tensors.items():
         if key.startswith("optimizer."):
             _, index, name = key.split(".", 2)
             optimizer.setdefault(int(index), {})[name] = tensor
     return TrainingState(
-        step=meta["step"],
+        step=meta.step,
         model=_below("model.", tensors),
-        optimizer={"state": optimizer, "param_groups": meta["param_groups"]},
+        optimizer={"state": optimizer, "param_groups": meta.param_groups},
         sums=tensors["sums"],
-        history=tuple(Epoch(**epoch) for epoch in meta["history"]),
-        elapsed_s=meta["elapsed_s"],
-        restarts=meta["restarts"],
+        history=meta.history,
+        elapsed_s=meta.elapsed_s,
+        restarts=meta.restarts,
         average=_below("average.", tensors),
         adversary=_below("adversary.", tensors),
     )

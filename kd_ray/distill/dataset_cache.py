@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -23,6 +22,7 @@ from kd_ray.distill.image_loader import Loader
 from kd_ray.distill.samples import SAMPLE_KINDS, ResidentData, to_device
 from kd_ray.distill.samples.kind import Resident, SampleKind
 from kd_ray.distill.stored_samples import samples_of
+from kd_ray.errors import CacheError
 from kd_ray.groups import Groups
 from kd_ray.metrics.individual import Pairs
 from kd_ray.results.record import Samples, read_samples, write_samples
@@ -95,7 +95,7 @@ def load_data(
     try:
         cached(folder, (_TENSORS, samples_key(dataset_id)), {}, lambda partial: _write(partial, root, kind, load()))
         loaded = _mapped(folder, root, dataset_id, kind, loader)
-    except OSError as error:
+    except CacheError as error:
         logger.warning("every worker holds the data set in memory of its own: %s", error)
         loaded = load()
     return replace(loaded, resident=_moved(loaded.resident, device))
@@ -110,13 +110,13 @@ class _StreamedPairs:
 
     def __call__(self) -> Pairs:
         def make(partial: Path) -> None:
-            _save(_pair_tensors(self.test.pairs()), partial / _PAIRS)
+            save_file(_pair_tensors(self.test.pairs()), partial / _PAIRS)
 
         folder = self.folder.with_name(f"{self.folder.name}-pairs")
         try:
             cached(folder, (_PAIRS,), {}, make)
             return _pairs_from(load_file(folder / _PAIRS))
-        except OSError as error:
+        except CacheError as error:
             logger.warning("every worker measures the distances of test images itself: %s", error)
             return self.test.pairs()
 
@@ -124,18 +124,6 @@ class _StreamedPairs:
 def _pairs_of(test: Resident, folder: Path) -> Callable[[], Pairs]:
     """The pairs of a test split, read when they are first needed."""
     return _StreamedPairs(folder=folder, test=test) if test.is_streamed else test.pairs
-
-
-def _save(tensors: dict[str, Tensor], path: Path) -> None:
-    """Write a file of tensors.
-
-    Raises:
-        OSError: it cannot be written. The library reports a full disk by an error of its own, which is none.
-    """
-    try:
-        save_file(tensors, path)
-    except SafetensorError as error:
-        raise OSError(f"{path.name} cannot be written: {error}") from error
 
 
 def _pair_tensors(pairs: Pairs) -> dict[str, Tensor]:
@@ -163,7 +151,7 @@ def _write(folder: Path, root: Path, kind: Kind, loaded: LoadedData) -> None:
         tensors |= _pair_tensors(loaded.pairs)
     for name, groups in resident.sensitive_features.items():
         tensors[f"train.members.{name}"] = torch.from_numpy(groups.membership_NG)
-    _save({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / _TENSORS)
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / _TENSORS)
     write_samples(open_store(folder), loaded.dataset_id, loaded.samples)
 
 

@@ -69,7 +69,7 @@ def forget_peak(device: torch.device) -> None:
 
 
 def peak_bytes(device: torch.device) -> int:
-    """Most memory that this process has had at once since `forget_peak`."""
+    """Largest memory of this process since `forget_peak`."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return _kib(Path("/proc/self/status"), "VmHWM") * 1024

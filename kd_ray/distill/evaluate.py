@@ -1,7 +1,6 @@
 """From a trained network to what its record says about the test split."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -12,22 +11,11 @@ from kd_ray.distill.samples.kind import Resident
 from kd_ray.metrics.calibration import fit_temperature, halves, scaled_confidences
 from kd_ray.metrics.individual import Pairs, individual_fairness
 from kd_ray.metrics.per_class import expected_calibration_error
+from kd_ray.results.record import Evaluated
 
 EVALUATION_BATCH = 100
 """Samples per forward pass of an evaluation; fixed, because the last bits of logits may depend on it. A ResNet-20 takes a third less time
 per image than with 500 on one thread of a CPU, where the activations leave the cache."""
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Evaluation:
-    """Test predictions and the scalars that need more than them."""
-
-    predictions_N: npt.NDArray[np.int32]
-    confidences_N: npt.NDArray[np.float32]
-    true_probabilities_N: npt.NDArray[np.float32]
-    scalars: dict[str, float]
-    per_sample: dict[str, npt.NDArray[np.float32]]
-    """See `Record.per_sample`."""
 
 
 def predict(model: nn.Module, split: Resident) -> Tensor:
@@ -61,7 +49,7 @@ def accuracies(models: Sequence[nn.Module], split: Resident) -> list[float]:
     return [float((logits_NC.argmax(1) == labels_N).double().mean()) for logits_NC in predict_all(models, split)]
 
 
-def evaluate(model: nn.Module, split: Resident, pairs: Pairs, *, validation: Resident | None = None) -> Evaluation:
+def evaluate(model: nn.Module, split: Resident, pairs: Pairs, *, validation: Resident | None = None) -> Evaluated:
     """What every record says about the test split. Probabilities are softmax at T = 1, in float64.
 
     The temperature that calibrates the network is fitted on the validation split; without one, on each half of the test split for the
@@ -89,7 +77,7 @@ def evaluate(model: nn.Module, split: Resident, pairs: Pairs, *, validation: Res
         "individual_fairness_p95": fairness.p95,
         "individual_fairness_max": fairness.maximum,
     }
-    return Evaluation(
+    return Evaluated(
         predictions_N=predictions_N.numpy().astype(np.int32),
         confidences_N=confidences_N.astype(np.float32),
         true_probabilities_N=probabilities_NC[np.arange(len(labels_N)), labels_N.numpy()].astype(np.float32),

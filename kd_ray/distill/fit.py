@@ -22,7 +22,7 @@ from kd_ray.distill.samples import ResidentData
 from kd_ray.distill.samples.kind import Draw, PixelRange
 from kd_ray.distill.student import Student, learning_rate
 from kd_ray.distill.teacher import Teacher
-from kd_ray.distill.worker_protocol import FitProgress
+from kd_ray.distill.worker_protocol import PackProgress
 from kd_ray.errors import DataError, NonFiniteLossError
 from kd_ray.results.record import Epoch
 from kd_ray.sweep.fields import Attack
@@ -39,11 +39,11 @@ def fit(
     *,
     on_failure: OnFailure,
     report_every_s: float = 1.0,
-) -> Iterator[FitProgress]:
+) -> Iterator[PackProgress]:
     """Train the students to their last epoch; a student that fails leaves the list.
 
     Yields at the end of every epoch and at least every `report_every_s` seconds in between, always between two steps, where `state()` is
-    consistent. Students that are further than others (after a restart) wait until the stream reaches them.
+    consistent. After a restart, students that are ahead of others wait until the stream reaches their step.
     """
     if not students:
         return
@@ -51,7 +51,7 @@ def fit(
     assert seed is not None
     steps = steps_per_epoch(len(data.train), training.batch_size)
     stepper = _Stepper(teachers, steps, data.train.pixels)
-    meter = _Meter(report_every_s)
+    meter = _Meter(report_every_s, training.epochs)
 
     def fail(student: Student, error: Exception) -> None:
         students.remove(student)
@@ -76,7 +76,7 @@ def fit(
                 yield meter.progress(students, end_of_epoch=False)
         if position % steps == 0:
             meter.settle()
-            # A student restored exactly here has finished this epoch before.
+            # A student that was restored at this step has this epoch in its history already.
             arrived = [
                 student for student in students if student.step == position and len(student.history) < position // steps
             ]
@@ -90,7 +90,7 @@ def fit(
 
 
 def _usable(stream: Iterator[Batch], students: Sequence[Student], fail: OnFailure) -> Iterator[Batch]:
-    """The batches of a stream; one that cannot be read fails all students, because each needs it."""
+    """The batches of a stream. A batch that cannot be read fails all students, because each needs it."""
     try:
         yield from stream
     except DataError as error:
@@ -116,7 +116,7 @@ def _prepared(
     start: int,
     fail: OnFailure,
 ) -> Iterator[Sequence[Student]]:
-    """Prepare the teachers for the rest of an epoch; between two pieces of work, yields the students of the teacher."""
+    """Prepare the teachers for the rest of an epoch; yields the students of a teacher after each part of the work."""
     for source, taught in _by_teacher(students).items():
         batch_size = taught[0].training.batch_size
         try:
@@ -131,14 +131,14 @@ class _Stepper:
     """Takes the steps of a pack: student after student, or all as one network."""
 
     def __init__(self, teachers: Mapping[str, Teacher], steps: int, pixels: PixelRange | None) -> None:
-        """An epoch has `steps` of them; `pixels` bound what an attack may make of an image, where there are images."""
+        """`steps` is the number of steps of an epoch; `pixels` is the range of pixels that an attack may use, None without images."""
         self._teachers = teachers
         self._pixels = pixels
         self._steps = steps
         self._group: GroupedStudents | None = None
 
     def step(self, active: list[Student], batch: Batch, fail: OnFailure) -> None:
-        """One optimiser step of each active student on the same batch; one that cannot take it fails alone, a group as a whole."""
+        """One optimiser step of each active student on the same batch. An error fails one student, or all students of a group."""
         teacher_BC: dict[str, Tensor] = {}
         for source, taught in _by_teacher(active).items():
             try:
@@ -205,7 +205,7 @@ def _step(student: Student, batch: Batch, teacher_BC: Tensor | None, steps: int,
 
 
 def _num_correct(logits_BC: Tensor, batch: Batch) -> Tensor:
-    """Correct predictions; of mixed images with the shares of both labels."""
+    """Number of correct predictions; for mixed images, each label counts with its share."""
     predicted_B, labels_B = logits_BC.argmax(1), batch.labels_B
     if batch.mix is None:
         return (predicted_B == labels_B).sum()
@@ -215,7 +215,7 @@ def _num_correct(logits_BC: Tensor, batch: Batch) -> Tensor:
 
 
 def _mixed(batch: Batch, training: Training, *, seed: int, epoch: int, step: int) -> Batch:
-    """The batch of this step of an epoch as the networks see it."""
+    """The batch of this step after mixing, if the settings ask for it."""
     if not training.mixes:
         return batch
     count, side = len(batch.labels_B), batch.images_BCHW.shape[-1]
@@ -224,7 +224,7 @@ def _mixed(batch: Batch, training: Training, *, seed: int, epoch: int, step: int
 
 
 def _validated(students: Sequence[Student], data: ResidentData) -> dict[str, float]:
-    """Validation accuracies by trial_id, in one pass over the split. Empty where that fails: each student is then evaluated alone."""
+    """Validation accuracies by trial_id, in one pass over the split. Empty after an error: each student is then evaluated alone."""
     if data.validation is None or not students:
         return {}
     try:
@@ -242,7 +242,7 @@ def _validation_accuracy(student: Student, data: ResidentData, validated: Mappin
 
 
 def _finish_epoch(student: Student, data: ResidentData, steps: int, validated: Mapping[str, float]) -> None:
-    """Turn the sums into a line of the history.
+    """Add the epoch to the history, from the sums.
 
     Raises:
         NonFiniteLossError: the mean loss of the epoch is NaN or infinite.
@@ -270,10 +270,11 @@ def _finish_epoch(student: Student, data: ResidentData, steps: int, validated: M
 
 
 class _Meter:
-    """Divides the time among the students in training, and tells when a report is due."""
+    """Divides the time among the students in training, and decides when a report is due."""
 
-    def __init__(self, report_every_s: float) -> None:
+    def __init__(self, report_every_s: float, epochs: int) -> None:
         self._every_s = report_every_s
+        self._epochs = epochs
         self._mark = time.perf_counter()
         self._report_mark = self._mark
         self._images = 0
@@ -286,7 +287,7 @@ class _Meter:
         self._images += images
 
     def settle(self) -> None:
-        """Book the time since the last call to the students that were active."""
+        """Add the time since the last call to the students that were active."""
         now = time.perf_counter()
         for student in self._active:
             student.elapsed_s += (now - self._mark) / len(self._active)
@@ -295,7 +296,7 @@ class _Meter:
     def is_due(self) -> bool:
         return time.perf_counter() - self._report_mark >= self._every_s
 
-    def progress(self, students: Sequence[Student], *, end_of_epoch: bool) -> FitProgress:
+    def progress(self, students: Sequence[Student], *, end_of_epoch: bool) -> PackProgress:
         self.settle()
         now = time.perf_counter()
         images_per_s = self._images / max(now - self._report_mark, 1e-9)
@@ -304,9 +305,9 @@ class _Meter:
         accuracies = [
             epoch.train_accuracy if epoch.validation_accuracy is None else epoch.validation_accuracy for epoch in last
         ]
-        return FitProgress(
+        return PackProgress(
             epoch=min((len(student.history) for student in students), default=0),
-            epochs=students[0].training.epochs if students else 0,
+            epochs=self._epochs,
             accuracy=sum(accuracies) / len(accuracies) if accuracies else None,
             images_per_s=images_per_s,
             end_of_epoch=end_of_epoch,

@@ -23,11 +23,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from kd_ray.distill.batches import Batch
-from kd_ray.distill.objectives import Context, student_loss, term_names
+from kd_ray.distill.objectives import Context, objective_of, student_loss, term_names
 from kd_ray.distill.student import Student, forward_of, learning_rate, sgd
 from kd_ray.errors import TrialError
 from kd_ray.models.resnet_cifar import BasicBlock, ResNetCifar
-from kd_ray.sweep.distillation import Distillation, KnowledgeDistillation
+from kd_ray.sweep.distillation import Distillation
 from kd_ray.sweep.training import Sgd
 
 _GROUPABLE = (
@@ -80,23 +80,14 @@ class GroupedStudents:
 
 
 class GroupLoss:
-    """Losses of K students, in a handful of operations where all of them have the objective `kd`."""
+    """Losses of K students, in a handful of operations where all of them have an objective with such a form."""
 
     def __init__(self, settings: Sequence[Distillation | None]) -> None:
         self._settings = tuple(settings)
         self._num_columns = 1 + max(len(term_names(each)) for each in settings)
-        distillations = [each for each in settings if isinstance(each, KnowledgeDistillation)]
-        self._is_kd = len(distillations) == len(settings)
-        scales = [each.temperature**2 if each.t_squared else 1.0 for each in distillations]
-        self._weights_3K = torch.tensor(
-            [
-                [each.temperature for each in distillations],
-                [each.alpha * scale for each, scale in zip(distillations, scales, strict=True)],
-                [1 - each.alpha for each in distillations],
-            ],
-            dtype=torch.float64,
-        )
-        """Temperature, weight of the distillation term, weight of the cross-entropy."""
+        forms = {objective_of(each).of_group if each else None for each in settings}
+        form = forms.pop() if len(forms) == 1 else None
+        self._of_group = form(self._settings) if form else None
 
     def __call__(
         self,
@@ -110,9 +101,9 @@ class GroupLoss:
         Raises:
             ValueError: a distilled student has no teacher's logits, or they have another shape than the student's.
         """
-        if not self._is_kd:
+        if self._of_group is None:
             return self._one_by_one(logits_KCB, teacher_BC, labels_B, contexts or [None] * len(self._settings))
-        return self._kd(logits_KCB, _side_by_side(teacher_BC, logits_KCB), labels_B)
+        return self._of_group(logits_KCB, _side_by_side(teacher_BC, logits_KCB), labels_B)
 
     def _one_by_one(
         self,
@@ -127,21 +118,6 @@ class GroupLoss:
             row_L = torch.stack([loss.total, *loss.terms.values()])
             rows.append(functional.pad(row_L, (0, self._num_columns - len(row_L))))
         return torch.stack(rows)
-
-    def _kd(self, logits_KCB: Tensor, teacher_KCB: Tensor, labels_B: Tensor) -> Tensor:
-        """`objectives.kd_loss` of every student at once; a single teacher has K = 1."""
-        count = len(labels_B)
-        self._weights_3K = self._weights_3K.to(logits_KCB)
-        temperature_K, soft_weight_K, hard_weight_K = self._weights_3K
-        temperature_K11 = temperature_K[:, None, None]
-        log_student_KCB = functional.log_softmax(logits_KCB / temperature_K11, dim=1)
-        log_teacher_KCB = functional.log_softmax(teacher_KCB / temperature_K11, dim=1)
-        divergence_KCB = functional.kl_div(log_student_KCB, log_teacher_KCB, reduction="none", log_target=True)
-        soft_K = divergence_KCB.sum((1, 2)) / count
-        labels_K1B = labels_B.expand(len(logits_KCB), 1, count)
-        hard_K = -functional.log_softmax(logits_KCB, dim=1).gather(1, labels_K1B).sum((1, 2)) / count
-        total_K = soft_weight_K * soft_K + hard_weight_K * hard_K
-        return torch.stack([total_K, hard_K, soft_K], dim=1)
 
 
 def _side_by_side(teacher_BC: Sequence[Tensor | None], logits_KCB: Tensor) -> Tensor:

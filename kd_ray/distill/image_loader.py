@@ -1,7 +1,7 @@
-"""Threads that read and decode images ahead of the training loop, so that it waits for none and memory stays bounded.
+"""Threads that read and decode images ahead of the training loop. The number of images in memory is bounded.
 
-Threads and not processes: Pillow decodes, resizes and enhances without Python's lock, a thread needs no memory of its own and no second to
-start, and none is left behind when a worker is killed. What a block holds is decided by who asks for it, whatever the number of threads.
+Threads rather than processes: Pillow decodes, resizes and enhances without holding Python's lock; a thread starts at once, needs little
+memory, and ends with its worker. The caller says which images a block holds, so results do not depend on the number of threads.
 """
 
 from collections import deque
@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 _CHUNK = 8
-"""Images that a thread makes in one go."""
+"""Images that a thread makes in one task."""
 _BLOCKS_AHEAD = 2
-"""Blocks in the making while one is looked at, at the least."""
+"""Smallest number of blocks that are being made while the caller uses one."""
 
 ImageOf = Callable[[int], npt.NDArray[np.uint8]]
 """Makes image i of a block: (side, side, 3)."""
@@ -25,7 +25,7 @@ ImageOf = Callable[[int], npt.NDArray[np.uint8]]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class BlockRequest:
-    """Images that are wanted as one tensor."""
+    """Images that the caller takes as one tensor."""
 
     count: int
     side: int
@@ -34,7 +34,7 @@ class BlockRequest:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Loader:
-    """A number of threads, started when they are first needed."""
+    """A pool of threads, started at the first request."""
 
     threads: int = 1
     _pool: list[ThreadPoolExecutor] = field(default_factory=list)
@@ -67,7 +67,7 @@ class Loader:
                     part.cancel()
 
     def block(self, request: BlockRequest) -> Tensor:
-        """One of them."""
+        """One request."""
         return next(self.blocks([request]))
 
     def _start(self, request: BlockRequest) -> tuple[npt.NDArray[np.uint8], list[Future[None]]]:

@@ -1,7 +1,4 @@
-"""The leases of a pack, while its trials train.
-
-Several leases are one business: they are renewed together in the background, and given back one by one or at the end.
-"""
+"""The leases of a pack while its trials train: one thread renews all of them; each is released when its trial ends."""
 
 import threading
 import time
@@ -17,9 +14,9 @@ from kd_ray.results.store import record_key
 
 
 class HeldLeases:
-    """The leases of a pack: renewed in the background, given back one by one and at the end.
+    """The leases of a pack. A thread renews them; each is released when its trial ends, the others at the end of the pack.
 
-    One lock around every renewal and every release keeps a late renewal from reviving a lease that was given back.
+    One lock guards every renewal and every release, so that a late renewal cannot restore a lease that was released.
     """
 
     def __init__(self, worker: PackWorker, warn: Callable[[str], None]) -> None:
@@ -45,7 +42,7 @@ class HeldLeases:
         for trial_id in list(self.held):
             self.release(trial_id)
             if time.monotonic() - began > LEASE_TTL_S:
-                # The store hangs. The other leases run out as well.
+                # The store does not answer. The other leases expire.
                 return
 
     def acquire(self, trial_id: str) -> None:
@@ -53,7 +50,7 @@ class HeldLeases:
         lease = ledger.acquire(self._store, trial_id, launch_id=self._launch_id)
         if lease is None:
             return
-        # Looked up after the lease was taken: from here on no other worker commits.
+        # Checked after the lease was taken: from here on no other worker commits.
         if self._store.exists(record_key(trial_id)):
             self.complete.append(trial_id)
             ledger.remove(self._store, lease)
@@ -62,21 +59,21 @@ class HeldLeases:
             self.held[trial_id] = lease
 
     def release(self, trial_id: str) -> None:
-        """Give a trial back, if it is held. A lease that cannot be given back runs out."""
+        """Release the lease of a trial, if it is held. A lease that cannot be released expires."""
         with self._lock:
             lease = self.held.pop(trial_id, None)
             if lease is not None:
                 try:
                     ledger.release(self._store, lease)
                 except StoreError as error:
-                    self._warn(f"cannot give the lease of {trial_id} back: {error}")
+                    self._warn(f"cannot release the lease of {trial_id}: {error}")
 
     def committed(self, lease: Lease) -> None:
-        """A trial is complete: its leases have done their work."""
+        """A trial is complete: delete its leases."""
         with self._lock:
             self.held.pop(lease.trial_id, None)
         self.complete.append(lease.trial_id)
-        # A lease that stays behind is out of the way: the record comes first.
+        # A lease that cannot be deleted has no effect: a trial with a record is complete, whatever leases it has.
         with suppress(StoreError):
             ledger.remove(self._store, lease)
 
@@ -94,12 +91,14 @@ class HeldLeases:
         self.held.pop(lease.trial_id, None)
 
     def _beat(self) -> None:
-        beaten_at = time.time()
+        beaten_at = _clocks()
         while not self._stop.wait(LEASE_TTL_S / 3):
-            # Who has slept longer than a lease lasts, frozen with its host, has to ask whether the trial is still its own.
-            # Also in the middle of a beat, whose requests may hang.
-            overslept = time.time() - beaten_at > LEASE_TTL_S
-            beaten_at = time.time()
+            # A process that was suspended for longer than a lease lasts must check whether it still holds the trial.
+            # It may also be suspended between two renewals, because a request may hang.
+            # Two clocks are compared: the wall clock can be set back, and the other one stands still while a machine sleeps.
+            now = _clocks()
+            overslept = any(new - old > LEASE_TTL_S for new, old in zip(now, beaten_at, strict=True))
+            beaten_at = now
             for trial_id in list(self.held):
                 with self._lock:
                     lease = self.held.get(trial_id)
@@ -113,5 +112,9 @@ class HeldLeases:
             else:
                 ledger.renew(self._store, lease, self.progress)
         except StoreError as error:
-            # The lease may run out; fencing keeps that harmless, and the next beat tries again.
+            # The lease may expire. That is harmless because of fencing, and the next beat tries again.
             self._warn(f"cannot renew the lease of {lease.trial_id}: {error}")
+
+
+def _clocks() -> tuple[float, float]:
+    return time.time(), time.monotonic()

@@ -2,8 +2,8 @@
 
     lease ──▶ load data and teachers ──▶ restore or start students ──▶ fit ──▶ evaluate ──▶ weights, then record (the commit point)
 
-A trial that fails does not end the others. When a pack ends early, every trial still in training writes a checkpoint if possible.
-This module does not need torch: a `PackWorker` trains.
+A failed trial does not end the others. When a pack ends early, every trial still in training writes a checkpoint if possible.
+This module does not import torch: a `PackWorker` trains.
 """
 
 import functools
@@ -16,7 +16,7 @@ from collections.abc import Callable, Generator, Iterator
 from concurrent import futures
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -24,7 +24,7 @@ from typing import TypeVar
 
 from kd_ray import telemetry
 from kd_ray.distill.leases import HeldLeases
-from kd_ray.distill.worker_protocol import FitProgress, PackTraining, PackWorker, TrialResult
+from kd_ray.distill.worker_protocol import PackProgress, PackTraining, PackWorker, TrialResult
 from kd_ray.errors import (
     CorruptObjectError,
     DataError,
@@ -44,71 +44,37 @@ from kd_ray.sweep.spec import TrialSpec
 
 T = TypeVar("T")
 
+_SHOWN = ("epoch", "epochs", "accuracy", "images_per_s")
+"""What a lease tells `kd-ray status` of the progress."""
 _WRITERS = 4
 """Trials of a pack whose objects are written at once."""
 
 logger = logging.getLogger("kd_ray")
 
 
-@dataclass(frozen=True, kw_only=True)
-class PackProgress:
-    """A report of a running pack to its driver, about once a second at most."""
-
-    pack_id: str
-    epoch: int
-    epochs: int
-    accuracy: float | None
-    images_per_s: float
-    warning: str | None = None
-    """An error since the last report that did not end the pack."""
-    done: bool = False
-    """Whether this is the pack's last report."""
-    committed: tuple[str, ...] = ()
-    """In the last report: trials that are complete now."""
-    failed: tuple[str, ...] = ()
-    """In the last report: trials that failed."""
-    is_too_large: bool = False
-    """In the last report: memory is too small for the pack. Its unfinished trials resume from their checkpoints, in two smaller packs."""
-
-
 def run_pack(pack: Pack, worker: PackWorker) -> Generator[PackProgress, None, None]:
-    """Train and commit the trials of a pack; trials that are complete, or held by another launch, are left alone.
+    """Train and commit the trials of a pack, except those that are complete or held by another launch.
 
-    Closing the iterator early stops the pack: its students write checkpoints and their leases are given back.
+    Closing the iterator early stops the pack: its students write checkpoints and their leases are released.
 
     Raises:
         StoreError: an operation of the store failed. No trial is marked as failed then, and the pack can be started again.
     """
-    epochs = pack.trials[0].spec.epochs
     run = _Run(pack, worker)
     is_too_large = False
     with run.leases, run.writing():
         run.acquire()
         try:
-            for progress in run.train():
-                run.leases.progress = {
-                    "epoch": progress.epoch,
-                    "epochs": epochs,
-                    "accuracy": progress.accuracy,
-                    "images_per_s": progress.images_per_s,
-                }
-                yield PackProgress(
-                    pack_id=pack.pack_id,
-                    epoch=progress.epoch,
-                    epochs=epochs,
-                    accuracy=progress.accuracy,
-                    images_per_s=progress.images_per_s,
-                    warning=run.take_warning(),
-                )
+            yield from run.train()
         except OutOfMemoryError as error:
             is_too_large = True
-            run.warn(f"pack {pack.pack_id} is too large: {error}; what is left of it goes on in two halves")
+            run.warn(
+                f"pack {pack.pack_id} is too large: {error}; its unfinished trials continue in two packs of half its size"
+            )
+    epochs = pack.trials[0].spec.epochs
     yield PackProgress(
-        pack_id=pack.pack_id,
         epoch=epochs,
         epochs=epochs,
-        accuracy=None,
-        images_per_s=0.0,
         warning=run.take_warning(),
         done=True,
         committed=tuple(run.leases.complete),
@@ -131,7 +97,7 @@ class _Run:
         self._checkpoints: dict[str, Checkpoints] = {}
         self._saving: dict[str, Future[None]] = {}
         self._writers = ThreadPoolExecutor(max_workers=_WRITERS, thread_name_prefix="kd_ray-writer")
-        """No trial waits for the store while another could be trained or evaluated."""
+        """Writes to the store, while other trials are trained or evaluated."""
         self._is_between_steps = False
         self._warning: str | None = None
 
@@ -147,7 +113,7 @@ class _Run:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """The time in which the pack writes. Writes that a hanging store has not finished at its end are abandoned."""
+        """Inside, the pack may write. Writes that a store has not finished at the end are abandoned."""
         try:
             yield
         finally:
@@ -159,8 +125,8 @@ class _Run:
         # Exhausted, so that an error of any of them is raised.
         list(self._writers.map(self.leases.acquire, trial_ids))
 
-    def train(self) -> Iterator[FitProgress]:
-        """Train the trials that are held, commit them, and give the leases back one by one."""
+    def train(self) -> Iterator[PackProgress]:
+        """Train the trials whose leases are held, commit them, and release their leases."""
         specs = [trial.spec for trial in self._pack.trials if trial.trial_id in self.leases.held]
         self._num_trials = len(specs)
         if not specs:
@@ -171,40 +137,37 @@ class _Run:
             for spec in specs:
                 self._fail(spec, error)
             return
+        self._steps = {trial.spec.trial_id: trial.step() for trial in training.trials}
+        placement, saved_at, saved_epoch = self._worker.placement, time.monotonic(), 0
         try:
-            yield from self._fit(training)
+            for progress in training.fit():
+                self._is_between_steps = True
+                for trial in list(training.trials):
+                    if trial.spec.trial_id not in self.leases.held:
+                        training.drop(trial.spec.trial_id)
+                every = placement.checkpoint_every_epochs
+                is_due = time.monotonic() - saved_at >= placement.checkpoint_interval_s or (
+                    every is not None and progress.end_of_epoch and progress.epoch - saved_epoch >= every
+                )
+                if is_due and progress.epoch < progress.epochs:
+                    self._save(training, wait=False)
+                    saved_at, saved_epoch = time.monotonic(), progress.epoch
+                self.leases.progress = {name: getattr(progress, name) for name in _SHOWN}
+                yield replace(progress, warning=self.take_warning())
+                self._is_between_steps = False
+            self._is_between_steps = True
             self._commit_all(training)
         except BaseException:
-            # Ray ends a worker whose driver has died by SystemExit, often in the middle of a step. A state that is half changed, such
-            # as weights that are a step ahead of the count, is not saved: the last checkpoint stays valid.
-            # Otherwise all trials are saved, also those that are fully trained and could not be committed.
+            # When its driver has died, Ray ends a worker by SystemExit, often within a step. A state within a step is not saved, because
+            # weights may be a step ahead of the count; the last checkpoint stays valid.
+            # Between two steps all trials are saved, also those that are fully trained and could not be committed.
             if self._is_between_steps:
                 self._save(training, wait=True)
             raise
 
-    def _fit(self, training: PackTraining) -> Iterator[FitProgress]:
-        placement = self._worker.placement
-        self._steps = {trial.spec.trial_id: trial.step() for trial in training.trials}
-        saved_at, saved_epoch = time.monotonic(), 0
-        for progress in training.fit():
-            self._is_between_steps = True
-            for trial in list(training.trials):
-                if trial.spec.trial_id not in self.leases.held:
-                    training.drop(trial.spec.trial_id)
-            every = placement.checkpoint_every_epochs
-            is_due = time.monotonic() - saved_at >= placement.checkpoint_interval_s or (
-                every is not None and progress.end_of_epoch and progress.epoch - saved_epoch >= every
-            )
-            if is_due and progress.epoch < progress.epochs:
-                self._save(training, wait=False)
-                saved_at, saved_epoch = time.monotonic(), progress.epoch
-            yield progress
-            self._is_between_steps = False
-        self._is_between_steps = True
-
     def _load_state(self, spec: TrialSpec, decode: Callable[[bytes], T]) -> T | None:
         lease = self.leases.held.get(spec.trial_id)
-        # One that was taken over meanwhile is dropped before its first checkpoint.
+        # A trial that another worker has taken over meanwhile is dropped before its first checkpoint.
         return self._checkpoints_of(lease).load(decode) if lease else None
 
     def _checkpoints_of(self, lease: Lease) -> Checkpoints:
@@ -213,10 +176,10 @@ class _Run:
         return self._checkpoints[lease.trial_id]
 
     def _save(self, training: PackTraining, *, wait: bool) -> None:
-        """Write a checkpoint of every trial that is further than its last one. One that cannot be written costs only itself.
+        """Write a checkpoint of every trial that has taken steps since its last one. A checkpoint that cannot be written is a warning.
 
-        With `wait`, they are written on return. Training waits only for a store that takes longer to write one checkpoint than it is until
-        the next, and for none that hangs.
+        With `wait`, all are written on return. Otherwise training waits only while the checkpoint before is still being written, and not
+        longer than a lease lasts.
         """
         patience_until = time.monotonic() + LEASE_TTL_S
         for trial in training.trials:
@@ -269,44 +232,37 @@ class _Run:
             future.result()
 
     def _commit(self, spec: TrialSpec, result: TrialResult) -> None:
-        """Write a trial's weights, then its record; a trial that was taken over is left to its new holder."""
+        """Write the weights of a trial, then its record. Nothing is written for a trial that another worker has taken over."""
         with telemetry.about(spec.trial_id):
-            self._commit_held(spec, result)
-
-    def _commit_held(self, spec: TrialSpec, result: TrialResult) -> None:
-        # The heartbeat may forget the lease at any moment from here on.
-        lease = self.leases.held.get(spec.trial_id)
-        if lease is None or self.leases.is_lost(spec.trial_id):
-            return
-        key = weights_key(spec.trial_id, lease.generation)
-        self._store.put(key, result.weights, durable=True)
-        record = Record(
-            spec=spec,
-            epochs=result.history,
-            scalars=result.scalars,
-            predictions_N=result.predictions_N,
-            confidences_N=result.confidences_N,
-            true_probabilities_N=result.true_probabilities_N,
-            weights_key=key,
-            weights_sha256=sha256(result.weights),
-            num_parameters=result.num_parameters,
-            provenance=self._provenance(lease, result),
-            per_class=result.per_class,
-            per_sample=result.per_sample,
-        )
-        if commit_record(self._store, record):
-            logger.info("%s is complete after %.1f s of training", spec.describe(), result.elapsed_s)
-            # The trial is complete; what is left behind by an error here is swept up by `gc`.
-            with suppress(StoreError):
-                if (saving := self._saving.get(spec.trial_id)) is not None:
-                    futures.wait([saving])
-                self._checkpoints_of(lease).delete_all()
-        else:
-            self._store.delete(key)
-        self.leases.committed(lease)
+            # The heartbeat may drop the lease at any moment from here on.
+            lease = self.leases.held.get(spec.trial_id)
+            if lease is None or self.leases.is_lost(spec.trial_id):
+                return
+            key = weights_key(spec.trial_id, lease.generation)
+            self._store.put(key, result.weights, durable=True)
+            record = Record(
+                spec=spec,
+                epochs=result.epochs,
+                test=result.test,
+                weights_key=key,
+                weights_sha256=sha256(result.weights),
+                num_parameters=result.num_parameters,
+                provenance=self._provenance(lease, result),
+                per_class=result.per_class,
+            )
+            if commit_record(self._store, record):
+                logger.info("%s is complete after %.1f s of training", spec.describe(), result.elapsed_s)
+                # The trial is complete. If an error leaves checkpoints behind, `kd-ray gc` deletes them.
+                with suppress(StoreError):
+                    if (saving := self._saving.get(spec.trial_id)) is not None:
+                        futures.wait([saving])
+                    self._checkpoints_of(lease).delete_all()
+            else:
+                self._store.delete(key)
+            self.leases.committed(lease)
 
     def _provenance(self, lease: Lease, result: TrialResult) -> Provenance:
-        images = len(result.history) * result.num_train
+        images = len(result.epochs) * result.num_train
         return Provenance(
             launch_id=self._worker.launch_id,
             generation=lease.generation,
@@ -325,7 +281,7 @@ class _Run:
         )
 
     def _fail(self, spec: TrialSpec, error: Exception) -> None:
-        """Name the failure in the store, and give the trial back. A student whose teacher is lost is only given back.
+        """Record the failure in the store, and release the trial. A student whose teacher is lost is only released.
 
         Raises:
             OutOfMemoryError: memory is too small for the trial beside the others of the pack.
@@ -345,7 +301,7 @@ class _Run:
             raise error
         else:
             if isinstance(error, NonFiniteLossError):
-                # What it went wrong from may be in them: another try begins anew.
+                # They may hold the weights that led to the error, so that another try starts from the beginning.
                 with suppress(StoreError):
                     self._checkpoints_of(lease).delete_all()
             self.failed.append(spec.trial_id)

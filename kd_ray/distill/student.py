@@ -193,11 +193,6 @@ def sgd(parameters: Iterable[nn.Parameter], training: Training, *, fused: bool =
     )
 
 
-def network_for(name: str, data: ResidentData) -> nn.Module:
-    """A network for the images or rows of a data set and its classes, with fresh weights from torch's current generator."""
-    return data.train.network(name, data.num_classes)
-
-
 def new_student(
     spec: TrialSpec,
     training: Training,
@@ -217,7 +212,7 @@ def new_student(
     assert spec.seed is not None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream_seed(spec.seed, "init"))
-        model = build() if build is not None else network_for(spec.model, data)
+        model = build() if build is not None else data.train.network(spec.model, data.num_classes)
     if initial is not None:
         load_initial(model, initial)
     model = model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 from filelock import FileLock
+from safetensors import SafetensorError
 from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 
@@ -142,8 +143,12 @@ class SharedViews:
             if sha256(data)[:16] != digest:
                 logger.warning("%s is damaged; its logits are computed again", entry.item.key)
                 continue
-            chunk = load_arrays(data)
-            self._table.put(chunk["pairs"], chunk["logits"])
+            try:
+                chunk = load_arrays(data)
+                self._table.put(chunk["pairs"], chunk["logits"])
+            except (SafetensorError, KeyError, ValueError, IndexError) as error:
+                logger.warning("%s does not hold logits of this table: %s", entry.item.key, error)
+                continue
             self._note(digest)
 
     def share(self, pairs: Sequence[SampleViews]) -> None:

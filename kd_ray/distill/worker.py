@@ -1,12 +1,12 @@
 """A worker process: it trains packs one after another, and keeps data sets and teachers from one pack to the next."""
 
-import functools
 import json
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import astuple
+from dataclasses import astuple, replace
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -27,10 +27,10 @@ from kd_ray.distill.objective_background import background_of, teacher_for
 from kd_ray.distill.objectives.imported import distribution_of
 from kd_ray.distill.rescaling import true_logit_pulls
 from kd_ray.distill.samples import ResidentData
-from kd_ray.distill.student import Student, network_for, new_student, source_of_logits
+from kd_ray.distill.student import Student, new_student, source_of_logits
 from kd_ray.distill.teacher import TabledTeacher, Teacher
 from kd_ray.distill.view_table import SharedViews, TableShape, ViewTable
-from kd_ray.distill.worker_protocol import FitProgress, LoadState, OnFailure, PackTraining, TrialResult, TrialTraining
+from kd_ray.distill.worker_protocol import LoadState, OnFailure, PackProgress, PackTraining, TrialResult, TrialTraining
 from kd_ray.errors import CorruptObjectError, LostTeacherError, TrialError
 from kd_ray.models import count_parameters
 from kd_ray.models.text_classifier import from_teacher, text_classifier
@@ -56,22 +56,20 @@ class _Training:
     def __init__(self, data: LoadedData, on_failure: OnFailure) -> None:
         self.students: list[Student] = []
         self.teachers: dict[str, Teacher] = {}
-        self.given: list[tuple[TrialSpec, nn.Module]] = []
+        self.pretrained: list[tuple[TrialSpec, nn.Module]] = []
         self._data = data
         self._on_failure: OnFailure = lambda spec, error: on_failure(spec, named(error))
 
     @property
     def trials(self) -> Sequence[TrialTraining]:
         """See `PackTraining`."""
-        given = [
-            TrialTraining(
-                spec=spec, step=lambda: 0, state=lambda: b"", finish=functools.partial(self._result, spec, model)
-            )
-            for spec, model in self.given
+        pretrained = [
+            TrialTraining(spec=spec, step=lambda: 0, state=lambda: b"", finish=partial(self._result, spec, model))
+            for spec, model in self.pretrained
         ]
-        return [*given, *map(self._of, self.students)]
+        return [*pretrained, *map(self._of_student, self.students)]
 
-    def fit(self) -> Iterator[FitProgress]:
+    def fit(self) -> Iterator[PackProgress]:
         """See `PackTraining`."""
         try:
             yield from fit(
@@ -88,27 +86,24 @@ class _Training:
         """See `PackTraining`."""
         self.students[:] = [student for student in self.students if student.spec.trial_id != trial_id]
 
-    def _of(self, student: Student) -> TrialTraining:
+    def _of_student(self, student: Student) -> TrialTraining:
         return TrialTraining(
             spec=student.spec,
             step=lambda: student.step,
             state=lambda: encode(student.state()),
-            finish=functools.partial(self._result, student.spec, student.result, student),
+            finish=partial(self._result, student.spec, student.result, student),
         )
 
     def _result(self, spec: TrialSpec, model: nn.Module, student: Student | None = None) -> TrialResult:
         try:
             data = self._data.resident
-            evaluation = evaluate(model, data.test, self._data.pairs, validation=data.validation)
-            more = self._asked_for(spec, model, student)
+            test = evaluate(model, data.test, self._data.pairs, validation=data.validation)
+            test = replace(test, per_sample={**test.per_sample, **self._asked_for(spec, model, student)})
         except Exception as error:
             raise named(error) from error
         return TrialResult(
-            history=tuple(student.history) if student else (),
-            scalars=evaluation.scalars,
-            predictions_N=evaluation.predictions_N,
-            confidences_N=evaluation.confidences_N,
-            true_probabilities_N=evaluation.true_probabilities_N,
+            epochs=tuple(student.history) if student else (),
+            test=test,
             weights=to_weights(model.state_dict()),
             num_parameters=count_parameters(model),
             num_train=len(self._data.resident.train),
@@ -117,7 +112,6 @@ class _Training:
             versions=distribution_of(spec.distillation.import_path if spec.distillation else None),
             per_class=_train_n(self._data.resident)
             | (student.background.per_class() if student and student.background else {}),
-            per_sample=evaluation.per_sample | more,
         )
 
     def _asked_for(
@@ -174,7 +168,7 @@ class Worker:
         for spec in specs:
             try:
                 if spec.training is None:
-                    training.given.append((spec, self.given(spec, data)))
+                    training.pretrained.append((spec, self._pretrained(spec, data)))
                     continue
                 background = None
                 if spec.teacher and spec.distillation:
@@ -191,7 +185,7 @@ class Worker:
                         training.teachers[source] = teacher_for(spec, teacher, data.resident.train)
                 saved = load_state(spec, decode)
                 initial = self._initial(spec) if spec.initial_weights and saved is None else None
-                build = functools.partial(self._network, spec, data)
+                build = partial(self._network, spec, data)
                 training.students.append(
                     new_student(spec, spec.training, data.resident, self.device, saved, background, build, initial)
                 )
@@ -264,7 +258,7 @@ class Worker:
             LostTeacherError: it begins with its teacher's weights, and they are lost.
         """
         if spec.encoder is None:
-            return network_for(spec.model, data.resident)
+            return data.resident.train.network(spec.model, data.resident.num_classes)
         root = Path(self.placement.data_root)
         model = text_classifier(spec.model, spec.encoder, data.resident.num_classes, root)
         if spec.encoder.init == "teacher":
@@ -311,28 +305,28 @@ class Worker:
             return Teacher(model, precision=precision)
         return TabledTeacher(model, table, shared, augmentation=augmentation, in_background=self._background.submit)
 
-    def given(self, spec: TrialSpec, data: LoadedData) -> nn.Module:
-        """A network with the given weights that `spec.initial_weights` names.
+    def _pretrained(self, spec: TrialSpec, data: LoadedData) -> nn.Module:
+        """A network with the pretrained weights that `spec.initial_weights` names.
 
         Raises:
             TrialError: the weights do not fit the model.
         """
-        key, weights = self._given_bytes(spec)
+        key, weights = self._pretrained_bytes(spec)
         return self._build(spec, weights, key, data).eval()
 
     def _initial(self, spec: TrialSpec) -> dict[str, Tensor]:
         """The weights that training starts from."""
-        key, weights = self._given_bytes(spec)
+        key, weights = self._pretrained_bytes(spec)
         return from_weights(weights, source=key)
 
-    def _given_bytes(self, spec: TrialSpec) -> tuple[str, bytes]:
+    def _pretrained_bytes(self, spec: TrialSpec) -> tuple[str, bytes]:
         """Key and content of the file that `spec.initial_weights` names."""
         assert spec.initial_weights is not None
         key = pretrained_key(spec.initial_weights)
         weights = self.store.get(key)
         if weights is None or sha256(weights) != spec.initial_weights:
             raise CorruptObjectError(
-                f"store {self.store.url}: {key!r} does not hold the given weights {spec.initial_weights}"
+                f"store {self.store.url}: {key!r} does not hold the pretrained weights {spec.initial_weights}"
             )
         return key, weights
 

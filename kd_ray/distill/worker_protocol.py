@@ -7,10 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
-import numpy as np
-import numpy.typing as npt
-
-from kd_ray.results.record import Epoch
+from kd_ray.results.record import Epoch, Evaluated
 from kd_ray.results.store import Store
 from kd_ray.sweep.placement import Placement
 from kd_ray.sweep.spec import TrialSpec
@@ -29,28 +26,35 @@ class LoadState(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FitProgress:
-    """A moment of a pack's training."""
+class PackProgress:
+    """A moment of a pack's training, as training reports it and the display shows it. The last one says how the pack ended."""
 
     epoch: int
     """Epochs finished by the student that is furthest behind."""
     epochs: int
-    accuracy: float | None
+    accuracy: float | None = None
     """Training accuracy of the last finished epoch, mean over the students; on the validation split where there is one."""
-    images_per_s: float
+    images_per_s: float = 0.0
     """Samples that went through a student per second, summed over the students."""
-    end_of_epoch: bool
+    end_of_epoch: bool = False
+    warning: str | None = None
+    """An error since the last report that did not end the pack."""
+    done: bool = False
+    """Whether this is the pack's last report."""
+    committed: tuple[str, ...] = ()
+    """In the last report: trials that are complete now."""
+    failed: tuple[str, ...] = ()
+    """In the last report: trials that failed."""
+    is_too_large: bool = False
+    """In the last report: memory is too small for the pack. Its unfinished trials resume from their checkpoints, in two smaller packs."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TrialResult:
     """The result of training and evaluating a trial, before it is committed."""
 
-    history: tuple[Epoch, ...]
-    scalars: Mapping[str, float]
-    predictions_N: npt.NDArray[np.int32]
-    confidences_N: npt.NDArray[np.float32]
-    true_probabilities_N: npt.NDArray[np.float32]
+    epochs: tuple[Epoch, ...]
+    test: Evaluated
     weights: bytes
     """Weights and buffers as safetensors."""
     num_parameters: int
@@ -62,8 +66,6 @@ class TrialResult:
     """How often training was resumed from a checkpoint."""
     per_class: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     """See `Record.per_class`."""
-    per_sample: Mapping[str, npt.NDArray[np.float32]] = field(default_factory=dict)
-    """See `Record.per_sample`."""
     versions: Mapping[str, str] = field(default_factory=dict)
     """Versions of packages on which this trial depends, without those on which all trials depend."""
 
@@ -88,7 +90,7 @@ class PackTraining(Protocol):
     def trials(self) -> Sequence[TrialTraining]:
         """The trials that have not failed and were not dropped."""
 
-    def fit(self) -> Iterator[FitProgress]:
+    def fit(self) -> Iterator[PackProgress]:
         """Train to the end. Between two of its values every trial's `state` is consistent."""
 
     def drop(self, trial_id: str) -> None:

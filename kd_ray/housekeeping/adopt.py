@@ -25,6 +25,7 @@ from kd_ray.results.inventory import committed, sweep_names, trial_objects
 from kd_ray.results.manifest import FoundManifest, Manifest, ManifestTrial, find_manifest, read_manifest
 from kd_ray.results.record import Record, commit_record, read_record, read_samples, sha256, write_samples
 from kd_ray.results.store import Store, manifest_key, pretrained_key, sweep_key, weights_key
+from kd_ray.results.store_proof import prove_store
 from kd_ray.sweep.load import SweepFile, parse_sweep
 from kd_ray.sweep.plan import expand
 
@@ -114,6 +115,8 @@ class _Merge:
             trials = [trial_id for trial_id in trials if trial_id in listed]
         if not trials and not manifests:
             raise InvalidInputError(f"store {self._source.url}: it holds neither trials nor sweeps")
+        if not self._dry_run:
+            prove_store(self._target)
         with ThreadPoolExecutor(max_workers=_COPIERS) as pool:
             for done, _ in enumerate(pool.map(self._trial, trials), start=1):
                 self._on_progress("trials", done, len(trials))
@@ -162,14 +165,14 @@ class _Merge:
             raise CorruptObjectError(f"store {self._source.url}: the record of {trial_id} has disappeared")
         mine = read_record(self._target, trial_id)
         if mine is not None:
-            return "present" if np.array_equal(mine.predictions_N, record.predictions_N) else "different"
+            return "present" if np.array_equal(mine.test.predictions_N, record.test.predictions_N) else "different"
         weights = self._source.get(record.weights_key)
         if weights is None or sha256(weights) != record.weights_sha256:
             raise CorruptObjectError(f"store {self._source.url}: {record.weights_key!r} is not what its record names")
         num_samples = self._samples(record.spec.dataset_id)
-        if len(record.predictions_N) != num_samples:
+        if len(record.test.predictions_N) != num_samples:
             raise CorruptObjectError(
-                f"store {self._source.url}: {trial_id} predicts {len(record.predictions_N)} samples of {num_samples}"
+                f"store {self._source.url}: {trial_id} predicts {len(record.test.predictions_N)} samples of {num_samples}"
             )
         if record.spec.initial_weights:
             self._take_pretrained(record.spec.initial_weights)
@@ -239,7 +242,7 @@ class _Merge:
 
     def _sweep(self, theirs: Manifest) -> bool:
         """Take a sweep over, or continue the one here; says whether its manifest changed."""
-        for digest in theirs.weights.values():
+        for digest in sorted(theirs.stored_weights):
             try:
                 self._take_pretrained(digest)
             except CorruptObjectError as error:

@@ -32,8 +32,8 @@ from kd_ray.errors import CorruptObjectError, OtherVersionError
 from kd_ray.housekeeping.garbage import (
     LONG_MARGIN_S,
     Garbage,
+    GarbageKind,
     GarbageReport,
-    Kind,
     ListedTrials,
     old_manifests,
     staging_file,
@@ -46,7 +46,7 @@ from kd_ray.results.store import Store, lease_key, parse_key, record_key
 from kd_ray.sweep.spec import TrialState
 
 _WORKERS = 8
-_OF_COMPLETE = {Kind.LEASES, Kind.CHECKPOINTS, Kind.ERRORS, Kind.WEIGHTS}
+_OF_COMPLETE = {GarbageKind.LEASES, GarbageKind.CHECKPOINTS, GarbageKind.ERRORS, GarbageKind.WEIGHTS}
 
 
 def delete_garbage(
@@ -74,9 +74,9 @@ def _delete(store: Store, unit: list[Garbage], listed: ListedTrials) -> list[Gar
     kind, owner = unit[0].kind, unit[0].owner
     if kind in _OF_COMPLETE:
         return _delete_of_complete(store, owner, unit)
-    if kind is Kind.ORPHANS:
+    if kind is GarbageKind.ORPHANS:
         return _delete_orphan(store, owner, unit, listed)
-    if kind is Kind.STAGING:
+    if kind is GarbageKind.STAGING:
         return [found for found in unit if _delete_staging(store, found)]
     return _delete_all(store, [found for found in unit if _is_still(store, found)])
 
@@ -85,11 +85,11 @@ def _is_still(store: Store, found: Garbage) -> bool:
     """Whether nothing has happened since that would make the object useful."""
     key, owner = found.item.key, found.owner
     match found.kind:
-        case Kind.SUPERSEDED:
+        case GarbageKind.SUPERSEDED:
             return ledger.scan_few(store, [owner])[owner].state is not TrialState.RUNNING
-        case Kind.MANIFESTS:
+        case GarbageKind.MANIFESTS:
             return key in old_manifests(store, owner)
-        case Kind.PARTS:
+        case GarbageKind.PARTS:
             place = parse_key(key)
             part = [Entry(place=place, item=found.item)] if place else []
             return _is_unchanged(store, found) and key in unknown_parts(store, part)
@@ -118,8 +118,8 @@ def _delete_of_complete(store: Store, trial_id: str, unit: list[Garbage]) -> lis
     if record is None or record.e_tag != unit[0].record_tag:
         ledger.release(store, lease)
         return []
-    _delete_all(store, (found for found in unit if found.kind is not Kind.LEASES))
-    _delete_all(store, (found for found in unit if found.kind is Kind.LEASES))
+    _delete_all(store, (found for found in unit if found.kind is not GarbageKind.LEASES))
+    _delete_all(store, (found for found in unit if found.kind is GarbageKind.LEASES))
     # Ours is deleted last: until then no other process can take the lease.
     store.delete(lease_key(trial_id, lease.generation))
     return unit
@@ -151,8 +151,10 @@ def _turn_of_orphan(found: Garbage) -> int:
 
 def _delete_staging(store: Store, found: Garbage) -> bool:
     root = store.local_root
-    path = root / found.item.key if root else None
-    if root is None or path is None or staging_file(root, path) is None:
+    if root is None:
+        return False
+    path = store.local_path(found.item.key)
+    if staging_file(root, path) is None:
         return False
     if time.time() - path.stat().st_mtime < LONG_MARGIN_S:
         return False

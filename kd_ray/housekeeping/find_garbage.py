@@ -9,8 +9,8 @@ from kd_ray.housekeeping.garbage import (
     LONG_MARGIN_S,
     MARGIN_S,
     Garbage,
+    GarbageKind,
     GarbageReport,
-    Kind,
     listed_trials,
     old_manifests,
     staging_file,
@@ -89,10 +89,10 @@ class _Search:
             yield from self._superseded(trial_id, trial)
             return
         done = {
-            Kind.LEASES: trial.leases.values(),
-            Kind.CHECKPOINTS: [entry.item for entry in trial.checkpoints],
-            Kind.ERRORS: [trial.error] if trial.error else [],
-            Kind.WEIGHTS: self._other_weights(trial_id, trial),
+            GarbageKind.LEASES: trial.leases.values(),
+            GarbageKind.CHECKPOINTS: [entry.item for entry in trial.checkpoints],
+            GarbageKind.ERRORS: [trial.error] if trial.error else [],
+            GarbageKind.WEIGHTS: self._other_weights(trial_id, trial),
         }
         for kind, items in done.items():
             for item in items:
@@ -122,7 +122,7 @@ class _Search:
         num_whole = 0
         for found in reversed(stored_checkpoints(trial)):
             if num_whole == KEEP:
-                yield Garbage(kind=Kind.SUPERSEDED, item=items[found.key], owner=trial_id)
+                yield Garbage(kind=GarbageKind.SUPERSEDED, item=items[found.key], owner=trial_id)
                 continue
             data = self._store.get(found.key)
             if data is not None and sha256(data)[:16] == found.digest:
@@ -139,19 +139,19 @@ class _Search:
             # A trial is deleted whole or not at all.
             if all(self._is_old(item) for item in items):
                 for item in items:
-                    yield Garbage(kind=Kind.ORPHANS, item=item, owner=trial_id)
+                    yield Garbage(kind=GarbageKind.ORPHANS, item=item, owner=trial_id)
 
     def _manifests(self, sweep: str) -> Iterator[Garbage]:
         old = old_manifests(self._store, sweep)
         for generation, item in self._found.sweeps[sweep].manifests.items():
             if manifest_key(sweep, generation) in old:
-                yield Garbage(kind=Kind.MANIFESTS, item=item, owner=sweep)
+                yield Garbage(kind=GarbageKind.MANIFESTS, item=item, owner=sweep)
 
     def _logits(self) -> Iterator[Garbage]:
         try:
             manifests = [find_manifest(self._store, sweep).manifest for sweep in self._found.sweeps]
         except OtherVersionError as error:
-            self._notes.append(f"{Kind.LOGITS} stay: {error}")
+            self._notes.append(f"{GarbageKind.LOGITS} stay: {error}")
             return
         teaching = {
             trial.teacher
@@ -162,7 +162,7 @@ class _Search:
         }
         for entry in self._found.logits:
             if entry.place.trial_id not in teaching:
-                yield Garbage(kind=Kind.LOGITS, item=entry.item)
+                yield Garbage(kind=GarbageKind.LOGITS, item=entry.item)
 
     def _is_complete(self, trial_id: str) -> bool:
         trial = self._found.trials.get(trial_id)
@@ -172,18 +172,21 @@ class _Search:
         unknown = unknown_parts(self._store, self._found.parts)
         for part in self._found.parts:
             if part.item.key in unknown and self._is_old(part.item, LONG_MARGIN_S):
-                yield Garbage(kind=Kind.PARTS, item=part.item)
+                yield Garbage(kind=GarbageKind.PARTS, item=part.item)
 
     def _damaged(self) -> Iterator[Garbage]:
         for one in self._found.quarantined:
             trial_id = one.place.trial_id if one.place else ""
             if not trial_id or self._is_complete(trial_id):
-                yield Garbage(kind=Kind.DAMAGED, item=one.item, owner=trial_id)
+                yield Garbage(kind=GarbageKind.DAMAGED, item=one.item, owner=trial_id)
 
     def _staging(self) -> Iterator[Garbage]:
         root = self._store.local_root
         if root is None or not root.is_dir():
             return
+        links = tuple(f"{link}/" for link in self._store.leaving_links())
         for path in root.rglob("*#*"):
+            if f"{path.relative_to(root)}/".startswith(links):
+                continue
             if (item := staging_file(root, path)) and self._is_old(item, LONG_MARGIN_S):
-                yield Garbage(kind=Kind.STAGING, item=item)
+                yield Garbage(kind=GarbageKind.STAGING, item=item)

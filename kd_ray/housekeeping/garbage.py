@@ -30,7 +30,7 @@ KEPT_MANIFESTS = 2
 """Newest readable manifests of a sweep that stay."""
 
 
-class Kind(StrEnum):
+class GarbageKind(StrEnum):
     """What is deleted."""
 
     LEASES = "leases"
@@ -47,17 +47,17 @@ class Kind(StrEnum):
 
 
 REASONS = {
-    Kind.LEASES: "their trials are complete",
-    Kind.CHECKPOINTS: "their trials are complete",
-    Kind.ERRORS: "their trials are complete by now",
-    Kind.WEIGHTS: "the records of their trials name others",
-    Kind.SUPERSEDED: f"their trials have {KEEP} newer ones that are whole",
-    Kind.MANIFESTS: f"their sweeps have {KEPT_MANIFESTS} newer ones",
-    Kind.PARTS: "no sweep accounts for them",
-    Kind.LOGITS: "no student of these teachers is left to train",
-    Kind.DAMAGED: "they are in quarantine, and no trial waits for another try",
-    Kind.ORPHANS: "no manifest lists them",
-    Kind.STAGING: "their writers were interrupted",
+    GarbageKind.LEASES: "their trials are complete",
+    GarbageKind.CHECKPOINTS: "their trials are complete",
+    GarbageKind.ERRORS: "their trials are complete by now",
+    GarbageKind.WEIGHTS: "the records of their trials name others",
+    GarbageKind.SUPERSEDED: f"their trials have {KEEP} newer ones that are whole",
+    GarbageKind.MANIFESTS: f"their sweeps have {KEPT_MANIFESTS} newer ones",
+    GarbageKind.PARTS: "no sweep accounts for them",
+    GarbageKind.LOGITS: "no student of these teachers is left to train",
+    GarbageKind.DAMAGED: "they are in quarantine, and no trial waits for another try",
+    GarbageKind.ORPHANS: "no manifest lists them",
+    GarbageKind.STAGING: "their writers were interrupted",
 }
 
 
@@ -65,7 +65,7 @@ REASONS = {
 class Garbage:
     """An object that is safe to delete."""
 
-    kind: Kind
+    kind: GarbageKind
     item: StoredObject
     owner: str = ""
     """trial_id or sweep that it belongs to."""
@@ -77,7 +77,7 @@ class Garbage:
 class KindTotal:
     """The garbage of one kind together."""
 
-    kind: Kind
+    kind: GarbageKind
     num_objects: int
     size_bytes: int
     reason: str
@@ -106,7 +106,7 @@ class GarbageReport:
                 size_bytes=sum(item.size_bytes for item in items),
                 reason=REASONS[kind],
             )
-            for kind in Kind
+            for kind in GarbageKind
             if (items := [found.item for found in self.garbage if found.kind is kind])
         ]
 
@@ -174,7 +174,7 @@ def old_manifests(store: Store, sweep: str) -> set[str]:
             readable += 1
         except OtherVersionError:
             return set()
-        except (ValueError, KeyError, TypeError):
+        except ValueError:
             continue
     return old
 

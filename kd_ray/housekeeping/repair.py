@@ -120,4 +120,4 @@ def _rebuilt(store: Store, sweep: str) -> str:
 def _inputs(manifest: Manifest) -> set[str]:
     """Keys of what a launch of the sweep writes again."""
     samples = {samples_key(trial.dataset_id) for trial in manifest.trials}
-    return samples | {pretrained_key(digest) for digest in manifest.weights.values()}
+    return samples | {pretrained_key(digest) for digest in manifest.stored_weights}

@@ -65,9 +65,9 @@ class _ComparingStore(Store):
         self._parts: dict[str, StoredObject] = {}
         self._verdicts: dict[str, str] = {}
 
-    def get(self, key: str) -> bytes | None:
+    def get(self, key: str, *, most_bytes: int | None = None) -> bytes | None:
         """The stored object; of the tables' index, what this aggregation has written."""
-        return self._kept.get(key) if key == self._index else self._real.get(key)
+        return self._kept.get(key) if key == self._index else self._real.get(key, most_bytes=most_bytes)
 
     def entries(self, prefix: str) -> Iterator[StoredObject]:
         """Everything but the tables."""
@@ -101,7 +101,7 @@ def _verdict(there: bytes | None, expected: bytes) -> str:
         return ""
     try:
         table = decode_table(there)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         return f"{BROKEN}: {error}"
     wanted = decode_table(expected)
     if table.schema.equals(wanted.schema) and table.equals(wanted):

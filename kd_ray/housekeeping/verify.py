@@ -7,7 +7,6 @@ mended.
 """
 
 import functools
-import json
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -15,10 +14,12 @@ from typing import Any
 from kd_ray.errors import CorruptObjectError, OtherVersionError
 from kd_ray.housekeeping.problems import Problem, Progress, Remedy, VerifyReport
 from kd_ray.housekeeping.table_check import check_tables
+from kd_ray.results import ledger
+from kd_ray.results.aggregate import INDEX
 from kd_ray.results.checkpoints import stored_checkpoints
 from kd_ray.results.inventory import SweepObjects, TrialObjects, take_inventory
 from kd_ray.results.manifest import Manifest, read_manifest
-from kd_ray.results.record import Record, Samples, read_record, read_samples, sha256
+from kd_ray.results.record import Record, Samples, misfit, read_record, read_samples, sha256
 from kd_ray.results.store import (
     Store,
     manifest_folder,
@@ -57,6 +58,8 @@ class _Verification:
         self._manifests: dict[str, Manifest] = {}
         # The name of a sweep that the store does not have is refused before anything is listed.
         name = None if sweep is None else read_sweep_name(store, sweep)
+        for link in store.leaving_links():
+            self._add(link, "it is a link that leaves the store, or is of no use; what lies behind it does not count")
         self._found = take_inventory(store)
         self._sweeps = tuple(sorted(self._found.sweeps)) if name is None else (name,)
         self._samples: Callable[[str], Samples | None] = functools.cache(self._read_samples)
@@ -112,7 +115,7 @@ class _Verification:
                 self._manifests[sweep] = manifest
             except OtherVersionError as error:
                 self._add(key, str(error))
-            except (ValueError, KeyError, TypeError) as error:
+            except ValueError as error:
                 damaged[generation] = f"it is not a whole manifest: {error}"
         if not objects.manifests and objects != SweepObjects():
             self._add(manifest_folder(sweep), f"sweep {sweep} has no manifest; launching its sweep file writes one")
@@ -134,7 +137,7 @@ class _Verification:
         self._problems.append(Problem(key=key, what=what, remedy=remedy, owner=owner))
 
     def _check_pretrained_weights(self) -> None:
-        wanted = {digest for manifest in self._manifests.values() for digest in manifest.weights.values()}
+        wanted = {digest for manifest in self._manifests.values() for digest in manifest.stored_weights}
         there = set(self._found.pretrained)
         for digest in wanted - there:
             what = "these pretrained weights are missing; a launch on a machine that has the file writes them again"
@@ -176,6 +179,8 @@ class _Verification:
     def _check_trial(self, trial_id: str, found: TrialObjects) -> Iterator[Problem]:
         if found.record is None:
             yield from self._check_checkpoints(found)
+            yield from self._check_lease(trial_id, found)
+            yield from self._check_error(trial_id, found)
             return
         self._num_checked += 1
         try:
@@ -210,12 +215,8 @@ class _Verification:
                 what = "these samples are missing; the next launch writes them again"
                 yield Problem(key=samples_key(dataset_id), what=what, remedy=Remedy.QUARANTINE)
             return
-        n = len(samples.labels_N)
-        lengths = {len(record.predictions_N), len(record.confidences_N), len(record.true_probabilities_N)}
-        lengths |= {len(values_N) for values_N in record.per_sample.values()}
-        if lengths != {n}:
-            what = f"it predicts {sorted(lengths)} samples, and data set {dataset_id} has {n}"
-            yield Problem(key=record_key(record.trial_id), what=what, remedy=Remedy.NONE)
+        if (wrong := misfit(record, samples)) is not None:
+            yield Problem(key=record_key(record.trial_id), what=f"it {wrong}", remedy=Remedy.NONE)
 
     def _check_checkpoints(self, found: TrialObjects) -> Iterator[Problem]:
         for checkpoint in stored_checkpoints(found):
@@ -225,6 +226,33 @@ class _Verification:
             if data is not None and sha256(data)[:16] != checkpoint.digest:
                 what = "its content is not what its name says; the checkpoint before it is used"
                 yield Problem(key=checkpoint.key, what=what, remedy=Remedy.QUARANTINE)
+
+    def _check_lease(self, trial_id: str, found: TrialObjects) -> Iterator[Problem]:
+        """A lease that needs time to run out. Leases stay where they are: their numbers tell old holders from new ones."""
+        newest = ledger.newest_lease(self._store, trial_id, found)
+        if newest is None:
+            return
+        self._num_checked += 1
+        if newest.problem:
+            what = f"it is not a whole lease, and the next launch replaces it: {newest.problem}"
+        elif newest.is_from_the_future():
+            lease = newest.lease
+            what = (
+                f"it was renewed at {lease.renewed_at:%Y-%m-%d %H:%M} by the clock of {lease.host}, which is still to come; a launch "
+                f"takes the trial over when it has not changed for {lease.ttl_s + ledger.CLOCK_SKEW_S:.0f} s"
+            )
+        else:
+            return
+        yield Problem(key=newest.item.key, what=what, remedy=Remedy.NONE)
+
+    def _check_error(self, trial_id: str, found: TrialObjects) -> Iterator[Problem]:
+        if found.error is None:
+            return
+        self._num_checked += 1
+        if problem := ledger.error_problem(self._store, trial_id):
+            yield Problem(
+                key=found.error.key, what=f"it is not the cause of a failure: {problem}", remedy=Remedy.QUARANTINE
+            )
 
 
 def read_sweep_name(store: Store, sweep: str) -> str:
@@ -242,10 +270,10 @@ def read_sweep_name(store: Store, sweep: str) -> str:
 
 def _is_index(data: bytes) -> bool:
     try:
-        index = json.loads(data)
+        INDEX.read(data)
     except ValueError:
         return False
-    return isinstance(index, dict) and all(isinstance(tags, list) and len(tags) == 2 for tags in index.values())
+    return True
 
 
 def _reason(error: Exception) -> str:

@@ -1,6 +1,6 @@
-"""Where two models decide differently: per true class, and which class one says instead of the other.
+"""Disagreement of two models, such as teacher and student: for each true class, and for each pair of predicted classes.
 
-Typical pairs are teacher and student. Whether either of them is right plays no part here.
+Whether a prediction is right does not matter here.
 """
 
 from dataclasses import dataclass

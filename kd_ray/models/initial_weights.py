@@ -1,9 +1,11 @@
 """Initial weights, also for a network with another number of classes; and pretrained weights, fetched by their library."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -43,7 +45,7 @@ def fetch_pretrained(name: str, *, image_size: int, path: Path) -> None:
     """Let the library of `timm:NAME` or `torchvision:NAME` fetch its pretrained weights, and keep them in a safetensors file.
 
     Raises:
-        ValueError: the library has none, or cannot fetch them; the message names the file to provide.
+        ValueError: the library has none or cannot fetch them, and the message names the file to provide; or they cannot be written.
     """
     found = library_of(name)
     assert found is not None
@@ -57,10 +59,15 @@ def fetch_pretrained(name: str, *, image_size: int, path: Path) -> None:
         raise ValueError(
             f"{library} cannot fetch the weights of {inner} ({reason}); put their state dict there yourself: {path}, from {source}"
         ) from error
-    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}")
-    save_file({key: tensor.contiguous() for key, tensor in weights.items()}, partial)
-    partial.rename(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file({key: tensor.contiguous() for key, tensor in weights.items()}, partial)
+        partial.rename(path)
+    except (OSError, SafetensorError) as error:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise ValueError(f"the weights of {inner} cannot be kept in {path}: {error}") from error
 
 
 def _source(library: str, name: str) -> str:

@@ -1,6 +1,6 @@
 """ResNets for CIFAR (He et al. 2016, section 4.2): three stages of 16, 32 and 64 channels, parameter-free shortcuts (option A).
 
-Names of the parameters are those of the widely used public weights for these networks, so that such weights load as they are.
+Names of the parameters are those of the widely used public weights of these networks, so that such weights can be loaded.
 """
 
 from typing import cast

@@ -1,7 +1,7 @@
 """Classifiers of texts that the transformers library builds, from a folder: `hf:NAME` (`sweep/encoders.py`).
 
-The architecture is what config.json says, the weights are those of model.safetensors under a new head, or random; nothing is fetched, and
-no code of a folder runs. A network may be cut to some of its layers.
+The architecture is that of config.json. The weights are those of model.safetensors with a new head, or random. Nothing is downloaded, and
+no code in a folder is executed. A network may keep only some of its layers.
 """
 
 import re
@@ -43,7 +43,7 @@ class TextClassifier(nn.Module):
         return cast(Tensor, self.network(input_ids=tokens.ids_BL, attention_mask=tokens.mask_BL).logits)
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """Also from a file of the library, whose names are those of the inner network."""
+        """Load weights; the names may also be those of the library's own files, which lack the prefix of the inner network."""
         if not any(name.startswith("network.") for name in state_dict):
             state_dict = {f"network.{name}": value for name, value in state_dict.items()}
         return super().load_state_dict(state_dict, strict, assign)
@@ -105,7 +105,7 @@ def _build(name: str, config: Mapping[str, Any], num_layers: int, num_classes: i
 
 
 def _load_body(network: nn.Module, path: Path, layers: Sequence[int]) -> None:
-    """Put the weights of a file under the head; heads of other tasks in it are passed over.
+    """Load the weights of a file except those of its head, which is for another task.
 
     Raises:
         DataError: the file is damaged, or lacks weights other than those of the pooler.

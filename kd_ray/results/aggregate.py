@@ -12,27 +12,32 @@ damaged since has another e_tag and is checked.
 import functools
 import hashlib
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
+from typing import Annotated
 
 import pyarrow as pa
+from pydantic import Field
 
+from kd_ray.bounded import MEGABYTE, JsonForm
 from kd_ray.errors import CorruptObjectError, OtherVersionError
 from kd_ray.results.comparison_schema import CHANCE_LEVELS, COMPARISONS
-from kd_ray.results.inventory import committed, table_parts, take_inventory
+from kd_ray.results.inventory import committed, sweep_names, take_inventory
 from kd_ray.results.manifest import Manifest, ManifestTrial, read_manifest
-from kd_ray.results.record import Record, Samples, decode_table, encode_table, read_record, read_samples
+from kd_ray.results.record import Record, Samples, decode_table, misfit, read_record, read_samples
 from kd_ray.results.rows import part_rows, sample_rows
 from kd_ray.results.schema import TABLES
-from kd_ray.results.store import DATASETS, Store, part_key, table_index_key
+from kd_ray.results.store import DATASETS, TABLES_FOLDER, Kind, Store, part_key, table_index_key
+from kd_ray.results.table_parts import FINGERPRINT, encode_part
+
+logger = logging.getLogger("kd_ray")
 
 TRIALS_PER_PART = 256
-ROWS_VERSION = 2
+ROWS_VERSION = 3
 """Raised when the same record gives other rows."""
 
-_FINGERPRINT = b"kd_ray_fold"
-"""Name of the fingerprint in the metadata of a part."""
 _READERS = 8
 _MOST_PASSES = 3
 """Passes of an aggregation that settles; more would only follow a launch that is still committing."""
@@ -64,14 +69,52 @@ def aggregate(
     Raises:
         InvalidInputError: the store has no such sweep.
     """
+    report, has_former = _aggregate(store, sweep, passes=_MOST_PASSES if settle else 1, trials_per_part=trials_per_part)
+    if has_former:
+        replace_former_parts(store)
+    return report
+
+
+def _aggregate(store: Store, sweep: str, *, passes: int, trials_per_part: int) -> tuple[AggregateReport, bool]:
+    """The report, and whether other sweeps have tables where kd_ray 0.1 put them."""
     written = 0
-    for _ in range(_MOST_PASSES if settle else 1):
-        report = _Aggregation(store, read_manifest(store, sweep), trials_per_part).run()
+    for _ in range(passes):
+        aggregation = _Aggregation(store, read_manifest(store, sweep), trials_per_part)
+        report = aggregation.run()
         written += report.num_parts_written
         if not report.num_parts_written or report.problems:
             break
+    mine = [entry.item.key for entry in aggregation.former_parts if entry.place.sweep == sweep]
+    for key in mine:
+        store.delete(key)
     # A launch that still commits after the last pass also runs its own aggregation.
-    return replace(report, num_parts_written=written)
+    return replace(report, num_parts_written=written), len(aggregation.former_parts) > len(mine)
+
+
+def replace_former_parts(store: Store) -> None:
+    """Aggregate the sweeps whose tables lie where kd_ray 0.1 put them, and delete those parts; nothing to do in other stores.
+
+    The new parts are written first, so that an interrupted replacement is repeated. What `kd-ray compare` had made, it makes again.
+
+    Raises:
+        StoreError: the store cannot be written.
+    """
+    former = take_inventory(store, TABLES_FOLDER, keep=lambda place: place.kind is Kind.FORMER_PART).former_parts
+    known = sweep_names(store) if former else ()
+    for sweep in sorted({entry.place.sweep for entry in former}):
+        if sweep in known:
+            try:
+                _aggregate(store, sweep, passes=_MOST_PASSES, trials_per_part=TRIALS_PER_PART)
+            except (CorruptObjectError, OtherVersionError) as error:
+                logger.warning("the tables of sweep %s stay as kd_ray 0.1 wrote them: %s", sweep, error)
+        else:
+            for entry in former:
+                if entry.place.sweep == sweep:
+                    store.delete(entry.item.key)
+
+
+_Read = tuple[ManifestTrial, Record, Samples]
+"""A trial of a part, as it was read."""
 
 
 class _Aggregation:
@@ -82,7 +125,13 @@ class _Aggregation:
         self._manifest = manifest
         self._trials_per_part = trials_per_part
         self._records = committed(store)
-        self._present = {entry.item.key: entry.item.e_tag for entry in table_parts(store, sweep=manifest.sweep)}
+        found = take_inventory(
+            store,
+            TABLES_FOLDER,
+            keep=lambda place: place.sweep == manifest.sweep or place.kind is Kind.FORMER_PART,
+        )
+        self._present = {entry.item.key: entry.item.e_tag for entry in found.parts}
+        self.former_parts = found.former_parts
         self._comparisons = part_key(COMPARISONS.name, manifest.sweep, 0)
         self._known = read_index(store, manifest.sweep)
         self._index: dict[str, list[str]] = {}
@@ -139,35 +188,48 @@ class _Aggregation:
     def _write_part(self, keys: Mapping[str, str], trials: list[ManifestTrial]) -> list[ManifestTrial]:
         """Rebuild one part of every table from the records; returns the trials it holds."""
         self._changes_a_part()
-        read: list[tuple[ManifestTrial, Record, Samples]] = []
+        read: list[_Read] = []
         with ThreadPoolExecutor(max_workers=_READERS) as pool:
             records = pool.map(self._try_read, trials)
             for trial, record in zip(trials, records, strict=True):
                 samples = self._samples_of(trial.dataset_id)
                 if record is None or samples is None:
                     continue
-                if len(record.predictions_N) != len(samples.labels_N):
-                    self._problems.append(
-                        f"trial {trial.trial_id} predicts {len(record.predictions_N)} test samples, and its data set has "
-                        f"{len(samples.labels_N)}; the tables lack this trial"
-                    )
+                if (what := misfit(record, samples)) is not None:
+                    self._problems.append(f"trial {trial.trial_id} {what}; the tables lack this trial")
                     continue
                 read.append((trial, record, samples))
+        tables, read = self._rows(read)
         held = [trial for trial, _, _ in read]
         if not held:
             for key in keys.values():
                 self._drop_part(key)
             return held
-        tables = part_rows(
-            ((record, samples, trial.settings) for trial, record, samples in read), self._manifest.row_settings
-        )
         fingerprint = self._fingerprint(held)
         for name, key in keys.items():
-            self._put_part(key, tables[name], fingerprint)
+            self._put_part(key, name, tables[name], fingerprint)
         # Arrow keeps freed memory for its next table, and a long launch aggregates seldom.
         del tables
         pa.default_memory_pool().release_unused()
         return held
+
+    def _rows(self, read: list[_Read]) -> tuple[dict[str, pa.Table], list[_Read]]:
+        """The rows of these trials, and the trials that have any: a record may be whole and still not be one that rows can be made of."""
+        settings = self._manifest.row_settings
+        try:
+            return part_rows(((record, samples, trial.settings) for trial, record, samples in read), settings), read
+        except (ValueError, KeyError, TypeError, IndexError, ArithmeticError, pa.ArrowException):
+            fitting = []
+            for trial, record, samples in read:
+                try:
+                    part_rows([(record, samples, trial.settings)], settings)
+                    fitting.append((trial, record, samples))
+                except (ValueError, KeyError, TypeError, IndexError, ArithmeticError, pa.ArrowException) as error:
+                    reason = " ".join(str(error).split())[:300]
+                    self._problems.append(f"trial {trial.trial_id} gives no rows: {reason}; the tables lack this trial")
+            if len(fitting) == len(read):
+                raise
+            return self._rows(fitting)
 
     def _try_read(self, trial: ManifestTrial) -> Record | None:
         try:
@@ -201,7 +263,7 @@ class _Aggregation:
             if wanted is None or samples is None:
                 self._drop_part(key)
             else:
-                self._put_part(key, sample_rows(dataset_id, samples, self._manifest.sweep), wanted)
+                self._put_part(key, "samples", sample_rows(dataset_id, samples, self._manifest.sweep), wanted)
 
     def _changes_a_part(self) -> None:
         """Delete the comparisons before the first part changes, so that after a crash none is left that describes other trials."""
@@ -210,8 +272,8 @@ class _Aggregation:
             self._store.delete(self._comparisons)
             del self._present[self._comparisons]
 
-    def _put_part(self, key: str, table: pa.Table, fingerprint: str) -> None:
-        e_tag = self._store.put(key, encode_table(table.replace_schema_metadata({_FINGERPRINT: fingerprint})))
+    def _put_part(self, key: str, name: str, table: pa.Table, fingerprint: str) -> None:
+        e_tag = self._store.put(key, encode_part(table, name, self._manifest.sweep, fingerprint))
         self._index[key] = [fingerprint, e_tag]
 
     def _drop_part(self, key: str) -> None:
@@ -246,23 +308,26 @@ class _SamplesCache:
 def read_index(store: Store, sweep: str) -> dict[str, list[str]]:
     """[fingerprint, e_tag] by part; empty when there is no index, or it cannot be read."""
     try:
-        index = json.loads(store.get(table_index_key(sweep)) or b"{}")
-    except ValueError:
+        return INDEX.read(store.get(table_index_key(sweep), most_bytes=INDEX.most_bytes) or b"{}")
+    except (ValueError, CorruptObjectError):
         return {}
-    if not isinstance(index, dict):
-        return {}
-    return {key: tags for key, tags in index.items() if isinstance(tags, list) and len(tags) == 2}
+
+
+INDEX: JsonForm[dict[str, list[str]]] = JsonForm(
+    kind=dict[str, Annotated[list[str], Field(min_length=2, max_length=2)]], most_bytes=256 * MEGABYTE
+)
+"""The index of a sweep's tables."""
 
 
 def _fingerprint_of_part(store: Store, key: str) -> str | None:
     """The fingerprint of a part; None when there is no part, or it is damaged."""
     try:
         metadata = decode_table(store.get(key) or b"").schema.metadata or {}
-        return str(metadata.get(_FINGERPRINT, b"").decode())
+        return str(metadata.get(FINGERPRINT, b"").decode())
     except (pa.ArrowException, OSError, ValueError):
         return None
 
 
 @functools.cache
 def _schemas() -> str:
-    return str({name: str(table.arrow_schema) for name, table in TABLES.items()})
+    return str({name: [(it.name, str(it.type)) for it in table.columns] for name, table in TABLES.items()})

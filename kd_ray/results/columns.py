@@ -1,8 +1,11 @@
-"""The types that describe a table: its name, and the name, type, unit and meaning of each column."""
+"""The types that describe a table: its name, and the name, type, unit, range and meaning of each column."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import pyarrow as pa
+
+Better = Literal["higher", "lower"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,6 +17,25 @@ class Column:
     unit: str
     """`1` for a rate or probability in [0, 1], `s` for seconds, empty for names and counts."""
     meaning: str
+    low: float | None = None
+    """Smallest possible value, where there is one."""
+    high: float | None = None
+    """Largest possible value, where there is one."""
+    better: Better | None = None
+    """The direction of an improvement; None where neither direction is one."""
+
+    @property
+    def range(self) -> str:
+        """`[0, 1]`, `[0, inf)`; empty where nothing is said."""
+        if self.low is None or self.high is None:
+            return ""
+        return f"[{self.low:g}, {self.high:g}{')' if self.high == float('inf') else ']'}"
+
+    @property
+    def field(self) -> pa.Field:
+        """The Arrow field, which a Parquet file keeps with its unit, meaning, range and direction."""
+        said = {"unit": self.unit, "meaning": self.meaning, "range": self.range, "better": self.better or ""}
+        return pa.field(self.name, self.type, metadata={name: text for name, text in said.items() if text})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,11 +49,10 @@ class Table:
     @property
     def arrow_schema(self) -> pa.Schema:
         """The Arrow schema of the parts."""
-        return pa.schema([(column.name, column.type) for column in self.columns])
+        return pa.schema([column.field for column in self.columns])
 
 
 TEXT = pa.string()
-TEXTS = pa.map_(pa.string(), pa.string())
 
 
 def column(name: str, type_: pa.DataType, meaning: str, unit: str = "") -> Column:
@@ -39,6 +60,6 @@ def column(name: str, type_: pa.DataType, meaning: str, unit: str = "") -> Colum
     return Column(name=name, type=type_, unit=unit, meaning=meaning)
 
 
-def rate(name: str, meaning: str) -> Column:
+def rate(name: str, meaning: str, better: Better | None = None) -> Column:
     """A column of rates or probabilities, in [0, 1]."""
-    return Column(name=name, type=pa.float64(), unit="1", meaning=meaning)
+    return Column(name=name, type=pa.float64(), unit="1", meaning=meaning, low=0.0, high=1.0, better=better)

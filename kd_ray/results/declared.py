@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
+from kd_ray.bounded import IsoDate
+from kd_ray.errors import CorruptObjectError
 from kd_ray.results.ledger import scan
 from kd_ray.results.store import Store
 from kd_ray.sweep.claims import Claim
@@ -23,13 +25,13 @@ class DeclaredClaim:
     """The claim, as `Claim.to_json` gives it."""
     sha256: str
     """Of its canonical JSON: `Claim.sha256`."""
-    declared_at: str
+    declared_at: IsoDate
     """UTC date and time of the manifest in which it first appeared, in ISO 8601."""
     num_complete: int
     """Trials of the sweep that were complete then; 0 for a claim that was declared before training."""
     num_trials: int
     """Trials that the sweep had asked for up to then."""
-    withdrawn_at: str | None = None
+    withdrawn_at: IsoDate | None = None
     """UTC date and time of the first manifest whose sweep file no longer has it."""
     num_complete_at_withdrawal: int | None = None
     """Trials of the sweep that were complete then."""
@@ -40,8 +42,15 @@ class DeclaredClaim:
         return self.withdrawn_at is not None
 
     def to_claim(self) -> Claim:
-        """The claim, typed."""
-        return Claim.model_validate(dict(self.claim))
+        """The claim, typed.
+
+        Raises:
+            CorruptObjectError: it is none.
+        """
+        try:
+            return Claim.model_validate(dict(self.claim))
+        except ValueError as error:
+            raise CorruptObjectError(f"the manifest holds a claim that is none: {dict(self.claim)}") from error
 
 
 def continue_declared(

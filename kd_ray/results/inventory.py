@@ -88,6 +88,8 @@ class Inventory:
     logits: list[Entry] = field(default_factory=list)
     parts: list[Entry] = field(default_factory=list)
     """Table parts, in the order of their keys."""
+    former_parts: list[Entry] = field(default_factory=list)
+    """Table parts where kd_ray 0.1 put them; the next aggregation replaces them."""
     quarantined: list[Quarantined] = field(default_factory=list)
     strangers: list[str] = field(default_factory=list)
     """Keys that kd_ray does not write, in order."""
@@ -127,6 +129,8 @@ def _add(found: Inventory, entry: Entry) -> None:
             found.logits.append(entry)
         case Kind.TABLE_PART:
             found.parts.append(entry)
+        case Kind.FORMER_PART:
+            found.former_parts.append(entry)
         case Kind.QUARANTINED:
             found.quarantined.append(Quarantined(key=place.path, place=parse_key(place.path), item=item))
 

@@ -3,20 +3,26 @@
 A lease is a numbered object created only if absent; its number (the generation) is the fencing token that checkpoints and
 weights carry in their names. A holder renews its own lease by overwriting it and gives it back by marking it released; nobody else ever
 writes to it. A lease is over when it is released, when its process is known to be gone, or when it has not been renewed for `ttl_s` plus
-`CLOCK_SKEW_S`. Once the record is committed, the leases of its trial are deleted.
+`CLOCK_SKEW_S`. A time stamp in the future says nothing about the age of a lease: that lease is over when the store wrote it so long ago, or
+when this process has not seen it change for so long. Once the record is committed, the leases of its trial are deleted.
 """
 
 import json
 import os
 import platform
+import time
 import uuid
 from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import AwareDatetime, Field
+
+from kd_ray.bounded import MEGABYTE, JsonForm
+from kd_ray.errors import CorruptObjectError
 from kd_ray.results.inventory import TrialObjects, take_inventory, trial_objects
 from kd_ray.results.store import TRIALS, Kind, Store, StoredObject, error_key, lease_folder, lease_key
 from kd_ray.sweep.spec import TrialState
@@ -25,6 +31,8 @@ LEASE_TTL_S = 30.0
 """A lease not renewed for this long (plus the clock skew, on another host) is over."""
 CLOCK_SKEW_S = 60.0
 """How far the clocks of two hosts may differ."""
+_LONGEST_TTL_S = 86_400.0
+"""A lease that claims to last longer is not one of ours."""
 _READERS = 16
 """Objects that are read at a time."""
 
@@ -43,10 +51,10 @@ class Lease:
     pid: int
     process_started: str
     """Kernel's start time of the process, so that a recycled pid is not mistaken for it."""
-    renewed_at: datetime
-    ttl_s: float = LEASE_TTL_S
+    renewed_at: AwareDatetime
+    ttl_s: Annotated[float, Field(gt=0, le=_LONGEST_TTL_S)] = LEASE_TTL_S
     released: bool = False
-    progress: Mapping[str, Any] | None = None
+    progress: Mapping[str, int | float | None] | None = None
     """How far the trial is: epoch, epochs, accuracy, images_per_s."""
 
     def to_json(self) -> bytes:
@@ -55,9 +63,12 @@ class Lease:
 
     @classmethod
     def from_json(cls, data: bytes) -> "Lease":
-        """Read a lease; raises ValueError, KeyError or TypeError when it is not one."""
-        fields = json.loads(data)
-        return cls(**{**fields, "renewed_at": datetime.fromisoformat(fields["renewed_at"])})
+        """Read a lease; raises ValueError when it is not one."""
+        return _LEASE.read(data)
+
+
+_LEASE: JsonForm[Lease] = JsonForm(kind=Lease)
+_ERROR: JsonForm[dict[str, str]] = JsonForm(kind=dict[str, str], most_bytes=16 * MEGABYTE)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,6 +82,8 @@ class TrialStatus:
     """Content of `error.json`, for failed trials."""
     record_tag: str = ""
     """e_tag of the record, for complete trials."""
+    outlived: Lease | None = None
+    """The newest lease, when its time stamp lies in the future and it is over all the same; see `supersede`."""
 
 
 _PENDING = TrialStatus(state=TrialState.PENDING)
@@ -110,30 +123,64 @@ def _status(store: Store, trial_id: str, found: TrialObjects | None) -> TrialSta
         return _PENDING
     if found.record:
         return TrialStatus(state=TrialState.COMPLETE, record_tag=found.record.e_tag)
-    lease = _newest_lease(store, trial_id, found.leases)
-    if lease is not None and is_live(lease):
-        return TrialStatus(state=TrialState.RUNNING, lease=lease)
+    newest = _newest_lease(store, trial_id, found.leases)
+    if newest is not None and newest.is_live():
+        return TrialStatus(state=TrialState.RUNNING, lease=newest.lease)
+    outlived = newest.lease if newest is not None and newest.is_from_the_future() else None
     if found.error:
-        return TrialStatus(state=TrialState.FAILED, error=read_error(store, trial_id))
+        return TrialStatus(state=TrialState.FAILED, error=read_error(store, trial_id), outlived=outlived)
     if found.checkpoints:
-        return TrialStatus(state=TrialState.INTERRUPTED)
-    return _PENDING
+        return TrialStatus(state=TrialState.INTERRUPTED, outlived=outlived)
+    return TrialStatus(state=TrialState.PENDING, outlived=outlived) if outlived else _PENDING
 
 
 # --- leases ---------------------------------------------------------------------------------------------------------------------------
 
 
-def _newest_lease(store: Store, trial_id: str, leases: Mapping[int, StoredObject]) -> Lease | None:
-    """The lease with the highest generation. One whose content cannot be read counts from the store's time stamp."""
+_first_seen: dict[tuple[str, str], tuple[str, float]] = {}
+"""When this process first saw the present content of a lease from the future: its e_tag, and the monotonic clock then."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoundLease:
+    """A lease as it lies in the store."""
+
+    lease: Lease
+    item: StoredObject
+    problem: str = ""
+    """Why its content cannot be read; such a lease counts from the store's time stamp."""
+    unchanged_s: float = 0.0
+    """How long this process has seen this very content, for a lease from the future."""
+
+    def is_from_the_future(self) -> bool:
+        """Whether it was not released, and its holder's clock was ahead of ours by more than clocks may differ."""
+        return not self.lease.released and _age_s(self.lease.renewed_at) < -CLOCK_SKEW_S
+
+    def is_live(self) -> bool:
+        """Whether the holder may still be training."""
+        if not self.is_from_the_future():
+            return is_live(self.lease)
+        lasts_s = self.lease.ttl_s + CLOCK_SKEW_S
+        is_ours = self.lease.boot_id == boot_id()
+        is_gone = is_ours and process_started(self.lease.pid) != self.lease.process_started
+        return not is_gone and _age_s(self.item.modified_at) < lasts_s and self.unchanged_s < lasts_s
+
+
+def newest_lease(store: Store, trial_id: str, found: TrialObjects) -> FoundLease | None:
+    """The lease with the highest generation, as far as it can be read."""
+    return _newest_lease(store, trial_id, found.leases)
+
+
+def _newest_lease(store: Store, trial_id: str, leases: Mapping[int, StoredObject]) -> FoundLease | None:
     if not leases:
         return None
     generation = max(leases)
-    newest = leases[generation]
-    data = store.get(newest.key)
+    item = leases[generation]
     try:
-        return replace(Lease.from_json(data or b""), trial_id=trial_id, generation=generation)
-    except (ValueError, KeyError, TypeError):
-        return Lease(
+        data = store.get(item.key, most_bytes=_LEASE.most_bytes) or b""
+        found = FoundLease(lease=replace(_LEASE.read(data), trial_id=trial_id, generation=generation), item=item)
+    except (ValueError, CorruptObjectError) as error:
+        unreadable = Lease(
             trial_id=trial_id,
             generation=generation,
             launch_id="unreadable",
@@ -141,18 +188,40 @@ def _newest_lease(store: Store, trial_id: str, leases: Mapping[int, StoredObject
             boot_id="unknown",
             pid=0,
             process_started="unknown",
-            renewed_at=newest.modified_at,
+            renewed_at=item.modified_at,
         )
+        found = FoundLease(lease=unreadable, item=item, problem=str(error))
+    return replace(found, unchanged_s=_watched_s(store, item)) if found.is_from_the_future() else found
+
+
+def _watched_s(store: Store, item: StoredObject) -> float:
+    now = time.monotonic()
+    e_tag, since = _first_seen.get((store.url, item.key), ("", now))
+    if e_tag != item.e_tag:
+        since = now
+    _first_seen[store.url, item.key] = (item.e_tag, since)
+    return now - since
+
+
+def _age_s(moment: datetime) -> float:
+    return (datetime.now(UTC) - moment).total_seconds()
 
 
 def is_live(lease: Lease) -> bool:
-    """Whether the holder may still be training."""
+    """Whether the holder may still be training, by the lease's own time stamp."""
     if lease.released:
         return False
-    age = datetime.now(UTC) - lease.renewed_at
     if lease.boot_id == boot_id():
-        return process_started(lease.pid) == lease.process_started and age < timedelta(seconds=lease.ttl_s)
-    return age < timedelta(seconds=lease.ttl_s + CLOCK_SKEW_S)
+        return process_started(lease.pid) == lease.process_started and _age_s(lease.renewed_at) < lease.ttl_s
+    return _age_s(lease.renewed_at) < lease.ttl_s + CLOCK_SKEW_S
+
+
+def supersede(store: Store, lease: Lease, *, launch_id: str) -> None:
+    """End a lease from the future that is over: other processes, which have not watched it, see a released one above it from now on."""
+    over = replace(
+        lease, generation=lease.generation + 1, launch_id=launch_id, renewed_at=datetime.now(UTC), released=True
+    )
+    store.put_new(lease_key(over.trial_id, over.generation), over.to_json())
 
 
 def acquire(store: Store, trial_id: str, *, launch_id: str, after: int = 0) -> Lease | None:
@@ -177,9 +246,9 @@ def acquire(store: Store, trial_id: str, *, launch_id: str, after: int = 0) -> L
         return lease
     found = take_inventory(store, lease_folder(trial_id)).trials.get(trial_id, TrialObjects())
     newest = _newest_lease(store, trial_id, found.leases)
-    if newest is not None and is_live(newest) and newest.launch_id != launch_id:
+    if newest is not None and newest.is_live() and newest.lease.launch_id != launch_id:
         return None
-    last = newest.generation if newest else 0
+    last = newest.lease.generation if newest else 0
     # The leases of a trial that was complete are gone; a gap below would let the next holder take the first as if the trial were new.
     for generation in range(1, after + 1):
         filler = replace(lease, generation=generation, released=True)
@@ -250,14 +319,23 @@ def write_error(store: Store, trial_id: str, *, cause: str, traceback: str, host
     store.put(error_key(trial_id), json.dumps(content).encode())
 
 
-def read_error(store: Store, trial_id: str) -> dict[str, Any]:
+def read_error(store: Store, trial_id: str) -> dict[str, str]:
     """The cause of a trial's failure."""
-    data = store.get(error_key(trial_id))
     try:
-        content = json.loads(data or b"")
-    except ValueError:
-        content = None
-    return content if isinstance(content, dict) else {"cause": f"{error_key(trial_id)} cannot be read", "traceback": ""}
+        return _ERROR.read(store.get(error_key(trial_id), most_bytes=_ERROR.most_bytes) or b"")
+    except (ValueError, CorruptObjectError):
+        return {"cause": f"{error_key(trial_id)} cannot be read", "traceback": ""}
+
+
+def error_problem(store: Store, trial_id: str) -> str | None:
+    """Why the cause of a trial's failure cannot be read; None when it can, or there is none."""
+    try:
+        data = store.get(error_key(trial_id), most_bytes=_ERROR.most_bytes)
+        if data is not None:
+            _ERROR.read(data)
+    except (ValueError, CorruptObjectError) as error:
+        return str(error)
+    return None
 
 
 def clear_error(store: Store, trial_id: str) -> None:

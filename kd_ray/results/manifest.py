@@ -9,16 +9,17 @@ stay listed, as inactive.
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
 
+from kd_ray.bounded import MEGABYTE, JsonForm
 from kd_ray.errors import CorruptObjectError, InvalidInputError, OtherVersionError
 from kd_ray.results.declared import DeclaredClaim, continue_declared
 from kd_ray.results.inventory import manifests, sweep_names
 from kd_ray.results.record import sha256
 from kd_ray.results.rows import RowSettings
 from kd_ray.results.store import Store, manifest_key, quarantine, sweep_key
+from kd_ray.results.store_proof import prove_store
 from kd_ray.sweep.config import Sweep
-from kd_ray.sweep.plan import PlannedTrial, make_packs, settings_json
+from kd_ray.sweep.plan import PlannedTrial, is_file, make_packs, settings_json
 
 MANIFEST_VERSION = 3
 WITHOUT_CLAIMS = 2
@@ -53,7 +54,8 @@ class Manifest:
     sweep_yaml: str
     """The sweep file, overrides applied, paths absolute."""
     weights: Mapping[str, str]
-    """SHA-256 of pretrained weights, by path."""
+    """SHA-256 of pretrained weights, by path. Also the versions of networks of texts and of tokenizers, by `hf:NAME`: their folders are
+    not copied into the store."""
     row_settings: RowSettings
     trials: tuple[ManifestTrial, ...]
     declared: tuple[DeclaredClaim, ...] = ()
@@ -63,6 +65,11 @@ class Manifest:
     def active(self) -> tuple[ManifestTrial, ...]:
         """The trials the sweep asks for now."""
         return tuple(trial for trial in self.trials if trial.active)
+
+    @property
+    def stored_weights(self) -> frozenset[str]:
+        """SHA-256 of the pretrained weights that the store holds a copy of."""
+        return frozenset(digest for name, digest in self.weights.items() if is_file(name))
 
     def to_json(self) -> bytes:
         """As it stands in the store."""
@@ -77,22 +84,50 @@ class Manifest:
 
     @classmethod
     def from_json(cls, data: bytes) -> "Manifest":
-        """Read a manifest; raises ValueError, KeyError or TypeError when it is not one."""
-        outer: dict[str, Any] = dict(json.loads(data))
-        if outer["manifest_version"] not in (WITHOUT_CLAIMS, MANIFEST_VERSION):
+        """Read a manifest; raises ValueError when it is not one."""
+        outer = _OUTER.read(data)
+        if outer.manifest_version not in (WITHOUT_CLAIMS, MANIFEST_VERSION):
             raise OtherVersionError("it was written by another version of kd_ray")
-        if sha256(outer["content"].encode()) != outer["sha256"]:
+        if sha256(outer.content.encode()) != outer.sha256:
             raise ValueError("its digest is that of another content")
-        content: dict[str, Any] = json.loads(outer["content"])
-        settings = content.pop(_STORED_NAMES["row_settings"])
-        row_settings = RowSettings(
-            sweep=settings["sweep"],
-            sensitive_features=tuple(settings["sensitive_features"]),
-            intersections=tuple(tuple(features) for features in settings["intersections"]),
+        content = _CONTENT.read(outer.content)
+        return cls(
+            sweep=content.sweep,
+            generation=content.generation,
+            sweep_yaml=content.sweep_yaml,
+            weights=content.weights,
+            row_settings=content.fold,
+            trials=content.trials,
+            declared=content.declared,
         )
-        trials = tuple(ManifestTrial(**trial) for trial in content["trials"])
-        declared = tuple(DeclaredClaim(**claim) for claim in content.get("declared", ()))
-        return cls(**{**content, "row_settings": row_settings, "trials": trials, "declared": declared})
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Outer:
+    """The text of a manifest."""
+
+    manifest_version: int
+    sha256: str = ""
+    content: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Content:
+    """The text within, by its stored names."""
+
+    sweep: str
+    generation: int
+    sweep_yaml: str
+    weights: dict[str, str]
+    fold: RowSettings
+    trials: tuple[ManifestTrial, ...]
+    declared: tuple[DeclaredClaim, ...] = ()
+
+
+MOST_BYTES = 1024 * MEGABYTE
+"""A manifest has about 400 bytes for each trial."""
+_OUTER: JsonForm[_Outer] = JsonForm(kind=_Outer, most_bytes=MOST_BYTES)
+_CONTENT: JsonForm[_Content] = JsonForm(kind=_Content, most_bytes=MOST_BYTES)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,6 +177,7 @@ def write_manifest(
             if store.get(sweep_key(sweep.name)) != sweep_yaml.encode():
                 store.put(sweep_key(sweep.name), sweep_yaml.encode())
             return old
+        prove_store(store)
         if store.put_new(manifest_key(sweep.name, manifest.generation), manifest.to_json()):
             store.put(sweep_key(sweep.name), sweep_yaml.encode())
             for key, data in found.damaged.items():
@@ -164,7 +200,7 @@ def find_manifest(store: Store, sweep: str) -> FoundManifest:
             return FoundManifest(manifest=Manifest.from_json(data), newest=newest, damaged=damaged)
         except OtherVersionError as error:
             raise OtherVersionError(f"store {store.url}: {key!r}: {error}") from error
-        except (ValueError, KeyError, TypeError):
+        except ValueError:
             damaged[key] = data
     return FoundManifest(manifest=None, newest=newest, damaged=damaged)
 

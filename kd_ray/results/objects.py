@@ -4,12 +4,13 @@ It uses only what each of them can do: write a whole object atomically, create a
 object store that fail for a reason that may pass are repeated. Which keys exist is left to `store.py`.
 """
 
+import errno
 import logging
 import os
 import random
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -17,11 +18,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
-from obstore.exceptions import AlreadyExistsError, BaseError, GenericError, NotFoundError
+from obstore.exceptions import AlreadyExistsError, BaseError, GenericError, NotFoundError, NotSupportedError
 from obstore.store import LocalStore, ObjectStore, from_url
 
 from kd_ray import telemetry
-from kd_ray.errors import InvalidInputError, StoreError
+from kd_ray.errors import CorruptObjectError, InvalidInputError, StoreError
+from kd_ray.results.links import leaving_links, link_on_the_way
 
 if TYPE_CHECKING:
     from obstore import ObjectMeta
@@ -30,16 +32,32 @@ T = TypeVar("T")
 logger = logging.getLogger("kd_ray")
 
 SCHEMES = ("s3", "gs", "az")
+_MISSPELT = re.compile(rf"({'|'.join(SCHEMES)})(:|//)/*(?P<rest>.*)", re.IGNORECASE)
+_CREDENTIALS = {
+    "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+    "gs": "GOOGLE_SERVICE_ACCOUNT or GOOGLE_APPLICATION_CREDENTIALS",
+    "az": "AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY",
+}
+"""Variables by scheme of the URL; docs/stores.md has the others."""
+_METADATA_SERVICE = re.compile(r"169\.254\.|metadata\.google\.internal|\bmetadata\b.*token request", re.IGNORECASE)
+"""Where the clients ask for credentials if the environment has none. It answers on machines of the cloud only."""
 PATIENCE_S = 90.0
 """How long a request is repeated that an object store does not answer, or answers with "busy" or "broken". The last repetition still has
 the client's own time limit, 30 s unless the environment sets another (`AWS_TIMEOUT=2m`)."""
 FIRST_WAIT_S = 0.5
 """Pause before a request is made again; each further one is twice as long."""
 LONGEST_WAIT_S = 10.0
+PASSING = frozenset({408, 425, 429, 500, 502, 503, 504, *range(520, 528), 529, 530})
+"""Statuses that may pass: too early, too many requests, an error inside the server, or no server behind a gateway (520 and above are a
+gateway's own). Others answer the request for good."""
+UNKNOWN_REQUEST = (405, 501)
+"""Statuses of a server that does not know this kind of request."""
 _PAGE = 1000
 """Entries of a listing that are asked for at once."""
 STAGING_NAME = re.compile(r".+#\d+")
 """How obstore names the file of a local write that is not finished; its listings leave such files out."""
+_NAMED: set[tuple[str, str]] = set()
+"""Links that this process has warned of, by store."""
 _DICE = random.SystemRandom()
 
 
@@ -81,13 +99,26 @@ class Store:
         """The folder of a local store."""
         return Path(self.url) if self._remote is None else None
 
-    def get(self, key: str) -> bytes | None:
-        """The whole object, or None when there is none."""
+    def get(self, key: str, *, most_bytes: int | None = None) -> bytes | None:
+        """The whole object, or None when there is none.
+
+        Raises:
+            CorruptObjectError: it has more than `most_bytes`; it was not read.
+        """
+
+        def read(client: ObjectStore) -> bytes:
+            found = client.get(key)
+            if most_bytes is not None and (size := found.meta["size"]) > most_bytes:
+                raise CorruptObjectError(
+                    f"store {self.url}: {key!r} has {size:,} bytes; at most {most_bytes:,} are read"
+                )
+            return bytes(found.bytes())
+
         with self._translated("read", key):
-            if (client := self._reader()) is None:
+            if (client := self._reader()) is None or self._link(key) is not None:
                 return None
             try:
-                return self._ask("read", lambda: bytes(client.get(key).bytes()))
+                return self._ask("read", lambda: read(client))
             except (FileNotFoundError, NotFoundError):
                 return None
 
@@ -97,11 +128,11 @@ class Store:
         A local write that is `durable` outlasts a power cut; an object store's always does.
         """
         with self._translated("write", key):
-            client = self._writer()
+            client = self._writer(key)
             e_tag = self._ask("write", lambda: client.put(key, data, use_multipart=False)["e_tag"])
             if durable:
                 self._flush(key)
-        return e_tag or ""
+        return _plain(e_tag)
 
     def put_new(self, key: str, data: bytes, *, durable: bool = False) -> bool:
         """Write the whole object atomically if there is none; False when there is another one already.
@@ -110,7 +141,7 @@ class Store:
         lost.
         """
         with self._translated("create", key):
-            client = self._writer()
+            client = self._writer(key)
             try:
                 self._ask("create", lambda: client.put(key, data, mode="create", use_multipart=False))
             except (AlreadyExistsError, FileExistsError):
@@ -122,7 +153,7 @@ class Store:
     def head(self, key: str) -> StoredObject | None:
         """What a listing would say of the object, or None when there is none."""
         with self._translated("look up", key):
-            if (client := self._reader()) is None:
+            if (client := self._reader()) is None or self._link(key) is not None:
                 return None
             try:
                 return _stored(self._ask("look up", lambda: client.head(key)))
@@ -138,15 +169,22 @@ class Store:
         with self._translated("delete", key):
             if (client := self._reader()) is None:
                 return
+            self._check_way(key)
             try:
                 self._ask("delete", lambda: client.delete(key))
             except (FileNotFoundError, NotFoundError):
                 return
 
     def entries(self, prefix: str) -> Iterator[StoredObject]:
-        """Every object below the folder `prefix`."""
+        """Every object below the folder `prefix`, but for those behind a link that leaves the store."""
         with self._translated("list", prefix):
             if (client := self._reader()) is None:
+                return
+            if self._remote is None and not os.access(self.url, os.R_OK | os.X_OK):
+                # The client takes a folder that it may not list for an empty one.
+                raise PermissionError(errno.EACCES, "Permission denied", self.url)
+            if links := self.leaving_links(prefix):
+                yield from _walked(client, Path(self.url), prefix, links)
                 return
             pages = _Pages(client, prefix)
             seen: set[str] = set()
@@ -170,9 +208,42 @@ class Store:
             self._local = LocalStore(self.url)
         return self._local
 
-    def _writer(self) -> ObjectStore:
+    def leaving_links(self, prefix: str = "") -> list[str]:
+        """The links below a folder of a local store that leave it, lead in a circle or lead nowhere. Each is named in one warning."""
+        if self._remote is not None:
+            return []
+        links = leaving_links(Path(self.url), prefix)
+        for link in links:
+            if (self.url, link) not in _NAMED:
+                _NAMED.add((self.url, link))
+                logger.warning(
+                    "store %s: %r is a link that leaves the store, or is of no use; what lies behind it does not count",
+                    self.url,
+                    link,
+                )
+        return links
+
+    def local_path(self, key: str) -> Path:
+        """The path of a key in a local store, to be written.
+
+        Raises:
+            StoreError: a link on the way leaves the store.
+        """
+        with self._translated("write", key):
+            self._check_way(key)
+        return Path(self.url) / key
+
+    def _link(self, key: str) -> str | None:
+        return link_on_the_way(Path(self.url), key) if self._remote is None else None
+
+    def _check_way(self, key: str) -> None:
+        if (link := self._link(key)) is not None:
+            raise ValueError(f"{link!r} is a link that leaves the store")
+
+    def _writer(self, key: str) -> ObjectStore:
         if self._remote is None and self._local is None:
             Path(self.url).mkdir(parents=True, exist_ok=True)
+        self._check_way(key)
         client = self._reader()
         assert client is not None
         return client
@@ -212,9 +283,9 @@ class Store:
                 return answer
 
     def _may_pass(self, error: GenericError) -> bool:
-        """Whether the same request may succeed later. The client tells the status of an answer in words only."""
-        status = re.search(r"status code: (\d{3})", _first_line(error))
-        return self._has_answered if status is None else status[1] in ("408", "429") or status[1].startswith("5")
+        """Whether the same request may succeed later. Without a status nobody answered, or the answer broke off."""
+        status = _status_of(error)
+        return self._has_answered if status is None else status in PASSING
 
     def _flush(self, key: str) -> None:
         """Wait until a local object is on the disk."""
@@ -233,38 +304,72 @@ class Store:
         except (BaseError, OSError, ValueError) as error:
             # Without the debug output, and in one line: a server may answer in XML with several lines.
             reason = " ".join(str(error).split("\n\n", 1)[0].split())
+            if self._remote is not None and _METADATA_SERVICE.search(reason):
+                names = _CREDENTIALS[urlsplit(self.url).scheme]
+                reason = (
+                    f"there are no credentials: set {names}; and this machine has no role of the cloud that gives them "
+                    f"(docs/stores.md has all variables): {reason}"
+                )
+            elif (status := _status_of(error)) in UNKNOWN_REQUEST:
+                reason = f"the server does not know this request ({status}); docs/stores.md says what a store has to do: {reason}"
             raise StoreError(f"store {self.url}: cannot {verb} {key!r}: {reason}") from error
 
 
 class _Pages:
-    """A listing page by page, so that a large one is not held in memory. After a failure it continues behind the last page."""
+    """A listing page by page, so that a large one is not held in memory. After a failure it continues behind the last page.
+
+    A server that begins at the front although it was told where to continue only costs time. One that does not list in the order of the
+    keys cannot be continued.
+    """
 
     def __init__(self, client: ObjectStore, prefix: str) -> None:
         self._client = client
         self._prefix = prefix
         self._last: str | None = None
+        self._is_ordered = True
         self._stream: Iterator[Sequence[ObjectMeta]] | None = None
 
     def following(self) -> "Sequence[ObjectMeta]":
         """The next page; empty at the end."""
         if self._stream is None:
-            # Only object stores, which list in order, are asked a second time.
-            self._stream = iter(self._client.list(self._prefix, offset=self._last, chunk_size=_PAGE))
+            if not self._is_ordered:
+                raise NotSupportedError("the listing broke off, and this server does not list in the order of the keys")
+            # Only object stores are asked a second time.
+            self._stream = self._new_pages(self._last)
         try:
             page = next(self._stream, ())
         except BaseException:
             self._stream = None
             raise
         if page:
-            self._last = page[-1]["path"]
+            keys = [item["path"] for item in page]
+            self._is_ordered &= keys == sorted(keys) and (self._last is None or self._last < keys[0])
+            self._last = keys[-1]
         return page
 
+    def _new_pages(self, after: str | None) -> "Iterator[Sequence[ObjectMeta]]":
+        for page in self._client.list(self._prefix, offset=after, chunk_size=_PAGE):
+            if new := [item for item in page if after is None or item["path"] > after]:
+                yield new
 
-def _walked(client: ObjectStore, root: Path, prefix: str) -> Iterator[StoredObject]:
-    """The objects of a local folder, file by file. A name that obstore refuses is given with escapes, which no key of ours has."""
-    for folder, _, names in os.walk(root / prefix):
+
+def _walked(client: ObjectStore, root: Path, prefix: str, links: Collection[str] = ()) -> Iterator[StoredObject]:
+    """The objects of a local folder, file by file, but for those behind `links`. A name that obstore refuses is given with escapes, which
+    no key of ours has.
+    """
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    if prefix and any(f"{prefix}/".startswith(f"{link}/") for link in links):
+        return
+    for folder, folders, names in os.walk(root / prefix, onerror=fail, followlinks=True):
+        place = Path(folder).relative_to(root)
+        folders[:] = [name for name in folders if str(place / name) not in links]
         for name in names:
-            key = str((Path(folder) / name).relative_to(root))
+            key = str(place / name)
+            if key in links:
+                continue
             try:
                 yield _stored(client.head(key))
             except (BaseError, ValueError, OSError):
@@ -273,14 +378,25 @@ def _walked(client: ObjectStore, root: Path, prefix: str) -> Iterator[StoredObje
                     yield StoredObject(key=escaped, size_bytes=0, modified_at=datetime.now(UTC), e_tag="")
 
 
+def _status_of(error: Exception) -> int | None:
+    """The HTTP status in an error of the client, which tells it in words only."""
+    found = re.search(r"status code: (\d{3})", _first_line(error))
+    return int(found[1]) if found else None
+
+
 def _first_line(error: Exception) -> str:
     return str(error).split("\n", 1)[0]
 
 
 def _stored(item: "ObjectMeta") -> StoredObject:
     return StoredObject(
-        key=item["path"], size_bytes=item["size"], modified_at=item["last_modified"], e_tag=item["e_tag"] or ""
+        key=item["path"], size_bytes=item["size"], modified_at=item["last_modified"], e_tag=_plain(item["e_tag"])
     )
+
+
+def _plain(e_tag: str | None) -> str:
+    """The e_tag without quotes: Azure writes them in headers and not in listings."""
+    return (e_tag or "").strip('"')
 
 
 def open_store(url: str | os.PathLike[str], *, must_exist: bool = False) -> Store:
@@ -295,6 +411,11 @@ def open_store(url: str | os.PathLike[str], *, must_exist: bool = False) -> Stor
     scheme = urlsplit(text).scheme if "://" in text else ""
     if not scheme:
         root = Path(text).expanduser().resolve()
+        if (meant := _MISSPELT.fullmatch(text)) and not root.is_dir():
+            url = f"{meant[1].lower()}://{meant['rest']}"
+            raise InvalidInputError(
+                f"store {text}: it is no URL; did you mean {url}? A local folder of this name: ./{text}"
+            )
         if not text:
             raise InvalidInputError("store '': the path is empty; give --store PATH or set KD_RAY_STORE")
         if root.exists() and not root.is_dir():
@@ -309,4 +430,5 @@ def open_store(url: str | os.PathLike[str], *, must_exist: bool = False) -> Stor
         # No client options: given any, the client no longer takes AWS_ALLOW_HTTP, AWS_TIMEOUT and their like from the environment.
         return Store(text, from_url(text, retry_config={"retry_timeout": timedelta(seconds=PATIENCE_S)}))
     except (BaseError, ValueError) as error:
-        raise InvalidInputError(f"store {text}: {_first_line(error)}") from error
+        hint = f"{_CREDENTIALS[scheme]} name the account; docs/stores.md has all variables"
+        raise InvalidInputError(f"store {text}: {_first_line(error)}; {hint}") from error

@@ -16,7 +16,7 @@ logger = logging.getLogger("kd_ray")
 
 
 def trial_damage(store: Store, trial_id: str) -> str | None:
-    """What is wrong with the record or the weights of a complete trial; None when nothing is."""
+    """The damage of the record or the weights of a complete trial; None if both are intact."""
     try:
         record = read_record(store, trial_id)
     except CorruptObjectError as error:
@@ -48,10 +48,10 @@ def quarantined_trials(store: Store) -> set[str]:
 
 
 def quarantine_trial(store: Store, trial_id: str, *, launch_id: str) -> bool:
-    """Move a damaged record into quarantine, so that the trial is pending again; says whether it did.
+    """Move a damaged record into quarantine, so that the trial is pending again; returns whether it was moved.
 
-    It happens under the trial's lease, so that a record committed meanwhile is never touched. The generation of the lease is above that of
-    every weights file, so those of the next holder get a name of their own.
+    This function holds the trial's lease meanwhile, so that it never moves a record that another worker commits. The generation of the
+    lease is higher than that of every weights file, so the weights of the next holder get another name.
     """
     if (problem := trial_damage(store, trial_id)) is None:
         return False

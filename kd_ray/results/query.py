@@ -1,15 +1,18 @@
 """What a person asks the store: tables as Arrow, and SQL over all of them by name.
 
 DuckDB reads local parts straight from their files. Parts of an object store are fetched through the store's own client first, so a query
-needs no extension, no second set of credentials, and only the tables it names.
+needs no extension, no second set of credentials, and only the tables it names. SQL sees the tables and nothing else of this machine, unless
+it is asked for as `unsafe`.
 """
 
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from kd_ray.errors import QueryError
+from kd_ray.results.aggregate import replace_former_parts
 from kd_ray.results.inventory import sweep_names
 from kd_ray.results.schema import QUERIED
 from kd_ray.results.sql_views import SQL_VIEWS
@@ -18,6 +21,8 @@ from kd_ray.results.table_parts import part_keys, read_table
 
 if TYPE_CHECKING:
     import duckdb
+    import pandas as pd
+    from fairlearn.metrics import MetricFrame
 
 _TRIES = 10
 
@@ -28,6 +33,7 @@ class Results:
     def __init__(self, store: Store) -> None:
         """Use `kd_ray.open_store(url)`."""
         self.store = store
+        self._is_prepared = False
 
     def sweeps(self) -> list[str]:
         """Names of the sweeps in the store."""
@@ -45,34 +51,111 @@ class Results:
             raise QueryError(
                 f"store {self.store.url}: no sweep {sweep!r}; it has: {', '.join(self.sweeps()) or 'none'}"
             )
+        self._prepare()
         return read_table(self.store, name, None if sweep is None else [sweep])
 
-    def query(self, sql: str) -> pa.Table:
+    def frame(self, name: str, *, sweep: str | None = None) -> "pd.DataFrame":
+        """A table as a pandas frame, with a column for each grid axis.
+
+        Integers and truth values may be missing (`Int64`, `boolean`). `temperature` is an ordered categorical, so are `role` and
+        `class_name`; other names are categoricals. An axis such as `training.optimizer.lr` is a column of its own type at the end.
+
+        Raises:
+            QueryError: there is no such table, sweep or store.
+        """
+        from kd_ray.results.frames import to_frame
+
+        axes = self.table("trials", sweep=sweep).select(["sweep", "trial_id", "settings"])
+        return to_frame(self.table(name, sweep=sweep), axes)
+
+    def predictions(self, trial_id: str) -> "pd.DataFrame":
+        """The test samples of a trial, one row each: label, prediction, probabilities, and the groups of each sensitive feature.
+
+        Raises:
+            QueryError: there is no such complete trial.
+        """
+        from kd_ray.results.frames import predictions_frame, read_trial
+
+        return predictions_frame(*read_trial(self.store, trial_id))
+
+    def metric_frame(
+        self,
+        trial_id: str,
+        feature: str | Sequence[str],
+        *,
+        positive_class: str | None = None,
+        metrics: Mapping[str, Callable[..., Any]] | Callable[..., Any] | None = None,
+    ) -> "MetricFrame":
+        """fairlearn's `MetricFrame` of a trial, from its stored predictions.
+
+        Several features give the groups of their intersection. Without `metrics` it holds accuracy and count, and with a
+        `positive_class`, whose label is then 1 and that of all others 0, also selection rate, true and false positive rate. A sample of
+        several groups counts in each of them, one of none is left out; `overall` is over the samples that are counted.
+
+        Raises:
+            QueryError: there is no such complete trial, sensitive feature or class.
+        """
+        from kd_ray.results.frames import metric_frame, read_trial
+
+        features = [feature] if isinstance(feature, str) else list(feature)
+        record, samples = read_trial(self.store, trial_id)
+        return metric_frame(record, samples, features, positive_class=positive_class, metrics=metrics)
+
+    def query(self, sql: str, *, unsafe: bool = False) -> pa.Table:
         """The answer of DuckDB to `sql`, which sees every table and view by its name.
+
+        It can read and write files, attach databases and load extensions only with `unsafe`.
 
         Raises:
             QueryError: DuckDB refuses the query; its message says why.
         """
         import duckdb
 
+        self._prepare()
         for tries_left in reversed(range(_TRIES)):
             try:
-                return self._answer(sql)
+                return self._answer(sql, unsafe=unsafe)
             except duckdb.Error as error:
                 # DuckDB opens a file more than once. If an aggregation replaces it in between, the query is repeated.
                 if tries_left and _may_pass(error):
                     continue
                 names = ", ".join([*QUERIED, *(view.signature for view in SQL_VIEWS.values())])
-                raise QueryError(f"SQL: {error}\ntables and views: {names}") from error
+                locked = isinstance(error, duckdb.PermissionException)
+                hint = "\nSQL sees the tables of the store only; --unsafe lets it see files, too" if locked else ""
+                raise QueryError(f"SQL: {error}{hint}\ntables and views: {names}") from error
         raise AssertionError("the last try returns or raises")
 
-    def _answer(self, sql: str) -> pa.Table:
+    def _prepare(self) -> None:
+        """Refuse a store that does not exist, and replace tables of kd_ray 0.1, once."""
+        root = self.store.local_root
+        if root is not None and not root.is_dir():
+            raise QueryError(f"store {self.store.url}: no such folder; a launch makes it")
+        if not self._is_prepared:
+            replace_former_parts(self.store)
+            self._is_prepared = True
+
+    def _answer(self, sql: str, *, unsafe: bool) -> pa.Table:
         import duckdb
 
         with duckdb.connect() as connection:
-            connect_tables(connection, self.store, sql)
+            files = connect_tables(connection, self.store, sql)
+            if not unsafe:
+                _lock(connection, files)
             relation = connection.sql(sql)
             return pa.table({"ok": [True]}) if relation is None else relation.to_arrow_table()
+
+
+def _lock(connection: "duckdb.DuckDBPyConnection", files: Sequence[str]) -> None:
+    """Leave a connection no file but these, no network, no extensions, and no way to change that."""
+    connection.execute(f"SET allowed_paths = [{_listed(files)}]")
+    connection.execute("SET python_enable_replacements = false")
+    connection.execute("SET enable_external_access = false")
+    connection.execute("SET lock_configuration = true")
+
+
+def _listed(files: Sequence[str]) -> str:
+    """Paths for a statement that takes no parameters."""
+    return ", ".join("'" + file.replace("'", "''") + "'" for file in files)
 
 
 def _may_pass(error: "duckdb.Error") -> bool:
@@ -82,23 +165,27 @@ def _may_pass(error: "duckdb.Error") -> bool:
     return type(error) is duckdb.Error or isinstance(error, duckdb.IOException | duckdb.InvalidInputException)
 
 
-def connect_tables(connection: "duckdb.DuckDBPyConnection", store: Store, sql: str) -> None:
-    """Make the tables and views that `sql` mentions known to a DuckDB connection, under their own names."""
+def connect_tables(connection: "duckdb.DuckDBPyConnection", store: Store, sql: str) -> list[str]:
+    """Make the tables and views that `sql` mentions known to a DuckDB connection, under their own names; returns the files it reads."""
     words = set(re.findall(r"\w+", sql.lower()))
     views = [name for name in SQL_VIEWS if name in words]
     # A statement such as SHOW TABLES mentions none of them and wants all.
     wanted = {name for name in QUERIED if name in words} | {table for view in views for table in SQL_VIEWS[view].tables}
-    for name in wanted or QUERIED:
-        _connect_table(connection, store, name)
+    files = [file for name in wanted or QUERIED for file in _connect_table(connection, store, name)]
     for view in views if wanted else SQL_VIEWS:
         connection.execute(SQL_VIEWS[view].sql)
+    return files
 
 
-def _connect_table(connection: "duckdb.DuckDBPyConnection", store: Store, name: str) -> None:
+def _connect_table(connection: "duckdb.DuckDBPyConnection", store: Store, name: str) -> list[str]:
+    """Make one table known; returns the files it reads."""
     keys = list(part_keys(store, name))
     root = store.local_root
     if root is None or not keys:
         connection.register(name, read_table(store, name))
-        return
-    files = ", ".join("'" + str(root / key).replace("'", "''") + "'" for key in keys)
-    connection.execute(f"CREATE VIEW {name} AS SELECT * FROM read_parquet([{files}], hive_partitioning = false)")
+        return []
+    files = [str(root / key) for key in keys]
+    connection.execute(
+        f"CREATE VIEW {name} AS SELECT * FROM read_parquet([{_listed(files)}], hive_partitioning = false)"
+    )
+    return files

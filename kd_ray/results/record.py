@@ -5,7 +5,6 @@ retraining. Labels and sensitive features of the test samples are stored once pe
 """
 
 import hashlib
-import io
 import json
 import logging
 from collections.abc import Mapping
@@ -16,30 +15,35 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
+from pydantic import TypeAdapter
 
+from kd_ray.bounded import MEGABYTE, JsonForm, in_a_line
 from kd_ray.errors import CorruptObjectError, OtherVersionError
 from kd_ray.groups import Groups
-from kd_ray.results.store import Store, quarantine, record_key, samples_key
+from kd_ray.results.parquet import MOST_VALUES
+from kd_ray.results.parquet import decode_table as decode_table  # noqa: PLC0414 (users of records need both)
+from kd_ray.results.parquet import encode_table as encode_table  # noqa: PLC0414
+from kd_ray.results.record_schema import RECORD
+from kd_ray.results.store import Kind, Store, parse_key, quarantine, record_key, samples_key
 from kd_ray.sweep.spec import TrialSpec
 
 logger = logging.getLogger("kd_ray")
 
 RECORD_VERSION = 4
 _LACKS = {2: ("per_class", "per_sample"), 3: ("per_sample",), RECORD_VERSION: ()}
-"""Columns that records of each version that is read do not have; they are empty then."""
+"""For each version of records that can be read, the columns that it lacks; they are empty then."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Epoch:
-    """One line of the history."""
+    """One epoch of the training history."""
 
     epoch: int
     """From 1."""
     loss: float
     """Mean training loss over the epoch's samples."""
     terms: Mapping[str, float]
-    """Mean of each term of the loss before weighting: `cross_entropy`, `distillation`, or as the objective has them."""
+    """Mean of each term of the loss before weighting: `cross_entropy`, `distillation`, or other terms of the objective."""
     train_accuracy: float
     validation_accuracy: float | None
     lr: float
@@ -50,20 +54,20 @@ class Epoch:
 
 @dataclass(frozen=True, kw_only=True)
 class Provenance:
-    """How the record came about. Nothing here is part of the result."""
+    """Where, when and how the trial was trained. Nothing here is part of the result."""
 
     launch_id: str
     generation: int
-    """Lease generation that committed; above 1 the trial was taken over at least once."""
+    """Number of the lease under which the record was written; above 1, another worker held the trial before."""
     restarts: int
-    """How often training went on from a checkpoint."""
+    """How often training continued from a checkpoint."""
     retries: int
-    """How often the launch that committed had started the trial again, because its worker had died."""
+    """How often this launch had started the trial again because its worker had died."""
     host: str
     device: str
     threads: int
     pack_size: int
-    """Students that shared the stream with this one, itself included."""
+    """Trials that were trained side by side with this one, itself included."""
     started_at: datetime
     finished_at: datetime
     elapsed_s: float
@@ -73,15 +77,13 @@ class Provenance:
     git_commit: str | None
     """Commit of the kd_ray checkout, where there is one; `+` marks local changes."""
     versions: Mapping[str, str]
-    """Versions of Python and the packages that matter."""
+    """Versions of Python and of the packages on which results depend."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Record:
-    """A committed trial."""
+class Evaluated:
+    """What a trained network gives on the test split: its predictions, and the metrics that need more than predictions."""
 
-    spec: TrialSpec
-    epochs: tuple[Epoch, ...]
     scalars: Mapping[str, float]
     """Test metrics that need more than predictions: `loss`, `expected_calibration_error`, `individual_fairness`, …; NaN if undefined."""
     predictions_N: npt.NDArray[np.int32]
@@ -90,15 +92,23 @@ class Record:
     """Probability of the predicted class, T = 1."""
     true_probabilities_N: npt.NDArray[np.float32]
     """Probability of the true class, T = 1."""
+    per_sample: Mapping[str, npt.NDArray[np.float32]] = field(default_factory=dict)
+    """More numbers for each test sample: `schema.PER_SAMPLE` lists all. Classes too are float32, which has room for 2^24 of them."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Record:
+    """A committed trial."""
+
+    spec: TrialSpec
+    epochs: tuple[Epoch, ...]
+    test: Evaluated
     weights_key: str
     weights_sha256: str
     num_parameters: int
     provenance: Provenance
     per_class: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
-    """Of each class `train_n`, its training samples, and what the objective held of it: `schema.PER_CLASS` lists all."""
-
-    per_sample: Mapping[str, npt.NDArray[np.float32]] = field(default_factory=dict)
-    """More numbers for each test sample: `schema.PER_SAMPLE` lists all. Classes too are float32, which has room for 2^24 of them."""
+    """Numbers of each class: `train_n`, its training samples, and numbers that the objective used. `schema.PER_CLASS` lists all."""
 
     @property
     def trial_id(self) -> str:
@@ -106,67 +116,16 @@ class Record:
         return self.spec.trial_id
 
 
-_EPOCH = pa.struct(
-    [
-        ("epoch", pa.int32()),
-        ("loss", pa.float64()),
-        ("terms", pa.map_(pa.string(), pa.float64())),
-        ("train_accuracy", pa.float64()),
-        ("validation_accuracy", pa.float64()),
-        ("lr", pa.float64()),
-        ("elapsed_s", pa.float64()),
-    ]
-)
-_TIME = pa.timestamp("us", tz="UTC")
-_PROVENANCE = pa.struct(
-    [
-        ("launch_id", pa.string()),
-        ("generation", pa.int32()),
-        ("restarts", pa.int32()),
-        ("retries", pa.int32()),
-        ("host", pa.string()),
-        ("device", pa.string()),
-        ("threads", pa.int32()),
-        ("pack_size", pa.int32()),
-        ("started_at", _TIME),
-        ("finished_at", _TIME),
-        ("elapsed_s", pa.float64()),
-        ("images_per_s", pa.float64()),
-        ("git_commit", pa.string()),
-        ("versions", pa.map_(pa.string(), pa.string())),
-    ]
-)
-_RECORD = pa.schema(
-    [
-        ("record_version", pa.int32()),
-        ("trial_id", pa.string()),
-        ("dataset_id", pa.string()),
-        ("spec", pa.string()),
-        ("epochs", pa.list_(_EPOCH)),
-        ("scalars", pa.map_(pa.string(), pa.float64())),
-        ("predictions", pa.list_(pa.int32())),
-        ("confidences", pa.list_(pa.float32())),
-        ("true_probabilities", pa.list_(pa.float32())),
-        ("weights_key", pa.string()),
-        ("weights_sha256", pa.string()),
-        ("num_parameters", pa.int64()),
-        ("provenance", _PROVENANCE),
-        ("per_class", pa.map_(pa.string(), pa.list_(pa.float64()))),
-        ("per_sample", pa.map_(pa.string(), pa.list_(pa.float32()))),
-    ]
-)
-
-
 def commit_record(store: Store, record: Record) -> bool:
-    """Write the record unless the trial is committed already; True when this one is the trial's record now."""
+    """Write the record unless the trial has one already; returns whether it was written."""
     return store.put_new(record_key(record.trial_id), encode_record(record), durable=True)
 
 
 def read_record(store: Store, trial_id: str) -> Record | None:
-    """The committed record, or None.
+    """The record of a trial; None if it has none.
 
     Raises:
-        CorruptObjectError: there is an object, but it is not a whole record of this trial.
+        CorruptObjectError: the object is not a complete record of this trial.
     """
     key = record_key(trial_id)
     data = store.get(key)
@@ -176,8 +135,8 @@ def read_record(store: Store, trial_id: str) -> Record | None:
         record = decode_record(data)
     except OtherVersionError as error:
         raise OtherVersionError(f"store {store.url}: {key!r} {error}") from error
-    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
-        raise CorruptObjectError(f"store {store.url}: {key!r} is not a whole record: {error}") from error
+    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CorruptObjectError(f"store {store.url}: {key!r} is not a whole record: {in_a_line(error)}") from error
     if record.trial_id != trial_id:
         raise CorruptObjectError(f"store {store.url}: {key!r} holds the record of trial {record.trial_id}")
     return record
@@ -191,28 +150,28 @@ def encode_record(record: Record) -> bytes:
         "dataset_id": record.spec.dataset_id,
         "spec": record.spec.model_dump_json(),
         "epochs": [vars(epoch) | {"terms": sorted(epoch.terms.items())} for epoch in record.epochs],
-        "scalars": sorted(record.scalars.items()),
-        "predictions": record.predictions_N.astype(np.int32).tolist(),
-        "confidences": record.confidences_N.astype(np.float32).tolist(),
-        "true_probabilities": record.true_probabilities_N.astype(np.float32).tolist(),
+        "scalars": sorted(record.test.scalars.items()),
+        "predictions": record.test.predictions_N.astype(np.int32).tolist(),
+        "confidences": record.test.confidences_N.astype(np.float32).tolist(),
+        "true_probabilities": record.test.true_probabilities_N.astype(np.float32).tolist(),
         "weights_key": record.weights_key,
         "weights_sha256": record.weights_sha256,
         "num_parameters": record.num_parameters,
         "provenance": vars(record.provenance) | {"versions": sorted(record.provenance.versions.items())},
         "per_class": sorted((name, list(values)) for name, values in record.per_class.items()),
-        "per_sample": [(name, record.per_sample[name].tolist()) for name in sorted(record.per_sample)],
+        "per_sample": [(name, values.tolist()) for name, values in sorted(record.test.per_sample.items())],
     }
-    # One row has nothing to gain from dictionaries.
-    return encode_table(pa.Table.from_pylist([row], schema=_RECORD), use_dictionary=False)
+    # Dictionary encoding saves nothing in a single row.
+    return encode_table(pa.Table.from_pylist([row], schema=RECORD), use_dictionary=False)
 
 
 def decode_record(data: bytes) -> Record:
-    """Read a record; raises ArrowException, OSError, ValueError, KeyError or TypeError when it is not a whole one.
+    """Read a record; raises ArrowException, OSError, ValueError, KeyError or TypeError when it is not complete.
 
     Raises:
-        OtherVersionError: it is whole, but in the form of another version of kd_ray.
+        OtherVersionError: it is complete, but another version of kd_ray has written it.
     """
-    table = decode_table(data)
+    table = decode_table(data, most_values=MOST_VALUES)
     if table.num_rows != 1:
         raise ValueError(f"{table.num_rows} rows, expected 1")
     written = table["record_version"][0].as_py() if "record_version" in table.schema.names else RECORD_VERSION
@@ -220,28 +179,66 @@ def decode_record(data: bytes) -> Record:
         raise OtherVersionError(
             f"has record_version {written}, and this kd_ray reads {min(_LACKS)} to {RECORD_VERSION}"
         )
-    if not table.schema.equals(pa.schema([column for column in _RECORD if column.name not in _LACKS[written]])):
+    if not table.schema.equals(pa.schema([column for column in RECORD if column.name not in _LACKS[written]])):
         raise ValueError("its columns are not those of a record")
     lists = {
         name: table[name].combine_chunks().flatten().to_numpy()
         for name in ("predictions", "confidences", "true_probabilities")
     }
-    row = table.drop_columns(list(lists)).to_pylist()[0]
+    per_sample = _arrays(table["per_sample"]) if "per_sample" in table.schema.names else {}
+    row = table.drop_columns([name for name in (*lists, "per_sample") if name in table.schema.names]).to_pylist()[0]
     provenance = row["provenance"] | {"versions": dict(row["provenance"]["versions"])}
-    return Record(
-        spec=TrialSpec.model_validate_json(row["spec"]),
-        epochs=tuple(Epoch(**epoch | {"terms": dict(epoch["terms"])}) for epoch in row["epochs"]),
-        scalars=dict(row["scalars"]),
-        predictions_N=lists["predictions"],
-        confidences_N=lists["confidences"],
-        true_probabilities_N=lists["true_probabilities"],
-        weights_key=row["weights_key"],
-        weights_sha256=row["weights_sha256"],
-        num_parameters=row["num_parameters"],
-        provenance=Provenance(**provenance),
-        per_class={name: tuple(values) for name, values in row.get("per_class", ())},
-        per_sample={name: np.array(values, dtype=np.float32) for name, values in row.get("per_sample", ())},
+    plain: _Plain = _PLAIN.validate_python(
+        {
+            **row,
+            "epochs": [epoch | {"terms": dict(epoch["terms"])} for epoch in row["epochs"]],
+            "scalars": dict(row["scalars"]),
+            "provenance": provenance,
+            "per_class": dict(row.get("per_class", ())),
+        }
     )
+    spec = TrialSpec.model_validate_json(row["spec"])
+    place = parse_key(plain.weights_key)
+    if place is None or place.kind is not Kind.WEIGHTS or place.trial_id != spec.trial_id:
+        raise ValueError(f"its weights_key is {plain.weights_key!r}")
+    return Record(
+        spec=spec,
+        epochs=plain.epochs,
+        test=Evaluated(
+            scalars=plain.scalars,
+            predictions_N=lists["predictions"],
+            confidences_N=lists["confidences"],
+            true_probabilities_N=lists["true_probabilities"],
+            per_sample=per_sample,
+        ),
+        weights_key=plain.weights_key,
+        weights_sha256=plain.weights_sha256,
+        num_parameters=plain.num_parameters,
+        provenance=plain.provenance,
+        per_class=plain.per_class,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Plain:
+    """The columns of a record that are not one number for each sample. Arrow's types allow null where ours do not."""
+
+    epochs: tuple[Epoch, ...]
+    scalars: dict[str, float]
+    weights_key: str
+    weights_sha256: str
+    num_parameters: int
+    provenance: Provenance
+    per_class: dict[str, tuple[float, ...]]
+
+
+_PLAIN: TypeAdapter[_Plain] = TypeAdapter(_Plain)
+
+
+def _arrays(column: pa.ChunkedArray) -> dict[str, npt.NDArray[np.float32]]:
+    """The lists of a map by name, without a Python number for each value."""
+    found = column.combine_chunks()
+    return {str(name): found.items[i].values.to_numpy() for i, name in enumerate(found.keys.to_pylist())}
 
 
 # --- samples --------------------------------------------------------------------------------------------------------------------------
@@ -249,7 +246,7 @@ def decode_record(data: bytes) -> Record:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Samples:
-    """What is known of a data set's test samples."""
+    """Labels and sensitive features of the test samples of a data set."""
 
     dataset: str
     """Name of the data set."""
@@ -260,7 +257,7 @@ class Samples:
 
 
 def write_samples(store: Store, dataset_id: str, samples: Samples) -> None:
-    """Store the samples of a data set, once; damaged ones go into quarantine and are written again.
+    """Store the samples of a data set, once. Damaged ones are moved into quarantine and written again.
 
     Raises:
         CorruptObjectError: other samples are stored under this id already.
@@ -292,21 +289,45 @@ def read_samples(store: Store, dataset_id: str) -> Samples | None:
     if data is None:
         return None
     try:
-        table = decode_table(data)
+        table = decode_table(data, most_values=MOST_VALUES)
         meta = _checked_meta(table)
         features = dict(zip(table.schema.names, table.columns, strict=True))
+        class_names = _names(meta, "class_names")
+        labels_N = _checked_labels(features.pop("label"), len(class_names))
         return Samples(
             dataset=meta["dataset"],
             target=meta["target"],
-            class_names=tuple(meta["class_names"].split("\x1f")),
-            labels_N=features.pop("label").to_numpy(),
+            class_names=class_names,
+            labels_N=labels_N,
             sensitive_features={
-                name: Groups.from_lists(column.to_pylist(), meta[f"groups:{name}"].split("\x1f"))
+                name: Groups.from_lists(column.to_pylist(), _names(meta, f"groups:{name}"))
                 for name, column in features.items()
             },
         )
-    except (pa.ArrowException, OSError, ValueError, KeyError) as error:
-        raise CorruptObjectError(f"store {store.url}: {key!r} does not hold samples: {error}") from error
+    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
+        raise CorruptObjectError(f"store {store.url}: {key!r} does not hold samples: {in_a_line(error)}") from error
+
+
+def _checked_labels(column: pa.ChunkedArray, num_classes: int) -> npt.NDArray[np.int64]:
+    labels_N: npt.NDArray[np.int64] = column.to_numpy()
+    if labels_N.dtype != np.int64 or not ((labels_N >= 0) & (labels_N < num_classes)).all():
+        raise ValueError(f"its labels are not those of {num_classes} classes")
+    return labels_N
+
+
+def misfit(record: Record, samples: Samples) -> str | None:
+    """How a record does not fit the samples that it is about; None when it does."""
+    n, num_classes = len(samples.labels_N), len(samples.class_names)
+    test = record.test
+    lengths = {len(test.predictions_N), len(test.confidences_N), len(test.true_probabilities_N)}
+    lengths |= {len(values_N) for values_N in test.per_sample.values()}
+    if lengths != {n}:
+        return f"predicts {' and '.join(map(str, sorted(lengths)))} test samples, and its data set has {n}"
+    if n and not 0 <= test.predictions_N.min() <= test.predictions_N.max() < num_classes:
+        return f"predicts classes that are none of the {num_classes} of its data set"
+    if wrong := [name for name, values in record.per_class.items() if len(values) != num_classes]:
+        return f"has another number of values than classes: {', '.join(wrong)}"
+    return None
 
 
 def _encode_samples(dataset_id: str, samples: Samples) -> bytes:
@@ -315,13 +336,27 @@ def _encode_samples(dataset_id: str, samples: Samples) -> bytes:
         "dataset_id": dataset_id,
         "dataset": samples.dataset,
         "target": samples.target,
-        "class_names": "\x1f".join(samples.class_names),
+        "names_version": _NAMES_VERSION,
+        "class_names": json.dumps(samples.class_names),
     }
     for name, groups in samples.sensitive_features.items():
         columns[name] = pa.array(groups.to_lists(), type=pa.list_(pa.string()))
-        meta[f"groups:{name}"] = "\x1f".join(groups.names)
+        meta[f"groups:{name}"] = json.dumps(groups.names)
     table = pa.table(columns)
     return encode_table(table.replace_schema_metadata(meta | {"sha256": _samples_digest(table, meta)}))
+
+
+_NAMES_VERSION = "2"
+"""Lists of names are JSON. Without a version they were texts with U+001F between the names, which a name could hold."""
+_NAMES: JsonForm[tuple[str, ...]] = JsonForm(kind=tuple[str, ...], most_bytes=256 * MEGABYTE)
+
+
+def _names(meta: Mapping[str, str], field: str) -> tuple[str, ...]:
+    if "names_version" not in meta:
+        return tuple(meta[field].split("\x1f"))
+    if meta["names_version"] != _NAMES_VERSION:
+        raise ValueError("it was written by another version of kd_ray")
+    return _NAMES.read(meta[field])
 
 
 def _checked_meta(table: pa.Table) -> dict[str, str]:
@@ -332,7 +367,7 @@ def _checked_meta(table: pa.Table) -> dict[str, str]:
 
 
 def _samples_digest(table: pa.Table, meta: Mapping[str, str]) -> str:
-    """Covers the names in the footer too, which no page checksum does."""
+    """A digest of the names in the footer, which page checksums do not cover."""
     named = {name: value for name, value in meta.items() if name != "sha256"}
     return sha256(json.dumps([named, table.column_names], sort_keys=True).encode())
 
@@ -348,22 +383,6 @@ def _same_samples(a: Samples, b: Samples) -> bool:
             for name, groups in b.sensitive_features.items()
         )
     )
-
-
-# --- Parquet --------------------------------------------------------------------------------------------------------------------------
-
-
-def encode_table(table: pa.Table, *, use_dictionary: bool = True) -> bytes:
-    """Parquet bytes with page checksums; the same table gives the same bytes."""
-    buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression="zstd", write_page_checksum=True, use_dictionary=use_dictionary)
-    return buffer.getvalue()
-
-
-def decode_table(data: bytes) -> pa.Table:
-    """Read Parquet bytes and verify the page checksums."""
-    with pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True) as file:
-        return file.read(use_threads=False)
 
 
 def sha256(data: bytes) -> str:

@@ -1,5 +1,7 @@
-"""From one record to its rows in every table. Pure: the same record and samples give the same rows."""
+"""From one record to its rows in every table. The rows depend on the record, the samples and the settings alone."""
 
+import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
@@ -10,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from kd_ray.groups import Groups, intersect
+from kd_ray.groups import Groups, intersect, joint_name
 from kd_ray.metrics.arrays import divide
 from kd_ray.metrics.catalogue import METRICS
 from kd_ray.metrics.fairness import OneVsRest, fairness_metrics, group_rates, one_vs_rest
@@ -39,7 +41,7 @@ class RowSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class _Chunk:
-    """Some rows of one table, before they are columns of Arrow: turning many chunks into columns at once is several times faster."""
+    """Rows of one table as NumPy arrays and lists. Many chunks are converted to Arrow at once, which is several times faster."""
 
     num_rows: int
     columns: Columns
@@ -79,7 +81,7 @@ def sample_rows(dataset_id: str, samples: Samples, sweep: str) -> pa.Table:
         "sample_index": np.arange(n),
         "label": samples.labels_N,
         "label_name": [samples.class_names[label] for label in samples.labels_N],
-        "sensitive_features": [[(name, lists[name][i]) for name in lists] for i in range(n)],
+        "sensitive_features": [as_json({name: lists[name][i] for name in lists}) for i in range(n)],
     }
     return _table("samples", [_Chunk(num_rows=n, columns=columns)])
 
@@ -104,10 +106,10 @@ def _keys(record: Record, sweep: str) -> dict[str, Any]:
 
 
 def _trial(record: Record, samples: Samples, axes: Mapping[str, str]) -> dict[str, Any]:
-    per_class = class_metrics(samples.labels_N, record.predictions_N, num_classes=len(samples.class_names))
+    per_class = class_metrics(samples.labels_N, record.test.predictions_N, num_classes=len(samples.class_names))
     provenance = record.provenance
     return {
-        "settings": [sorted(axes.items())],
+        "settings": as_json(axes),
         "teacher_trial_id": record.spec.teacher.trial_id if record.spec.teacher else None,
         "dataset_id": record.spec.dataset_id,
         "num_parameters": record.num_parameters,
@@ -118,31 +120,21 @@ def _trial(record: Record, samples: Samples, axes: Mapping[str, str]) -> dict[st
         **dict.fromkeys(
             ("calibration_temperature", "calibrated_expected_calibration_error", "individual_fairness_calibrated")
         ),
-        **{name: _null(value) for name, value in record.scalars.items()},
-        "mean_confidence": float(np.mean(record.confidences_N, dtype=np.float64)),
+        **{name: _null(value) for name, value in record.test.scalars.items()},
+        "mean_confidence": float(np.mean(record.test.confidences_N, dtype=np.float64)),
         "calibrated_on": _calibrated_on(record),
         "robust_accuracy": _null(float(np.mean(_robust(record, samples)))),
+        **vars(provenance),
         "started_at": _utc(provenance.started_at),
         "finished_at": _utc(provenance.finished_at),
-        "elapsed_s": provenance.elapsed_s,
-        "images_per_s": provenance.images_per_s,
-        "restarts": provenance.restarts,
-        "retries": provenance.retries,
-        "generation": provenance.generation,
-        "pack_size": provenance.pack_size,
-        "threads": provenance.threads,
-        "device": provenance.device,
-        "host": provenance.host,
-        "launch_id": provenance.launch_id,
-        "git_commit": provenance.git_commit,
-        "versions": [sorted(provenance.versions.items())],
+        "versions": as_json(provenance.versions),
         "weights": record.weights_key,
     }
 
 
 def _class_rows(keys: dict[str, Any], record: Record, samples: Samples) -> _Chunk:
     num_classes = len(samples.class_names)
-    metrics = class_metrics(samples.labels_N, record.predictions_N, num_classes=num_classes)
+    metrics = class_metrics(samples.labels_N, record.test.predictions_N, num_classes=num_classes)
     unknown_C = np.full(num_classes, np.nan)
     return _Chunk(
         num_rows=num_classes,
@@ -169,7 +161,7 @@ def _group_rows(
 ) -> Iterable[tuple[_Chunk, _Chunk]]:
     """Rows of `group_metrics` and `fairness_metrics` for every feature and intersection."""
     for feature, groups in _features(samples, settings):
-        rates = group_rates(samples.labels_N, record.predictions_N, groups, num_classes=len(samples.class_names))
+        rates = group_rates(samples.labels_N, record.test.predictions_N, groups, num_classes=len(samples.class_names))
         fairness = fairness_metrics(rates)
         macro = one_vs_rest(fairness)
         g, c = len(groups.names), len(samples.class_names)
@@ -187,7 +179,7 @@ def _group_rows(
         }
         of_classes = {
             "feature": feature,
-            "positive_class": [*samples.class_names, "macro"],
+            "positive_class": [*samples.class_names, None],
             "num_groups": fairness.num_groups,
             **{name: _null(getattr(fairness, name)) for name in _OF_ALL_CLASSES},
             **{name: np.append(getattr(fairness, f"{name}_C"), getattr(macro, name)) for name in _BY_CLASS},
@@ -199,7 +191,7 @@ def _features(samples: Samples, settings: RowSettings) -> Iterable[tuple[str, Gr
     for feature in settings.sensitive_features:
         yield feature, samples.sensitive_features[feature]
     for features in settings.intersections:
-        yield " & ".join(features), intersect([samples.sensitive_features[feature] for feature in features])
+        yield joint_name(features), intersect([samples.sensitive_features[feature] for feature in features])
 
 
 def _prediction_row(keys: dict[str, Any], record: Record) -> _Chunk:
@@ -208,23 +200,23 @@ def _prediction_row(keys: dict[str, Any], record: Record) -> _Chunk:
         columns=keys
         | {
             "dataset_id": record.spec.dataset_id,
-            "predictions": [record.predictions_N],
-            "confidences": [record.confidences_N],
-            "true_probabilities": [record.true_probabilities_N],
-            **{name: [record.per_sample.get(name)] for name in PER_SAMPLE},
+            "predictions": [record.test.predictions_N],
+            "confidences": [record.test.confidences_N],
+            "true_probabilities": [record.test.true_probabilities_N],
+            **{name: [record.test.per_sample.get(name)] for name in PER_SAMPLE},
         },
     )
 
 
 def _robust(record: Record, samples: Samples) -> npt.NDArray[np.float64]:
     """1 where the attacked sample is predicted correctly, 0 where not; NaN throughout where no attack was asked for."""
-    if "robust_predictions" not in record.per_sample:
+    if "robust_predictions" not in record.test.per_sample:
         return np.full(len(samples.labels_N), np.nan)
-    return np.asarray(record.per_sample["robust_predictions"] == samples.labels_N, dtype=np.float64)
+    return np.asarray(record.test.per_sample["robust_predictions"] == samples.labels_N, dtype=np.float64)
 
 
 def _calibrated_on(record: Record) -> str | None:
-    if "calibrated_confidences" not in record.per_sample:
+    if "calibrated_confidences" not in record.test.per_sample:
         return None
     return "validation" if record.spec.dataset.has_validation else "halves of test"
 
@@ -237,7 +229,7 @@ def _epoch_rows(keys: dict[str, Any], record: Record) -> _Chunk:
         | {
             "epoch": [epoch.epoch for epoch in epochs],
             "loss": [epoch.loss for epoch in epochs],
-            "terms": [sorted(epoch.terms.items()) for epoch in epochs],
+            "terms": [as_json(epoch.terms) for epoch in epochs],
             "train_accuracy": [epoch.train_accuracy for epoch in epochs],
             "validation_accuracy": [epoch.validation_accuracy for epoch in epochs],
             "lr": [epoch.lr for epoch in epochs],
@@ -274,6 +266,15 @@ def _array(values: list[Any], type_: pa.DataType, repeats: pa.Array) -> pa.Array
 def _from_numpy(values: npt.NDArray[Any], type_: pa.DataType) -> pa.Array:
     mask = np.isnan(values) if np.issubdtype(values.dtype, np.floating) else None
     return pa.array(values, type=type_, mask=mask)
+
+
+def as_json(values: Mapping[str, Any]) -> str:
+    """What has no columns of its own as the text of a JSON object, which every reader of Parquet takes; keys in order."""
+    return json.dumps({name: _finite(values[name]) for name in sorted(values)}, ensure_ascii=False)
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _utc(moment: datetime) -> datetime:

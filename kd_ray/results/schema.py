@@ -1,13 +1,14 @@
 """The columns of every table: name, type, unit and meaning, in one place.
 
-`kd-ray schema` prints them, the aggregation writes exactly these columns, and a test compares the two.
+`kd-ray schema` prints them, the aggregation writes exactly these columns with unit, range and meaning, and a test compares the two.
 """
+
+import math
 
 import pyarrow as pa
 
 from kd_ray.metrics.catalogue import METRICS
 from kd_ray.results.columns import TEXT as _TEXT
-from kd_ray.results.columns import TEXTS as _TEXTS
 from kd_ray.results.columns import Column, Table
 from kd_ray.results.columns import column as _column
 from kd_ray.results.columns import rate as _rate
@@ -15,15 +16,28 @@ from kd_ray.results.comparison_schema import CHANCE_LEVELS, COMPARISONS
 
 
 def _count(name: str, meaning: str) -> Column:
-    return Column(name=name, type=pa.int64(), unit="", meaning=meaning)
+    return Column(name=name, type=pa.int64(), unit="", meaning=meaning, low=0.0, high=math.inf)
 
 
 def _metric(name: str) -> Column:
     """The column of a metric of the catalogue."""
     metric = METRICS[name]
     unit = metric.unit if metric.unit == "nat" else "1" if metric.high <= 1 else ""
-    return Column(name=name, type=pa.float64(), unit=unit, meaning=metric.meaning)
+    return Column(
+        name=name,
+        type=pa.float64(),
+        unit=unit,
+        meaning=metric.meaning,
+        low=metric.low,
+        high=metric.high,
+        better=metric.better,
+    )
 
+
+SCHEMA_VERSION = 2
+"""Raised when a column goes, or gets another name, type, unit or meaning. Columns that are added do not raise it (docs/tables.md).
+
+1: kd_ray 0.1, whose files do not say so. 2: JSON text instead of maps; folders that name no column."""
 
 # Without a zone, because DuckDB needs an extension for time zones that it would have to download.
 _TIME = pa.timestamp("us")
@@ -99,7 +113,7 @@ PROVENANCE = (
     _column("host", _TEXT, "host that trained it"),
     _column("launch_id", _TEXT, "launch that trained it"),
     _column("git_commit", _TEXT, "commit of the kd_ray checkout; null for an installed package"),
-    _column("versions", _TEXTS, "versions of Python and packages"),
+    _column("versions", _TEXT, "versions of Python and packages, a JSON object: versions ->> 'torch'"),
     _column("weights", _TEXT, "key of the weights in the store"),
 )
 """How a row came about. These columns, and only these, may differ between two runs of the same sweep on one device type."""
@@ -116,7 +130,11 @@ TABLES: dict[str, Table] = {
             one_row_per="complete trial",
             columns=(
                 *KEYS,
-                _column("settings", _TEXTS, "values of the other grid axes, as settings['training.optimizer.lr']"),
+                _column(
+                    "settings",
+                    _TEXT,
+                    "values of the other grid axes, a JSON object: settings ->> 'training.optimizer.lr'",
+                ),
                 _column("teacher_trial_id", _TEXT, "trial_id of its teacher; null without one"),
                 _column("dataset_id", _TEXT, "identity of the data set with its version, target and splits"),
                 _count("num_parameters", "weights and biases of the model"),
@@ -133,10 +151,11 @@ TABLES: dict[str, Table] = {
                 _column(
                     "calibrated_on", _TEXT, "what that was fitted on: validation, or each half of test for the other"
                 ),
-                _rate("calibrated_expected_calibration_error", "ECE after temperature scaling"),
+                _rate("calibrated_expected_calibration_error", "ECE after temperature scaling", "lower"),
                 _rate(
                     "robust_accuracy",
                     "accuracy under projected gradient descent; null unless evaluation.pgd asks for it",
+                    "higher",
                 ),
                 _metric("worst_class_accuracy"),
                 _metric("individual_fairness"),
@@ -158,12 +177,13 @@ TABLES: dict[str, Table] = {
                 _count("n", "test samples of the class"),
                 _count("num_correct", "of these, predicted correctly"),
                 _count("num_predicted", "test samples predicted as the class"),
-                _rate("accuracy", "num_correct / n (recall); null when n = 0"),
+                _rate("accuracy", "num_correct / n (recall); null when n = 0", "higher"),
                 _metric("relative_accuracy"),
-                _rate("precision", "num_correct / num_predicted; null when the class is never predicted"),
+                _rate("precision", "num_correct / num_predicted; null when the class is never predicted", "higher"),
                 _rate(
                     "robust_accuracy",
                     "accuracy under projected gradient descent; null unless evaluation.pgd asks for it",
+                    "higher",
                 ),
                 *(_column(name, pa.float64(), meaning, unit) for name, (meaning, unit) in PER_CLASS.items()),
             ),
@@ -178,10 +198,11 @@ TABLES: dict[str, Table] = {
                 _POSITIVE,
                 _count("n", "test samples of the group"),
                 _count("num_positives", "of these, with the positive class as label"),
-                _rate("accuracy", "accuracy within the group, all classes; null when n = 0"),
+                _rate("accuracy", "accuracy within the group, all classes; null when n = 0", "higher"),
                 _rate(
                     "robust_accuracy",
                     "the same under projected gradient descent; null unless evaluation.pgd asks for it",
+                    "higher",
                 ),
                 _rate("selection_rate", "share predicted positive; null when n = 0"),
                 _rate("true_positive_rate", "share of positives predicted positive; null without positives"),
@@ -190,11 +211,11 @@ TABLES: dict[str, Table] = {
         ),
         Table(
             name="fairness_metrics",
-            one_row_per="trial × sensitive feature × positive class, plus `macro` (one-vs-rest mean)",
+            one_row_per="trial × sensitive feature × positive class, and one with the mean over the classes (positive_class is null)",
             columns=(
                 *KEYS,
                 _column("feature", _TEXT, "sensitive feature; `a & b` for an intersection"),
-                _column("positive_class", _TEXT, "class taken as positive; `macro` is the mean over all classes"),
+                _column("positive_class", _TEXT, "class taken as positive; null for the mean over all classes"),
                 _count("num_groups", "groups that have test samples"),
                 *(_metric(metric.name) for metric in METRICS.values() if metric.of == "groups"),
             ),
@@ -207,9 +228,11 @@ TABLES: dict[str, Table] = {
                 _count("epoch", "epoch, from 1"),
                 _column("loss", pa.float64(), "mean training loss", "nat"),
                 *(_column(name, pa.float64(), meaning, "nat") for name, meaning in TERMS.items()),
-                _column("terms", pa.map_(pa.string(), pa.float64()), "all terms by name, as terms['my_term']"),
-                _rate("train_accuracy", "accuracy on the augmented training samples, as they were trained on"),
-                _rate("validation_accuracy", "accuracy on the validation split; null without one"),
+                _column("terms", _TEXT, "all terms by name, a JSON object: (terms ->> 'my_term')::DOUBLE"),
+                _rate(
+                    "train_accuracy", "accuracy on the augmented training samples, as they were trained on", "higher"
+                ),
+                _rate("validation_accuracy", "accuracy on the validation split; null without one", "higher"),
                 _column("lr", pa.float64(), "learning rate of the last step"),
                 _column("elapsed_s", pa.float64(), "time of this trial in the epoch; in a pack, its share", "s"),
             ),
@@ -243,8 +266,8 @@ TABLES: dict[str, Table] = {
                 _column("label_name", _TEXT, "true class"),
                 _column(
                     "sensitive_features",
-                    pa.map_(pa.string(), pa.list_(pa.string())),
-                    "groups by feature, as list_contains(sensitive_features['color'], 'red')",
+                    _TEXT,
+                    "groups by feature, a JSON object of lists: list_contains((sensitive_features -> 'color')::VARCHAR[], 'red')",
                 ),
             ),
         ),

@@ -16,6 +16,10 @@ class SqlView:
     """The statement that creates it."""
 
 
+_SAMPLES = """(
+    SELECT * REPLACE (sensitive_features::JSON::MAP(VARCHAR, VARCHAR[]) AS sensitive_features) FROM samples)"""
+"""The table `samples` with groups by feature, read from the text of each sample once."""
+
 _PAIR = """
 WITH p AS (
     SELECT a.sweep, a.dataset_id, unnest(a.predictions) AS of_a, unnest(b.predictions) AS of_b,
@@ -31,7 +35,7 @@ WITH pairs AS (
     SELECT s.sweep, s.trial_id, d.teacher_trial_id
     FROM trials s JOIN trials d ON s.role = 'scratch' AND d.role = 'distilled'
         AND (s.sweep, s.seed, s.model, s.dataset_id) = (d.sweep, d.seed, d.model, d.dataset_id)
-        AND list_has_all(map_entries(d.settings), map_entries(s.settings))),
+        AND list_has_all(map_entries(d.settings::JSON::MAP(VARCHAR, VARCHAR)), map_entries(s.settings::JSON::MAP(VARCHAR, VARCHAR)))),
 long AS (
     SELECT q.*, s.dataset_id, unnest(s.predictions) AS student, unnest(t.predictions) AS teaching,
            unnest(range(len(s.predictions))) AS sample_index
@@ -40,38 +44,41 @@ long AS (
     JOIN predictions t ON (t.sweep, t.trial_id) = (q.sweep, q.teacher_trial_id))"""
 """Every student beside its teacher, a row for each test sample; scratch students beside the teachers of distilled ones of their seed."""
 
-_LONG = """
+_LONG = f"""
 WITH long AS (
     SELECT p.sweep, p.trial_id, p.dataset_id, unnest(p.predictions) AS predicted, unnest(p.confidences)::DOUBLE AS confidence,
            unnest(p.calibrated_confidences)::DOUBLE AS calibrated, unnest(range(len(p.predictions))) AS sample_index
     FROM predictions p),
 judged AS (
     SELECT l.*, x.label, x.label_name, x.sensitive_features, (l.predicted = x.label)::INTEGER AS correct
-    FROM long l JOIN samples x ON (x.sweep, x.dataset_id, x.sample_index) = (l.sweep, l.dataset_id, l.sample_index))"""
+    FROM long l JOIN {_SAMPLES} x ON (x.sweep, x.dataset_id, x.sample_index) = (l.sweep, l.dataset_id, l.sample_index))"""
 """Every prediction beside its label."""
 
 _PARTS = """
 parts AS (
-    SELECT {columns}, 'all' AS class_name, NULL::VARCHAR AS feature, NULL::VARCHAR AS "group" FROM judged
+    SELECT {columns}, NULL::VARCHAR AS class_name, NULL::VARCHAR AS feature, NULL::VARCHAR AS "group" FROM judged
     UNION ALL
     SELECT {columns}, label_name, NULL, NULL FROM judged
     UNION ALL
-    SELECT {columns}, 'all', entry.key, unnest(entry.value)
+    SELECT {columns}, NULL, entry.key, unnest(entry.value)
     FROM (SELECT *, unnest(map_entries(sensitive_features)) AS entry FROM judged))"""
-"""Every row of `judged` once for all, once for its true class, and once for each of its groups."""
+"""Every row of `judged` once for all (no class, no feature), once for its true class, and once for each of its groups (no class)."""
 
 SQL_VIEWS = {
     view.signature.split("(")[0]: view
     for view in (
         SqlView(
             signature="teacher_disagreement",
-            meaning="every student beside its teacher: share of test samples on which they differ (CMP), all and per true class",
+            meaning=(
+                "every student beside its teacher: share of test samples on which they differ (CMP), all (class_name is null) "
+                "and per true class"
+            ),
             tables=("trials", "predictions", "samples"),
             sql=f"""
 CREATE VIEW teacher_disagreement AS
 {_PAIRS},
 counts AS (
-    SELECT l.sweep, l.trial_id, l.teacher_trial_id, coalesce(x.label_name, 'all') AS class_name, count(*) AS n,
+    SELECT l.sweep, l.trial_id, l.teacher_trial_id, x.label_name AS class_name, count(*) AS n,
            count(*) FILTER (l.student <> l.teaching) AS num_disagree
     FROM long l JOIN samples x ON (x.sweep, x.dataset_id, x.sample_index) = (l.sweep, l.dataset_id, l.sample_index)
     GROUP BY GROUPING SETS ((1, 2, 3, x.label_name), (1, 2, 3)))
@@ -83,7 +90,8 @@ FROM counts c JOIN trials t USING (sweep, trial_id)
         SqlView(
             signature="teacher_errors",
             meaning=(
-                "every student beside its teacher, all, per true class and per group: where the teacher errs, how often the "
+                "every student beside its teacher, all (class_name and feature are null), per true class and per "
+                "group: where the teacher errs, how often the "
                 "student says the same; scratch students show how often that is chance"
             ),
             tables=("trials", "predictions", "samples"),
@@ -92,7 +100,7 @@ CREATE VIEW teacher_errors AS
 {_PAIRS},
 judged AS (
     SELECT l.*, x.label, x.label_name, x.sensitive_features
-    FROM long l JOIN samples x ON (x.sweep, x.dataset_id, x.sample_index) = (l.sweep, l.dataset_id, l.sample_index)),
+    FROM long l JOIN {_SAMPLES} x ON (x.sweep, x.dataset_id, x.sample_index) = (l.sweep, l.dataset_id, l.sample_index)),
 {_PARTS.format(columns="sweep, trial_id, teacher_trial_id, teaching <> label AS is_error, student = teaching AS agrees")}
 SELECT t.sweep, t.trial_id, t.role, t.model, t.objective, t.temperature, t.alpha, t.t_squared, t.seed, p.teacher_trial_id,
        p.class_name, p.feature, p."group", count(*) AS n, count(*) FILTER (is_error) AS num_teacher_errors,
@@ -104,7 +112,8 @@ FROM parts p JOIN trials t USING (sweep, trial_id) GROUP BY ALL
         SqlView(
             signature="calibration",
             meaning=(
-                "every trial, all, per true class and per group: accuracy, mean confidence and expected calibration error (15 "
+                "every trial, all (class_name and feature are null), per true class and per group: accuracy, "
+                "mean confidence and expected calibration error (15 "
                 "bins), and the last two after temperature scaling"
             ),
             tables=("trials", "predictions", "samples"),
@@ -135,7 +144,8 @@ FROM bins b JOIN trials t USING (sweep, trial_id) GROUP BY ALL
         SqlView(
             signature="gradient_rescaling",
             meaning=(
-                "distilled students of sweeps that ask for it, all, per true class and per group: how many times as hard as the"
+                "distilled students of sweeps that ask for it, all (class_name and feature are null), per true class "
+                "and per group: how many times as hard as the"
                 " cross-entropy the loss pulls at the true logit, summed over samples and at their median (Tang et al. 2020)"
             ),
             tables=("trials", "predictions", "samples"),
@@ -147,7 +157,7 @@ WITH long AS (
     FROM predictions p WHERE p.true_logit_pulls IS NOT NULL),
 judged AS (
     SELECT l.*, x.label_name, x.sensitive_features
-    FROM long l JOIN samples x ON (x.sweep, x.dataset_id, x.sample_index) = (l.sweep, l.dataset_id, l.sample_index)),
+    FROM long l JOIN {_SAMPLES} x ON (x.sweep, x.dataset_id, x.sample_index) = (l.sweep, l.dataset_id, l.sample_index)),
 {_PARTS.format(columns="sweep, trial_id, pull, hard_pull")}
 SELECT t.sweep, t.trial_id, t.role, t.model, t.objective, t.temperature, t.alpha, t.t_squared, t.seed,
        p.class_name, p.feature, p."group", count(*) AS n, sum(p.pull) / nullif(sum(p.hard_pull), 0) AS rescaling,
@@ -209,10 +219,10 @@ FROM worst w JOIN trials t USING (sweep, trial_id) GROUP BY ALL
             sql=f"""
 CREATE MACRO disagreement(a, b) AS TABLE
 {_PAIR}
-SELECT coalesce(x.label_name, 'all') AS class_name, count(*) AS n, count(*) FILTER (of_a <> of_b) AS num_disagree,
+SELECT x.label_name AS class_name, count(*) AS n, count(*) FILTER (of_a <> of_b) AS num_disagree,
        count(*) FILTER (of_a <> of_b) / nullif(count(*), 0) AS disagreement
 FROM p JOIN samples x ON (x.sweep, x.dataset_id, x.sample_index) = (p.sweep, p.dataset_id, p.sample_index)
-GROUP BY GROUPING SETS ((x.label_name), ()) ORDER BY class_name
+GROUP BY GROUPING SETS ((x.label_name), ()) ORDER BY class_name NULLS FIRST
 """,
         ),
         SqlView(

@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from kd_ray import notebook
 from kd_ray.errors import DataError, SweepError
 from kd_ray.results.inventory import take_inventory
 from kd_ray.results.ledger import TrialStatus, scan
@@ -48,6 +49,14 @@ class TrialLine:
         return self.state in (TrialState.COMPLETE, TrialState.FAILED) or self.is_blocked
 
 
+def states_html(title: str, trials: Sequence[TrialLine]) -> str:
+    """For notebooks: how many trials are in each state, and the trials."""
+    counts = ", ".join(f"{count} {state}" for state, count in count_states(trials).items() if count)
+    rows = [(trial.description, trial.state, trial.why) for trial in trials]
+    lines = notebook.table(("trial", "state", "why"), rows)
+    return notebook.page(title, notebook.paragraph(counts or "no trials"), lines)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """What a launch of a sweep would do now."""
@@ -81,6 +90,10 @@ class Plan:
         """What happens to the trials that the sweep no longer asks for, in a sentence."""
         what = "complete trials of this sweep are no longer asked for"
         return f"{self.num_dropped} {what}: their records stay, their rows leave the tables"
+
+    def _repr_html_(self) -> str:
+        """For notebooks: how many trials are in each state, and the trials."""
+        return states_html(f"plan of sweep {self.sweep} → {self.store}", self.trials)
 
     def to_dict(self) -> dict[str, Any]:
         """For `--json`."""
@@ -312,7 +325,7 @@ def _line(
         case TrialState.FAILED:
             why = str(error.get("cause", "unknown")) + ("" if retry_failed else "; --retry-failed runs it again")
         case TrialState.INTERRUPTED:
-            why = "goes on from its checkpoint"
+            why = "continues from its checkpoint"
         case _:
             why = "its record was damaged and is in quarantine" if was_damaged else "never run"
     if status.state in (TrialState.PENDING, TrialState.INTERRUPTED):
@@ -327,7 +340,7 @@ def _line(
         description=description,
         state=status.state.value,
         why=why,
-        epoch=progress.get("epoch"),
+        epoch=epoch if isinstance(epoch := progress.get("epoch"), int) else None,
         epochs=epochs,
         accuracy=progress.get("accuracy"),
         images_per_s=progress.get("images_per_s"),

@@ -7,12 +7,16 @@
     <store>/probes/<id>.json     measured time and memory of students side by side
     <store>/sweeps/<name>/       sweep.yaml  manifest/000001.json       what was asked for, resolved
                                  folded.json                            what its tables were aggregated from
-    <store>/tables/<table>/sweep=<name>/part-00000.parquet              what people query
+    <store>/tables/<table>/<name>/part-00000.parquet                    what people query
     <store>/reports/<name>/      index.html  figures/  tables/          what a sweep means, for people
+    <store>/proof/               store.json  <16 hex digits>            shows that the store creates an object only once
     <store>/damaged/<key>-<16 hex digits of content>                    quarantine: what was found damaged
 
 A listing may also hold files that kd_ray did not write: copies by a sync tool, `.DS_Store`, backups of an editor. For their keys
 `parse_key` returns None, and `inventory.py` keeps them apart, so that they never count as data.
+
+The folder of a table part is not of the form `key=value`, because readers such as pandas take that for a second column `sweep`, whose type
+they guess from the text. It is the sweep's name, but a word that Hugging Face `datasets` takes for a split has a capital: `Test-run`.
 """
 
 import re
@@ -34,6 +38,7 @@ SWEEPS = "sweeps"
 TABLES_FOLDER = "tables"
 REPORTS = "reports"
 DAMAGED = "damaged"
+PROOFS = "proof"
 
 
 class Kind(StrEnum):
@@ -52,8 +57,11 @@ class Kind(StrEnum):
     MANIFEST = "manifest"
     TABLE_INDEX = "table index"
     TABLE_PART = "table part"
+    FORMER_PART = "table part of kd_ray 0.1"
     REPORT = "report"
     QUARANTINED = "quarantined"
+    PROOF = "proof"
+    WITNESS = "witness"
 
 
 _FORMS: dict[Kind, str] = {
@@ -69,11 +77,14 @@ _FORMS: dict[Kind, str] = {
     Kind.SWEEP_FILE: f"{SWEEPS}/{{sweep}}/sweep.yaml",
     Kind.MANIFEST: f"{SWEEPS}/{{sweep}}/manifest/{{number:06d}}.json",
     Kind.TABLE_INDEX: f"{SWEEPS}/{{sweep}}/folded.json",
-    Kind.TABLE_PART: f"{TABLES_FOLDER}/{{table}}/sweep={{sweep}}/part-{{number:05d}}.parquet",
+    Kind.TABLE_PART: f"{TABLES_FOLDER}/{{table}}/{{folder}}/part-{{number:05d}}.parquet",
+    Kind.FORMER_PART: f"{TABLES_FOLDER}/{{table}}/sweep={{sweep}}/part-{{number:05d}}.parquet",
     Kind.REPORT: f"{REPORTS}/{{sweep}}/{{path}}",
     Kind.QUARANTINED: f"{DAMAGED}/{{path}}-{{digest}}",
+    Kind.PROOF: f"{PROOFS}/store.json",
+    Kind.WITNESS: f"{PROOFS}/{{witness_id}}",
 }
-"""The key of every kind of object. No other name is written by kd_ray."""
+"""The key of every kind of object. No other name is written by kd_ray, but for a former part, which the next aggregation replaces."""
 
 _ID = r"[0-9a-f]{16}"
 _FIELDS = {
@@ -81,9 +92,11 @@ _FIELDS = {
     "dataset_id": _ID,
     "logits_id": _ID,
     "probe_id": _ID,
+    "witness_id": _ID,
     "digest": _ID,
     "sha256": r"[0-9a-f]{64}",
     "sweep": r"[a-z0-9][a-z0-9._-]{0,99}",
+    "folder": r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}",
     "table": r"\w+",
     "path": r".+",
 }
@@ -108,6 +121,7 @@ class ParsedKey:
     sha256: str = ""
     logits_id: str = ""
     probe_id: str = ""
+    witness_id: str = ""
     path: str = ""
     """File of a report below its folder; the former key of a quarantined object."""
 
@@ -118,6 +132,10 @@ def parse_key(key: str) -> ParsedKey | None:
         if match := pattern.fullmatch(key):
             parts = match.groupdict()
             number, step = int(parts.pop("number", 0)), int(parts.pop("step", 0))
+            if folder := parts.pop("folder", ""):
+                parts["sweep"] = folder.lower()
+                if _folder_of(parts["sweep"]) != folder:
+                    return None
             return ParsedKey(kind=kind, number=number, step=step, **parts)
     return None
 
@@ -135,7 +153,7 @@ def _pattern(form: str) -> re.Pattern[str]:
 
 _PATTERNS = {
     folder: [(kind, _pattern(form)) for kind, form in _FORMS.items() if form.startswith(f"{folder}/")]
-    for folder in (TRIALS, DATASETS, PRETRAINED, TEACHERS, PROBES, SWEEPS, TABLES_FOLDER, REPORTS, DAMAGED)
+    for folder in (TRIALS, DATASETS, PRETRAINED, TEACHERS, PROBES, SWEEPS, TABLES_FOLDER, REPORTS, DAMAGED, PROOFS)
 }
 
 
@@ -204,12 +222,30 @@ def table_index_key(sweep: str) -> str:
 
 def part_key(table: str, sweep: str, part: int) -> str:
     """One part of a sweep's rows of a table."""
-    return _FORMS[Kind.TABLE_PART].format(table=table, sweep=sweep, number=part)
+    return _FORMS[Kind.TABLE_PART].format(table=table, folder=_folder_of(sweep), number=part)
+
+
+_SPLIT_WORDS = re.compile("train|valid|val|test|dev|eval")
+
+
+def _folder_of(sweep: str) -> str:
+    """The folder of a sweep's table parts. Names of sweeps are lower case, so lower case gives the name back."""
+    return _SPLIT_WORDS.sub(lambda word: word[0].capitalize(), sweep)
 
 
 def quarantine_key(key: str, data: bytes) -> str:
     """Where an object with this content goes that was found damaged."""
     return _FORMS[Kind.QUARANTINED].format(path=key, digest=sha256(data).hexdigest()[:16])
+
+
+def proof_key() -> str:
+    """What the store remembers of its proof, see `store_proof.py`."""
+    return _FORMS[Kind.PROOF]
+
+
+def witness_key(witness_id: str) -> str:
+    """An object with which the store is put to the proof; 16 hex digits."""
+    return _FORMS[Kind.WITNESS].format(witness_id=witness_id)
 
 
 # --- folders, to list -----------------------------------------------------------------------------------------------------------------

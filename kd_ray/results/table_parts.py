@@ -1,14 +1,30 @@
-"""Reads the Parquet tables of a store: whole parts, by table and sweep."""
+"""Reads and writes the Parquet tables of a store: whole parts, by table and sweep. Each part says what it is in its metadata."""
 
 from collections.abc import Collection, Iterator
+from importlib.metadata import version
 
 import pyarrow as pa
 
 from kd_ray.errors import CorruptObjectError
 from kd_ray.results.inventory import table_parts
-from kd_ray.results.record import decode_table
-from kd_ray.results.schema import QUERIED
+from kd_ray.results.record import decode_table, encode_table
+from kd_ray.results.schema import QUERIED, SCHEMA_VERSION
 from kd_ray.results.store import Store
+
+FINGERPRINT = b"kd_ray_fold"
+"""Name of the fingerprint in the metadata of a part."""
+
+
+def encode_part(table: pa.Table, name: str, sweep: str, fingerprint: str = "") -> bytes:
+    """A part with its schema version, the version of kd_ray, table, sweep and fingerprint in the metadata of the file."""
+    said = {
+        "kd_ray_schema_version": str(SCHEMA_VERSION),
+        "kd_ray_version": version("kd_ray"),
+        "kd_ray_table": name,
+        "kd_ray_sweep": sweep,
+        FINGERPRINT: fingerprint,
+    }
+    return encode_table(table.replace_schema_metadata(said))
 
 
 def read_table(store: Store, table: str, sweeps: Collection[str] | None = None) -> pa.Table:
@@ -18,7 +34,11 @@ def read_table(store: Store, table: str, sweeps: Collection[str] | None = None) 
         CorruptObjectError: a part cannot be read; the next aggregation rebuilds it.
     """
     parts = [_read_part(store, key) for key in part_keys(store, table, sweeps)]
-    return pa.concat_tables([QUERIED[table].arrow_schema.empty_table(), *parts])
+    try:
+        return pa.concat_tables([QUERIED[table].arrow_schema.empty_table(), *parts])
+    except pa.ArrowException as error:
+        what = "has other columns than this kd_ray writes, `kd-ray verify --rebuild-tables` makes it again"
+        raise CorruptObjectError(f"store {store.url}: a part of table {table} {what}") from error
 
 
 def part_keys(store: Store, table: str, sweeps: Collection[str] | None = None) -> Iterator[str]:
@@ -32,7 +52,7 @@ def _read_part(store: Store, key: str) -> pa.Table:
     data = store.get(key)
     try:
         table = decode_table(data or b"")
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise CorruptObjectError(
             f"store {store.url}: {key!r} is not a whole table part, `kd-ray verify --repair` rebuilds it: {error}"
         ) from error

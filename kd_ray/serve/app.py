@@ -15,7 +15,7 @@ from aiohttp import web
 from kd_ray.errors import InvalidInputError, KdRayError
 from kd_ray.results.store import Store
 from kd_ray.serve.options import ServeOptions
-from kd_ray.serve.reading import NoSuchSweepError, Reading
+from kd_ray.serve.page_data import NoSuchSweepError, Reading
 from kd_ray.serve.render import STATIC, Templates, static_file
 from kd_ray.serve.security import Guard, WrongTokens, secure
 from kd_ray.serve.site import STOPPING, Site

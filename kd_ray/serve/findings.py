@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kd_ray.analysis.compare import compare_study
-from kd_ray.analysis.comparisons import Comparison, read_comparisons
+from kd_ray.analysis.comparisons import read_comparisons
 from kd_ray.analysis.contrast import Options
 from kd_ray.analysis.reading import read_declared
 from kd_ray.analysis.report.evidence import Evidence, make_evidence
@@ -12,6 +12,7 @@ from kd_ray.analysis.stored import stored_verdict
 from kd_ray.analysis.study import Study
 from kd_ray.analysis.verdict import Verdict
 from kd_ray.errors import InvalidInputError
+from kd_ray.results.comparison_schema import Comparison
 from kd_ray.results.query import Results
 
 MOST_PREDICTIONS = 2_000_000

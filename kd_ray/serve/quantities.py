@@ -9,7 +9,7 @@ from kd_ray.analysis.conditions import Condition
 from kd_ray.analysis.study import FAIRNESS
 from kd_ray.metrics.arrays import FloatArray
 from kd_ray.metrics.catalogue import METRICS, Metric
-from kd_ray.serve.reading import Read
+from kd_ray.serve.page_data import Read
 
 OF_TRIAL = (
     "accuracy",

@@ -10,10 +10,9 @@ from aiohttp import web
 
 from kd_ray.errors import InvalidInputError, KdRayError, QueryError
 from kd_ray.serve.kept import FRESH_S
-from kd_ray.serve.pages import sql as sql_view
-from kd_ray.serve.pages import sweeps as sweeps_view
+from kd_ray.serve.page_data import Read, Reading
+from kd_ray.serve.pages import sql_page, sweeps_page
 from kd_ray.serve.quantities import Chosen
-from kd_ray.serve.reading import Read, Reading
 from kd_ray.serve.render import Templates, event
 from kd_ray.serve.security import secure
 from kd_ray.serve.sql_process import SqlProcess
@@ -58,25 +57,27 @@ class Site:
 
     async def conditions(self, request: web.Request) -> web.StreamResponse:
         """Every metric against any axis."""
-        from kd_ray.serve.pages import conditions
+        from kd_ray.serve.pages import conditions_page
 
         name, query = request.match_info["sweep"], request.query
         read = await self.reading.read(name)
         axis, sort, is_down = query.get("axis", ""), query.get("sort", ""), "down" in query
-        values = await asyncio.to_thread(conditions.view, read, _chosen(query), axis=axis, sort=sort, is_down=is_down)
+        values = await asyncio.to_thread(
+            conditions_page.view, read, _chosen(query), axis=axis, sort=sort, is_down=is_down
+        )
         return self._page("conditions", request, title=f"{name}: conditions", tab="conditions", sweep=name, **values)
 
     async def conditions_csv(self, request: web.Request) -> web.StreamResponse:
         """The same numbers, by run."""
-        from kd_ray.serve.pages import conditions
+        from kd_ray.serve.pages import conditions_page
 
         read = await self.reading.read(request.match_info["sweep"])
-        text = await asyncio.to_thread(conditions.to_csv, read, _chosen(request.query))
+        text = await asyncio.to_thread(conditions_page.to_csv, read, _chosen(request.query))
         return _csv(text, f"{read.study.sweep}-conditions")
 
     async def differences(self, request: web.Request) -> web.StreamResponse:
         """Which differences are real."""
-        from kd_ray.serve.pages import differences
+        from kd_ray.serve.pages import differences_page
 
         name, query = request.match_info["sweep"], request.query
         read = await self.reading.read(name)
@@ -85,7 +86,7 @@ class Site:
             return self._page("wait", request, title=f"{name}: differences", tab="differences", sweep=name)
 
         def view() -> Mapping[str, Any]:
-            return differences.view(
+            return differences_page.view(
                 read,
                 found,
                 analysis=query.get("analysis", ""),
@@ -101,7 +102,7 @@ class Site:
 
     async def differences_csv(self, request: web.Request) -> web.StreamResponse:
         """All tests."""
-        from kd_ray.serve.pages import differences
+        from kd_ray.serve.pages import differences_page
 
         read, query = await self.reading.read(request.match_info["sweep"]), request.query
         found = await self.reading.findings(read)
@@ -110,18 +111,18 @@ class Site:
         correction = query.get("correction", "report")
 
         def text() -> str:
-            return differences.to_csv(
+            return differences_page.to_csv(
                 found,
                 analysis=query.get("analysis", ""),
                 against=query.get("against", ""),
-                correction=correction if correction in differences.CORRECTIONS else "report",
+                correction=correction if correction in differences_page.CORRECTIONS else "report",
             )
 
         return _csv(await asyncio.to_thread(text), f"{read.study.sweep}-differences")
 
     async def classes(self, request: web.Request) -> web.StreamResponse:
         """Classes and groups."""
-        from kd_ray.serve.pages import classes
+        from kd_ray.serve.pages import classes_page
 
         name, query = request.match_info["sweep"], request.query
         read = await self.reading.read(name)
@@ -131,18 +132,18 @@ class Site:
             "sort": query.get("sort", ""),
         }
         found = await self.reading.findings(read)
-        values = await asyncio.to_thread(classes.view, read, found, **options)
+        values = await asyncio.to_thread(classes_page.view, read, found, **options)
         return self._page("classes", request, title=f"{name}: classes and groups", tab="classes", sweep=name, **values)
 
     async def samples(self, request: web.Request) -> web.StreamResponse:
         """The samples behind a class or a group."""
-        from kd_ray.serve.pages import classes
+        from kd_ray.serve.pages import classes_page
 
         name, query = request.match_info["sweep"], request.query
         read = await self.reading.read(name)
 
         def view() -> Mapping[str, Any]:
-            return classes.samples(
+            return classes_page.samples(
                 read,
                 condition=_number(query, "condition"),
                 class_name=query.get("class", ""),
@@ -155,19 +156,19 @@ class Site:
 
     async def trial(self, request: web.Request) -> web.StreamResponse:
         """One trial."""
-        from kd_ray.serve.pages import trial
+        from kd_ray.serve.pages import trial_page
 
         name, trial_id = request.match_info["sweep"], request.match_info["trial_id"]
         now, read = await self.reading.sweep(name), await self.reading.read_if_any(name)
-        values = await asyncio.to_thread(trial.view, now, read, trial_id)
+        values = await asyncio.to_thread(trial_page.view, now, read, trial_id)
         return self._page("trial", request, title=f"{name}: trial {trial_id}", tab="trial", sweep=name, **values)
 
     async def compare(self, request: web.Request) -> web.StreamResponse:
         """Sweeps side by side."""
-        from kd_ray.serve.pages import compare
+        from kd_ray.serve.pages import compare_page
 
         snapshot, query = await self.reading.snapshot(), request.query
-        names = list(dict.fromkeys(query.getall("sweep", [])))[: compare.MAX_SWEEPS]
+        names = list(dict.fromkeys(query.getall("sweep", [])))[: compare_page.MAX_SWEEPS]
         reads: list[Read] = []
         problems: list[str] = []
         for name in names:
@@ -175,7 +176,7 @@ class Site:
                 reads.append(await self.reading.read(name))
             except InvalidInputError as error:
                 problems.append(str(error))
-        values = await asyncio.to_thread(compare.view, reads, _chosen(query), axis=query.get("axis", ""))
+        values = await asyncio.to_thread(compare_page.view, reads, _chosen(query), axis=query.get("axis", ""))
         names_of_all = [name for name, now in snapshot.sweeps.items() if now.counts["complete"]]
         return self._page(
             "compare",
@@ -186,7 +187,7 @@ class Site:
             names=names_of_all,
             shown=[read.study.sweep for read in reads],
             problems=problems,
-            max_sweeps=compare.MAX_SWEEPS,
+            max_sweeps=compare_page.MAX_SWEEPS,
             **values,
         )
 
@@ -196,19 +197,19 @@ class Site:
         found, error, began = None, "", time.monotonic()
         if sql:
             try:
-                found = await self.sql.answer(sql, max_rows=sql_view.MAX_ROWS)
+                found = await self.sql.answer(sql, max_rows=sql_page.MAX_ROWS)
             except QueryError as refused:
                 error = str(refused)
         elapsed_s = time.monotonic() - began
         values = await asyncio.to_thread(
-            sql_view.view, sql, found, error, elapsed_s=elapsed_s, time_limit_s=self.sql.time_limit_s
+            sql_page.view, sql, found, error, elapsed_s=elapsed_s, time_limit_s=self.sql.time_limit_s
         )
         return self._page("sql", request, title="SQL", tab="sql", sweep="", status=400 if error else 200, **values)
 
     async def sql_csv(self, request: web.Request) -> web.StreamResponse:
         """The same answer, as a file."""
-        found = await self.sql.answer(request.query.get("q", ""), max_rows=sql_view.MAX_CSV_ROWS)
-        return _csv(await asyncio.to_thread(sql_view.to_csv, found), "query")
+        found = await self.sql.answer(request.query.get("q", ""), max_rows=sql_page.MAX_CSV_ROWS)
+        return _csv(await asyncio.to_thread(sql_page.to_csv, found), "query")
 
     # --- streams ----------------------------------------------------------------------------------------------------------------------
 
@@ -278,7 +279,7 @@ class Site:
 
     async def _sweeps_values(self, request: web.Request) -> Mapping[str, Any]:
         query = request.query
-        return sweeps_view.view(
+        return sweeps_page.view(
             await self.reading.snapshot(),
             words=query.get("words", ""),
             state=query.get("state", ""),
@@ -287,12 +288,12 @@ class Site:
         )
 
     async def _live_values(self, request: web.Request) -> Mapping[str, Any]:
-        from kd_ray.serve.pages import live
+        from kd_ray.serve.pages import live_page
 
         name, query = request.match_info["sweep"], request.query
         now, read = await self.reading.sweep(name), await self.reading.read_if_any(name)
-        chosen = _chosen({"metric": live.STATE, **query})
-        return await asyncio.to_thread(live.view, now, read, chosen, first_row=_number(query, "from"))
+        chosen = _chosen({"metric": live_page.STATE, **query})
+        return await asyncio.to_thread(live_page.view, now, read, chosen, first_row=_number(query, "from"))
 
     def _page(self, template: str, request: web.Request, *, status: int = 200, **values: Any) -> web.Response:
         values = {"store": self.reading.store.url, "query": dict(request.query), **values}
@@ -302,7 +303,7 @@ class Site:
 
 def _import_pages() -> None:
     """The pages import scipy and matplotlib, which takes seconds."""
-    from kd_ray.serve.pages import classes, compare, conditions, differences, live, trial  # noqa: F401
+    from kd_ray.serve.pages import classes_page, compare_page, conditions_page, differences_page, live_page, trial_page  # noqa: F401
 
 
 def _chosen(query: Mapping[str, str]) -> Chosen:

@@ -24,7 +24,7 @@ def axis_path(axis: str) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Entry:
+class ObjectiveEntry:
     """One value of the objective's axis."""
 
     name: str
@@ -32,7 +32,7 @@ class Entry:
     """Settings that hold for this value only."""
 
     @classmethod
-    def of(cls, value: Any) -> "Entry":
+    def of(cls, value: Any) -> "ObjectiveEntry":
         """From a name, or a mapping with `name` and settings."""
         if isinstance(value, Mapping):
             own = {str(key): setting for key, setting in value.items() if key != "name"}
@@ -46,18 +46,18 @@ class Entry:
         return frozenset(model.model_fields) if model else frozenset()
 
 
-def entries_of(raw: Mapping[str, Any]) -> tuple[Entry, ...]:
+def entries_of(raw: Mapping[str, Any]) -> tuple[ObjectiveEntry, ...]:
     """The values of the objective's axis, in order; none where the objective is no axis."""
     for axis, values in raw.get("grid", {}).items():
         if axis_path(axis) == OBJECTIVE_PATH:
-            return tuple(map(Entry.of, values))
+            return tuple(map(ObjectiveEntry.of, values))
     return ()
 
 
 def with_axes(raw: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
     """A copy of `raw` with each axis value in its setting's place; `seed` stays in the grid."""
     result: dict[str, Any] = dict(raw)
-    chosen: Entry | None = None
+    chosen: ObjectiveEntry | None = None
     for axis, value in settings.items():
         if axis == "seed":
             continue
@@ -69,13 +69,15 @@ def with_axes(raw: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, 
             node = node[part]
         node[last] = value
         if axis_path(axis) == OBJECTIVE_PATH:
-            chosen = Entry.of(value)
+            chosen = ObjectiveEntry.of(value)
     if chosen is not None:
         result["distillation"] = _of_one_objective(result["distillation"], chosen, entries_of(raw))
     return result
 
 
-def _of_one_objective(shared: Mapping[str, Any], chosen: Entry, entries: tuple[Entry, ...]) -> dict[str, Any]:
+def _of_one_objective(
+    shared: Mapping[str, Any], chosen: ObjectiveEntry, entries: tuple[ObjectiveEntry, ...]
+) -> dict[str, Any]:
     """The settings of one objective: the shared ones that it has, and then the ones of its entry on the axis."""
     only_of_others = frozenset[str]().union(*(entry.fields for entry in entries)) - chosen.fields
     kept = {key: value for key, value in shared.items() if key not in only_of_others}

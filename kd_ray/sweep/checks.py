@@ -1,11 +1,12 @@
 """Checks that the parts of a sweep fit together. Settings that cannot work or have no effect are refused before anything runs."""
 
+from kd_ray.groups import joint_name
 from kd_ray.sweep.architectures import ARCHITECTURES, is_text_model, library_of, modality_of
 from kd_ray.sweep.classification import Modality
 from kd_ray.sweep.datasets import Dataset
 from kd_ray.sweep.distillation import OBJECTIVES, Distillation
 from kd_ray.sweep.fields import refuse
-from kd_ray.sweep.networks import INIT_WORDS, PRETRAINED, GivenTeacher, Student, TrainedTeacher
+from kd_ray.sweep.networks import INIT_WORDS, PRETRAINED, PretrainedTeacher, StudentSettings, TrainedTeacher
 from kd_ray.sweep.parts import Parts
 from kd_ray.sweep.training import Training
 
@@ -14,7 +15,7 @@ def check_initial(sweep: Parts) -> None:
     """Refuse pretrained weights of a network that no library publishes."""
     teacher = sweep.teacher
     wanted = {"student.init": (sweep.student.model, sweep.student.init)}
-    if isinstance(teacher, GivenTeacher):
+    if isinstance(teacher, PretrainedTeacher):
         wanted["teacher.weights"] = (teacher.model, teacher.weights)
     elif teacher is not None:
         wanted["teacher.init"] = (teacher.model, teacher.init)
@@ -42,11 +43,17 @@ def check_features(sweep: Parts) -> None:
             raise refuse(
                 "intersections", f"must name different entries of sensitive_features {valid_list}, got {list(features)}"
             )
+    names = [*sweep.sensitive_features, *map(joint_name, sweep.intersections)]
+    for name in names:
+        if names.count(name) > 1:
+            raise refuse(
+                "intersections", f"{name!r} would name two features in the tables; each needs a name of its own"
+            )
 
 
 def check_models(sweep: Parts) -> None:
-    """Refuse networks that cannot take the samples, settings that make no sense for them, and groups of networks that cannot be grouped."""
-    users: dict[str, tuple[Student | TrainedTeacher | GivenTeacher, Training | None]] = {
+    """Refuse networks that cannot take the samples, settings without a meaning for them, and grouped execution where it is impossible."""
+    users: dict[str, tuple[StudentSettings | TrainedTeacher | PretrainedTeacher, Training | None]] = {
         "student": (sweep.student, sweep.training)
     }
     if isinstance(sweep.teacher, TrainedTeacher):
@@ -57,7 +64,7 @@ def check_models(sweep: Parts) -> None:
         name = network.model
         known, size = ARCHITECTURES.get(name), sweep.dataset.image_size
         _check_modality(user, name, sweep.dataset)
-        if not isinstance(network, GivenTeacher):
+        if not isinstance(network, PretrainedTeacher):
             _check_init(user, network)
         if known and size is not None and size < known.min_image_size:
             least = known.min_image_size
@@ -77,7 +84,7 @@ def check_models(sweep: Parts) -> None:
 
 
 def _check_modality(user: str, name: str, dataset: Dataset) -> None:
-    """Refuse a network that takes something else than the samples."""
+    """Refuse a network that takes another kind of samples."""
     takes = modality_of(name)
     if takes != dataset.modality:
         valid = {
@@ -90,7 +97,7 @@ def _check_modality(user: str, name: str, dataset: Dataset) -> None:
         raise refuse(f"{user}.model", message)
 
 
-def _check_init(user: str, network: Student | TrainedTeacher) -> None:
+def _check_init(user: str, network: StudentSettings | TrainedTeacher) -> None:
     """Refuse an `init` or `layers` that this kind of network does not support."""
     name, init = network.model, network.init
     if is_text_model(name):
@@ -119,7 +126,7 @@ def _check_no_images(where: str, training: Training, modality: Modality) -> None
 
 
 def _check_start(sweep: Parts) -> None:
-    """Refuse layers that repeat, and a student that starts from a teacher it cannot start from."""
+    """Refuse repeated layers, and a student that cannot start from the weights of its teacher."""
     for user in ("teacher", "student"):
         layers = getattr(getattr(sweep, user), "layers", None)
         if layers is not None and list(layers) != sorted(set(layers)):
@@ -158,7 +165,7 @@ def check_objective(sweep: Parts) -> None:
         message = f"objective {name} needs held-out data to judge the teacher by"
         field, advice = sweep.dataset.ASK_FOR_VALIDATION
         raise refuse(f"dataset.{field}", f"{message}; {advice}")
-    if settings.needs_held_out and isinstance(teacher, GivenTeacher):
+    if settings.needs_held_out and isinstance(teacher, PretrainedTeacher):
         message = (
             f"objective {name} judges the teacher on the validation split, which a given teacher may have been trained on; "
             "let the sweep train the teacher, or choose another objective"

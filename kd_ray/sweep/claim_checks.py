@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from kd_ray.errors import SweepError
+from kd_ray.groups import joint_name
 from kd_ray.sweep.axes import AXIS_PATHS, axis_path, entries_of
 from kd_ray.sweep.claims import Claim, is_same
 from kd_ray.sweep.config import Sweep
@@ -47,7 +48,7 @@ def _problems(claim: Claim, cells: Sequence[Sweep]) -> Iterable[tuple[Location, 
         yield (), "is about distilled students, and this sweep has none; give teacher and distillation"
         return
     if claim.feature is not None:
-        valid = [*sweep.sensitive_features, *(" & ".join(features) for features in sweep.intersections)]
+        valid = [*sweep.sensitive_features, *map(joint_name, sweep.intersections)]
         if claim.feature not in valid:
             choices = ", ".join(repr(name) for name in valid) or "none"
             yield (

@@ -21,6 +21,7 @@ from kd_ray.sweep.checks import check_features, check_initial, check_models, che
 from kd_ray.sweep.distillation import OBJECTIVES
 from kd_ray.sweep.fields import refuse
 from kd_ray.sweep.parts import Parts
+from kd_ray.sweep.short_axes import FORM_NAMES
 
 
 class Sweep(Parts):
@@ -58,6 +59,15 @@ def json_schema() -> dict[str, Any]:
         "description": f"The training loss of distilled students, by objective.\n\n{meanings}",
     }
     schema["properties"]["distillation"] |= {"anyOf": [{"$ref": "#/$defs/Distillation"}, {"type": "null"}]}
+    numbers = {"type": "array", "items": {"type": "number"}}
+    forms = [
+        {"type": "object", "properties": {form: numbers}, "required": [form], "additionalProperties": False}
+        for form in FORM_NAMES
+    ]
+    grid = schema["properties"]["grid"]
+    grid["additionalProperties"] = {
+        "anyOf": [grid["additionalProperties"], {"type": "string", "pattern": r"^\d+\.\.\d+$"}, *forms]
+    }
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     schema["title"] = "kd_ray sweep"
     return schema

@@ -45,7 +45,7 @@ __all__ = [
 
 _AnyDataset = ImageDataset | PublicDataset | ListedDataset | FactoryDataset
 Dataset = Annotated[_AnyDataset, Field(discriminator="name")]
-"""One of the data sets, told apart by `name`."""
+"""One of the data sets, selected by `name`."""
 DATASET_NAMES = names_of(_AnyDataset)
 """The names, in that order."""
 

@@ -1,4 +1,4 @@
-"""The training losses of distilled students, as settings: one small class for each objective, told apart by `objective`.
+"""The training losses of distilled students, as settings: one small class for each objective, selected by `objective`.
 
 What they mean as formulas of logits stands in `kd_ray/distill/objectives/`, a module for each family. In the formulas below KL_T is
 KL(p(teacher; T) ‖ p(student; T)) with p(z; T) = softmax(z / T), CE the cross-entropy with the hard labels at T = 1, and
@@ -64,7 +64,7 @@ class LabelSmoothing(ObjectiveSettings):
 class LongerScratch(ObjectiveSettings):
     """Control without a teacher: the scratch student, trained for `factor` times the epochs; warm-up and milestones move with them. Ours.
 
-    What a student gains from a teacher has to be more than what it gains from more training of its own.
+    A gain from a teacher should be larger than the gain from training longer without one.
     """
 
     TERMS = ("cross_entropy",)
@@ -379,7 +379,7 @@ Distillation = Annotated[
     | Annotated[ImportedObjective, Tag("imported")],
     Discriminator(objective_kind),
 ]
-"""The training loss of a distilled student, told apart by `objective`."""
+"""The training loss of a distilled student, selected by `objective`."""
 
 
 def shown_objective(name: str) -> str:

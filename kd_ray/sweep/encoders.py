@@ -148,13 +148,15 @@ def _digest(folder: Path, names: tuple[str, ...]) -> str:
     for name in names:
         if (folder / name).is_file():
             facts = (folder / name).stat()
-            total.update(f"{name} {_sha256(folder / name, facts.st_size, facts.st_mtime_ns)}\n".encode())
+            total.update(
+                f"{name} {_sha256(folder / name, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, facts.st_ino)}\n".encode()
+            )
     return total.hexdigest()[:16]
 
 
 @lru_cache(maxsize=64)
-def _sha256(path: Path, _size: int, _mtime_ns: int) -> str:
-    """Weights take seconds to read, and are asked for by every trial."""
+def _sha256(path: Path, *_facts: int) -> str:
+    """Weights take seconds to read, and are asked for by every trial. `_facts` change when the file does."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -47,7 +47,9 @@ def refuse(field: str, message: str) -> PydanticCustomError:
 
 
 def bin_names(edges: Sequence[float]) -> tuple[str, ...]:
-    """Names of the k + 1 bins of k edges: `<18`, `18-40`, `>=40`."""
+    """Names of the k + 1 bins of k edges: `<18`, `18-40`, `>=40`. A name says its edges exactly, so different bins have different names."""
     texts = [f"{edge:g}" for edge in edges]
+    if any(float(text) != edge for text, edge in zip(texts, edges, strict=True)):
+        texts = [f"{edge:.0f}" if edge == int(edge) and abs(edge) < 1e16 else repr(edge) for edge in edges]
     between = [f"{low}-{high}" for low, high in pairwise(texts)]
     return (f"<{texts[0]}", *between, f">={texts[-1]}")

@@ -10,7 +10,7 @@ from kd_ray.sweep.axes import axis_path
 from kd_ray.sweep.config import Sweep
 from kd_ray.sweep.datasets import input_size
 from kd_ray.sweep.load import SweepFile
-from kd_ray.sweep.networks import INIT_WORDS, PRETRAINED, GivenTeacher, TrainedTeacher
+from kd_ray.sweep.networks import INIT_WORDS, PRETRAINED, PretrainedTeacher, TrainedTeacher
 
 FIELDS = ("teacher.weights", "teacher.init", "student.init")
 """Fields that name a file of weights, or say `pretrained`."""
@@ -19,7 +19,7 @@ FIELDS = ("teacher.weights", "teacher.init", "student.init")
 def initial_files(sweep: Sweep) -> dict[str, tuple[str, str]]:
     """Field → (model, path of its weights), for the fields that are given; paths as they stand in the sweep."""
     found: dict[str, tuple[str, str]] = {}
-    if isinstance(sweep.teacher, GivenTeacher):
+    if isinstance(sweep.teacher, PretrainedTeacher):
         found["teacher.weights"] = (sweep.teacher.model, sweep.teacher.weights)
     if isinstance(sweep.teacher, TrainedTeacher) and sweep.teacher.init is not None:
         found["teacher.init"] = (sweep.teacher.model, sweep.teacher.init)

@@ -5,6 +5,7 @@ The result, `SweepFile`, keeps the plain mapping (which the store keeps) and the
 
 import difflib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,14 +13,18 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from kd_ray import notebook
 from kd_ray.errors import SweepError
-from kd_ray.sweep.axes import AXIS_PATHS, OBJECTIVE_PATH, Entry, axis_path, entries_of, with_axes
+from kd_ray.sweep.axes import AXIS_PATHS, OBJECTIVE_PATH, ObjectiveEntry, axis_path, entries_of, with_axes
 from kd_ray.sweep.claim_checks import claim_problems
 from kd_ray.sweep.config import Sweep
-from kd_ray.sweep.datasets import Dataset
+from kd_ray.sweep.datasets import Dataset, table_name
 from kd_ray.sweep.messages import messages, unknown_key
-from kd_ray.sweep.source import Location, Source, apply_override, dotted, dump_yaml, read_yaml
+from kd_ray.sweep.short_axes import write_out_axes
+from kd_ray.sweep.source import Location, SourceLines, apply_override, dotted, dump_yaml, read_yaml
 
+MOST_CELLS = 50_000
+"""Most cells of a grid that are expanded, unless another limit is given. So many take about a minute."""
 _NO_AXES = ("name", "grid", "placement", "sensitive_features", "intersections", "baselines", "evaluation", "claims")
 
 
@@ -55,29 +60,55 @@ class SweepFile:
         """The mapping as YAML, overrides included."""
         return dump_yaml(dict(self.raw))
 
+    def _repr_html_(self) -> str:
+        """For notebooks: data set, networks and the axes of the grid."""
+        sweep = self.sweep
+        taught = f"{sweep.teacher.model} → {sweep.student.model}" if sweep.teacher else sweep.student.model
+        about = f"{table_name(sweep.dataset)}, target {sweep.dataset.target}; {taught}"
+        rows = [(axis, len(values), ", ".join(map(str, values))) for axis, values in self.axes.items()]
+        heading = f"sweep {sweep.name}"
+        return notebook.page(heading, notebook.paragraph(about), notebook.table(("axis", "n", "values"), rows))
 
-def load_sweep(path: str | Path, overrides: Sequence[str] = ()) -> SweepFile:
-    """Read and check a sweep file.
+
+def load_sweep(
+    path: str | Path | Mapping[str, Any], overrides: Sequence[str] = (), *, most_cells: int = MOST_CELLS
+) -> SweepFile:
+    """Read and check a sweep file, or a mapping with the fields of one.
 
     `overrides` are `KEY=VALUE` texts: KEY a dotted path (`training.epochs`, `grid.temperature`), VALUE in YAML; `null` removes the key.
+    A grid of more than `most_cells` is refused before it is expanded.
 
     Raises:
         SweepError: the file cannot be read, or any field is wrong; the message holds one line for each problem.
     """
+    if isinstance(path, Mapping):
+        return _sweep_of(path, overrides, most_cells)
     path = Path(path)
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise SweepError(f"{path}: cannot read the sweep file: {error}") from error
-    return parse_sweep(text, source=str(path), overrides=overrides)
+    return parse_sweep(text, source=str(path), overrides=overrides, most_cells=most_cells)
 
 
-def parse_sweep(text: str, *, source: str, overrides: Sequence[str] = ()) -> SweepFile:
+def parse_sweep(text: str, *, source: str, overrides: Sequence[str] = (), most_cells: int = MOST_CELLS) -> SweepFile:
     """Like `load_sweep`, from YAML text."""
     raw, origin = read_yaml(text, source)
     for override in overrides:
         apply_override(raw, override, origin)
-    return SweepFile(source=source, raw=raw, sweep=_check(raw, origin))
+    return SweepFile(source=source, raw=raw, sweep=_check(raw, origin, most_cells))
+
+
+def _sweep_of(mapping: Mapping[str, Any], overrides: Sequence[str], most_cells: int) -> SweepFile:
+    origin = SourceLines(name="sweep")
+    try:
+        # As plain as YAML gives it: no tuples, no keys but text.
+        raw = json.loads(json.dumps(dict(mapping)))
+    except (TypeError, ValueError) as error:
+        raise SweepError(f"sweep: its values must be plain: text, numbers, lists and mappings; {error}") from error
+    for override in overrides:
+        apply_override(raw, override, origin)
+    return SweepFile(source=origin.name, raw=raw, sweep=_check(raw, origin, most_cells))
 
 
 def parse_dataset(name: str, overrides: Sequence[str] = ()) -> Dataset:
@@ -86,7 +117,7 @@ def parse_dataset(name: str, overrides: Sequence[str] = ()) -> Dataset:
     Raises:
         SweepError: there is no such data set, or a setting is wrong.
     """
-    origin = Source(name="dataset")
+    origin = SourceLines(name="dataset")
     raw: dict[str, Any] = {"name": name}
     for override in overrides:
         apply_override(raw, override, origin)
@@ -98,9 +129,33 @@ def parse_dataset(name: str, overrides: Sequence[str] = ()) -> Dataset:
         raise SweepError("\n".join(origin.error(where, what) for where, what in problems)) from error
 
 
-def _check(raw: Mapping[str, Any], origin: Source) -> Sweep:
+def _check_size(raw: Mapping[str, Any], origin: SourceLines, most_cells: int) -> None:
+    """Count the cells of the grid before anything is made of them."""
+    grid = raw.get("grid")
+    if not isinstance(grid, dict):
+        return
+    sizes = [len(values) for values in grid.values() if isinstance(values, list)]
+    teacher = raw.get("teacher")
+    seeds = teacher.get("seed") if isinstance(teacher, dict) else None
+    counts = [*sizes, *([len(seeds)] if isinstance(seeds, list) and seeds else [])]
+    if (num_cells := math.prod(counts)) > most_cells:
+        shown = " × ".join(f"{count:,}" for count in counts)
+        teachers = ", one of them teacher's seeds," if len(counts) > len(sizes) else ""
+        raise SweepError(
+            origin.error(
+                ("grid",),
+                f"{shown} values{teachers} make {num_cells:,} cells, and at most {most_cells:,} are expanded; "
+                "--max-cells, or KD_RAY_MAX_CELLS, gives another limit",
+            )
+        )
+
+
+def _check(raw: dict[str, Any], origin: SourceLines, most_cells: int) -> Sweep:
     """The typed sweep of the first cell, after every axis value has been tried once in its place."""
-    problems = _grid_problems(raw, origin)
+    problems = write_out_axes(raw, origin)
+    if not problems:
+        _check_size(raw, origin, most_cells)
+        problems = _grid_problems(raw, origin)
     if problems:
         raise SweepError("\n".join(problems))
     grid: Mapping[str, list[Any]] = raw["grid"]
@@ -134,7 +189,9 @@ def _objective_with(axis: str, raw: Mapping[str, Any]) -> dict[str, Any]:
     return {}
 
 
-def _blame_axis(location: Location, message: str, raw: Mapping[str, Any], axis: str, i: int, origin: Source) -> str:
+def _blame_axis(
+    location: Location, message: str, raw: Mapping[str, Any], axis: str, i: int, origin: SourceLines
+) -> str:
     """Report a problem at the place where the user wrote the value: at the grid's entry when the field is (in or above) an axis."""
     field = dotted(location)
     for name in {axis: None, **raw["grid"]}:
@@ -154,7 +211,7 @@ def _is_parameter(location: Location, value: Any) -> bool:
     return isinstance(value, Mapping) and len(location) > 1 and location[0] == "distillation" and location[1] in value
 
 
-def _grid_problems(raw: Mapping[str, Any], origin: Source) -> list[str]:  # noqa: PLR0912 (one branch for each thing to refuse)
+def _grid_problems(raw: Mapping[str, Any], origin: SourceLines) -> list[str]:  # noqa: PLR0912 (one branch for each thing to refuse)
     """Problems of the grid itself: its form, repeated values, unknown axes, and settings that an axis would override."""
     grid = raw.get("grid")
     if not isinstance(grid, dict) or not grid:
@@ -168,13 +225,13 @@ def _grid_problems(raw: Mapping[str, Any], origin: Source) -> list[str]:  # noqa
         if not isinstance(values, list) or not values:
             problems.append(origin.error(here, f"must be a list with at least one value, got {values!r}"))
             continue
-        seen: list[tuple[bool, Any]] = []
+        seen: set[tuple[bool, Any]] = set()
         for i, value in enumerate(values):
             plain = {"name": value} if path == OBJECTIVE_PATH and isinstance(value, str) else value
-            key = (isinstance(value, bool), plain)
+            key = (isinstance(value, bool), _hashable(plain))
             if key in seen:
                 problems.append(origin.error((*here, i), f"repeats the value {value!r}"))
-            seen.append(key)
+            seen.add(key)
             if axis == "seed" and (not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**31):
                 problems.append(origin.error((*here, i), f"must be an integer from 0 to 2**31 - 1, got {value!r}"))
         if axis == "seed":
@@ -205,7 +262,7 @@ def _grid_problems(raw: Mapping[str, Any], origin: Source) -> list[str]:  # noqa
     return problems
 
 
-def _objective_problems(raw: Mapping[str, Any], origin: Source) -> list[str]:
+def _objective_problems(raw: Mapping[str, Any], origin: SourceLines) -> list[str]:
     """Entries of the objective's axis that are neither names nor mappings with one, or that give what another axis gives."""
     grid: Mapping[str, Any] = raw["grid"]
     problems = []
@@ -222,11 +279,11 @@ def _objective_problems(raw: Mapping[str, Any], origin: Source) -> list[str]:
                 continue
             for other in (name for name in grid if name != axis):
                 setting = axis_path(other).removeprefix("distillation.")
-                if setting in Entry.of(value).parameters:
+                if setting in ObjectiveEntry.of(value).parameters:
                     message = f"has no effect: grid.{other} sets it; remove one of them"
                     problems.append(origin.error((*here, setting), message))
         shared = raw.get("distillation")
-        valid = sorted({name for value in values for name in Entry.of(value).fields})
+        valid = sorted({name for value in values for name in ObjectiveEntry.of(value).fields})
         for key in shared if isinstance(shared, Mapping) and valid else ():
             if key not in valid:
                 problems.append(origin.error(("distillation", key), unknown_key(key, valid)))
@@ -240,7 +297,7 @@ def _no_such_axis(axis: str) -> str:
     return f"no such axis; {hint}valid: {', '.join(names)}, or the dotted path of a setting"
 
 
-def _repeated_axes(grid: Mapping[str, Any], origin: Source) -> list[str]:
+def _repeated_axes(grid: Mapping[str, Any], origin: SourceLines) -> list[str]:
     """Two axes that set the same field, or one a part of the other's: the last one would silently override the other."""
     problems = []
     paths = [(axis, f"{axis_path(axis)}.") for axis in grid]
@@ -265,3 +322,10 @@ def _has(raw: Mapping[str, Any], path: str, value: Any = _ABSENT) -> bool:
 
 def _validate(raw: Mapping[str, Any]) -> Sweep:
     return Sweep.model_validate_json(json.dumps(raw))
+
+
+def _hashable(value: Any) -> Any:
+    """Equal for equal plain values."""
+    if isinstance(value, Mapping):
+        return frozenset((key, _hashable(member)) for key, member in value.items())
+    return tuple(map(_hashable, value)) if isinstance(value, list) else value

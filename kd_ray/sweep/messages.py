@@ -1,4 +1,4 @@
-"""Pydantic's errors as messages for the author of a sweep file: the field as it stands there, and the valid choices."""
+"""Pydantic's errors as messages for the author of a sweep file: each names the field as in the file, and the valid choices."""
 
 import difflib
 from collections.abc import Mapping, Sequence
@@ -9,18 +9,18 @@ from pydantic import BaseModel, ValidationError
 from kd_ray.sweep.config import Sweep
 from kd_ray.sweep.datasets import DATASET_NAMES
 from kd_ray.sweep.distillation import IMPORT_PATH, OBJECTIVES, objective_kind
-from kd_ray.sweep.networks import GivenTeacher, TrainedTeacher, teacher_kind
+from kd_ray.sweep.networks import PretrainedTeacher, TrainedTeacher, teacher_kind
 from kd_ray.sweep.source import Location
 
 _TAGS = {
     *(*DATASET_NAMES, "constant", "step", "cosine", "linear", "sgd", "adam", "adamw"),
-    *("trained", "given", "constrained-float", *OBJECTIVES),
+    *("trained", "pretrained", "constrained-float", *OBJECTIVES),
 }
 _IMPORTED = "package.module:function"
 
 
 def messages(error: ValidationError, raw: Mapping[str, Any], prefix: Location = ()) -> list[tuple[Location, str]]:
-    """Each problem with the place in the file it belongs to; the branches of a union are joined by "or"."""
+    """Each problem with its place in the file; the alternatives of a union are joined by "or"."""
     found: dict[Location, list[str]] = {}
     for item in error.errors(include_url=False):
         location = _file_location((*prefix, *item["loc"]), raw)
@@ -47,7 +47,7 @@ def messages(error: ValidationError, raw: Mapping[str, Any], prefix: Location = 
 
 
 def _file_location(loc: Sequence[str | int], raw: Mapping[str, Any]) -> Location:
-    """Pydantic's location without the tags of unions, which stand in no file."""
+    """Pydantic's location without the tags of unions, which sweep files do not contain."""
     node: Any = raw
     result: list[str | int] = []
     for part in loc:
@@ -62,7 +62,7 @@ def _file_location(loc: Sequence[str | int], raw: Mapping[str, Any]) -> Location
 
 
 def _models_at(location: Location, raw: Mapping[str, Any]) -> list[type[BaseModel]]:
-    """The models whose fields may stand at `location`: the annotations, walked, and of a union what the file's values choose."""
+    """The models whose fields are valid at `location`, found through the annotations; of a union, those that the file's values choose."""
     models: list[type[BaseModel]] = [Sweep]
     node: Any = raw
     for part in location:
@@ -92,7 +92,7 @@ def _tag(model: type[BaseModel]) -> str | None:
     if name is not None and getattr(name.annotation, "__args__", None):
         return str(name.annotation.__args__[0])  # type: ignore[union-attr]
     named: dict[type[BaseModel], str] = {model: name for name, model in OBJECTIVES.items()}
-    return (named | {TrainedTeacher: "trained", GivenTeacher: "given"}).get(model)
+    return (named | {TrainedTeacher: "trained", PretrainedTeacher: "pretrained"}).get(model)
 
 
 def _unknown_key(location: Location, raw: Mapping[str, Any]) -> str:

@@ -38,7 +38,7 @@ class TrainedTeacher(Config):
         return self
 
 
-class GivenTeacher(Config):
+class PretrainedTeacher(Config):
     """A teacher whose weights are given; it is evaluated, never trained."""
 
     model: ModelName
@@ -48,18 +48,19 @@ class GivenTeacher(Config):
 
 
 def teacher_kind(value: Any) -> str:
-    """`given` where weights stand, else `trained`."""
+    """`pretrained` where weights stand, else `trained`."""
     keys = value if isinstance(value, dict) else getattr(value, "model_fields_set", ())
-    return "given" if "weights" in keys else "trained"
+    return "pretrained" if "weights" in keys else "trained"
 
 
-Teacher = Annotated[
-    Annotated[TrainedTeacher, Tag("trained")] | Annotated[GivenTeacher, Tag("given")], Discriminator(teacher_kind)
+TeacherSettings = Annotated[
+    Annotated[TrainedTeacher, Tag("trained")] | Annotated[PretrainedTeacher, Tag("pretrained")],
+    Discriminator(teacher_kind),
 ]
-"""Trained by the sweep, or given by `weights`."""
+"""Trained by the sweep, or pretrained (`weights`)."""
 
 
-class Student(Config):
+class StudentSettings(Config):
     """The network that scratch and distilled students share."""
 
     model: ModelName

@@ -54,6 +54,9 @@ class ListedDataset(Classification):
     """Name of the set in the tables; left out, the name is `manifest`. Part of a trial's identity."""
     image: Annotated[str, Field(min_length=1)] = "file"
     """Column with the images: paths relative to the list's folder, or, in Parquet, encoded images or 3 · size² bytes each."""
+    channels: Annotated[Literal["first", "last"] | None, Added(None)] = None
+    """Order of 3 · size² bytes: `last`, red, green and blue of each pixel; `first`, all of red, then all of green, then all of blue. Left
+    out, it is `last`, and images that look like `first` are refused."""
     columns: Annotated[tuple[str, ...], Added([])] = ()
     """Columns that are the inputs, instead of an image: numbers, which are standardised by the training split, in Parquet also lists of
     them; or `categorical`."""
@@ -80,7 +83,9 @@ class ListedDataset(Classification):
     min_group_size: PositiveInt = 1
     """Test samples that a group needs to be compared; smaller ones are left out of the feature, their samples stay."""
     missing: Literal["refuse", "leave_out"] = "refuse"
-    """What to do with rows whose image file does not exist, or that lack a value in one of `columns`, or a text."""
+    """What to do with rows whose image file does not exist or cannot be used, or that lack a value in one of `columns`, or a text."""
+    missing_values: Annotated[tuple[str, ...], Added([])] = ()
+    """Texts that mean that there is no value, as `[NA, "?"]`, in features, bins and `columns`; empty texts and nulls always do."""
     split: Annotated[str, Field(min_length=1)] | None = None
     """Column with `train`, `test` or `validation`; left out, the test split is drawn at random."""
     test_fraction: Fraction | None = None
@@ -187,7 +192,7 @@ class ListedDataset(Classification):
         if self.modality == "images":
             return self
         why = "columns, which are standardised numbers" if self.columns else "text"
-        for field, before in (("image", "file"), ("size", None), ("normalization", "imagenet")):
+        for field, before in (("image", "file"), ("size", None), ("normalization", "imagenet"), ("channels", None)):
             if getattr(self, field) != before:
                 raise refuse(field, f"has no effect with {why}; remove it")
         return self
@@ -235,10 +240,10 @@ class FactoryDataset(RandomValidation):
     features: tuple[str, ...] = ()
     """Names of the sensitive features that it returns."""
     returns_validation: bool = False
-    """Whether it returns a validation split of its own."""
+    """Whether the function returns a validation split."""
 
     def __hash__(self) -> int:
-        """Over the content: `parameters`, a dictionary, has no hash of its own."""
+        """Of the content, because the dictionary `parameters` has no hash."""
         return hash(self.model_dump_json())
 
     @property

@@ -8,7 +8,7 @@ from kd_ray.sweep.claims import Claim
 from kd_ray.sweep.datasets import Dataset
 from kd_ray.sweep.distillation import Distillation
 from kd_ray.sweep.fields import Attack, Config, refuse
-from kd_ray.sweep.networks import Student, Teacher
+from kd_ray.sweep.networks import StudentSettings, TeacherSettings
 from kd_ray.sweep.placement import Placement
 from kd_ray.sweep.training import Training
 
@@ -40,9 +40,9 @@ class Parts(Config):
     """Features whose groups are compared in `group_metrics` and `fairness_metrics`."""
     intersections: tuple[Annotated[tuple[str, ...], Field(min_length=2)], ...] = ()
     """Lists of sensitive features whose joint groups are compared as well."""
-    teacher: Teacher | None = None
+    teacher: TeacherSettings | None = None
     """The network that teaches."""
-    student: Student
+    student: StudentSettings
     """The network that learns."""
     training: Training
     """How students are trained."""

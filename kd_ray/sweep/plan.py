@@ -14,20 +14,20 @@ from typing import Any
 
 from kd_ray.errors import SweepError
 from kd_ray.sweep.architectures import is_text_model
-from kd_ray.sweep.axes import AXIS_PATHS, OBJECTIVE_PATH, Entry, axis_path
+from kd_ray.sweep.axes import AXIS_PATHS, OBJECTIVE_PATH, ObjectiveEntry, axis_path
 from kd_ray.sweep.claims import Claim
 from kd_ray.sweep.config import Sweep
 from kd_ray.sweep.distillation import Distillation
 from kd_ray.sweep.encoders import TOKENIZER_OF
 from kd_ray.sweep.initial import initial_files
 from kd_ray.sweep.load import SweepFile
-from kd_ray.sweep.networks import GivenTeacher, Student, TrainedTeacher
+from kd_ray.sweep.networks import PretrainedTeacher, StudentSettings, TrainedTeacher
 from kd_ray.sweep.parts import Evaluation
 from kd_ray.sweep.spec import Encoder, Role, TeacherRef, TrialSpec, content_hash
 from kd_ray.sweep.training import StepSchedule, Training
 
 WeightsDigest = Callable[[str], str]
-"""Path of a given weights file → its SHA-256 in hex; `hf:NAME` → the version of its folder, `tokenizer of hf:NAME` → of its tokenizer."""
+"""Path of pretrained weights → their SHA-256 in hex; `hf:NAME` → the version of its folder, `tokenizer of hf:NAME` → of its tokenizer."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -92,7 +92,7 @@ def expand(file: SweepFile, weights_digest: WeightsDigest) -> tuple[PlannedTrial
     """All trials of a sweep, each once: teachers first, then scratch students, then distilled ones, in the order of the grid.
 
     Raises:
-        OSError: given weights cannot be read (through `weights_digest`).
+        OSError: pretrained weights cannot be read (through `weights_digest`).
         SweepError: a cell of the grid is not valid, or a claim is about no trial.
     """
     # Cells share their initial weights.
@@ -105,7 +105,9 @@ def expand(file: SweepFile, weights_digest: WeightsDigest) -> tuple[PlannedTrial
         extra: dict[str, Any] = {}
         for name, value in settings.items():
             if axis_path(name) == OBJECTIVE_PATH:
-                extra |= {f"distillation.{own}": setting for own, setting in Entry.of(value).parameters.items()}
+                extra |= {
+                    f"distillation.{own}": setting for own, setting in ObjectiveEntry.of(value).parameters.items()
+                }
             elif name not in AXIS_PATHS:
                 extra[name] = value
         for trial in _cell_trials(sweep, file.axes["seed"], extra, weights_digest):
@@ -171,12 +173,12 @@ def is_file(name: str) -> bool:
     return not is_text_model(name) and not name.startswith(TOKENIZER_OF)
 
 
-def _encoder(network: Student | TrainedTeacher | GivenTeacher, digest: WeightsDigest) -> Encoder | None:
+def _encoder(network: StudentSettings | TrainedTeacher | PretrainedTeacher, digest: WeightsDigest) -> Encoder | None:
     if not is_text_model(network.model):
         return None
     # Which words there are was checked with the sweep.
-    init: Any = "random" if isinstance(network, GivenTeacher) else network.init or "pretrained"
-    layers = None if isinstance(network, GivenTeacher) else network.layers
+    init: Any = "random" if isinstance(network, PretrainedTeacher) else network.init or "pretrained"
+    layers = None if isinstance(network, PretrainedTeacher) else network.layers
     return Encoder(version=digest(network.model), init=init, layers=layers)
 
 
@@ -184,7 +186,7 @@ def _teachers(sweep: Sweep, seeds: tuple[int, ...], weights_digest: WeightsDiges
     """The teachers each student seed learns from."""
     teacher = sweep.teacher
     assert teacher is not None
-    if isinstance(teacher, GivenTeacher):
+    if isinstance(teacher, PretrainedTeacher):
         digest = weights_digest(initial_files(sweep)["teacher.weights"][1])
         given = TrialSpec(
             role=Role.TEACHER,

@@ -1,6 +1,7 @@
 """The text of a sweep file: plain values, the line of each, and `--set` overrides.
 
-YAML 1.2 without tags: nothing in a file can make an object or run code.
+YAML 1.2 without tags: nothing in a file can make an object or run code. Size, nesting and what aliases expand to are checked before
+anything is made of the text.
 """
 
 import io
@@ -10,15 +11,31 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import YAMLError
+from ruamel.yaml.events import (
+    AliasEvent,
+    MappingEndEvent,
+    MappingStartEvent,
+    ScalarEvent,
+    SequenceEndEvent,
+    SequenceStartEvent,
+)
 
 from kd_ray.errors import SweepError
+from kd_ray.shown import control_character
+
+MOST_CHARACTERS = 2**20
+"""Longest text that is read. A grid with 100,000 seeds has 700,000 characters."""
+MOST_VALUES = 200_000
+"""Most values of a text, each alias counted as all that it stands for."""
+MOST_LEVELS = 64
+"""Deepest nesting."""
 
 Location = tuple[str | int, ...]
 """Keys and indices that lead to a field."""
 
 
 @dataclass(kw_only=True)
-class Source:
+class SourceLines:
     """The line of each field, for messages."""
 
     name: str
@@ -47,20 +64,53 @@ class Source:
         return f"{self.where(location)}: {path}: {message}" if path else f"{self.where(location)}: {message}"
 
 
-def read_yaml(text: str, name: str) -> tuple[dict[str, Any], Source]:
+def read_yaml(text: str, name: str) -> tuple[dict[str, Any], SourceLines]:
     """The mapping that a YAML text holds, and where its fields stand.
 
     Raises:
         SweepError: the text is not YAML, or not a mapping.
     """
-    source = Source(name=name)
+    source = SourceLines(name=name)
     try:
-        document = YAML(typ="rt").load(text)
+        document = _load(text)
         if not isinstance(document, CommentedMap):
             raise SweepError(f"{name}: a sweep file is a mapping of fields, got {_kind(document)}")
         return _plain(document, (), source.lines), source
     except (YAMLError, ValueError, RecursionError) as error:
         raise SweepError(f"{name}{_yaml_problem(error)}") from error
+
+
+def _load(text: str) -> Any:
+    """The document as ruamel gives it; raises ValueError for a text that would become too large, with its line."""
+    if len(text) > MOST_CHARACTERS:
+        raise ValueError(f"it has {len(text):,} characters; at most {MOST_CHARACTERS:,} are read")
+    sizes: dict[str, int] = {}
+    open_: list[tuple[str | None, int]] = [(None, 0)]
+    for event in YAML(typ="rt", pure=True).parse(io.StringIO(text)):
+        line = event.start_mark.line + 1 if event.start_mark else 0
+        match event:
+            case SequenceStartEvent() | MappingStartEvent():
+                open_.append((event.anchor, 1))
+                if len(open_) > MOST_LEVELS:
+                    raise ValueError(f"line {line}: more than {MOST_LEVELS} levels of lists and mappings")
+                continue
+            case SequenceEndEvent() | MappingEndEvent():
+                anchor, size = open_.pop()
+            case ScalarEvent():
+                anchor, size = event.anchor, 1
+            case AliasEvent():
+                if event.anchor not in sizes:
+                    raise ValueError(f"line {line}: the alias *{event.anchor} stands for itself, or for nothing")
+                anchor, size = None, sizes[event.anchor]
+            case _:
+                continue
+        if anchor:
+            sizes[anchor] = size
+        outer, total = open_[-1]
+        open_[-1] = (outer, total + size)
+        if total + size > MOST_VALUES:
+            raise ValueError(f"line {line}: more than {MOST_VALUES:,} values, with what aliases stand for")
+    return YAML(typ="rt").load(text)
 
 
 def _kind(document: Any) -> str:
@@ -85,18 +135,23 @@ def _plain(node: Any, location: Location, lines: dict[Location, int]) -> Any:
             # Keys that a merge (`<<`) brings have no line of their own.
             if key in (node.lc.data or {}):
                 lines[(*location, str(key))] = node.lc.key(key)[0] + 1
+        for key in node:
+            _plain(key if isinstance(key, str) else None, (*location, str(key)), lines)
         return {str(key): _plain(value, (*location, str(key)), lines) for key, value in node.items()}
     if isinstance(node, CommentedSeq):
         for i in range(len(node)):
             lines[(*location, i)] = node.lc.item(i)[0] + 1
         return [_plain(value, (*location, i), lines) for i, value in enumerate(node)]
+    if isinstance(node, str) and (character := control_character(node)) is not None:
+        line = f"line {lines[location]}: " if location in lines else ""
+        raise ValueError(f"{line}{node!r} holds the control character {character}")
     for kind in (bool, int, float, str):
         if isinstance(node, kind):
             return kind(node)
     return node if node is None else str(node)
 
 
-def apply_override(raw: dict[str, Any], override: str, source: Source) -> None:
+def apply_override(raw: dict[str, Any], override: str, source: SourceLines) -> None:
     """Put the value of one `KEY=VALUE` into `raw`; `null` removes the key.
 
     Raises:
@@ -106,7 +161,7 @@ def apply_override(raw: dict[str, Any], override: str, source: Source) -> None:
     if not separator or not key:
         raise SweepError(f"--set {override}: expected KEY=VALUE, as in --set training.epochs=5")
     try:
-        value = _plain(YAML(typ="rt").load(io.StringIO(text)), (), {})
+        value = _plain(_load(text), (), {})
     except (YAMLError, ValueError, RecursionError) as error:
         raise SweepError(f"--set {override}: the value is not valid YAML: {error}") from error
     # Everything after `grid.` is one axis, whose name may hold dots itself.

@@ -77,7 +77,7 @@ class TeacherRef(Config):
     trial_id: TrialId
     model: ModelName
     seed: Seed | None
-    """Seed the teacher was trained with; none for given weights."""
+    """Seed the teacher was trained with; none for pretrained weights."""
 
 
 class Encoder(Config):
@@ -99,16 +99,16 @@ class TrialSpec(Config):
     dataset: Dataset
     model: ModelName
     initial_weights: Sha256 | None = None
-    """SHA-256 of the given weights file, which training starts from, if there is any; none for a seeded random initialisation."""
+    """SHA-256 of the file of pretrained weights, which training starts from, if there is any; none for a seeded random initialisation."""
     encoder: Annotated[Encoder | None, Added(None)] = None
     """For `hf:` models."""
     training: Training | None
-    """None for given weights that are only evaluated."""
+    """None for pretrained weights that are only evaluated."""
     distillation: Distillation | None = None
     """None for plain cross-entropy."""
     teacher: TeacherRef | None = None
     seed: Seed | None
-    """Initialisation, data order and augmentation draw named streams from it; none for given weights."""
+    """Initialisation, data order and augmentation draw named streams from it; none for pretrained weights."""
     evaluation: Annotated[Evaluation | None, Added(None)] = None
     """Optional measurements that apply to this trial."""
 
@@ -124,7 +124,7 @@ class TrialSpec(Config):
 
     @property
     def epochs(self) -> int:
-        """Epochs to train; 0 for given weights."""
+        """Epochs to train; 0 for pretrained weights."""
         return self.training.epochs if self.training else 0
 
     @property

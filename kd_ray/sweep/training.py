@@ -60,7 +60,7 @@ Optimizer = Annotated[
     Annotated[Sgd, Tag("sgd")] | Annotated[Adam, Tag("adam")] | Annotated[AdamW, Tag("adamw")],
     Discriminator(optimizer_kind),
 ]
-"""One of the optimisers, told apart by `name`."""
+"""One of the optimisers, selected by `name`."""
 
 
 class _Schedule(Config):
@@ -113,7 +113,7 @@ class LinearSchedule(_Schedule):
 
 
 Schedule = Annotated[ConstantSchedule | StepSchedule | CosineSchedule | LinearSchedule, Field(discriminator="name")]
-"""How the learning rate moves, told apart by `name`."""
+"""How the learning rate moves, selected by `name`."""
 
 
 Augmentation = Literal["none", "flip", "crop_flip", "resized_crop", "randaugment"]

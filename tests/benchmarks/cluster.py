@@ -41,8 +41,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kd_ray.cluster.runner import LaunchContext, Observer
-from kd_ray.distill.pack_run import PackProgress
-from kd_ray.distill.worker_protocol import FitProgress, LoadState, OnFailure, PackTraining, PackWorker
+from kd_ray.distill.worker_protocol import LoadState, OnFailure, PackProgress, PackTraining, PackWorker
 from kd_ray.sweep.plan import Pack
 from kd_ray.sweep.spec import TrialSpec
 from tests.benchmarks.synthetic import EPOCHS, SyntheticTraining, SyntheticWorker, packs_of_ten
@@ -81,11 +80,11 @@ class WaitingTraining(SyntheticTraining):
         super().__init__(specs, labels_N)
         self._pack_s = pack_s if len(specs) > 1 else 0.0
 
-    def fit(self) -> Iterator[FitProgress]:
+    def fit(self) -> Iterator[PackProgress]:
         until = time.monotonic() + self._pack_s
         while (left_s := until - time.monotonic()) > 0:
             time.sleep(min(1.0, left_s))
-            yield FitProgress(epoch=1, epochs=EPOCHS, accuracy=None, images_per_s=0.0, end_of_epoch=False)
+            yield PackProgress(epoch=1, epochs=EPOCHS)
         yield from super().fit()
 
 
@@ -101,8 +100,8 @@ class Counted(Observer):
         self._change(1)
         self.to.started(pack)
 
-    def progressed(self, progress: PackProgress) -> None:
-        self.to.progressed(progress)
+    def progressed(self, pack: Pack, progress: PackProgress) -> None:
+        self.to.progressed(pack, progress)
 
     def ended(self, pack: Pack, committed: int, failed: int) -> None:
         self._change(-1)

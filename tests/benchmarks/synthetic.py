@@ -10,16 +10,16 @@ import numpy as np
 
 from kd_ray.cluster.runner import LaunchContext
 from kd_ray.distill.worker_protocol import (
-    FitProgress,
     LoadState,
     OnFailure,
+    PackProgress,
     PackTraining,
     PackWorker,
     TrialResult,
     TrialTraining,
 )
 from kd_ray.groups import Groups
-from kd_ray.results.record import Epoch, Samples, write_samples
+from kd_ray.results.record import Epoch, Evaluated, Samples, write_samples
 from kd_ray.results.store import Store
 from kd_ray.sweep.load import SweepFile, parse_sweep
 from kd_ray.sweep.placement import Placement
@@ -123,8 +123,8 @@ class SyntheticTraining:
             for spec in self._specs
         ]
 
-    def fit(self) -> Iterator[FitProgress]:
-        yield FitProgress(epoch=EPOCHS, epochs=EPOCHS, accuracy=None, images_per_s=0.0, end_of_epoch=True)
+    def fit(self) -> Iterator[PackProgress]:
+        yield PackProgress(epoch=EPOCHS, epochs=EPOCHS, end_of_epoch=True)
 
     def drop(self, trial_id: str) -> None:
         self._specs = [spec for spec in self._specs if spec.trial_id != trial_id]
@@ -133,7 +133,7 @@ class SyntheticTraining:
         rng = np.random.default_rng(int(spec.trial_id, 16))
         guesses_N = rng.integers(0, NUM_CLASSES, NUM_SAMPLES)
         return TrialResult(
-            history=tuple(
+            epochs=tuple(
                 Epoch(
                     epoch=epoch,
                     loss=1 / epoch,
@@ -145,10 +145,12 @@ class SyntheticTraining:
                 )
                 for epoch in range(1, EPOCHS + 1)
             ),
-            scalars=dict.fromkeys(SCALARS, 1.0),
-            predictions_N=np.where(rng.random(NUM_SAMPLES) < 0.7, self._labels_N, guesses_N).astype(np.int32),
-            confidences_N=rng.random(NUM_SAMPLES, dtype=np.float32),
-            true_probabilities_N=rng.random(NUM_SAMPLES, dtype=np.float32),
+            test=Evaluated(
+                scalars=dict.fromkeys(SCALARS, 1.0),
+                predictions_N=np.where(rng.random(NUM_SAMPLES) < 0.7, self._labels_N, guesses_N).astype(np.int32),
+                confidences_N=rng.random(NUM_SAMPLES, dtype=np.float32),
+                true_probabilities_N=rng.random(NUM_SAMPLES, dtype=np.float32),
+            ),
             weights=rng.bytes(20_000),
             num_parameters=5_000,
             num_train=500,

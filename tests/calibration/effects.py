@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from kd_ray.analysis.claim_tests import Declared
 from kd_ray.analysis.compare import decided
-from kd_ray.analysis.comparisons import Comparison
 from kd_ray.analysis.contrast import Options
-from kd_ray.analysis.declared import Declared
 from kd_ray.analysis.two_groups import benjamini_hochberg
+from kd_ray.results.comparison_schema import Comparison
 from kd_ray.sweep.claims import Claim
 from tests.calibration.drawn import Design, draw
 

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from kd_ray.analysis.compare import decided
-from kd_ray.analysis.comparisons import Comparison
 from kd_ray.analysis.contrast import Options
 from kd_ray.analysis.two_groups import benjamini_hochberg
 from kd_ray.analysis.verdict_words import make_verdict
+from kd_ray.results.comparison_schema import Comparison
 from tests.calibration.drawn import Design, draw
 
 CURVED = "EOD at equal accuracy, one poor condition"

@@ -46,7 +46,7 @@ PATIENT = ("placement.max_retries=100", "placement.checkpoint_interval_s=0.5")
 LONG = ("training.epochs=60",)
 """Some more than the file's 40, so that the students are still in training when the last kill comes."""
 TINY_BUT_LONG = ("training.epochs=100", "grid.seed=[0]", "grid.temperature=[1, 2, 4, 8]")
-pytestmark = pytest.mark.alone
+pytestmark = [pytest.mark.alone, pytest.mark.long]
 
 LONGEST_PAUSE_S = 2.0
 """Between the sweep's progress and the kill."""

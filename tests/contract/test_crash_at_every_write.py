@@ -64,17 +64,33 @@ def scenarios(server: Crasher, tmp_path_factory: pytest.TempPathFactory, trifeat
     }
 
 
-@pytest.mark.parametrize(("name", "mode"), [*(("one trial", mode) for mode in MODES), ("one more", "middle")])
+@pytest.mark.parametrize(
+    ("name", "mode", "every"),
+    [
+        *(pytest.param("one trial", mode, 1, marks=pytest.mark.long) for mode in MODES),
+        pytest.param("one more", "middle", 1, marks=pytest.mark.long),
+        ("one more", "middle", 5),
+    ],
+)
 def test_a_crash_at_any_write_is_only_an_interruption(
-    name: str, mode: str, scenarios: dict[str, Scenario], server: Crasher, tmp_path: Path, trifeature_root: Path
+    name: str,
+    mode: str,
+    every: int,
+    scenarios: dict[str, Scenario],
+    server: Crasher,
+    tmp_path: Path,
+    trifeature_root: Path,
 ) -> None:
     """Guards: atomic puts, weights before the record, the record before its lease and checkpoints go, parts before the index."""
     scenario = scenarios[name]
     file = tiny_sweep(trifeature_root, *scenario.overrides)
     assert len(scenario.writes) >= 18
-    for number, write in enumerate(scenario.writes, start=1):
-        if mode == "middle" and write.startswith("delete"):
-            continue
+    possible = [
+        (number, write)
+        for number, write in enumerate(scenario.writes, start=1)
+        if mode != "middle" or not write.startswith("delete")
+    ]
+    for number, write in possible[every // 2 :: every]:
         store = open_store(tmp_path / f"{number}")
         if scenario.before:
             shutil.copytree(scenario.before.url, store.url)

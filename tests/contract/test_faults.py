@@ -38,11 +38,9 @@ LONG = ("training.epochs=40", "grid.seed=[0]", "grid.temperature=[1, 2, 4, 8]")
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory, trifeature_root: Path) -> Store:
-    """The tiny sweep, run once in this process."""
-    store = open_store(tmp_path_factory.mktemp("undisturbed"))
-    assert launch(tiny_sweep(trifeature_root), store, runner="local").exit_code == 0
-    return store
+def undisturbed(finished_tiny: Store) -> Store:
+    """The tiny sweep, run once without a fault."""
+    return finished_tiny
 
 
 @pytest.fixture
@@ -86,7 +84,7 @@ def keys_of(store: Store, part: str) -> list[str]:
 
 @pytest.mark.parametrize("damage", DAMAGE)
 @pytest.mark.parametrize("role", ["teacher", "distilled"])
-def test_a_damaged_record_is_set_aside_and_its_trial_trained_again(
+def test_a_damaged_record_is_quarantined_and_its_trial_trained_again(
     role: str, damage: Callable[[bytes], bytes], finished: Store, undisturbed: Store, trifeature_root: Path
 ) -> None:
     """Guards: the record's e_tag in the fold key, page checksums, `quarantine_trial`."""
@@ -223,6 +221,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
+@pytest.mark.long
 @pytest.mark.ray
 @pytest.mark.parametrize("runner", ["local", "ray"])
 def test_a_full_disk_ends_the_launch_with_one_line_and_the_next_one_finishes(
@@ -251,7 +250,7 @@ def test_a_full_disk_ends_the_launch_with_one_line_and_the_next_one_finishes(
 def test_a_checkpoint_that_finds_no_room_costs_only_itself(
     store: Store, undisturbed: Store, trifeature_root: Path
 ) -> None:
-    """Guard: a checkpoint that cannot be written is a warning; the training it would have saved goes on."""
+    """Guard: a checkpoint that cannot be written is a warning; the training continues."""
 
     class NoRoomForCheckpoints(Store):
         def put(self, key: str, data: bytes, *, durable: bool = False) -> str:
@@ -361,7 +360,7 @@ def test_a_worker_that_outlived_its_lease_spoils_nothing(store: Store, tmp_path:
 def test_a_worker_that_wakes_up_after_its_successor_has_committed_changes_nothing(
     store: Store, trifeature_root: Path
 ) -> None:
-    """Guard: a record is created only if there is none; whoever comes second takes its own weights away again."""
+    """Guard: a record is created only if there is none; the second worker deletes its own weights again."""
     overrides = (*LONG, "teacher=null", "distillation=null", "grid.temperature=null")
     file = tiny_sweep(trifeature_root, *overrides)
     (pack,) = plan(file, store).packs
@@ -373,7 +372,7 @@ def test_a_worker_that_wakes_up_after_its_successor_has_committed_changes_nothin
     assert launch(file, store, runner="local").exit_code == 0
     before = {key: store.get(key) for key in keys_of(store, "/weights-") + keys_of(store, "record.parquet")}
     assert len(before) == 2
-    assert list(stale)[-1].committed == (trial.trial_id,), "it is complete, whoever did it"
+    assert list(stale)[-1].committed == (trial.trial_id,), "it is complete, whichever worker trained it"
     assert {key: store.get(key) for key in keys_of(store, "/weights-") + keys_of(store, "record.parquet")} == before
 
 
@@ -427,6 +426,7 @@ def hungry_worker(context: LaunchContext) -> PackWorker:
     return _HungryWorker(context.store, context.placement, context.launch_id)
 
 
+@pytest.mark.long
 @pytest.mark.ray
 def test_a_trial_that_eats_the_memory_costs_only_itself(store: Store, trifeature_root: Path) -> None:
     """Guard: a pack whose worker dies comes back in halves until the hungry trial is alone; then that one alone is given up."""

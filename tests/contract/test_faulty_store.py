@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from kd_ray.cluster.launch import launch
-from kd_ray.errors import StoreError
+from kd_ray.errors import InvalidInputError, StoreError
+from kd_ray.housekeeping.adopt import adopt
 from kd_ray.results import ledger
 from kd_ray.results import objects as store_module
 from kd_ray.results.record import commit_record, read_record
@@ -174,9 +175,9 @@ def test_a_launch_on_a_read_only_store_ends_with_one_line(
     *before, last = done.stderr.splitlines()
     assert done.returncode == 1, done.stderr
     assert "Traceback" not in done.stderr
-    assert last.startswith(f"store {far.url}: cannot create 'sweeps/tiny/manifest/000001.json': ")
+    assert last.startswith(f"store {far.url}: cannot create 'proof/")
     assert "AccessDenied" in last
-    assert not [line for line in before if not line.startswith("preparing")]
+    assert not [line for line in before if line and not line.startswith("preparing")]
     assert proxy.harmed == {Fault.DENIED: 1}
 
 
@@ -203,6 +204,55 @@ def test_a_finished_sweep_can_be_used_on_a_read_only_store(
     again = run_cli("launch", str(file), "--runner", "local", "--store", far.url, cwd=tmp_path)
     assert again.returncode == 0, again.stderr
     assert proxy.harmed == {}
+
+
+# --- a store that does not do what is needed ------------------------------------------------------------------------------------------
+
+
+def test_a_launch_refuses_a_store_that_does_not_exclude(
+    far: Store, proxy: FaultyS3, trifeature_root: Path, tmp_path: Path
+) -> None:
+    """Guard: `prove_store` in `write_inputs`; without it two launches train and commit every trial twice, and nothing tells."""
+    file = write_tiny_sweep(tmp_path, trifeature_root)
+    proxy.faults = always(Fault.UNCONDITIONAL, methods=("PUT",))
+    done = run_cli("launch", str(file), "--runner", "local", "--store", far.url, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith(
+        f"store {far.url}: it cannot be used: it lets two writers create one object, because it ignores"
+    )
+    assert last.endswith("docs/stores.md says what a store has to do, and which ones were tried")
+    assert not [item.key for item in far.entries("") if not item.key.startswith(("proof/", "a/"))]
+
+
+def test_a_store_that_was_trusted_before_is_put_to_the_proof(
+    far: Store, proxy: FaultyS3, trifeature_root: Path, tmp_path: Path, store: Store
+) -> None:
+    """Guard: the proof is made where trials are to run, also if the manifest stays as it is; and by a merge."""
+    overrides = ("grid.seed=[0]", "grid.temperature=[1]")
+    file = tiny_sweep(trifeature_root, *overrides)
+    assert launch(file, far, runner="local").exit_code == 0
+    assert launch(file, store, runner="local").exit_code == 0
+    for item in list(far.entries("")):
+        if item.key.startswith("proof/") or item.key.endswith("record.parquet"):
+            far.delete(item.key)
+    proxy.faults = always(Fault.UNCONDITIONAL, methods=("PUT",))
+    for act in (lambda: launch(file, far, runner="local"), lambda: adopt(store, far)):
+        with pytest.raises(InvalidInputError, match="it lets two writers create one object"):
+            act()
+    assert not [item.key for item in far.entries("trials") if item.key.endswith("record.parquet")]
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_a_request_that_the_server_does_not_know_is_not_repeated_for_long(
+    call: str, far: Store, proxy: FaultyS3
+) -> None:
+    """Guard: `PASSING` without 501; it was waited for 90 s. The client itself asks eleven times."""
+    proxy.faults = always(Fault.NOT_IMPLEMENTED, methods=(CALLS[call].method,))
+    lacks = r"the server does not know this request \(501\); docs/stores.md says what a store has to do: "
+    with pytest.raises(StoreError, match=rf"^store {far.url}: cannot [\w ]+ 'a[^']*': {lacks}"):
+        CALLS[call].act(far)
+    assert proxy.harmed == {Fault.NOT_IMPLEMENTED: 11}
 
 
 # --- a store that is gone for good ----------------------------------------------------------------------------------------------------

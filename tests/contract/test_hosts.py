@@ -26,6 +26,7 @@ from tests.sweeps import assert_same_tables, write_tiny_sweep
 pytestmark = [
     pytest.mark.ray,
     pytest.mark.alone,
+    pytest.mark.long,
     pytest.mark.skipif(why_not() is not None, reason=f"{why_not()}"),
 ]
 
@@ -76,7 +77,7 @@ def stack() -> Iterator[ExitStack]:
 
 
 class Laptop:
-    """Whoever submits: another host than the cluster's, with an environment of its own."""
+    """The submitting host: another one than the cluster's, with its own environment."""
 
     def __init__(self, cluster: Hosts, folder: Path) -> None:
         self._cluster = cluster
@@ -198,7 +199,7 @@ def test_a_submitted_sweep_outlives_client_network_nodes_and_head(
     assert laptop.leave_after_the_first_line("logs", "tiny", "-f")
     lease, host = wait_for_a_student(store, cluster)
 
-    # The cable of the host that trains is pulled: another goes on. Meanwhile there is time for the same sweep without any of this.
+    # The cable of the host that trains is pulled: another host continues. Meanwhile there is time for the same sweep without any of this.
     cluster.cut(host)
     other_store = ("--store", str(tmp_path / "undisturbed"), "--runner", "local")
     monkeypatch.setenv("PYTHONPATH", str(installed(tmp_path / "lab", tmp_path / "site")))
@@ -213,7 +214,7 @@ def test_a_submitted_sweep_outlives_client_network_nodes_and_head(
     lease, third = wait_for_a_student(store, cluster, beyond=2)
     assert third == 3
 
-    # The head is started anew, and knows nothing; submitted again, the sweep goes on from the store. Then it is stopped, and goes on again.
+    # The head is started anew, and knows nothing; submitted again, the sweep continues from the store. Then it is stopped and continues.
     assert re.search(r"\ntiny +running +0:0\d:\d\d +tiny +s3://sweeps/hosts +tiny-\w{12}-1\n", laptop("jobs").stdout)
     listing = _jobs_json(cluster)
     cluster.kill(0, third)

@@ -1,4 +1,4 @@
-"""Memory that does not do: Ray's own monitor ends a greedy worker, a pack that is too large is halved, and the sweep goes on."""
+"""Out of memory: Ray's monitor ends a worker that takes too much, a pack that is too large is halved, and the sweep continues."""
 
 import json
 import os
@@ -41,11 +41,12 @@ def _memory_bytes() -> tuple[int, int]:
     return int(lines["MemTotal"].split()[0]) * 1024, int(lines["MemAvailable"].split()[0]) * 1024
 
 
+@pytest.mark.long
 @pytest.mark.ray
 def test_a_worker_that_ray_ends_for_its_memory_costs_only_a_retry(
     store: Store, trifeature_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Guards: the cause is told by Ray's exception, and the pack goes on."""
+    """Guards: the cause is told by Ray's exception, and the pack continues."""
     total, available = _memory_bytes()
     if available < GREED_BYTES + REST_BYTES:
         pytest.skip(f"needs {(GREED_BYTES + REST_BYTES) >> 30} GiB of free memory")

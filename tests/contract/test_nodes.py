@@ -18,7 +18,7 @@ from tests.clusters import NODES, LoopbackCluster, loopback_cluster
 from tests.processes import started, wait_until
 from tests.sweeps import assert_same_tables, tiny_sweep, write_tiny_sweep
 
-pytestmark = [pytest.mark.ray, pytest.mark.alone]
+pytestmark = [pytest.mark.ray, pytest.mark.alone, pytest.mark.long]
 
 ONE_SEED = ("training.epochs=40", "grid.seed=[0]", "grid.temperature=[1, 2, 4, 8]")
 """A teacher, a scratch student, then one long pack of four students: when it trains on one node, nothing keeps the other busy."""
@@ -83,7 +83,7 @@ def max_generation(store: Store) -> int:
 def test_a_killed_node_is_replaced_within_the_same_launch(
     tmp_path: Path, cluster: LoopbackCluster, undisturbed: Store, trifeature_root: Path
 ) -> None:
-    """Guard: a pack whose node is gone queues again, and goes on from its checkpoints on another node."""
+    """Guard: a pack whose node is gone queues again, and continues from its checkpoints on another node."""
     cluster.add_nodes(*NODES)
     store = open_store(tmp_path / "store")
     with started(*launch_arguments(tmp_path, trifeature_root, cluster), cwd=tmp_path) as process:

@@ -1,4 +1,4 @@
-"""The same contract over a real S3 API on loopback: moto's server, driven by the real client over HTTP."""
+"""The same contract over real APIs on loopback, driven by the real client over HTTP: S3 (moto's server) and Azure (Azurite)."""
 
 import itertools
 import os
@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 
 from kd_ray.cluster.launch import launch
+from kd_ray.housekeeping.verify import verify
 from kd_ray.results.query import Results
 from kd_ray.results.status import sweep_status
 from kd_ray.results.store import Store, open_store
+from tests import azure as azure_api
 from tests.processes import run_cli
 from tests.s3 import BUCKET, settings_for
 from tests.sweeps import assert_same_tables, tiny_sweep
@@ -30,6 +32,31 @@ def s3_store(s3: str, monkeypatch: pytest.MonkeyPatch) -> Store:
 @pytest.mark.parametrize("promise", CONTRACT, ids=lambda promise: str(promise.__name__))
 def test_object_store_keeps_the_contract(promise: Callable[[Store], None], s3_store: Store) -> None:
     promise(s3_store)
+
+
+@pytest.fixture
+def azure_store(azure: str, monkeypatch: pytest.MonkeyPatch) -> Store:
+    """An empty store in the container."""
+    for name, value in azure_api.settings_for(azure).items():
+        monkeypatch.setenv(name, value)
+    return open_store(f"az://{azure_api.CONTAINER}/store-{next(_NUMBERS)}")
+
+
+@pytest.mark.parametrize("promise", CONTRACT, ids=lambda promise: str(promise.__name__))
+def test_azure_keeps_the_contract(promise: Callable[[Store], None], azure_store: Store) -> None:
+    promise(azure_store)
+
+
+def test_a_sweep_on_azure_gives_the_tables_of_a_local_one(
+    azure_store: Store, store: Store, trifeature_root: Path
+) -> None:
+    file = tiny_sweep(trifeature_root, "grid.seed=[0]")
+    assert launch(file, store, runner="local").exit_code == 0
+    assert launch(file, azure_store, runner="local").exit_code == 0
+    assert_same_tables(store, azure_store)
+    sql = "SELECT class_name, sum(num_disagree) AS n FROM teacher_disagreement GROUP BY 1 ORDER BY 1"
+    assert Results(azure_store).query(sql).equals(Results(store).query(sql))
+    assert verify(azure_store).problems == ()
 
 
 @pytest.mark.ray

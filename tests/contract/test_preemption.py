@@ -14,7 +14,7 @@ from kd_ray.results.store import Store, open_store
 from tests.processes import started, wait_until
 from tests.sweeps import write_tiny_sweep
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.long]
 
 STEPS_PER_EPOCH = 10
 EVERY_EPOCHS = 100

@@ -1,7 +1,10 @@
 """One suite for both runners, and what only Ray can show: kills."""
 
 import os
+import re
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
@@ -10,15 +13,19 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from kd_ray.cli.text import launch_report
+from kd_ray.cluster.interrupts import Interrupts
 from kd_ray.cluster.launch import LaunchReport, launch, resume_file
+from kd_ray.cluster.local import LocalRunner
+from kd_ray.cluster.pack_queue import PackQueue
 from kd_ray.cluster.ray_tune.ray_runner import RayRunner
-from kd_ray.cluster.runner import LaunchContext, cpu_count
-from kd_ray.distill.worker_protocol import FitProgress, LoadState, OnFailure, PackTraining, PackWorker
+from kd_ray.cluster.runner import LaunchContext, Observer, cpu_count
+from kd_ray.distill.worker_protocol import LoadState, OnFailure, PackProgress, PackTraining, PackWorker
 from kd_ray.errors import InvalidInputError
 from kd_ray.results.inventory import take_inventory
 from kd_ray.results.ledger import scan
 from kd_ray.results.query import Results
-from kd_ray.results.store import Store, open_store
+from kd_ray.results.store import Store, open_store, record_key
 from kd_ray.sweep.load import parse_sweep
 from kd_ray.sweep.spec import Role, TrialSpec, TrialState
 from tests.benchmarks.synthetic import SWEEP as SYNTHETIC
@@ -33,12 +40,9 @@ LONG = ("training.epochs=40", "grid.temperature=[1, 2, 4, 8]")
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory, trifeature_root: Path) -> Store:
-    """The tiny sweep, run once in this process."""
-    store = open_store(tmp_path_factory.mktemp("undisturbed"))
-    report = launch(tiny_sweep(trifeature_root), store, runner="local")
-    assert report.exit_code == 0
-    return store
+def undisturbed(finished_tiny: Store) -> Store:
+    """The tiny sweep, run once without a fault."""
+    return finished_tiny
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +133,7 @@ class _WaitingTraining(SyntheticTraining):
         super().__init__(specs, labels_N)
         self._has_happened = has_happened
 
-    def fit(self) -> Iterator[FitProgress]:
+    def fit(self) -> Iterator[PackProgress]:
         (progress,) = super().fit()
         while not self._has_happened():
             yield progress
@@ -233,6 +237,7 @@ def in_the_middle(store: Store) -> set[str]:
     return {key.split("/")[1] for key in keys if "/checkpoint/" in key} - complete
 
 
+@pytest.mark.long
 @pytest.mark.ray
 @pytest.mark.parametrize("runner", ["local", "ray"])
 def test_a_killed_driver_followed_by_launch_finishes_with_the_same_tables(
@@ -256,6 +261,7 @@ def test_a_killed_driver_followed_by_launch_finishes_with_the_same_tables(
         assert restarts >= 1
 
 
+@pytest.mark.long
 @pytest.mark.ray
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_stops_with_checkpoints_and_says_how_to_go_on(
@@ -282,6 +288,7 @@ def test_an_interrupt_stops_with_checkpoints_and_says_how_to_go_on(
     assert_same_tables(store, undisturbed_long)
 
 
+@pytest.mark.long
 def test_a_second_interrupt_stops_at_once_and_loses_nothing(
     tmp_path: Path, undisturbed_long: Store, trifeature_root: Path
 ) -> None:
@@ -300,6 +307,7 @@ def test_a_second_interrupt_stops_at_once_and_loses_nothing(
     assert_same_tables(store, undisturbed_long)
 
 
+@pytest.mark.long
 @pytest.mark.ray
 def test_a_killed_worker_is_replaced_within_the_same_launch(
     tmp_path: Path, undisturbed_long: Store, trifeature_root: Path
@@ -317,6 +325,20 @@ def test_a_killed_worker_is_replaced_within_the_same_launch(
     assert_same_tables(store, undisturbed_long)
 
 
+@pytest.mark.ray
+def test_workers_do_not_import_what_lies_in_the_current_folder(tmp_path: Path, trifeature_root: Path) -> None:
+    """Guard: `_InstalledCodeOnly`; every worker ran the script in place of the standard library's module, and died."""
+    file = write_tiny_sweep(tmp_path, trifeature_root, "grid.seed=[0]", "grid.temperature=[1]")
+    (tmp_path / "statistics.py").write_text("raise SystemExit('usage: statistics.py TABLE')\n")
+    (tmp_path / "kd_ray" / "data").mkdir(parents=True)
+    command = Path(sys.executable).with_name("kd-ray")
+    done = subprocess.run(
+        [command, "launch", str(file), "--store", "store"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "3 trained now" in done.stdout
+
+
 def test_two_launches_at_once_train_every_trial_once(tmp_path: Path, undisturbed: Store, trifeature_root: Path) -> None:
     """Two drivers, one store, one sweep; the lease is the guard."""
     file = write_tiny_sweep(tmp_path, trifeature_root)
@@ -328,3 +350,23 @@ def test_two_launches_at_once_train_every_trial_once(tmp_path: Path, undisturbed
     assert_same_tables(store, undisturbed)
     weights = [item.key for item in store.entries("trials") if "/weights-" in item.key]
     assert len(weights) == 7, "a trial that was trained twice left two sets of weights"
+    assert sum(int(n) for output in outputs for n in re.findall(r"(\d+) trained now", output)) == 7, outputs
+
+
+def test_a_launch_does_not_count_what_another_one_trains_meanwhile(store: Store, trifeature_root: Path) -> None:
+    """Guard: `_trained_elsewhere`; what became complete meanwhile was counted as trained."""
+    file = tiny_sweep(trifeature_root)
+    part = tiny_sweep(trifeature_root, "grid.seed=[0]")
+
+    class Overtaken(LocalRunner):
+        """Before this launch begins, another one trains some of its trials."""
+
+        def run(self, queue: PackQueue, context: LaunchContext, observer: Observer, interrupts: Interrupts) -> None:
+            if not open_store(store.url).exists(record_key(next(iter(queue.waiting)).trials[0].trial_id)):
+                assert launch(part, store, runner="local").num_trained == 4
+            super().run(queue, context, observer, interrupts)
+
+    report = launch(file, store, runner=Overtaken())
+    assert (report.exit_code, report.num_trained, report.num_trained_elsewhere) == (0, 3, 4)
+    said = launch_report(report, Results(store), store=None)
+    assert re.search(r"^sweep tiny: 7 of 7 trials complete, 3 trained now in \d+ s, 4 meanwhile by other", said, re.M)

@@ -45,7 +45,7 @@ def test_a_query_in_the_middle_sees_each_committed_trial_once(store: Store, trif
 
     def ask() -> None:
         results = Results(store)
-        while not over.wait(0.02):
+        while not over.wait(0.1):
             if not store.exists("sweeps/synthetic/folded.json"):
                 continue
             done = len(committed(store))

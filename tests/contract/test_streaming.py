@@ -4,6 +4,8 @@ import os
 import signal
 from pathlib import Path
 
+import pytest
+
 from kd_ray.cluster.launch import launch
 from kd_ray.data.families import fingerprint
 from kd_ray.results.query import Results
@@ -50,6 +52,7 @@ def facts(store: Store) -> list[object]:
     return [results.query(sql).to_pylist() for sql in tables]
 
 
+@pytest.mark.long
 def test_a_kill_in_the_middle_of_an_epoch_changes_no_bit(tmp_path: Path) -> None:
     root = write_imagenet(tmp_path / "data", train_per_class=40, test_per_class=4)
     version = fingerprint(of(tmp_path).sweep.dataset, root, resident_bytes=0)

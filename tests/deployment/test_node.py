@@ -118,6 +118,7 @@ def handshake(port: int, authority: Path) -> str | None:
         return tls.version()
 
 
+@pytest.mark.long
 @pytest.mark.ray
 @pytest.mark.alone
 def test_a_head_speaks_tls_wants_its_token_and_says_that_it_is_healthy(tmp_path: Path) -> None:

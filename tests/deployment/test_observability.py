@@ -150,7 +150,7 @@ def test_a_worker_logs_each_trial_by_its_id_and_failures_with_their_cause(
     assert all(re.fullmatch(r"[0-9a-f]{16}", line["trial_id"]) for line in (complete, *failed))
 
 
-def exported(metric: telemetry.Metric) -> set[str]:
+def exported(metric: telemetry.Measurement) -> set[str]:
     """The names under which Prometheus finds a metric."""
     name = f"ray_{metric.name}"
     if metric.kind == "histogram":
@@ -162,13 +162,13 @@ def test_the_dashboard_asks_only_for_metrics_that_exist_and_for_all_of_them() ->
     dashboard = json.loads(DASHBOARD.read_text())
     queries = [target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", [])]
     asked = {name for query in queries for name in re.findall(r"\bray_\w+", query)}
-    assert asked <= set().union(*map(exported, telemetry.METRICS))
-    for metric in telemetry.METRICS:
+    assert asked <= set().union(*map(exported, telemetry.MEASUREMENTS))
+    for metric in telemetry.MEASUREMENTS:
         assert asked & exported(metric), f"no panel shows {metric.name}"
     (variable,) = (each for each in dashboard["templating"]["list"] if each["name"] == "sweep")
     assert "ray_kd_ray_trials" in variable["query"]
     assert all('sweep=~"$sweep"' in query for query in queries)
-    tags = {"sweep", "le", *(tag for metric in telemetry.METRICS for tag in metric.tags)}
+    tags = {"sweep", "le", *(tag for metric in telemetry.MEASUREMENTS for tag in metric.tags)}
     for query in queries:
         assert set(re.findall(r"(\w+)=~?\"", query)) <= tags
         assert {word for group in re.findall(r"by \(([^)]*)\)", query) for word in re.split(r", ?", group)} <= tags
@@ -219,8 +219,8 @@ def test_without_a_sink_a_measurement_is_nothing() -> None:
 
 def test_metrics_have_bounded_tags_and_names_of_prometheus() -> None:
     bounded = {"state", "outcome", "cause", "verb", "device"}
-    for metric in telemetry.METRICS:
+    for metric in telemetry.MEASUREMENTS:
         assert re.fullmatch(r"kd_ray_[a-z_]+", metric.name)
         assert set(metric.tags) <= bounded
         assert (metric.kind == "histogram") == bool(metric.boundaries)
-    assert len({metric.name for metric in telemetry.METRICS}) == len(telemetry.METRICS)
+    assert len({metric.name for metric in telemetry.MEASUREMENTS}) == len(telemetry.MEASUREMENTS)

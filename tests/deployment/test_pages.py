@@ -10,7 +10,7 @@ from kd_ray import telemetry
 from kd_ray.cli import cli
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = [*sorted((ROOT / "docker").glob("*.md")), ROOT / "docs" / "observability.md"]
+PAGES = [*sorted((ROOT / "docker").glob("*.md")), ROOT / "docs" / "observability.md", ROOT / "docs" / "stores.md"]
 FROM_ELSEWHERE = {"docker/certificates", "docker/secrets"}
 """What a command of a page makes."""
 
@@ -52,5 +52,5 @@ def test_the_page_of_metrics_names_each_with_its_tags() -> None:
         flags=re.MULTILINE,
     )
     assert {(name.removesuffix("_total"), kind, tags.strip()) for name, kind, tags in rows} == {
-        (metric.name, metric.kind, ", ".join(metric.tags)) for metric in telemetry.METRICS
+        (metric.name, metric.kind, ", ".join(metric.tags)) for metric in telemetry.MEASUREMENTS
     }

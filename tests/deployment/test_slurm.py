@@ -28,7 +28,7 @@ STAND_INS = {
         if [ "$1" = start ]; then exec sleep 300; fi
     """,
     "kd-ray": """
-        trap 'kill "$pause"; echo "kd-ray stopped" >>"$CALLS"; exit 130' TERM
+        trap 'kill "$pause"; echo "kd-ray stopped" >>"$CALLS"; exit "${ON_TERM:-130}"' TERM
         sleep "${PAUSE:-300}" & pause=$!
         # Tests act when they see this line.
         echo "kd-ray $* store=$KD_RAY_STORE" >>"$CALLS"
@@ -43,7 +43,6 @@ DIRECTIVES = {
     "nodes": r"\d+",
     "ntasks-per-node": "1",
     "cpus-per-task": r"\d+",
-    "gpus-per-node": r"\d+",
     "mem": r"\d+[KMGT]",
     "time": r"(\d+-)?\d\d:\d\d:\d\d",
     "signal": r"B:USR1@\d+",
@@ -116,12 +115,13 @@ def test_a_sweep_that_ends_in_time_leaves_nothing_and_is_not_queued_again(job: d
     assert process.returncode == 0, output
     called = calls(job)
     starts = sorted(line for line in called if line.startswith("ray start"))
-    common = "--num-cpus=8 --num-gpus=1 --block --disable-usage-stats token=64 mode=token"
-    assert starts == [
-        f"ray start --address=node01:21234 {common}",
-        f"ray start --head --port=21234 --dashboard-host=127.0.0.1 {common}",
-    ]
-    assert "kd-ray launch sweep.yaml --set grid.seed=[0] --address node01:21234 store=s3://lab/kd_ray" in called
+    common = (
+        "--num-cpus=8 --num-gpus=1 --block --disable-usage-stats --dashboard-agent-listen-port=24937 "
+        "--min-worker-port=0 --max-worker-port=0 token=64 mode=token"
+    )
+    ports = "--port=24936 --dashboard-host=127.0.0.1 --dashboard-port=24938 --ray-client-server-port=24939"
+    assert starts == [f"ray start --address=node01:24936 {common}", f"ray start --head {ports} {common}"]
+    assert "kd-ray launch sweep.yaml --set grid.seed=[0] --address node01:24936 store=s3://lab/kd_ray" in called
     assert not any("requeue" in line for line in called)
     assert not list(Path(job["HOME"]).rglob("token")), "the token outlived the job"
 
@@ -137,6 +137,20 @@ def test_a_job_whose_time_runs_out_checkpoints_and_is_queued_again(job: dict[str
     assert process.returncode == 130, output
     ends = [line for line in calls(job) if line.startswith(("kd-ray stopped", "scontrol requeue"))]
     assert ends == ["kd-ray stopped", "scontrol requeue 421234"]
+
+
+@pytest.mark.parametrize("code", ["15", "143"])
+def test_a_job_that_is_told_while_it_connects_is_queued_again(code: str, job: dict[str, str]) -> None:
+    """Guard: the codes with which a process ends on SIGTERM before kd_ray handles it; 15 is that of Ray's handler."""
+    process = start(job, ON_TERM=code)
+    try:
+        wait_until(lambda: any(line.startswith("kd-ray launch") for line in calls(job)), process)
+        process.send_signal(signal.SIGUSR1)
+        output, _ = process.communicate(timeout=30)
+    finally:
+        kill_session(process.pid)
+    assert process.returncode == int(code), output
+    assert "scontrol requeue 421234" in calls(job)
 
 
 def test_a_sweep_with_failed_trials_is_not_queued_again(job: dict[str, str]) -> None:

@@ -19,8 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from kd_ray.analysis.compare import compare
-from kd_ray.analysis.comparisons import Comparison
 from kd_ray.results.aggregate import aggregate
+from kd_ray.results.comparison_schema import Comparison
 from kd_ray.results.query import Results
 from kd_ray.results.store import open_store
 from kd_ray.sweep.spec import Role, TrialSpec

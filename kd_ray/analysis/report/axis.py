@@ -23,7 +23,7 @@ from kd_ray.analysis.study import Study, spread
 from kd_ray.metrics.arrays import FloatArray
 
 MAX_SERIES = 8
-"""Lines in one panel that can still be told apart."""
+"""Most lines in one panel that a reader can distinguish."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +38,7 @@ class Interval:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Line:
+class AxisLine:
     """Distilled conditions that a panel joins by a line; a single point for a category."""
 
     label: str
@@ -50,7 +50,7 @@ class Line:
 class ConditionAxis:
     """Where the distilled conditions of a study stand on the x axis."""
 
-    lines: tuple[Line, ...]
+    lines: tuple[AxisLine, ...]
     num_left_out: int
     """Lines beyond `MAX_SERIES`; tables have them all."""
     ticks: tuple[tuple[float, str], ...]
@@ -90,7 +90,7 @@ def condition_axis(study: Study) -> ConditionAxis:
         is_even = _would_crowd(temperatures)
         place = {t: float(i) if is_even else t for i, t in enumerate(temperatures)}
         lines = [
-            Line(
+            AxisLine(
                 label=s.label, conditions=s.conditions, x=np.array([place[c.temperature or 0.0] for c in s.conditions])
             )
             for s in over_t
@@ -100,7 +100,9 @@ def condition_axis(study: Study) -> ConditionAxis:
         return _axis(lines, ticks, label=label, is_temperature=True)
     distilled = study.distilled
     lines = (
-        [Line(label="distilled", conditions=distilled, x=np.arange(len(distilled), dtype=float))] if distilled else []
+        [AxisLine(label="distilled", conditions=distilled, x=np.arange(len(distilled), dtype=float))]
+        if distilled
+        else []
     )
     ticks = tuple((float(i), drawable(name, 30)) for i, name in enumerate(_short_labels(distilled)))
     return _axis(lines, ticks, label="", is_temperature=False)
@@ -231,7 +233,7 @@ def _short_labels(conditions: Sequence[Condition]) -> list[str]:
 
 
 def _axis(
-    lines: Sequence[Line], ticks: tuple[tuple[float, str], ...], *, label: str, is_temperature: bool
+    lines: Sequence[AxisLine], ticks: tuple[tuple[float, str], ...], *, label: str, is_temperature: bool
 ) -> ConditionAxis:
     return ConditionAxis(
         lines=tuple(lines[:MAX_SERIES]),

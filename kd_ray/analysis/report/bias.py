@@ -11,10 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from kd_ray.analysis.comparisons import Comparison
 from kd_ray.analysis.report.axis import (
+    AxisLine,
     ConditionAxis,
-    Line,
     counts_in_words,
     draw_lines,
     draw_references,
@@ -27,6 +26,7 @@ from kd_ray.analysis.report.evidence import AGAINST, Evidence
 from kd_ray.analysis.report.style import BLACK, EXPECTED, ORANGE, Drawing, drawable, new_figure
 from kd_ray.analysis.study import SCRATCH, TEACHER, Study
 from kd_ray.metrics.arrays import FloatArray, IntArray
+from kd_ray.results.comparison_schema import Comparison
 
 PANELS = 12
 """Classes with a panel of their own."""
@@ -203,7 +203,7 @@ def largest_effects(study: Study, evidence: Evidence, limit: int) -> IntArray:
     return np.sort(order[np.isin(order, present)][:limit])
 
 
-def _mark(axes: Axes, study: Study, evidence: Evidence, line: Line, place: int) -> None:
+def _mark(axes: Axes, study: Study, evidence: Evidence, line: AxisLine, place: int) -> None:
     for x, condition in zip(line.x, line.conditions, strict=True):
         bias = evidence.bias(SCRATCH, condition)
         if bias is None or not (mark := bias.mark(place)):
@@ -244,7 +244,7 @@ def _counted(rows: Sequence[Comparison | None], column: str) -> list[float]:
     return [np.nan if value is None else value for value in found]
 
 
-def _effects(evidence: Evidence, contrast: str, line: Line, chosen: IntArray) -> FloatArray:
+def _effects(evidence: Evidence, contrast: str, line: AxisLine, chosen: IntArray) -> FloatArray:
     columns = []
     for condition in line.conditions:
         bias = evidence.bias(contrast, condition)
@@ -256,7 +256,7 @@ def _tick(axis: ConditionAxis, x: float) -> str:
     return next(name for place, name in axis.ticks if place == x)
 
 
-def _mark_cells(axes: Axes, evidence: Evidence, contrast: str, line: Line, chosen: IntArray) -> None:
+def _mark_cells(axes: Axes, evidence: Evidence, contrast: str, line: AxisLine, chosen: IntArray) -> None:
     spots: dict[str, list[tuple[float, float]]] = {"published": [], "established": []}
     for column, condition in enumerate(line.conditions):
         bias = evidence.bias(contrast, condition)

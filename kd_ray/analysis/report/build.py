@@ -7,11 +7,12 @@ short leaves the page of the one before.
 import json
 import re
 import shlex
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from kd_ray.analysis.comparisons import Comparison
 from kd_ray.analysis.reading import read_study
 from kd_ray.analysis.report.evidence import make_evidence
 from kd_ray.analysis.report.page import page
@@ -21,12 +22,14 @@ from kd_ray.analysis.report.style import Rendered, drawing, render
 from kd_ray.analysis.stored import stored_or_made
 from kd_ray.analysis.study import Study
 from kd_ray.analysis.verdict import Verdict
+from kd_ray.bounded import MEGABYTE, JsonForm
 from kd_ray.errors import InvalidInputError
+from kd_ray.results.comparison_schema import Comparison
 from kd_ray.results.query import Results
 from kd_ray.results.store import report_folder
 
 Progress = Callable[[str], None]
-"""Is told each stage as it begins, in one line."""
+"""Called with the name of each stage when it begins."""
 _LIST = "files.json"
 _OURS = re.compile(r"(figures|tables)/[a-z0-9-]+\.(svg|pdf|csv|tex)")
 
@@ -58,6 +61,7 @@ def report(
         InvalidInputError: the store has no such sweep, nothing of it is complete, or there is no folder to write to.
     """
     folder = output or default_folder(results, sweep)
+    check_folder(folder)
     files = make_report(results, sweep, store=store, with_pdf=with_pdf, progress=progress)
     if progress:
         progress(f"write {len(files)} files")
@@ -76,13 +80,30 @@ def default_folder(results: Results, sweep: str) -> Path:
 
     Raises:
         InvalidInputError: the store is not a local folder.
+        StoreError: a link on the way leaves the store.
     """
-    root = results.store.local_root
-    if root is None:
+    store = results.store
+    if store.local_root is None:
+        raise InvalidInputError(f"store {store.url} is not a local folder; say with -o DIR where the report goes")
+    for part in ("figures", "tables"):
+        store.local_path(f"{report_folder(sweep)}/{part}")
+    return store.local_path(report_folder(sweep))
+
+
+def check_folder(folder: Path) -> None:
+    """Notice before the work that a report cannot be written there. Nothing is left behind.
+
+    Raises:
+        InvalidInputError: the folder, or the one in which it would be made, cannot be written.
+    """
+    nearest = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    try:
+        with tempfile.TemporaryFile(dir=nearest):
+            return
+    except OSError as error:
         raise InvalidInputError(
-            f"store {results.store.url} is not a local folder; say with -o DIR where the report goes"
-        )
-    return root / report_folder(sweep)
+            f"report folder {folder}: cannot write: {error.strerror}; say with -o DIR where the report goes"
+        ) from error
 
 
 def make_report(
@@ -194,11 +215,10 @@ def _foot(study: Study) -> str:
 def _earlier(folder: Path) -> set[str]:
     """Files of an earlier report, by its own list; a list that is none of ours counts for nothing."""
     try:
-        names = json.loads((folder / _LIST).read_text(encoding="utf-8"))
+        names = _NAMES.read((folder / _LIST).read_bytes())
     except (OSError, ValueError):
         return set()
-    return (
-        {name for name in names if isinstance(name, str) and _OURS.fullmatch(name)}
-        if isinstance(names, list)
-        else set()
-    )
+    return {name for name in names if isinstance(name, str) and _OURS.fullmatch(name)}
+
+
+_NAMES: JsonForm[list[Any]] = JsonForm(kind=list[Any], most_bytes=16 * MEGABYTE)

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from kd_ray.analysis.comparisons import Comparison
 from kd_ray.analysis.conditions import Condition
 from kd_ray.analysis.study import SCRATCH, TEACHER, Study
 from kd_ray.metrics.arrays import FloatArray
+from kd_ray.results.comparison_schema import Comparison
 
 AGAINST = {SCRATCH: "scratch", TEACHER: "the teacher"}
 """Baselines as they stand in sentences."""

@@ -4,18 +4,19 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from kd_ray.analysis.report.disagreement import Disagreement
 from kd_ray.analysis.report.evidence import Evidence
 from kd_ray.analysis.report.table import (
     Cell,
-    Column,
+    ReportColumn,
     ReportTable,
     cell,
     measured,
     metric_column,
+    named,
     percent,
     report_table,
 )
+from kd_ray.analysis.report.teacher_disagreement import TeacherDisagreement
 from kd_ray.analysis.study import Study, spread
 from kd_ray.metrics.catalogue import METRICS
 
@@ -34,10 +35,10 @@ _INDIVIDUAL = ("individual_fairness", "individual_fairness_hard", "individual_fa
 def overview_table(study: Study, evidence: Evidence) -> ReportTable:
     """The first table: accuracy of every condition, and EOD and DPD of the first sensitive feature beside their chance levels."""
     fairness = study.fairness[0] if study.fairness else None
-    columns = [Column(name="condition"), Column(name="n"), metric_column("accuracy")]
+    columns = [ReportColumn(name="condition"), ReportColumn(name="n"), metric_column("accuracy")]
     if fairness:
         for name in (EOD, DPD):
-            columns += [metric_column(name), Column(name=f"chance {METRICS[name].short}", unit="%")]
+            columns += [metric_column(name), ReportColumn(name=f"chance {METRICS[name].short}", unit="%")]
     accuracy_T = study.values("accuracy")
     rows = []
     for condition in study.conditions:
@@ -70,11 +71,9 @@ def condition_table(study: Study) -> ReportTable:
         "Individual fairness (Table 4 of the paper) is the mean change of the prediction per unit of distance between two "
         "samples; it follows confidence, and a perfect and certain classifier scores about 1.",
         [
-            Column(name="role"),
-            Column(name="condition"),
-            Column(name="n"),
+            *named("role", "condition", "n"),
             *map(metric_column, _OF_TRIAL),
-            Column(name="mean confidence", unit="%"),
+            ReportColumn(name="mean confidence", unit="%"),
             *map(metric_column, _INDIVIDUAL),
         ],
         rows,
@@ -97,14 +96,11 @@ def fairness_table(study: Study, evidence: Evidence) -> ReportTable:
         "Fairness between groups",
         f"{_RUNS}; one-vs-rest mean over classes, 0 is parity. {CHANCE}. {METRICS[LABEL_DPD].short}: what the true labels have.",
         [
-            Column(name="feature"),
-            Column(name="role"),
-            Column(name="condition"),
-            Column(name="n"),
+            *named("feature", "role", "condition", "n"),
             *(
                 column
                 for name in OF_GROUPS
-                for column in (metric_column(name), Column(name=f"chance {METRICS[name].short}", unit="%"))
+                for column in (metric_column(name), ReportColumn(name=f"chance {METRICS[name].short}", unit="%"))
             ),
             metric_column(LABEL_DPD),
         ],
@@ -143,23 +139,18 @@ def small_group_table(evidence: Evidence) -> ReportTable:
         "resampled test samples move the metric (bootstrap). Corrected: without that bias. Shrunken: from rates drawn to their mean by "
         "what noise explains (Herlihy et al. 2024). Smallest group: test samples of the smallest group, for EOD within a class.",
         [
-            Column(name="feature"),
-            Column(name="condition"),
-            Column(name="metric"),
-            Column(name="mean", unit="%"),
-            Column(name="chance level", unit="%"),
-            Column(name="sd of chance", unit="%"),
-            Column(name="sampling bias", unit="points"),
-            Column(name="corrected", unit="%"),
-            Column(name="shrunken", unit="%"),
-            Column(name="sampling sd", unit="points"),
-            Column(name="smallest group"),
+            *named("feature", "condition", "metric"),
+            *named("mean", "chance level", "sd of chance", unit="%"),
+            ReportColumn(name="sampling bias", unit="points"),
+            *named("corrected", "shrunken", unit="%"),
+            ReportColumn(name="sampling sd", unit="points"),
+            ReportColumn(name="smallest group"),
         ],
         rows,
     )
 
 
-def disagreement_table(found: Sequence[Disagreement]) -> ReportTable:
+def disagreement_table(found: Sequence[TeacherDisagreement]) -> ReportTable:
     """Share of test samples on which students and teachers differ."""
     rows = [(it.condition.role, it.condition.label, it.n, cell(spread(100 * it.rates)), it.num_test) for it in found]
     return report_table(
@@ -167,11 +158,9 @@ def disagreement_table(found: Sequence[Disagreement]) -> ReportTable:
         "Disagreement with the teacher",
         "Share of test samples on which a student and its teacher predict different classes; mean ± sd over pairs.",
         [
-            Column(name="role"),
-            Column(name="condition"),
-            Column(name="pairs"),
-            Column(name="disagreement", unit="%"),
-            Column(name="test samples"),
+            *named("role", "condition", "pairs"),
+            ReportColumn(name="disagreement", unit="%"),
+            ReportColumn(name="test samples"),
         ],
         rows,
     )
@@ -199,14 +188,10 @@ def cost_table(study: Study) -> ReportTable:
         "What the trials took",
         "Training time per trial, mean ± sd over trials, and in all; in a pack, a trial's time is its share.",
         [
-            Column(name="role"),
-            Column(name="condition"),
-            Column(name="trials"),
-            Column(name="parameters"),
-            Column(name="epochs"),
-            Column(name="per trial", unit="s", digits=1),
-            Column(name="in all", unit="s", digits=0),
-            Column(name="device"),
+            *named("role", "condition", "trials", "parameters", "epochs"),
+            ReportColumn(name="per trial", unit="s", digits=1),
+            ReportColumn(name="in all", unit="s", digits=0),
+            ReportColumn(name="device"),
         ],
         rows,
     )

@@ -10,7 +10,7 @@ import jinja2
 from markupsafe import Markup
 
 from kd_ray.analysis.report.style import Drawing, Rendered
-from kd_ray.analysis.report.table import Measured, ReportTable, shown, sort_key
+from kd_ray.analysis.report.table import MeanAndSd, ReportTable, shown, sort_key
 from kd_ray.analysis.verdict import Verdict
 
 MAX_ROWS = 1500
@@ -120,7 +120,7 @@ def _table(table: ReportTable, number: int) -> dict[str, Any]:
                     "text": shown(cell, column),
                     "numeric": is_number,
                     "long": isinstance(cell, str) and len(cell) > 40,
-                    "key": sort_key(cell) if is_number or isinstance(cell, Measured) or cell is None else None,
+                    "key": sort_key(cell) if is_number or isinstance(cell, MeanAndSd) or cell is None else None,
                 }
                 for cell, column, is_number in zip(row, table.columns, numeric, strict=True)
             ]

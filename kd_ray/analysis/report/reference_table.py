@@ -4,17 +4,17 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from kd_ray.analysis.conditions import Condition
-from kd_ray.analysis.report.disagreement import Disagreement
 from kd_ray.analysis.report.evidence import Evidence
 from kd_ray.analysis.report.measured_tables import DPD, EOD
 from kd_ray.analysis.report.published import Published
-from kd_ray.analysis.report.table import Cell, Column, Measured, ReportTable, cell, measured, report_table
+from kd_ray.analysis.report.table import Cell, MeanAndSd, ReportColumn, ReportTable, cell, measured, named, report_table
+from kd_ray.analysis.report.teacher_disagreement import TeacherDisagreement
 from kd_ray.analysis.study import SCRATCH, TEACHER, Study, spread
 from kd_ray.metrics.catalogue import METRICS
 
 
 def published_table(
-    study: Study, evidence: Evidence, published: Published, found: Sequence[Disagreement]
+    study: Study, evidence: Evidence, published: Published, found: Sequence[TeacherDisagreement]
 ) -> ReportTable:
     """The paper's values beside ours, condition by condition; only what the paper is known to print."""
     rows: list[tuple[Cell, ...]] = []
@@ -31,7 +31,7 @@ def published_table(
                     condition.temperature,
                     ours(condition),
                     condition.n,
-                    Measured(mean=value.mean, sd=value.sd),
+                    MeanAndSd(mean=value.mean, sd=value.sd),
                     published.seeds,
                     unit,
                     value.where,
@@ -43,23 +43,15 @@ def published_table(
         f"Beside the paper: {published.name}",
         f"Mean ± sd over seeds, here and in the paper ({published.paper}). {published.how_read}",
         [
-            Column(name="metric"),
-            Column(name="feature"),
-            Column(name="role"),
-            Column(name="T", digits=0),
-            Column(name="here"),
-            Column(name="n here"),
-            Column(name="paper"),
-            Column(name="n paper"),
-            Column(name="unit"),
-            Column(name="where"),
-            Column(name="note"),
+            *named("metric", "feature", "role"),
+            ReportColumn(name="T", digits=0),
+            *named("here", "n here", "paper", "n paper", "unit", "where", "note"),
         ],
         rows,
     )
 
 
-def _ours(study: Study, evidence: Evidence, found: Sequence[Disagreement]) -> Iterable[Any]:
+def _ours(study: Study, evidence: Evidence, found: Sequence[TeacherDisagreement]) -> Iterable[Any]:
     """(metric, feature, our value of a condition, name, unit)."""
     rates = {it.condition: it.rates for it in found}
     accuracy_T, individual_T = 100 * study.values("accuracy"), study.values("individual_fairness")
@@ -80,6 +72,6 @@ def _ours(study: Study, evidence: Evidence, found: Sequence[Disagreement]) -> It
     yield "individual_fairness", None, lambda c: measured(c, individual_T), "individual fairness", ""
 
 
-def _count(evidence: Evidence, condition: Condition, contrast: str) -> Measured | None:
+def _count(evidence: Evidence, condition: Condition, contrast: str) -> MeanAndSd | None:
     row = evidence.about(condition, "class_bias_counts", contrast=contrast)
-    return None if row is None or row.num_significant is None else Measured(mean=row.num_significant)
+    return None if row is None or row.num_significant is None else MeanAndSd(mean=row.num_significant)

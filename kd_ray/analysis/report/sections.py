@@ -4,15 +4,15 @@ import re
 
 from kd_ray.analysis.report import bias, equity, measured_tables, runs, tested_tables
 from kd_ray.analysis.report.axis import ConditionAxis, condition_axis
-from kd_ray.analysis.report.disagreement import Disagreement, disagreements, matrices
 from kd_ray.analysis.report.evidence import Evidence
 from kd_ray.analysis.report.overview import overview
 from kd_ray.analysis.report.page import Section
-from kd_ray.analysis.report.power import power_curves
+from kd_ray.analysis.report.power_figure import power_curves
 from kd_ray.analysis.report.published import Published
 from kd_ray.analysis.report.reference_table import published_table
 from kd_ray.analysis.report.style import Drawing
 from kd_ray.analysis.report.table import ReportTable
+from kd_ray.analysis.report.teacher_disagreement import TeacherDisagreement, disagreements, matrices
 from kd_ray.analysis.report.vectors import MAX_ROWS, class_vectors, vector_table
 from kd_ray.analysis.study import Study
 
@@ -62,7 +62,9 @@ def _claim_section(evidence: Evidence) -> Section:
     )
 
 
-def _bias_section(study: Study, evidence: Evidence, axis: ConditionAxis, found: tuple[Disagreement, ...]) -> Section:
+def _bias_section(
+    study: Study, evidence: Evidence, axis: ConditionAxis, found: tuple[TeacherDisagreement, ...]
+) -> Section:
     return Section(
         name="classes",
         title="Classes",
@@ -169,7 +171,7 @@ def _power_section(evidence: Evidence, study: Study) -> Section:
 
 
 def _published_section(
-    study: Study, evidence: Evidence, published: Published, found: tuple[Disagreement, ...]
+    study: Study, evidence: Evidence, published: Published, found: tuple[TeacherDisagreement, ...]
 ) -> Section:
     words = (
         f"This sweep has the data set and the models of the {published.name} experiment in {published.paper}. Values "

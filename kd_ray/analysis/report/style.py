@@ -1,6 +1,6 @@
 """How figures look, and how they become files: the same bytes for the same numbers.
 
-Colors are those of Okabe & Ito (2008), which color-blind readers tell apart; every line also has a marker or dashes of its own, for print
+Colors are those of Okabe & Ito (2008), which color-blind readers can distinguish; every line also has its own marker or dashes, for print
 in black and white.
 """
 
@@ -57,10 +57,10 @@ _SETTINGS: dict[str, Any] = {
     "lines.markersize": 4.5,
     "figure.dpi": 100,
     "savefig.dpi": 200,
-    # Class names and settings are anybody's: a dollar sign in them is no formula.
+    # Users choose class names and settings, so a dollar sign in them does not begin a formula.
     "text.parse_math": False,
     "text.usetex": False,
-    # Outlines look the same everywhere, and a salt makes the ids of a file the same in every run.
+    # Text as outlines looks the same everywhere. A fixed salt gives the same ids in every run.
     "svg.fonttype": "path",
     "svg.hashsalt": "kd_ray",
     "pdf.fonttype": 42,
@@ -69,7 +69,7 @@ _SETTINGS: dict[str, Any] = {
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Drawing:
-    """A figure with its words."""
+    """A figure with its title and caption."""
 
     name: str
     """Stem of its files."""
@@ -85,10 +85,10 @@ class Rendered:
 
     svg: bytes
     pdf: bytes | None
-    """None where nobody asked for it: it takes as long as everything else."""
+    """None unless it was asked for, because it takes as long as the rest of the report."""
 
     def inline(self, prefix: str) -> str:
-        """The SVG for the inside of a page: ids with a prefix, so that those of several figures do not meet."""
+        """The SVG for a page that holds several figures: its ids get a prefix, so that they differ from those of other figures."""
         text = self.svg.decode()
         text = text[text.index("<svg") :]
         text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)

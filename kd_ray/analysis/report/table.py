@@ -10,6 +10,7 @@ from kd_ray.analysis.conditions import Condition
 from kd_ray.analysis.study import Spread, spread
 from kd_ray.metrics.arrays import FloatArray
 from kd_ray.metrics.catalogue import METRICS
+from kd_ray.shown import cleaned, csv_cell
 
 _LATEX = {
     "\\": r"\textbackslash{}",
@@ -37,7 +38,7 @@ MISSING = "–"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measured:
+class MeanAndSd:
     """A mean with its standard deviation over trials."""
 
     mean: float
@@ -45,12 +46,12 @@ class Measured:
     """None with fewer than two trials."""
 
 
-Cell = str | float | int | Measured | None
+Cell = str | float | int | MeanAndSd | None
 """None, and NaN, is what is undefined."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Column:
+class ReportColumn:
     """One column."""
 
     name: str
@@ -74,7 +75,7 @@ class ReportTable:
     """Stem of its files."""
     title: str
     caption: str
-    columns: tuple[Column, ...]
+    columns: tuple[ReportColumn, ...]
     rows: tuple[tuple[Cell, ...], ...]
 
     @property
@@ -87,19 +88,20 @@ class ReportTable:
 
     def to_csv(self) -> str:
         """All digits; a mean with its standard deviation takes two columns; what is undefined is empty."""
-        with_sd = [any(isinstance(row[i], Measured) for row in self.rows) for i in range(len(self.columns))]
+        with_sd = [any(isinstance(row[i], MeanAndSd) for row in self.rows) for i in range(len(self.columns))]
         out = io.StringIO()
         writer = csv.writer(out, lineterminator="\n")
         head = [
             [column.title, f"sd of {column.title}"] if sd else [column.title]
             for column, sd in zip(self.columns, with_sd, strict=True)
         ]
-        writer.writerow([name for names in head for name in names])
+        writer.writerow([csv_cell(name) for names in head for name in names])
         for row in self.rows:
             cells: list[str] = []
             for cell, sd in zip(row, with_sd, strict=True):
-                mean = cell.mean if isinstance(cell, Measured) else cell
-                cells += [_raw(mean)] + ([_raw(cell.sd if isinstance(cell, Measured) else None)] if sd else [])
+                mean = cell.mean if isinstance(cell, MeanAndSd) else cell
+                deviation = [_raw(cell.sd if isinstance(cell, MeanAndSd) else None)] if sd else []
+                cells += [csv_cell(_raw(mean)), *deviation]
             writer.writerow(cells)
         return out.getvalue()
 
@@ -126,11 +128,11 @@ class ReportTable:
         return "\n".join(lines) + "\n"
 
 
-def shown(cell: Cell, column: Column) -> str:
+def shown(cell: Cell, column: ReportColumn) -> str:
     """A cell for people."""
     if isinstance(cell, str):
         return cell
-    if isinstance(cell, Measured):
+    if isinstance(cell, MeanAndSd):
         sd = "" if cell.sd is None or math.isnan(cell.sd) else f" ± {cell.sd:.{column.digits}f}"
         return MISSING if math.isnan(cell.mean) else _number(cell.mean, column) + sd
     return MISSING if cell is None or math.isnan(cell) else _number(cell, column)
@@ -138,13 +140,13 @@ def shown(cell: Cell, column: Column) -> str:
 
 def sort_key(cell: Cell) -> str:
     """What the page sorts a cell by: a number, or text; empty for what is undefined."""
-    value = cell.mean if isinstance(cell, Measured) else cell
+    value = cell.mean if isinstance(cell, MeanAndSd) else cell
     return _raw(value)
 
 
 def latex(text: str) -> str:
     """Text that LaTeX sets as it is."""
-    return "".join(_LATEX.get(character, character) for character in " ".join(text.split()))
+    return "".join(_LATEX.get(character, character) for character in cleaned(" ".join(text.split())))
 
 
 def p_value(p: float) -> str:
@@ -157,7 +159,7 @@ def percent(value: float | None) -> float | None:
     return None if value is None else 100 * value
 
 
-def _number(value: float, column: Column) -> str:
+def _number(value: float, column: ReportColumn) -> str:
     if column.is_p:
         return p_value(value)
     if isinstance(value, int):
@@ -174,33 +176,38 @@ def _raw(value: str | float | None) -> str:
     return value if isinstance(value, str) else repr(float(value) if isinstance(value, float) else int(value))
 
 
-def _latex_cell(cell: Cell, column: Column) -> str:
+def _latex_cell(cell: Cell, column: ReportColumn) -> str:
     text = shown(cell, column)
     if isinstance(cell, str) or text == MISSING:
         return latex(text)
     return "$" + text.replace("−", "-").replace("±", r"\pm").replace(",", "{,}") + "$"
 
 
-def measured(condition: Condition, values_T: FloatArray) -> Measured | None:
+def measured(condition: Condition, values_T: FloatArray) -> MeanAndSd | None:
     """Mean and sd over the runs of a condition; None without a defined value."""
     return _measured(spread(condition.over_runs(values_T)))
 
 
-def cell(value: float | Spread) -> Measured | float | None:
+def cell(value: float | Spread) -> MeanAndSd | float | None:
     """A value as a cell; None where it is undefined."""
     if isinstance(value, Spread):
         return _measured(value)
     return None if math.isnan(value) else float(value)
 
 
-def metric_column(name: str) -> Column:
+def named(*names: str, unit: str = "", digits: int = 2, is_p: bool = False) -> list[ReportColumn]:
+    """Columns of these names that differ in nothing else."""
+    return [ReportColumn(name=name, unit=unit, digits=digits, is_p=is_p) for name in names]
+
+
+def metric_column(name: str) -> ReportColumn:
     """The column of a metric, with its short name, unit and digits."""
     metric = METRICS[name]
-    return Column(name=metric.short, unit="%" if metric.unit == "rate" else "", digits=metric.digits)
+    return ReportColumn(name=metric.short, unit="%" if metric.unit == "rate" else "", digits=metric.digits)
 
 
 def report_table(
-    name: str, title: str, caption: str, columns: Sequence[Column], rows: Sequence[tuple[Cell, ...]]
+    name: str, title: str, caption: str, columns: Sequence[ReportColumn], rows: Sequence[tuple[Cell, ...]]
 ) -> ReportTable:
     """A table without the columns that hold nothing."""
     return without_empty_columns(
@@ -208,8 +215,8 @@ def report_table(
     )
 
 
-def _measured(it: Spread) -> Measured | None:
-    return Measured(mean=it.mean, sd=None if math.isnan(it.sd) else it.sd) if it.n else None
+def _measured(it: Spread) -> MeanAndSd | None:
+    return MeanAndSd(mean=it.mean, sd=None if math.isnan(it.sd) else it.sd) if it.n else None
 
 
 def without_empty_columns(table: ReportTable) -> ReportTable:

@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from kd_ray.analysis.comparisons import Comparison
 from kd_ray.analysis.report.evidence import AGAINST, Evidence
-from kd_ray.analysis.report.table import Cell, Column, ReportTable, cell, measured, percent, report_table
+from kd_ray.analysis.report.table import Cell, ReportColumn, ReportTable, cell, measured, named, percent, report_table
 from kd_ray.analysis.study import CONTRASTS, SCRATCH, Study
 from kd_ray.metrics.catalogue import METRICS
+from kd_ray.results.comparison_schema import Comparison
 
 _SCALED = (
     *("effect", "ci_total_low", "ci_total_high", "ci_low", "ci_high", "mean_baseline", "mean_treatment"),
@@ -52,15 +52,10 @@ def count_table(evidence: Evidence) -> ReportTable:
         "over the whole report. The last column is the true difference in one class that these runs establish with "
         "probability 0.8; empty where not even 100 points would do.",
         [
-            Column(name="baseline"),
-            Column(name="condition"),
-            Column(name="n baseline"),
-            Column(name="n distilled"),
-            Column(name="classes"),
-            Column(name="as published"),
-            Column(name="by chance", digits=1),
-            Column(name="established"),
-            Column(name="smallest detectable", unit="points", digits=1),
+            *named("baseline", "condition", "n baseline", "n distilled", "classes", "as published"),
+            ReportColumn(name="by chance", digits=1),
+            ReportColumn(name="established"),
+            ReportColumn(name="smallest detectable", unit="points", digits=1),
         ],
         rows,
     )
@@ -99,18 +94,12 @@ def class_table(study: Study, evidence: Evidence) -> ReportTable:
         f"normalised accuracy with its {_coverage(evidence)} interval over runs, teachers and test samples, not corrected for having "
         f"been chosen; q over all classes and conditions. Counts are of {len(tested)} conditions.",
         [
-            Column(name="class"),
-            Column(name="test samples"),
-            Column(name="teacher", unit="%"),
-            Column(name="scratch", unit="%"),
-            Column(name="conditions with p below level"),
-            Column(name="established"),
-            Column(name="clearest in"),
-            Column(name="distilled", unit="%"),
-            Column(name="effect", unit="points"),
-            Column(name="from", unit="points"),
-            Column(name="to", unit="points"),
-            Column(name="q", digits=3, is_p=True),
+            *named("class", "test samples"),
+            *named("teacher", "scratch", unit="%"),
+            *named("conditions with p below level", "established", "clearest in"),
+            ReportColumn(name="distilled", unit="%"),
+            *named("effect", "from", "to", unit="points"),
+            ReportColumn(name="q", digits=3, is_p=True),
         ],
         rows,
     )
@@ -139,18 +128,10 @@ def class_effect_table(study: Study, evidence: Evidence) -> ReportTable:
         "Effects on classes",
         "Every class in every condition against each baseline; intervals over runs, and over runs, teachers and test samples.",
         [
-            Column(name="baseline"),
-            Column(name="condition"),
-            Column(name="class"),
-            Column(name="effect", unit="points"),
-            Column(name="from, over runs", unit="points"),
-            Column(name="to, over runs", unit="points"),
-            Column(name="from", unit="points"),
-            Column(name="to", unit="points"),
-            Column(name="p over runs", digits=3, is_p=True),
-            Column(name="p", digits=3, is_p=True),
-            Column(name="q", digits=3, is_p=True),
-            Column(name="status"),
+            *named("baseline", "condition", "class"),
+            *named("effect", "from, over runs", "to, over runs", "from", "to", unit="points"),
+            *named("p over runs", "p", "q", digits=3, is_p=True),
+            ReportColumn(name="status"),
         ],
         rows,
     )
@@ -180,7 +161,16 @@ def test_table(evidence: Evidence, analysis: str, name: str, title: str, caption
                 ", ".join(row.flags) or None,
             )
         )
-    return report_table(name, title, caption, _test_columns(), rows)
+    columns = [
+        *named("contrast", "metric", "feature", "condition", "test", "status", "held back"),
+        *named("effect", "from", "to", "from, over runs", "to, over runs", digits=3),
+        *named("p", "q", "p of the family", "p over runs", "p by exchange", "smallest p possible", digits=3, is_p=True),
+        *named("n baseline", "n"),
+        *named("baseline", "chance baseline", "treatment", "chance", digits=3),
+        *named("label DPD", "sampling sd", "smallest detectable", digits=3),
+        *named("smallest group", "scope", "flags"),
+    ]
+    return report_table(name, title, caption, columns, rows)
 
 
 def claim_table(evidence: Evidence) -> ReportTable:
@@ -204,55 +194,13 @@ def claim_table(evidence: Evidence) -> ReportTable:
         "Declared claims",
         "Claims that the sweep file declares, tested before everything else, by Holm over all of them; effects on rates in points.",
         [
-            Column(name="claim"),
-            Column(name="status"),
-            Column(name="held back"),
-            Column(name="effect", digits=3),
-            Column(name="from", digits=3),
-            Column(name="to", digits=3),
-            Column(name="p", digits=3, is_p=True),
-            Column(name="p after Holm", digits=3, is_p=True),
-            Column(name="n baseline"),
-            Column(name="n"),
-            Column(name="scope"),
+            *named("claim", "status", "held back"),
+            *named("effect", "from", "to", digits=3),
+            *named("p", "p after Holm", digits=3, is_p=True),
+            *named("n baseline", "n", "scope"),
         ],
         rows,
     )
-
-
-def _test_columns() -> list[Column]:
-    return [
-        Column(name="contrast"),
-        Column(name="metric"),
-        Column(name="feature"),
-        Column(name="condition"),
-        Column(name="test"),
-        Column(name="status"),
-        Column(name="held back"),
-        Column(name="effect", digits=3),
-        Column(name="from", digits=3),
-        Column(name="to", digits=3),
-        Column(name="from, over runs", digits=3),
-        Column(name="to, over runs", digits=3),
-        Column(name="p", digits=3, is_p=True),
-        Column(name="q", digits=3, is_p=True),
-        Column(name="p of the family", digits=3, is_p=True),
-        Column(name="p over runs", digits=3, is_p=True),
-        Column(name="p by exchange", digits=3, is_p=True),
-        Column(name="smallest p possible", digits=3, is_p=True),
-        Column(name="n baseline"),
-        Column(name="n"),
-        Column(name="baseline", digits=3),
-        Column(name="chance baseline", digits=3),
-        Column(name="treatment", digits=3),
-        Column(name="chance", digits=3),
-        Column(name="label DPD", digits=3),
-        Column(name="sampling sd", digits=3),
-        Column(name="smallest detectable", digits=3),
-        Column(name="smallest group"),
-        Column(name="scope"),
-        Column(name="flags"),
-    ]
 
 
 def _scaled(row: Comparison) -> dict[str, float | None]:

@@ -14,7 +14,7 @@ from kd_ray.analysis.report.style import (
     drawable,
     new_figure,
 )
-from kd_ray.analysis.report.table import Column, ReportTable, without_empty_columns
+from kd_ray.analysis.report.table import ReportColumn, ReportTable, without_empty_columns
 from kd_ray.analysis.study import Study
 from kd_ray.metrics.arrays import FloatArray
 
@@ -85,11 +85,11 @@ def vector_table(study: Study) -> ReportTable:
         "validation split; alpha is the weight of the distillation term, in the style of AdaAlpha, margins are in "
         "logits, in the style of AdaMargin (Lukasik et al. 2022; the maps are ours).",
         columns=(
-            Column(name="class"),
-            Column(name="held out", digits=0),
-            Column(name="teacher's accuracy", unit="%"),
-            Column(name="teacher's margin", digits=3),
-            *(Column(name=f"{kinds[v.name]}: {v.condition.label}", digits=3) for v in vectors),
+            ReportColumn(name="class"),
+            ReportColumn(name="held out", digits=0),
+            ReportColumn(name="teacher's accuracy", unit="%"),
+            ReportColumn(name="teacher's margin", digits=3),
+            *(ReportColumn(name=f"{kinds[v.name]}: {v.condition.label}", digits=3) for v in vectors),
         ),
         rows=tuple(
             (name, *(None if np.isnan(column_C[c]) else float(column_C[c]) for column_C in columns_C))

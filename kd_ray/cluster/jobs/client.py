@@ -67,10 +67,12 @@ class Jobs:
         self.address = _checked(address)
         token = _token()
         self._has_token = token is not None
+        self._has_answered = False
         self._answer_s = answer_s
         with self._plainly():
             self._refuse_if_open()
             self._client = _connect(self.address, token)
+        self._has_answered = True
 
     def check_versions(self) -> None:
         """Compare the versions of Ray and Python with the cluster's, before anything is sent. The job itself compares kd_ray's version.
@@ -153,9 +155,7 @@ class Jobs:
         except requests.exceptions.SSLError as error:
             raise InvalidInputError(f"{where}: TLS fails: {_first_line(error)}") from error
         except (requests.exceptions.Timeout, requests.exceptions.ConnectionError, ConnectionError) as error:
-            raise InvalidInputError(
-                f"{where}: no Ray job server answers there; it is the head's dashboard, at port 8265 as a rule"
-            ) from error
+            raise InvalidInputError(f"{where}: {_SILENT if self._has_answered else _ABSENT}") from error
         except (requests.exceptions.RequestException, json.JSONDecodeError, KeyError, TypeError) as error:
             raise InvalidInputError(
                 f"{where}: what answers there is no Ray job server ({type(error).__name__})"
@@ -164,6 +164,11 @@ class Jobs:
             raise InvalidInputError(f"{where}: the job server refuses: {_last_line(error)}") from error
 
 
+_ABSENT = "no Ray job server answers there; it is the head's dashboard, at port 8265 as a rule"
+_SILENT = (
+    "the Ray job server there has answered before, and does not answer this request. The head runs jobs through an agent of its own: "
+    "if the agent's port is taken (52365, or what `ray start --dashboard-agent-listen-port` says), as by another Ray, there is none"
+)
 _TOKEN_HINT = "set RAY_AUTH_TOKEN, or RAY_AUTH_TOKEN_PATH to a file that holds it"  # noqa: S105 (a hint, no token)
 
 

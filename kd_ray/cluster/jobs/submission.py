@@ -61,6 +61,7 @@ def make_submission(
     name: str | None = None,
     modules: Sequence[Path] = (),
     retry_failed: bool = False,
+    most_cells: int | None = None,
 ) -> Submission:
     """Check that a sweep can be sent, and collect the files to send.
 
@@ -73,6 +74,7 @@ def make_submission(
     _check_store(store)
     _check_paths(file)
     arguments = ["launch", _SWEEP, "--store", store, "--address", "auto", *(["--retry-failed"] if retry_failed else [])]
+    arguments += [] if most_cells is None else ["--max-cells", str(most_cells)]
     order = {"expects": entrypoint.versions(), "arguments": arguments}
     ours = {
         _SWEEP: file.to_yaml().encode(),

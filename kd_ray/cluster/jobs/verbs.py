@@ -12,7 +12,7 @@ from kd_ray.cluster.jobs.submission import STOP_WAIT_S, Submission
 from kd_ray.errors import InvalidInputError
 
 BEGINS_WITHIN_S = 8.0
-"""How long a submission waits for the first line of its job's output; after that the job runs unobserved."""
+"""How long `submit` waits for the first line of the job's output before it returns."""
 _POLL_S = 0.3
 _LOG_EVERY_S = 1.0
 _ENTRYPOINT = f"exec python {entrypoint.SCRIPT}"
@@ -26,7 +26,7 @@ class Submitted:
     is_new: bool
     """False when the same submission is still running, so that nothing was sent."""
     has_begun: bool
-    """Whether the job has reported that the cluster has what it needs. Otherwise it still waits for a runtime environment or the head."""
+    """Whether the job has reported that it starts. Otherwise it still waits for its runtime environment or for the head."""
 
 
 def submit(submission: Submission, jobs: Jobs) -> Submitted:

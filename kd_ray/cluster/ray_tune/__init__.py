@@ -1,6 +1,7 @@
 """Runs packs through Ray Tune. Only this package and `jobs/client.py` import ray.
 
     ray_runner.py     connects to a cluster or starts one, and runs a queue of packs as Tune experiments
+    private_ray.py    closes a Ray that a launch starts to other users and to the network
     capacity.py       how many packs fit on the nodes
     tune_hooks.py     what Tune calls: gives it the next pack, records how each pack ended
     trial_chunks.py   the trials in Ray's object store

@@ -15,7 +15,7 @@ class RayMetrics:
     def __init__(self) -> None:
         self._created: dict[str, metrics.Metric] = {}
 
-    def record(self, metric: telemetry.Metric, value: float, tags: Mapping[str, str]) -> None:
+    def record(self, metric: telemetry.Measurement, value: float, tags: Mapping[str, str]) -> None:
         """See `telemetry.Sink`."""
         if metric.name not in self._created:
             self._created[metric.name] = _create(metric)
@@ -28,7 +28,7 @@ class RayMetrics:
             created.inc(value, dict(tags))
 
 
-def _create(metric: telemetry.Metric) -> metrics.Metric:
+def _create(metric: telemetry.Measurement) -> metrics.Metric:
     tags = ("sweep", *metric.tags)
     if metric.kind == "histogram":
         return metrics.Histogram(metric.name, metric.meaning, list(metric.boundaries), tags)

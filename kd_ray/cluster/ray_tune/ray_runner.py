@@ -8,18 +8,20 @@ import tempfile
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
 import ray
 from ray import tune
+from ray.job_config import JobConfig
 
 from kd_ray import telemetry
 from kd_ray.cluster.interrupts import Interrupts
 from kd_ray.cluster.pack_queue import PackQueue
 from kd_ray.cluster.ray_tune.capacity import FreeSlots, alive_nodes, check_capacity, packs_on, request_of, slots
+from kd_ray.cluster.ray_tune.private_ray import private_ray
 from kd_ray.cluster.ray_tune.prometheus import RayMetrics
 from kd_ray.cluster.ray_tune.trainable import PackTrainable
 from kd_ray.cluster.ray_tune.trial_chunks import TrialChunks
@@ -48,13 +50,16 @@ class RayRunner:
     verbose: bool = False
     """Show Ray's own output."""
     worker: WorkerFactory = training_worker
-    """Makes the worker of a process; benchmarks of the scheduling use one that does not train."""
+    """Makes the worker of a process; benchmarks of the scheduling use one that does not train, which is imported from their folder."""
     num_cpus: int | None = None
     """CPUs of a Ray that is started on this machine; None takes all."""
     min_packs_per_experiment: int = 1000
     min_rounds_per_experiment: int = 50
     """Tune keeps about 60 KB of each pack until its experiment ends, so a large sweep is several experiments. Between two of them every
     slot waits for the last pack of the first, so one experiment has at least this many packs, and this many per slot."""
+
+    _private: ExitStack = field(default_factory=ExitStack, init=False, repr=False, compare=False)
+    """What is left to end of a Ray that this launch has started."""
 
     def __enter__(self) -> Self:
         """Connect to the cluster, or start one.
@@ -63,18 +68,23 @@ class RayRunner:
             InvalidInputError: there is no cluster at `address`, or none of its nodes can run a pack.
         """
         treat_ray_errors_as_actor_deaths()
-        self._connect()
         try:
+            self._connect()
             check_capacity(self.placement)
             telemetry.measure_into(RayMetrics())
-        except BaseException:
+        except BaseException as error:
             ray.shutdown()
+            self._private.close()
+            if isinstance(error, SystemExit):
+                # SIGTERM. Ray's handler, in place until `Interrupts` sets ours again, ends the process with status 15.
+                raise KeyboardInterrupt from error
             raise
         return self
 
     def __exit__(self, *_: object) -> None:
         telemetry.measure_into(None)
         ray.shutdown()
+        self._private.close()
 
     def slots(self) -> int:
         """Packs that fit on the nodes of the cluster."""
@@ -98,11 +108,15 @@ class RayRunner:
     def run(self, queue: PackQueue, context: LaunchContext, observer: Observer, interrupts: Interrupts) -> None:
         """Run the packs, in one or more Tune experiments."""
         _delete_abandoned_folders()
+        try:
+            tune_folder = tempfile.TemporaryDirectory(prefix=f"{_FOLDER}{os.getpid()}_")
+        except OSError as error:
+            raise InvalidInputError(f"Ray Tune needs a folder below TMPDIR: {error}") from error
         # Ray has replaced our handler of SIGTERM by its own, which aborts; `watch` sets ours again.
         with (
             interrupts.watch(),
             _watched_head(self.address, observer),
-            tempfile.TemporaryDirectory(prefix=f"{_FOLDER}{os.getpid()}_") as folder,
+            tune_folder as folder,
         ):
             while not interrupts.requested() and not queue.is_exhausted():
                 limit = max(self.min_packs_per_experiment, self.min_rounds_per_experiment * self.slots())
@@ -168,20 +182,41 @@ class RayRunner:
             with warnings.catch_warnings():
                 # Ray warns here of changes of its own defaults, which users of kd_ray cannot influence.
                 warnings.simplefilter("ignore")
+                private = {} if self.address else self._private.enter_context(private_ray())
                 ray.init(
                     address=self.address or "local",
                     num_cpus=None if self.address else self.num_cpus or cpu_count(),
                     include_dashboard=None if self.address else False,
+                    job_config=_InstalledCodeOnly() if self.worker is training_worker else JobConfig(),
                     log_to_driver=self.verbose,
                     logging_level=level,
+                    **private,
                 )
-        except (ConnectionError, TimeoutError, ValueError, RuntimeError) as error:
+        except (Exception, SystemExit) as error:  # Ray raises whatever its parts raise where it cannot start
             where = (
                 f"--address {self.address}: cannot use the Ray cluster there"
                 if self.address
                 else "cannot start Ray on this machine"
             )
-            raise InvalidInputError(f"{where}: {error}") from error
+            reason = " ".join(str(error).split())[:500] or type(error).__name__
+            hint = (
+                ""
+                if self.address
+                else "; its folder lies below RAY_TMPDIR, or TMPDIR, which needs room, and a short path"
+            )
+            raise InvalidInputError(f"{where}: {reason}{hint}") from error
+
+
+class _InstalledCodeOnly(JobConfig):
+    """Workers import installed packages only, and those of a submitted job.
+
+    Ray would put the driver's current folder before everything else on the path of its workers: a `statistics.py` that lies there would be
+    run by each of them, in place of the standard library's.
+    """
+
+    def _runtime_env_has_working_dir(self) -> bool:
+        # Ray (2.60) leaves the current folder out if the working folder is the runtime environment's, and has no option for it.
+        return True
 
 
 def _check_address(address: str) -> None:

@@ -3,9 +3,9 @@
 import gc
 import signal
 import traceback
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from dataclasses import fields, replace
+from dataclasses import replace
 from types import FrameType
 from typing import Any
 
@@ -15,12 +15,12 @@ from kd_ray import telemetry
 from kd_ray.cluster.ray_tune.prometheus import RayMetrics, watch_gpu
 from kd_ray.cluster.ray_tune.trial_chunks import TrialChunks
 from kd_ray.cluster.runner import LaunchContext, WorkerFactory
-from kd_ray.distill.pack_run import PackProgress, run_pack
-from kd_ray.distill.worker_protocol import PackWorker
+from kd_ray.distill.pack_run import run_pack
+from kd_ray.distill.worker_protocol import PackProgress, PackWorker
 from kd_ray.errors import StoreError
 
 ENDED = "ended"
-"""Key of a result after which the pack is over, although Tune has not been told so (see `PackTrainable.step`)."""
+"""Key of a result after which the pack is over, although Tune still counts it as running (see `PackTrainable.step`)."""
 _GRACE_S = 30
 """Longest time for the running step after SIGTERM; clouds and Kubernetes give a machine about this much before they stop it."""
 
@@ -94,17 +94,15 @@ class PackTrainable(tune.Trainable):
                 self._steps = run_pack(self._pack, self._worker)
             progress = next(self._steps)
             watch_gpu(self._worker.placement)
-            return vars(progress).copy()
         except Exception as error:  # noqa: BLE001 (the driver counts and reports it)
-            ended = PackProgress(
-                pack_id=self._pack.pack_id, epoch=0, epochs=0, accuracy=None, images_per_s=0.0, done=True
-            )
             return {
-                **vars(ended),
+                "progress": PackProgress(epoch=0, epochs=0, done=True),
+                "done": True,
                 "cause": f"{type(error).__name__}: {error}",
                 "store": isinstance(error, StoreError),
                 "traceback": traceback.format_exc(),
             }
+        return {"progress": progress, "done": progress.done}
 
     def _on_sigterm(self, number: int, frame: FrameType | None) -> None:
         # Ray may send it twice.
@@ -135,8 +133,3 @@ class PackTrainable(tune.Trainable):
         if self._steps is not None:
             self._steps.close()
         self._steps = None
-
-
-def progress_of(result: Mapping[str, Any]) -> PackProgress:
-    """The progress in a result of `PackTrainable`."""
-    return PackProgress(**{field.name: result[field.name] for field in fields(PackProgress)})

@@ -11,7 +11,7 @@ from kd_ray import telemetry
 from kd_ray.cluster.interrupts import Interrupts
 from kd_ray.cluster.pack_queue import PackQueue
 from kd_ray.cluster.ray_tune.capacity import FreeSlots
-from kd_ray.cluster.ray_tune.trainable import ENDED, progress_of
+from kd_ray.cluster.ray_tune.trainable import ENDED
 from kd_ray.cluster.ray_tune.trial_chunks import TrialChunks
 from kd_ray.cluster.ray_tune.worker_errors import describe, died_with_its_node, error_of, was_told_to_end
 from kd_ray.cluster.runner import LaunchContext, Observer
@@ -92,10 +92,9 @@ class PackSearcher(_NotPickled, Searcher):
         cause = describe(death, node_ip) if death else str(result.get("cause"))
         states: dict[str, ledger.TrialStatus] = {}
         if result.get("done") and not crashed:
-            progress = progress_of(result)
-            committed, failed = progress.committed, progress.failed
+            committed, failed = result["progress"].committed, result["progress"].failed
         else:
-            # The worker died or was told to stop, so there is no last report; the store has the facts.
+            # The worker died or was stopped, so there is no last report; the states are read from the store.
             states = ledger.scan_few(self._context.store, [trial.trial_id for trial in pack.trials])
             committed = tuple(trial_id for trial_id, status in states.items() if status.state is TrialState.COMPLETE)
             failed = tuple(trial_id for trial_id, status in states.items() if status.state is TrialState.FAILED)
@@ -105,7 +104,7 @@ class PackSearcher(_NotPickled, Searcher):
             raise StoreError(f"{cause.removeprefix('StoreError: ')} ({self._num_store_errors} packs in a row)")
         is_from_outside = death is not None and (was_told_to_end(death) or died_with_its_node(death, node_ip))
         at_fault = not (result.get("store") or is_from_outside)
-        is_too_large = bool(result.get("is_too_large"))
+        is_too_large = "progress" in result and result["progress"].is_too_large
         self._queue.end(
             pack, committed=committed, failed=failed, crashed=crashed, at_fault=at_fault, is_too_large=is_too_large
         )
@@ -194,8 +193,8 @@ class ProgressCallback(_NotPickled, tune.Callback):
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
         """A pack reports its progress."""
-        if trial.trial_id in self._searcher.packs:
-            self._observer.progressed(progress_of(result))
+        if pack := self._searcher.packs.get(trial.trial_id):
+            self._observer.progressed(pack, result["progress"])
             if result.get(ENDED):
                 self._searcher.record_end(trial.trial_id, {**result, "done": True}, None)
 

@@ -14,7 +14,7 @@ from kd_ray.distill.objectives.adversarial import Adversary, adversarial_loss, n
 from kd_ray.distill.objectives.decoupled import dkd_loss, ltkd_loss
 from kd_ray.distill.objectives.group_robust import kd_groups_loss
 from kd_ray.distill.objectives.imported import imported_loss, with_imported_function
-from kd_ray.distill.objectives.kd import kd_loss, label_smoothing_loss, scratch_loss
+from kd_ray.distill.objectives.kd import KdOfGroup, kd_loss, label_smoothing_loss, scratch_loss
 from kd_ray.distill.objectives.loss import Attacked, Background, ClassStatistics, Context, Loss, distillation_loss
 from kd_ray.distill.objectives.reliability import (
     ada_alpha_loss,
@@ -62,10 +62,12 @@ class Objective:
     """(background, settings, teacher's network) → the background with what this objective adds to it, once before training."""
     adversary: Callable[[Any, Background, int, torch.device], Adversary] | None = None
     """(settings, background, number of classes, device) → the adversary of one student."""
+    of_group: Callable[[Any], Callable[[Tensor, Tensor, Tensor], Tensor]] | None = None
+    """Settings of K students → all their losses, from logits (K, C, B), teachers' logits and labels; None: one student after another."""
 
 
 OBJECTIVES: dict[str, Objective] = {
-    "kd": Objective(loss=kd_loss),
+    "kd": Objective(loss=kd_loss, of_group=KdOfGroup),
     "kd_shuffled": Objective(loss=kd_loss),
     "label_smoothing": Objective(loss=label_smoothing_loss),
     "scratch_long": Objective(loss=scratch_loss),

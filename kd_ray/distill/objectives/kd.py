@@ -1,5 +1,8 @@
 """Cross-entropy alone, with smoothed labels, and plain distillation."""
 
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -46,6 +49,37 @@ def kd_loss(
         t_squared=settings.t_squared,
         smoothing=smoothing,
     )
+
+
+class KdOfGroup:
+    """`kd_loss` of K students at once."""
+
+    def __init__(self, settings: Sequence[KnowledgeDistillation]) -> None:
+        scales = [each.temperature**2 if each.t_squared else 1.0 for each in settings]
+        self._weights_3K = torch.tensor(
+            [
+                [each.temperature for each in settings],
+                [each.alpha * scale for each, scale in zip(settings, scales, strict=True)],
+                [1 - each.alpha for each in settings],
+            ],
+            dtype=torch.float64,
+        )
+        """Temperature, weight of the distillation term, weight of the cross-entropy."""
+
+    def __call__(self, logits_KCB: Tensor, teacher_KCB: Tensor, labels_B: Tensor) -> Tensor:
+        """Total, cross-entropy and divergence of each student, (K, 3); a single teacher has K = 1."""
+        count = len(labels_B)
+        self._weights_3K = self._weights_3K.to(logits_KCB)
+        temperature_K, soft_weight_K, hard_weight_K = self._weights_3K
+        temperature_K11 = temperature_K[:, None, None]
+        log_student_KCB = functional.log_softmax(logits_KCB / temperature_K11, dim=1)
+        log_teacher_KCB = functional.log_softmax(teacher_KCB / temperature_K11, dim=1)
+        divergence_KCB = functional.kl_div(log_student_KCB, log_teacher_KCB, reduction="none", log_target=True)
+        soft_K = divergence_KCB.sum((1, 2)) / count
+        labels_K1B = labels_B.expand(len(logits_KCB), 1, count)
+        hard_K = -functional.log_softmax(logits_KCB, dim=1).gather(1, labels_K1B).sum((1, 2)) / count
+        total_K = soft_weight_K * soft_K + hard_weight_K * hard_K
+        return torch.stack([total_K, hard_K, soft_K], dim=1)
 
 
 def kd_with_alpha(

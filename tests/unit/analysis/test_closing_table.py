@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from kd_ray.analysis.closing_table import ClosingTable, Line, closing_table
+from kd_ray.analysis.closing_table import ClosingLine, ClosingTable, closing_table
 from kd_ray.analysis.reading import read_study
 from kd_ray.analysis.study import Spread, spread
 from kd_ray.cli import text
@@ -31,7 +31,7 @@ def labels(table: ClosingTable) -> list[tuple[str, int]]:
     return [(line.label, line.n) for line in table.lines]
 
 
-def cell(table: ClosingTable, line: Line, title: str) -> Spread:
+def cell(table: ClosingTable, line: ClosingLine, title: str) -> Spread:
     return line.spreads[[column.title for column in table.columns].index(title)]
 
 
@@ -72,7 +72,7 @@ def test_mean_and_sd_of_two_scratch_students_by_hand(store: Store) -> None:
     scratch = plan_trials(file)[2:4]
     for trial, predictions_N in zip(scratch, (LABELS_N * 0, LABELS_N), strict=True):
         write_samples(store, trial.spec.dataset_id, make_samples())
-        scalars = {**make_record().scalars, "individual_fairness": 0.25 if trial is scratch[0] else float("nan")}
+        scalars = {**make_record().test.scalars, "individual_fairness": 0.25 if trial is scratch[0] else float("nan")}
         commit_record(store, make_record(trial.spec, predictions_N=predictions_N.astype("int32"), scalars=scalars))
     aggregate(store, write_sweep(store, file).sweep)
     table = closing_table(read_study(Results(store), "demo"))

@@ -7,7 +7,7 @@ import pytest
 from scipy import special, stats
 
 from kd_ray.analysis.power import MOST_RUNS, Spreads, detectable, rejection_rate, seeds_needed
-from kd_ray.analysis.uncertainty import Samples, certainty, runs_part
+from kd_ray.analysis.uncertainty import SampleNoise, certainty, runs_part
 
 DRAWS = 20_000
 
@@ -59,7 +59,7 @@ def test_what_is_said_to_be_found_with_probability_four_fifths_is(
     sd = np.sqrt((now - 1) / rng.chisquare(now - 1, (2, count)))
     sides = [sd[i] * rng.normal(size=(later, count)) for i in (0, 1)]
     effect = sides[1].mean(axis=0) - sides[0].mean(axis=0) + shift
-    samples = Samples(sd_M=np.full(count, sampling), shared_M=np.zeros(count), df=1e9)
+    samples = SampleNoise(sd_M=np.full(count, sampling), shared_M=np.zeros(count), df=1e9)
     sure = certainty(effect, [runs_part(it) for it in sides], samples, level=0.05, scale_M=np.ones(count))
     found = float((sure.p_two_sided(effect) < level).mean())
     # Within 5 points of what is printed: that is the promise.

@@ -204,3 +204,10 @@ def test_the_order_of_runs_does_not_matter_and_a_constant_cancels(a: Array, b: A
     for other in (welch(a[order], b, level=0.05), welch(a + 0.25, b + 0.25, level=0.05)):
         np.testing.assert_allclose(one.effect_C, other.effect_C, atol=1e-12)
         np.testing.assert_allclose(one.p_C, other.p_C, atol=1e-7)
+
+
+def test_pooled_sd_by_hand_needs_two_runs_of_each_side() -> None:
+    two_R1, other_S1 = np.array([[0.0], [2.0]]), np.array([[1.0], [5.0]])
+    np.testing.assert_allclose(pooled_sd(two_R1, other_S1), [np.sqrt((2 + 8) / 2)])
+    assert np.isnan(pooled_sd(two_R1[:1], other_S1)).all()
+    assert np.isnan(pooled_sd(two_R1, other_S1[:1])).all()

@@ -1,10 +1,12 @@
 """Intervals and the p of claims: against scipy, by hand, and by simulation far out in the tail."""
 
+from typing import Literal
+
 import numpy as np
 import pytest
 from scipy import special, stats
 
-from kd_ray.analysis.uncertainty import Samples, certainty, runs_part
+from kd_ray.analysis.uncertainty import SampleNoise, certainty, runs_part
 
 
 def sides(r: int, s: int, sd: float = 1.0, count: int = 1, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -42,11 +44,11 @@ def test_test_samples_widen_the_interval_and_raise_the_p() -> None:
     effect_M = np.array([2.0])
     parts = [runs_part(a), runs_part(b)]
     alone = certainty(effect_M, parts, None, level=0.05, scale_M=np.ones(1))
-    samples = Samples(sd_M=np.array([1.0]), shared_M=np.zeros(1), df=99.0)
+    samples = SampleNoise(sd_M=np.array([1.0]), shared_M=np.zeros(1), df=99.0)
     both = certainty(effect_M, parts, samples, level=0.05, scale_M=np.ones(1))
     assert both.high_M[0] - both.low_M[0] > alone.high_M[0] - alone.low_M[0]
     assert both.p_two_sided(effect_M)[0] > alone.p_two_sided(effect_M)[0]
-    shared = Samples(sd_M=np.array([1.0]), shared_M=np.array([0.2]), df=99.0)
+    shared = SampleNoise(sd_M=np.array([1.0]), shared_M=np.array([0.2]), df=99.0)
     less = certainty(effect_M, parts, shared, level=0.05, scale_M=np.ones(1))
     assert less.high_M[0] - less.low_M[0] < both.high_M[0] - both.low_M[0]
     # What both parts hold is taken off the interval, never off the p of a claim.
@@ -55,7 +57,7 @@ def test_test_samples_widen_the_interval_and_raise_the_p() -> None:
 
 def test_runs_that_never_differ_have_neither_interval_nor_p() -> None:
     a, b = np.full((3, 2), 0.9), np.full((3, 2), 0.8)
-    samples = Samples(sd_M=np.full(2, 0.01), shared_M=np.zeros(2), df=99.0)
+    samples = SampleNoise(sd_M=np.full(2, 0.01), shared_M=np.zeros(2), df=99.0)
     sure = certainty(np.full(2, -0.1), [runs_part(a), runs_part(b)], samples, level=0.05, scale_M=np.ones(2))
     assert np.isnan(sure.p_two_sided(np.full(2, -0.1))).all()
     assert np.isnan(sure.low_M).all()
@@ -73,7 +75,7 @@ def test_p_of_a_claim_is_no_smaller_than_it_says_far_out(n: int, sd: float, samp
     count, level = 20_000, 1e-3
     variances = [scale**2 * rng.chisquare(n - 1, count) / (n - 1) / n for scale in (sd, 1.0)]
     true = sd**2 / n + 1 / n
-    samples = Samples(sd_M=np.full(count, sampling * np.sqrt(true)), shared_M=np.zeros(count), df=200.0)
+    samples = SampleNoise(sd_M=np.full(count, sampling * np.sqrt(true)), shared_M=np.zeros(count), df=200.0)
     parts = [type(runs_part(np.zeros((2, 1))))(variance_M=it, df=float(n - 1)) for it in variances]
     sure = certainty(np.zeros(count), parts, samples, level=0.05, scale_M=np.full(count, 1e-9))
     needed = np.maximum(
@@ -98,7 +100,7 @@ def test_intervals_over_seeds_and_samples_cover_what_they_say(n: int, per_class:
         values = [it.mean(axis=1, keepdims=True) for it in right]
         difference_N = right[1].mean(axis=0) - right[0].mean(axis=0)
         shared = sum((it.var(axis=1).mean() - it.mean(axis=0).var()) / (n - 1) / per_class for it in right)
-        samples = Samples(
+        samples = SampleNoise(
             sd_M=np.array([difference_N.std() / np.sqrt(per_class)]),
             shared_M=np.array([max(shared, 0.0)]),
             df=per_class - 1.0,
@@ -107,3 +109,17 @@ def test_intervals_over_seeds_and_samples_cover_what_they_say(n: int, per_class:
         sure = certainty(effect_M, [runs_part(it) for it in values], samples, level=0.05, scale_M=np.ones(1))
         covered += bool(sure.low_M[0] <= 0 <= sure.high_M[0])
     assert 0.93 - 0.012 <= covered / count <= 0.97 + 0.012
+
+
+@pytest.mark.parametrize(("sign", "alternative"), [(1, "greater"), (-1, "less")])
+def test_p_beyond_a_margin_is_that_of_a_one_sided_t_test_when_only_runs_vary(
+    sign: int, alternative: Literal["greater", "less"]
+) -> None:
+    values_RM = np.random.default_rng(3).normal(0.02, 0.01, (6, 4))
+    effect_M = values_RM.mean(axis=0)
+    found = certainty(effect_M, [runs_part(values_RM)], None, level=0.05, scale_M=np.ones(4))
+    expected_M = stats.ttest_1samp(values_RM, 0.015, axis=0, alternative=alternative).pvalue
+    np.testing.assert_allclose(found.p_beyond(effect_M, 0.015, sign=sign), expected_M, rtol=1e-10)
+    np.testing.assert_allclose(
+        found.p_two_sided(effect_M), stats.ttest_1samp(values_RM, 0.0, axis=0).pvalue, rtol=1e-10
+    )

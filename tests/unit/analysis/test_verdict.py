@@ -6,14 +6,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from kd_ray.analysis.claim_tests import Declared
 from kd_ray.analysis.compare import compare_study
-from kd_ray.analysis.comparisons import Comparison
 from kd_ray.analysis.contrast import Options
-from kd_ray.analysis.declared import Declared
 from kd_ray.analysis.planning import NextStep
 from kd_ray.analysis.study import Study
 from kd_ray.analysis.verdict import Verdict
 from kd_ray.analysis.verdict_words import make_verdict
+from kd_ray.results.comparison_schema import Comparison
 from kd_ray.sweep.claims import Claim
 from tests.calibration.drawn import Arrays, Design, as_study, draw
 

@@ -6,7 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+import ray
+
 from kd_ray.cluster.interrupts import Interrupts
+from kd_ray.cluster.ray_tune.ray_runner import RayRunner
+from kd_ray.sweep.placement import Placement
 
 HANGING = """
 import ctypes, os, threading
@@ -59,3 +64,14 @@ def test_second_signal_ends_a_process_that_hangs_in_a_library() -> None:
         process.communicate()
     assert process.returncode == 130
     assert error == "stopped at once; no committed trial is lost; run the same command again to continue\n"
+
+
+def test_a_signal_while_ray_connects_is_an_interrupt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guard: `RayRunner.__enter__`; Ray's handler of SIGTERM ended the process with status 15, and a job of Slurm was not queued again."""
+
+    def told(**_: object) -> None:
+        sys.exit(signal.SIGTERM)
+
+    monkeypatch.setattr(ray, "init", told)
+    with pytest.raises(KeyboardInterrupt):
+        RayRunner(placement=Placement()).__enter__()

@@ -311,6 +311,14 @@ def test_a_server_that_never_answers_is_left() -> None:
     assert time.monotonic() - began < 15
 
 
+def test_a_server_that_falls_silent_is_not_taken_for_a_wrong_address(here: Mapping[str, str]) -> None:
+    """Guard: `_SILENT`; where the agent of the head has no port, the address is right and a submission is not answered."""
+    with server(cluster_with(**here)) as url:
+        jobs = Jobs(url)
+    with pytest.raises(InvalidInputError, match=r"has answered before, and does not answer this request.*52365"):
+        jobs.sweeps()
+
+
 @pytest.mark.parametrize("address", ["ray://head:10001", "http://", "http://a:b:c", "ftp://x", "http://user:pass@head"])
 def test_an_address_that_is_none_is_refused(address: str) -> None:
     with pytest.raises(InvalidInputError, match="expected the head's dashboard"):

@@ -78,7 +78,8 @@ def test_a_service_that_is_away_is_said_once_and_not_waited_for(store: Store, pa
     assert Away.attempts == 1, "it rests before it asks again"
     assert warnings == [
         "mirror away cannot copy trials: ConnectionError: nobody listens; the sweep continues, "
-        "and the mirror is tried again every minute"
+        "and the mirror is tried again every minute",
+        f"mirror away: {100 * len(pack.trials)} trials are not copied",
     ]
 
 
@@ -90,12 +91,30 @@ def test_a_service_that_hangs_holds_nothing_up(store: Store, pack: Pack) -> None
             reached.set()
             release.wait(60)
 
-    with MirrorThreads({"hanging": Hanging}, store, "demo", lambda warning: None, grace_s=0.2) as mirroring:
+    warnings: list[str] = []
+    with MirrorThreads({"hanging": Hanging}, store, "demo", warnings.append, grace_s=0.2) as mirroring:
         mirroring.add(pack)
         assert reached.wait(30)
         began = time.monotonic()
     assert time.monotonic() - began < 10
+    assert warnings == [f"mirror hanging: {len(pack.trials)} trials are not copied"]
     release.set()
+
+
+def test_a_launch_that_is_over_before_the_client_is_there_copies_its_trials(store: Store, pack: Pack) -> None:
+    """Guard: `_is_overdue`; the import of a client takes longer than the wait for one copy, and nothing was copied or said."""
+    release, album = threading.Event(), Album()
+    warnings: list[str] = []
+
+    def make() -> Album:
+        release.wait(60)
+        return album
+
+    with MirrorThreads({"slow": make}, store, "demo", warnings.append, grace_s=2.0) as mirroring:
+        mirroring.add(pack)
+        threading.Timer(2.5, release.set).start()
+    assert [copy.trial_id for copy in album.copies] == [trial.trial_id for trial in pack.trials[:2]]
+    assert warnings == []
 
 
 def test_mlflow_has_each_trial_once_with_its_curves(
@@ -144,6 +163,7 @@ def _until_done(copying: mirrors._MirrorThread) -> None:
         copying.thread.join(0.1)
 
 
+@pytest.mark.slow
 def test_a_sweep_ends_as_without_mlflow_when_its_server_is_not_there(
     store: Store, trifeature_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -157,7 +157,9 @@ def test_missing_files_are_listed_with_their_place(tmp_path: Path) -> None:
     folder = _write(tmp_path) / "cifar-10-batches-py"
     (folder / "data_batch_3").unlink()
     (folder / "batches.meta").unlink()
-    with pytest.raises(DataError, match="2 of 7 files are missing") as caught:
+    with pytest.raises(
+        DataError, match="2 of 7 files are missing; `kd-ray data prepare cifar10` fetches them, or unpack"
+    ) as caught:
         _read(tmp_path)
     message = str(caught.value)
     assert str(folder / "data_batch_3") in message

@@ -61,7 +61,10 @@ def test_original_means_the_published_checksums(tmp_path: Path) -> None:
 
 
 def test_missing_files_and_foreign_calls_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"cifar100: 3 of 3 files are missing; unpack cifar-100-python.tar.gz"):
+    with pytest.raises(
+        DataError,
+        match=r"cifar100: 3 of 3 files are missing; `kd-ray data prepare cifar100` fetches them, or unpack cifar-100-python",
+    ):
         _read(tmp_path)
 
     class Call:

@@ -83,3 +83,34 @@ def test_what_is_wrong_is_named(tmp_path: Path) -> None:
     (root / "imagenet" / "val" / "n7" / "a.JPEG").write_bytes(source.read_bytes())
     with pytest.raises(DataError, match=r"val has classes that train lacks: n7"):
         _load(root)
+
+
+def test_files_that_are_left_out_are_counted_and_named(tmp_path: Path) -> None:
+    root = write_imagenet(tmp_path)
+    plain = _load(root)
+    assert plain.notes == ()
+    train = root / "imagenet" / "train"
+    first = train / "n00000000"
+    image = next(first.iterdir()).read_bytes()
+    for path in ("@eaDir/a.jpg", ".ipynb_checkpoints/a.png", "n00000000/part2/a.png"):
+        (train / path).parent.mkdir()
+        (train / path).write_bytes(image)
+    for path in (".DS_Store", "n00000000/._a.png", "n00000000/more.gif"):
+        (train / path).write_bytes(image)
+    (first / "gone.png").symlink_to("/nowhere.png")
+    data = _load(root)
+    assert data.class_names == plain.class_names
+    assert len(data.train) == len(plain.train)
+    (note,) = data.notes
+    assert note == (
+        "7 files and folders left out: train/.DS_Store (outside the classes), train/.ipynb_checkpoints (no class), train/@eaDir "
+        "(no class), train/n00000000/._a.png (a file of the system), train/n00000000/gone.png (a link to nothing) and 2 more"
+    )
+
+
+@pytest.mark.parametrize("where", ["train/n00000000/caf\udce9.png", "train/caf\udce9"])
+def test_names_that_are_not_utf_8_are_refused(tmp_path: Path, where: str) -> None:
+    root = write_imagenet(tmp_path)
+    (root / "imagenet" / where).mkdir()
+    with pytest.raises(DataError, match=r"the name caf\\xe9(\.png)? is not UTF-8; rename it"):
+        _load(root)

@@ -197,7 +197,10 @@ def test_version_changes_with_rows_and_images(tmp_path: Path) -> None:
         ({"row3_file": ""}, r"line 5: file: there is no path"),
         ({"row3_file": "../../secret.png"}, r"line 5: file: '../../secret\.png' leads out of the data root"),
         ({"row3_file": "/etc/passwd"}, r"line 5: file: '/etc/passwd' leads out of the data root"),
-        ({"row3_file": "people.csv"}, r"image people/people\.csv cannot be used: cannot identify"),
+        (
+            {"row3_file": "people.csv"},
+            r"image people/people\.csv cannot be used: it is no image in one of the formats JPEG, PNG",
+        ),
         ({"row2_file": "images/0.jpeg"}, r"line 4: the image of line 2 again, in another split"),
     ],
 )
@@ -253,13 +256,20 @@ def test_small_and_empty_groups_are_left_out_and_listed(tmp_path: Path) -> None:
         ("file,label,race,age\na,b,c,d\n", r"has no column 'split'; its columns: file, label, race, age"),
         ("file,label,split,race,age,race\na,b,c,d,e,f\n", r"has more than one column 'race'"),
         ("file,label,split,race,age\n", "has no rows"),
-        ("", r"people\.csv cannot be read"),
-        ("file,label,split,race,age\na,b\n", r"people\.csv cannot be read: .*Expected 5 columns, got 2"),
+        ("", r"people\.csv is empty"),
+        ("file,label,split,race,age\na,b\n", r"people\.csv, line 2: 2 values, expected 5"),
+        ("file;label;split;race;age\na;b;c;d;e\n", r"separated by commas, and these seem to be by ';'"),
+        ("file,label,split,race,age\n\na,b,c,d,e\n\n\na,b\n", r"people\.csv, line 6: 2 values, expected 5"),
+        (
+            'file,label,split,race,age\na,b,c,d,e\n"a,b,c,d,e\na,b,c,d,e\n',
+            r"line 4: .*is there a quote that is not closed",
+        ),
+        ("file,label,split,race,age\na,b,c,caf\xe9,e\n", "it is not UTF-8"),
     ],
 )
 def test_other_lists_are_refused(tmp_path: Path, content: str, message: str) -> None:
     root = write_people(tmp_path)
-    (root / "people" / "people.csv").write_text(content)
+    (root / "people" / "people.csv").write_bytes(content.encode("latin-1"))
     with pytest.raises(DataError, match=message):
         load(root)
 
@@ -304,6 +314,12 @@ def test_bins_hold_what_lies_between_their_edges(edges: list[float], values: lis
 def test_bin_names_and_groups() -> None:
     bins = Bins(column="age", edges=(18, 40.5))
     assert bins.names == ("<18", "18-40.5", ">=40.5")
+    assert Bins(column="x", edges=(1e6, 1e6 + 1, 1e6 + 2)).names == (
+        "<1000000", "1000000-1000001", "1000001-1000002", ">=1000002",
+    )  # fmt: skip
+    assert Bins(column="x", edges=(1000001.5, 1000002.5)).names == ("<1000001.5", "1000001.5-1000002.5", ">=1000002.5")
+    assert Bins(column="x", edges=(1_600_000_000, 1_600_003_600)).names[1] == "1600000000-1600003600"
+    assert Bins(column="x", edges=(0.1, 0.1 + 2**-50, 0.5)).names[1] == "0.1-0.1000000000000009"
     codes_N = listing._bin_codes(LINES, bins, ["17.99", "18", "40.5", "NaN", "inf", "-inf"])
     assert codes_N.tolist() == [0, 1, 2, -1, 2, 0]
     assert Groups.from_codes(codes_N, bins.names).to_lists()[3] == []

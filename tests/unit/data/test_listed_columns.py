@@ -101,7 +101,7 @@ def test_parquet_gives_what_csv_gives_and_holds_lists(tmp_path: Path) -> None:
         ({"row3_income": "much"}, r"loans\.csv, line 5: income: 'much' is not a number; `dataset\.categorical` names"),
         ({"row3_income": "inf"}, r"line 5: income: 'inf' is not a finite number"),
         (
-            {"row3_income": "", "row4_job": "NaN"},
+            {"row3_income": "nan", "row4_job": ""},
             r"2 of 36 rows lack a value in one of dataset\.columns: income \(line 5\), job \(line 6\); `dataset\.missing: leave_out`",
         ),
         ({"row3_label": "maybe"}, r"line 5: label: 1 rows are in none of the classes \(no, yes\): maybe"),
@@ -113,14 +113,19 @@ def test_rows_that_cannot_be_used_are_named(tmp_path: Path, changed: dict[str, A
 
 
 def test_rows_without_a_value_can_be_left_out_and_are_listed(tmp_path: Path) -> None:
-    root = write_table(tmp_path, row3_income="", row4_job="NaN")
-    data = load(root, missing="leave_out")
+    root = write_table(tmp_path, row3_income="", row4_job="NA")
+    data = load(root, missing="leave_out", missing_values=["NA"])
     assert len(data.train) + len(data.test) == 34
     assert data.notes == ("2 of 36 rows left out, which lack a value: income (line 5), job (line 6)",)
+    data = load(root, missing="leave_out")
+    assert "job=NA" in data.columns
+    assert (
+        data.notes[1] == "job: NA counts as a value; if it means that there is none, name it in dataset.missing_values"
+    )
     path = root / "table" / "loans.csv"
     path.write_text(path.read_text().replace(",cook,", ",,").replace(",pilot,", ",,").replace(",clerk,", ",,"))
     with pytest.raises(DataError, match="none of its 36 rows has a value in every column"):
-        load(root, missing="leave_out")
+        load(root, missing="leave_out", missing_values=["NA"])
 
 
 def test_a_column_that_is_not_there_is_refused(tmp_path: Path) -> None:
@@ -173,3 +178,17 @@ def test_the_list_of_the_docs_is_one(tmp_path: Path) -> None:
 
 def test_tables_tell_titled_lists_apart() -> None:
     assert [table_name(make()), table_name(make(title="loans"))] == ["manifest", "loans"]
+
+
+def test_control_character_in_a_name_is_refused_with_its_line(tmp_path: Path) -> None:
+    root = write_table(tmp_path)
+    path = root / "table" / "loans.csv"
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    rows[2]["sex"] = "fe\x1fmale"
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    with pytest.raises(DataError, match=r"line 4: sex: 'fe\\x1fmale' holds the control character \\x1f"):
+        load(root)

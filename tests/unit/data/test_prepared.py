@@ -1,5 +1,6 @@
 """Images from files: decoded once, the same for every number of threads, and nothing that a file asks for is done blindly."""
 
+import hashlib
 import io
 import os
 import struct
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kd_ray.data.decoding import MAX_PIXELS, decode
+from kd_ray.data.decoding import MAX_PIXELS, content_digest, decode
 from kd_ray.data.family import Loading
 from kd_ray.data.prepared import files_below, prepare
 from kd_ray.errors import DataError
@@ -78,10 +79,10 @@ def test_decode_refuses_a_bomb_before_it_goes_off() -> None:
 
 
 def test_decode_refuses_deep_pixels_and_other_formats() -> None:
-    with pytest.raises(ValueError, match="mode I;16 is not 8 bits deep"):
+    with pytest.raises(ValueError, match="its pixels are 16-bit, expected 8 bits per channel"):
         decode(_png(np.zeros((4, 4), dtype=np.uint16)), size=4)
     postscript = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n"
-    with pytest.raises(OSError, match="cannot identify image file"):
+    with pytest.raises(ValueError, match="it is no image in one of the formats"):
         decode(postscript, size=4)
 
 
@@ -132,7 +133,7 @@ def test_prepare_in_many_threads_at_once_decodes_once(tmp_path: Path) -> None:
     assert done == [1, 65, 70]
 
 
-def test_damaged_images_are_set_aside_and_decoded_again(tmp_path: Path) -> None:
+def test_damaged_images_are_moved_away_and_decoded_again(tmp_path: Path) -> None:
     sources = files_below(tmp_path / "files", _files(tmp_path / "files", 5), {})
     before = np.array(prepare("some", sources, Loading(root=tmp_path), size=16).images_NHWC)
     (images,) = tmp_path.glob("prepared/some-*/images.npy")
@@ -177,3 +178,81 @@ def test_prepare_names_a_damaged_image_and_leaves_nothing(tmp_path: Path) -> Non
 def test_missing_files_are_counted_and_some_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"7 of 9 image files are missing: a, b, c, d, e and 2 more"):
         files_below(tmp_path, [*"abcdefg", *_files(tmp_path, 2)], {})
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"", "it is empty"),
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n",
+            "it is a pointer of Git LFS; `git lfs pull` fetches",
+        ),
+        (b"\n<!DOCTYPE html><html>403</html>", "it is an HTML page"),
+        (b"<html>403</html>", "it is an HTML page"),
+        (b"\0\5\x16\7\0\2\0\0Mac OS X", "it is a file of macOS beside an image"),
+        (_png(np.zeros((4, 4), dtype=np.uint16)), "its pixels are 16-bit, expected 8 bits per channel"),
+    ],
+)
+def test_what_stands_in_the_place_of_an_image_is_said(tmp_path: Path, content: bytes, why: str) -> None:
+    names = _files(tmp_path / "files", 4)
+    (tmp_path / "files" / "2.png").write_bytes(content)
+    sources = files_below(tmp_path / "files", names, {})
+    with pytest.raises(DataError, match=f"some: image 2.png cannot be used: {why}"):
+        prepare("some", sources, Loading(root=tmp_path), size=16)
+    (tmp_path / "files" / "1.png").write_bytes(content)
+    sources = files_below(tmp_path / "files", names, {})
+    with pytest.raises(DataError, match=rf"some: 2 of 4 images cannot be used: 1.png \({why}.*2.png \({why}"):
+        prepare("some", sources, Loading(root=tmp_path), size=16)
+    for resident_bytes in (None, 0):
+        loading = Loading(root=tmp_path, resident_bytes=resident_bytes)
+        assert list(prepare("some", sources, loading, size=16, skips_unusable=True).unusable) == [1, 2]
+    with pytest.raises(DataError, match="2 of 4 images"):
+        prepare("some", sources, Loading(root=tmp_path), size=16)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_images_are_turned_upright(tmp_path: Path, orientation: int) -> None:
+    from PIL import ImageOps
+
+    stored = Image.fromarray(pixels(16, 16, 3))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    content = {}
+    for suffix in ("png", "webp", "tiff"):
+        buffer = io.BytesIO()
+        stored.save(buffer, format=suffix, exif=exif, **({"lossless": True} if suffix == "webp" else {}))
+        content[suffix] = buffer.getvalue()
+        expected = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(buffer.getvalue()))).convert("RGB"))
+        assert np.array_equal(decode(content[suffix], size=16), expected), suffix
+    assert np.array_equal(decode(content["png"], size=16), np.asarray(stored)) == (orientation == 1)
+    # The fingerprint of an image that is turned is another one than before there was turning; that of others is not.
+    plain = hashlib.sha256(content["png"]).hexdigest()
+    assert (content_digest(content["png"]) == plain) == (orientation == 1)
+    (tmp_path / "a.png").write_bytes(content["png"])
+    found = [
+        prepare(
+            "some", files_below(tmp_path, ["a.png"], {}), Loading(root=tmp_path, resident_bytes=limit), size=16
+        ).fingerprint
+        for limit in (None, 0)
+    ]
+    assert found[0] == found[1]
+
+
+def test_other_images_of_the_same_size_and_time_are_decoded_again(tmp_path: Path) -> None:
+    """As reproducible archives, container layers and `cp -p` leave them."""
+    (tmp_path / "files").mkdir()
+
+    def prepared(color: tuple[int, int, int], resident_bytes: int | None) -> tuple[str, int]:
+        path = tmp_path / "files" / "0.bmp"
+        Image.new("RGB", (16, 16), color).save(path)
+        os.utime(path, (1_600_000_000, 1_600_000_000))
+        loading = Loading(root=tmp_path, resident_bytes=resident_bytes)
+        found = prepare("some", files_below(tmp_path / "files", ["0.bmp"], {}), loading, size=16)
+        return found.fingerprint, int(found.images_NHWC.sum())
+
+    red, green = prepared((255, 0, 0), None), prepared((0, 254, 0), None)
+    assert (red[1], green[1]) == (255 * 256, 254 * 256)
+    assert red[0] != green[0]
+    assert prepared((255, 0, 0), 0)[0] == red[0]
+    assert prepared((0, 254, 0), 0)[0] == green[0]

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kd_ray.data.row_data import Column, RowData, RowSplit, encoded, standardised
+from kd_ray.errors import DataError
 from kd_ray.groups import Groups
 
 
@@ -35,10 +36,57 @@ def test_categories_are_those_of_the_training_rows_in_alphabetical_order() -> No
 
 def test_numbers_are_standardised_by_the_training_split_and_categories_stay() -> None:
     found = standardised(data([[1, 0, 5], [3, 1, 5]], [[5, 1, 7]], [True, False, True]))
-    # Training mean 2 and deviation 1; the constant is only centred.
+    # Training mean 2 and deviation 1; what is constant in training is 0 everywhere.
     assert found.train.values_NF.tolist() == [[-1, 0, 0], [1, 1, 0]]
-    assert found.test.values_NF.tolist() == [[3, 1, 2]]
+    assert found.test.values_NF.tolist() == [[3, 1, 0]]
+    assert found.notes == ("constant in the training rows, so 0 everywhere: c2",)
     assert found.train.values_NF.dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    "training",
+    [
+        [14.62] * 250,  # its computed deviation is 1e-13, not 0
+        [0.3] * 100 + [0.1 + 0.2] * 100,
+        [float(np.float32(14.62)), float(np.nextafter(np.float32(14.62), np.float32(15)))] * 50,
+        [1e200] * 7,
+        [0.0] * 5,
+    ],
+)
+def test_a_column_that_is_constant_up_to_rounding_is_zero_and_named(training: list[float]) -> None:
+    found = standardised(data([[x] for x in training], [[14.63], [-1e3]], [True]))
+    assert not found.train.values_NF.any()
+    assert not found.test.values_NF.any()
+    assert found.notes == ("constant in the training rows, so 0 everywhere: c0",)
+
+
+@pytest.mark.parametrize(
+    "training",
+    [
+        [1e15, 1e15 + 1],
+        [1.6e9, 1.6e9 + 1],
+        [16_777_214.0, 16_777_216.0],
+        [-1e200, 1e200],
+        [1e308, -1.7e308],
+        [1e-200, 3e-200],
+        [5e-324, 1e-322],
+    ],
+)
+def test_numbers_of_any_magnitude_are_standardised(training: list[float]) -> None:
+    found = standardised(data([[x] for x in training], [[training[0]]], [True]))
+    first = -1 if training[0] < training[1] else 1
+    np.testing.assert_allclose(found.train.values_NF, [[first], [-first]], rtol=1e-6)
+    np.testing.assert_allclose(found.test.values_NF, [[first]], rtol=1e-6)
+    assert found.notes == ()
+
+
+def test_a_number_too_far_from_training_is_refused() -> None:
+    far = data([[0, 0], [0, 1]], [[0, 1], [0, 1e300]], [True, True])
+    message = (
+        r"rows: column c1: test row 2 has 1e\+300, too far from the training rows \(mean 0.5, standard deviation 0.5\)"
+    )
+    with pytest.raises(DataError, match=message):
+        standardised(far)
 
 
 @given(

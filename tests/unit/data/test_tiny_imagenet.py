@@ -91,7 +91,11 @@ def test_original_means_the_published_counts(tmp_path: Path) -> None:
         ("val/val_annotations.txt", "val_0.JPEG\n", r"val_annotations\.txt:1: expected a file and a class"),
         ("val/val_annotations.txt", "../../x\tn0000\n", r"val_annotations\.txt:1: expected a file and a class"),
         ("val/val_annotations.txt", "other.JPEG\tn0000\n", r"1 of 25 image files are missing: val/images/other\.JPEG"),
-        ("val/images/val_3.JPEG", "not an image", r"image val/images/val_3\.JPEG cannot be used: cannot identify"),
+        (
+            "val/images/val_3.JPEG",
+            "not an image",
+            r"image val/images/val_3\.JPEG cannot be used: it is no image in one of",
+        ),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path: Path, file: str, content: str | None, message: str) -> None:

@@ -277,7 +277,7 @@ def test_a_script_without_a_main_guard_is_told_so(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["flipped byte", "truncated", "missing codes", "no checksums", "bad json"])
-def test_damaged_cache_is_set_aside_and_drawn_again(
+def test_damaged_cache_is_moved_away_and_drawn_again(
     cached_root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: str
 ) -> None:
     root = tmp_path / "data"

@@ -93,6 +93,7 @@ def test_a_start_is_uniform_and_follows_its_names() -> None:
     assert start.mean().item() == pytest.approx(0, abs=0.05)
 
 
+@pytest.mark.slow
 def test_the_stronger_the_attack_the_fewer_are_right() -> None:
     student = start_student(make_spec(epochs=40, augmentation="none", schedule={"name": "constant"}))
     run([student], {})
@@ -138,6 +139,7 @@ def run(students: list[Student], teachers: dict[str, Teacher], *, stop_at: int |
             break
 
 
+@pytest.mark.slow
 def test_training_on_attacks_has_the_same_bits_in_company_and_after_an_interruption(
     teachers: dict[str, Teacher],
 ) -> None:

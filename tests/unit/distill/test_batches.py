@@ -47,6 +47,13 @@ def test_order_and_views_change_with_epoch_and_seed_only() -> None:
     assert not torch.equal(first(1, 0), first(2, 0))
 
 
+def test_order_and_views_of_a_seed_are_known() -> None:
+    """Guard: each comes from the named stream of the trial's own seed, so a trial is the same wherever and whenever it runs."""
+    draw = epoch_draw(8, "crop_flip", seed=3, epoch=1)
+    assert draw.samples_N.tolist() == [2, 6, 0, 1, 3, 4, 5, 7]
+    assert draw.views_N.tolist() == [7, 144, 107, 156, 65, 44, 107, 42]
+
+
 def test_starting_in_the_middle_gives_the_rest_of_the_epoch() -> None:
     whole = of_epoch(seed=3, epoch=1)
     rest = of_epoch(seed=3, epoch=1, start=3)

@@ -74,6 +74,7 @@ def _copied(folder: Path) -> Iterator[tuple[Path, int]]:
             yield path, int(line.split()[1])
 
 
+@pytest.mark.slow
 def test_the_second_worker_does_not_load(tmp_path: Path) -> None:
     first = load_data(DATASET, tmp_path, CPU)
     sources = [path for path in tmp_path.iterdir() if path.name != "loaded"]
@@ -94,7 +95,7 @@ def test_without_room_for_the_files_the_data_are_held_in_memory(
     load_dataset(dataset, trifeature_root)
     with caplog.at_level(logging.WARNING, logger="kd_ray"), largest_file(100_000):
         data = load_data(dataset, trifeature_root, CPU)
-    assert "every worker holds the data set in memory of its own: tensors.safetensors cannot be written" in caplog.text
+    assert "every worker holds the data set in memory of its own" in caplog.text
     assert "File too large" in caplog.text
     assert len(data.resident.train) == 450
     assert torch.equal(load_data(dataset, trifeature_root, CPU).resident.train.labels_N, data.resident.train.labels_N)
@@ -106,7 +107,7 @@ def test_a_data_set_that_cannot_be_loaded_leaves_no_files(tmp_path: Path) -> Non
     assert [path.name for path in (tmp_path / "loaded").iterdir() if path.is_dir()] == []
 
 
-def test_a_damaged_file_is_set_aside_and_made_again(trifeature_root: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_damaged_file_is_moved_away_and_made_again(trifeature_root: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Guard: its checksum is looked at by every worker that starts."""
     dataset = DATASET.model_copy(update={"split_seed": 2})
     labels = load_data(dataset, trifeature_root, CPU).resident.train.labels_N.clone()

@@ -121,6 +121,7 @@ def assert_same_bits(a: Student, b: Student) -> None:
         assert x_epoch.lr == y_epoch.lr
 
 
+@pytest.mark.slow
 def test_a_trial_has_the_same_bits_alone_and_in_any_company(teachers: dict[str, Teacher]) -> None:
     specs = [make_spec(1.0), make_spec(4.0), make_spec(10.0), make_spec()]
     together = run(specs, teachers)

@@ -73,12 +73,14 @@ def test_memory_that_is_too_small_for_one_student_is_an_error(monkeypatch: pytes
         probe(SPEC, PLACEMENT, sharers=1)
 
 
-def test_a_launch_with_auto_measures_once_and_leaves_the_same_tables(tmp_path: Path, trifeature_root: Path) -> None:
-    fixed, auto = open_store(tmp_path / "fixed"), open_store(tmp_path / "auto")
-    assert launch(tiny_sweep(trifeature_root), fixed, runner=LocalRunner()).exit_code == 0
+@pytest.mark.slow
+def test_a_launch_with_auto_measures_once_and_leaves_the_same_tables(
+    tmp_path: Path, finished_tiny: Store, trifeature_root: Path
+) -> None:
+    auto = open_store(tmp_path / "auto")
     file = tiny_sweep(trifeature_root, "placement.pack_size=auto")
     assert launch(file, auto, runner=LocalRunner()).exit_code == 0
-    assert_same_tables(fixed, auto)
+    assert_same_tables(finished_tiny, auto)
     (probed,) = [item.e_tag for item in auto.entries("probes")]
     more = tiny_sweep(trifeature_root, "placement.pack_size=auto", "grid.seed=[0,1,2]")
     assert launch(more, auto, runner=LocalRunner()).exit_code == 0

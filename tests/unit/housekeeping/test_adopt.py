@@ -14,7 +14,7 @@ from kd_ray.housekeeping.verify import verify
 from kd_ray.results import ledger
 from kd_ray.results.aggregate import aggregate
 from kd_ray.results.inventory import sweep_names
-from kd_ray.results.manifest import read_manifest
+from kd_ray.results.manifest import read_manifest, write_manifest
 from kd_ray.results.record import read_record, sha256, write_samples
 from kd_ray.results.store import (
     Store,
@@ -26,6 +26,7 @@ from kd_ray.results.store import (
     weights_key,
 )
 from kd_ray.sweep.load import SweepFile
+from kd_ray.sweep.plan import expand
 from kd_ray.sweep.spec import TrialState
 from tests.fakes import PREDICTIONS_N, make_samples, make_sweep, plan_trials, write_sweep
 from tests.unit.housekeeping.whole import commit_whole, contents, keys, spoil, tables
@@ -274,9 +275,6 @@ def test_given_weights_come_over_whole_or_not_at_all(tmp_path: Path, store: Stor
     given = b"weights of a given teacher"
     file = make_sweep(overrides=["teacher={model: resnet20, weights: t.pt}"])
     other = open_store(tmp_path / "other")
-    from kd_ray.results.manifest import write_manifest
-    from kd_ray.sweep.plan import expand
-
     planned = expand(file, lambda path: sha256(given))
     write_manifest(other, file.sweep, planned, sweep_yaml=file.to_yaml(), weights={"t.pt": sha256(given)})
     commit_whole(other, planned)
@@ -286,6 +284,21 @@ def test_given_weights_come_over_whole_or_not_at_all(tmp_path: Path, store: Stor
     other.put(pretrained_key(sha256(given)), given)
     assert not adopt(other, store).is_incomplete
     assert store.get(pretrained_key(sha256(given))) == given
+
+
+def test_a_sweep_of_texts_has_no_weights_to_bring(tmp_path: Path, store: Store) -> None:
+    """Guard: `Manifest.stored_weights`; networks of texts and tokenizers are folders, and the manifest lists their versions only."""
+    given = {"hf:tiny-bert": "0123456789abcdef", "tokenizer of hf:tiny-bert": "fedcba9876543210"}
+    other = open_store(tmp_path / "other")
+    write_manifest(other, FILE.sweep, TRIALS, sweep_yaml=FILE.to_yaml(), weights=given)
+    commit_whole(other, TRIALS)
+    aggregate(other, "demo")
+    assert verify(other).problems == ()
+    report = adopt(other, store)
+    assert (report.problems, report.is_incomplete) == ((), False)
+    assert read_manifest(store, "demo").weights == given
+    aggregate(store, "demo")
+    assert verify(store).problems == ()
 
 
 def test_a_store_is_not_merged_into_itself_and_not_from_nothing(source: Store, store: Store, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from kd_ray.housekeeping.delete_garbage import delete_garbage
 from kd_ray.housekeeping.find_garbage import find_garbage
-from kd_ray.housekeeping.garbage import Kind
+from kd_ray.housekeeping.garbage import GarbageKind
 from kd_ray.results import ledger
 from kd_ray.results.aggregate import aggregate
 from kd_ray.results.store import (
@@ -28,7 +28,7 @@ TRIALS = plan_trials(make_sweep())
 IDS = [trial.trial_id for trial in TRIALS]
 
 
-def counts(store: Store, **options: bool) -> dict[Kind, int]:
+def counts(store: Store, **options: bool) -> dict[GarbageKind, int]:
     return dict(Counter(found.kind for found in find_garbage(store, **options).garbage))
 
 
@@ -57,13 +57,13 @@ def littered(store: Store) -> Store:
     store.put(weights_key(c, 4), b"of a worker that was killed before it could commit")
     for step in (10, 20, 30, 40):
         save_checkpoint(store, IDS[6], step)
-    store.put("tables/trials/sweep=gone/part-00000.parquet", b"rows")
+    store.put("tables/trials/gone/part-00000.parquet", b"rows")
     store.put(part_key("trials", "demo", 7), b"rows")
     aggregate(store, "demo")
     store.put(part_key("trials", "demo", 9), b"rows")
     assert store.local_root is not None
     for name in ("part-00000.parquet#1", "notes#1a"):
-        (store.local_root / "tables" / "trials" / "sweep=demo" / name).write_bytes(b"half")
+        (store.local_root / "tables" / "trials" / "demo" / name).write_bytes(b"half")
     grow_old(store)
     return store
 
@@ -127,7 +127,7 @@ def test_young_objects_stay(littered: Store, seconds: float) -> None:
 def test_table_parts_and_staging_files_stay_for_an_hour(littered: Store) -> None:
     """Guard: LONG_MARGIN_S. An aggregation writes its index last, and a large object takes its time."""
     grow_old(littered, seconds=3000)
-    assert {Kind.PARTS, Kind.STAGING} & set(counts(littered)) == set()
+    assert {GarbageKind.PARTS, GarbageKind.STAGING} & set(counts(littered)) == set()
 
 
 def test_older_than_raises_the_margin(littered: Store) -> None:
@@ -139,7 +139,7 @@ def test_a_held_trial_is_left_alone_altogether(littered: Store) -> None:
     """Guard: a renewed lease protects the old objects of its trial as well."""
     lease = ledger.acquire(littered, IDS[6], launch_id="y")
     assert lease is not None
-    assert Kind.SUPERSEDED not in counts(littered)
+    assert GarbageKind.SUPERSEDED not in counts(littered)
     assert len(clean(littered)) > 0
     assert ledger.scan(littered, IDS[6:7])[IDS[6]].lease == lease
 
@@ -154,7 +154,7 @@ def test_a_trial_that_was_taken_since_is_left_alone(littered: Store) -> None:
     assert not {IDS[0], IDS[6]} & owners
 
 
-def test_a_record_that_was_set_aside_since_keeps_the_rest(littered: Store) -> None:
+def test_a_record_that_was_quarantined_since_keeps_the_rest(littered: Store) -> None:
     """Guard: leases of a trial without a record are never touched, nor is anything else that its record made superfluous."""
     report = find_garbage(littered)
     for trial_id in IDS[:3]:
@@ -201,7 +201,7 @@ def test_weights_stay_where_the_record_cannot_be_read_or_names_missing_ones(litt
     spoil(littered, record_key(IDS[2]))
     grow_old(littered)
     report = find_garbage(littered)
-    assert Kind.WEIGHTS not in {found.kind for found in report.garbage}
+    assert GarbageKind.WEIGHTS not in {found.kind for found in report.garbage}
     assert any(note.startswith(f"weights of {IDS[2]} stay") for note in report.notes)
 
 
@@ -232,14 +232,14 @@ def test_the_two_newest_readable_manifests_stay(littered: Store) -> None:
 def test_manifests_of_another_version_stay(littered: Store) -> None:
     littered.put(manifest_key("demo", 6), b'{"manifest_version": 99}')
     grow_old(littered)
-    assert Kind.MANIFESTS not in counts(littered)
+    assert GarbageKind.MANIFESTS not in counts(littered)
 
 
 def test_parts_stay_while_there_is_no_index(littered: Store) -> None:
     """Guard: without an index nothing tells which parts are in use."""
     littered.delete(table_index_key("demo"))
     gone = {key for key in clean(littered) if key.startswith("tables/") and key.endswith(".parquet")}
-    assert gone == {"tables/trials/sweep=gone/part-00000.parquet"}
+    assert gone == {"tables/trials/gone/part-00000.parquet"}
 
 
 def test_damaged_objects_stay_unless_asked_for_and_while_their_trial_is_not_complete(littered: Store) -> None:
@@ -248,7 +248,7 @@ def test_damaged_objects_stay_unless_asked_for_and_while_their_trial_is_not_comp
         littered.put(f"damaged/{record_key(trial_id)}-0123456789abcdef", b"noise")
     littered.put("damaged/datasets/d/samples.parquet-0123456789abcdef", b"noise")
     grow_old(littered)
-    assert Kind.DAMAGED not in counts(littered)
+    assert GarbageKind.DAMAGED not in counts(littered)
     gone = {key for key in clean(littered, with_damaged=True) if key.startswith("damaged/")}
     assert gone == {
         f"damaged/{record_key(IDS[0])}-0123456789abcdef",
@@ -261,7 +261,7 @@ def test_trials_of_no_sweep_go_only_on_request(littered: Store) -> None:
     commit_whole(littered, other)
     grow_old(littered)
     ids = {trial.trial_id for trial in other}
-    assert Kind.ORPHANS not in counts(littered)
+    assert GarbageKind.ORPHANS not in counts(littered)
     gone = clean(littered, with_orphans=True)
     assert {key.split("/")[1] for key in gone if record_key(key.split("/")[1]) == key} == ids
     assert not any(key.startswith("trials/") and key.split("/")[1] in ids for key in keys(littered))
@@ -271,7 +271,7 @@ def test_trials_that_a_sweep_no_longer_asks_for_are_no_orphans(littered: Store) 
     """Guard: records are results; inactive trials are listed still."""
     write_sweep(littered, make_sweep(overrides=["grid.seed=[0]"]))
     grow_old(littered)
-    assert Kind.ORPHANS not in counts(littered, with_orphans=True)
+    assert GarbageKind.ORPHANS not in counts(littered, with_orphans=True)
 
 
 def test_no_orphans_while_a_manifest_cannot_be_read(littered: Store) -> None:
@@ -280,7 +280,7 @@ def test_no_orphans_while_a_manifest_cannot_be_read(littered: Store) -> None:
     littered.put(manifest_key("other", 1), b"noise")
     grow_old(littered)
     report = find_garbage(littered, with_orphans=True)
-    assert Kind.ORPHANS not in {found.kind for found in report.garbage}
+    assert GarbageKind.ORPHANS not in {found.kind for found in report.garbage}
     assert any("manifest of sweep other cannot be read" in note for note in report.notes)
 
 
@@ -291,8 +291,8 @@ def test_orphans_that_a_sweep_has_asked_for_since_stay(littered: Store) -> None:
     grow_old(littered)
     report = find_garbage(littered, with_orphans=True)
     write_sweep(littered, other)
-    assert Kind.ORPHANS in {found.kind for found in report.garbage}
-    assert Kind.ORPHANS not in {found.kind for found in delete_garbage(littered, report).garbage}
+    assert GarbageKind.ORPHANS in {found.kind for found in report.garbage}
+    assert GarbageKind.ORPHANS not in {found.kind for found in delete_garbage(littered, report).garbage}
 
 
 def test_an_error_of_a_failed_trial_stays(littered: Store) -> None:

@@ -37,7 +37,7 @@ GIVEN = "a given teacher"
 
 @pytest.fixture
 def whole(store: Store) -> Store:
-    """Seven of eight trials complete, the last interrupted, given weights, tables up to date."""
+    """Seven of eight trials complete, the last interrupted, pretrained weights, tables up to date."""
     write_sweep(store, make_sweep())
     commit_whole(store, TRIALS[:7])
     save_checkpoint(store, IDS[7], 10)
@@ -194,7 +194,7 @@ def test_records_of_another_version_are_named_and_stay(whole: Store) -> None:
     assert contents(whole) == before
 
 
-def test_a_damaged_manifest_is_set_aside_unless_it_is_the_last(whole: Store) -> None:
+def test_a_damaged_manifest_is_quarantined_unless_it_is_the_last(whole: Store) -> None:
     """Guard: without any manifest, resume goes by the sweep file only where a damaged one says that the sweep exists."""
     whole.put(manifest_key("demo", 2), b"noise")
     (problem,) = verify(whole).problems
@@ -216,7 +216,7 @@ def test_predictions_of_another_length_are_named(whole: Store) -> None:
     commit_whole(whole, TRIALS[7:], predictions_N=zeros_N, confidences_N=zeros_N, true_probabilities_N=zeros_N)
     problems = verify(whole, with_tables=False).problems
     assert [(problem.key, problem.remedy) for problem in problems] == [(record_key(IDS[7]), Remedy.NONE)]
-    assert problems[0].what == f"it predicts [11] samples, and data set {DATASET} has 12"
+    assert problems[0].what == "it predicts 11 test samples, and its data set has 12"
 
 
 def test_tables_of_a_running_sweep_may_be_behind_but_not_wrong(whole: Store) -> None:

@@ -1,4 +1,4 @@
-"""Networks that start from given weights: what fits, whose head is new, and where a library's weights come from."""
+"""Networks that start from pretrained weights: what fits, whose head is new, and where a library's weights come from."""
 
 import re
 import socket
@@ -76,6 +76,7 @@ def test_weights_of_another_network_are_refused(model: str, other: str, message:
     assert message in str(caught.value)
 
 
+@pytest.mark.slow
 def test_trials_start_from_the_files_and_are_named_by_their_content(
     store: Store, tmp_path: Path, trifeature_root: Path
 ) -> None:

@@ -4,6 +4,7 @@ import pickle
 from datetime import UTC, datetime, timedelta
 
 from kd_ray.results.store import Store, quarantine
+from kd_ray.results.store_proof import prove_store
 
 
 def put_and_get_whole_objects(store: Store) -> None:
@@ -102,7 +103,13 @@ def reopen_after_pickling(store: Store) -> None:
     assert store.get("b") == b"2"
 
 
+def pass_the_proof(store: Store) -> None:
+    prove_store(store)
+    assert store.exists("proof/store.json")
+
+
 CONTRACT = (
+    pass_the_proof,
     put_and_get_whole_objects,
     keep_bytes_of_any_size,
     create_only_once,

@@ -14,7 +14,7 @@ from kd_ray.errors import CorruptObjectError, InvalidInputError
 from kd_ray.results.aggregate import aggregate
 from kd_ray.results.inventory import committed
 from kd_ray.results.manifest import Manifest
-from kd_ray.results.record import decode_table, encode_record, encode_table, write_samples
+from kd_ray.results.record import commit_record, decode_table, encode_record, encode_table, write_samples
 from kd_ray.results.schema import TABLES
 from kd_ray.results.store import (
     Store,
@@ -327,12 +327,12 @@ def test_older_whole_part_is_not_taken_for_the_newest(store: Store) -> None:
 INDEX_DAMAGE: dict[str, bytes | None] = {
     "missing": None,
     "empty": b"",
-    "truncated": b'{"tables/trials/sweep=demo/part-00000.parquet": ["0123',
+    "truncated": b'{"tables/trials/demo/part-00000.parquet": ["0123',
     "noise": b"\xff\x00noise",
     "list": b"[]",
     "null": b"null",
-    "other values": b'{"tables/trials/sweep=demo/part-00000.parquet": 5, "tables/epochs/sweep=demo/part-00000.parquet": []}',
-    "wrong values": b'{"tables/trials/sweep=demo/part-00000.parquet": ["0123", "4567"]}',
+    "other values": b'{"tables/trials/demo/part-00000.parquet": 5, "tables/epochs/demo/part-00000.parquet": []}',
+    "wrong values": b'{"tables/trials/demo/part-00000.parquet": ["0123", "4567"]}',
 }
 
 
@@ -498,8 +498,20 @@ def test_aggregation_of_a_new_sweep_writes_each_part_once(store: Store, manifest
     assert len(watched.changed) == 8
 
 
-def test_listings_of_a_aggregation_do_not_depend_on_the_number_of_trials(store: Store) -> None:
-    """Guards the cost of an aggregation on an object store: four listings for each look, for any number of trials and parts."""
+def test_aggregation_reads_each_record_once_and_later_none(store: Store, manifest: Manifest) -> None:
+    """Guards the cost of an aggregation: a record holds the predictions of every test sample."""
+    watched = WatchedStore(store.url)
+    for expected in ([record_key(trial.trial_id) for trial in manifest.trials], []):
+        watched.read.clear()
+        aggregate(watched, manifest.sweep)
+        assert sorted(key for key in watched.read if key.endswith("record.parquet")) == sorted(expected)
+
+
+def test_listings_of_an_aggregation_do_not_depend_on_the_number_of_trials(store: Store) -> None:
+    """Guards the cost of an aggregation on an object store, for any number of trials and parts.
+
+    Each look takes four listings, and one more finds tables of kd_ray 0.1.
+    """
     looks = []
     for overrides in (["grid.seed=[0]"], ["grid.temperature=[1, 2, 4, 8]", "grid.seed=[0, 1, 2]"]):
         file = make_sweep(overrides=overrides)
@@ -510,9 +522,22 @@ def test_listings_of_a_aggregation_do_not_depend_on_the_number_of_trials(store: 
         aggregate(idle, "demo", trials_per_part=2)
         looks.append((sorted(busy.listed), sorted(idle.listed)))
     folders = ["datasets", "sweeps/demo/manifest", "tables", "trials"]
-    assert looks == [(sorted(folders * 2), folders)] * 2
+    assert looks == [(sorted([*folders * 2, "tables"]), sorted([*folders, "tables"]))] * 2
 
 
 def test_aggregation_of_an_unknown_sweep_is_refused(store: Store) -> None:
     with pytest.raises(InvalidInputError, match=r"no sweep 'nope'; it has: none$"):
         aggregate(store, "nope")
+
+
+def test_record_that_gives_no_rows_is_named_and_left_out(store: Store) -> None:
+    """Guard: its columns are those of a record, and a metric that every trial has is missing among its scalars."""
+    manifest = write_sweep(store, make_sweep())
+    trials = plan_trials(make_sweep())
+    commit_trials(store, trials[1:])
+    commit_record(store, make_record(trials[0].spec, scalars={"loss": 0.5, "unheard_of": 1.0}))
+    report = aggregate(store, manifest.sweep)
+    assert report.num_trials == len(trials) - 1
+    (problem,) = report.problems
+    assert problem.startswith(f"trial {trials[0].trial_id} gives no rows: ")
+    assert problem.endswith("; the tables lack this trial")

@@ -83,7 +83,7 @@ def test_later_holder_lists_once(store: Store) -> None:
 
 
 @pytest.mark.parametrize("damage", list(damages(state(9))))
-def test_damaged_newest_is_set_aside_and_the_one_before_is_used(
+def test_damaged_newest_is_quarantined_and_the_one_before_is_used(
     store: Store, damage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Guards the digest check of `load`: a damaged checkpoint costs the steps since the one before, and is kept for people to look at."""

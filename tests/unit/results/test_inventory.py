@@ -25,6 +25,7 @@ from kd_ray.results.store import (
     part_key,
     pretrained_key,
     probe_key,
+    proof_key,
     quarantine_key,
     record_key,
     report_folder,
@@ -32,6 +33,7 @@ from kd_ray.results.store import (
     sweep_key,
     table_index_key,
     weights_key,
+    witness_key,
 )
 from tests.fakes import make_sweep, plan_trials, write_sweep
 from tests.unit.housekeeping.whole import commit_whole, grow_old
@@ -56,17 +58,27 @@ KEYS = {
     part_key("class_metrics", "demo", 4): ParsedKey(
         kind=Kind.TABLE_PART, table="class_metrics", sweep="demo", number=4
     ),
+    part_key("trials", "my-test.train", 0): ParsedKey(
+        kind=Kind.TABLE_PART, table="trials", sweep="my-test.train", number=0
+    ),
+    "tables/trials/sweep=demo/part-00000.parquet": ParsedKey(kind=Kind.FORMER_PART, table="trials", sweep="demo"),
     f"{report_folder('demo')}/figures/a.svg": ParsedKey(kind=Kind.REPORT, sweep="demo", path="figures/a.svg"),
+    proof_key(): ParsedKey(kind=Kind.PROOF),
+    witness_key(ID): ParsedKey(kind=Kind.WITNESS, witness_id=ID),
     quarantine_key(record_key(ID), b""): ParsedKey(
         kind=Kind.QUARANTINED, path=record_key(ID), digest="e3b0c44298fc1c14"
     ),
+    proof_key(): ParsedKey(kind=Kind.PROOF),
+    witness_key(ID): ParsedKey(kind=Kind.WITNESS, witness_id=ID),
 }
 STRAYS = (
-    "tables/trials/sweep=demo/part-00000.sync-conflict-20260101-101010-ABCDEF1.parquet",
-    "tables/trials/sweep=demo/part-00000 (conflicted copy).parquet",
-    "tables/trials/sweep=demo/._part-00000.parquet",
-    "tables/trials/sweep=demo (conflicted copy)/part-00000.parquet",
-    "tables/trials/sweep=demo/notes [old].txt",
+    "tables/trials/demo/part-00000.sync-conflict-20260101-101010-ABCDEF1.parquet",
+    "tables/trials/demo/part-00000 (conflicted copy).parquet",
+    "tables/trials/demo/._part-00000.parquet",
+    "tables/trials/demo (conflicted copy)/part-00000.parquet",
+    "tables/trials/demo/notes [old].txt",
+    "tables/trials/Demo/part-00000.parquet",
+    "tables/trials/my-test/part-00000.parquet",
     "tables/.DS_Store",
     "sweeps/demo/sweep.yaml~",
     "sweeps/demo/manifest/000002 (conflicted copy).json",

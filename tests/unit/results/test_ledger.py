@@ -258,7 +258,7 @@ def test_only_a_trial_that_was_held_before_costs_a_listing(store: Store) -> None
 
 
 def test_lease_above_a_generation_leaves_none_below_for_the_next_holder(store: Store) -> None:
-    """Guards `after` of `acquire`: whoever comes next gets a higher generation still, also where all leases were removed."""
+    """Guards `after` of `acquire`: the next holder gets a higher generation, also where all leases were removed."""
     lease = acquire(store, TRIAL, launch_id="mine", after=3)
     assert lease is not None
     assert lease.generation == 4

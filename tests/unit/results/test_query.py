@@ -1,6 +1,7 @@
 """SQL over the tables of a store."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,16 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
 
 @pytest.fixture
 def empty(store: Store) -> Results:
+    assert store.local_root is not None
+    store.local_root.mkdir()
     return Results(store)
+
+
+def test_a_store_that_does_not_exist_is_refused(store: Store) -> None:
+    with pytest.raises(QueryError, match="store: no such folder; a launch makes it"):
+        Results(store).query("SELECT 1")
+    with pytest.raises(QueryError, match="no such folder"):
+        Results(store).table("trials")
 
 
 def rows(results: Results, sql: str) -> list[tuple[Any, ...]]:
@@ -59,10 +69,11 @@ def test_aggregate_by_sql_is_that_by_hand(results: Results) -> None:
 def test_maps_and_lists_can_be_asked(results: Results) -> None:
     assert rows(
         results,
-        "SELECT label_name, count(*) FROM samples WHERE list_contains(sensitive_features['color'], 'red') GROUP BY 1 ORDER BY 1",
+        "SELECT label_name, count(*) FROM samples WHERE list_contains((sensitive_features -> 'color')::VARCHAR[], 'red')"
+        " GROUP BY 1 ORDER BY 1",
     ) == [("circle", 2), ("square", 2), ("star", 2)]
     assert rows(
-        results, "SELECT DISTINCT versions['torch'], len(predictions) FROM trials JOIN predictions USING (trial_id)"
+        results, "SELECT DISTINCT versions ->> 'torch', len(predictions) FROM trials JOIN predictions USING (trial_id)"
     ) == [("2.6.0", 12)]
 
 
@@ -80,7 +91,7 @@ QUESTIONS = {
     ),
     "fairness against temperature": (
         "SELECT feature, role, temperature, avg(equalized_odds_difference) AS eod, "
-        "avg(label_demographic_parity_difference) AS label_dpd FROM fairness_metrics WHERE positive_class = 'macro' "
+        "avg(label_demographic_parity_difference) AS label_dpd FROM fairness_metrics WHERE positive_class IS NULL "
         "GROUP BY ALL ORDER BY ALL",
         12,
     ),
@@ -91,7 +102,7 @@ QUESTIONS = {
         6,
     ),
     "students that contradict their teacher": (
-        "SELECT role, temperature, avg(disagreement) AS disagreement FROM teacher_disagreement WHERE class_name = 'all' "
+        "SELECT role, temperature, avg(disagreement) AS disagreement FROM teacher_disagreement WHERE class_name IS NULL "
         "GROUP BY ALL ORDER BY ALL",
         3,
     ),
@@ -130,13 +141,14 @@ def test_disagreement_agrees_with_the_metric(results: Results, a: int, b: int) -
     one, other = TRIALS[a], TRIALS[b]
     expected = disagreement(random_predictions(one.spec), random_predictions(other.spec), LABELS_N, num_classes=3)
     found = {row[0]: row[1:] for row in rows(results, f"FROM disagreement('{one.trial_id}', '{other.trial_id}')")}
-    assert found == {
-        "all": (12, int(expected.num_disagree_C.sum()), expected.rate),
+    expected_rows: dict[Any, Any] = {
+        None: (12, int(expected.num_disagree_C.sum()), expected.rate),
         **{
             name: (int(expected.n_C[c]), int(expected.num_disagree_C[c]), expected.rate_C[c])
             for c, name in enumerate(CLASSES)
         },
     }
+    assert found == expected_rows
     matrix_CC = np.zeros((3, 3), dtype=np.int64)
     for i, j, n in rows(results, f"FROM disagreement_matrix('{one.trial_id}', '{other.trial_id}')"):
         matrix_CC[CLASSES.index(i), CLASSES.index(j)] = n
@@ -159,7 +171,7 @@ def test_teacher_disagreement_agrees_with_the_metric(results: Results) -> None:
         expected = disagreement(
             random_predictions(teacher.spec), random_predictions(trial.spec), LABELS_N, num_classes=3
         )
-        assert found[trial.trial_id, "all"] == (teacher.trial_id, 12, expected.num_disagree_C.sum(), expected.rate)
+        assert found[trial.trial_id, None] == (teacher.trial_id, 12, expected.num_disagree_C.sum(), expected.rate)
         for c, name in enumerate(CLASSES):
             assert found[trial.trial_id, name] == (
                 teacher.trial_id,
@@ -176,12 +188,12 @@ def test_teacher_disagreement_of_listed_teachers_has_a_row_for_each(store: Store
     assert rows(
         Results(store),
         "SELECT role, temperature, count(*), count(DISTINCT teacher_trial_id) FROM teacher_disagreement "
-        "WHERE class_name = 'all' GROUP BY ALL ORDER BY ALL",
+        "WHERE class_name IS NULL GROUP BY ALL ORDER BY ALL",
     ) == [("distilled", 1.0, 2, 2), ("distilled", 4.0, 2, 2), ("scratch", None, 2, 2)]
 
 
 def test_disagreement_of_an_unknown_trial_has_no_samples(results: Results) -> None:
-    assert rows(results, f"FROM disagreement('{TRIALS[0].trial_id}', 'ffffffffffffffff')") == [("all", 0, 0, None)]
+    assert rows(results, f"FROM disagreement('{TRIALS[0].trial_id}', 'ffffffffffffffff')") == [(None, 0, 0, None)]
 
 
 # --- several sweeps --------------------------------------------------------------------------------------------------------------------
@@ -198,9 +210,9 @@ def test_two_sweeps_that_share_trials_are_both_visible(store: Store) -> None:
     shared = rows(results, "SELECT trial_id, count(*) FROM trials GROUP BY 1 HAVING count(*) = 2")
     assert len(shared) == 6
     assert rows(
-        results, f"SELECT n FROM disagreement('{TRIALS[0].trial_id}', '{TRIALS[2].trial_id}') WHERE class_name = 'all'"
+        results, f"SELECT n FROM disagreement('{TRIALS[0].trial_id}', '{TRIALS[2].trial_id}') WHERE class_name IS NULL"
     ) == [(12,)]
-    assert rows(results, "SELECT DISTINCT sweep, n FROM teacher_disagreement WHERE class_name = 'all' ORDER BY 1") == [
+    assert rows(results, "SELECT DISTINCT sweep, n FROM teacher_disagreement WHERE class_name IS NULL ORDER BY 1") == [
         ("demo", 12),
         ("other", 12),
     ]
@@ -308,3 +320,44 @@ def test_queries_leave_the_store_as_it_was(results: Results) -> None:
     assert read_record(results.store, TRIALS[0].trial_id) is not None
     with pytest.raises(QueryError, match="mine"):
         results.query("SELECT * FROM mine")
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT * FROM read_csv('{secret}')",
+        "SELECT * FROM read_text('{secret}')",
+        "SELECT * FROM '{secret}'",
+        "SELECT * FROM glob('{folder}/*')",
+        "SELECT * FROM read_parquet('{store}/trials/*/record.parquet')",
+        "COPY (SELECT 1 AS a) TO '{folder}/written.csv'",
+        "ATTACH '{folder}/other.db'",
+        "EXPORT DATABASE '{folder}/export'",
+        "INSTALL httpfs",
+        "LOAD httpfs",
+        "SET enable_external_access = true",
+        "SET allowed_directories = ['/']",
+        "RESET lock_configuration",
+        "SELECT * FROM sql",
+        "PRAGMA temp_directory='{folder}'",
+    ],
+)
+def test_sql_sees_the_tables_and_no_file(results: Results, tmp_path: Path, sql: str) -> None:
+    secret = tmp_path / "secret.csv"
+    secret.write_text("a\n1\n")
+    asked = sql.format(secret=secret, folder=tmp_path, store=results.store.url)
+    with pytest.raises(QueryError):
+        results.query(f"{asked}")
+    assert [path.name for path in tmp_path.iterdir()] == ["secret.csv"]
+
+
+def test_unsafe_sql_reads_and_writes_files(results: Results, tmp_path: Path) -> None:
+    path = tmp_path / "written.csv"
+    results.query(f"COPY (SELECT count(*) AS n FROM trials) TO '{path}'", unsafe=True)
+    assert path.read_text() == f"n\n{len(TRIALS)}\n"
+    assert results.query(f"SELECT n FROM read_csv('{path}')", unsafe=True)["n"].to_pylist() == [len(TRIALS)]
+
+
+def test_refusal_names_the_way_out(results: Results) -> None:
+    with pytest.raises(QueryError, match="SQL sees the tables of the store only; --unsafe lets it see files, too"):
+        results.query("SELECT * FROM read_csv('/etc/passwd')")

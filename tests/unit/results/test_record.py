@@ -39,10 +39,10 @@ READ_ERRORS = (pa.ArrowException, OSError, ValueError, KeyError, TypeError)
 def assert_same(a: Record, b: Record) -> None:
     assert a.spec == b.spec
     assert [asdict(epoch) for epoch in a.epochs] == [asdict(epoch) for epoch in b.epochs]
-    assert a.scalars.keys() == b.scalars.keys()
-    np.testing.assert_array_equal(list(a.scalars.values()), [b.scalars[name] for name in a.scalars])
+    assert a.test.scalars.keys() == b.test.scalars.keys()
+    np.testing.assert_array_equal(list(a.test.scalars.values()), [b.test.scalars[name] for name in a.test.scalars])
     for name in ("predictions_N", "confidences_N", "true_probabilities_N"):
-        x_N, y_N = getattr(a, name), getattr(b, name)
+        x_N, y_N = getattr(a.test, name), getattr(b.test, name)
         assert x_N.dtype == y_N.dtype
         np.testing.assert_array_equal(x_N, y_N)
     assert (a.weights_key, a.weights_sha256, a.num_parameters) == (b.weights_key, b.weights_sha256, b.num_parameters)
@@ -146,7 +146,7 @@ def test_flipped_bytes_are_found_or_change_nothing() -> None:
 def test_flipped_byte_in_the_predictions_is_found(store: Store) -> None:
     record = make_record(predictions_N=np.arange(1000, dtype=np.int32))
     data = encode_record(record)
-    assert decode_record(data).predictions_N[999] == 999
+    assert decode_record(data).test.predictions_N[999] == 999
     damaged = bytearray(data)
     damaged[len(data) // 4] ^= 0x01
     store.put(record_key(record.trial_id), bytes(damaged))
@@ -195,7 +195,7 @@ def test_record_of_an_older_version_is_read_without_what_came_later(version: int
     older = table.set_column(0, table.schema.field(0), pa.array([version], type=pa.int32()))
     again = decode_record(encode_table(older))
     assert again.per_class == ({} if "per_class" in lacks else record.per_class)
-    assert again.per_sample == {}
+    assert again.test.per_sample == {}
     assert again.spec == record.spec
     assert again.epochs == record.epochs
 
@@ -291,7 +291,7 @@ def test_damaged_samples_are_named(store: Store, data: bytes) -> None:
 
 
 @pytest.mark.parametrize("part", ["truncated", "noise", "empty", "table"])
-def test_damaged_samples_are_set_aside_and_written_again(store: Store, part: str) -> None:
+def test_damaged_samples_are_quarantined_and_written_again(store: Store, part: str) -> None:
     """Guards `write_samples`: samples can be had from the data at any time, so damage to them stops nothing."""
     write_samples(store, DATASET, make_samples())
     whole = store.get(samples_key(DATASET))

@@ -28,9 +28,9 @@ from tests.fakes import (
 TRIALS = plan_trials(make_sweep())
 CONFIDENCES_N = np.linspace(0.4, 0.95, len(LABELS_N), dtype=np.float32)
 PARTS: dict[tuple[Any, ...], npt.NDArray[np.bool_]] = {
-    ("all", None, None): LABELS_N >= 0,
+    (None, None, None): LABELS_N >= 0,
     **{(name, None, None): np.equal(LABELS_N, c) for c, name in enumerate(CLASSES)},
-    **{("all", "color", name): np.equal(COLORS_N, g) for g, name in enumerate(("red", "blue"))},
+    **{(None, "color", name): np.equal(COLORS_N, g) for g, name in enumerate(("red", "blue"))},
 }
 """Samples of the parts that are looked at; a group without samples has no row."""
 
@@ -92,7 +92,7 @@ def test_calibration_after_temperature_scaling_agrees_with_the_metric(store: Sto
     aggregate(store, write_sweep(store, make_sweep()).sweep)
     results = Results(store)
     found = by_part(results, "FROM calibration WHERE feature IS NULL OR feature = 'color'")
-    correct_N = make_record(trial.spec).predictions_N == LABELS_N
+    correct_N = make_record(trial.spec).test.predictions_N == LABELS_N
     for part, of_part_N in PARTS.items():
         row = found[trial.trial_id, *part]
         assert row["n"] == of_part_N.sum()
@@ -112,7 +112,7 @@ def test_gradient_rescaling_by_hand(store: Store) -> None:
     commit_record(store, record)
     aggregate(store, write_sweep(store, make_sweep()).sweep)
     found = by_part(Results(store), "FROM gradient_rescaling WHERE feature IS NULL OR feature = 'color'")
-    hard_N = 1 - record.true_probabilities_N.astype(np.float64)
+    hard_N = 1 - record.test.true_probabilities_N.astype(np.float64)
     for part, of_part_N in PARTS.items():
         row = found[trial.trial_id, *part]
         assert row["n"] == of_part_N.sum()

@@ -109,7 +109,7 @@ def test_interrupted_trial_goes_on(store: Store) -> None:
     store.put(checkpoint_key(TRIALS[2].trial_id, 1, 5, "0" * 16), b"")
     found = planned(store)
     assert found.counts() == {**NONE, "interrupted": 1, "pending": 7}
-    assert found.trials[2].why == "goes on from its checkpoint"
+    assert found.trials[2].why == "continues from its checkpoint"
     assert scheduled(found) == set(range(8))
 
 

@@ -58,6 +58,14 @@ def test_read_only_folder_is_named(store: Store) -> None:
         root.chmod(0o755)
 
 
+def test_a_folder_that_may_not_be_listed_is_not_empty(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guard: `entries` asks before; the store of somebody else was said to have no sweeps yet."""
+    store.put("a", b"1")
+    monkeypatch.setattr(os, "access", lambda path, mode: path != store.url)
+    with pytest.raises(StoreError, match=re.escape(f"store {store.url}: cannot list '': ") + ".*Permission denied"):
+        list(store.entries(""))
+
+
 def test_file_in_the_place_of_the_store_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"")
@@ -121,6 +129,46 @@ def test_unknown_scheme_is_refused_with_the_valid_ones(url: str) -> None:
         open_store(url)
 
 
+@pytest.mark.parametrize("text", ["s3//bucket/x", "s3:/bucket/x", "s3:bucket/x", "S3:bucket/x"])
+def test_a_misspelt_url_is_no_local_folder(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    expected = f"store {text}: it is no URL; did you mean s3://bucket/x? A local folder of this name: ./{text}"
+    with pytest.raises(InvalidInputError, match=re.escape(expected) + "$"):
+        open_store(text)
+    assert open_store(f"./{text}").local_root is not None
+    assert open_store("s3/bucket").local_root == tmp_path / "s3" / "bucket"
+
+
+@pytest.mark.parametrize(
+    ("url", "variable"),
+    [
+        ("s3://bucket/x", "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"),
+        ("gs://bucket/x", "GOOGLE_SERVICE_ACCOUNT or GOOGLE_APPLICATION_CREDENTIALS"),
+    ],
+)
+def test_missing_credentials_are_named(url: str, variable: str) -> None:
+    """Guard: `_translated`; the client tells of the metadata service alone, which it asks as its last resort."""
+
+    class WithoutCredentials:
+        def head(self, key: str) -> None:
+            raise GenericError("Generic error: Error performing PUT http://169.254.169.254/latest/api/token: timed out")
+
+    store = Store(url, WithoutCredentials())  # type: ignore[arg-type]  # all that a look-up asks of a client
+    expected = f"store {url}: cannot look up 'a': there are no credentials: set {variable}; "
+    with pytest.raises(StoreError, match=f"^{re.escape(expected)}"):
+        store.head("a")
+
+
+def test_an_azure_store_without_an_account_names_its_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("AZURE_")]:
+        monkeypatch.delenv(name)
+    expected = (
+        "store az://c/x: .*Account.*; AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY name the account; docs"
+    )
+    with pytest.raises(InvalidInputError, match=expected):
+        open_store("az://c/x")
+
+
 def test_object_store_has_no_local_root() -> None:
     assert open_store("s3://bucket/prefix").local_root is None
 
@@ -148,30 +196,48 @@ def test_keys_are_those_of_the_layout() -> None:
         "datasets/0123456789abcdef/samples.parquet",
         "sweeps/demo/manifest/000002.json",
         "sweeps/demo/sweep.yaml",
-        "tables/trials/sweep=demo/part-00003.parquet",
+        "tables/trials/demo/part-00003.parquet",
     ]
 
 
 class ShakyListing:
     """A client of 2,500 objects whose every second page fails at first."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, continues: bool = True, is_ordered: bool = True) -> None:
+        """A server that does not continue where it is told to begins at the front."""
         self.names = [f"trials/{n:05d}" for n in range(2500)]
         self.asked: list[str | None] = []
+        self._continues = continues
+        self._is_ordered = is_ordered
+        self._num_given = 0
 
     def list(self, prefix: str, *, offset: str | None, chunk_size: int) -> Iterator[list[dict[str, object]]]:
         self.asked.append(offset)
-        names = [name for name in self.names if name.startswith(prefix) and (offset is None or name > offset)]
+        names = [name for name in self.names if not self._continues or offset is None or name > offset]
+        if not self._is_ordered:
+            names.reverse()
         for first in range(0, len(names), chunk_size):
-            if first:
-                raise GenericError("Generic S3 error: server said status code: 503")
             part = names[first : first + chunk_size]
+            if first and (offset is None or part[0] > offset) and first > self._num_given:
+                self._num_given = first
+                raise GenericError("Generic S3 error: server said status code: 503")
             yield [{"path": name, "size": 1, "last_modified": datetime.now(UTC), "e_tag": "x"} for name in part]
 
 
-def test_a_listing_that_fails_goes_on_behind_its_last_page() -> None:
-    """Guard: `_Pages`; nothing is listed twice, and nothing is left out."""
-    client = ShakyListing()
+@pytest.mark.parametrize("continues", [True, False])
+def test_a_listing_that_fails_goes_on_behind_its_last_page(continues: bool) -> None:
+    """Guard: `_Pages`; nothing is listed twice, and nothing is left out, by a server that ignores where to continue, too."""
+    client = ShakyListing(continues=continues)
     store = Store("s3://shaky", client, first_wait_s=0.001)  # type: ignore[arg-type]  # all that a listing asks of a client
     assert [item.key for item in store.entries("trials/")] == client.names
-    assert client.asked == [None, "trials/00999", "trials/01999"]
+    assert client.asked == [None, "trials/00999", "trials/01999"][: len(client.asked)]
+    assert len(client.asked) > 1
+
+
+def test_a_listing_in_another_order_is_not_continued() -> None:
+    """Guard: `_Pages`; behind the last key there is nothing, and most of the objects would be left out."""
+    client = ShakyListing(is_ordered=False)
+    store = Store("s3://shaky", client, first_wait_s=0.001)  # type: ignore[arg-type]
+    with pytest.raises(StoreError, match=r"^store s3://shaky: cannot list 'trials/': the listing broke off, and this"):
+        list(store.entries("trials/"))
+    assert client.asked == [None]

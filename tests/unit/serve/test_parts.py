@@ -12,7 +12,7 @@ from kd_ray.results.query import Results
 from kd_ray.results.status import TrialLine
 from kd_ray.results.store import Store
 from kd_ray.serve import charts
-from kd_ray.serve.axes import axis_names, lay_out
+from kd_ray.serve.chart_layout import axis_names, lay_out
 from kd_ray.serve.kept import FRESH_S, SHARE, STALE_S, Kept, KeptByName
 from kd_ray.serve.render import ago, count, duration
 from kd_ray.serve.snapshot import Place, SweepNow, place_of, running_packs, take_snapshot

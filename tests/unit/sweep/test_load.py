@@ -10,7 +10,7 @@ from kd_ray.sweep.architectures import ARCHITECTURES
 from kd_ray.sweep.datasets import Cifar10Dataset, TrifeatureDataset
 from kd_ray.sweep.distillation import KnowledgeDistillation
 from kd_ray.sweep.load import load_sweep, parse_dataset, parse_sweep
-from kd_ray.sweep.networks import GivenTeacher
+from kd_ray.sweep.networks import PretrainedTeacher
 from tests.fakes import SWEEP_YAML, make_sweep, plan_trials
 
 TRAINING_KEYS = (
@@ -140,6 +140,11 @@ def refusal(text: str, *overrides: str) -> str:
             "sensitive_features: [color, texture]",
             "sensitive_features: [color]",
             "4: intersections: must name different entries of sensitive_features ['color'], got ['color', 'texture']",
+        ),
+        (
+            "intersections: [[color, texture]]",
+            "intersections: [[color, texture], [color, texture]]",
+            "4: intersections: 'color & texture' would name two features in the tables; each needs a name of its own",
         ),
         (
             "grid:",
@@ -466,7 +471,7 @@ def test_sweep_without_teacher_needs_no_distillation() -> None:
 
 def test_teacher_with_weights_is_given() -> None:
     file = make_sweep(changed((TEACHER, "teacher: {model: resnet20, weights: w.pt}")))
-    assert isinstance(file.sweep.teacher, GivenTeacher)
+    assert isinstance(file.sweep.teacher, PretrainedTeacher)
     assert file.sweep.teacher.weights == "w.pt"
 
 

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from kd_ray.analysis.comparisons import Comparison
 from kd_ray.analysis.conditions import Condition, make_conditions
 from kd_ray.analysis.study import SCRATCH, Classes, Fairness, Study, TestSet
 from kd_ray.groups import Groups
 from kd_ray.metrics.arrays import FloatArray, IntArray
 from kd_ray.results.aggregate import aggregate
+from kd_ray.results.comparison_schema import Comparison
 from kd_ray.results.query import Results
 from kd_ray.results.record import commit_record, write_samples
 from kd_ray.results.store import Store

@@ -9,10 +9,10 @@ from matplotlib.axes import Axes
 
 from kd_ray.analysis.report import bias, equity
 from kd_ray.analysis.report.axis import condition_axis, interval
-from kd_ray.analysis.report.disagreement import disagreements, matrices
 from kd_ray.analysis.report.evidence import Evidence, make_evidence
 from kd_ray.analysis.report.overview import overview
 from kd_ray.analysis.report.style import Drawing, drawable, drawing, render
+from kd_ray.analysis.report.teacher_disagreement import disagreements, matrices
 from kd_ray.analysis.study import Study
 from tests.unit.analysis.report.made import make_bias, make_row, make_study
 

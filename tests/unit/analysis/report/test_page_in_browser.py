@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import Dialog, Page, Route, expect, sync_playwright
 
+pytestmark = pytest.mark.slow
+
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 FLAGS = (
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 import kd_ray
 from kd_ray.analysis.compare import compare
 from kd_ray.analysis.reading import read_study
-from kd_ray.analysis.report.build import compared, make_report, report, write_files
+from kd_ray.analysis.report.build import check_folder, compared, make_report, report, write_files
 from kd_ray.analysis.report.evidence import make_evidence
 from kd_ray.analysis.report.page import unbroken
 from kd_ray.analysis.report.published import find_published
@@ -21,7 +21,7 @@ from kd_ray.analysis.report.style import drawing
 from kd_ray.analysis.stored import stored_or_made
 from kd_ray.analysis.study import spread
 from kd_ray.cli import cli
-from kd_ray.errors import InvalidInputError
+from kd_ray.errors import InvalidInputError, StoreError
 from kd_ray.housekeeping.find_garbage import find_garbage
 from kd_ray.results.query import Results
 from kd_ray.results.store import Store, open_store
@@ -228,6 +228,33 @@ def test_folder_that_cannot_be_written_is_refused_by_name(golden: Results, tmp_p
     (tmp_path / "file").write_text("")
     with pytest.raises(InvalidInputError, match=r"report folder .*file: cannot write"):
         write_files(tmp_path / "file", {"index.html": b""})
+
+
+def test_a_folder_that_cannot_be_written_is_noticed_before_the_work(golden: Results, tmp_path: Path) -> None:
+    """Guard: `check_folder`; a report takes a quarter of a minute and more."""
+    (tmp_path / "file").write_text("")
+    told: list[str] = []
+    with pytest.raises(InvalidInputError, match=r"^report folder .*cannot write: Not a directory; say with -o DIR"):
+        report(golden, "demo", tmp_path / "file" / "report", progress=told.append)
+    assert told == []
+    check_folder(tmp_path / "a" / "b")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_who_may_only_read_a_store_can_compare(golden: Results) -> None:
+    """Guard: `compare` gives its result without the write, and says why the store does not keep it."""
+
+    class ReadOnly(Store):
+        """A store in which nothing can be written."""
+
+        def put(self, key: str, data: bytes, *, durable: bool = False) -> str:
+            raise StoreError(f"store {self.url}: cannot write {key!r}: Permission denied")
+
+    kept = compare(golden, "demo")
+    found = compare(Results(ReadOnly(golden.store.url)), "demo")
+    assert found.not_written is not None
+    assert found.not_written.endswith("Permission denied")
+    assert str(found.to_dict()) == str(kept.to_dict())
 
 
 def test_store_that_is_no_folder_needs_an_output() -> None:

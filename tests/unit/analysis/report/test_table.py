@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from kd_ray.analysis.report.table import Cell, Column, Measured, ReportTable, latex, shown, without_empty_columns
+from kd_ray.analysis.report.table import Cell, MeanAndSd, ReportColumn, ReportTable, latex, shown, without_empty_columns
 from tests.unit.analysis.report.made import HOSTILE
 
 TABLE = ReportTable(
@@ -14,14 +14,14 @@ TABLE = ReportTable(
     title="Accuracy & more",
     caption="100 % of it.",
     columns=(
-        Column(name="class"),
-        Column(name="accuracy", unit="%"),
-        Column(name="q", digits=3, is_p=True),
-        Column(name="n"),
+        ReportColumn(name="class"),
+        ReportColumn(name="accuracy", unit="%"),
+        ReportColumn(name="q", digits=3, is_p=True),
+        ReportColumn(name="n"),
     ),
     rows=(
-        ("a_b", Measured(mean=93.125, sd=0.25), 0.0001, 1234),
-        ("c, d", Measured(mean=-1.5), float("nan"), 5),
+        ("a_b", MeanAndSd(mean=93.125, sd=0.25), 0.0001, 1234),
+        ("c, d", MeanAndSd(mean=-1.5), float("nan"), 5),
         ("e", None, 0.25, None),
     ),
 )
@@ -67,7 +67,7 @@ def test_latex_sets_text_as_it_is(text: str, expected: str) -> None:
 
 def test_names_come_back_from_csv_as_they_were() -> None:
     table = ReportTable(
-        name="t", title="", caption="", columns=(Column(name="class"),), rows=tuple((name,) for name in HOSTILE)
+        name="t", title="", caption="", columns=(ReportColumn(name="class"),), rows=tuple((name,) for name in HOSTILE)
     )
     assert [row[0] for row in csv.reader(io.StringIO(table.to_csv()))][1:] == list(HOSTILE)
 
@@ -75,23 +75,23 @@ def test_names_come_back_from_csv_as_they_were() -> None:
 @pytest.mark.parametrize(
     ("cell", "column", "expected"),
     [
-        (None, Column(name="x"), "–"),
-        (math.nan, Column(name="x"), "–"),
-        (Measured(mean=math.nan), Column(name="x"), "–"),
-        (Measured(mean=2.0, sd=0.5), Column(name="x"), "2.00 ± 0.50"),
-        (-0.001, Column(name="x"), "0.00"),
-        (-1.25, Column(name="x", digits=1), "−1.2"),
-        (0.0009, Column(name="p", is_p=True), "< 0.001"),
-        (0.04, Column(name="p", is_p=True), "0.040"),
-        (12345, Column(name="n"), "12,345"),
+        (None, ReportColumn(name="x"), "–"),
+        (math.nan, ReportColumn(name="x"), "–"),
+        (MeanAndSd(mean=math.nan), ReportColumn(name="x"), "–"),
+        (MeanAndSd(mean=2.0, sd=0.5), ReportColumn(name="x"), "2.00 ± 0.50"),
+        (-0.001, ReportColumn(name="x"), "0.00"),
+        (-1.25, ReportColumn(name="x", digits=1), "−1.2"),
+        (0.0009, ReportColumn(name="p", is_p=True), "< 0.001"),
+        (0.04, ReportColumn(name="p", is_p=True), "0.040"),
+        (12345, ReportColumn(name="n"), "12,345"),
     ],
 )
-def test_cells_for_people(cell: Cell, column: Column, expected: str) -> None:
+def test_cells_for_people(cell: Cell, column: ReportColumn, expected: str) -> None:
     assert shown(cell, column) == expected
 
 
 def test_columns_without_anything_are_left_out() -> None:
-    columns = (Column(name="a"), Column(name="b"), Column(name="c"))
+    columns = (ReportColumn(name="a"), ReportColumn(name="b"), ReportColumn(name="c"))
     table = ReportTable(name="t", title="", caption="", columns=columns, rows=((1, None, math.nan), (None, None, None)))
     assert [column.name for column in without_empty_columns(table).columns] == ["a"]
     assert without_empty_columns(table).rows == ((1,), (None,))

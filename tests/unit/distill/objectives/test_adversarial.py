@@ -230,6 +230,7 @@ def adversary_tensors(student: Student) -> dict[str, Tensor]:
     return student.adversary.tensors()
 
 
+@pytest.mark.slow
 def test_a_trial_stopped_in_an_epoch_goes_on_to_the_same_bits_and_company_changes_none(teacher: Teacher) -> None:
     specs = [spec_of(), spec_of("demographic_parity"), make_spec(4.0)]
     together = run([start(spec, teacher) for spec in specs], teacher)
@@ -249,6 +250,7 @@ def test_a_trial_stopped_in_an_epoch_goes_on_to_the_same_bits_and_company_change
         assert_same_bits(run([start(spec, teacher)], teacher)[0], in_company)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_without_the_adversary_would_go_on_differently(teacher: Teacher) -> None:
     """Guards the test above: the adversary's state is a part of what the next step depends on."""
     spec = spec_of()

@@ -59,6 +59,7 @@ def sweep_settings(**changes: object) -> tuple[str, ...]:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_example_of_the_readme_trains_and_its_terms_are_in_epochs(
     installed: Path, store: Store, trifeature_root: Path
 ) -> None:
@@ -101,6 +102,7 @@ def test_a_function_that_is_not_there_fails_the_trial_with_its_name(installed: P
         load_function("my_losses.grouped:nothing", None)
 
 
+@pytest.mark.slow
 def test_other_terms_than_named_fail_the_trial(installed: Path, store: Store, trifeature_root: Path) -> None:
     file = tiny_sweep(trifeature_root, *sweep_settings(terms=["cross_entropy", "other"]))
     assert launch(file, store, runner="local").exit_code == 1

@@ -14,8 +14,8 @@ from kd_ray.results.record import read_record
 from kd_ray.results.status import TrialLine
 from kd_ray.serve import charts
 from kd_ray.serve.charts import Chart
+from kd_ray.serve.page_data import Read
 from kd_ray.serve.quantities import OF_TRIAL
-from kd_ray.serve.reading import Read
 from kd_ray.serve.snapshot import SweepNow, place_of
 
 MAX_MATRIX = 30

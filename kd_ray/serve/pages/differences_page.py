@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kd_ray.analysis.comparisons import Comparison
 from kd_ray.analysis.report.evidence import AGAINST
 from kd_ray.analysis.report.table import p_value
 from kd_ray.analysis.report.tested_tables import STATUS
 from kd_ray.metrics.catalogue import METRICS
+from kd_ray.results.comparison_schema import Comparison
 from kd_ray.serve.findings import Findings
-from kd_ray.serve.reading import Read
+from kd_ray.serve.page_data import Read
 
 ANALYSES = {
     "fairness": "fairness",

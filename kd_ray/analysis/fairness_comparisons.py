@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 
 from kd_ray.analysis.chance import MIN_CELL
-from kd_ray.analysis.comparisons import Comparison
 from kd_ray.analysis.conditions import Condition
 from kd_ray.analysis.contrast import Options, about, number, tested
 from kd_ray.analysis.measures import ABOUT_FAIRNESS, OF_GROUPS, Measured, standing
 from kd_ray.analysis.study import CONTRASTS, Study, spread
 from kd_ray.analysis.two_groups import mean_interval
-from kd_ray.analysis.uncertainty import Samples
+from kd_ray.analysis.uncertainty import SampleNoise
 from kd_ray.metrics.arrays import FloatArray
+from kd_ray.results.comparison_schema import Comparison
 
 _DPD = "demographic_parity_difference"
 
@@ -192,7 +192,7 @@ def claimable(row: Comparison, excess: Comparison) -> Comparison:
 
 def measure_samples(
     study: Study, measured: Measured, conditions: tuple[Condition, Condition], chosen: list[int]
-) -> Samples:
+) -> SampleNoise:
     """How far the test samples move the difference of each chosen measure."""
     draws_RBM = [measured.draws(it)[:, :, chosen] for it in conditions]
     sd_M = (draws_RBM[1].mean(axis=0) - draws_RBM[0].mean(axis=0)).std(axis=0, ddof=1)
@@ -215,7 +215,7 @@ def measure_samples(
             for side in sides
             if len(side) > 1
         )
-    return Samples(sd_M=np.asarray(sd_M), shared_M=np.maximum(shared_M, 0.0), df=float(num_test - 1))
+    return SampleNoise(sd_M=np.asarray(sd_M), shared_M=np.maximum(shared_M, 0.0), df=float(num_test - 1))
 
 
 def _label_difference(measured: Measured, m: int, condition: Condition) -> float | None:

@@ -13,10 +13,10 @@ from kd_ray.analysis.conditions import Condition
 from kd_ray.analysis.report.axis import Interval, interval
 from kd_ray.analysis.study import spread
 from kd_ray.serve import charts
-from kd_ray.serve.axes import CONDITION, Layout, axis_names, lay_out
+from kd_ray.serve.chart_layout import CONDITION, Layout, axis_names, lay_out
 from kd_ray.serve.charts import Chart, Dot, Level, Point, Scale, Series, Tick
+from kd_ray.serve.page_data import Read
 from kd_ray.serve.quantities import GROUP_ACCURACY, OF_CLASS, OF_GROUPS, Chosen, Quantity, metric_names, quantity
-from kd_ray.serve.reading import Read
 
 MAX_DOTS = 40
 """Runs of one condition that are drawn; the mean and the interval are over all."""

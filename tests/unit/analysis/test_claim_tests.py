@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from scipy import special
 
+from kd_ray.analysis.claim_tests import Declared
 from kd_ray.analysis.compare import SweepComparison, compare_study
-from kd_ray.analysis.comparisons import Comparison
 from kd_ray.analysis.contrast import Options
-from kd_ray.analysis.declared import Declared
 from kd_ray.errors import InvalidInputError
+from kd_ray.results.comparison_schema import Comparison
 from kd_ray.sweep.claims import Claim
 from tests.calibration.drawn import Design, draw
 

@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter
 
-from kd_ray.analysis.comparisons import Comparison
 from kd_ray.analysis.report.axis import look
 from kd_ray.analysis.report.evidence import AGAINST, Evidence
 from kd_ray.analysis.report.measured_tables import DPD, EOD
 from kd_ray.analysis.report.style import EXPECTED, Drawing, drawable, new_figure
 from kd_ray.analysis.study import SCRATCH, TEACHER, Study
 from kd_ray.metrics.catalogue import METRICS
+from kd_ray.results.comparison_schema import Comparison
 
 _MAX_FEATURES = 4
 _TICKS = (2, 3, 5, 10, 20, 50)

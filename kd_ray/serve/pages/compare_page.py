@@ -5,11 +5,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kd_ray.serve.axes import lay_out
+from kd_ray.serve.chart_layout import lay_out
 from kd_ray.serve.charts import Chart
-from kd_ray.serve.pages.conditions import Row, chart, extent, shared_scale, table
+from kd_ray.serve.page_data import Read
+from kd_ray.serve.pages.conditions_page import Row, chart, extent, shared_scale, table
 from kd_ray.serve.quantities import OF_CLASS, OF_TRIAL, Chosen, Quantity, metric_names, quantity
-from kd_ray.serve.reading import Read
 
 MAX_SWEEPS = 6
 

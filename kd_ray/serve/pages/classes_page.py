@@ -13,7 +13,7 @@ from kd_ray.analysis.study import CONTRASTS, SCRATCH, spread
 from kd_ray.errors import InvalidInputError
 from kd_ray.metrics.arrays import FloatArray
 from kd_ray.serve.findings import Findings
-from kd_ray.serve.reading import Read
+from kd_ray.serve.page_data import Read
 
 MAX_CLASSES = 200
 MAX_SAMPLES = 500

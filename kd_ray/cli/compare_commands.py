@@ -1,13 +1,13 @@
 """The commands that say what the results mean; `commands.py` adds them to the others."""
 
-import json
 import sys
 from pathlib import Path
 from typing import Literal
 
 import click
 
-from kd_ray.cli.base import JSON_OPTION, Command, open_existing, other_store, store_option
+from kd_ray.cli.base import JSON_OPTION, Command, open_existing, other_store, say, store_option
+from kd_ray.cli.json_text import json_text
 
 
 @click.command("compare", cls=Command, example="kd-ray compare trifeature-quick --normalise ratio --level 0.05")
@@ -73,6 +73,8 @@ def compare_command(
     from kd_ray.cli import text_compare
     from kd_ray.results.query import Results
 
+    if sys.stderr.isatty():
+        _stage(f"compare the conditions of {sweep_name}")
     comparison = compare(
         Results(open_existing(store_url)),
         sweep_name,
@@ -81,10 +83,12 @@ def compare_command(
         level=level,
         split=split,
     )
+    if comparison.not_written:
+        click.echo(f"the table `comparisons` is not written: {comparison.not_written}", err=True)
     if as_json:
-        click.echo(json.dumps(comparison.to_dict(), indent=1))
+        say(json_text(comparison.to_dict()))
     else:
-        click.echo(text_compare.compared(comparison, store=other_store(store_url), full=full))
+        say(text_compare.compared(comparison, store=other_store(store_url), full=full))
 
 
 @click.command("report", cls=Command, example="kd-ray report trifeature-quick -o ./trifeature-report")
@@ -111,11 +115,9 @@ def report_command(sweep_name: str, store_url: str, output: Path | None, *, with
         with_pdf=with_pdf,
         progress=_stage if sys.stderr.isatty() else None,
     )
-    click.echo(
-        f"report: {done.page} ({done.size_bytes / 1e6:.1f} MB, {done.num_figures} figures, {done.num_tables} tables)"
-    )
+    say(f"report: {done.page} ({done.size_bytes / 1e6:.1f} MB, {done.num_figures} figures, {done.num_tables} tables)")
 
 
 def _stage(words: str) -> None:
     """Say what is being done, while a person waits for it."""
-    click.echo(f"{words} ...", err=True)
+    say(f"{words} ...", err=True)

@@ -7,34 +7,34 @@ from typing import Any
 import numpy as np
 
 from kd_ray.analysis.chance import MIN_CELL
-from kd_ray.analysis.comparisons import Comparison
 from kd_ray.analysis.conditions import Condition
 from kd_ray.analysis.contrast import MIN_RUNS, Options, Values, about, number, variance_parts
-from kd_ray.analysis.fairness import measure_samples
+from kd_ray.analysis.fairness_comparisons import measure_samples
 from kd_ray.analysis.measures import ABOUT_FAIRNESS, OF_GROUPS, Measured, standing
 from kd_ray.analysis.ordered import exchange_floor, orders_within, rank_exchange
 from kd_ray.analysis.study import SCRATCH, TEACHER, Study
-from kd_ray.analysis.uncertainty import Certainty, Samples, certainty
+from kd_ray.analysis.uncertainty import Certainty, SampleNoise, certainty
 from kd_ray.errors import InvalidInputError
 from kd_ray.metrics.arrays import FloatArray
+from kd_ray.results.comparison_schema import Comparison
 from kd_ray.sweep.claims import Claim
 
 
 @dataclass(frozen=True, kw_only=True)
 class Declared:
-    """A claim with what the manifest says of its declaration."""
+    """A claim, and when it was declared according to the manifest."""
 
     claim: Claim
     declared_at: str
     """UTC, ISO 8601."""
     num_complete: int
-    """Trials of the sweep that were complete then; 0 means that it was declared before training."""
+    """Trials of the sweep that were complete at that time; 0 means that the claim was declared before training."""
     num_withdrawn: int = 0
-    """Claims that this sweep declared and took back."""
+    """Claims that this sweep declared and withdrew."""
 
 
 def declared_rows(study: Study, measured: Measured, declared: Sequence[Declared], options: Options) -> list[Comparison]:
-    """A row for each claim, with its own p; without one where these trials cannot answer it, which `held_back` says."""
+    """A row for each claim, with its p. If these trials cannot answer the claim, p is undefined and `held_back` gives the reason."""
     return [_row(study, measured, it.claim, options) for it in declared]
 
 
@@ -134,7 +134,7 @@ def _beyond_chance(
     row: Comparison,
     options: Options,
 ) -> Comparison:
-    """A difference between groups has to stand above its chance levels, too."""
+    """A difference between groups must also exceed its chance levels."""
     place = measured.place(claim.metric, claim.feature)
     assert place is not None
 
@@ -154,7 +154,7 @@ def _beyond_chance(
 
 
 def p_of_claim(claim: Claim, effect_M: FloatArray, sure: Certainty) -> float:
-    """p against what the claim denies. Equivalence takes two one-sided tests (Schuirmann 1987), the larger p of both."""
+    """p of the null hypothesis, the opposite of the claim. Equivalence: the larger p of two one-sided tests (Schuirmann 1987)."""
     margin = claim.margin or 0.0
     match claim.direction:
         case "different":
@@ -226,7 +226,9 @@ def _values(study: Study, measured: Measured, claim: Claim) -> Values:
     return lambda condition: measured.of(condition)[:, [place]]
 
 
-def _samples(study: Study, measured: Measured, claim: Claim, conditions: tuple[Condition, Condition]) -> Samples | None:
+def _samples(
+    study: Study, measured: Measured, claim: Claim, conditions: tuple[Condition, Condition]
+) -> SampleNoise | None:
     if claim.metric == "class_accuracy":
         dataset_id = conditions[1].axes["dataset_id"]
         labels_N = study.test_sets[dataset_id].labels_N
@@ -234,7 +236,7 @@ def _samples(study: Study, measured: Measured, claim: Claim, conditions: tuple[C
         sides = [study.correct(it)[:, chosen_N] for it in conditions]
         n = int(chosen_N.sum())
         sd = (sides[1].mean(axis=0) - sides[0].mean(axis=0)).std() / np.sqrt(max(n, 1))
-        return Samples(sd_M=np.array([sd]), shared_M=np.zeros(1), df=float(n - 1))
+        return SampleNoise(sd_M=np.array([sd]), shared_M=np.zeros(1), df=float(n - 1))
     place = measured.place(claim.metric, claim.feature)
     assert place is not None
     return measure_samples(study, measured, conditions, [place])

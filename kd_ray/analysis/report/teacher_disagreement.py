@@ -1,15 +1,17 @@
-"""Which classes students say where their teacher says another (Figure 2 of Mohammadshahi & Ioannou)."""
+"""How often students predict another class than their teacher, and which (Figure 2 of Mohammadshahi & Ioannou)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from matplotlib.axes import Axes
 
 from kd_ray.analysis.conditions import Condition
 from kd_ray.analysis.report.style import Drawing, drawable, new_figure
 from kd_ray.analysis.study import Study
 from kd_ray.metrics.arrays import FloatArray
+from kd_ray.metrics.disagreement import disagreement
 
 LARGEST_NUMBERED = 12
 """Classes up to which the counts are printed into the cells."""
@@ -17,7 +19,7 @@ LARGEST_SHOWN = 30
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Disagreement:
+class TeacherDisagreement:
     """How often the trials of one condition contradict their teachers."""
 
     condition: Condition
@@ -33,13 +35,13 @@ class Disagreement:
         return len(self.rates)
 
 
-def disagreements(study: Study) -> tuple[Disagreement, ...]:
+def disagreements(study: Study) -> tuple[TeacherDisagreement, ...]:
     """Every student condition beside the teachers that it is compared with; empty without any teacher."""
     found = [_disagreement(study, condition) for condition in (*study.of_role("scratch"), *study.distilled)]
     return tuple(it for it in found if it is not None)
 
 
-def matrices(study: Study, found: Sequence[Disagreement]) -> Drawing | None:
+def matrices(study: Study, found: Sequence[TeacherDisagreement]) -> Drawing | None:
     """Up to three matrices: scratch, and the distilled conditions that agree most and least with the teacher."""
     chosen = _chosen(found)
     if not chosen:
@@ -89,39 +91,32 @@ def matrices(study: Study, found: Sequence[Disagreement]) -> Drawing | None:
     )
 
 
-def _chosen(found: Sequence[Disagreement]) -> list[Disagreement]:
+def _chosen(found: Sequence[TeacherDisagreement]) -> list[TeacherDisagreement]:
     scratch = [it for it in found if it.condition.role == "scratch"][:1]
     distilled = sorted((it for it in found if it.condition.is_distilled), key=lambda it: float(it.rates.mean()))
     ends = distilled if len(distilled) < 3 else [distilled[0], distilled[-1]]
     return [*scratch, *ends]
 
 
-def _number(axes: object, matrix: npt.NDArray[np.float64], top: float) -> None:
-    from matplotlib.axes import Axes
-
-    assert isinstance(axes, Axes)
+def _number(axes: Axes, matrix: npt.NDArray[np.float64], top: float) -> None:
     for i, j in np.ndindex(*matrix.shape):
         if i != j:
             color = "white" if matrix[i, j] > 0.6 * top else "black"
             axes.text(j + 0.5, i + 0.5, f"{matrix[i, j]:.0f}", ha="center", va="center", fontsize=5.5, color=color)
 
 
-def _disagreement(study: Study, condition: Condition) -> Disagreement | None:
+def _disagreement(study: Study, condition: Condition) -> TeacherDisagreement | None:
     pairs = study.pairs(condition)
     if not pairs:
         return None
-    size = len(study.class_names)
-    matrix_CC = np.zeros((size, size))
-    rates = []
-    for teacher, student in pairs:
-        teacher_N, student_N = (study.predictions[row].astype(np.int64) for row in (teacher, student))
-        differ_N = teacher_N != student_N
-        rates.append(float(differ_N.mean()))
-        cells = np.bincount(teacher_N[differ_N] * size + student_N[differ_N], minlength=size * size)
-        matrix_CC += cells.reshape(size, size)
-    return Disagreement(
+    labels_N, num_classes = study.test_sets[condition.axes["dataset_id"]].labels_N, len(study.class_names)
+    found = [
+        disagreement(study.predictions[teacher], study.predictions[student], labels_N, num_classes=num_classes)
+        for teacher, student in pairs
+    ]
+    return TeacherDisagreement(
         condition=condition,
-        matrix_CC=matrix_CC / len(pairs),
-        rates=np.array(rates),
-        num_test=len(study.predictions[pairs[0][0]]),
+        matrix_CC=np.mean([it.matrix_CC for it in found], axis=0),
+        rates=np.array([it.rate for it in found]),
+        num_test=len(labels_N),
     )

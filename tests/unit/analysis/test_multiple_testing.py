@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from kd_ray.analysis.families import DECLARED_SHARE, corrected_within, established, exploration_level, simes
+from kd_ray.analysis.multiple_testing import DECLARED_SHARE, corrected_within, established, exploration_level, simes
 
 
 def test_simes_by_hand() -> None:

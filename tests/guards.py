@@ -1,0 +1,175 @@
+"""Breaks the product in one place after another and checks that `make test` would notice: `python -m tests.guards [NAME ...]`.
+
+Each guard is one mistake that would make results wrong or unsafe. The tool works on a copy of the tree: it replaces the text in one file,
+runs the tests that should fail, and puts the file back. First the same tests have to pass on the unchanged copy.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+ROOT = Path(__file__).resolve().parents[1]
+_COPIED = ("kd_ray", "tests", "sweeps", "docs", "pyproject.toml", "README.md")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Guard:
+    """One mistake, and the tests that have to fail because of it."""
+
+    name: str
+    file: str
+    """Relative to the repository."""
+    right: str
+    """Text of the file that stands there exactly once."""
+    wrong: str
+    tests: tuple[str, ...]
+    """Node ids of pytest, none of them marked `long`; at least one has to fail."""
+
+
+GUARDS = (
+    Guard(
+        name="an identity leaves a field out",
+        file="kd_ray/sweep/spec.py",
+        right='    content = model.model_dump(mode="json")\n',
+        wrong='    content = model.model_dump(mode="json")\n    content.pop("initial_weights", None)\n',
+        tests=("tests/unit/sweep/test_spec.py",),
+    ),
+    Guard(
+        name="fencing is ignored",
+        file="kd_ray/distill/leases.py",
+        right="            if lease is not None and ledger.is_superseded(self._store, lease):\n",
+        wrong="            if lease is not None and not self:\n",
+        tests=("tests/unit/distill/test_pack_run.py",),
+    ),
+    Guard(
+        name="a lease is renewed too late",
+        file="kd_ray/distill/leases.py",
+        right="self._stop.wait(LEASE_TTL_S / 3)",
+        wrong="self._stop.wait(LEASE_TTL_S * 1.5)",
+        tests=("tests/unit/distill/test_leases.py",),
+    ),
+    Guard(
+        name="an aggregation reads each record twice",
+        file="kd_ray/results/aggregate.py",
+        right="            return read_record(self._store, trial.trial_id)\n",
+        wrong="            read_record(self._store, trial.trial_id)\n            return read_record(self._store, trial.trial_id)\n",
+        tests=("tests/unit/results/test_aggregate.py",),
+    ),
+    Guard(
+        name="Holm is off by one",
+        file="kd_ray/analysis/two_groups.py",
+        right="np.arange(len(sorted_M), 0, -1)",
+        wrong="np.arange(len(sorted_M) - 1, -1, -1)",
+        tests=("tests/unit/analysis/test_two_groups.py",),
+    ),
+    Guard(
+        name="a standard deviation has ddof 0",
+        file="kd_ray/analysis/study.py",
+        right="defined.std(ddof=1)",
+        wrong="defined.std(ddof=0)",
+        tests=("tests/unit/analysis/test_study.py",),
+    ),
+    Guard(
+        name="a path leaves the data root",
+        file="kd_ray/data/listed_images.py",
+        right="    return os.path.commonpath([Path(top).absolute(), Path(full).absolute()]) == str(Path(top).absolute())\n",
+        wrong="    return bool(os.path.commonpath([Path(top).absolute(), Path(full).absolute()]))\n",
+        tests=("tests/unit/data/test_listed.py",),
+    ),
+    Guard(
+        name="a pickle is accepted",
+        file="kd_ray/distill/checkpoint.py",
+        right="weights_only=True",
+        wrong="weights_only=False",
+        tests=("tests/unit/distill/test_checkpoint.py",),
+    ),
+    Guard(
+        name="T squared is wrong",
+        file="kd_ray/distill/objectives/loss.py",
+        right="    scale = temperature**2 if t_squared else 1.0\n    return alpha * scale * soft",
+        wrong="    scale = temperature if t_squared else 1.0\n    return alpha * scale * soft",
+        tests=("tests/unit/distill/objectives/test_kd.py",),
+    ),
+    Guard(
+        name="views come from another seed",
+        file="kd_ray/distill/batches.py",
+        right='stream(seed, "views", epoch)',
+        wrong='stream(seed + 1, "views", epoch)',
+        tests=("tests/unit/distill/test_batches.py",),
+    ),
+)
+
+
+def broken(guard: Guard, content: str) -> str:
+    """The content of the guard's file with the mistake in it. Raises ValueError when the text is not there exactly once."""
+    if content.count(guard.right) != 1:
+        raise ValueError(
+            f"{guard.name}: {guard.file} holds {guard.right!r} {content.count(guard.right)} times, not once"
+        )
+    return content.replace(guard.right, guard.wrong)
+
+
+def copy_tree(folder: Path) -> None:
+    """What the tests need of this repository."""
+    ignored = shutil.ignore_patterns("__pycache__")
+    for name in _COPIED:
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, folder / name, ignore=ignored)
+        else:
+            shutil.copy(source, folder / name)
+
+
+def run_tests(folder: Path, tests: Iterable[str]) -> subprocess.CompletedProcess[str]:
+    """The tests of the copy on the product of the copy, up to the first failure."""
+    environment = os.environ | {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
+    command = (sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-m", "not long", *tests)
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+
+
+def check(folder: Path, guard: Guard) -> str | None:
+    """The first test that fails because of the mistake; None when all pass. Raises ValueError for tests that cannot run."""
+    file = folder / guard.file
+    content = file.read_text()
+    file.write_text(broken(guard, content))
+    try:
+        done = run_tests(folder, guard.tests)
+    finally:
+        file.write_text(content)
+    failed = re.search(r"^FAILED (\S+)", done.stdout, re.MULTILINE)
+    if done.returncode == 0:
+        return None
+    if not failed:
+        raise ValueError(f"{guard.name}: the tests did not run:\n{done.stdout}\n{done.stderr}")
+    return failed.group(1)
+
+
+def main(names: list[str]) -> int:
+    """Check the guards with these names, or all; the exit code is 1 if a mistake goes unnoticed."""
+    chosen = [guard for guard in GUARDS if not names or guard.name in names]
+    if unknown := set(names) - {guard.name for guard in chosen}:
+        print(f"no guards {sorted(unknown)}; there are {[guard.name for guard in GUARDS]}")
+        return 2
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        copy_tree(folder)
+        before = run_tests(folder, dict.fromkeys(test for guard in chosen for test in guard.tests))
+        if before.returncode:
+            print(f"the tests fail on the unchanged tree:\n{before.stdout}{before.stderr}")
+            return 1
+        unnoticed = 0
+        for guard in chosen:
+            noticed_by = check(folder, guard)
+            unnoticed += noticed_by is None
+            print(f"{guard.name}: {noticed_by or 'NOT NOTICED'}", flush=True)
+    return 1 if unnoticed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
