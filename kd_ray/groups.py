@@ -53,6 +53,10 @@ class Groups:
         """The groups of the samples at `indices_M`, in that order, copied."""
         return Groups(names=self.names, membership_NG=self.membership_NG[indices_M])
 
+    def only(self, chosen_H: npt.NDArray[np.integer]) -> "Groups":
+        """Some of the groups, in that order; the samples stay."""
+        return Groups(names=tuple(self.names[g] for g in chosen_H), membership_NG=self.membership_NG[:, chosen_H])
+
     def __len__(self) -> int:
         """Number of samples N."""
         return int(self.membership_NG.shape[0])
@@ -66,8 +70,11 @@ def joint_name(parts: Sequence[str]) -> str:
     return " & ".join(quoted[n] if needs_quotes[n] else part for n, part in enumerate(parts))
 
 
-def intersect(features: Sequence[Groups]) -> Groups:
-    """Groups of samples that share one group in every feature, by `joint_name`. Empty intersections are kept, with no members."""
+def intersect(features: Sequence[Groups], *, least: int = 1) -> Groups:
+    """Groups of samples that share one group in every feature, by `joint_name`.
+
+    Joint groups with fewer than `least` members are left out; at 1, empty ones are kept, with no members.
+    """
     if not features:
         raise ValueError("intersect needs at least one feature")
     parts: list[tuple[str, ...]] = [(name,) for name in features[0].names]
@@ -76,4 +83,5 @@ def intersect(features: Sequence[Groups]) -> Groups:
         parts = [(*before, name) for before in parts for name in other.names]
         product_NGH = membership_NG[:, :, None] & other.membership_NG[:, None, :]
         membership_NG = product_NGH.reshape(len(other), -1)
-    return Groups(names=tuple(map(joint_name, parts)), membership_NG=membership_NG)
+    joint = Groups(names=tuple(map(joint_name, parts)), membership_NG=membership_NG)
+    return joint if least <= 1 else joint.only(np.flatnonzero(membership_NG.sum(axis=0) >= least))

@@ -182,7 +182,7 @@ def write_utkface(root: Path, *, count: int = 60) -> Path:
 
 
 def write_adult(root: Path, *, num_train: int = 120, num_test: int = 60, **changed: str) -> Path:
-    """People with ages from 17 to 86, of both sexes and two races, of whom those with much education earn much; `changed` gives other
+    """People with ages from 17 to 86, of both sexes and two races. People with much education earn much. `changed` gives other
     values for "train3_age". Both files look as UCI's do: no head, a remark first in adult.test, full stops after its labels."""
     folder = root / "adult"
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,8 @@
 """Small real things for tests: a sweep, its specs, records and samples, made without training."""
 
 import json
+import os
+import time
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Any
@@ -179,6 +181,13 @@ def commit_trials(store: Store, trials: Iterable[PlannedTrial]) -> None:
     for trial in trials:
         write_samples(store, trial.spec.dataset_id, make_samples())
         commit_record(store, make_record(trial.spec, predictions_N=random_predictions(trial.spec)))
+
+
+def set_written(store: Store, key: str, seconds: float = 3600) -> None:
+    """An object of a local store was written so long ago, by the store's time stamp."""
+    assert store.local_root is not None
+    then = time.time() - seconds
+    os.utime(store.local_root / key, (then, then))
 
 
 class WatchedStore(Store):

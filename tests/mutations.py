@@ -95,7 +95,12 @@ def mutate_table(table: pa.Table, dice: random.Random, resign: Callable[[pa.Tabl
                 rows = [_change(value, dice) if dice.random() < 0.5 else value for value in rows]
                 kind = table.schema.field(place).type
                 try:
-                    table = table.set_column(place, table.schema.field(place), pa.array(rows, type=kind))
+                    # pyarrow ends the process when it writes a map with missing entries.
+                    cells = pa.array(
+                        [[entry for entry in row if entry] if pa.types.is_map(kind) and row else row for row in rows],
+                        type=kind,
+                    )
+                    table = table.set_column(place, table.schema.field(place), cells)
                 except (pa.ArrowException, OverflowError, TypeError, ValueError):
                     table = table.set_column(place, name, pa.nulls(table.num_rows, kind))
         if not table.schema.names:

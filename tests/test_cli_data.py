@@ -7,11 +7,13 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
+from pydantic import TypeAdapter
 
 from kd_ray.cli import cli
 from kd_ray.data import adult
+from kd_ray.data.families import FAMILIES, missing_files
 from kd_ray.errors import DataError
-from kd_ray.sweep.datasets import DATASET_NAMES
+from kd_ray.sweep.datasets import DATASET_NAMES, Dataset
 from tests.datasets import encoded, write_adult, write_celeba, write_people, write_svhn, write_table
 from tests.processes import run_cli
 
@@ -68,6 +70,38 @@ def test_check_describes_the_data_set_of_a_sweep(tmp_path: Path) -> None:
         "b         16     7              3 (no)",
         "5 test images are in no group",
     ]
+
+
+def test_small_joint_groups_are_left_out_named_or_refused(tmp_path: Path) -> None:
+    root = write_people(tmp_path / "data")
+    sweep = tmp_path / "people.yaml"
+    joint = SWEEP.replace("sensitive_features: [race]", "sensitive_features: [race, age]\nintersections: [[race, age]]")
+    sweep.write_text(joint.replace("DATA", str(root)))
+    version = invoke("data", "check", str(sweep)).output.split("`dataset.version: '")[1][:16]
+    named = ("data", "check", str(sweep), "--set", f"dataset.version={version}")
+    done = invoke(*named)
+    assert done.exit_code == 0
+    note = "race & age: joint groups with fewer than 3 test samples left out: a & 30-60 (n = 2), b & >=60 (n = 2)"
+    assert f"note: {note}" in done.output
+    refused = invoke(*named, "--set", "dataset.min_group_size=4")
+    assert isinstance(refused.exception, DataError)
+    assert str(refused.exception).startswith(
+        "intersections: race & age has fewer than two joint groups with at least 4 test samples (too small: a & <30 (n = 3), "
+    )
+    done = invoke(
+        "launch", str(sweep), "--set", f"dataset.version={version}", "--runner", "local", "--store", str(tmp_path / "s")
+    )
+    assert note in " ".join(done.output.split())
+    groups = invoke(
+        "query",
+        "SELECT DISTINCT \"group\" FROM group_metrics WHERE feature = 'race & age'",
+        "--store",
+        str(tmp_path / "s"),
+        "--format",
+        "csv",
+    )
+    assert set(groups.output.split("\n")[1:-1]) == {"a & <30", "a & >=60", "b & <30", "b & 30-60"}
+    assert "small groups, which may decide DPD and EOD alone: race" in done.output
 
 
 def test_check_as_json(tmp_path: Path) -> None:
@@ -161,6 +195,25 @@ def test_prepare_without_files_says_what_is_missing_of_every_set(
     done = invoke("data", "prepare", name, "--data-root", str(tmp_path), *overrides)
     assert isinstance(done.exception, DataError)
     assert message in str(done.exception)
+
+
+def test_plan_names_the_files_of_the_data_that_are_missing(tmp_path: Path) -> None:
+    sweep = tmp_path / "people.yaml"
+    sweep.write_text(SWEEP.replace("DATA", str(tmp_path / "data")))
+    planned = ("plan", str(sweep), "--set", "dataset.version=0123456789abcdef", "--store", str(tmp_path / "store"))
+    list_ = tmp_path / "data" / "people" / "people.csv"
+    assert json.loads(invoke(*planned, "--json").output)["missing_files"] == [str(list_)]
+    said = "".join(invoke(*planned).output.split())
+    assert f"missing:{list_};`kd-raydatacheck`saysmore" in said
+    write_people(tmp_path / "data")
+    assert "missing:" not in invoke(*planned).output
+    cifar = TypeAdapter[Dataset](Dataset).validate_python({"name": "cifar10"})
+    assert len(missing_files(cifar, tmp_path)) == 7
+
+
+def test_every_set_with_files_names_them_for_a_quick_look() -> None:
+    quick = {name for name, family in FAMILIES.items() if family.files is not FAMILIES["trifeature"].files}
+    assert quick == set(DATASET_NAMES) - {"trifeature", "factory"}
 
 
 def test_the_sets_whose_files_may_be_missing_are_all_but_the_one_that_is_drawn() -> None:

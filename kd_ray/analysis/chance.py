@@ -22,6 +22,11 @@ MIN_CELL = 10
 """Test samples of a class in a group below which a rate of that group decides nothing: one sample would move it by ten points."""
 
 
+SMALL_CELL = 30
+"""Test samples below which the size of a group is said beside its difference: a rate of 30 samples has a standard error of up to 9
+points, and one sample moves it by 3."""
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Chance:
     """Chance level of T trials for one sensitive feature; metrics as in `resampling.FAIRNESS`."""
@@ -79,6 +84,10 @@ class SmallestCells:
     """Members of the smallest group: for demographic parity and worst-group accuracy."""
     positives: int
     """Members of the smallest group within a class that it has: for equalized odds."""
+    names: tuple[str, str]
+    """The smallest group, and the group of the smallest cell; empty where no group has members."""
+    positive_class: int
+    """The class of the smallest cell."""
 
     def of(self, metric: str) -> int:
         """The one that matters for a metric."""
@@ -87,13 +96,20 @@ class SmallestCells:
 
 def smallest_cells(labels_N: IntArray, groups: Groups, *, num_classes: int) -> SmallestCells:
     """Sizes of the smallest group with members, and of the smallest cell group × class with members."""
-    counts_GC = np.stack(
-        [np.bincount(labels_N[groups.membership_NG[:, g]], minlength=num_classes) for g in range(len(groups.names))]
-    )
+    num = len(labels_N)
+    counts_GC = np.full((len(groups.names), num_classes), 0)
+    for g in range(len(groups.names)):
+        counts_GC[g] = np.bincount(labels_N[groups.membership_NG[:, g]], minlength=num_classes)
+    if not counts_GC.any():
+        return SmallestCells(group=num, positives=num, names=("", ""), positive_class=0)
     n_G = counts_GC.sum(axis=1)
+    smallest = int(np.where(n_G > 0, n_G, num + 1).argmin())
+    cell, c = divmod(int(np.where(counts_GC > 0, counts_GC, num + 1).argmin()), num_classes)
     return SmallestCells(
-        group=int(n_G[n_G > 0].min(initial=len(labels_N))),
-        positives=int(counts_GC[counts_GC > 0].min(initial=len(labels_N))),
+        group=int(n_G[smallest]),
+        positives=int(counts_GC[cell, c]),
+        names=(groups.names[smallest], groups.names[cell]),
+        positive_class=c,
     )
 
 

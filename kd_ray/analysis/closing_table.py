@@ -5,7 +5,7 @@ It reads the small tables of a sweep, and predictions only to see which runs col
 
 from dataclasses import dataclass
 
-from kd_ray.analysis.measures import collapsed_in_words
+from kd_ray.analysis.measures import collapsed_in_words, small_groups_in_words
 from kd_ray.analysis.study import Spread, Study, spread
 from kd_ray.metrics.arrays import FloatArray
 from kd_ray.metrics.catalogue import METRICS, Metric
@@ -48,6 +48,8 @@ class ClosingTable:
     lines: tuple[ClosingLine, ...]
     collapsed: tuple[str, ...]
     """Conditions with collapsed runs, in words: `T=10: 5 of 5 runs predict one class`."""
+    small_groups: tuple[str, ...]
+    """Features with small groups, intersections included, in words: `race (Other: 12 test samples)`."""
     failed: tuple[str, ...]
     """Descriptions of the trials that failed, so that their conditions lack a run."""
 
@@ -75,5 +77,6 @@ def closing_table(study: Study) -> ClosingTable:
             for condition in study.conditions
         ),
         collapsed=tuple(collapsed_in_words(study, study.conditions)),
+        small_groups=tuple(small_groups_in_words(study, [it.feature for it in study.fairness if not it.is_joint])),
         failed=study.failed,
     )

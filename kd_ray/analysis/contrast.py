@@ -37,7 +37,7 @@ def number(value: Any) -> float | None:
 
 
 def about(study: Study, treatment: Condition, options: Options) -> dict[str, Any]:
-    """The columns that say whom a row is about."""
+    """The columns that name the sweep and the condition of a row."""
     return {
         "sweep": study.sweep,
         **treatment.axes,

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from kd_ray.analysis.chance import SmallestCells, shrunken_fairness, smallest_cells
+from kd_ray.analysis.chance import SMALL_CELL, SmallestCells, shrunken_fairness, smallest_cells
 from kd_ray.analysis.chance_levels import KnownLevels
 from kd_ray.analysis.conditions import Condition
 from kd_ray.analysis.resampling import FAIRNESS, RESAMPLES, resampled_fairness, resampled_worst_class, weights
@@ -117,7 +117,7 @@ def measure(study: Study, known: KnownLevels | None = None) -> Measured:
         )
         for feature, groups in test_set.features.items():
             found = [place[name, feature] for name in FAIRNESS if (name, feature) in place]
-            if not found:
+            if not found or not groups.names:
                 continue
             at = np.ix_(rows, found)
             draws_TBM[np.ix_(rows, range(RESAMPLES), found)] = resampled_fairness(
@@ -163,3 +163,26 @@ def collapsed_in_words(study: Study, conditions: Sequence[Condition]) -> list[st
             )
             words.append(f"{condition.label}: {count} of {condition.n} runs {verb}")
     return words
+
+
+def small_groups_in_words(study: Study, features: Sequence[str]) -> list[str]:
+    """`race (Other: 12 test samples; Other: 3 of class '>50K')`, for each feature with groups of fewer than `SMALL_CELL` test samples.
+
+    These may have the largest or smallest rate, and so decide a difference alone.
+    """
+    words = []
+    for feature in features:
+        for dataset_id, test_set in study.test_sets.items():
+            if feature not in test_set.features:
+                continue
+            class_names = study.classes[dataset_id].names
+            cells = smallest_cells(test_set.labels_N, test_set.features[feature], num_classes=len(class_names))
+            said = []
+            if cells.group < SMALL_CELL:
+                said.append(f"{cells.names[0]}: {cells.group} test sample{'' if cells.group == 1 else 's'}")
+            if cells.positives < min(SMALL_CELL, cells.group):
+                unit = "" if said else " test samples" if cells.positives > 1 else " test sample"
+                said.append(f"{cells.names[1]}: {cells.positives}{unit} of class {class_names[cells.positive_class]!r}")
+            if said:
+                words.append(f"{feature} ({'; '.join(said)})")
+    return list(dict.fromkeys(words))

@@ -181,6 +181,15 @@ class _Tables:
             )
         return found
 
+    def _compared_groups(self, dataset_id: str) -> dict[str, set[str]]:
+        """The groups of each feature that the tables compare: small joint groups may be left out."""
+        trial_id = next(trial["trial_id"] for trial in self.trials if trial["dataset_id"] == dataset_id)
+        rows = self.ask('DISTINCT feature, "group"', "group_metrics", f"AND trial_id = '{trial_id}'")
+        found: dict[str, set[str]] = defaultdict(set)
+        for row in rows.to_pylist():
+            found[row["feature"]].add(row["group"])
+        return found
+
     def test_set(self, dataset_id: str) -> TestSet:
         settings = read_manifest(self.results.store, self.sweep).row_settings
         table = self.ask(
@@ -199,6 +208,10 @@ class _Tables:
             of_samples = [row[feature] for row in lists]
             names = sorted({name for row in of_samples for name in row})
             groups[feature] = Groups.from_lists(of_samples, names)
+        compared = self._compared_groups(dataset_id) if settings.intersections else {}
         for joint in settings.intersections:
-            groups[joint_name(joint)] = intersect([groups[feature] for feature in joint])
+            each = intersect([groups[feature] for feature in joint])
+            name = joint_name(joint)
+            kept_G = np.flatnonzero([group in compared.get(name, ()) for group in each.names])
+            groups[name] = each.only(kept_G)
         return TestSet(labels_N=table["label"].to_numpy(), features=groups)

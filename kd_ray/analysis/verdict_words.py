@@ -7,7 +7,7 @@ from statistics import median
 from kd_ray.analysis.chance import MIN_CELL
 from kd_ray.analysis.claim_tests import Declared
 from kd_ray.analysis.contrast import MIN_RUNS
-from kd_ray.analysis.measures import collapsed_in_words, standing
+from kd_ray.analysis.measures import collapsed_in_words, small_groups_in_words, standing
 from kd_ray.analysis.planning import NextStep
 from kd_ray.analysis.study import CONTRASTS, SCRATCH, TEACHER, Study
 from kd_ray.analysis.verdict import Verdict
@@ -115,6 +115,8 @@ def _asked(study: Study, rows: Sequence[Comparison], level: float) -> tuple[str,
         )
     if study.failed:
         sentences.append(f"Failed, so missing from the means: {listed(study.failed, 3)}.")
+    if small := small_groups_in_words(study, [it.feature for it in study.fairness]):
+        sentences.append(f"Small groups, which may decide DPD and EOD alone: {listed(small, 2)}.")
     return tuple(sentences)
 
 

@@ -96,7 +96,7 @@ def _fail(error: OSError) -> None:
     if error.filename is None and error.errno == errno.ENOSPC:
         message = f"the answer cannot be written: {message}"
     try:
-        click.echo(message, err=True)
+        say(message, err=True)
     finally:
         with Path(os.devnull).open("w") as nowhere:
             os.dup2(nowhere.fileno(), sys.stdout.fileno())

@@ -84,7 +84,7 @@ def compare_command(
         split=split,
     )
     if comparison.not_written:
-        click.echo(f"the table `comparisons` is not written: {comparison.not_written}", err=True)
+        say(f"the table `comparisons` is not written: {comparison.not_written}", err=True)
     if as_json:
         say(json_text(comparison.to_dict()))
     else:

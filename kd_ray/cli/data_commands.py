@@ -89,7 +89,7 @@ def check_command(
         dataset = parse_dataset(what, overrides)
         features, intersections, resident_bytes = dataset.sensitive_feature_names, (), None
     examined = _examine(dataset, data_root or Path("./data"), resident_bytes)
-    description = describe(examined.data, features, intersections)
+    description = describe(examined.data, features, intersections, least_joint_group=dataset.least_joint_group)
     if output is not None:
         _write_sheet(examined.data, features, output)
     if as_json:

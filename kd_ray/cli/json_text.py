@@ -12,6 +12,14 @@ def json_text(value: Any, *, indent: int | None = 1) -> str:
     return json.dumps(_plain(value), indent=indent, allow_nan=False, ensure_ascii=True)
 
 
+def text_of_bytes(value: bytes) -> str:
+    """The text that they are in UTF-8, or else two hexadecimal digits for each."""
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value.hex()
+
+
 def _plain(value: Any) -> Any:
     found = value
     if isinstance(value, float):
@@ -23,10 +31,7 @@ def _plain(value: Any) -> Any:
     elif isinstance(value, list | tuple):
         found = [_plain(each) for each in value]
     elif isinstance(value, bytes):
-        try:
-            found = value.decode()
-        except UnicodeDecodeError:
-            found = value.hex()
+        found = text_of_bytes(value)
     elif not isinstance(value, bool | int | str | None):
         found = str(value)
     return found

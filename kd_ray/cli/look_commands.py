@@ -22,12 +22,11 @@ from kd_ray.errors import InvalidInputError
 def status_command(sweep_name: str | None, store_url: str, as_json: bool, watch: bool, failed: bool) -> None:
     """Show the state of a sweep's trials, from the store alone. Without a name, list the sweeps."""
     from kd_ray.cli import text
-    from kd_ray.results.query import Results
-    from kd_ray.results.status import sweep_status
+    from kd_ray.results.status import all_statuses, sweep_status
 
     store = open_existing(store_url)
     if sweep_name is None:
-        statuses = [sweep_status(store, name) for name in Results(store).sweeps()]
+        statuses = all_statuses(store)
         say(json_text([s.to_dict() for s in statuses]) if as_json else text.sweeps(statuses, store.url))
         return
     shown = ""

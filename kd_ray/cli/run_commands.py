@@ -80,8 +80,13 @@ def plan_command(
     as_json: bool,
     probe: bool,
 ) -> None:
-    """Show which trials would run, which are complete, and why. Writes nothing, except with --probe."""
+    """Show which trials would run, which are complete, and why. Writes nothing, except with --probe.
+
+    Also says how long training will take, after complete trials of the store like these, and which files of the data are missing.
+    """
     from kd_ray.cli import text
+    from kd_ray.data.families import missing_files
+    from kd_ray.results.cost import cost
     from kd_ray.results.status import plan
 
     file = _load(sweep_file, overrides, most_cells)
@@ -89,8 +94,17 @@ def plan_command(
         from kd_ray.cluster.launch import measure
 
         measure(file, open_or_make(store_url))
-    plan_ = plan(file, open_or_make(store_url))
-    say(json_text(plan_.to_dict()) if as_json else text.plan(plan_))
+    store = open_or_make(store_url)
+    plan_ = plan(file, store)
+    to_run = {trial.trial_id: trial.spec for pack in plan_.packs for trial in pack.trials}
+    expected = cost(store, to_run.values())
+    datasets = {spec.dataset_id: spec.dataset for spec in to_run.values()}
+    root = Path(file.sweep.placement.data_root).expanduser()
+    missing = list(dict.fromkeys(str(path) for it in datasets.values() for path in missing_files(it, root)))
+    if as_json:
+        say(json_text({**plan_.to_dict(), "cost": expected.to_dict(), "missing_files": missing}))
+    else:
+        say("\n".join([text.plan(plan_), *text.needs(expected, missing)]))
 
 
 @click.command("launch", cls=Command, example="kd-ray launch sweeps/trifeature-quick.yaml --store ./kd_ray_store")

@@ -10,16 +10,17 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from kd_ray.cli.json_text import json_text
+from kd_ray.cli.json_text import json_text, text_of_bytes
 from kd_ray.cli.tables import count_of, wrapped
 from kd_ray.cli.tables import render as render  # noqa: PLC0414 (used by text_compare too)
 from kd_ray.cli.tables import table_of as table_of  # noqa: PLC0414
-from kd_ray.errors import InvalidInputError, QueryError
+from kd_ray.errors import InvalidInputError, QueryError, some
 from kd_ray.housekeeping.adopt import AdoptReport
 from kd_ray.housekeeping.audit import DEFINITIONS, AuditReport
 from kd_ray.housekeeping.garbage import GarbageReport
 from kd_ray.housekeeping.problems import Remedy, VerifyReport
 from kd_ray.housekeeping.repair import RepairReport
+from kd_ray.results.cost import Cost
 from kd_ray.results.query import Results
 from kd_ray.results.record import encode_table
 from kd_ray.results.schema import QUERIED
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from kd_ray.analysis.study import Spread
     from kd_ray.cluster.launch import LaunchReport
 
+_FEW = 4
+"""Most features whose small groups are named."""
 _SHOWN = 30
 """Most trials in a list; further ones are only counted."""
 
@@ -48,6 +51,16 @@ def plan(plan: Plan) -> str:
         return f"{head}\n{_trials(plan.trials)}\nnothing to run"
     advice = f"\n{plan.advice}" if plan.advice else ""
     return f"{head}\n{_trials(plan.trials)}\n{to_run} to run, in {count_of(len(plan.packs), 'pack')}{advice}"
+
+
+def needs(cost: Cost, missing: Sequence[str]) -> list[str]:
+    """What the trials that would run need: time, and files that are not there."""
+    if not cost.num_trials:
+        return []
+    lines = [wrapped(f"cost: {cost.sentence()}")]
+    if missing:
+        lines.append(wrapped(f"missing: {some(missing)}; `kd-ray data check` says more"))
+    return lines
 
 
 def status(status: SweepStatus, *, tracebacks: bool = False) -> str:
@@ -72,8 +85,11 @@ def sweeps(statuses: Sequence[SweepStatus], store: str) -> str:
         return f"store {store}: no sweeps yet"
     table = table_of(["sweep", "trials", "states"], right=[1])
     for status in statuses:
-        table.add_row(status.sweep, str(len(status.trials)), _counts(status.trials))
-    return render(table)
+        table.add_row(
+            status.sweep, str(len(status.trials)), _counts(status.trials) if status.trials else "not readable"
+        )
+    unreadable = [problem for status in statuses if not status.trials for problem in status.problems]
+    return "\n".join([render(table), *(f"note: {problem}" for problem in unreadable)])
 
 
 def launch_report(report: "LaunchReport", results: Results, *, store: str | None) -> str:
@@ -144,6 +160,10 @@ def conditions(table: "ClosingTable") -> str:
         notes.append(
             "DPD, EOD: differences between groups, mean over classes; above 0 by chance alone, as `kd-ray compare` shows."
         )
+    if table.small_groups:
+        more = f" and {len(table.small_groups) - _FEW} more" if len(table.small_groups) > _FEW else ""
+        listed = ", ".join(table.small_groups[:_FEW]) + more
+        notes.append(f"small groups, which may decide DPD and EOD alone: {listed}.")
     if table.collapsed:
         notes.append(f"collapsed: {'; '.join(table.collapsed)}. Do not read their fairness.")
     if table.failed:
@@ -301,10 +321,12 @@ def encode(answer: pa.Table, format_: str) -> bytes:
 
 
 def _csv_value(value: object) -> object:
-    """Texts without formulas; lists, maps and bytes as JSON; everything else as it is."""
+    """Texts, and bytes as texts, without formulas; lists and maps as JSON; everything else as it is."""
+    if isinstance(value, bytes):
+        value = text_of_bytes(value)
     if isinstance(value, str):
         return csv_cell(value)
-    return json_text(value, indent=None) if isinstance(value, list | dict | bytes) else value
+    return json_text(value, indent=None) if isinstance(value, list | dict) else value
 
 
 def _is_number(kind: pa.DataType) -> bool:
@@ -316,7 +338,7 @@ def _cell(value: object) -> str:
         return "–"
     if isinstance(value, float):
         return f"{value:.4f}" if 1e-3 <= abs(value) < 1e5 else f"{value:.4g}"
-    text = " ".join(str(value).splitlines())
+    text = " ".join((text_of_bytes(value) if isinstance(value, bytes) else str(value)).splitlines())
     return text if len(text) <= 60 else text[:59] + "…"
 
 

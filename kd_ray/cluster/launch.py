@@ -87,8 +87,9 @@ def launch(
                 if address is None:
                     check_data(request, requested.to_run)
                 connected = stack.enter_context(chosen)
-                stack.enter_context(display)
+                # Left after the display, so that the last numbers of the sweep are measured while it ends.
                 stack.enter_context(request.metrics)
+                stack.enter_context(display)
             # After the runner, because Ray replaces signal handlers when it starts.
             with request.interrupts.watch():
                 # Up to here nothing was written.

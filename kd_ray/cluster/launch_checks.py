@@ -8,6 +8,7 @@ from typing import Any
 from kd_ray.cluster.launch_request import LaunchRequest, RequestedTrials
 from kd_ray.cluster.pretrained import check_pretrained_weights
 from kd_ray.cluster.runner import cpu_count
+from kd_ray.data.describe import small_joint_groups
 from kd_ray.data.families import load_dataset
 from kd_ray.data.leaks import find_leaks
 from kd_ray.errors import DataError, InvalidInputError, SweepError
@@ -126,7 +127,8 @@ def check_data(request: LaunchRequest, trials: Collection[PlannedTrial]) -> None
         )
         class_names += data.class_names
         leaks = [leak.sentence(data.modality) for leak in find_leaks(data, with_near=False)]
-        for note in (*data.notes, *(["; ".join(leaks)] if leaks else [])):
+        joint = small_joint_groups(data.test, request.file.sweep.intersections, dataset.least_joint_group)
+        for note in (*data.notes, *joint, *(["; ".join(leaks)] if leaks else [])):
             request.warnings.add(f"{table_name(dataset)}: {note}")
     if not any(axis.startswith("dataset.") for axis in request.file.axes):
         # With several data sets, this launch may have seen only some of their classes.

@@ -12,7 +12,7 @@ from kd_ray.data.family import Loading
 from kd_ray.data.labelled import Labelled
 from kd_ray.data.leaks import Leak, find_leaks
 from kd_ray.data.modalities import Data
-from kd_ray.errors import DataError
+from kd_ray.errors import DataError, some
 from kd_ray.groups import Groups, intersect, joint_name
 from kd_ray.metrics.fairness import fairness_metrics, group_rates
 from kd_ray.sweep.classification import Modality
@@ -109,8 +109,13 @@ def examine(dataset: Dataset, loading: Loading) -> Examined:
         return Examined(data=load(as_it_is), fingerprint=found, refusal=str(error))
 
 
-def describe(data: Data, features: Sequence[str], intersections: Sequence[Sequence[str]] = ()) -> Description:
-    """Counts of every split, class, and group of `features` and of `intersections` of them."""
+def describe(
+    data: Data, features: Sequence[str], intersections: Sequence[Sequence[str]] = (), *, least_joint_group: int = 1
+) -> Description:
+    """Counts of every split, class, and group of `features` and of `intersections` of them.
+
+    Raises DataError for an intersection that a launch would refuse.
+    """
     splits: dict[str, Labelled | None] = {"train": data.train, "validation": data.validation, "test": data.test}
     present = {name: split for name, split in splits.items() if split is not None}
     counts = {name: np.bincount(split.labels_N, minlength=len(data.class_names)) for name, split in present.items()}
@@ -123,22 +128,50 @@ def describe(data: Data, features: Sequence[str], intersections: Sequence[Sequen
             for c, class_name in enumerate(data.class_names)
         },
         features=tuple(
-            _feature(joint_name(names), {name: _groups(split, names) for name, split in present.items()}, data)
+            _feature(
+                joint_name(names),
+                {name: _groups(split, names) for name, split in present.items()},
+                data,
+                least=least_joint_group if len(names) > 1 else 1,
+            )
             for names in [*((feature,) for feature in features), *intersections]
         ),
         leaks=find_leaks(data, with_near=True),
-        notes=data.notes,
+        notes=(*data.notes, *small_joint_groups(data.test, intersections, least_joint_group)),
     )
+
+
+def small_joint_groups(test: Labelled, intersections: Sequence[Sequence[str]], least: int) -> list[str]:
+    """A note on each intersection that loses joint groups of fewer than `least` test samples.
+
+    Raises DataError for an intersection that keeps fewer than two groups.
+    """
+    notes = []
+    for names in intersections if least > 1 else ():
+        groups = _groups(test, names)
+        counts_G = groups.membership_NG.sum(axis=0)
+        small = some([f"{groups.names[g]} (n = {counts_G[g]})" for g in np.flatnonzero(counts_G < least)])
+        if (counts_G >= least).sum() < 2:
+            raise DataError(
+                f"intersections: {joint_name(names)} has fewer than two joint groups with at least {least} test samples (too small: "
+                f"{small}); remove it from intersections, or lower min_group_size"
+            )
+        if small:
+            notes.append(f"{joint_name(names)}: joint groups with fewer than {least} test samples left out: {small}")
+    return notes
 
 
 def _groups(split: Labelled, names: Sequence[str]) -> Groups:
     return intersect([split.sensitive_features[name] for name in names])
 
 
-def _feature(feature: str, groups: dict[str, Groups], data: Data) -> Feature:
+def _feature(feature: str, groups: dict[str, Groups], data: Data, *, least: int) -> Feature:
+    """Counts of all groups; the difference of the labels is that of groups with `least` test samples, as in the tables."""
     labels_N, num_classes = data.test.labels_N, len(data.class_names)
     rates = group_rates(labels_N, labels_N, groups["test"], num_classes=num_classes)
-    difference = fairness_metrics(rates).macro.label_demographic_parity_difference
+    compared = groups["test"].only(np.flatnonzero(rates.n_G >= least))
+    of_compared = group_rates(labels_N, labels_N, compared, num_classes=num_classes)
+    difference = fairness_metrics(of_compared).macro.label_demographic_parity_difference
     counted = [
         GroupCount(
             group=group,

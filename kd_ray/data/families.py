@@ -115,3 +115,8 @@ def _cut(train: S, dataset: Dataset) -> tuple[S, S | None]:
         return split_off_validation(train, fraction=fraction, seed=seed)
     except ValueError as error:
         raise DataError(f"{dataset.name}: validation_fraction: {error}") from error
+
+
+def missing_files(dataset: Dataset, root: Path) -> list[Path]:
+    """Files and folders of a data set that are not there, at a quick look: contents and images of a list are not looked at."""
+    return [path for path in family_of(dataset).files(dataset, root) if not path.exists()]

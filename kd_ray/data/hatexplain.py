@@ -97,10 +97,13 @@ def load(dataset: HatexplainDataset, loading: Loading) -> TextData:
     )
 
 
+def _names(dataset: HatexplainDataset) -> tuple[str, ...]:
+    return (DATASET, DIVISIONS, *([PARTIAL] if dataset.train_file == "train_partial" else []))
+
+
 def _contents(dataset: HatexplainDataset, root: Path) -> dict[str, bytes]:
-    names = (DATASET, DIVISIONS, *([PARTIAL] if dataset.train_file == "train_partial" else []))
     return originals.read_files(
-        "hatexplain", root / FOLDER, names, how="put the folder Data of HateXplain's repository there"
+        "hatexplain", root / FOLDER, _names(dataset), how="put the folder Data of HateXplain's repository there"
     )
 
 
@@ -222,5 +225,8 @@ def _advice(_: HatexplainDataset, root: Path) -> str:
 
 
 FAMILY = Family[HatexplainDataset](
-    load=load, fingerprint=lambda dataset, loading: fingerprint(dataset, loading.root), advice=_advice
+    load=load,
+    fingerprint=lambda dataset, loading: fingerprint(dataset, loading.root),
+    files=lambda dataset, root: [root / FOLDER / name for name in _names(dataset)],
+    advice=_advice,
 )

@@ -35,7 +35,13 @@ class ImageFolder:
 
     def family(self) -> Family[FolderDataset]:
         """The functions that load the set."""
-        return Family(load=self.load, fingerprint=self.fingerprint, can_stream=True, advice=self.advice)
+        return Family(
+            load=self.load,
+            fingerprint=self.fingerprint,
+            files=lambda dataset, root: [root / dataset.folder / split for split in ("train", "val")],
+            can_stream=True,
+            advice=self.advice,
+        )
 
     def load(self, dataset: FolderDataset, loading: Loading) -> ImageData:
         """The images by class and file name, the central square of each resized.

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from kd_ray.data.listed_values import texts_of
+from kd_ray.data.listed_values import comma_advice, texts_of
 from kd_ray.data.row_data import Column
 from kd_ray.errors import DataError, some
 from kd_ray.sweep.datasets import ListedDataset
@@ -81,7 +81,8 @@ def _numbers(name: str, lines: Lines, values: Sequence[Any]) -> npt.NDArray[np.f
             numbers_N[n] = float(value)
         except (TypeError, ValueError) as error:
             raise DataError(
-                f"manifest: {lines.place(n)}: {name}: {value!r} is not a number; `dataset.categorical` names the columns of categories"
+                f"manifest: {lines.place(n)}: {name}: {value!r} is not a number"
+                + (comma_advice(str(value)) or "; `dataset.categorical` names the columns of categories")
             ) from error
         if not math.isfinite(numbers_N[n]):
             raise DataError(f"manifest: {lines.place(n)}: {name}: {value!r} is not a finite number")

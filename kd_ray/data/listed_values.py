@@ -4,6 +4,7 @@ Values of a CSV file are text. What cannot be one text, such as a struct, is ref
 """
 
 import csv
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,6 +33,21 @@ class ReadList:
     """For each row of a CSV file, its last line, from 1; None for Parquet."""
 
 
+def _as_utf8(path: Path) -> str:
+    """What to do with a text file that is not UTF-8."""
+    with path.open("rb") as file:
+        start = file.read(4096)
+    is_utf16 = start[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" in start
+    return f"save it as UTF-8, as with `iconv -f {'UTF-16' if is_utf16 else 'WINDOWS-1252'} -t UTF-8`"
+
+
+def comma_advice(text: str) -> str:
+    """What to do about a number with a decimal comma, as the end of a message; empty for other texts."""
+    if re.fullmatch(r"\s*[+-]?\d+(?:[.\s]\d{3})*,\d+\s*", text):
+        return "; write a decimal point, as in 3.5: commas are not read as such"
+    return ""
+
+
 def read_list(path: Path, wanted: Sequence[str]) -> ReadList:
     """The columns `wanted`. Raises DataError for a list that cannot be read, or lacks one of them or has it twice."""
     try:
@@ -53,6 +69,8 @@ def _read_csv(path: Path, wanted: Sequence[str]) -> ReadList:
             header = next(reader, None)
             if header is None:
                 raise DataError(f"manifest: {path} is empty")
+            if any("\0" in name for name in header):
+                raise DataError(f"manifest: {path} cannot be read: it is not UTF-8; {_as_utf8(path)}")
             _check_columns(path, header, wanted)
             places = [header.index(name) for name in wanted]
             for row in reader:
@@ -66,7 +84,8 @@ def _read_csv(path: Path, wanted: Sequence[str]) -> ReadList:
                 line_of.append(reader.line_num)
     except UnicodeDecodeError as error:
         raise DataError(
-            f"manifest: {path} cannot be read: it is not UTF-8 ({error.reason} at byte {error.start:,})"
+            f"manifest: {path} cannot be read: it is not UTF-8 ({error.reason} at byte {error.start:,}); "
+            f"{_as_utf8(path)}"
         ) from error
     except csv.Error as error:
         raise DataError(

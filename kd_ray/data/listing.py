@@ -6,8 +6,9 @@ row is used or named: a row that cannot be used is refused with its line, unless
 """
 
 import hashlib
+import unicodedata
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +19,7 @@ import pyarrow as pa
 from kd_ray.data.image_data import random_parts
 from kd_ray.data.listed_columns import Lines, complete_rows, input_columns
 from kd_ray.data.listed_images import check_leaks, image_column, image_files, is_below
-from kd_ray.data.listed_values import former_words, read_list, suspicious, texts_in_lists, texts_of
+from kd_ray.data.listed_values import comma_advice, former_words, read_list, suspicious, texts_in_lists, texts_of
 from kd_ray.data.prepared import Sources
 from kd_ray.data.row_data import Column
 from kd_ray.errors import DataError, some
@@ -120,9 +121,21 @@ def _labels(dataset: ListedDataset, lines: Lines, texts: Sequence[str]) -> npt.N
         valid = some(dataset.class_names)
         raise DataError(
             f"manifest: {lines.place(int(wrong_M[0]))}: {dataset.target}: {len(wrong_M):,} rows are in none of the classes ({valid}): "
-            f"{listed}"
+            f"{listed}{_other_form(counts, dataset.class_names)}"
         )
     return codes_N
+
+
+def _other_form(labels: Iterable[str], classes: Sequence[str]) -> str:
+    """What to do where labels look like classes and are other characters, as the end of a message."""
+    forms = {unicodedata.normalize("NFC", name): name for name in classes}
+    for label in labels:
+        if label not in classes and (alike := forms.get(unicodedata.normalize("NFC", label))) is not None:
+            return (
+                f"; {label!r} of the list and {alike!r} of `dataset.classes` look the same and have different characters ({label!a}, "
+                f"{alike!a}): write both in the Unicode form NFC, or copy the label from the list"
+            )
+    return ""
 
 
 def _split_codes(
@@ -176,8 +189,8 @@ def _bin_codes(lines: Lines, bins: Bins, texts: Sequence[str], missing: Sequence
             numbers_N[n] = float(text)
         except ValueError as error:
             raise DataError(
-                f"manifest: {lines.place(n)}: {bins.column}: {text!r} is not a number, and it has bins; "
-                "`dataset.missing_values` names texts that mean that there is none"
+                f"manifest: {lines.place(n)}: {bins.column}: {text!r} is not a number, and it has bins"
+                + (comma_advice(text) or "; `dataset.missing_values` names texts that mean that there is none")
             ) from error
     return np.where(np.isnan(numbers_N), -1, np.searchsorted(bins.edges, numbers_N, side="right")).astype(np.int64)
 
@@ -198,9 +211,7 @@ def large_groups(listing: Listing, least: int) -> tuple[dict[str, Groups], list[
                 f"manifest: feature {feature} has fewer than two groups with at least {least} test samples (left: {left}; "
                 f"too small: {some(small) or 'none'}); remove it from features, or lower min_group_size"
             )
-        features[feature] = Groups(
-            names=tuple(groups.names[g] for g in kept), membership_NG=groups.membership_NG[:, kept]
-        )
+        features[feature] = groups.only(kept)
     return features, notes
 
 

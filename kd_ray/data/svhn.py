@@ -75,9 +75,14 @@ def _splits(*, extra: bool) -> tuple[str, ...]:
     return ("train", "test", *(("extra",) if extra else ()))
 
 
+def _names(*, extra: bool) -> tuple[str, ...]:
+    return tuple(f"{split}_32x32.mat" for split in _splits(extra=extra))
+
+
 def _read_files(root: Path, *, extra: bool) -> dict[str, bytes]:
-    names = tuple(f"{split}_32x32.mat" for split in _splits(extra=extra))
-    return originals.read_files("svhn", root / FOLDER, names, how="put the files of format 2 (cropped digits) there")
+    return originals.read_files(
+        "svhn", root / FOLDER, _names(extra=extra), how="put the files of format 2 (cropped digits) there"
+    )
 
 
 def _split(path: Path, content: bytes) -> Split:
@@ -106,5 +111,6 @@ def _damaged(path: Path, detail: str) -> DataError:
 FAMILY = Family[SvhnDataset](
     load=load,
     fingerprint=lambda dataset, loading: fingerprint(loading.root, extra=dataset.extra),
+    files=lambda dataset, root: [root / FOLDER / name for name in _names(extra=dataset.extra)],
     fetch=fetch,
 )

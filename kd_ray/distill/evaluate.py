@@ -25,7 +25,7 @@ def predict(model: nn.Module, split: Resident) -> Tensor:
 
 @torch.no_grad()
 def predict_all(models: Sequence[nn.Module], split: Resident) -> list[Tensor]:
-    """The same of several networks, which look at each batch together: a split that is streamed is decoded once."""
+    """Logits of several networks, which take each batch together: a split that is streamed is decoded once."""
     was_training = [model.training for model in models]
     found: list[list[Tensor]] = [[] for _ in models]
     try:
@@ -44,7 +44,7 @@ def accuracy(model: nn.Module, split: Resident) -> float:
 
 
 def accuracies(models: Sequence[nn.Module], split: Resident) -> list[float]:
-    """The same of several networks."""
+    """`accuracy` of several networks."""
     labels_N = split.labels_N.cpu()
     return [float((logits_NC.argmax(1) == labels_N).double().mean()) for logits_NC in predict_all(models, split)]
 

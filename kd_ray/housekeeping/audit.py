@@ -14,12 +14,12 @@ import numpy as np
 import pyarrow.compute as pc
 
 from kd_ray.errors import CorruptObjectError
-from kd_ray.groups import Groups, intersect
+from kd_ray.groups import Groups
 from kd_ray.housekeeping.problems import Progress
 from kd_ray.results.manifest import read_manifest
 from kd_ray.results.query import Results
 from kd_ray.results.record import Record, Samples, read_record, read_samples
-from kd_ray.results.rows import RowSettings
+from kd_ray.results.rows import RowSettings, compared_groups
 from kd_ray.results.store import Store
 
 TOLERANCE = 1e-9
@@ -151,7 +151,7 @@ def _differences(
                     sweep=sweep,
                     trial_id=trial_id,
                     table=place[0],
-                    row=", ".join(map(str, place[1:])),
+                    row=", ".join("mean over classes" if it is None else it for it in place[1:]),
                     column=column,
                     stored=there,
                     recomputed=None if math.isnan(value) else value,
@@ -190,11 +190,7 @@ def _of_classes(record: Record, samples: Samples) -> Numbers:
 
 def _of_groups(record: Record, samples: Samples, settings: RowSettings) -> tuple[Numbers, int]:
     """By fairlearn: the numbers of `group_metrics` and `fairness_metrics`, and how many of them have an undefined rate."""
-    features = {name: samples.sensitive_features[name] for name in settings.sensitive_features}
-    features |= {
-        " & ".join(joint): intersect([samples.sensitive_features[name] for name in joint])
-        for joint in settings.intersections
-    }
+    features = dict(compared_groups(samples, settings, record.spec.dataset.least_joint_group))
     found: Numbers = {}
     num_undefined = 0
     for feature, groups in features.items():
@@ -202,7 +198,7 @@ def _of_groups(record: Record, samples: Samples, settings: RowSettings) -> tuple
         found |= {("group_metrics", feature, *place): row for place, row in rates.items()}
         found |= {("fairness_metrics", feature, name): row for name, row in fairness.items()}
         same = ("worst_group_accuracy", "num_groups")
-        found["fairness_metrics", feature, "macro"] = {
+        found["fairness_metrics", feature, None] = {
             column: value if column in same else _mean([row[column] for row in fairness.values()])
             for column, value in next(iter(fairness.values())).items()
         }
@@ -289,7 +285,7 @@ def _for_class(metric: Callable[..., float], c: int) -> Callable[..., float]:
 
 
 def _for_labels(metric: Callable[..., float], c: int) -> Callable[..., float]:
-    """The same of the true labels, as if they were predicted."""
+    """The metric with the true labels in the place of the predictions."""
     return lambda truth, _: metric((truth == c).astype(int), (truth == c).astype(int), pos_label=1)
 
 

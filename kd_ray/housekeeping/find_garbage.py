@@ -16,6 +16,7 @@ from kd_ray.housekeeping.garbage import (
     staging_file,
     unknown_parts,
 )
+from kd_ray.results import ledger
 from kd_ray.results.checkpoints import KEEP, stored_checkpoints
 from kd_ray.results.inventory import TrialObjects, take_inventory
 from kd_ray.results.manifest import find_manifest
@@ -79,9 +80,17 @@ class _Search:
 
     def _of_trials(self) -> Iterator[Garbage]:
         resting = [trial_id for trial_id, trial in self._found.trials.items() if not self._is_held(trial)]
+        begun = [trial_id for trial_id, trial in self._found.trials.items() if trial.leases and trial.record is None]
         with ThreadPoolExecutor(max_workers=_WORKERS) as pool:
             for found in pool.map(lambda trial_id: list(self._of_trial(trial_id)), resting):
                 yield from found
+            self._notes += [note for note in pool.map(self._wrong_clock, begun) if note]
+
+    def _wrong_clock(self, trial_id: str) -> str:
+        """A note on a lease whose end cannot be told from its time stamp; while it is young, nothing of its trial is deleted."""
+        newest = ledger.newest_lease(self._store, trial_id, self._found.trials[trial_id])
+        what = newest.wrong_clock() if newest else ""
+        return f"{newest.item.key} stays: {what}" if newest and what else ""
 
     def _of_trial(self, trial_id: str) -> Iterator[Garbage]:
         trial = self._found.trials[trial_id]

@@ -18,7 +18,7 @@ from kd_ray.results.aggregate import TRIALS_PER_PART, read_index
 from kd_ray.results.checkpoints import KEEP
 from kd_ray.results.inventory import Entry, SweepObjects, manifests, sweep_objects, take_inventory
 from kd_ray.results.manifest import Manifest, find_manifest
-from kd_ray.results.objects import STAGING_NAME
+from kd_ray.results.object_listing import STAGING_NAME
 from kd_ray.results.schema import TABLES
 from kd_ray.results.store import SWEEPS, Store, StoredObject, manifest_key
 

@@ -235,13 +235,7 @@ class _Verification:
         self._num_checked += 1
         if newest.problem:
             what = f"it is not a whole lease, and the next launch replaces it: {newest.problem}"
-        elif newest.is_from_the_future():
-            lease = newest.lease
-            what = (
-                f"it was renewed at {lease.renewed_at:%Y-%m-%d %H:%M} by the clock of {lease.host}, which is still to come; a launch "
-                f"takes the trial over when it has not changed for {lease.ttl_s + ledger.CLOCK_SKEW_S:.0f} s"
-            )
-        else:
+        elif not (what := newest.wrong_clock()):
             return
         yield Problem(key=newest.item.key, what=what, remedy=Remedy.NONE)
 

@@ -22,9 +22,9 @@ import pyarrow as pa
 from pydantic import Field
 
 from kd_ray.bounded import MEGABYTE, JsonForm
-from kd_ray.errors import CorruptObjectError, OtherVersionError
+from kd_ray.errors import CorruptObjectError, OtherVersionError, StoreError
 from kd_ray.results.comparison_schema import CHANCE_LEVELS, COMPARISONS
-from kd_ray.results.inventory import committed, sweep_names, take_inventory
+from kd_ray.results.inventory import Entry, committed, sweep_names, take_inventory
 from kd_ray.results.manifest import Manifest, ManifestTrial, read_manifest
 from kd_ray.results.record import Record, Samples, decode_table, misfit, read_record, read_samples
 from kd_ray.results.rows import part_rows, sample_rows
@@ -35,7 +35,7 @@ from kd_ray.results.table_parts import FINGERPRINT, encode_part
 logger = logging.getLogger("kd_ray")
 
 TRIALS_PER_PART = 256
-ROWS_VERSION = 3
+ROWS_VERSION = 4
 """Raised when the same record gives other rows."""
 
 _READERS = 8
@@ -100,7 +100,17 @@ def replace_former_parts(store: Store) -> None:
         StoreError: the store cannot be written.
     """
     former = take_inventory(store, TABLES_FOLDER, keep=lambda place: place.kind is Kind.FORMER_PART).former_parts
-    known = sweep_names(store) if former else ()
+    if not former:
+        return
+    try:
+        _replace(store, former, sweep_names(store))
+    except StoreError as error:
+        what = "its tables have the form of kd_ray 0.1 and cannot be replaced"
+        advice = "let a user who may write to the store run `kd-ray query` once"
+        raise StoreError(f"store {store.url}: {what}: {error}; {advice}") from error
+
+
+def _replace(store: Store, former: Sequence[Entry], known: Sequence[str]) -> None:
     for sweep in sorted({entry.place.sweep for entry in former}):
         if sweep in known:
             try:

@@ -3,8 +3,9 @@
 A lease is a numbered object created only if absent; its number (the generation) is the fencing token that checkpoints and
 weights carry in their names. A holder renews its own lease by overwriting it and gives it back by marking it released; nobody else ever
 writes to it. A lease is over when it is released, when its process is known to be gone, or when it has not been renewed for `ttl_s` plus
-`CLOCK_SKEW_S`. A time stamp in the future says nothing about the age of a lease: that lease is over when the store wrote it so long ago, or
-when this process has not seen it change for so long. Once the record is committed, the leases of its trial are deleted.
+`CLOCK_SKEW_S`. A time stamp from a wrong clock says nothing about the age of a lease, whether it lies in the future or long before the
+store wrote the lease. Such a lease is over when the store wrote it so long ago, or when this process has not seen it change for so long.
+Once the record is committed, the leases of its trial are deleted.
 """
 
 import json
@@ -83,7 +84,7 @@ class TrialStatus:
     record_tag: str = ""
     """e_tag of the record, for complete trials."""
     outlived: Lease | None = None
-    """The newest lease, when its time stamp lies in the future and it is over all the same; see `supersede`."""
+    """The newest lease, when its time stamp is of a wrong clock and it is over all the same; see `supersede`."""
 
 
 _PENDING = TrialStatus(state=TrialState.PENDING)
@@ -126,7 +127,7 @@ def _status(store: Store, trial_id: str, found: TrialObjects | None) -> TrialSta
     newest = _newest_lease(store, trial_id, found.leases)
     if newest is not None and newest.is_live():
         return TrialStatus(state=TrialState.RUNNING, lease=newest.lease)
-    outlived = newest.lease if newest is not None and newest.is_from_the_future() else None
+    outlived = newest.lease if newest is not None and newest.wrong_clock() else None
     if found.error:
         return TrialStatus(state=TrialState.FAILED, error=read_error(store, trial_id), outlived=outlived)
     if found.checkpoints:
@@ -138,7 +139,7 @@ def _status(store: Store, trial_id: str, found: TrialObjects | None) -> TrialSta
 
 
 _first_seen: dict[tuple[str, str], tuple[str, float]] = {}
-"""When this process first saw the present content of a lease from the future: its e_tag, and the monotonic clock then."""
+"""When this process first saw the present content of a lease of a wrong clock: its e_tag, and the monotonic clock then."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,20 +151,40 @@ class FoundLease:
     problem: str = ""
     """Why its content cannot be read; such a lease counts from the store's time stamp."""
     unchanged_s: float = 0.0
-    """How long this process has seen this very content, for a lease from the future."""
+    """How long this process has seen this very content, for a lease of a wrong clock."""
+
+    @property
+    def lasts_s(self) -> float:
+        """How long it lasts without a renewal, when its time stamp cannot tell."""
+        return self.lease.ttl_s + CLOCK_SKEW_S
 
     def is_from_the_future(self) -> bool:
         """Whether it was not released, and its holder's clock was ahead of ours by more than clocks may differ."""
         return not self.lease.released and _age_s(self.lease.renewed_at) < -CLOCK_SKEW_S
 
+    def is_from_the_past(self) -> bool:
+        """Whether it was not released, and the store wrote it lately, by more than clocks may differ after the time that it names."""
+        behind_s = (self.item.modified_at - self.lease.renewed_at).total_seconds()
+        is_elsewhere = not self.lease.released and self.lease.boot_id != boot_id()
+        return is_elsewhere and behind_s > CLOCK_SKEW_S and _age_s(self.item.modified_at) < self.lasts_s
+
     def is_live(self) -> bool:
         """Whether the holder may still be training."""
-        if not self.is_from_the_future():
+        if not (self.is_from_the_future() or self.is_from_the_past()):
             return is_live(self.lease)
-        lasts_s = self.lease.ttl_s + CLOCK_SKEW_S
         is_ours = self.lease.boot_id == boot_id()
         is_gone = is_ours and process_started(self.lease.pid) != self.lease.process_started
-        return not is_gone and _age_s(self.item.modified_at) < lasts_s and self.unchanged_s < lasts_s
+        return not is_gone and _age_s(self.item.modified_at) < self.lasts_s and self.unchanged_s < self.lasts_s
+
+    def wrong_clock(self) -> str:
+        """What is wrong with its time stamp, for people; empty when nothing is."""
+        when = f"it was renewed at {self.lease.renewed_at:%Y-%m-%d %H:%M} by the clock of {self.lease.host}"
+        over = f"a launch takes the trial over when it has not changed for {self.lasts_s:.0f} s"
+        if self.is_from_the_future():
+            return f"{when}, which is still to come; {over}"
+        if self.is_from_the_past():
+            return f"{when}, and the store wrote it later, at {self.item.modified_at:%Y-%m-%d %H:%M}; {over}"
+        return ""
 
 
 def newest_lease(store: Store, trial_id: str, found: TrialObjects) -> FoundLease | None:
@@ -191,7 +212,7 @@ def _newest_lease(store: Store, trial_id: str, leases: Mapping[int, StoredObject
             renewed_at=item.modified_at,
         )
         found = FoundLease(lease=unreadable, item=item, problem=str(error))
-    return replace(found, unchanged_s=_watched_s(store, item)) if found.is_from_the_future() else found
+    return replace(found, unchanged_s=_watched_s(store, item)) if found.wrong_clock() else found
 
 
 def _watched_s(store: Store, item: StoredObject) -> float:
@@ -217,7 +238,7 @@ def is_live(lease: Lease) -> bool:
 
 
 def supersede(store: Store, lease: Lease, *, launch_id: str) -> None:
-    """End a lease from the future that is over: other processes, which have not watched it, see a released one above it from now on."""
+    """End a lease of a wrong clock that is over: other processes, which have not watched it, see a released one above it from now on."""
     over = replace(
         lease, generation=lease.generation + 1, launch_id=launch_id, renewed_at=datetime.now(UTC), released=True
     )

@@ -10,23 +10,23 @@ import os
 import random
 import re
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
-from obstore.exceptions import AlreadyExistsError, BaseError, GenericError, NotFoundError, NotSupportedError
+from obstore.exceptions import AlreadyExistsError, BaseError, GenericError, NotFoundError
 from obstore.store import LocalStore, ObjectStore, from_url
 
 from kd_ray import telemetry
 from kd_ray.errors import CorruptObjectError, InvalidInputError, StoreError
 from kd_ray.results.links import leaving_links, link_on_the_way
+from kd_ray.results.object_listing import Pages, StoredObject, plain_e_tag, stored, walked
 
 if TYPE_CHECKING:
-    from obstore import ObjectMeta
+    pass
 
 T = TypeVar("T")
 logger = logging.getLogger("kd_ray")
@@ -52,25 +52,9 @@ PASSING = frozenset({408, 425, 429, 500, 502, 503, 504, *range(520, 528), 529, 5
 gateway's own). Others answer the request for good."""
 UNKNOWN_REQUEST = (405, 501)
 """Statuses of a server that does not know this kind of request."""
-_PAGE = 1000
-"""Entries of a listing that are asked for at once."""
-STAGING_NAME = re.compile(r".+#\d+")
-"""How obstore names the file of a local write that is not finished; its listings leave such files out."""
 _NAMED: set[tuple[str, str]] = set()
 """Links that this process has warned of, by store."""
 _DICE = random.SystemRandom()
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class StoredObject:
-    """An entry of a listing."""
-
-    key: str
-    size_bytes: int
-    modified_at: datetime
-    """By the clock of the store."""
-    e_tag: str
-    """Changes whenever the object is written."""
 
 
 class Store:
@@ -132,7 +116,7 @@ class Store:
             e_tag = self._ask("write", lambda: client.put(key, data, use_multipart=False)["e_tag"])
             if durable:
                 self._flush(key)
-        return _plain(e_tag)
+        return plain_e_tag(e_tag)
 
     def put_new(self, key: str, data: bytes, *, durable: bool = False) -> bool:
         """Write the whole object atomically if there is none; False when there is another one already.
@@ -156,7 +140,7 @@ class Store:
             if (client := self._reader()) is None or self._link(key) is not None:
                 return None
             try:
-                return _stored(self._ask("look up", lambda: client.head(key)))
+                return stored(self._ask("look up", lambda: client.head(key)))
             except (FileNotFoundError, NotFoundError):
                 return None
 
@@ -184,21 +168,21 @@ class Store:
                 # The client takes a folder that it may not list for an empty one.
                 raise PermissionError(errno.EACCES, "Permission denied", self.url)
             if links := self.leaving_links(prefix):
-                yield from _walked(client, Path(self.url), prefix, links)
+                yield from walked(client, Path(self.url), prefix, links)
                 return
-            pages = _Pages(client, prefix)
+            pages = Pages(client, prefix)
             seen: set[str] = set()
             try:
                 while page := self._ask("list", pages.following):
                     for item in page:
                         if self._remote is None:
                             seen.add(item["path"])
-                        yield _stored(item)
+                        yield stored(item)
             except BaseError:
                 if self._remote is not None:
                     raise
                 # One file whose name obstore refuses, such as `Icon\r`, must not spoil the listing of all others.
-                yield from (item for item in _walked(client, Path(self.url), prefix) if item.key not in seen)
+                yield from (item for item in walked(client, Path(self.url), prefix) if item.key not in seen)
 
     def _reader(self) -> ObjectStore | None:
         """The client, or None for a local folder that does not exist."""
@@ -315,69 +299,6 @@ class Store:
             raise StoreError(f"store {self.url}: cannot {verb} {key!r}: {reason}") from error
 
 
-class _Pages:
-    """A listing page by page, so that a large one is not held in memory. After a failure it continues behind the last page.
-
-    A server that begins at the front although it was told where to continue only costs time. One that does not list in the order of the
-    keys cannot be continued.
-    """
-
-    def __init__(self, client: ObjectStore, prefix: str) -> None:
-        self._client = client
-        self._prefix = prefix
-        self._last: str | None = None
-        self._is_ordered = True
-        self._stream: Iterator[Sequence[ObjectMeta]] | None = None
-
-    def following(self) -> "Sequence[ObjectMeta]":
-        """The next page; empty at the end."""
-        if self._stream is None:
-            if not self._is_ordered:
-                raise NotSupportedError("the listing broke off, and this server does not list in the order of the keys")
-            # Only object stores are asked a second time.
-            self._stream = self._new_pages(self._last)
-        try:
-            page = next(self._stream, ())
-        except BaseException:
-            self._stream = None
-            raise
-        if page:
-            keys = [item["path"] for item in page]
-            self._is_ordered &= keys == sorted(keys) and (self._last is None or self._last < keys[0])
-            self._last = keys[-1]
-        return page
-
-    def _new_pages(self, after: str | None) -> "Iterator[Sequence[ObjectMeta]]":
-        for page in self._client.list(self._prefix, offset=after, chunk_size=_PAGE):
-            if new := [item for item in page if after is None or item["path"] > after]:
-                yield new
-
-
-def _walked(client: ObjectStore, root: Path, prefix: str, links: Collection[str] = ()) -> Iterator[StoredObject]:
-    """The objects of a local folder, file by file, but for those behind `links`. A name that obstore refuses is given with escapes, which
-    no key of ours has.
-    """
-
-    def fail(error: OSError) -> None:
-        raise error
-
-    if prefix and any(f"{prefix}/".startswith(f"{link}/") for link in links):
-        return
-    for folder, folders, names in os.walk(root / prefix, onerror=fail, followlinks=True):
-        place = Path(folder).relative_to(root)
-        folders[:] = [name for name in folders if str(place / name) not in links]
-        for name in names:
-            key = str(place / name)
-            if key in links:
-                continue
-            try:
-                yield _stored(client.head(key))
-            except (BaseError, ValueError, OSError):
-                if not STAGING_NAME.fullmatch(name):
-                    escaped = os.fsencode(key).decode(errors="backslashreplace")
-                    yield StoredObject(key=escaped, size_bytes=0, modified_at=datetime.now(UTC), e_tag="")
-
-
 def _status_of(error: Exception) -> int | None:
     """The HTTP status in an error of the client, which tells it in words only."""
     found = re.search(r"status code: (\d{3})", _first_line(error))
@@ -386,17 +307,6 @@ def _status_of(error: Exception) -> int | None:
 
 def _first_line(error: Exception) -> str:
     return str(error).split("\n", 1)[0]
-
-
-def _stored(item: "ObjectMeta") -> StoredObject:
-    return StoredObject(
-        key=item["path"], size_bytes=item["size"], modified_at=item["last_modified"], e_tag=_plain(item["e_tag"])
-    )
-
-
-def _plain(e_tag: str | None) -> str:
-    """The e_tag without quotes: Azure writes them in headers and not in listings."""
-    return (e_tag or "").strip('"')
 
 
 def open_store(url: str | os.PathLike[str], *, must_exist: bool = False) -> Store:

@@ -6,6 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from kd_ray.bounded import MEGABYTE
+from kd_ray.results.parquet_footer import read_counts
 
 
 def encode_table(table: pa.Table, *, use_dictionary: bool = True) -> bytes:
@@ -27,17 +28,12 @@ def decode_table(data: bytes, *, most_values: int = MOST_PART_VALUES) -> pa.Tabl
     """Read Parquet bytes and verify the page checksums. How much they hold is checked first, in their footer.
 
     Raises:
-        ValueError: they hold more than `most_values`.
+        ValueError: they hold more than `most_values`, or their footer is none.
     """
     with pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True) as file:
-        footer = file.metadata
-        chunks = [
-            footer.row_group(i).column(j) for i in range(footer.num_row_groups) for j in range(footer.num_columns)
-        ]
-        num_values = sum(chunk.num_values for chunk in chunks)
-        if max(num_values, footer.num_rows) > most_values:
-            raise ValueError(f"it holds {num_values:,} values; at most {most_values:,} are read")
-        size_bytes = sum(chunk.total_uncompressed_size for chunk in chunks)
-        if size_bytes > max(64 * MEGABYTE, num_values * _MOST_BYTES_PER_VALUE):
-            raise ValueError(f"its {num_values:,} values take {size_bytes:,} bytes")
+        counts = read_counts(data)
+        if max(counts.num_values, counts.num_rows) > most_values:
+            raise ValueError(f"it holds {counts.num_values:,} values; at most {most_values:,} are read")
+        if counts.size_bytes > max(64 * MEGABYTE, counts.num_values * _MOST_BYTES_PER_VALUE):
+            raise ValueError(f"its {counts.num_values:,} values take {counts.size_bytes:,} bytes")
         return file.read(use_threads=False)

@@ -104,10 +104,10 @@ class Results:
     def query(self, sql: str, *, unsafe: bool = False) -> pa.Table:
         """The answer of DuckDB to `sql`, which sees every table and view by its name.
 
-        It can read and write files, attach databases and load extensions only with `unsafe`.
+        Only with `unsafe` may it be more than a SELECT, read and write files, attach databases and load extensions.
 
         Raises:
-            QueryError: DuckDB refuses the query; its message says why.
+            QueryError: it is no SELECT, or DuckDB refuses the query; its message says why.
         """
         import duckdb
 
@@ -138,11 +138,26 @@ class Results:
         import duckdb
 
         with duckdb.connect() as connection:
+            if not unsafe:
+                _check_reads_only(connection, sql)
             files = connect_tables(connection, self.store, sql)
             if not unsafe:
                 _lock(connection, files)
             relation = connection.sql(sql)
             return pa.table({"ok": [True]}) if relation is None else relation.to_arrow_table()
+
+
+def _check_reads_only(connection: "duckdb.DuckDBPyConnection", sql: str) -> None:
+    """Refuse every statement but SELECT. `_lock` leaves the parts of tables open, and `COPY … TO` could overwrite one of them."""
+    import duckdb
+
+    others = {it.type.name for it in connection.extract_statements(sql) if it.type != duckdb.StatementType.SELECT}
+    if others:
+        # DuckDB turns a PIVOT without IN into several statements, and hides in the same way what a COPY of it writes.
+        raise QueryError(
+            f"SQL: {', '.join(sorted(others))} is not allowed: only statements that read are, such as SELECT, FROM, SHOW TABLES, DESCRIBE "
+            "or PIVOT … ON … IN (…); --unsafe allows all others"
+        )
 
 
 def _lock(connection: "duckdb.DuckDBPyConnection", files: Sequence[str]) -> None:

@@ -160,7 +160,7 @@ def _group_rows(
     keys: dict[str, Any], record: Record, samples: Samples, settings: RowSettings
 ) -> Iterable[tuple[_Chunk, _Chunk]]:
     """Rows of `group_metrics` and `fairness_metrics` for every feature and intersection."""
-    for feature, groups in _features(samples, settings):
+    for feature, groups in compared_groups(samples, settings, record.spec.dataset.least_joint_group):
         rates = group_rates(samples.labels_N, record.test.predictions_N, groups, num_classes=len(samples.class_names))
         fairness = fairness_metrics(rates)
         macro = one_vs_rest(fairness)
@@ -187,11 +187,15 @@ def _group_rows(
         yield _Chunk(num_rows=g * c, columns=keys | of_groups), _Chunk(num_rows=c + 1, columns=keys | of_classes)
 
 
-def _features(samples: Samples, settings: RowSettings) -> Iterable[tuple[str, Groups]]:
+def compared_groups(samples: Samples, settings: RowSettings, least: int) -> Iterable[tuple[str, Groups]]:
+    """The sensitive features, then their intersections, without joint groups of fewer than `least` test samples."""
     for feature in settings.sensitive_features:
         yield feature, samples.sensitive_features[feature]
     for features in settings.intersections:
-        yield joint_name(features), intersect([samples.sensitive_features[feature] for feature in features])
+        yield (
+            joint_name(features),
+            intersect([samples.sensitive_features[feature] for feature in features], least=least),
+        )
 
 
 def _prediction_row(keys: dict[str, Any], record: Record) -> _Chunk:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from kd_ray import notebook
-from kd_ray.errors import DataError, SweepError
-from kd_ray.results.inventory import take_inventory
+from kd_ray.errors import CorruptObjectError, DataError, OtherVersionError, SweepError
+from kd_ray.results.inventory import sweep_names, take_inventory
 from kd_ray.results.ledger import TrialStatus, scan
 from kd_ray.results.manifest import Manifest, find_manifest, read_manifest
 from kd_ray.results.probe import chosen_pack_size, read_probe, representative
@@ -284,6 +284,17 @@ def manifest_lines(
         )
         for line in manifest.active
     )
+
+
+def all_statuses(store: Store) -> list[SweepStatus]:
+    """The state of every sweep in the store. One without a readable manifest has no trials, and says in `problems` why."""
+    statuses = []
+    for name in sweep_names(store):
+        try:
+            statuses.append(sweep_status(store, name))
+        except (CorruptObjectError, OtherVersionError) as error:
+            statuses.append(SweepStatus(sweep=name, store=store.url, trials=(), problems=(str(error),)))
+    return statuses
 
 
 def planned_lines(store: Store, planned: Sequence[PlannedTrial]) -> tuple[TrialLine, ...]:

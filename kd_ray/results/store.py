@@ -25,7 +25,8 @@ from enum import StrEnum
 from hashlib import sha256
 from string import Formatter
 
-from kd_ray.results.objects import SCHEMES, Store, StoredObject, open_store
+from kd_ray.results.object_listing import StoredObject
+from kd_ray.results.objects import SCHEMES, Store, open_store
 
 __all__ = ["SCHEMES", "Store", "StoredObject", "open_store"]
 

@@ -33,7 +33,7 @@ def read_table(store: Store, table: str, sweeps: Collection[str] | None = None) 
     Raises:
         CorruptObjectError: a part cannot be read; the next aggregation rebuilds it.
     """
-    parts = [_read_part(store, key) for key in part_keys(store, table, sweeps)]
+    parts = [read_part(store, key) for key in part_keys(store, table, sweeps)]
     try:
         return pa.concat_tables([QUERIED[table].arrow_schema.empty_table(), *parts])
     except pa.ArrowException as error:
@@ -48,7 +48,8 @@ def part_keys(store: Store, table: str, sweeps: Collection[str] | None = None) -
             yield entry.item.key
 
 
-def _read_part(store: Store, key: str) -> pa.Table:
+def read_part(store: Store, key: str) -> pa.Table:
+    """One part. Raises CorruptObjectError if it cannot be read."""
     data = store.get(key)
     try:
         table = decode_table(data or b"")

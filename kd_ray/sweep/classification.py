@@ -99,6 +99,11 @@ class Classification(Config):
         """The features that can be examined for fairness."""
         return ()
 
+    @property
+    def least_joint_group(self) -> int:
+        """Test samples that a joint group of `intersections` needs to be compared; 1 where there is no limit."""
+        return 1
+
 
 class RandomValidation(Classification):
     """Base of the data sets whose validation split is drawn from the training split."""

@@ -81,7 +81,8 @@ class ListedDataset(Classification):
     bins: tuple[Bins, ...] = ()
     """Edges for the columns with numbers, a feature or the target."""
     min_group_size: PositiveInt = 1
-    """Test samples that a group needs to be compared; smaller ones are left out of the feature, their samples stay."""
+    """Test samples that a group needs to be compared; smaller ones are left out of the feature, their samples stay. It holds for the
+    joint groups of `intersections`, too."""
     missing: Literal["refuse", "leave_out"] = "refuse"
     """What to do with rows whose image file does not exist or cannot be used, or that lack a value in one of `columns`, or a text."""
     missing_values: Annotated[tuple[str, ...], Added([])] = ()
@@ -150,6 +151,11 @@ class ListedDataset(Classification):
     def sensitive_feature_names(self) -> tuple[str, ...]:
         """The columns listed."""
         return self.features
+
+    @property
+    def least_joint_group(self) -> int:
+        """As for single groups."""
+        return self.min_group_size
 
     @model_validator(mode="after")
     def _columns_fit(self) -> Self:

@@ -164,6 +164,8 @@ def apply_override(raw: dict[str, Any], override: str, source: SourceLines) -> N
         value = _plain(_load(text), (), {})
     except (YAMLError, ValueError, RecursionError) as error:
         raise SweepError(f"--set {override}: the value is not valid YAML: {error}") from error
+    if key.endswith("version"):
+        value = _fingerprints(value, text)
     # Everything after `grid.` is one axis, whose name may hold dots itself.
     parts = ("grid", key.removeprefix("grid.")) if key.startswith("grid.") else tuple(key.split("."))
     target = raw
@@ -178,6 +180,21 @@ def apply_override(raw: dict[str, Any], override: str, source: SourceLines) -> N
     else:
         target[parts[-1]] = value
     source.replaced(parts, f"--set {override}")
+
+
+def _fingerprints(value: Any, text: str) -> Any:
+    """The value of a version, or of an axis of versions: a fingerprint such as 12345678901234e5 is text, and to YAML a number."""
+    if isinstance(value, list):
+        items = text.strip().removeprefix("[").removesuffix("]").split(",")
+        return (
+            [_fingerprints(each, item) for each, item in zip(value, items, strict=True)] if _is_flat(value) else value
+        )
+    return text.strip() if isinstance(value, int | float) else value
+
+
+def _is_flat(values: list[Any]) -> bool:
+    """Whether the values of a list are fingerprints, so that commas stand between them only."""
+    return all(isinstance(value, int | float) or (isinstance(value, str) and "," not in value) for value in values)
 
 
 def dotted(location: Location) -> str:

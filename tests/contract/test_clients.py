@@ -11,6 +11,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 
+from kd_ray.errors import StoreError
 from kd_ray.results.aggregate import aggregate
 from kd_ray.results.query import Results
 from kd_ray.results.schema import TABLES
@@ -148,3 +149,19 @@ def test_an_interrupted_replacement_is_repeated(older: Store) -> None:
         Results(older).table("epochs", sweep="other").num_rows == Results(older).table("epochs", sweep="demo").num_rows
     )
     assert parts(older) == MIGRATED
+
+
+def test_who_may_only_read_an_older_store_learns_who_can_replace_its_tables(older: Store) -> None:
+    class ReadOnly(Store):
+        """A store in which nothing can be written or deleted."""
+
+        def put(self, key: str, data: bytes, *, durable: bool = False) -> str:
+            raise StoreError(f"store {self.url}: cannot write {key!r}: Permission denied")
+
+        def delete(self, key: str) -> None:
+            raise StoreError(f"store {self.url}: cannot delete {key!r}: Permission denied")
+
+    before = parts(older)
+    with pytest.raises(StoreError, match=r"form of kd_ray 0\.1 .*Permission denied; let a user who may write"):
+        Results(ReadOnly(older.url)).query("SELECT * FROM trials")
+    assert parts(older) == before

@@ -31,6 +31,7 @@ from kd_ray.results.status import plan, sweep_status
 from kd_ray.results.store import Store, lease_key, manifest_key, open_store, record_key
 from kd_ray.sweep.spec import TrialSpec, TrialState
 from tests.benchmarks.synthetic import SyntheticWorker, synthetic_sweep, synthetic_worker
+from tests.fakes import set_written
 from tests.processes import run_cli, started
 from tests.sweeps import assert_same_tables, comparable_tables, tiny_sweep, write_tiny_sweep
 
@@ -196,8 +197,7 @@ def test_a_damaged_lease_delays_a_trial_and_no_more(store: Store, undisturbed: S
     store.put(lease_key(trial_id, 1), b"noise")
     assert ledger.scan(store, [trial_id])[trial_id].state is TrialState.RUNNING
     assert ledger.acquire(store, trial_id, launch_id="x") is None
-    old = datetime.now(UTC) - timedelta(seconds=ledger.LEASE_TTL_S + ledger.CLOCK_SKEW_S + 1)
-    os.utime(Path(store.url) / lease_key(trial_id, 1), (old.timestamp(), old.timestamp()))
+    set_written(store, lease_key(trial_id, 1), ledger.LEASE_TTL_S + ledger.CLOCK_SKEW_S + 1)
     assert launch(file, store, runner="local").exit_code == 0
     assert_same_tables(store, undisturbed)
 
@@ -382,6 +382,7 @@ def _let_the_lease_run_out(store: Store, trial_id: str) -> None:
     lease = Lease.from_json(store.get(key) or b"")
     long_ago = datetime.now(UTC) - timedelta(minutes=10)
     store.put(key, replace(lease, boot_id="another host", renewed_at=long_ago).to_json())
+    set_written(store, key, 600)
 
 
 # --- shared cells, hungry trials ------------------------------------------------------------------------------------------------------

@@ -65,11 +65,12 @@ COUNT = int(os.environ.get("KD_RAY_FUZZ", "40"))
 VERBS_EVERY = 200
 """The verbs take longer than the readers, so one object in so many goes through them; the first one always."""
 LONGEST_S = 5.0
+"""Of the processor, so that a busy machine fails no object."""
 PLANNED = plan_trials(make_sweep())
 TRIAL = PLANNED[4]
 DATASET = TRIAL.spec.dataset_id
 
-FAILED: dict[str, tuple[int, ...]] = {"samples": (1, 7, 59), "part": (1, 60, 64), "record": (3,)}
+FAILED: dict[str, tuple[int, ...]] = {"samples": (1, 7, 59), "part": (1, 60, 64), "record": (3, 3498)}
 """Seeds that once ended in a traceback, by kind."""
 
 
@@ -265,14 +266,14 @@ def _verbs(store: Store) -> None:
 
 
 def _attempt(what: Callable[[], object], kind: str, seed: int) -> None:
-    began = time.monotonic()
+    began = time.process_time()
     try:
         what()
-    except KdRayError:
-        pass
+    except KdRayError as error:
+        assert str(error), f"{kind}, seed {seed}: an error without a message"
     except (Exception, RecursionError) as error:
         raise AssertionError(f"{kind}, seed {seed}: {type(error).__name__}: {str(error)[:300]}") from error
-    assert time.monotonic() - began < LONGEST_S, f"{kind}, seed {seed}: took too long"
+    assert time.process_time() - began < LONGEST_S, f"{kind}, seed {seed}: took too long"
 
 
 @pytest.mark.parametrize("kind", TARGETS)

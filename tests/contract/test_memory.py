@@ -5,18 +5,22 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from kd_ray.cluster.launch import launch
+from kd_ray.cluster.local import LocalRunner
 from kd_ray.cluster.ray_tune.ray_runner import RayRunner
 from kd_ray.cluster.runner import LaunchContext
-from kd_ray.distill.worker_protocol import PackWorker
+from kd_ray.distill.worker_protocol import LoadState, OnFailure, PackTraining, PackWorker
 from kd_ray.results.query import Results
 from kd_ray.results.store import Store
-from tests.benchmarks.synthetic import packs_of_ten, synthetic_worker
+from kd_ray.sweep.spec import TrialSpec, TrialState
+from tests.benchmarks.synthetic import SyntheticWorker, packs_of_ten, synthetic_sweep, synthetic_worker
+from tests.limits import memory_cgroup
 
 pytestmark = pytest.mark.alone
 
@@ -33,6 +37,44 @@ def greedy_worker(context: LaunchContext) -> PackWorker:
         threading.Event().wait(120)
         del taken
     return synthetic_worker(context)
+
+
+GROUP = "KD_RAY_TEST_CGROUP"
+LIMIT_BYTES = 200 << 20
+
+
+class _LimitedWorker(SyntheticWorker):
+    """Enters a group with a limit, and takes more, as soon as it trains the hungry trial."""
+
+    def begin(self, specs: Sequence[TrialSpec], load_state: LoadState, on_failure: OnFailure) -> PackTraining:
+        if any(spec.temperature == 2.0 for spec in specs):
+            Path(os.environ[GROUP]).write_text(str(os.getpid()))
+            self.taken = np.ones(4 * LIMIT_BYTES // 8)
+        return super().begin(specs, load_state, on_failure)
+
+
+def limited_worker(context: LaunchContext) -> PackWorker:
+    """A worker of a container with little memory."""
+    return _LimitedWorker(context.store, context.placement, context.launch_id)
+
+
+@pytest.mark.long
+@pytest.mark.ray
+def test_a_limit_of_a_control_group_ends_one_trial_and_the_sweep_can_go_on(
+    store: Store, trifeature_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guard: a process that the kernel ends is told from an error, and named; with more memory the same sweep completes."""
+    file = synthetic_sweep(11, str(trifeature_root))
+    with memory_cgroup(LIMIT_BYTES) as procs:
+        monkeypatch.setenv(GROUP, str(procs))
+        report = launch(file, store, runner=RayRunner(placement=file.sweep.placement, worker=limited_worker))
+    assert report.exit_code == 1
+    (failed,) = [trial for trial in report.trials if trial.state == TrialState.FAILED]
+    assert "T=2" in failed.description
+    assert failed.why.startswith("WorkerDied: its worker process died (killed, or out of memory)")
+    assert report.counts()["complete"] == 10
+    again = launch(file, store, runner=LocalRunner(worker=synthetic_worker), retry_failed=True)
+    assert (again.exit_code, again.num_trained) == (0, 1)
 
 
 def _memory_bytes() -> tuple[int, int]:

@@ -1,24 +1,66 @@
 """A Ray that a launch starts is closed to other users of the machine and to the network; one that cannot start is one line."""
 
+import http.client
+import ipaddress
 import os
 import re
+import signal
 import stat
 import subprocess
 import sys
 import tempfile
+import urllib.error
+import urllib.request
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
+import grpc  # type: ignore[import-untyped]
 import pytest
 import ray
 
 from kd_ray.cluster.ray_tune.private_ray import private_ray
 from kd_ray.cluster.ray_tune.ray_runner import RayRunner
 from kd_ray.errors import InvalidInputError
+from kd_ray.results.ledger import scan
+from kd_ray.results.status import sweep_status
+from kd_ray.results.store import Store, open_store
 from kd_ray.sweep.placement import Placement
+from kd_ray.sweep.spec import TrialState
+from tests.processes import command_line, started, wait_until
+from tests.sweeps import write_tiny_sweep
 
 VARIABLES = ("RAY_AUTH_TOKEN", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER")
+
+
+WITHOUT_END = ("training.epochs=100000", "grid.seed=[0]", "grid.temperature=null", "teacher=null", "distillation=null")
+NOBODY = 65534
+
+CALLS = (
+    "CoreWorkerService/PushTask",
+    "InternalKVGcsService/InternalKVGet",
+    "NodeInfoGcsService/GetAllNodeInfo",
+    "NodeManagerService/RequestWorkerLease",
+    "ObjectManagerService/Pull",
+    "ReporterService/GetTraceback",
+)
+"""One call for each kind of port that speaks gRPC."""
+
+CONNECT = """
+import os, sys
+import ray._raylet
+address, uid = sys.argv[1:]
+if uid != "0":
+    os.setgroups([])
+    os.setgid(int(uid))
+    os.setuid(int(uid))
+try:
+    nodes = ray._raylet.GcsClient(address=address).get_all_node_info(timeout=30)
+    print(len(nodes), "nodes")
+except ray.exceptions.AuthenticationError as error:
+    print("refused", error)
+"""
+"""A client of the cluster. It becomes another user when everything is imported, because that user may not be able to read the packages."""
 
 
 @pytest.fixture
@@ -45,6 +87,17 @@ def test_token_and_folder_are_those_of_one_launch(home: Path) -> None:
         assert not folder.exists()
     assert len(set(tokens)) == 2
     assert all(re.fullmatch("[0-9a-f]{64}", token) for token in tokens)
+
+
+def test_mode_alone_is_no_choice_of_a_token(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guard: an earlier Ray of the process may have left the mode."""
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    with private_ray():
+        assert os.environ["RAY_AUTH_TOKEN"]
+    assert os.environ["RAY_AUTH_MODE"] == "token"
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    with private_ray():
+        assert "RAY_AUTH_TOKEN" not in os.environ
 
 
 def test_choices_of_the_user_stand(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,15 +134,12 @@ def test_folder_of_a_killed_driver_is_deleted(home: Path) -> None:
 
 @pytest.mark.ray
 def test_no_port_is_open_to_the_network_and_no_other_user_sees_the_token(home: Path) -> None:
+    before = {name: os.environ.get(name) for name in VARIABLES}
     with RayRunner(placement=Placement(), num_cpus=1):
         token = os.environ["RAY_AUTH_TOKEN"]
         commands = {pid: Path(f"/proc/{pid}/cmdline").read_text() for pid in family(os.getpid())}
         assert all(any(part in command for command in commands.values()) for part in ("gcs_server", "raylet"))
-        addresses = listening(commands)
-        assert addresses
-        assert {
-            address for address in addresses if not re.fullmatch("0*(FFFF0000)?0100007F|0+01000000", address)
-        } == set()
+        assert {address for address, _ in listening(commands)} == {"127.0.0.1"}
         assert not any(token in command for command in commands.values())
         assert not (home / ".ray").exists()
         if os.getuid() == 0:
@@ -97,6 +147,8 @@ def test_no_port_is_open_to_the_network_and_no_other_user_sees_the_token(home: P
             seen = as_nobody(folder, max(commands))
             assert seen.count("Permission denied") == 2
             assert "RAY_AUTH_TOKEN" not in seen
+    # Ray sets the mode. A second launch of this process must not take it for a choice of the user, or Ray writes its token to a file.
+    assert {name: os.environ.get(name) for name in VARIABLES} == before
 
 
 def family(pid: int) -> set[int]:
@@ -112,15 +164,24 @@ def stats() -> list[Path]:
     return [path for path in Path("/proc").glob("[0-9]*/stat") if path.exists()]
 
 
-def listening(pids: Iterable[int]) -> set[str]:
-    """The addresses on which these processes listen, in hexadecimal as the kernel gives them."""
+def listening(pids: Iterable[int]) -> set[tuple[str, int]]:
+    """The addresses and ports on which these processes listen."""
     inodes = set()
     for pid in pids:
-        for descriptor in Path(f"/proc/{pid}/fd").iterdir():
-            with suppress(FileNotFoundError):
-                inodes |= set(re.findall(r"socket:\[(\d+)\]", str(descriptor.readlink())))
+        with suppress(FileNotFoundError):
+            for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+                with suppress(FileNotFoundError):
+                    inodes |= set(re.findall(r"socket:\[(\d+)\]", str(descriptor.readlink())))
     rows = [line.split() for name in ("tcp", "tcp6") for line in Path(f"/proc/net/{name}").read_text().splitlines()[1:]]
-    return {row[1].split(":")[0] for row in rows if row[3] == "0A" and row[9] in inodes}
+    return {_address(row[1]) for row in rows if row[3] == "0A" and row[9] in inodes}
+
+
+def _address(text: str) -> tuple[str, int]:
+    """As the kernel gives it: 32-bit words of the machine, in hexadecimal."""
+    words, port = text.split(":")
+    raw = b"".join(int(words[i : i + 8], 16).to_bytes(4, sys.byteorder) for i in range(0, len(words), 8))
+    address = ipaddress.ip_address(raw)
+    return str(getattr(address, "ipv4_mapped", None) or address), int(port, 16)
 
 
 def as_nobody(folder: Path, pid: int) -> str:
@@ -183,3 +244,90 @@ def test_path_that_is_too_long_is_one_line(home: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv("RAY_TMPDIR", str(long))
     with pytest.raises(InvalidInputError, match=r"cannot start Ray on this machine: .*107 bytes"):
         RayRunner(placement=Placement()).__enter__()
+
+
+# --- a whole launch ------------------------------------------------------------------------------------------------------------------
+
+
+def connect(address: str, token: str, uid: int = 0) -> str:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token} if token else {"RAY_AUTH_MODE": "disabled"}
+    command = [sys.executable, "-c", CONNECT, address, str(uid)]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=True).stdout
+
+
+def answers_of(port: int) -> dict[str, str]:
+    """What a port says to somebody without the token, by what was asked for."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=30) as answer:
+            return {"/": "measurements" if answer.read().startswith(b"# HELP") else "an answer"}
+    except urllib.error.HTTPError as error:
+        return {"/": f"HTTP {error.code}"}
+    except (OSError, http.client.HTTPException):
+        # No HTTP.
+        return {name: answer for name in CALLS if (answer := call(port, name)) != "UNIMPLEMENTED"}
+
+
+def call(port: int, name: str) -> str:
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        try:
+            channel.unary_unary(f"/ray.rpc.{name}")(b"", timeout=30)
+        except grpc.RpcError as error:
+            return str(error.code().name)
+    return "ANSWER"
+
+
+@pytest.mark.long
+@pytest.mark.ray
+def test_strangers_reach_nothing_of_a_launch(home: Path, trifeature_root: Path) -> None:
+    store = open_store(home / "store")
+    file = write_tiny_sweep(home, trifeature_root, *WITHOUT_END)
+    with started("launch", str(file), "--store", store.url, cwd=home, output=home / "log") as process:
+        wait_until(lambda: bool(trainer(store)), process)
+        pids = family(process.pid)
+        ports = listening(pids)
+        assert len(ports) >= 8
+        assert {address for address, _ in ports} == {"127.0.0.1"}
+
+        answers = {port: answers_of(port) for _, port in ports}
+        assert all(answers.values()), answers
+        said = {(asked, answer) for of_port in answers.values() for asked, answer in of_port.items()}
+        assert said == {("/", "HTTP 401"), ("/", "measurements")} | {(name, "UNAUTHENTICATED") for name in CALLS}
+
+        (folder,) = Path(os.environ["RAY_TMPDIR"]).iterdir()
+        (session,) = (folder / "r").glob("session_2*")
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+        assert not (home / ".ray").exists()
+
+        token = token_of(trainer(store))
+        (gcs,) = (pid for pid in pids if "/gcs_server " in command_line(pid))
+        ((_, port),) = listening([gcs])
+        address = f"127.0.0.1:{port}"
+        assert not any(token in command_line(pid) for pid in pids)
+        assert connect(address, token) == "1 nodes\n"
+        assert connect(address, "").startswith("refused")
+        assert connect(address, "ab" * 32).startswith("refused")
+        if os.getuid() == 0:
+            assert connect(address, "", NOBODY).startswith("refused")
+            seen = as_nobody(session, trainer(store))
+            assert seen.count("Permission denied") == 2
+            assert token not in seen
+
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=120) == 130, (home / "log").read_text()
+    assert list(Path(os.environ["RAY_TMPDIR"]).iterdir()) == []
+
+
+def trainer(store: Store) -> int:
+    """The process that trains; 0 before there is one."""
+    if not store.exists("sweeps/tiny/sweep.yaml"):
+        return 0
+    (trial,) = sweep_status(store, "tiny").trials
+    status = scan(store, [trial.trial_id])[trial.trial_id]
+    return status.lease.pid if status.state is TrialState.RUNNING and status.lease else 0
+
+
+def token_of(pid: int) -> str:
+    """The token of the launch, as its owner sees it in a process of it."""
+    text = Path(f"/proc/{pid}/environ").read_text()
+    return re.search("RAY_AUTH_TOKEN=([0-9a-f]{64})", text)[1]  # type: ignore[index]

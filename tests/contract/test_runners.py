@@ -30,7 +30,7 @@ from kd_ray.sweep.load import parse_sweep
 from kd_ray.sweep.spec import Role, TrialSpec, TrialState
 from tests.benchmarks.synthetic import SWEEP as SYNTHETIC
 from tests.benchmarks.synthetic import SyntheticTraining, SyntheticWorker
-from tests.processes import command_line, freeze_when, session_pids, started, wait_until
+from tests.processes import command_line, freeze_when, run_cli, session_pids, started, wait_until
 from tests.sweeps import assert_same_tables, tiny_sweep, write_tiny_sweep
 
 RunnerName = Literal["local", "ray"]
@@ -125,7 +125,7 @@ def _named_worker(context: LaunchContext) -> PackWorker:
 
 
 class _WaitingTraining(SyntheticTraining):
-    """Goes on until something has happened."""
+    """Trains until something has happened."""
 
     def __init__(
         self, specs: list[TrialSpec], labels_N: npt.NDArray[np.int64], has_happened: Callable[[], bool]
@@ -337,6 +337,27 @@ def test_workers_do_not_import_what_lies_in_the_current_folder(tmp_path: Path, t
     )
     assert done.returncode == 0, done.stderr
     assert "3 trained now" in done.stdout
+
+
+@pytest.mark.ray
+@pytest.mark.long
+def test_the_error_of_a_worker_that_ends_itself_says_how(
+    tmp_path: Path, trifeature_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guard: every trial failed as killed or out of memory, although a module said why it ended the process."""
+    file = write_tiny_sweep(tmp_path, trifeature_root, "grid.seed=[0]", "grid.temperature=[1]")
+    modules = tmp_path / "modules"
+    modules.mkdir()
+    (modules / "sitecustomize.py").write_text(
+        "import sys\n\nif any('default_worker' in word for word in sys.orig_argv):\n"
+        "    class Finder:\n        @staticmethod\n        def find_spec(name, path, target=None):\n"
+        "            if name == 'kd_ray.distill.fit':\n                sys.exit('usage: fit.py TABLE')\n\n"
+        "    sys.meta_path.insert(0, Finder)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(modules))
+    done = run_cli("launch", str(file), "--store", "store", cwd=tmp_path)
+    assert done.returncode == 1, done.stderr
+    assert "its worker process ended itself with 'usage: fit.py TABLE'" in done.stdout
 
 
 def test_two_launches_at_once_train_every_trial_once(tmp_path: Path, undisturbed: Store, trifeature_root: Path) -> None:

@@ -79,6 +79,7 @@ def noted_worker(context: LaunchContext) -> PackWorker:
 
 
 @pytest.mark.ray
+@pytest.mark.alone
 def test_every_slot_works_and_keeps_its_worker(store: Store, trifeature_root: Path) -> None:
     """Guards: `FreeSlots` and `InOrderScheduler`. Without either, packs that take less time than an actor's start let no second actor come
     up: each new one was ended for an older one that had become free (seen: one worker at work, a second of it lost for every 20 packs)."""

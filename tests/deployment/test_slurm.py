@@ -25,7 +25,11 @@ STAND_INS = {
     """,
     "ray": """
         echo "ray $* token=$(wc -c <"$RAY_AUTH_TOKEN_PATH") mode=$RAY_AUTH_MODE" >>"$CALLS"
+        if [ "$2 ${HEAD_FAILS:-}" = "--head $(grep -c '^ray start --head' "$CALLS")" ]; then exit 1; fi
         if [ "$1" = start ]; then exec sleep 300; fi
+        # A head that has ended answers nobody.
+        if [ "${HEAD_FAILS:-0}" -ge "$(grep -c '^ray start --head' "$CALLS")" ]; then exit 1; fi
+        if [ -n "${HANGS:-}" ]; then exec sleep 300; fi
     """,
     "kd-ray": """
         trap 'kill "$pause"; echo "kd-ray stopped" >>"$CALLS"; exit "${ON_TERM:-130}"' TERM
@@ -119,21 +123,27 @@ def test_a_sweep_that_ends_in_time_leaves_nothing_and_is_not_queued_again(job: d
         "--num-cpus=8 --num-gpus=1 --block --disable-usage-stats --dashboard-agent-listen-port=24937 "
         "--min-worker-port=0 --max-worker-port=0 token=64 mode=token"
     )
-    ports = "--port=24936 --dashboard-host=127.0.0.1 --dashboard-port=24938 --ray-client-server-port=24939"
+    ports = "--port=24936 --include-dashboard=false --ray-client-server-port=24938"
     assert starts == [f"ray start --address=node01:24936 {common}", f"ray start --head {ports} {common}"]
     assert "kd-ray launch sweep.yaml --set grid.seed=[0] --address node01:24936 store=s3://lab/kd_ray" in called
     assert not any("requeue" in line for line in called)
     assert not list(Path(job["HOME"]).rglob("token")), "the token outlived the job"
 
 
-def test_a_job_whose_time_runs_out_checkpoints_and_is_queued_again(job: dict[str, str]) -> None:
-    process = start(job)
+def told_to_end(process: subprocess.Popen[str], job: dict[str, str], *, at: str) -> str:
+    """What a job prints that gets the signal of its time limit as soon as it has called the command `at`."""
     try:
-        wait_until(lambda: any(line.startswith("kd-ray launch") for line in calls(job)), process)
+        wait_until(lambda: any(line.startswith(at) for line in calls(job)), process)
         process.send_signal(signal.SIGUSR1)
         output, _ = process.communicate(timeout=30)
     finally:
         kill_session(process.pid)
+    return output
+
+
+def test_a_job_whose_time_runs_out_checkpoints_and_is_queued_again(job: dict[str, str]) -> None:
+    process = start(job)
+    output = told_to_end(process, job, at="kd-ray launch")
     assert process.returncode == 130, output
     ends = [line for line in calls(job) if line.startswith(("kd-ray stopped", "scontrol requeue"))]
     assert ends == ["kd-ray stopped", "scontrol requeue 421234"]
@@ -143,14 +153,28 @@ def test_a_job_whose_time_runs_out_checkpoints_and_is_queued_again(job: dict[str
 def test_a_job_that_is_told_while_it_connects_is_queued_again(code: str, job: dict[str, str]) -> None:
     """Guard: the codes with which a process ends on SIGTERM before kd_ray handles it; 15 is that of Ray's handler."""
     process = start(job, ON_TERM=code)
-    try:
-        wait_until(lambda: any(line.startswith("kd-ray launch") for line in calls(job)), process)
-        process.send_signal(signal.SIGUSR1)
-        output, _ = process.communicate(timeout=30)
-    finally:
-        kill_session(process.pid)
+    output = told_to_end(process, job, at="kd-ray launch")
     assert process.returncode == int(code), output
     assert "scontrol requeue 421234" in calls(job)
+
+
+def test_a_job_that_is_told_while_ray_starts_is_queued_again_at_once(job: dict[str, str]) -> None:
+    """Guard: a health check that hangs holds back no signal; nothing was launched, so nothing has to be waited for."""
+    process = start(job, HANGS="1")
+    output = told_to_end(process, job, at="ray health-check")
+    assert process.returncode == 143, output
+    assert "scontrol requeue 421234" in calls(job)
+    assert not any(line.startswith("kd-ray") for line in calls(job))
+
+
+def test_a_head_that_ends_while_it_starts_is_started_again(job: dict[str, str]) -> None:
+    process = start(job, HEAD_FAILS="1", PAUSE="0.1")
+    try:
+        output, _ = process.communicate(timeout=60)
+    finally:
+        kill_session(process.pid)
+    assert process.returncode == 0, output
+    assert sum(line.startswith("ray start --head") for line in calls(job)) == 2
 
 
 def test_a_sweep_with_failed_trials_is_not_queued_again(job: dict[str, str]) -> None:

@@ -173,9 +173,18 @@ _TOKEN_HINT = "set RAY_AUTH_TOKEN, or RAY_AUTH_TOKEN_PATH to a file that holds i
 
 
 class _PatientClient(JobSubmissionClient):
-    """Ray's client, with a limit on every wait; by itself it waits forever for a host that does not answer."""
+    """Ray's client, with a limit on every wait (it has none of its own) and with the given token only.
+
+    Without a token, Ray adds the one that it finds if tokens were on when this process used Ray for the first time.
+    """
+
+    def __init__(self, address: str, token: str | None) -> None:
+        self._sends_token = token is not None
+        super().__init__(address, headers={"Authorization": f"Bearer {token}"} if token else {})
 
     def _do_request(self, method: str, endpoint: str, **kwargs: Any) -> requests.Response:
+        if not self._sends_token:
+            self._headers = {name: value for name, value in self._headers.items() if name.lower() != "authorization"}
         answer_s = _UPLOAD_S if method == "PUT" else _ANSWER_S
         response: requests.Response = super()._do_request(method, endpoint, timeout=(_CONNECT_S, answer_s), **kwargs)
         return response
@@ -193,7 +202,7 @@ def _connect(address: str, token: str | None) -> _PatientClient:
         logging.getLogger(name).setLevel(logging.ERROR)
     hidden = {name: os.environ.pop(name) for name in _OVERRIDES if name in os.environ}
     try:
-        return _PatientClient(address, headers={"Authorization": f"Bearer {token}"} if token else {})
+        return _PatientClient(address, token)
     finally:
         os.environ.update(hidden)
 

@@ -1,8 +1,8 @@
 """A Ray that one launch starts for itself, closed to other users of the machine and to the network.
 
-By default Ray writes its token to a file that others can read, makes its folders writable for everybody and listens on all interfaces;
-whoever has the token runs code as the one who launched. Here the token stands only in the environment of this process and of those that it
-starts, the folder can be entered by its owner alone, and every port is on the loopback interface.
+By default Ray writes its token to a file that others can read, makes its folders writable for everybody, and listens on all interfaces.
+A user with the token can run code with the rights of the account that launched. Here the token is only in the environment of this process
+and of the processes that it starts, only the owner can enter the folder, and every port is on the loopback interface.
 """
 
 import os
@@ -23,8 +23,9 @@ _PID = "pid"
 _LEAST_MB = 100
 _LEAST_FILES = 500
 _TOKEN = "RAY_AUTH_TOKEN"  # noqa: S105 (the name of a variable)
-_OTHER_TOKENS = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH", _TOKEN)
-"""Variables with which the user chooses; none of them is overruled."""
+_MODE = "RAY_AUTH_MODE"
+_CHOSEN_TOKENS = ("RAY_AUTH_TOKEN_PATH", _TOKEN)
+"""Variables with which the user chooses a token; neither is overruled."""
 _NETWORK = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR
 """With 0 every part of Ray takes the loopback address for that of its node, as it does on macOS without being asked. With 1, Ray listens on
 all interfaces."""
@@ -56,7 +57,8 @@ def _own_token() -> Iterator[None]:
     """A token in the environment, unless the user has chosen one. A file that Ray wrote earlier is closed to others."""
     with suppress(OSError):
         (Path.home() / ".ray" / "auth_token").chmod(0o600)
-    if any(os.environ.get(name) for name in _OTHER_TOKENS):
+    mode = os.environ.get(_MODE)
+    if mode not in (None, "", "token") or any(os.environ.get(name) for name in _CHOSEN_TOKENS):
         yield
         return
     os.environ[_TOKEN] = secrets.token_hex(32)
@@ -65,6 +67,9 @@ def _own_token() -> Iterator[None]:
         yield
     finally:
         os.environ.pop(_TOKEN, None)
+        # Ray sets the mode, and a later Ray of this process would then write its token to a file.
+        if mode is None:
+            os.environ.pop(_MODE, None)
         _forget_token()
 
 

@@ -3,6 +3,7 @@
 import logging
 import os
 import shutil
+import signal
 import socket
 import tempfile
 import threading
@@ -193,6 +194,8 @@ class RayRunner:
                     **private,
                 )
         except (Exception, SystemExit) as error:  # Ray raises whatever its parts raise where it cannot start
+            if isinstance(error, SystemExit) and error.code == signal.SIGTERM:
+                raise
             where = (
                 f"--address {self.address}: cannot use the Ray cluster there"
                 if self.address

@@ -1,11 +1,14 @@
 """Why a worker process ended, from the exception that Ray raises."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 import ray
 from ray.air.execution._internal.actor_manager import RayActorManager
 from ray.exceptions import OutOfMemoryError, RayActorError, RayError, RayTaskError
+
+_LONGEST_EXIT_TEXT = 300
 
 
 class WorkerKilledError(RayActorError):
@@ -56,7 +59,15 @@ def describe(error: Exception, node_ip: str | None) -> str:
         return f"WorkerStopped: its worker received SIGTERM, as before a planned shutdown of its machine ({node_ip or 'unknown'})"
     if died_with_its_node(error, node_ip):
         return f"NodeDied: the node {node_ip or ''} of its worker died, or could not be reached"
+    if text := _exit_text(error):
+        return f"WorkerDied: its worker process ended itself with {text!r}; a module that it imports may have done that"
     return "WorkerDied: its worker process died (killed, or out of memory)"
+
+
+def _exit_text(error: Exception) -> str | None:
+    """What a worker gave to `sys.exit`, a number or a text; None when it was killed. The text before it is Ray's."""
+    found = re.search(r"Worker exits with an exit code (.+)", str(error), re.DOTALL)
+    return " ".join(found[1].split()).removesuffix(".")[:_LONGEST_EXIT_TEXT] if found else None
 
 
 def died_with_its_node(error: Exception, node_ip: str | None) -> bool:

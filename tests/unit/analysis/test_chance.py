@@ -76,6 +76,10 @@ def test_smallest_cells_by_hand() -> None:
     assert (found.of("demographic_parity_difference"), found.of("equalized_odds_difference")) == (2, 1)
     joint = intersect([groups, Groups.from_codes(np.array([0, 1, 0, 0, 0, 1, 0]), ["x", "y"])])
     assert smallest_cells(labels_N, joint, num_classes=2).group == 2
+    # b has one sample of each class; the first is named.
+    assert (found.names, found.positive_class) == (("b", "b"), 0)
+    nobody = smallest_cells(labels_N, groups.only(np.array([2])), num_classes=2)
+    assert (nobody.group, nobody.positives, nobody.names) == (7, 7, ("", ""))
 
 
 def test_rates_shrink_to_their_mean_where_noise_explains_them_and_stay_where_it_does_not() -> None:

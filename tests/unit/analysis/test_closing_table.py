@@ -147,10 +147,18 @@ def test_a_feature_whose_name_has_an_ampersand_is_shown(store: Store) -> None:
 def test_failed_trials_are_named_under_the_table(store: Store) -> None:
     table = made(store)
     assert table.failed == ()
-    shown = text.conditions(
-        ClosingTable(columns=table.columns, lines=table.lines, collapsed=(), failed=("distilled T=4 seed 1",))
-    )
+    shown = text.conditions(replace(table, small_groups=(), failed=("distilled T=4 seed 1",)))
     assert shown.splitlines()[-1] == "failed, so missing above: distilled T=4 seed 1"
+
+
+def test_small_groups_are_named_with_their_size() -> None:
+    study = draw(Design(temperatures=1, seeds=2, per_class=12, intersections=True), 0)
+    table = closing_table(study)
+    shown = text.conditions(table)
+    assert "small groups, which may decide DPD and EOD alone:" in shown
+    # The table has no column of an intersection.
+    assert any(it.is_joint for it in study.fairness)
+    assert not any("&" in words for words in table.small_groups)
 
 
 def test_nothing_done_is_said(store: Store) -> None:

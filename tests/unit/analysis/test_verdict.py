@@ -55,7 +55,8 @@ def said(*rows: Comparison, steps: tuple[NextStep, ...] = (), claims: tuple[Decl
 def test_asked_says_conditions_seeds_teachers_samples_and_the_level() -> None:
     assert said(row(), row(p_claim=None, status="not_tested")).asked == (
         "2 distilled conditions (T=2 and T=3) against scratch students and their teacher. 5 seeds per condition, 1 teacher, "
-        "60 test samples. 1 test; the chance of any false ESTABLISHED is at most 5 % where nothing differs.",
+        "60 test samples. 1 test; the chance of any false ESTABLISHED is at most 5 % where nothing differs. "
+        "Small groups, which may decide DPD and EOD alone: color (g1: 17 test samples; g0: 1 of class 'class 3').",
     )
 
 

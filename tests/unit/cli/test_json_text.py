@@ -62,3 +62,12 @@ def test_the_answer_of_a_query_is_json_whatever_its_types_are() -> None:
     (row,) = csv.DictReader(io.StringIO(encode(answer, "csv").decode()))
     assert strict(row["settings"]) == {"lr": "0.1"}
     assert (row["n"], row["half"]) == ("480", "0.5")
+
+
+def test_query_shows_bytes_as_text_or_hex() -> None:
+    answer = pa.table({"x": pa.array([b"abc", b"\xff\x00"])})
+    assert encode(answer, "csv").decode() == "x\nabc\nff00\n"
+    shown = encode(answer, "table").decode()
+    assert "abc" in shown
+    assert "ff00" in shown
+    assert "b'" not in shown

@@ -14,6 +14,7 @@ from importlib.metadata import distributions
 from pathlib import Path
 
 import pytest
+from ray.dashboard.modules import dashboard_sdk
 
 from kd_ray.cluster.jobs import entrypoint
 from kd_ray.cluster.jobs.client import Jobs
@@ -272,6 +273,18 @@ def test_other_versions_are_refused_before_anything_is_sent(here: Mapping[str, s
         pytest.raises(InvalidInputError, match=r"has ray 2.99.0, and"),
     ):
         Jobs(url).check_versions()
+
+
+def test_without_a_token_ray_adds_none(here: Mapping[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray adds the token that it finds if this process has used Ray with tokens before."""
+    found = {"Authorization": f"Bearer {TOKEN}"}
+    monkeypatch.setattr(dashboard_sdk, "get_auth_headers_if_auth_enabled", lambda _: found)
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    with (
+        server(cluster_with(**here)) as url,
+        pytest.raises(InvalidInputError, match="the cluster asks for a token"),
+    ):
+        Jobs(url)
 
 
 def test_tokens(here: Mapping[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

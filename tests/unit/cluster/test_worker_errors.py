@@ -1,14 +1,21 @@
 """How Tune handles a worker that Ray itself ended."""
 
+import importlib.util
 import pickle
+import subprocess
+import sys
 from typing import Any
 
 import pytest
 from ray.air.execution._internal.actor_manager import RayActorManager
 from ray.exceptions import ActorDiedError, OutOfMemoryError
 
-from kd_ray.cluster.ray_tune import tune_hooks  # noqa: F401 (importing the package must not change Ray)
-from kd_ray.cluster.ray_tune.worker_errors import WorkerKilledError, describe, treat_ray_errors_as_actor_deaths
+from kd_ray.cluster.ray_tune.worker_errors import (
+    WorkerKilledError,
+    _exit_text,
+    describe,
+    treat_ray_errors_as_actor_deaths,
+)
 
 
 class Actor:
@@ -28,9 +35,13 @@ def out_of_memory() -> Exception:
 
 
 def manager_class() -> Any:
-    """A class of its own for each test, with the method as Ray defines it."""
+    """A class of its own for each test, with the method as Ray defines it, also after a launch in this process."""
+    spec = importlib.util.find_spec(RayActorManager.__module__)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
 
-    class Manager(RayActorManager):
+    class Manager(module.RayActorManager):  # type: ignore[name-defined,misc]  # of a module that is made here
         def __init__(self) -> None:
             self._failed_actor_ids: set[int] = set()
 
@@ -41,7 +52,14 @@ def manager_class() -> Any:
 
 
 def test_ray_is_as_it_was_after_the_import() -> None:
-    assert RayActorManager._actor_task_failed.__module__ == RayActorManager.__module__
+    """In a process of its own, because a launch in this one changes Ray."""
+    code = (
+        "from kd_ray.cluster.ray_tune import ray_runner, tune_hooks, worker_errors\n"
+        "from ray.air.execution._internal.actor_manager import RayActorManager\n"
+        "assert RayActorManager._actor_task_failed.__module__ == RayActorManager.__module__\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_tune_still_needs_the_patch() -> None:
@@ -73,3 +91,12 @@ def test_an_actor_that_died_is_reported_as_before() -> None:
     actor, error = Actor(), ActorDiedError()
     patched()._actor_task_failed(actor, error)
     assert actor.errors == [error, error]
+
+
+def test_what_a_worker_gave_to_exit_is_in_the_error() -> None:
+    """The text is that of a worker of Ray 2.60 whose `statistics` module called `sys.exit`."""
+    died = "The actor is dead because its worker process has died. Worker exit type: SYSTEM_ERROR Worker exit detail: "
+    ended = f"{died}Worker exits unexpectedly. Worker exits with an exit code usage: statistics.py\nTABLE."
+    assert _exit_text(RuntimeError(ended)) == "usage: statistics.py TABLE"
+    killed = f"{died}Worker unexpectedly exits with a connection error code 2. End of file."
+    assert _exit_text(RuntimeError(killed)) is None

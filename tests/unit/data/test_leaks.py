@@ -85,6 +85,14 @@ def test_equal_and_nearly_equal_images_are_counted() -> None:
     assert (leak.num_equal, leak.num_near) == (3, None)
 
 
+def test_images_with_equal_thumbnails_and_other_pixels_are_no_leak() -> None:
+    """As drawn images are that differ in a small shape or a fine texture."""
+    blocks = (photographs(20).astype(np.int64) // 2) + 64
+    fine = 50 * (-1) ** np.indices((32, 32)).sum(axis=0)[:, :, None]
+    train, test = ((blocks + sign * fine).astype(np.uint8) for sign in (1, -1))
+    assert find_leaks(images(train=train, test=test), with_near=True) == ()
+
+
 def test_what_is_not_shared_is_no_leak() -> None:
     noise, flat = pixels(40, 32, 32, 3), np.repeat(np.arange(40, dtype=np.uint8), 32 * 32 * 3).reshape(40, 32, 32, 3)
     for every in (photographs(40), noise, flat):

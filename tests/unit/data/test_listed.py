@@ -190,6 +190,7 @@ def test_version_changes_with_rows_and_images(tmp_path: Path) -> None:
         ({"row3_label": "nan", "row7_label": "nan"}, r"line 5: label: 2 rows .*: nan \(2 ×\)"),
         ({"row3_split": "dev"}, r"line 5: split: 'dev' is not one of train, validation, test"),
         ({"row3_age": "old"}, r"line 5: age: 'old' is not a number, and it has bins"),
+        ({"row3_age": '"31,5"'}, r"line 5: age: '31,5' is not a number, and it has bins; write a decimal point"),
         (
             {"row3_file": "images/none.png"},
             r"1 of 48 image files do not exist: images/none\.png \(line 5\); .*leave_out",
@@ -272,6 +273,27 @@ def test_other_lists_are_refused(tmp_path: Path, content: str, message: str) -> 
     (root / "people" / "people.csv").write_bytes(content.encode("latin-1"))
     with pytest.raises(DataError, match=message):
         load(root)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
+def test_list_of_a_spreadsheet_in_utf_16_says_what_to_do(tmp_path: Path, encoding: str) -> None:
+    root = write_people(tmp_path)
+    path = root / "people" / "people.csv"
+    path.write_bytes(path.read_text().encode(encoding))
+    with pytest.raises(DataError, match=r"it is not UTF-8.*save it as UTF-8, as with `iconv -f UTF-16 -t UTF-8`"):
+        load(root)
+
+
+def test_label_in_another_unicode_form_is_explained(tmp_path: Path) -> None:
+    """A Mac writes é as e and an accent."""
+    root = write_people(tmp_path)
+    path = root / "people" / "people.csv"
+    path.write_text(path.read_text().replace("yes", "cafe\u0301"))
+    with pytest.raises(
+        DataError, match=r"look the same and have different characters \('cafe\\u0301', 'caf\\xe9'\): write both in"
+    ):
+        load(root, classes=["no", "caf\u00e9"])
+    assert load(root, classes=["no", "cafe\u0301"]).class_names == ("no", "cafe\u0301")
 
 
 def test_lists_that_are_not_there_or_no_parquet_are_refused(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from kd_ray.results.store import (
 from kd_ray.sweep.load import SweepFile
 from kd_ray.sweep.plan import expand
 from kd_ray.sweep.spec import TrialState
-from tests.fakes import PREDICTIONS_N, make_samples, make_sweep, plan_trials, write_sweep
+from tests.fakes import PREDICTIONS_N, make_samples, make_sweep, plan_trials, set_written, write_sweep
 from tests.unit.housekeeping.whole import commit_whole, contents, keys, spoil, tables
 
 FILE = make_sweep()
@@ -126,6 +126,7 @@ def test_a_merge_that_was_cut_short_goes_on(
         if "/lease/" in item.key:
             lease = ledger.Lease.from_json(store.get(item.key) or b"")
             store.put(item.key, replace(lease, renewed_at=lease.renewed_at - timedelta(hours=1)).to_json())
+            set_written(store, item.key, 3600)
     report = adopt(source, store)
     assert set(report.adopted) == set(IDS) - committed
     assert verify(store).problems == ()

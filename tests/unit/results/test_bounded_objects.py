@@ -1,7 +1,6 @@
 """JSON objects of a store that a stranger wrote, or that are damaged: none of them ends a verb with a traceback."""
 
 import json
-import os
 import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -11,6 +10,7 @@ import pytest
 
 from kd_ray.bounded import JsonForm
 from kd_ray.errors import CorruptObjectError
+from kd_ray.housekeeping.find_garbage import find_garbage
 from kd_ray.housekeeping.problems import Remedy
 from kd_ray.housekeeping.repair import repair
 from kd_ray.housekeeping.verify import verify
@@ -21,7 +21,7 @@ from kd_ray.results.manifest import find_manifest
 from kd_ray.results.status import sweep_status
 from kd_ray.results.store import Store, error_key, lease_key, manifest_key, open_store, table_index_key
 from kd_ray.sweep.spec import TrialState
-from tests.fakes import make_sweep, plan_trials, write_sweep
+from tests.fakes import make_sweep, plan_trials, set_written, write_sweep
 
 DEEP = b"[" * 100_000
 PLANNED = plan_trials(make_sweep())
@@ -61,18 +61,12 @@ def test_bad_lease_counts_from_the_time_stamp_of_the_store_and_is_named(store: S
     write_sweep(store, make_sweep())
     store.put(lease_key(TRIAL, 1), data)
     assert sweep_status(store, "demo").trials[0].state == "running"
-    grow_old(store, lease_key(TRIAL, 1))
+    set_written(store, lease_key(TRIAL, 1))
     assert sweep_status(store, "demo").trials[0].state == "pending"
     (problem,) = [it for it in verify(store).problems if it.key == lease_key(TRIAL, 1)]
     assert problem.what.startswith("it is not a whole lease, and the next launch replaces it: ")
     assert problem.remedy is Remedy.NONE
     assert "\n" not in problem.what
-
-
-def grow_old(store: Store, key: str, seconds: float = 3600) -> None:
-    assert store.local_root is not None
-    then = time.time() - seconds
-    os.utime(store.local_root / key, (then, then))
 
 
 @pytest.mark.parametrize("data", [DEEP, b'{"cause": 5, "traceback": [1]}', b"[]"])
@@ -142,7 +136,7 @@ def state(store: Store) -> TrialState:
 def test_lease_from_the_future_is_over_when_the_store_wrote_it_long_ago(store: Store) -> None:
     put_ahead(store)
     assert state(store) is TrialState.RUNNING
-    grow_old(store, lease_key(TRIAL, 1), LEASE_TTL_S + CLOCK_SKEW_S + 1)
+    set_written(store, lease_key(TRIAL, 1), LEASE_TTL_S + CLOCK_SKEW_S + 1)
     assert state(store) is TrialState.PENDING
     taken = acquire(store, TRIAL, launch_id="mine")
     assert taken is not None
@@ -154,15 +148,13 @@ def test_lease_from_the_future_is_over_when_it_does_not_change(store: Store, mon
     now = time.monotonic()
     monkeypatch.setattr(time, "monotonic", lambda: now)
     # Its store's clock is ahead as well.
-    ahead = time.time() + YEARS_S
-    assert store.local_root is not None
-    os.utime(store.local_root / lease_key(TRIAL, 1), (ahead, ahead))
+    set_written(store, lease_key(TRIAL, 1), -YEARS_S)
     assert state(store) is TrialState.RUNNING
     now += LEASE_TTL_S + CLOCK_SKEW_S - 1
     assert state(store) is TrialState.RUNNING
     # A renewal is a change, whatever it says of the time.
     store.put(lease_key(TRIAL, 1), replace(lease, progress={"epoch": 1}).to_json())
-    os.utime(store.local_root / lease_key(TRIAL, 1), (ahead, ahead))
+    set_written(store, lease_key(TRIAL, 1), -YEARS_S)
     now += 2
     assert state(store) is TrialState.RUNNING
     now += LEASE_TTL_S + CLOCK_SKEW_S
@@ -181,7 +173,7 @@ def test_lease_from_the_future_is_over_when_it_does_not_change(store: Store, mon
 
 def test_clock_that_is_a_little_ahead_is_no_matter(store: Store) -> None:
     put_ahead(store, CLOCK_SKEW_S - 5)
-    grow_old(store, lease_key(TRIAL, 1))
+    set_written(store, lease_key(TRIAL, 1))
     assert state(store) is TrialState.RUNNING
 
 
@@ -192,6 +184,52 @@ def test_verify_names_a_lease_from_the_future(store: Store) -> None:
     assert problem.key == lease_key(TRIAL, 1)
     assert "by the clock of other, which is still to come" in problem.what
     assert "when it has not changed for 90 s" in problem.what
+
+
+def test_gc_notes_a_lease_from_the_future(store: Store) -> None:
+    write_sweep(store, make_sweep())
+    put_ahead(store)
+    (note,) = find_garbage(store).notes
+    assert note.startswith(f"{lease_key(TRIAL, 1)} stays: it was renewed at ")
+    assert "by the clock of other, which is still to come" in note
+
+
+@pytest.mark.parametrize("behind_s", [CLOCK_SKEW_S + 1, 600, YEARS_S])
+def test_holder_whose_clock_is_behind_keeps_its_trial_while_it_renews(
+    store: Store, monkeypatch: pytest.MonkeyPatch, behind_s: float
+) -> None:
+    """Guard: `is_from_the_past`. What counts is that the lease changes, and not what it says of the time."""
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    lease = put_ahead(store, -behind_s - LEASE_TTL_S)
+    # The store's clock is ahead, so that its time stamp does not end the lease.
+    set_written(store, lease_key(TRIAL, 1), -YEARS_S)
+    for epoch in range(20):
+        assert state(store) is TrialState.RUNNING
+        assert acquire(store, TRIAL, launch_id="mine") is None
+        now += LEASE_TTL_S
+        store.put(lease_key(TRIAL, 1), replace(lease, progress={"epoch": epoch}).to_json())
+        set_written(store, lease_key(TRIAL, 1), -YEARS_S)
+    # It dies.
+    assert state(store) is TrialState.RUNNING
+    now += LEASE_TTL_S + CLOCK_SKEW_S - 1
+    assert state(store) is TrialState.RUNNING
+    now += 2
+    status = scan(store, [TRIAL])[TRIAL]
+    assert (status.state, status.outlived is not None) == (TrialState.PENDING, True)
+    taken = acquire(store, TRIAL, launch_id="mine")
+    assert taken is not None
+    assert taken.generation == 2
+
+
+def test_holder_whose_clock_is_behind_loses_its_trial_when_the_store_wrote_its_lease_long_ago(store: Store) -> None:
+    put_ahead(store, -600)
+    assert state(store) is TrialState.RUNNING
+    (problem,) = verify(store).problems
+    assert "by the clock of other, and the store wrote it later, at " in problem.what
+    set_written(store, lease_key(TRIAL, 1), LEASE_TTL_S + CLOCK_SKEW_S + 1)
+    assert state(store) is TrialState.PENDING
+    assert verify(store).problems == ()
 
 
 def test_stores_are_watched_apart(tmp_path: Path) -> None:

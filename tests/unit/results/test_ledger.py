@@ -30,7 +30,7 @@ from kd_ray.results.ledger import (
 )
 from kd_ray.results.store import Store, checkpoint_key, error_key, lease_folder, lease_key, record_key
 from kd_ray.sweep.spec import TrialState
-from tests.fakes import ForgetfulStore, WatchedStore
+from tests.fakes import ForgetfulStore, WatchedStore, set_written
 
 TRIAL = "0123456789abcdef"
 OTHER = "fedcba9876543210"
@@ -169,6 +169,7 @@ def test_lease_expires_after_its_time_and_on_another_host_after_the_skew_too(
 ) -> None:
     elsewhere = {} if same_host else {"boot_id": "other", "host": "other", "pid": 1, "process_started": "1"}
     lease = put_lease(store, make_lease(age_s=age_s, **elsewhere))
+    set_written(store, lease_key(TRIAL, 1), age_s)
     assert is_live(lease) is live
     assert (acquire(store, TRIAL, launch_id="mine") is None) is live
 
@@ -221,12 +222,13 @@ def test_holder_on_a_host_whose_clock_is_wrong_keeps_what_it_renews(store: Store
     assert scan(store, [TRIAL])[TRIAL].state is TrialState.RUNNING
 
 
-@pytest.mark.parametrize(("skew_s", "over_after_s"), [(-60, 30), (0, 90), (60, 150)], ids=["behind", "exact", "ahead"])
+@pytest.mark.parametrize(("skew_s", "over_after_s"), [(-59, 31), (0, 90), (60, 150)], ids=["behind", "exact", "ahead"])
 def test_lease_of_a_host_whose_clock_is_wrong_runs_out(store: Store, skew_s: float, over_after_s: float) -> None:
     """Guards the end of `is_live`: a lease that nobody renews lasts its time and twice the skew at most."""
     elsewhere = {"boot_id": "other", "host": "other", "pid": 1}
     assert is_live(make_lease(age_s=over_after_s - 2 - skew_s, **elsewhere))
     put_lease(store, make_lease(age_s=over_after_s + 1 - skew_s, **elsewhere))
+    set_written(store, lease_key(TRIAL, 1), over_after_s + 1)
     assert scan(store, [TRIAL])[TRIAL].state is TrialState.PENDING
     successor = acquire(store, TRIAL, launch_id="mine")
     assert successor is not None

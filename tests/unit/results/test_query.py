@@ -315,7 +315,7 @@ def test_statement_without_an_answer_says_ok(results: Results) -> None:
 
 def test_queries_leave_the_store_as_it_was(results: Results) -> None:
     before = {item.key: item.modified_at for item in results.store.entries("")}
-    results.query("CREATE TABLE mine AS SELECT * FROM trials")
+    results.query("CREATE TABLE mine AS SELECT * FROM trials", unsafe=True)
     assert {item.key: item.modified_at for item in results.store.entries("")} == before
     assert read_record(results.store, TRIALS[0].trial_id) is not None
     with pytest.raises(QueryError, match="mine"):
@@ -349,6 +349,31 @@ def test_sql_sees_the_tables_and_no_file(results: Results, tmp_path: Path, sql: 
     with pytest.raises(QueryError):
         results.query(f"{asked}")
     assert [path.name for path in tmp_path.iterdir()] == ["secret.csv"]
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "COPY ({select}) TO '{part}' (FORMAT csv, USE_TMP_FILE false)",
+        "COPY ({pivot}) TO '{part}' (FORMAT csv, USE_TMP_FILE false)",
+        "EXPLAIN ANALYZE COPY ({select}) TO '{part}' (FORMAT csv, USE_TMP_FILE false)",
+        "{select}; COPY ({select}) TO '{part}' (FORMAT csv, USE_TMP_FILE false)",
+    ],
+)
+def test_sql_does_not_overwrite_the_part_of_a_table(results: Results, sql: str) -> None:
+    assert results.store.local_root is not None
+    key = part_key("trials", "demo", 0)
+    before = results.store.get(key)
+    asked = sql.format(
+        part=results.store.local_root / key,
+        select="SELECT role FROM trials",
+        pivot="PIVOT trials ON role USING count(*)",
+    )
+    with pytest.raises(QueryError, match="only statements that read"):
+        results.query(asked)
+    assert results.store.get(key) == before
+    allowed = "PIVOT (SELECT role FROM trials) ON role IN ('teacher') USING count(*)"
+    assert results.query(allowed).column_names == ["teacher"]
 
 
 def test_unsafe_sql_reads_and_writes_files(results: Results, tmp_path: Path) -> None:

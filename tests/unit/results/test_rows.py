@@ -12,7 +12,7 @@ from sklearn.metrics import accuracy_score, precision_score, recall_score
 
 from kd_ray.groups import Groups
 from kd_ray.results.record import Record, Samples
-from kd_ray.results.rows import RowSettings, sample_rows, trial_rows
+from kd_ray.results.rows import RowSettings, compared_groups, sample_rows, trial_rows
 from kd_ray.results.schema import KEYS, TABLES, TIMING_NAMES
 from tests.fakes import make_record, make_samples, make_spec
 
@@ -192,6 +192,20 @@ def test_intersections_have_rows_of_their_own() -> None:
     assert (row["n"], row["accuracy"], row["selection_rate"], row["false_positive_rate"]) == (3, 2 / 3, 2 / 3, 1 / 2)
     row = only(rows()["fairness_metrics"], feature="color & texture", positive_class=None)
     assert (row["num_groups"], row["worst_group_accuracy"]) == (4, 2 / 3)
+
+
+def test_joint_groups_below_the_least_size_are_left_out() -> None:
+    samples = make_samples()
+    sizes = {
+        least: {
+            name: groups.membership_NG.sum(axis=0).tolist()
+            for name, groups in compared_groups(samples, SETTINGS, least)
+        }
+        for least in (1, 4)
+    }
+    assert sizes[1]["color & texture"] == [3, 3, 3, 3, 0, 0]
+    assert sizes[4]["color & texture"] == []
+    assert sizes[4]["color"] == sizes[1]["color"]
 
 
 def test_fairness_rows_by_hand() -> None:

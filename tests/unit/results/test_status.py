@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from kd_ray.cli.text import sweeps
 from kd_ray.errors import InvalidInputError, SweepError
 from kd_ray.results.ledger import acquire, renew, write_error
-from kd_ray.results.status import Plan, plan, sweep_status
+from kd_ray.results.status import Plan, all_statuses, plan, sweep_status
 from kd_ray.results.store import Store, checkpoint_key, manifest_key, quarantine, record_key, samples_key
 from kd_ray.sweep.plan import PlannedTrial
 from tests.fakes import commit_trials, make_sweep, plan_trials, write_sweep
@@ -187,6 +188,21 @@ def test_status_needs_no_sweep_file(store: Store) -> None:
     assert [trial.description for trial in status.trials] == [trial.spec.describe() for trial in in_run_order]
     assert status.problems == ()
     assert json.loads(json.dumps(status.to_dict()))["counts"] == status.counts()
+
+
+def test_a_sweep_without_a_readable_manifest_hides_no_other(store: Store) -> None:
+    """Guard: `kd-ray status` ended at the first such sweep."""
+    write_sweep(store, make_sweep())
+    store.put(manifest_key("broken", 1), b"noise")
+    broken, demo = all_statuses(store)
+    assert (demo.sweep, len(demo.trials), demo.problems) == ("demo", 8, ())
+    assert (broken.sweep, broken.trials) == ("broken", ())
+    (problem,) = broken.problems
+    assert problem.startswith(f"store {store.url}: no whole manifest of sweep broken is left")
+    said = sweeps([broken, demo], store.url)
+    assert re.search(r"broken +0 +not readable", said)
+    assert re.search(r"demo +8 +8 pending", said)
+    assert f"note: {problem}" in said
 
 
 def test_status_tells_of_a_damaged_manifest(store: Store) -> None:

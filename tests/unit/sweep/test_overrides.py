@@ -1,9 +1,12 @@
 """`--set KEY=VALUE`, and messages that point to it."""
 
+from typing import Any
+
 import pytest
 
 from kd_ray.errors import SweepError
 from kd_ray.sweep.distillation import KnowledgeDistillation
+from kd_ray.sweep.source import SourceLines, apply_override
 from kd_ray.sweep.training import Sgd
 from tests.fakes import make_sweep
 
@@ -107,3 +110,23 @@ def test_unknown_key_of_an_override_points_to_it() -> None:
 )
 def test_error_inside_a_replaced_value_points_to_the_override(override: str, message: str) -> None:
     assert refusal(override) == f"--set {override}: {message}"
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("123e45", "123e45"),
+        ("0123456789012345", "0123456789012345"),
+        ("12345678901234e5", "12345678901234e5"),
+        ("'0123456789012345'", "0123456789012345"),
+        ("original", "original"),
+    ],
+)
+def test_fingerprint_that_looks_like_a_number_stays_text(text: str, value: str) -> None:
+    raw: dict[str, Any] = {}
+    apply_override(raw, f"dataset.version={text}", SourceLines(name="x"))
+    assert raw == {"dataset": {"version": value}}
+    apply_override(raw, f"grid.dataset.version=[{text}, abc]", SourceLines(name="x"))
+    assert raw["grid"]["dataset.version"] == [value, "abc"]
+    apply_override(raw, "dataset.version=null", SourceLines(name="x"))
+    assert raw["dataset"] == {}

@@ -66,14 +66,14 @@ def test_the_example_of_the_readme_trains_and_its_terms_are_in_epochs(
     assert launch(tiny_sweep(trifeature_root, *sweep_settings()), store, runner="local").exit_code == 0
     results = Results(store)
     (row,) = results.query(
-        "SELECT objective, temperature, loss, distillation, cross_entropy, terms['worst_group'] AS worst "
+        "SELECT objective, temperature, loss, distillation, cross_entropy, (terms ->> 'worst_group')::DOUBLE AS worst "
         "FROM epochs WHERE role = 'distilled'"
     ).to_pylist()
     assert row["objective"] == OBJECTIVE
     assert row["temperature"] is None
     assert row["loss"] == pytest.approx(row["distillation"] + row["cross_entropy"] + row["worst"])
     assert row["worst"] > 0.5 * row["cross_entropy"]
-    (versions,) = results.query("SELECT versions['my-losses'] AS v FROM trials WHERE role = 'distilled'").to_pylist()
+    (versions,) = results.query("SELECT versions ->> 'my-losses' AS v FROM trials WHERE role = 'distilled'").to_pylist()
     assert versions == {"v": "1.2"}
     counts = results.query("SELECT sum(held_out_n) AS n FROM class_metrics WHERE role = 'distilled'")
     assert counts.to_pylist() == [{"n": 100}]

@@ -1,5 +1,6 @@
 """Every objective through the whole local pipeline: sweep file, teacher, students, records, tables."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +48,9 @@ def test_every_objective_trains_and_its_terms_are_columns(together: Store) -> No
     assert sorted(found) == sorted(OURS)
     for name, row in found.items():
         terms = OBJECTIVES[name].TERMS
-        assert {term for term, _ in row["terms"]} == set(terms)
-        assert all(row[term] == value and value > 0 for term, value in row["terms"]), name
+        stored = json.loads(row["terms"])
+        assert set(stored) == set(terms)
+        assert all(row[term] == value and value > 0 for term, value in stored.items()), name
         assert row["loss"] > 0
     losses = [row["loss"] for row in found.values()]
     assert len(set(losses)) == len(losses)

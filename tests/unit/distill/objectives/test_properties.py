@@ -83,8 +83,8 @@ SAME_AS_KD: dict[str, dict[str, Any]] = {
     "kd_topk": {"k": 3},
     "iad": {"trust_exponent": 0.0},
 }
-"""Settings with which an objective is plain distillation: a permutation is the business of the teacher, and the smallest of K
-probabilities is what the K − 1 largest leave."""
+"""Settings with which an objective is plain distillation: the teacher does a permutation, not the loss, and the smallest of K
+probabilities is 1 minus the K − 1 largest."""
 
 
 @pytest.mark.parametrize("objective", SAME_AS_KD)

@@ -1,0 +1,107 @@
+"""The listing of a folder of a store: page by page from an object store's client, or file by file from a local folder."""
+
+import os
+import re
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from obstore.exceptions import BaseError, NotSupportedError
+from obstore.store import ObjectStore
+
+if TYPE_CHECKING:
+    from obstore import ObjectMeta
+
+_PAGE = 1000
+"""Entries of a listing that are asked for at once."""
+STAGING_NAME = re.compile(r".+#\d+")
+"""How obstore names the file of a local write that is not finished; its listings leave such files out."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StoredObject:
+    """An entry of a listing."""
+
+    key: str
+    size_bytes: int
+    modified_at: datetime
+    """By the clock of the store."""
+    e_tag: str
+    """Changes whenever the object is written."""
+
+
+class Pages:
+    """A listing page by page, so that a large one is not held in memory. After a failure it continues behind the last page.
+
+    A server that begins at the front although it was told where to continue only costs time. One that does not list in the order of the
+    keys cannot be continued.
+    """
+
+    def __init__(self, client: ObjectStore, prefix: str) -> None:
+        self._client = client
+        self._prefix = prefix
+        self._last: str | None = None
+        self._is_ordered = True
+        self._stream: Iterator[Sequence[ObjectMeta]] | None = None
+
+    def following(self) -> "Sequence[ObjectMeta]":
+        """The next page; empty at the end."""
+        if self._stream is None:
+            if not self._is_ordered:
+                raise NotSupportedError("the listing broke off, and this server does not list in the order of the keys")
+            # Only object stores are asked a second time.
+            self._stream = self._new_pages(self._last)
+        try:
+            page = next(self._stream, ())
+        except BaseException:
+            self._stream = None
+            raise
+        if page:
+            keys = [item["path"] for item in page]
+            self._is_ordered &= keys == sorted(keys) and (self._last is None or self._last < keys[0])
+            self._last = keys[-1]
+        return page
+
+    def _new_pages(self, after: str | None) -> "Iterator[Sequence[ObjectMeta]]":
+        for page in self._client.list(self._prefix, offset=after, chunk_size=_PAGE):
+            if new := [item for item in page if after is None or item["path"] > after]:
+                yield new
+
+
+def walked(client: ObjectStore, root: Path, prefix: str, links: Collection[str] = ()) -> Iterator[StoredObject]:
+    """The objects of a local folder, file by file, but for those behind `links`. A name that obstore refuses is given with escapes, which
+    no key of ours has.
+    """
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    if prefix and any(f"{prefix}/".startswith(f"{link}/") for link in links):
+        return
+    for folder, folders, names in os.walk(root / prefix, onerror=fail, followlinks=True):
+        place = Path(folder).relative_to(root)
+        folders[:] = [name for name in folders if str(place / name) not in links]
+        for name in names:
+            key = str(place / name)
+            if key in links:
+                continue
+            try:
+                yield stored(client.head(key))
+            except (BaseError, ValueError, OSError):
+                if not STAGING_NAME.fullmatch(name):
+                    escaped = os.fsencode(key).decode(errors="backslashreplace")
+                    yield StoredObject(key=escaped, size_bytes=0, modified_at=datetime.now(UTC), e_tag="")
+
+
+def stored(item: "ObjectMeta") -> StoredObject:
+    """An entry as the client gives it."""
+    return StoredObject(
+        key=item["path"], size_bytes=item["size"], modified_at=item["last_modified"], e_tag=plain_e_tag(item["e_tag"])
+    )
+
+
+def plain_e_tag(e_tag: str | None) -> str:
+    """The e_tag without quotes: Azure writes them in headers and not in listings."""
+    return (e_tag or "").strip('"')

@@ -1,0 +1,76 @@
+"""The batch script on a real Slurm with two nodes: cut off twice, queued again twice, and complete."""
+
+from pathlib import Path
+
+import pytest
+
+from kd_ray.results.query import Results
+from kd_ray.results.status import sweep_status
+from kd_ray.results.store import Store, open_store
+from tests.processes import wait_until
+from tests.slurm import Slurm, slurm, why_not
+from tests.sweeps import write_tiny_sweep
+
+pytestmark = [
+    pytest.mark.ray,
+    pytest.mark.alone,
+    pytest.mark.long,
+    pytest.mark.skipif(why_not() is not None, reason=f"{why_not()}"),
+]
+
+SCRIPT = Path(__file__).resolve().parents[2] / "docker" / "slurm" / "sweep.sbatch"
+ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL")
+
+
+def keys_of(store: Store, part: str) -> list[str]:
+    return [entry.key for entry in store.entries("trials") if part in entry.key]
+
+
+def await_state(cluster: Slurm, job: str, *states: str, restarts: int) -> None:
+    """Wait until the job is in one of the states, after so many cuts."""
+
+    def is_there() -> bool:
+        found = cluster.job(job)
+        if found["JobState"] not in states and found["JobState"] in ENDED:
+            raise AssertionError(f"{found}\n{cluster.output(job)}\n{cluster.logs()}")
+        return found["JobState"] in states and int(found["Restarts"]) >= restarts
+
+    try:
+        wait_until(is_there, cluster.daemons["slurmctld"], timeout_s=400)
+    except AssertionError as error:
+        raise AssertionError(f"{error}\n{cluster.output(job)}\n{cluster.logs()}") from error
+
+
+def test_a_sweep_that_is_cut_off_twice_ends_complete(trifeature_root: Path) -> None:
+    """Guard: the first cut is the limit's warning, which comes up to a minute after the start: while Ray starts, or while it trains.
+
+    The second is the same signal, as soon as there are checkpoints to go on from; Slurm looks at limits only every 30 s.
+    """
+    with slurm(2) as cluster:
+        sweep = write_tiny_sweep(
+            cluster.home, trifeature_root, "training.epochs=150", "grid.seed=[0]", "placement.checkpoint_interval_s=1"
+        )
+        # As it is written: no site-specific option is needed for the queue to take it.
+        cluster.run("sbatch", "--test-only", str(SCRIPT), str(sweep))
+        # Five minutes before the end are one minute after the start.
+        job = cluster.run("sbatch", "--parsable", "--time=6", "--cpus-per-task=1", str(SCRIPT), str(sweep))
+        await_state(cluster, job, "PENDING", restarts=1)
+        assert "the time is nearly up" in cluster.output(job)
+        # A job that is queued again waits two minutes; the limit of the next starts is the script's own again.
+        cluster.run("scontrol", "update", f"JobId={job}", "TimeLimit=240", "StartTime=now")
+        await_state(cluster, job, "RUNNING", restarts=1)
+        store = open_store(cluster.home / "kd_ray_store")
+        wait_until(lambda: bool(keys_of(store, "/checkpoint")), cluster.daemons["slurmctld"], timeout_s=300)
+        cluster.run("scancel", "--batch", "--signal=USR1", job)
+        await_state(cluster, job, "PENDING", restarts=2)
+        assert "launch ended with 130" in cluster.output(job)
+        assert sweep_status(store, "tiny").counts()["complete"] < 4
+        cluster.run("scontrol", "update", f"JobId={job}", "StartTime=now")
+        await_state(cluster, job, "COMPLETED", restarts=2)
+        assert Results(store).query("SELECT role, count(*) AS n FROM trials GROUP BY 1 ORDER BY 1").to_pylist() == [
+            {"role": "distilled", "n": 2},
+            {"role": "scratch", "n": 1},
+            {"role": "teacher", "n": 1},
+        ]
+        assert len(keys_of(store, "record.parquet")) == len(keys_of(store, "/weights-")) == 4
+        assert not list(cluster.home.rglob("token")), "the token outlived the job"
