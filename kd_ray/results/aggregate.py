@@ -91,6 +91,10 @@ def _aggregate(store: Store, sweep: str, *, passes: int, trials_per_part: int) -
     return replace(report, num_parts_written=written), len(aggregation.former_parts) > len(mine)
 
 
+_FORMER = "its tables have the form of kd_ray 0.1"
+_ADVICE = "let a user who may write to the store run `kd-ray query` once"
+
+
 def replace_former_parts(store: Store) -> None:
     """Aggregate the sweeps whose tables lie where kd_ray 0.1 put them, and delete those parts; nothing to do in other stores.
 
@@ -99,15 +103,21 @@ def replace_former_parts(store: Store) -> None:
     Raises:
         StoreError: the store cannot be written.
     """
-    former = take_inventory(store, TABLES_FOLDER, keep=lambda place: place.kind is Kind.FORMER_PART).former_parts
-    if not former:
-        return
-    try:
-        _replace(store, former, sweep_names(store))
-    except StoreError as error:
-        what = "its tables have the form of kd_ray 0.1 and cannot be replaced"
-        advice = "let a user who may write to the store run `kd-ray query` once"
-        raise StoreError(f"store {store.url}: {what}: {error}; {advice}") from error
+    if former := _former_parts(store):
+        try:
+            _replace(store, former, sweep_names(store))
+        except StoreError as error:
+            raise StoreError(f"store {store.url}: {_FORMER} and cannot be replaced: {error}; {_ADVICE}") from error
+
+
+def refuse_former_parts(store: Store) -> None:
+    """For readers that write nothing: raises StoreError where tables lie where kd_ray 0.1 put them."""
+    if _former_parts(store):
+        raise StoreError(f"store {store.url}: {_FORMER}; {_ADVICE}")
+
+
+def _former_parts(store: Store) -> Sequence[Entry]:
+    return take_inventory(store, TABLES_FOLDER, keep=lambda place: place.kind is Kind.FORMER_PART).former_parts
 
 
 def _replace(store: Store, former: Sequence[Entry], known: Sequence[str]) -> None:

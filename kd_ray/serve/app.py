@@ -27,9 +27,14 @@ _YEAR_S = 365 * 24 * 3600
 
 
 def make_app(
-    store: Store, options: ServeOptions, *, wrong: WrongTokens | None = None, sql: SqlProcess | None = None
+    store: Store,
+    options: ServeOptions,
+    *,
+    wrong: WrongTokens | None = None,
+    sql: SqlProcess | None = None,
+    is_warmed: bool = False,
 ) -> web.Application:
-    """The site of a store. Nothing is read before somebody asks."""
+    """The site of a store. Unless it is warmed, nothing is read or imported before somebody asks."""
     templates = Templates(options.root_path)
     reading = Reading(store)
     site = Site(reading=reading, templates=templates, sql=sql or SqlProcess(store.url))
@@ -60,7 +65,7 @@ def make_app(
     if options.root_path:
         app.router.add_get(options.root_path, _answered(site.sweeps, templates))
     app.on_shutdown.append(_stop)
-    app.cleanup_ctx.append(partial(_warm, site))
+    app.cleanup_ctx.append(partial(_run, site, is_warmed))
     return app
 
 
@@ -70,7 +75,7 @@ async def serve(store: Store, options: ServeOptions, *, ready: Callable[[str], N
     Raises:
         InvalidInputError: the address cannot be listened on.
     """
-    runner = web.AppRunner(make_app(store, options), access_log=None, shutdown_timeout=2.0)
+    runner = web.AppRunner(make_app(store, options, is_warmed=True), access_log=None, shutdown_timeout=2.0)
     await runner.setup()
     try:
         site = web.TCPSite(runner, options.host, options.port)
@@ -87,9 +92,9 @@ async def serve(store: Store, options: ServeOptions, *, ready: Callable[[str], N
         await runner.cleanup()
 
 
-async def _warm(site: Site, _app: web.Application) -> AsyncIterator[None]:
-    """Read the store and import what pages need, before somebody waits for it."""
-    task = asyncio.create_task(site.warm())
+async def _run(site: Site, is_warmed: bool, _app: web.Application) -> AsyncIterator[None]:
+    """While the server runs; at first, what pages need is read and imported before somebody waits for it."""
+    task = asyncio.create_task(site.warm() if is_warmed else asyncio.sleep(0))
     yield
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError, KdRayError):

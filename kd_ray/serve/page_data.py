@@ -90,7 +90,7 @@ class Reading:
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        self.results = Results(store)
+        self.results = Results(store, may_write=False)
         self._snapshot: Kept[Snapshot] = Kept(lambda before: take_snapshot(store, before))
         self._studies: KeptByName[Read] = KeptByName(self._read, most=MOST_STUDIES)
         self._newest: dict[str, Read] = {}

@@ -10,6 +10,9 @@ from typing import Any
 from urllib.parse import urlencode
 
 import jinja2
+from markupsafe import Markup
+
+from kd_ray.shown import cleaned
 
 STATIC = {
     "site.css": "text/css",
@@ -27,6 +30,7 @@ class Templates:
         self._environment = jinja2.Environment(
             loader=jinja2.PackageLoader("kd_ray.serve", "templates"),
             autoescape=True,
+            finalize=_shown,
             undefined=jinja2.StrictUndefined,
             trim_blocks=True,
             lstrip_blocks=True,
@@ -64,6 +68,11 @@ class Templates:
     @cached_property
     def _digests(self) -> dict[str, str]:
         return {name: hashlib.sha256(static_file(name)).hexdigest()[:12] for name in STATIC}
+
+
+def _shown(value: Any) -> Any:
+    """A value as a page shows it, before it is escaped: no character that turns the text after it around, or that nobody sees."""
+    return cleaned(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def static_file(name: str) -> bytes:

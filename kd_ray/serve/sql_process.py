@@ -11,9 +11,11 @@ import resource
 import struct
 import sys
 from contextlib import suppress
+from dataclasses import asdict, dataclass
 
 import pyarrow as pa
 
+from kd_ray.bounded import JsonForm
 from kd_ray.errors import KdRayError, QueryError
 from kd_ray.serve.sql import Answer, answer, too_long
 
@@ -28,6 +30,18 @@ _START_S = 120.0
 _ADDRESS_SPACE = 6 * 2**30
 """Bytes of the process, threads and libraries included."""
 _HEAD = struct.Struct(">cQ")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """One line that the process reads."""
+
+    sql: str
+    max_rows: int
+    time_limit_s: float
+
+
+_REQUEST: JsonForm[Request] = JsonForm(kind=Request)
 
 
 class SqlProcess:
@@ -71,8 +85,8 @@ class SqlProcess:
         process = await self._ready()
         assert process.stdin is not None
         assert process.stdout is not None
-        request = {"sql": sql, "max_rows": max_rows, "time_limit_s": self.time_limit_s}
-        process.stdin.write(json.dumps(request).encode() + b"\n")
+        request = Request(sql=sql, max_rows=max_rows, time_limit_s=self.time_limit_s)
+        process.stdin.write(json.dumps(asdict(request)).encode() + b"\n")
         is_over = False
         try:
             async with asyncio.timeout(self.time_limit_s + GRACE_S):
@@ -125,12 +139,12 @@ def main(store_url: str) -> None:
     _say(b"R", b"")
     for line in sys.stdin:
         try:
-            found = answer(store, **json.loads(line))
+            found = answer(store, **asdict(_REQUEST.read(line)))
             sink = pa.BufferOutputStream()
             with pa.ipc.new_stream(sink, found.table.schema) as stream:
                 stream.write_table(found.table)
             kind, data = b"C" if found.is_cut else b"A", sink.getvalue().to_pybytes()
-        except (KdRayError, MemoryError) as error:
+        except (KdRayError, MemoryError, ValueError) as error:
             kind, data = b"E", (str(error) or "SQL: out of memory").encode(errors="replace")
         _say(kind, data)
 

@@ -1,7 +1,5 @@
 """Every metric against any axis: seeds as points, means with intervals, baselines as lines, and the table beside it."""
 
-import csv
-import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,6 +13,7 @@ from kd_ray.analysis.study import spread
 from kd_ray.serve import charts
 from kd_ray.serve.chart_layout import CONDITION, Layout, axis_names, lay_out
 from kd_ray.serve.charts import Chart, Dot, Level, Point, Scale, Series, Tick
+from kd_ray.serve.csv_text import csv_text
 from kd_ray.serve.page_data import Read
 from kd_ray.serve.quantities import GROUP_ACCURACY, OF_CLASS, OF_GROUPS, Chosen, Quantity, metric_names, quantity
 
@@ -76,24 +75,15 @@ def table(read: Read, it: Quantity, *, sort: str = "", is_down: bool = False) ->
 def to_csv(read: Read, chosen: Chosen) -> str:
     """A line for each run of each condition, in the unit of the table: `condition, seed, value`."""
     it = quantity(read, chosen)
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
     unit = f" ({it.unit})" if it.unit else ""
-    writer.writerow(["role", "condition", "seed", f"{it.title}{unit}", "n", "mean", "sd", "from", "to"])
+    rows = []
     for condition in read.study.conditions:
         row = _row(condition, it)
-        values_R = it.over_runs(condition)
-        for seed, value in zip(condition.seeds, values_R.tolist(), strict=True):
-            numbers = (value, row.n, row.mean, row.sd, row.low, row.high)
-            writer.writerow(
-                [
-                    row.role,
-                    row.label,
-                    "" if seed is None else seed,
-                    *("" if math.isnan(n) else repr(n) for n in numbers),
-                ]
-            )
-    return out.getvalue()
+        seeds = zip(condition.seeds, it.over_runs(condition).tolist(), strict=True)
+        rows += [
+            (row.role, row.label, seed, value, row.n, row.mean, row.sd, row.low, row.high) for seed, value in seeds
+        ]
+    return csv_text(["role", "condition", "seed", f"{it.title}{unit}", "n", "mean", "sd", "from", "to"], rows)
 
 
 def _row(condition: Condition, it: Quantity) -> Row:

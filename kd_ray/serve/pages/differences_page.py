@@ -1,7 +1,5 @@
 """Which differences are real: the sentences of the verdict first, then what was tested, and the command to copy."""
 
-import csv
-import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +9,7 @@ from kd_ray.analysis.report.table import p_value
 from kd_ray.analysis.report.tested_tables import STATUS
 from kd_ray.metrics.catalogue import METRICS
 from kd_ray.results.comparison_schema import Comparison
+from kd_ray.serve.csv_text import csv_text
 from kd_ray.serve.findings import Findings
 from kd_ray.serve.page_data import Read
 
@@ -117,8 +116,6 @@ def tested(rows: Sequence[Comparison], *, analysis: str, against: str, correctio
 
 def to_csv(found: Findings, *, analysis: str, against: str, correction: str) -> str:
     """All tests, with all digits."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
     names = (
         "analysis",
         "against",
@@ -134,11 +131,8 @@ def to_csv(found: Findings, *, analysis: str, against: str, correction: str) -> 
         "held_back",
         "n",
     )
-    writer.writerow(names)
-    for row in tested(found.rows, analysis=analysis, against=against, correction=correction):
-        cells = (getattr(row, name) for name in names)
-        writer.writerow("" if cell is None else repr(cell) if isinstance(cell, float) else cell for cell in cells)
-    return out.getvalue()
+    rows = tested(found.rows, analysis=analysis, against=against, correction=correction)
+    return csv_text(names, ([getattr(row, name) for name in names] for row in rows))
 
 
 def _contrasts(rows: Sequence[Comparison]) -> list[str]:

@@ -1,7 +1,5 @@
 """SQL over the tables: the tables' columns, example queries, and an answer as rows of text."""
 
-import csv
-import io
 import math
 from collections.abc import Mapping
 from datetime import datetime
@@ -9,6 +7,7 @@ from typing import Any
 
 from kd_ray.results.schema import QUERIED
 from kd_ray.results.sql_views import SQL_VIEWS
+from kd_ray.serve.csv_text import csv_text
 from kd_ray.serve.sql import Answer
 
 MAX_ROWS = 1_000
@@ -30,7 +29,7 @@ EXAMPLES = (
     (
         "Fairness by temperature",
         "SELECT feature, role, temperature, avg(equalized_odds_difference) AS eod, avg(demographic_parity_difference) AS dpd\n"
-        "FROM fairness_metrics WHERE positive_class = 'macro' GROUP BY ALL ORDER BY ALL",
+        "FROM fairness_metrics WHERE positive_class IS NULL GROUP BY ALL ORDER BY ALL",
     ),
     (
         "Worst groups",
@@ -80,15 +79,7 @@ def view(sql: str, found: Answer | None, error: str, *, elapsed_s: float, time_l
 
 def to_csv(found: Answer) -> str:
     """All rows, with all digits; what is undefined is empty."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(found.table.column_names)
-    cells = [column.to_pylist() for column in found.table.columns]
-    writer.writerows(
-        ["" if cell is None else repr(cell) if isinstance(cell, float) else cell for cell in row]
-        for row in zip(*cells, strict=True)
-    )
-    return out.getvalue()
+    return csv_text(found.table.column_names, zip(*(column.to_pylist() for column in found.table.columns), strict=True))
 
 
 def _shown(cell: Any) -> str:
