@@ -16,8 +16,8 @@ def link_on_the_way(root: Path, key: str) -> str | None:
     if ".." in Path(key).parts or _is_below(os.path.realpath(root / key), inside):
         return None
     parts = Path(key).parts
-    ways = [Path(*parts[: i + 1]) for i in range(len(parts))]
-    return str(next((way for way in ways if not _is_below(os.path.realpath(root / way), inside)), key))
+    prefixes = [Path(*parts[: i + 1]) for i in range(len(parts))]
+    return str(next((prefix for prefix in prefixes if not _is_below(os.path.realpath(root / prefix), inside)), key))
 
 
 def leaving_links(root: Path, prefix: str) -> list[str]:

@@ -12,7 +12,9 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
@@ -41,12 +43,6 @@ _CREDENTIALS = {
 """Variables by scheme of the URL; docs/stores.md has the others."""
 _METADATA_SERVICE = re.compile(r"169\.254\.|metadata\.google\.internal|\bmetadata\b.*token request", re.IGNORECASE)
 """Where the clients ask for credentials if the environment has none. It answers on machines of the cloud only."""
-PATIENCE_S = 90.0
-"""How long a request is repeated that an object store does not answer, or answers with "busy" or "broken". The last repetition still has
-the client's own time limit, 30 s unless the environment sets another (`AWS_TIMEOUT=2m`)."""
-FIRST_WAIT_S = 0.5
-"""Pause before a request is made again; each further one is twice as long."""
-LONGEST_WAIT_S = 10.0
 PASSING = frozenset({408, 425, 429, 500, 502, 503, 504, *range(520, 528), 529, 530})
 """Statuses that may pass: too early, too many requests, an error inside the server, or no server behind a gateway (520 and above are a
 gateway's own). Others answer the request for good."""
@@ -57,16 +53,30 @@ _NAMED: set[tuple[str, str]] = set()
 _DICE = random.SystemRandom()
 
 
+@dataclass(frozen=True)
+class Patience:
+    """How long, in seconds, a request is repeated that an object store does not answer, or answers with "busy" or "broken"."""
+
+    total_s: float = 90.0
+    """The last repetition still has the client's own time limit, 30 s unless the environment sets another (`AWS_TIMEOUT=2m`)."""
+    first_wait_s: float = 0.5
+    """Pause before a request is made again; each further one is twice as long."""
+    longest_wait_s: float = 10.0
+
+
+PATIENCE = Patience()
+
+
 class Store:
     """Objects by key. All methods raise StoreError, naming the store and the key, when the store does not do as asked.
 
     A local folder that does not exist yet reads as empty and is made by the first write.
     """
 
-    def __init__(self, url: str, client: ObjectStore | None = None, *, first_wait_s: float = FIRST_WAIT_S) -> None:
+    def __init__(self, url: str, client: ObjectStore | None = None, *, patience: Patience = PATIENCE) -> None:
         """Use `open_store` instead."""
         self.url = url
-        self._first_wait_s = first_wait_s
+        self._patience = patience
         self._remote = client
         self._local: LocalStore | None = None
         self._has_answered = False
@@ -76,7 +86,7 @@ class Store:
 
     def __reduce__(self) -> tuple[object, ...]:
         """Other processes open the store anew from its URL; credentials never travel."""
-        return (open_store, (self.url,), {"_has_answered": self._has_answered})
+        return (partial(open_store, self.url, patience=self._patience), (), {"_has_answered": self._has_answered})
 
     @property
     def local_root(self) -> Path | None:
@@ -233,19 +243,19 @@ class Store:
         return client
 
     def _ask(self, verb: str, request: Callable[[], T]) -> T:
-        """What the client answers, timed. Requests to an object store that fail for a reason that may pass are made again for `PATIENCE_S`.
+        """What the client answers, timed. Requests to an object store that fail for a reason that may pass are made again (see `Patience`).
 
         The client alone stops after about two seconds, and never repeats a create or a delete whose answer is overdue. A store that has
         never answered is not asked for longer: most likely its address is wrong.
         """
         asked_at = time.monotonic()
         try:
-            return self._insist(verb, request, asked_at + PATIENCE_S)
+            return self._insist(verb, request, asked_at + self._patience.total_s)
         finally:
             telemetry.record(telemetry.STORE_SECONDS, time.monotonic() - asked_at, verb=verb)
 
     def _insist(self, verb: str, request: Callable[[], T], deadline: float) -> T:
-        wait_s = self._first_wait_s
+        wait_s = self._patience.first_wait_s
         while True:
             try:
                 answer = request()
@@ -253,11 +263,12 @@ class Store:
                 pause_s = wait_s * _DICE.uniform(0.5, 1)
                 if self._remote is None or not self._may_pass(error) or time.monotonic() + pause_s > deadline:
                     raise
-                if wait_s == self._first_wait_s:
-                    logger.warning("store %s: trying again for %.0f s: %s", self.url, PATIENCE_S, _first_line(error))
+                if wait_s == self._patience.first_wait_s:
+                    total_s = self._patience.total_s
+                    logger.warning("store %s: trying again for %.0f s: %s", self.url, total_s, _first_line(error))
                 telemetry.record(telemetry.STORE_REPEATS, verb=verb)
                 time.sleep(pause_s)
-                wait_s = min(2 * wait_s, LONGEST_WAIT_S)
+                wait_s = min(2 * wait_s, self._patience.longest_wait_s)
             except (BaseError, OSError):
                 # It is not there, it is there already, it may not be written: all of these are answers.
                 self._has_answered = True
@@ -309,7 +320,7 @@ def _first_line(error: Exception) -> str:
     return str(error).split("\n", 1)[0]
 
 
-def open_store(url: str | os.PathLike[str], *, must_exist: bool = False) -> Store:
+def open_store(url: str | os.PathLike[str], *, must_exist: bool = False, patience: Patience = PATIENCE) -> Store:
     """Open the store at a local path or at an `s3://`, `gs://` or `az://` URL. Opening writes nothing.
 
     Credentials come from the environment or the workload's identity, as each cloud's own tools take them.
@@ -338,7 +349,8 @@ def open_store(url: str | os.PathLike[str], *, must_exist: bool = False) -> Stor
         raise InvalidInputError(f"store {text}: unknown scheme {scheme!r}; valid: a local path, {choices}")
     try:
         # No client options: given any, the client no longer takes AWS_ALLOW_HTTP, AWS_TIMEOUT and their like from the environment.
-        return Store(text, from_url(text, retry_config={"retry_timeout": timedelta(seconds=PATIENCE_S)}))
+        client = from_url(text, retry_config={"retry_timeout": timedelta(seconds=patience.total_s)})
+        return Store(text, client, patience=patience)
     except (BaseError, ValueError) as error:
         hint = f"{_CREDENTIALS[scheme]} name the account; docs/stores.md has all variables"
         raise InvalidInputError(f"store {text}: {_first_line(error)}; {hint}") from error

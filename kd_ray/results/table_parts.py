@@ -17,14 +17,14 @@ FINGERPRINT = b"kd_ray_fold"
 
 def encode_part(table: pa.Table, name: str, sweep: str, fingerprint: str = "") -> bytes:
     """A part with its schema version, the version of kd_ray, table, sweep and fingerprint in the metadata of the file."""
-    said = {
+    metadata = {
         "kd_ray_schema_version": str(SCHEMA_VERSION),
         "kd_ray_version": version("kd_ray"),
         "kd_ray_table": name,
         "kd_ray_sweep": sweep,
         FINGERPRINT: fingerprint,
     }
-    return encode_table(table.replace_schema_metadata(said))
+    return encode_table(table.replace_schema_metadata(metadata))
 
 
 def read_table(store: Store, table: str, sweeps: Collection[str] | None = None) -> pa.Table:

@@ -5,7 +5,7 @@ import logging
 import pickle
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +14,7 @@ from kd_ray.cluster.launch import launch
 from kd_ray.errors import InvalidInputError, StoreError
 from kd_ray.housekeeping.adopt import adopt
 from kd_ray.results import ledger
-from kd_ray.results import objects as store_module
+from kd_ray.results.objects import Patience
 from kd_ray.results.record import commit_record, read_record
 from kd_ray.results.store import Store, open_store
 from tests.fakes import make_record
@@ -24,24 +24,23 @@ from tests.s3 import BUCKET, settings_for
 from tests.sweeps import assert_same_tables, tiny_sweep, write_tiny_sweep
 
 URL = f"s3://{BUCKET}"
+QUICK = Patience(first_wait_s=0.01, longest_wait_s=0.1)
 _NUMBERS = itertools.count()
 
 
 @pytest.fixture
 def proxy(s3: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyS3]:
-    """A proxy before the S3 server, which the environment names; time limits and pauses are short."""
+    """A proxy before the S3 server, which the environment names; its time limit is short."""
     with faulty_s3(s3) as running:
         for name, value in (settings_for(running.url) | {"AWS_TIMEOUT": "500ms"}).items():
             monkeypatch.setenv(name, value)
-        monkeypatch.setattr(store_module, "FIRST_WAIT_S", 0.01)
-        monkeypatch.setattr(store_module, "LONGEST_WAIT_S", 0.1)
         yield running
 
 
 @pytest.fixture
 def far(proxy: FaultyS3) -> Store:
     """A store behind the proxy that has answered before and holds `a/b`."""
-    store = open_store(f"{URL}/faulty-{next(_NUMBERS)}")
+    store = open_store(f"{URL}/faulty-{next(_NUMBERS)}", patience=QUICK)
     store.put("a/b", b"0123456789")
     return store
 
@@ -144,6 +143,7 @@ def test_a_record_is_committed_although_the_answer_is_lost(far: Store, proxy: Fa
 # --- a whole sweep --------------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", [1])
 def test_a_sweep_over_a_store_that_fails_now_and_then_gives_the_same_tables(
     seed: int, far: Store, proxy: FaultyS3, store: Store, trifeature_root: Path
@@ -189,6 +189,7 @@ def test_a_listing_that_is_refused_is_not_waited_for(far: Store, proxy: FaultyS3
     assert proxy.requests == {"GET": 1}
 
 
+@pytest.mark.long
 def test_a_finished_sweep_can_be_used_on_a_read_only_store(
     far: Store, proxy: FaultyS3, trifeature_root: Path, tmp_path: Path
 ) -> None:
@@ -225,6 +226,7 @@ def test_a_launch_refuses_a_store_that_does_not_exclude(
     assert not [item.key for item in far.entries("") if not item.key.startswith(("proof/", "a/"))]
 
 
+@pytest.mark.long
 def test_a_store_that_was_trusted_before_is_put_to_the_proof(
     far: Store, proxy: FaultyS3, trifeature_root: Path, tmp_path: Path, store: Store
 ) -> None:
@@ -260,12 +262,10 @@ def test_a_request_that_the_server_does_not_know_is_not_repeated_for_long(
 
 @pytest.mark.parametrize("fault", [Fault.ERROR, Fault.HANG], ids=lambda f: f.name)
 @pytest.mark.parametrize("call", ["get", "put_new", "delete", "entries"])
-def test_a_store_that_never_recovers_is_given_up(
-    call: str, fault: Fault, far: Store, proxy: FaultyS3, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_store_that_never_recovers_is_given_up(call: str, fault: Fault, far: Store, proxy: FaultyS3) -> None:
     """Guards: the deadline in `Store._ask`, without which the store recovers in the end and nothing is raised; its `retry_timeout`."""
-    monkeypatch.setattr(store_module, "PATIENCE_S", 1.0)
-    far = pickle.loads(pickle.dumps(far))
+    far = pickle.loads(pickle.dumps(open_store(far.url, patience=replace(QUICK, total_s=1))))
+    far.put("a/b", b"0123456789")
     many = 100 if fault is Fault.ERROR else 20
     proxy.faults = first(fault, many)
     started = time.monotonic()
@@ -279,9 +279,8 @@ def test_a_store_that_no_longer_listens_is_given_up(s3: str, proxy: FaultyS3, mo
     """Guards: the deadline in `Store._ask`, and its patience with a store that has answered before."""
     with faulty_s3(s3) as short_lived:
         monkeypatch.setenv("AWS_ENDPOINT_URL", short_lived.url)
-        store = open_store(f"{URL}/gone")
+        store = open_store(f"{URL}/gone", patience=replace(QUICK, total_s=4))
         assert store.get("a/b") is None
-    monkeypatch.setattr(store_module, "PATIENCE_S", 4.0)
     started = time.monotonic()
     with pytest.raises(StoreError, match=r"^store s3://sweeps/gone: cannot read 'a/b': "):
         store.get("a/b")
@@ -289,7 +288,7 @@ def test_a_store_that_no_longer_listens_is_given_up(s3: str, proxy: FaultyS3, mo
 
 
 def test_a_store_that_has_never_answered_gets_a_short_trial(s3: str, proxy: FaultyS3) -> None:
-    """Guard: `_has_answered`; a wrong address is named in seconds, not after `PATIENCE_S`."""
+    """Guard: `_has_answered`; a wrong address is named in seconds, not after `Patience.total_s`."""
     proxy.faults = always(Fault.LOST)
     started = time.monotonic()
     with pytest.raises(StoreError, match=r"^store s3://sweeps/never: cannot list 'sweeps': "):

@@ -35,6 +35,8 @@ from tests.sweeps import assert_same_tables, tiny_sweep, write_tiny_sweep
 
 RunnerName = Literal["local", "ray"]
 RUNNERS = [pytest.param("local"), pytest.param("ray", marks=pytest.mark.ray)]
+LATER = [pytest.param("local"), pytest.param("ray", marks=[pytest.mark.ray, pytest.mark.long])]
+"""For what the Ray runner shares with the local one."""
 LONG = ("training.epochs=40", "grid.temperature=[1, 2, 4, 8]")
 """Long enough to be killed in the middle."""
 
@@ -75,7 +77,7 @@ def test_a_sweep_ends_complete_with_the_same_tables_on_every_runner(
     assert record_times(store) == before
 
 
-@pytest.mark.parametrize("runner", RUNNERS)
+@pytest.mark.parametrize("runner", LATER)
 def test_extending_a_grid_trains_only_the_new_cells(
     runner: RunnerName, store: Store, undisturbed: Store, trifeature_root: Path
 ) -> None:
@@ -165,7 +167,7 @@ def test_a_pack_that_fits_nowhere_is_refused_with_what_there_is(store: Store, tr
     assert list(store.entries("sweeps")) == []
 
 
-@pytest.mark.parametrize("runner", RUNNERS)
+@pytest.mark.parametrize("runner", LATER)
 def test_one_failing_trial_costs_only_itself(runner: RunnerName, store: Store, trifeature_root: Path) -> None:
     overrides = (
         "training.optimizer.lr=null",
@@ -190,7 +192,7 @@ def test_one_failing_trial_costs_only_itself(runner: RunnerName, store: Store, t
     assert record_times(store) == before
 
 
-@pytest.mark.parametrize("runner", RUNNERS)
+@pytest.mark.parametrize("runner", LATER)
 def test_a_failing_teacher_blocks_its_students_and_nothing_hangs(
     runner: RunnerName, store: Store, trifeature_root: Path
 ) -> None:

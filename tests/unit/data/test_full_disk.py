@@ -10,11 +10,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torch import nn
+from torchvision import models
 
 from kd_ray.data.cache import cached
 from kd_ray.data.families import load_dataset
 from kd_ray.errors import CacheError, DataError, StoreError
-from kd_ray.models import initial_weights
 from kd_ray.models.initial_weights import fetch_pretrained
 from kd_ray.results.store import open_store
 from kd_ray.sweep.load import parse_dataset
@@ -67,9 +67,11 @@ def test_data_set_on_a_full_disk_is_one_error(tmp_path: Path) -> None:
 
 
 def test_pretrained_weights_on_a_full_disk_are_one_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    weights = nn.Linear(300, 300).state_dict()
-    monkeypatch.setattr(initial_weights, "_source", lambda library, name: "somewhere")
-    monkeypatch.setattr(initial_weights, "_torchvision", lambda name: dict(weights))
+    # torchvision takes what lies in its cache under the name of the file that it would fetch.
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    fetched = tmp_path / "torch" / "hub" / "checkpoints" / Path(models.ResNet18_Weights.DEFAULT.url).name
+    fetched.parent.mkdir(parents=True)
+    torch.save(nn.Linear(300, 300).state_dict(), fetched)
     path = tmp_path / "pretrained" / "a.safetensors"
     with (
         largest_file(100_000),

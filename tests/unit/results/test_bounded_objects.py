@@ -1,7 +1,6 @@
 """JSON objects of a store that a stranger wrote, or that are damaged: none of them ends a verb with a traceback."""
 
 import json
-import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -143,21 +142,25 @@ def test_lease_from_the_future_is_over_when_the_store_wrote_it_long_ago(store: S
     assert taken.generation == 2
 
 
-def test_lease_from_the_future_is_over_when_it_does_not_change(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def later(seconds: float) -> None:
+    """Let this process have seen every lease of a wrong clock `seconds` earlier."""
+    for key, (e_tag, seen_at) in ledger._first_seen.items():
+        ledger._first_seen[key] = (e_tag, seen_at - seconds)
+
+
+def test_lease_from_the_future_is_over_when_it_does_not_change(store: Store) -> None:
     lease = put_ahead(store)
-    now = time.monotonic()
-    monkeypatch.setattr(time, "monotonic", lambda: now)
     # Its store's clock is ahead as well.
     set_written(store, lease_key(TRIAL, 1), -YEARS_S)
     assert state(store) is TrialState.RUNNING
-    now += LEASE_TTL_S + CLOCK_SKEW_S - 1
+    later(LEASE_TTL_S + CLOCK_SKEW_S - 1)
     assert state(store) is TrialState.RUNNING
     # A renewal is a change, whatever it says of the time.
     store.put(lease_key(TRIAL, 1), replace(lease, progress={"epoch": 1}).to_json())
     set_written(store, lease_key(TRIAL, 1), -YEARS_S)
-    now += 2
+    later(2)
     assert state(store) is TrialState.RUNNING
-    now += LEASE_TTL_S + CLOCK_SKEW_S
+    later(LEASE_TTL_S + CLOCK_SKEW_S)
     status = scan(store, [TRIAL])[TRIAL]
     assert status.state is TrialState.PENDING
     assert status.outlived is not None
@@ -195,26 +198,22 @@ def test_gc_notes_a_lease_from_the_future(store: Store) -> None:
 
 
 @pytest.mark.parametrize("behind_s", [CLOCK_SKEW_S + 1, 600, YEARS_S])
-def test_holder_whose_clock_is_behind_keeps_its_trial_while_it_renews(
-    store: Store, monkeypatch: pytest.MonkeyPatch, behind_s: float
-) -> None:
+def test_holder_whose_clock_is_behind_keeps_its_trial_while_it_renews(store: Store, behind_s: float) -> None:
     """Guard: `is_from_the_past`. What counts is that the lease changes, and not what it says of the time."""
-    now = time.monotonic()
-    monkeypatch.setattr(time, "monotonic", lambda: now)
     lease = put_ahead(store, -behind_s - LEASE_TTL_S)
     # The store's clock is ahead, so that its time stamp does not end the lease.
     set_written(store, lease_key(TRIAL, 1), -YEARS_S)
     for epoch in range(20):
         assert state(store) is TrialState.RUNNING
         assert acquire(store, TRIAL, launch_id="mine") is None
-        now += LEASE_TTL_S
+        later(LEASE_TTL_S)
         store.put(lease_key(TRIAL, 1), replace(lease, progress={"epoch": epoch}).to_json())
         set_written(store, lease_key(TRIAL, 1), -YEARS_S)
     # It dies.
     assert state(store) is TrialState.RUNNING
-    now += LEASE_TTL_S + CLOCK_SKEW_S - 1
+    later(LEASE_TTL_S + CLOCK_SKEW_S - 1)
     assert state(store) is TrialState.RUNNING
-    now += 2
+    later(2)
     status = scan(store, [TRIAL])[TRIAL]
     assert (status.state, status.outlived is not None) == (TrialState.PENDING, True)
     taken = acquire(store, TRIAL, launch_id="mine")

@@ -12,6 +12,7 @@ from obstore.exceptions import GenericError
 
 from kd_ray.errors import InvalidInputError, StoreError
 from kd_ray.results import store as keys
+from kd_ray.results.objects import Patience
 from kd_ray.results.store import Store, open_store
 from tests.unit.results.store_contract import CONTRACT
 
@@ -228,7 +229,7 @@ class ShakyListing:
 def test_a_listing_that_fails_goes_on_behind_its_last_page(continues: bool) -> None:
     """Guard: `_Pages`; nothing is listed twice, and nothing is left out, by a server that ignores where to continue, too."""
     client = ShakyListing(continues=continues)
-    store = Store("s3://shaky", client, first_wait_s=0.001)  # type: ignore[arg-type]  # all that a listing asks of a client
+    store = Store("s3://shaky", client, patience=Patience(first_wait_s=0.001))  # type: ignore[arg-type]  # all that a listing asks of a client
     assert [item.key for item in store.entries("trials/")] == client.names
     assert client.asked == [None, "trials/00999", "trials/01999"][: len(client.asked)]
     assert len(client.asked) > 1
@@ -237,7 +238,7 @@ def test_a_listing_that_fails_goes_on_behind_its_last_page(continues: bool) -> N
 def test_a_listing_in_another_order_is_not_continued() -> None:
     """Guard: `_Pages`; behind the last key there is nothing, and most of the objects would be left out."""
     client = ShakyListing(is_ordered=False)
-    store = Store("s3://shaky", client, first_wait_s=0.001)  # type: ignore[arg-type]
+    store = Store("s3://shaky", client, patience=Patience(first_wait_s=0.001))  # type: ignore[arg-type]
     with pytest.raises(StoreError, match=r"^store s3://shaky: cannot list 'trials/': the listing broke off, and this"):
         list(store.entries("trials/"))
     assert client.asked == [None]
