@@ -22,6 +22,9 @@ from tests.sweeps import write_tiny_sweep
 from tests.unit.analysis.report.test_page_in_browser import FLAGS, NAMES
 from tests.unit.serve.test_pages import TRIAL
 
+# `test_pages.py` and `test_security.py` ask the same pages without a browser, with every `make test`.
+pytestmark = pytest.mark.long
+
 PAGES = {
     "sweeps": "/",
     "live": "/sweeps/demo",
