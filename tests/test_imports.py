@@ -19,7 +19,8 @@ PACKAGE = Path(kd_ray.__file__).parent
 
 # Each room with the rooms it may import; `errors`, `seeding` and `groups` are the ground that all stand on.
 MAY_IMPORT: dict[str, set[str]] = {
-    "cli": {"api", "analysis", "cluster", "housekeeping", "data", "metrics", "results", "sweep"},
+    "cli": {"api", "serve", "analysis", "cluster", "housekeeping", "data", "metrics", "results", "sweep"},
+    "serve": {"analysis", "housekeeping", "metrics", "results", "sweep"},
     "api": {"analysis", "cluster", "results", "sweep"},
     "cluster": {"distill", "data", "models", "results", "sweep"},
     "analysis": {"results", "metrics", "sweep"},
@@ -32,7 +33,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "sweep": set(),
 }
 GROUND = {"bounded", "errors", "seeding", "groups", "notebook", "offered", "shown", "telemetry"}
-SURFACE = ("cli", "api")
+SURFACE = ("cli", "api", "serve")
 FORBIDDEN = {
     "torch": {"sweep", "metrics", "results", "housekeeping", "analysis", "data", *SURFACE},
     "ray": {
@@ -120,6 +121,7 @@ NO_HEAD = ["--address", "http://127.0.0.1:1"]
         (["compare", "--help"], 0, "Usage:", []),
         (["export", "--help"], 0, "Usage:", []),
         (["mirror", "demo", "--to", "neptune"], 2, "unknown service", []),
+        (["serve", "--help"], 0, "Usage:", []),
         (["data", "check", "--help"], 0, "Usage:", []),
         (["data", "prepare", "--help"], 0, "Usage:", []),
         (["submit", COLOR, *NO_HEAD, "--set", "placement.data_root=/data"], 2, "no Ray job server answers", ["ray"]),

@@ -24,7 +24,7 @@ VECTORS = ("held_out_n", "teacher_held_out_accuracy", "teacher_held_out_margin",
 """What objectives hold of each class, as the table `class_metrics` names it."""
 _TRIAL = (
     "trial_id, role, dataset, target, model, teacher, teacher_seed, objective, temperature, alpha, t_squared, seed, "
-    "settings, teacher_trial_id, dataset_id, num_parameters, epochs, num_test, accuracy, expected_calibration_error, "
+    "settings, teacher_trial_id, dataset_id, num_parameters, epochs, num_test, accuracy, loss, expected_calibration_error, "
     "worst_class_accuracy, individual_fairness, individual_fairness_hard, individual_fairness_calibrated, mean_confidence, "
     "elapsed_s, device, threads, host, started_at, finished_at"
 )

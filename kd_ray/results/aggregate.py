@@ -103,6 +103,10 @@ def aggregate_alone(
     return replace(report, num_parts_written=written), len(aggregation.former_parts) > len(mine)
 
 
+_FORMER = "its tables have the form of kd_ray 0.1"
+_ADVICE = "let a user who may write to the store run `kd-ray query` once"
+
+
 def upgrade_tables(store: Store, *, but: str = "") -> None:
     """Aggregate the sweeps whose tables an older kd_ray has written, but for one that is up to date; nothing to do in other stores.
 
@@ -125,9 +129,13 @@ def upgrade_tables(store: Store, *, but: str = "") -> None:
         if not found.former_parts:
             logger.warning("the tables keep the columns of an older kd_ray: %s", error)
             return
-        what = "its tables have the form of kd_ray 0.1 and cannot be replaced"
-        advice = "let a user who may write to the store run `kd-ray query` once"
-        raise StoreError(f"store {store.url}: {what}: {error}; {advice}") from error
+        raise StoreError(f"store {store.url}: {_FORMER} and cannot be replaced: {error}; {_ADVICE}") from error
+
+
+def refuse_former_parts(store: Store) -> None:
+    """For readers that write nothing: raises StoreError where tables lie where kd_ray 0.1 put them."""
+    if take_inventory(store, TABLES_FOLDER, keep=lambda place: place.kind is Kind.FORMER_PART).former_parts:
+        raise StoreError(f"store {store.url}: {_FORMER}; {_ADVICE}")
 
 
 def _upgrade(store: Store, older: Sequence[Entry], known: Sequence[str]) -> None:

@@ -384,5 +384,7 @@ def test_unsafe_sql_reads_and_writes_files(results: Results, tmp_path: Path) -> 
 
 
 def test_refusal_names_the_way_out(results: Results) -> None:
-    with pytest.raises(QueryError, match="SQL sees the tables of the store only; --unsafe lets it see files, too"):
+    with pytest.raises(
+        QueryError, match="SQL sees the tables of the store only; `kd-ray query --unsafe` lets it see files, too"
+    ):
         results.query("SELECT * FROM read_csv('/etc/passwd')")
