@@ -22,7 +22,7 @@ from kd_ray.results.manifest import read_manifest
 from kd_ray.results.query import Results
 from kd_ray.results.samples import read_samples, write_samples
 from kd_ray.results.status import plan
-from kd_ray.results.store import Store, features_key, open_store
+from kd_ray.results.store import Store, features_key, open_store, part_key
 from tests.fakes import commit_trials, make_samples, make_sweep, plan_trials, write_sweep
 
 IDS = tuple(f"images/{n}.png" for n in range(12))
@@ -122,6 +122,20 @@ def test_a_merge_brings_added_features(finished: Store, tmp_path: Path) -> None:
     adopt(finished, target)
     assert target.exists(features_key(added.digest))
     assert read_manifest(target, "demo").row_settings.added == (added,)
+
+
+def test_a_table_that_is_lost_is_named(finished: Store, tmp_path: Path) -> None:
+    """Guard: the samples are whole, so no launch loads their data set for it."""
+    path = table(tmp_path / "t.csv", {"file": IDS, "light": LIGHT})
+    regroup(finished, "demo", path, id_column="file")
+    (added,) = read_manifest(finished, "demo").row_settings.added
+    finished.delete(features_key(added.digest))
+    finished.delete(part_key("trials", "demo", 0))
+    report = aggregate(finished, "demo")
+    assert report.damaged_samples == ()
+    assert any("is missing, or its content is not what its name says" in problem for problem in report.problems)
+    regroup(finished, "demo", path, id_column="file")
+    assert aggregate(finished, "demo").problems == ()
 
 
 @pytest.mark.parametrize(
