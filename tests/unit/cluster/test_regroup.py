@@ -3,6 +3,7 @@
 import csv
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
+from kd_ray.analysis.compare import compare
 from kd_ray.cluster.regroup import regroup
 from kd_ray.errors import InvalidInputError
 from kd_ray.housekeeping.adopt import adopt
@@ -24,6 +26,7 @@ from kd_ray.results.samples import read_samples, write_samples
 from kd_ray.results.status import plan
 from kd_ray.results.store import Store, features_key, open_store, part_key
 from tests.fakes import commit_trials, make_samples, make_sweep, plan_trials, write_sweep
+from tests.golden.make import golden_results
 
 IDS = tuple(f"images/{n}.png" for n in range(12))
 LIGHT = ["dark", "bright"] * 6
@@ -82,6 +85,18 @@ def test_python_knows_the_new_feature(finished: Store, tmp_path: Path) -> None:
     frame = results.predictions(trial_id)
     assert list(frame["sample_id"]) == list(IDS)
     assert list(frame["light"]) == LIGHT
+
+
+def test_compare_knows_the_new_feature(tmp_path: Path) -> None:
+    results = golden_results(tmp_path / "store")
+    (dataset_id,) = {line.dataset_id for line in read_manifest(results.store, "demo").trials}
+    samples = read_samples(results.store, dataset_id)
+    assert samples is not None
+    ids = [str(n) for n in range(len(samples.labels_N))]
+    write_samples(results.store, dataset_id, replace(samples, ids=ids))
+    regroup(results.store, "demo", table(tmp_path / "t.csv", {"n": ids, "light": LIGHT * 10}), id_column="n")
+    assert {row.sensitive_feature for row in compare(results, "demo").rows} >= {"color", "texture", "light"}
+    assert audit(results.store, ["demo"]).disagreements == ()
 
 
 def test_a_later_launch_keeps_the_feature(finished: Store, tmp_path: Path) -> None:
