@@ -248,6 +248,9 @@ def test_other_axes_are_told_in_the_description(tmp_path: Path, trifeature_root:
 
 def test_schema_names_every_column_of_every_table(tmp_path: Path) -> None:
     text = run_cli_here("schema", cwd=tmp_path).stdout
+    assert "settings that can be grid axes, null where they are none: `kd-ray schema trials` lists them" in text
+    # The settings that can be axes are listed where their table is asked for alone.
+    text += run_cli_here("schema", "trials", cwd=tmp_path).stdout
     assert all(column.meaning in text for table in TABLES.values() for column in table.columns)
     one = run_cli_here("schema", "fairness_metrics", cwd=tmp_path).stdout
     assert one.startswith("fairness_metrics: one row per trial × sensitive feature × positive class")

@@ -27,7 +27,7 @@ from kd_ray.results.added_features import samples_with
 from kd_ray.results.comparison_schema import CHANCE_LEVELS, COMPARISONS
 from kd_ray.results.inventory import Entry, committed, sweep_names, take_inventory
 from kd_ray.results.manifest import Manifest, ManifestTrial, read_manifest
-from kd_ray.results.record import Record, Samples, decode_table, misfit, read_record
+from kd_ray.results.record import Record, Samples, decode_table, misfit, read_record, read_samples
 from kd_ray.results.rows import AddedFeatures, TrialInput, part_rows, sample_rows
 from kd_ray.results.schema import TABLES
 from kd_ray.results.store import (
@@ -188,6 +188,7 @@ class _Aggregation:
         self._written = 0
         self._damaged_trials: dict[str, str] = {}
         self._damaged_samples: dict[str, str] = {}
+        self._lost_features: dict[str, str] = {}
         self._problems: list[str] = []
 
     def run(self) -> AggregateReport:
@@ -210,7 +211,12 @@ class _Aggregation:
         return AggregateReport(
             num_trials=self._num_trials,
             num_parts_written=self._written,
-            problems=(*self._damaged_trials.values(), *self._damaged_samples.values(), *self._problems),
+            problems=(
+                *self._damaged_trials.values(),
+                *self._damaged_samples.values(),
+                *self._lost_features.values(),
+                *self._problems,
+            ),
             damaged_trials=tuple(self._damaged_trials),
             damaged_samples=tuple(self._damaged_samples),
         )
@@ -294,7 +300,9 @@ class _Aggregation:
         try:
             return self._samples[dataset_id]
         except CorruptObjectError as error:
-            self._damaged_samples[dataset_id] = f"{error}; the tables lack its trials"
+            # What was added to the samples cannot be made again by loading the data set.
+            found = self._lost_features if self._samples.is_whole(dataset_id) else self._damaged_samples
+            found[dataset_id] = f"{error}; the tables lack its trials"
             return None
 
     def _bring_samples_up_to_date(self) -> None:
@@ -363,6 +371,13 @@ class _SamplesCache:
                 raise CorruptObjectError(f"store {self._store.url}: the samples of data set {dataset_id} are missing")
             self._samples[dataset_id] = samples
         return self._samples[dataset_id]
+
+    def is_whole(self, dataset_id: str) -> bool:
+        """Whether the samples without added features can be read."""
+        try:
+            return read_samples(self._store, dataset_id) is not None
+        except CorruptObjectError:
+            return False
 
 
 def read_index(store: Store, sweep: str) -> dict[str, list[str]]:

@@ -3,6 +3,7 @@
 import csv
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
+from kd_ray.analysis.compare import compare
 from kd_ray.cluster.regroup import regroup
 from kd_ray.errors import InvalidInputError
 from kd_ray.housekeeping.adopt import adopt
@@ -22,8 +24,9 @@ from kd_ray.results.manifest import read_manifest
 from kd_ray.results.query import Results
 from kd_ray.results.samples import read_samples, write_samples
 from kd_ray.results.status import plan
-from kd_ray.results.store import Store, features_key, open_store
+from kd_ray.results.store import Store, features_key, open_store, part_key
 from tests.fakes import commit_trials, make_samples, make_sweep, plan_trials, write_sweep
+from tests.golden.make import golden_results
 
 IDS = tuple(f"images/{n}.png" for n in range(12))
 LIGHT = ["dark", "bright"] * 6
@@ -84,6 +87,18 @@ def test_python_knows_the_new_feature(finished: Store, tmp_path: Path) -> None:
     assert list(frame["light"]) == LIGHT
 
 
+def test_compare_knows_the_new_feature(tmp_path: Path) -> None:
+    results = golden_results(tmp_path / "store")
+    (dataset_id,) = {line.dataset_id for line in read_manifest(results.store, "demo").trials}
+    samples = read_samples(results.store, dataset_id)
+    assert samples is not None
+    ids = [str(n) for n in range(len(samples.labels_N))]
+    write_samples(results.store, dataset_id, replace(samples, ids=ids))
+    regroup(results.store, "demo", table(tmp_path / "t.csv", {"n": ids, "light": LIGHT * 10}), id_column="n")
+    assert {row.sensitive_feature for row in compare(results, "demo").rows} >= {"color", "texture", "light"}
+    assert audit(results.store, ["demo"]).disagreements == ()
+
+
 def test_a_later_launch_keeps_the_feature(finished: Store, tmp_path: Path) -> None:
     regroup(finished, "demo", table(tmp_path / "t.csv", {"file": IDS, "light": LIGHT}), id_column="file")
     wider = make_sweep(overrides=["grid.temperature=[1, 4, 8]"])
@@ -122,6 +137,20 @@ def test_a_merge_brings_added_features(finished: Store, tmp_path: Path) -> None:
     adopt(finished, target)
     assert target.exists(features_key(added.digest))
     assert read_manifest(target, "demo").row_settings.added == (added,)
+
+
+def test_a_table_that_is_lost_is_named(finished: Store, tmp_path: Path) -> None:
+    """Guard: the samples are whole, so no launch loads their data set for it."""
+    path = table(tmp_path / "t.csv", {"file": IDS, "light": LIGHT})
+    regroup(finished, "demo", path, id_column="file")
+    (added,) = read_manifest(finished, "demo").row_settings.added
+    finished.delete(features_key(added.digest))
+    finished.delete(part_key("trials", "demo", 0))
+    report = aggregate(finished, "demo")
+    assert report.damaged_samples == ()
+    assert any("is missing, or its content is not what its name says" in problem for problem in report.problems)
+    regroup(finished, "demo", path, id_column="file")
+    assert aggregate(finished, "demo").problems == ()
 
 
 @pytest.mark.parametrize(
