@@ -11,7 +11,7 @@ SIDE_BY_SIDE := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 unexport PYTHONDONTWRITEBYTECODE
 # Where the tests are that a command runs: to import the others takes longer than many tests. `tests/test_commands.py` holds that none is missed.
 ALONE := tests/benchmarks tests/contract tests/deployment
-LONG := tests/contract tests/deployment tests/test_real_cifar10.py tests/test_real_data.py tests/test_sweeps.py
+LONG := tests/contract tests/deployment tests/test_notebooks.py tests/test_real_cifar10.py tests/test_real_data.py tests/test_sweeps.py
 QUICK := tests/unit tests/test_imports.py
 
 .PHONY: demo test test-quick test-long check install install-dev clean
