@@ -9,7 +9,7 @@ PYTEST := $(BIN)/python -m pytest
 SIDE_BY_SIDE := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 # Without bytecode files every test process would compile kd_ray and its tests anew.
 unexport PYTHONDONTWRITEBYTECODE
-# Where the tests are that a command runs: to import the others takes longer than many tests. `tests/test_commands.py` holds that none is missed.
+# Where the tests are that a command runs: to import the others takes longer than these tests. `tests/test_commands.py` holds that none is missed.
 ALONE := tests/benchmarks tests/contract tests/deployment
 QUICK := tests/unit tests/test_imports.py
 
