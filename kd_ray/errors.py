@@ -9,6 +9,7 @@
     │   ├── CacheError           a folder below `data_root` cannot be made: full, or not writable
     │   ├── CorruptObjectError   an object whose content does not match its checksum or its schema
     │   └── OtherVersionError    a whole object in the form of another version of kd_ray
+    ├── MirrorError              a service that trials are copied to does not take them
     └── TrialError               a trial that cannot go on
         ├── NonFiniteLossError   its loss became NaN or infinite
         ├── OutOfMemoryError     out of memory in this pack; the trial may fit alone
@@ -55,6 +56,10 @@ class CorruptObjectError(StoreError):
 
 class OtherVersionError(StoreError):
     """An object in the store is whole, but another version of kd_ray wrote it. Nothing is damaged."""
+
+
+class MirrorError(KdRayError):
+    """A service that trials are copied to failed."""
 
 
 class TrialError(KdRayError):

@@ -76,6 +76,20 @@ GUARDS = (
         tests=("tests/unit/analysis/test_study.py",),
     ),
     Guard(
+        name="groups of test samples are part of an identity",
+        file="kd_ray/sweep/spec.py",
+        right="    if not spec.groups_in_id and not (objective and objective.import_path):\n",
+        wrong="    if spec.groups_in_id:\n",
+        tests=("tests/unit/sweep/test_identity.py",),
+    ),
+    Guard(
+        name="trials of kd_ray 0.1 are trained again",
+        file="kd_ray/results/former_ids.py",
+        right="    if identity_of(spec) not in listed:\n",
+        wrong="    if not listed:\n",
+        tests=("tests/unit/results/test_former_ids.py",),
+    ),
+    Guard(
         name="a path leaves the data root",
         file="kd_ray/data/listed_images.py",
         right="    return os.path.commonpath([Path(top).absolute(), Path(full).absolute()]) == str(Path(top).absolute())\n",

@@ -32,7 +32,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "metrics": set(),
     "sweep": set(),
 }
-GROUND = {"bounded", "errors", "seeding", "groups", "notebook", "shown", "telemetry"}
+GROUND = {"bounded", "errors", "seeding", "groups", "notebook", "offered", "shown", "telemetry"}
 SURFACE = ("cli", "api", "serve")
 FORBIDDEN = {
     "torch": {"sweep", "metrics", "results", "housekeeping", "analysis", "data", *SURFACE},
@@ -119,6 +119,8 @@ NO_HEAD = ["--address", "http://127.0.0.1:1"]
         (["query", "SELECT count(*) AS n FROM trials"], 0, "n", []),
         (["launch", "--help"], 0, "Usage:", []),
         (["compare", "--help"], 0, "Usage:", []),
+        (["export", "--help"], 0, "Usage:", []),
+        (["mirror", "demo", "--to", "neptune"], 2, "unknown service", []),
         (["serve", "--help"], 0, "Usage:", []),
         (["data", "check", "--help"], 0, "Usage:", []),
         (["data", "prepare", "--help"], 0, "Usage:", []),
@@ -177,7 +179,7 @@ def test_the_driver_of_a_sweep_does_without_torch(tmp_path: Path) -> None:
 
 
 def test_public_names() -> None:
-    verbs = ["compare", "figures", "launch", "load_sweep", "open_store", "plan", "report", "results"]
+    verbs = ["compare", "dataset", "figures", "launch", "load_sweep", "open_store", "plan", "report", "results"]
     assert kd_ray.__all__ == ["Results", "__version__", *verbs]
     assert dir(kd_ray) == kd_ray.__all__
     assert kd_ray.__version__ == version("kd_ray")

@@ -78,6 +78,7 @@ def test_two_lines_of_pandas_give_what_the_query_gives(
     assert list(found) == pytest.approx(expected["accuracy"].to_pylist())
 
 
+@pytest.mark.long
 def test_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trifeature_root: Path) -> None:
     (text,) = [block for block in blocks("python") if block.startswith("import kd_ray\n")]
     text = text.replace(

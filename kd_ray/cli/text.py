@@ -285,8 +285,14 @@ def schema(name: str | None) -> str:
     for table_name in [name] if name else list(QUERIED):
         table = table_of(["column", "type", "unit", "range", "better", "meaning"])
         for column in QUERIED[table_name].columns:
-            table.add_row(column.name, str(column.type), column.unit, column.range, column.better or "", column.meaning)
-        parts.append(f"{table_name}: one row per {QUERIED[table_name].one_row_per}\n{render(table)}")
+            if name or not column.is_axis:
+                row = (column.name, str(column.type), column.unit, column.range, column.better or "", column.meaning)
+                table.add_row(*row)
+        num_axes = sum(column.is_axis for column in QUERIED[table_name].columns)
+        more = f"\nand {num_axes} settings that can be grid axes, null where they are none: `kd-ray schema {table_name}` lists them"
+        parts.append(
+            f"{table_name}: one row per {QUERIED[table_name].one_row_per}\n{render(table)}{more if num_axes and not name else ''}"
+        )
     if name is None:
         parts.append(
             "views for SQL\n" + "\n".join(f"  {view.signature}: {view.meaning}" for view in SQL_VIEWS.values())

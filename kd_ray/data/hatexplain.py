@@ -94,6 +94,7 @@ def load(dataset: HatexplainDataset, loading: Loading) -> TextData:
         test=splits["test"],
         class_names=classes,
         notes=tuple(notes),
+        test_ids=[str(it) for it in _parsed(contents[DIVISIONS], root / FOLDER / DIVISIONS)[_SPLITS["test"]]],
     )
 
 

@@ -18,12 +18,14 @@ from kd_ray.results.record import sha256
 from kd_ray.results.rows import RowSettings
 from kd_ray.results.store import Store, manifest_key, quarantine, sweep_key
 from kd_ray.results.store_proof import prove_store
+from kd_ray.sweep.classification import Classification
 from kd_ray.sweep.config import Sweep
 from kd_ray.sweep.plan import PlannedTrial, is_file, make_packs, settings_json
 
-MANIFEST_VERSION = 3
-WITHOUT_CLAIMS = 2
-"""Version of a manifest without claims, which an older kd_ray reads as well."""
+WITHOUT_CLAIMS, WITHOUT_GROUPS, MANIFEST_VERSION = 2, 3, 4
+"""A manifest that says nothing of claims, or of the groups of its data sets, has the version that an older kd_ray reads as well."""
+_ADDED = ("least_joint_groups", "added")
+"""Row settings that were added after kd_ray 0.1; left out where they are empty."""
 _STORED_NAMES = {"row_settings": "fold"}
 """Fields that have another name in stored manifests, which stay readable."""
 
@@ -76,8 +78,13 @@ class Manifest:
         fields = {_STORED_NAMES.get(name, name): value for name, value in asdict(self).items()}
         if not self.declared:
             del fields["declared"]
+        for name in _ADDED:
+            if not fields["fold"][name]:
+                del fields["fold"][name]
         content = json.dumps(fields, separators=(",", ":"))
-        version = MANIFEST_VERSION if self.declared else WITHOUT_CLAIMS
+        version = WITHOUT_GROUPS if self.declared else WITHOUT_CLAIMS
+        if any(name in fields["fold"] for name in _ADDED):
+            version = MANIFEST_VERSION
         # The content is text within text, so that its digest is that of its bytes.
         outer = {"manifest_version": version, "sha256": sha256(content.encode()), "content": content}
         return json.dumps(outer, separators=(",", ":")).encode()
@@ -86,7 +93,7 @@ class Manifest:
     def from_json(cls, data: bytes) -> "Manifest":
         """Read a manifest; raises ValueError when it is not one."""
         outer = _OUTER.read(data)
-        if outer.manifest_version not in (WITHOUT_CLAIMS, MANIFEST_VERSION):
+        if outer.manifest_version not in (WITHOUT_CLAIMS, WITHOUT_GROUPS, MANIFEST_VERSION):
             raise OtherVersionError("it was written by another version of kd_ray")
         if sha256(outer.content.encode()) != outer.sha256:
             raise ValueError("its digest is that of another content")
@@ -221,13 +228,23 @@ def _continue(
     kept = [asked.pop(old.trial_id, replace(old, active=False)) for old in before]
     lines = (*kept, *asked.values())
     declared = found.manifest.declared if found.manifest else ()
+    added = found.manifest.row_settings.added if found.manifest else ()
+    more = [name for table in added for name in table.features]
     return Manifest(
         sweep=sweep.name,
         generation=found.newest + 1,
         sweep_yaml=sweep_yaml,
         weights=dict(weights),
         row_settings=RowSettings(
-            sweep=sweep.name, sensitive_features=sweep.sensitive_features, intersections=sweep.intersections
+            sweep=sweep.name,
+            sensitive_features=tuple(dict.fromkeys([*sweep.sensitive_features, *more])),
+            added=added,
+            intersections=sweep.intersections,
+            least_joint_groups={
+                trial.dataset_id: trial.dataset.least_joint_group
+                for trial in trials
+                if type(trial.dataset).least_joint_group is not Classification.least_joint_group
+            },
         ),
         trials=lines,
         declared=continue_declared(declared, sweep.claims, store=store, trial_ids=[line.trial_id for line in lines]),
@@ -240,7 +257,7 @@ def _line(trial: PlannedTrial) -> ManifestTrial:
         trial_id=trial.trial_id,
         role=spec.role.value,
         description=trial.description,
-        dataset_id=spec.dataset_id,
+        dataset_id=trial.dataset_id,
         epochs=spec.epochs,
         teacher=spec.teacher.trial_id if spec.teacher else None,
         settings=settings_json(trial.settings),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import pyarrow as pa
 
 from kd_ray.errors import QueryError
-from kd_ray.results.aggregate import refuse_former_parts, replace_former_parts
+from kd_ray.results.aggregate import refuse_former_parts, upgrade_tables
 from kd_ray.results.inventory import sweep_names
 from kd_ray.results.schema import QUERIED
 from kd_ray.results.sql_views import SQL_VIEWS
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     import duckdb
     import pandas as pd
     from fairlearn.metrics import MetricFrame
+
+    from kd_ray.results.record import Record, Samples
 
 T = TypeVar("T")
 _TRIES = 10
@@ -67,8 +69,9 @@ class Results:
         """
         from kd_ray.results.frames import to_frame
 
-        axes = self.table("trials", sweep=sweep).select(["sweep", "trial_id", "settings"])
-        return to_frame(self.table(name, sweep=sweep), axes)
+        table = self.table(name, sweep=sweep)
+        trials = table if name == "trials" else self.table("trials", sweep=sweep)
+        return to_frame(table, trials.select(["sweep", "trial_id", "settings"]))
 
     def predictions(self, trial_id: str) -> "pd.DataFrame":
         """The test samples of a trial, one row each: label, prediction, probabilities, and the groups of each sensitive feature.
@@ -76,9 +79,9 @@ class Results:
         Raises:
             QueryError: there is no such complete trial.
         """
-        from kd_ray.results.frames import predictions_frame, read_trial
+        from kd_ray.results.frames import predictions_frame
 
-        return predictions_frame(*read_trial(self.store, trial_id))
+        return predictions_frame(*self._trial(trial_id))
 
     def metric_frame(
         self,
@@ -97,11 +100,21 @@ class Results:
         Raises:
             QueryError: there is no such complete trial, sensitive feature or class.
         """
-        from kd_ray.results.frames import metric_frame, read_trial
+        from kd_ray.results.frames import metric_frame
 
         features = [feature] if isinstance(feature, str) else list(feature)
-        record, samples = read_trial(self.store, trial_id)
+        record, samples = self._trial(trial_id)
         return metric_frame(record, samples, features, positive_class=positive_class, metrics=metrics)
+
+    def _trial(self, trial_id: str) -> "tuple[Record, Samples]":
+        """A trial, with the features of every sweep that has it."""
+        from kd_ray.results.frames import read_trial
+
+        sweeps: dict[str, str] = {}
+        if re.fullmatch("[0-9a-f]{16}", trial_id):
+            rows = self.query(f"SELECT sweep, dataset_id FROM trials WHERE trial_id = '{trial_id}' ORDER BY 1")
+            sweeps = dict(zip(rows["sweep"].to_pylist(), rows["dataset_id"].to_pylist(), strict=True))
+        return read_trial(self.store, trial_id, sweeps)
 
     def query(self, sql: str, *, unsafe: bool = False) -> pa.Table:
         """The answer of DuckDB to `sql`, which sees every table and view by its name.
@@ -120,12 +133,12 @@ class Results:
         return ask(self.store, sql, run, unsafe=unsafe)
 
     def _prepare(self) -> None:
-        """Refuse a store that does not exist, and replace tables of kd_ray 0.1, once."""
+        """Refuse a store that does not exist, and bring tables of an older kd_ray up to date, once."""
         root = self.store.local_root
         if root is not None and not root.is_dir():
             raise QueryError(f"store {self.store.url}: no such folder; a launch makes it")
         if not self._is_prepared:
-            (replace_former_parts if self._may_write else refuse_former_parts)(self.store)
+            (upgrade_tables if self._may_write else refuse_former_parts)(self.store)
             self._is_prepared = True
 
 
@@ -224,6 +237,7 @@ def _connect_table(connection: "duckdb.DuckDBPyConnection", store: Store, name: 
         return []
     files = [str(root / key) for key in keys]
     connection.execute(
-        f"CREATE VIEW {name} AS SELECT * FROM read_parquet([{_listed(files)}], hive_partitioning = false)"
+        f"CREATE VIEW {name} AS SELECT * FROM read_parquet([{_listed(files)}], hive_partitioning = false, "
+        "union_by_name = true)"
     )
     return files

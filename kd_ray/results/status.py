@@ -10,6 +10,7 @@ from typing import Any
 
 from kd_ray import notebook
 from kd_ray.errors import CorruptObjectError, DataError, OtherVersionError, SweepError
+from kd_ray.results.former_ids import with_former_ids
 from kd_ray.results.inventory import sweep_names, take_inventory
 from kd_ray.results.ledger import TrialStatus, scan
 from kd_ray.results.manifest import Manifest, find_manifest, read_manifest
@@ -161,6 +162,8 @@ def plan(
         return digests[name]
 
     planned = expand(file, digest)
+    if store:
+        planned = with_former_ids(store, planned)
     if not weights:
         # A sweep that is resumed was checked before, and its folders may be on another machine.
         _check_encoders(file, planned)
@@ -240,7 +243,7 @@ def file_digest(path: str, file: SweepFile) -> str:
         with Path(path).expanduser().open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
-        advice = "; `kd-ray launch` lets the library fetch it" if path in pretrained_files(file) else ""
+        advice = "; `kd-ray launch` fetches it" if path in pretrained_files(file) else ""
         where = f"{file.source}: {field_of(file, path)}"
         raise SweepError(f"{where}: cannot read {path!r}: {error.strerror}{advice}") from error
 

@@ -35,7 +35,8 @@ def read_table(store: Store, table: str, sweeps: Collection[str] | None = None) 
     """
     parts = [read_part(store, key) for key in part_keys(store, table, sweeps)]
     try:
-        return pa.concat_tables([QUERIED[table].arrow_schema.empty_table(), *parts])
+        schema = QUERIED[table].arrow_schema
+        return pa.concat_tables([schema.empty_table(), *parts], promote_options="default").select(schema.names)
     except pa.ArrowException as error:
         what = "has other columns than this kd_ray writes, `kd-ray verify --rebuild-tables` makes it again"
         raise CorruptObjectError(f"store {store.url}: a part of table {table} {what}") from error

@@ -99,6 +99,13 @@ class Classification(Config):
         """The features that can be examined for fairness."""
         return ()
 
+    def without_grouping(self, used: str | None = None) -> Self:
+        """The settings without those that only say into which groups test samples are put. They are not part of a trial's identity.
+
+        `used` is the sensitive feature whose groups the trial is trained with; what says these groups stays.
+        """
+        return self
+
     @property
     def least_joint_group(self) -> int:
         """Test samples that a joint group of `intersections` needs to be compared; 1 where there is no limit."""

@@ -6,6 +6,7 @@ in two sweeps is one trial.
 
 import hashlib
 import json
+import operator
 from enum import StrEnum
 from functools import cached_property, lru_cache
 from typing import Annotated, Any, Literal
@@ -65,6 +66,15 @@ def _leave_out_added(model: Config, content: dict[str, Any]) -> None:
             _leave_out_added(value, content[name])
 
 
+def identity_of(spec: "TrialSpec") -> str:
+    """The identity of a trial: what does nothing but group test samples does not count, unless training uses these groups."""
+    dataset, objective = spec.dataset, spec.distillation
+    # An imported objective may use any groups.
+    if not spec.groups_in_id and not (objective and objective.import_path):
+        dataset = dataset.without_grouping(getattr(objective, "feature", None))
+    return content_hash(spec.model_copy(update={"dataset": dataset, "groups_in_id": False}))
+
+
 @lru_cache(maxsize=64)
 def dataset_id_of(dataset: Dataset) -> str:
     """The content hash of a data set, of which many trials share few."""
@@ -111,11 +121,25 @@ class TrialSpec(Config):
     """Initialisation, data order and augmentation draw named streams from it; none for pretrained weights."""
     evaluation: Annotated[Evaluation | None, Added(None)] = None
     """Optional measurements that apply to this trial."""
+    groups_in_id: Annotated[bool, Field(exclude_if=operator.not_)] = False
+    """Whether settings of the data set that only group test samples are part of the identity, as in every trial of kd_ray 0.1, and in a
+    sweep whose grid varies them."""
 
     @cached_property
     def trial_id(self) -> str:
         """16 hex digits that stand for this spec."""
-        return content_hash(self)
+        return identity_of(self)
+
+    def named(self, trial_id: str) -> "TrialSpec":
+        """The same trial, with the identity under which kd_ray 0.1 stored it if that is `trial_id`."""
+        former = self.changed(groups_in_id=True)
+        return former if identity_of(former) == trial_id != identity_of(self) else self
+
+    def changed(self, **fields: Any) -> "TrialSpec":
+        """A copy with other values, which are not checked."""
+        copy = self.model_copy(update=fields)
+        copy.__dict__.pop("trial_id", None)  # the cached identity of this one
+        return copy
 
     @property
     def dataset_id(self) -> str:

@@ -61,6 +61,7 @@ def test_the_quickest_are_among_the_quick() -> None:
     assert set(QUICKEST) <= QUICK.keys()
 
 
+@pytest.mark.long
 def test_a_true_difference_is_established_all_the_same() -> None:
     name = "one class, 10 seeds"
     now, declared, _ = power_of(EFFECTS[name], reports=12)

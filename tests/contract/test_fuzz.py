@@ -30,7 +30,6 @@ from kd_ray.results.aggregate import aggregate, read_index
 from kd_ray.results.manifest import find_manifest
 from kd_ray.results.query import Results
 from kd_ray.results.record import (
-    _samples_digest,
     decode_table,
     encode_record,
     misfit,
@@ -38,7 +37,8 @@ from kd_ray.results.record import (
     read_samples,
     sha256,
 )
-from kd_ray.results.rows import part_rows
+from kd_ray.results.rows import TrialInput, part_rows
+from kd_ray.results.samples import _samples_digest
 from kd_ray.results.status import sweep_status
 from kd_ray.results.store import (
     Store,
@@ -129,7 +129,7 @@ def _read_record(store: Store, data: bytes) -> None:
         manifest = find_manifest(store, "demo").manifest
         assert manifest is not None
         try:
-            part_rows([(record, samples, {})], manifest.row_settings)
+            part_rows([TrialInput(record, samples, {}, record.spec.dataset_id)], manifest.row_settings)
         except (ValueError, KeyError) as error:
             # An aggregation names the trial, and leaves it out.
             raise KdRayError(str(error)) from error

@@ -94,7 +94,7 @@ def test_extending_a_grid_trains_only_the_new_cells(
     assert trials.equals(Results(undisturbed).query("SELECT trial_id, accuracy, loss FROM trials ORDER BY trial_id"))
 
 
-@pytest.mark.parametrize("runner", RUNNERS)
+@pytest.mark.parametrize("runner", LATER)
 def test_teachers_may_ask_for_other_resources_than_students(
     runner: RunnerName, store: Store, trifeature_root: Path
 ) -> None:
@@ -142,6 +142,7 @@ class _WaitingTraining(SyntheticTraining):
         yield progress
 
 
+@pytest.mark.long
 @pytest.mark.ray
 def test_processes_that_have_nothing_to_do_until_their_teacher_is_there_are_kept(
     store: Store, trifeature_root: Path
@@ -327,6 +328,7 @@ def test_a_killed_worker_is_replaced_within_the_same_launch(
     assert_same_tables(store, undisturbed_long)
 
 
+@pytest.mark.long
 @pytest.mark.ray
 def test_workers_do_not_import_what_lies_in_the_current_folder(tmp_path: Path, trifeature_root: Path) -> None:
     """Guard: `_InstalledCodeOnly`; every worker ran the script in place of the standard library's module, and died."""
@@ -362,6 +364,7 @@ def test_the_error_of_a_worker_that_ends_itself_says_how(
     assert "its worker process ended itself with 'usage: fit.py TABLE'" in done.stdout
 
 
+@pytest.mark.long
 def test_two_launches_at_once_train_every_trial_once(tmp_path: Path, undisturbed: Store, trifeature_root: Path) -> None:
     """Two drivers, one store, one sweep; the lease is the guard."""
     file = write_tiny_sweep(tmp_path, trifeature_root)

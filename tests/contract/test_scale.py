@@ -79,6 +79,7 @@ def noted_worker(context: LaunchContext) -> PackWorker:
     return synthetic_worker(context)
 
 
+@pytest.mark.long
 @pytest.mark.ray
 @pytest.mark.alone
 def test_every_slot_works_and_keeps_its_worker(store: Store, trifeature_root: Path) -> None:

@@ -99,6 +99,7 @@ def test_prometheus_finds_the_progress_of_a_sweep_at_rays_metrics_port(
     assert not any("trial" in name.lower() for each in tags for name in each), "as many series as trials"
 
 
+@pytest.mark.long
 @pytest.mark.ray
 def test_every_line_of_the_drivers_log_is_json_with_sweep_and_trials(
     scraped: subprocess.CompletedProcess[str],

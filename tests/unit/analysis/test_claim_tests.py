@@ -38,6 +38,7 @@ def test_a_claim_is_tested_over_all_conditions_that_it_chooses() -> None:
     assert everywhere.status == "established"
 
 
+@pytest.mark.long
 def test_directions_are_one_sided_and_margins_move_what_is_tested() -> None:
     claims: dict[str, dict[str, object]] = {
         "different": {},
@@ -69,6 +70,7 @@ def test_no_harm_beyond_a_margin_can_be_shown() -> None:
     assert row_of(calm, metric="worst_class_accuracy", direction="not_lower", margin=0.001).status == "none"
 
 
+@pytest.mark.long
 def test_claims_of_nothing_hold_in_few_sweeps() -> None:
     """Three claims; a false one in at most four percent of the sweeps, and a twentieth with what is explored."""
     design = Design(seeds=5, temperatures=2, classes=4, per_class=30)

@@ -31,7 +31,7 @@ from kd_ray.results.store import Store, open_store, part_key, record_key
 from kd_ray.sweep.spec import Role, TrialSpec
 from tests.fakes import WatchedStore, make_sweep, plan_trials, write_sweep
 from tests.golden.make import TABLE, golden_results, to_csv
-from tests.processes import run_cli
+from tests.processes import run_cli_here
 from tests.simulated import simulate
 
 
@@ -394,7 +394,7 @@ def test_options_out_of_range_are_refused(golden: Results, option: dict[str, obj
 
 def test_the_command_prints_what_the_table_says(golden: Results, tmp_path: Path) -> None:
     store = str(golden.store.local_root)
-    done = run_cli("compare", "demo", "--store", store, cwd=tmp_path)
+    done = run_cli_here("compare", "demo", "--store", store, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert lines[0].startswith("ASKED        4 distilled conditions (T=1, T=4, T=10 and T=20) against scratch students")
@@ -404,19 +404,21 @@ def test_the_command_prints_what_the_table_says(golden: Results, tmp_path: Path)
     (count,) = [line.split() for line in lines if line.startswith("T=10 ") and "±" not in line]
     assert count[:3] == ["T=10", str(counts.num_significant), "0.1"]
     assert lines[-1] == f"every difference: kd-ray compare demo --full --store {store}"
-    full = run_cli("compare", "demo", "--full", "--store", store, cwd=tmp_path).stdout
+    full = run_cli_here("compare", "demo", "--full", "--store", store, cwd=tmp_path).stdout
     assert "\nwhat more seeds would find\n" in full
 
 
 def test_json_has_no_number_that_json_has_not(golden: Results, tmp_path: Path) -> None:
-    done = run_cli("compare", "demo", "--store", str(golden.store.local_root), "--json", "--split", "4", cwd=tmp_path)
+    done = run_cli_here(
+        "compare", "demo", "--store", str(golden.store.local_root), "--json", "--split", "4", cwd=tmp_path
+    )
     answer = json.loads(done.stdout, parse_constant=pytest.fail)
     assert answer["options"] == {"normalise": "ratio", "overall": "per_run", "level": 0.05, "split": 4.0}
     assert {row["analysis"] for row in answer["comparisons"]} >= {"class_bias_counts", "fairness", "trend", "power"}
 
 
 def test_a_sweep_that_is_not_there_ends_with_one_line(golden: Results, tmp_path: Path) -> None:
-    done = run_cli("compare", "nope", "--store", str(golden.store.local_root), cwd=tmp_path)
+    done = run_cli_here("compare", "nope", "--store", str(golden.store.local_root), cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr.strip().endswith("no sweep 'nope'; it has: demo")
 

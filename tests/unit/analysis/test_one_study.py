@@ -3,7 +3,6 @@
 import math
 import re
 from collections import defaultdict
-from pathlib import Path
 from statistics import fmean, stdev
 
 import numpy as np
@@ -68,12 +67,11 @@ def accuracies(printed: str) -> dict[str, str]:
     return {label: f"{n} {accuracy}" for label, n, accuracy in lines}
 
 
-@pytest.fixture(params=TEACHERS)
-def results(request: pytest.FixtureRequest, tmp_path: Path) -> Results:
+@pytest.fixture(scope="module", params=TEACHERS)
+def results(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Results:
     """A sweep of three seeds and two temperatures with such teachers."""
-    return simulate(
-        open_store(tmp_path), TEACHERS[request.param], "grid.seed=[0, 1, 2]", "grid.temperature=[1, 4]", rates=rates
-    )
+    store = open_store(tmp_path_factory.mktemp("store"))
+    return simulate(store, TEACHERS[request.param], "grid.seed=[0, 1, 2]", "grid.temperature=[1, 4]", rates=rates)
 
 
 def test_all_that_shows_a_condition_shows_the_same_numbers(results: Results) -> None:

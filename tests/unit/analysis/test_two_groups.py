@@ -211,3 +211,12 @@ def test_pooled_sd_by_hand_needs_two_runs_of_each_side() -> None:
     np.testing.assert_allclose(pooled_sd(two_R1, other_S1), [np.sqrt((2 + 8) / 2)])
     assert np.isnan(pooled_sd(two_R1[:1], other_S1)).all()
     assert np.isnan(pooled_sd(two_R1, other_S1[:1])).all()
+
+
+def test_two_runs_are_enough_for_an_interval_and_an_effect() -> None:
+    a, b = np.array([[1.0], [3.0]]), np.array([[4.0], [7.0]])
+    low_C, high_C = mean_interval(a, level=0.05)
+    expected = stats.t.interval(0.95, 1, loc=2.0, scale=1.0)
+    assert (low_C[0], high_C[0]) == pytest.approx(expected)
+    # Pooled sd sqrt((2 + 4.5) / 2), and the factor Γ(1) / (√1 · Γ(1/2)).
+    assert hedges_g(a, b)[0] == pytest.approx(3.5 / math.sqrt(3.25) / math.sqrt(math.pi))

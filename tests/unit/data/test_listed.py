@@ -126,6 +126,29 @@ def test_parquet_gives_what_csv_gives(tmp_path: Path) -> None:
                 assert groups.to_lists() == other.sensitive_features[feature].to_lists()
 
 
+def test_image_columns_of_hugging_face_are_read(tmp_path: Path) -> None:
+    """`struct<bytes, path>`; `datasets` writes this type for its feature Image."""
+    root = write_people(tmp_path)
+    expected = load(root)
+    rows = rows_of(root / "people" / "people.csv")
+    columns: dict[str, Any] = {name: [row[name] for row in rows] for name in rows[0]}
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    stored = [{"bytes": (root / "people" / row["file"]).read_bytes(), "path": "gone.png"} for row in rows]
+    columns["stored"] = pa.array(stored, kind)
+    columns["named"] = pa.array([{"bytes": None, "path": row["file"]} for row in rows], kind)
+    columns["other"] = pa.array([{"x": 1} for _ in rows])
+    columns["hole"] = pa.array([None, *stored[1:]], kind)
+    parquet.write_table(pa.table(columns), root / "people" / "people.parquet")
+    for image in ("stored", "named"):
+        data = load(root, path="people/people.parquet", image=image)
+        assert np.array_equal(data.train.images_NHWC, expected.train.images_NHWC)
+        assert np.array_equal(data.test.images_NHWC, expected.test.images_NHWC)
+    with pytest.raises(DataError, match=r"column 'other' is struct<x: int64>; expected paths"):
+        load(root, path="people/people.parquet", image="other")
+    with pytest.raises(DataError, match=r"row 1: hole: there is none"):
+        load(root, path="people/people.parquet", image="hole")
+
+
 def test_parquet_holds_arrays_of_pixels(tmp_path: Path) -> None:
     images_NHWC = pixels(6, 16, 16, 3)
     columns = {
@@ -390,3 +413,39 @@ def test_a_decoded_image_of_the_list_can_be_looked_at(tmp_path: Path) -> None:
         )
     )
     assert np.array_equal(data.train.images_NHWC[1], np.asarray(expected.resize((16, 16), Image.Resampling.BILINEAR)))
+
+
+def test_test_samples_have_names(tmp_path: Path) -> None:
+    """The image's file as the list has it, or the value of a column."""
+    root = write_people(tmp_path)
+    tested = [row for row in rows_of(root / "people" / "people.csv") if row["split"] == "test"]
+    assert load(root).test_ids == [row["file"] for row in tested]
+    assert load(root, features=["race"], id="age", bins=None).test_ids == [row["age"] for row in tested]
+
+
+@pytest.mark.parametrize(
+    ("age", "message"),
+    [("", "line 7: age: is empty; each row needs an id"), ("4", "line 7: age: '4' is also in line 4; each row needs")],
+)
+def test_an_id_that_is_missing_or_double_is_refused(age: str, message: str, tmp_path: Path) -> None:
+    root = write_people(tmp_path, row5_age=age)
+    with pytest.raises(DataError, match=message):
+        load(root, features=["race"], id="age", bins=None)
+
+
+def test_other_features_keep_the_version(tmp_path: Path) -> None:
+    """Guard: the word `none` changes the fingerprint of a list, and groups are not part of a trial's identity."""
+    root = write_people(tmp_path, row3_race="none")
+    loading = Loading(root=root)
+    without, with_race = make(features=["age"], separator=None), make()
+    versions = [listed.fingerprint(dataset, loading) for dataset in (without, with_race)]
+    assert versions[0] != versions[1]
+    for dataset in (without, with_race):
+        for version in versions:
+            data = listed.load(dataset.model_copy(update={"version": version}), loading)
+            assert list(data.test.sensitive_features) == list(dataset.features)
+    with pytest.raises(DataError, match="is not version"):
+        listed.load(make(version="0123456789abcdef"), loading)
+    labels = make(bins=[{"column": "age", "edges": [30.1234567]}], target="age", classes=None, features=["race"])
+    with pytest.raises(DataError, match="is not version"):
+        listed.load(labels.model_copy(update={"version": versions[0]}), loading)

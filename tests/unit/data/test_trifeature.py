@@ -81,6 +81,7 @@ def test_render_golden_at_full_size() -> None:
     assert total.hexdigest() == GOLDEN_LARGE_SHA256
 
 
+@pytest.mark.long
 def test_generate_is_independent_of_processes_and_of_how_many_follow() -> None:
     progress: list[tuple[int, int]] = []
     alone, codes_NF = trifeature.generate(size=8, images_per_combination=2, seed=3)

@@ -150,6 +150,7 @@ def test_bf16_rounds_in_training_and_nowhere_else(teachers: dict[str, Teacher], 
         assert first == pytest.approx(reference_first, rel=0.02)
 
 
+@pytest.mark.long
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler: g++")
 def test_a_compiled_student_learns_the_same_in_any_company(teachers: dict[str, Teacher]) -> None:
     specs = [make_spec(4.0, compile=True, epochs=2), make_spec(1.0, compile=True, epochs=2)]
@@ -161,8 +162,14 @@ def test_a_compiled_student_learns_the_same_in_any_company(teachers: dict[str, T
     assert together[0].history[-1].loss == pytest.approx(plain.history[-1].loss, rel=1e-3)
 
 
-@pytest.mark.parametrize("model", ["lenet5", "resnet20"])
-@pytest.mark.parametrize("stop_at", [1, 4, 5, 7, 14])
+@pytest.mark.parametrize(
+    ("model", "stop_at"),
+    [
+        *(("lenet5", step) for step in (1, 4, 5, 7, 14)),
+        ("resnet20", 5),
+        *(pytest.param("resnet20", step, marks=pytest.mark.long) for step in (1, 4, 7, 14)),
+    ],
+)
 def test_a_trial_stopped_at_any_step_goes_on_to_the_same_bits(
     teachers: dict[str, Teacher], model: str, stop_at: int
 ) -> None:

@@ -73,6 +73,7 @@ def test_memory_that_is_too_small_for_one_student_is_an_error(monkeypatch: pytes
         probe(SPEC, PLACEMENT, sharers=1)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_launch_with_auto_measures_once_and_leaves_the_same_tables(
     tmp_path: Path, finished_tiny: Store, trifeature_root: Path

@@ -272,6 +272,7 @@ def test_a_sample_has_the_same_logits_in_every_batch(count: int) -> None:
         assert torch.equal(whole, parts)
 
 
+@pytest.mark.long
 def test_a_sweep_with_and_without_tables_leaves_the_same_tables(tmp_path: Path) -> None:
     """Launch to tables, three ways: looked up, without tables, and where none can be made. Its data root has no tables before."""
 

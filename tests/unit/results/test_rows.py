@@ -301,6 +301,7 @@ def test_sample_rows_by_hand() -> None:
         "target": "shape",
         "dataset_id": "0123456789abcdef",
         "sample_index": 7,
+        "sample_id": None,
         "label": 1,
         "label_name": "square",
         "sensitive_features": '{"color": ["blue"], "texture": ["stripes"]}',

@@ -88,6 +88,7 @@ def test_comparison_in_the_store_says_the_same_as_when_it_was_made(golden: Resul
     compare(golden, "demo")
 
 
+@pytest.mark.long
 def test_pdfs_are_made_on_request_and_stages_are_told(golden: Results) -> None:
     told: list[str] = []
     files = make_report(golden, "demo", with_pdf=True, progress=told.append)
@@ -167,12 +168,18 @@ def test_hostile_names_stay_text(hostile_files: dict[str, bytes]) -> None:
         (["sensitive_features=[]", "intersections=[]"], "Accuracy of single classes", "Fairness between groups"),
         (["baselines=[]"], "distilled", "scratch n = "),
         (["grid.seed=[0]"], "a claim needs 3", "HINTS"),
-        (["grid.temperature=[4]"], "T=4", "Trends over temperature"),
-        (["grid.alpha=[0.1, 0.9]", "distillation={t_squared: true}"], "alpha=0.1", "more lines"),
-        (
+        pytest.param(["grid.temperature=[4]"], "T=4", "Trends over temperature", marks=pytest.mark.long),
+        pytest.param(
+            ["grid.alpha=[0.1, 0.9]", "distillation={t_squared: true}"],
+            "alpha=0.1",
+            "more lines",
+            marks=pytest.mark.long,
+        ),
+        pytest.param(
             ["grid.training.optimizer.lr=[0.1, 0.2]", "grid.temperature=[4]", "training.optimizer={name: sgd}"],
             "lr=0.2",
             "Trends over",
+            marks=pytest.mark.long,
         ),
     ],
     ids=["no features", "no scratch", "one seed", "one temperature", "two alphas", "learning rates"],
