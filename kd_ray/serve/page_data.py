@@ -16,13 +16,13 @@ import numpy as np
 from kd_ray.errors import InvalidInputError
 from kd_ray.metrics.arrays import FloatArray
 from kd_ray.results.inventory import table_parts
-from kd_ray.results.query import Results
 from kd_ray.results.store import Store
 from kd_ray.serve.kept import Kept, KeptByName
 from kd_ray.serve.snapshot import Snapshot, SweepNow, take_snapshot
 
 if TYPE_CHECKING:
     from kd_ray.analysis.study import Study
+    from kd_ray.results.query import Results
     from kd_ray.serve.findings import Findings
 
 MOST_STUDIES = 4
@@ -51,7 +51,7 @@ class GroupAccuracy:
 class Read:
     """The numbers of one sweep, as its tables were."""
 
-    results: Results
+    results: "Results"
     study: "Study"
     parts: tuple[tuple[str, str], ...]
     """Key and e_tag of every part of its tables."""
@@ -90,11 +90,18 @@ class Reading:
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        self.results = Results(store, may_write=False)
         self._snapshot: Kept[Snapshot] = Kept(lambda before: take_snapshot(store, before))
         self._studies: KeptByName[Read] = KeptByName(self._read, most=MOST_STUDIES)
         self._newest: dict[str, Read] = {}
         self._findings: KeptByName[tuple[Read, Findings]] = KeptByName(self._find, most=MOST_STUDIES)
+
+    @cached_property
+    def results(self) -> "Results":
+        """The tables, for reading only."""
+        # DuckDB and what makes tables take a while to import; the list of sweeps does not wait for them.
+        from kd_ray.results.query import Results
+
+        return Results(self.store, may_write=False)
 
     async def snapshot(self) -> Snapshot:
         """The states of all trials.

@@ -30,6 +30,8 @@ class Templates:
         self._environment = jinja2.Environment(
             loader=jinja2.PackageLoader("kd_ray.serve", "templates"),
             autoescape=True,
+            # An upgrade of the package does not change the templates of a server that runs.
+            auto_reload=False,
             finalize=_shown,
             undefined=jinja2.StrictUndefined,
             trim_blocks=True,

@@ -4,18 +4,20 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
 from kd_ray.errors import InvalidInputError, KdRayError, QueryError
 from kd_ray.serve.kept import FRESH_S
 from kd_ray.serve.page_data import Read, Reading
-from kd_ray.serve.pages import sql_page, sweeps_page
-from kd_ray.serve.quantities import Chosen
+from kd_ray.serve.pages import sweeps_page
 from kd_ray.serve.render import Templates, event
 from kd_ray.serve.security import secure
 from kd_ray.serve.sql_process import SqlProcess
+
+if TYPE_CHECKING:
+    from kd_ray.serve.quantities import Chosen
 
 STOPPING = web.AppKey("stopping", asyncio.Event)
 """Set when the server ends, so that streams of events end as well."""
@@ -42,6 +44,11 @@ class Site:
         with contextlib.suppress(KdRayError):
             await self.reading.snapshot()
         await asyncio.to_thread(_import_pages)
+        with contextlib.suppress(KdRayError):
+            sweeps = (await self.reading.snapshot()).sweeps.values()
+            changed = [(it.changed_at, it.name) for it in sweeps if it.changed_at]
+            if changed:
+                await self.reading.read(max(changed)[1])
         await self.sql.start()
 
     # --- pages ------------------------------------------------------------------------------------------------------------------------
@@ -193,6 +200,8 @@ class Site:
 
     async def sql_page(self, request: web.Request) -> web.StreamResponse:
         """SQL over the tables."""
+        from kd_ray.serve.pages import sql_page
+
         sql = request.query.get("q", "").strip()
         found, error, began = None, "", time.monotonic()
         if sql:
@@ -208,6 +217,8 @@ class Site:
 
     async def sql_csv(self, request: web.Request) -> web.StreamResponse:
         """The same answer, as a file."""
+        from kd_ray.serve.pages import sql_page
+
         found = await self.sql.answer(request.query.get("q", ""), max_rows=sql_page.MAX_CSV_ROWS)
         return _csv(await asyncio.to_thread(sql_page.to_csv, found), "query")
 
@@ -303,10 +314,20 @@ class Site:
 
 def _import_pages() -> None:
     """The pages import scipy and matplotlib, which takes seconds."""
-    from kd_ray.serve.pages import classes_page, compare_page, conditions_page, differences_page, live_page, trial_page  # noqa: F401
+    from kd_ray.serve.pages import (  # noqa: F401
+        classes_page,
+        compare_page,
+        conditions_page,
+        differences_page,
+        live_page,
+        sql_page,
+        trial_page,
+    )
 
 
-def _chosen(query: Mapping[str, str]) -> Chosen:
+def _chosen(query: Mapping[str, str]) -> "Chosen":
+    from kd_ray.serve.quantities import Chosen
+
     return Chosen(
         metric=query.get("metric", "accuracy"),
         class_name=query.get("class", ""),

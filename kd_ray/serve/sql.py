@@ -6,13 +6,13 @@ The query runs in a process of its own (`sql_process.py`), because an interrupt 
 
 import threading
 from dataclasses import dataclass
-
-import duckdb
-import pyarrow as pa
+from typing import TYPE_CHECKING
 
 from kd_ray.errors import QueryError
-from kd_ray.results.query import ask
 from kd_ray.results.store import Store
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 SETTINGS = {
     "memory_limit": "1GB",
@@ -31,7 +31,7 @@ MAX_BYTES = 64_000_000
 class Answer:
     """The rows of a query."""
 
-    table: pa.Table
+    table: "pa.Table"
     is_cut: bool
     """Whether there are more rows than were asked for."""
 
@@ -42,6 +42,12 @@ def answer(store: Store, sql: str, *, max_rows: int, time_limit_s: float) -> Ans
     Raises:
         QueryError: they do more, DuckDB refuses them, or they take too long or too much memory.
     """
+
+    # The server itself runs no SQL and does not wait for these.
+    import duckdb
+    import pyarrow as pa
+
+    from kd_ray.results.query import ask
 
     def run(connection: duckdb.DuckDBPyConnection) -> pa.Table:
         timer = threading.Timer(time_limit_s, connection.interrupt)

@@ -3,7 +3,8 @@
 The store has N synthetic trials (10,000 unless told otherwise) with 100 classes, three colors and two textures each: 1 M class rows. It is
 written without training and without Ray, and kept if `--store` names a folder. The server is a process of its own, as a user starts it.
 Measured are the time from its start to the first page, each page at its first and at later views, pages for 20 readers at once while a
-writer commits trials, the memory of the server, and pages of a small store on S3 that takes 100 ms for every request.
+writer commits trials, the memory of the server, and pages of a small store on S3 that takes 100 ms for every request. Beside the time that
+a reader waits stands the CPU time of the server, which other work on the machine changes less.
 """
 
 import argparse
@@ -19,6 +20,7 @@ import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from http import HTTPStatus
 from pathlib import Path
 from statistics import median, quantiles
 
@@ -40,6 +42,7 @@ from tests.s3 import BUCKET, s3_server, settings_for
 READERS = 20
 ROUNDS = 5
 LATENCY_S = 0.1
+PATIENCE_S = 300.0
 _LABELS_N = np.repeat(np.arange(NUM_CLASSES), NUM_SAMPLES // NUM_CLASSES)
 
 
@@ -91,25 +94,44 @@ def commit(store: Store, trial: PlannedTrial) -> None:
 
 
 @contextmanager
-def serving(url: str, folder: Path) -> Iterator[tuple[str, int, float]]:
-    """A server: its URL, its process id, and the seconds from its start to its first page."""
+def serving(url: str, folder: Path) -> Iterator[tuple[str, int, str]]:
+    """A server: its URL, its process id, and how long its first page took."""
     began = time.perf_counter()
     with started("serve", "--store", url, "--port", "0", cwd=folder) as process:
         assert process.stdout is not None
         match = re.search(r"http://[\d.:]+", process.stdout.readline())
         assert match is not None
+        listens_s = time.perf_counter() - began
         seconds_of(f"{match[0]}/")
-        yield match[0], process.pid, time.perf_counter() - began
+        first_s = time.perf_counter() - began
+        cpu_s = cpu_seconds(process.pid)
+        yield (
+            match[0],
+            process.pid,
+            f"it listens after {listens_s:.2f} s; first page after {first_s:.2f} s, {cpu_s:.2f} s of CPU",
+        )
+
+
+def cpu_seconds(pid: int) -> float:
+    """CPU time of a process so far."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def seconds_of(url: str) -> float:
-    """How long a page takes; one that is being prepared is asked for until it is there."""
+    """How long a page takes; one that is being prepared, or a query that takes too long, is asked for until it is there."""
     began = time.perf_counter()
-    while True:
-        with urllib.request.urlopen(url) as answer:
-            text = answer.read()
+    while time.perf_counter() - began < PATIENCE_S:
+        try:
+            with urllib.request.urlopen(url) as answer:
+                text = answer.read()
+        except urllib.error.HTTPError as error:
+            if error.code != HTTPStatus.BAD_REQUEST:
+                raise
+            continue
         if b"are being prepared" not in text:
             return time.perf_counter() - began
+    raise TimeoutError(f"{url}: not there after {PATIENCE_S:.0f} s")
 
 
 def pages_of(site: str, sweep: str) -> dict[str, str]:
@@ -133,13 +155,15 @@ def pages_of(site: str, sweep: str) -> dict[str, str]:
     }
 
 
-def views(site: str, sweep: str) -> list[str]:
+def views(site: str, sweep: str, pid: int) -> list[str]:
     """A line of Markdown for each page: first view, and median of later ones."""
     lines = []
     for name, path in pages_of(site, sweep).items():
         first = seconds_of(site + path)
+        cpu_s = cpu_seconds(pid)
         later = median(seconds_of(site + path) for _ in range(ROUNDS))
-        lines.append(f"| {name} | {1000 * first:,.0f} | {1000 * later:,.0f} |")
+        cpu_s = (cpu_seconds(pid) - cpu_s) / ROUNDS
+        lines.append(f"| {name} | {1000 * first:,.0f} | {1000 * later:,.0f} | {1000 * cpu_s:,.0f} |")
     return lines
 
 
@@ -193,20 +217,15 @@ def slow_s3(folder: Path) -> list[str]:
 
         os.environ.update(settings_for(proxy.url))
         try:
-            with serving(f"s3://{BUCKET}", folder) as (site, _, first_s):
-                return [
-                    f"S3 with {1000 * LATENCY_S:.0f} ms: first page after {first_s:.1f} s",
-                    "",
-                    *_head(),
-                    *views(site, "demo"),
-                ]
+            with serving(f"s3://{BUCKET}", folder) as (site, pid, first):
+                return [f"S3 with {1000 * LATENCY_S:.0f} ms: {first}", "", *_head(), *views(site, "demo", pid)]
         finally:
             os.environ.clear()
             os.environ.update(before)
 
 
 def _head() -> list[str]:
-    return ["| page | first view, ms | later views, ms |", "|---|---:|---:|"]
+    return ["| page | first view, ms | later views, ms | CPU of the server per view, ms |", "|---|---:|---:|---:|"]
 
 
 def main() -> None:
@@ -219,13 +238,13 @@ def main() -> None:
         folder = Path(name)
         store = open_store(options.store or folder / "store")
         left = make_store(store, options.trials, keep_back=50)
-        with serving(store.url, folder) as (site, pid, first_s):
-            lines = [f"{options.trials:,} trials: first page after {first_s:.1f} s", "", *_head()]
-            lines += views(site, "synthetic")
+        with serving(store.url, folder) as (site, pid, first):
+            lines = [f"{options.trials:,} trials: {first}", "", *_head()]
+            lines += views(site, "synthetic", pid)
             lines += ["", many_readers(site, "synthetic", store, left), f"most memory: {memory_mb(pid):,.0f} MB", ""]
         shutil.rmtree(folder / "store", ignore_errors=True)
         lines += slow_s3(folder)
-    sys.stdout.write("\n".join([environment(), "", *lines]) + "\n")
+    sys.stdout.write("\n".join([environment(), f"load {os.getloadavg()[0]:.1f}", "", *lines]) + "\n")
 
 
 if __name__ == "__main__":

@@ -93,6 +93,7 @@ def view(read: Read, found: Findings | None, *, contrast: str, feature: str, sor
         "contrast": contrast,
         "contrasts": {SCRATCH: "scratch", "teacher_vs_distilled": "the teacher"},
         "has_tests": evidence.has_class_tests,
+        "is_being_compared": found is None,
         "why_not": found.why_not if found else "The comparisons are being made.",
         "all_conditions": study.conditions,
         "groups": groups,

@@ -10,6 +10,7 @@ import numpy as np
 
 from kd_ray.errors import InvalidInputError
 from kd_ray.metrics.arrays import FloatArray, IntArray
+from kd_ray.metrics.catalogue import METRICS, Metric
 from kd_ray.results.record import read_record
 from kd_ray.results.status import TrialLine
 from kd_ray.serve import charts
@@ -23,17 +24,18 @@ MAX_MATRIX = 30
 MAX_PAIRS = 30
 MAX_CLASSES = 300
 MAX_MATES = 60
-PROVENANCE = (
-    "started_at",
-    "finished_at",
-    "elapsed_s",
-    "host",
-    "device",
-    "threads",
-    "num_parameters",
-    "epochs",
-    "num_test",
-)
+PROVENANCE = {
+    "started_at": "started",
+    "finished_at": "finished",
+    "elapsed_s": "training time (s)",
+    "host": "host",
+    "device": "device",
+    "threads": "threads",
+    "num_parameters": "parameters",
+    "epochs": "epochs",
+    "num_test": "test samples",
+}
+"""Columns of `trials` that say how a trial came about, with their names for people."""
 
 
 def view(now: SweepNow, read: Read | None, trial_id: str) -> Mapping[str, Any]:
@@ -64,8 +66,8 @@ def view(now: SweepNow, read: Read | None, trial_id: str) -> Mapping[str, Any]:
     return found | {
         "row": trial,
         "teacher_line": None if teacher is None else read.study.trials[teacher],
-        "metrics": [(name, trial[name]) for name in OF_TRIAL if trial[name] is not None],
-        "provenance": {name: _shown(trial[name]) for name in PROVENANCE if trial[name] is not None},
+        "metrics": _metrics(trial, None if teacher is None else read.study.trials[teacher]),
+        "provenance": {words: _shown(trial[name]) for name, words in PROVENANCE.items() if trial[name] is not None},
         "spec": json.dumps(record.spec.model_dump(mode="json"), indent=2, ensure_ascii=False) if record else None,
         "versions": dict(record.provenance.versions) if record else {},
         "charts": _curves(read, trial_id, teacher),
@@ -73,6 +75,18 @@ def view(now: SweepNow, read: Read | None, trial_id: str) -> Mapping[str, Any]:
         "classes": _classes(read, row, teacher),
         "groups": _groups(read, row, teacher),
     }
+
+
+def _metrics(trial: Mapping[str, Any], teacher: Mapping[str, Any] | None) -> list[tuple[str, str, str]]:
+    """Name, value and value of the teacher (or nothing) of every metric that the trial has, as on the other pages."""
+
+    def shown(metric: Metric, row: Mapping[str, Any] | None) -> str:
+        value = None if row is None else row[metric.name]
+        unit = " %" if metric.unit == "rate" else ""
+        return "" if value is None else f"{value * metric.scale:.{metric.digits}f}{unit}".replace("-", "−")
+
+    metrics = [METRICS[name] for name in OF_TRIAL if trial[name] is not None]
+    return [(it.short, shown(it, trial), shown(it, teacher)) for it in metrics]
 
 
 def _shown(value: Any) -> str:

@@ -54,7 +54,9 @@ def with_client(
     """Run something against the site of a store. No cookie is kept, and no redirect followed."""
 
     async def run() -> T:
-        app = make_app(store, options or ServeOptions(), wrong=wrong, sql=sql)
+        # On a busy machine the first query may take longer than a reader would wait.
+        patient = sql or SqlProcess(store.url, time_limit_s=300.0)
+        app = make_app(store, options or ServeOptions(), wrong=wrong, sql=patient)
         async with TestClient(TestServer(app)) as client:
             return await do(client)
 

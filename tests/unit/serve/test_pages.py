@@ -207,7 +207,7 @@ def test_trial(golden: Results) -> None:
     page, wrong = ask(golden.store, f"/sweeps/demo/trials/{TRIAL}", "/sweeps/demo/trials/0000000000000000")
     study = read_study(golden, "demo")
     row = study.index[TRIAL]
-    assert f"{study.values('accuracy')[row]:.4f}" in page.words
+    assert f"accuracy {100 * study.values('accuracy')[row]:.2f} %" in page.words
     assert "distilled lenet5 T=10 alpha=0.9 seed=1" in page.words
     assert "taught by" in page.words
     assert '"temperature": 10' in page.words
@@ -261,6 +261,16 @@ def test_sweep_without_a_complete_trial(tmp_path: Path) -> None:
     assert "0 of 8" in live.words
     assert conditions.status == 409
     assert "no complete trials yet" in conditions.words
+
+
+def test_tables_of_kd_ray_0_1_are_not_replaced(store: Store) -> None:
+    write_sweep(store, make_sweep())
+    former = "tables/trials/sweep=demo/part-00000.parquet"
+    store.put(former, b"as it was")
+    (conditions,) = ask(store, "/sweeps/demo/conditions")
+    assert conditions.status == 503
+    assert "its tables have the form of kd_ray 0.1; let a user who may write to the store run" in conditions.words
+    assert store.get(former) == b"as it was"
 
 
 def test_nothing_is_written(golden: Results) -> None:

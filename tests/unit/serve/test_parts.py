@@ -13,8 +13,9 @@ from kd_ray.results.status import TrialLine
 from kd_ray.results.store import Store
 from kd_ray.serve import charts
 from kd_ray.serve.chart_layout import axis_names, lay_out
+from kd_ray.serve.csv_text import csv_text
 from kd_ray.serve.kept import FRESH_S, SHARE, STALE_S, Kept, KeptByName
-from kd_ray.serve.render import ago, count, duration
+from kd_ray.serve.render import Templates, ago, count, duration
 from kd_ray.serve.snapshot import Place, SweepNow, place_of, running_packs, take_snapshot
 from tests.fakes import make_spec
 from tests.unit.analysis.report.made import make_study
@@ -258,3 +259,16 @@ def test_words() -> None:
     assert count(1200, "trial") == "1,200 trials"
     assert ago(None) == "–"
     assert ago(datetime.now(UTC) - timedelta(minutes=5)) == "5 min ago"
+
+
+def test_cells_of_csv_have_all_digits_and_no_formula() -> None:
+    row = ["=1+1", "-0.5", 0.1 + 0.2, None, math.nan, ["=x"], b"\xff", "\x1b[31m"]
+    assert csv_text(["a", "@b", "c", "d", "e", "f", "g", "h"], [row]).splitlines() == [
+        "a,'@b,c,d,e,f,g,h",
+        '\'=1+1,-0.5,0.30000000000000004,,,"[""=x""]",ff,\\x1b[31m',
+    ]
+
+
+def test_pages_show_characters_that_nobody_sees_as_escapes() -> None:
+    page = Templates("").render("refused", status=404, why="class \u202e<b>\x1b", asks_token=False)
+    assert "class \\u202e&lt;b&gt;\\x1b" in page
