@@ -316,6 +316,7 @@ def _united(found: FoundManifest, theirs: Manifest) -> tuple[Manifest, list[str]
         weights={**theirs.weights, **mine.weights},
         trials=trials,
         declared=united_declared(mine.declared, theirs.declared),
+        former_datasets=tuple(dict.fromkeys([*mine.former_datasets, *theirs.former_datasets])),
     )
     warnings = _claim_warnings(mine, united)
     wanted = {line.trial_id for line in united.active}
