@@ -208,6 +208,27 @@ GUARDS = (
         wrong="        return is_elsewhere and behind_s > CLOCK_SKEW_S**9 and",
         tests=("tests/unit/results/test_bounded_objects.py",),
     ),
+    Guard(
+        name="another version of a network of the user's own is taken",
+        file="kd_ray/models/own.py",
+        right="    if version is not None and version != installed:\n",
+        wrong="    if version is not None and not installed:\n",
+        tests=("tests/unit/models/test_own.py::test_networks_that_cannot_be_used_are_named",),
+    ),
+    Guard(
+        name="data that have changed since the first launch are taken",
+        file="kd_ray/cluster/data_version.py",
+        right="    if recorded not in (None, found):\n",
+        wrong="    if recorded is not None and not found:\n",
+        tests=("tests/unit/cluster/test_data_version.py",),
+    ),
+    Guard(
+        name="a spreadsheet computes what a stranger wrote",
+        file="kd_ray/analysis/export.py",
+        right="    return _mapped(frame, lambda it: it if _is_plain(it) else csv_cell(_text(it)), csv_cell)\n",
+        wrong="    return _mapped(frame, lambda it: it if _is_plain(it) else _text(it), csv_cell)\n",
+        tests=("tests/unit/analysis/test_export.py::test_no_cell_is_a_formula",),
+    ),
 )
 
 

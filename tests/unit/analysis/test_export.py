@@ -143,6 +143,7 @@ def test_a_format_without_its_library_names_the_extra(results: Results, monkeypa
         export(results, "demo", to="markdown")
 
 
+@pytest.mark.slow
 def test_the_command_never_overwrites_silently(results: Results, tmp_path: Path) -> None:
     arguments = ["export", "demo", "--to", "csv", "--store", results.store.url]
     file = tmp_path / "demo-conditions.csv"

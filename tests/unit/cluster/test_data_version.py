@@ -34,6 +34,7 @@ def sweep(root: Path, **dataset: Any) -> SweepFile:
     })  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_first_launch_records_the_version_and_later_ones_hold_to_it(store: Store, tmp_path: Path) -> None:
     section = write(tmp_path, income=1.0)
     auto = sweep(tmp_path, **{**section, "version": "auto"})

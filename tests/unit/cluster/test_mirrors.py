@@ -174,6 +174,7 @@ def sweep(store: Store) -> Store:
     return store
 
 
+@pytest.mark.slow
 def test_complete_trials_are_copied_later_once_each(
     sweep: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -195,6 +196,7 @@ def test_complete_trials_are_copied_later_once_each(
     assert len(client.search_runs([client.get_experiment_by_name("kd_ray/demo").experiment_id])) == 7
 
 
+@pytest.mark.slow
 def test_a_run_that_was_cut_off_is_completed(sweep: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tracking = pytest.importorskip("mlflow.tracking", reason="kd_ray[mlflow] is not installed")
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
@@ -209,6 +211,7 @@ def test_a_run_that_was_cut_off_is_completed(sweep: Store, tmp_path: Path, monke
     assert all(run.info.status == "FINISHED" and "accuracy" in run.data.metrics for run in runs)
 
 
+@pytest.mark.slow
 def test_weights_and_biases_offline_has_each_trial_once(
     sweep: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -244,6 +247,7 @@ def test_a_service_that_fails_is_an_error_that_counts(sweep: Store, monkeypatch:
         copy_complete(sweep, "other", "mlflow")
 
 
+@pytest.mark.slow
 def test_a_launch_with_nothing_to_run_names_the_command_that_copies(
     finished_tiny: Store, trifeature_root: Path
 ) -> None:
