@@ -228,6 +228,12 @@ def _head() -> list[str]:
     return ["| page | first view, ms | later views, ms | CPU of the server per view, ms |", "|---|---:|---:|---:|"]
 
 
+def say(*lines: str) -> None:
+    """Print at once: all of it takes minutes."""
+    sys.stdout.write("\n".join([*lines, ""]))
+    sys.stdout.flush()
+
+
 def main() -> None:
     """Measure, and print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
@@ -238,13 +244,12 @@ def main() -> None:
         folder = Path(name)
         store = open_store(options.store or folder / "store")
         left = make_store(store, options.trials, keep_back=50)
+        say(environment(), f"load {os.getloadavg()[0]:.1f}", "")
         with serving(store.url, folder) as (site, pid, first):
-            lines = [f"{options.trials:,} trials: {first}", "", *_head()]
-            lines += views(site, "synthetic", pid)
-            lines += ["", many_readers(site, "synthetic", store, left), f"most memory: {memory_mb(pid):,.0f} MB", ""]
+            say(f"{options.trials:,} trials: {first}", "", *_head(), *views(site, "synthetic", pid), "")
+            say(many_readers(site, "synthetic", store, left), f"most memory: {memory_mb(pid):,.0f} MB", "")
         shutil.rmtree(folder / "store", ignore_errors=True)
-        lines += slow_s3(folder)
-    sys.stdout.write("\n".join([environment(), f"load {os.getloadavg()[0]:.1f}", "", *lines]) + "\n")
+        say(*slow_s3(folder), f"load {os.getloadavg()[0]:.1f}")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Classes and groups: where each temperature helps and harms, the worst groups, and the samples behind a cell."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -104,7 +104,7 @@ def view(read: Read, found: Findings | None, *, contrast: str, feature: str, sor
 
 
 def samples(read: Read, *, condition: int, class_name: str, feature: str, group: str) -> Mapping[str, Any]:
-    """The test samples of a class or a group, those first that most runs of a condition get wrong. Their places only: never what they show.
+    """The places and names of the test samples of a class or a group, those first that most runs of a condition get wrong.
 
     Raises:
         InvalidInputError: there is no such condition, class or group.
@@ -131,6 +131,7 @@ def samples(read: Read, *, condition: int, class_name: str, feature: str, group:
     )
     places = np.flatnonzero(keep_N)
     places = places[np.argsort(right_N[places], kind="stable")]
+    names = _sample_names(read, dataset_id, places[:MAX_SAMPLES].tolist())
     return {
         "condition": it,
         "class_name": class_name,
@@ -140,10 +141,22 @@ def samples(read: Read, *, condition: int, class_name: str, feature: str, group:
         "dataset_id": dataset_id,
         "num_samples": len(places),
         "rows": [
-            (int(i), classes.names[int(test_set.labels_N[i])], f"{100 * right_N[i]:.0f}") for i in places[:MAX_SAMPLES]
+            (int(i), names.get(int(i)), classes.names[int(test_set.labels_N[i])], f"{100 * right_N[i]:.0f}")
+            for i in places[:MAX_SAMPLES]
         ],
         "accuracy": _number(float(100 * right_N[places].mean()) if len(places) else math.nan, 2),
     }
+
+
+def _sample_names(read: Read, dataset_id: str, places: Sequence[int]) -> dict[int, str]:
+    """The names of samples in their source, by their place; none for samples and tables of an older kd_ray."""
+    if not places or "sample_id" not in read.results.query("SELECT * FROM samples LIMIT 0").column_names:
+        return {}
+    rows = read.results.query(
+        f"SELECT sample_index, sample_id FROM samples WHERE sweep = '{read.study.sweep}' AND dataset_id = '{dataset_id}' "
+        f"AND sample_id IS NOT NULL AND sample_index IN ({', '.join(map(str, places))})"
+    )
+    return dict(zip(rows["sample_index"].to_pylist(), rows["sample_id"].to_pylist(), strict=True))
 
 
 def _effects(read: Read, evidence: Evidence, contrast: str, condition: Condition) -> FloatArray:

@@ -196,6 +196,8 @@ def test_classes_and_groups(golden: Results) -> None:
     # The worst group of all, with its n.
     assert "color & texture blue & stripes 20" in page.words
     assert "40 test samples of trifeature" in samples.words
+    ids = golden.query("SELECT sample_index, sample_id FROM samples WHERE label_name = 'class 1'").to_pylist()
+    assert all(f"{row['sample_index']} {row['sample_id'] or '–'} class 1" in samples.words for row in ids)
     study = read_study(golden, "demo")
     assert f"accuracy {100 * study.class_accuracy_TC[study.conditions[5].trials, 1].mean():.2f} %" in samples.words
     assert "36 test samples" in of_group.words
