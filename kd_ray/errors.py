@@ -83,6 +83,11 @@ class LostTeacherError(TrialError):
         """trial_id of the teacher."""
 
 
+def count_of(number: int, noun: str) -> str:
+    """`1 row`, `2 rows`, `1,000 rows`, `2 classes`."""
+    return f"{number:,} {noun}{'' if number == 1 else 'es' if noun.endswith('ss') else 's'}"
+
+
 def some(names: Sequence[str]) -> str:
     """For messages: the first five, and how many more."""
     return ", ".join(names[:5]) + (f" and {len(names) - 5:,} more" if len(names) > 5 else "")

@@ -1,6 +1,5 @@
 """Read a study from the tables of a store."""
 
-import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,12 +12,14 @@ import numpy as np
 from kd_ray.analysis.claim_tests import Declared
 from kd_ray.analysis.conditions import make_conditions
 from kd_ray.analysis.study import FAIRNESS, Classes, Fairness, Study, TestSet
+from kd_ray.bounded import JsonForm
 from kd_ray.errors import CorruptObjectError, InvalidInputError
 from kd_ray.groups import Groups, intersect, joint_name
 from kd_ray.metrics.arrays import FloatArray, IntArray
 from kd_ray.results.manifest import read_manifest
 from kd_ray.results.query import Results
 from kd_ray.results.status import count_states, sweep_status
+from kd_ray.results.table_parts import SETTINGS_CELL, read_cell
 
 VECTORS = ("held_out_n", "teacher_held_out_accuracy", "teacher_held_out_margin", "class_alpha", "class_margin")
 """What objectives hold of each class, as the table `class_metrics` names it."""
@@ -30,6 +31,10 @@ _TRIAL = (
 )
 
 
+_GROUPS_CELL: JsonForm[dict[str, list[str]]] = JsonForm(kind=dict[str, list[str]])
+"""The column `sensitive_features`: the groups of a test sample, by feature."""
+
+
 def read_study(results: Results, sweep: str) -> Study:
     """Read a sweep. Its large tables are read when they are asked for.
 
@@ -39,7 +44,7 @@ def read_study(results: Results, sweep: str) -> Study:
     read_manifest(results.store, sweep)
     tables = _Tables(results=results, sweep=sweep, trials=[])
     trials = [
-        {**trial, "settings": list(json.loads(trial["settings"]).items())}
+        {**trial, "settings": list(read_cell(SETTINGS_CELL, trial["settings"], "trials").items())}
         for trial in tables.ask(_TRIAL, "trials").to_pylist()
     ]
     if not trials:
@@ -203,8 +208,13 @@ class _Tables:
             )
         groups: dict[str, Groups] = {}
         features = settings.sensitive_features
-        lists = [json.loads(text) for text in table["sensitive_features"].to_pylist()] if features else []
+        texts = table["sensitive_features"].to_pylist() if features else []
+        lists = [read_cell(_GROUPS_CELL, text, "samples") for text in texts]
         for feature in features:
+            if any(feature not in row for row in lists):
+                raise CorruptObjectError(
+                    f"sweep {self.sweep}: the table `samples` lacks feature {feature!r}; `kd-ray verify --repair` rebuilds it"
+                )
             of_samples = [row[feature] for row in lists]
             names = sorted({name for row in of_samples for name in row})
             groups[feature] = Groups.from_lists(of_samples, names)

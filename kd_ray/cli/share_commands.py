@@ -6,8 +6,7 @@ from pathlib import Path
 import click
 
 from kd_ray.cli.base import Command, complete_sweep, open_existing, say, store_option, write
-from kd_ray.cli.tables import count_of
-from kd_ray.errors import InvalidInputError
+from kd_ray.errors import InvalidInputError, count_of
 
 _FORMATS = ("csv", "parquet", "xlsx", "markdown", "latex")
 

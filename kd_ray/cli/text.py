@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from kd_ray.cli.json_text import json_text, text_of_bytes
-from kd_ray.cli.tables import count_of, wrapped
 from kd_ray.cli.tables import render as render  # noqa: PLC0414 (used by text_compare too)
 from kd_ray.cli.tables import table_of as table_of  # noqa: PLC0414
-from kd_ray.errors import InvalidInputError, QueryError, some
+from kd_ray.cli.tables import wrapped
+from kd_ray.errors import InvalidInputError, QueryError, count_of, some
 from kd_ray.housekeeping.adopt import AdoptReport
 from kd_ray.housekeeping.audit import DEFINITIONS, AuditReport
 from kd_ray.housekeeping.garbage import GarbageReport

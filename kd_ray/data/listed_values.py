@@ -34,9 +34,11 @@ class ReadList:
 
 
 def _as_utf8(path: Path) -> str:
-    """What to do with a text file that is not UTF-8."""
+    """What to do with a file that is not text of UTF-8."""
     with path.open("rb") as file:
         start = file.read(4096)
+    if start.startswith((b"\x1f\x8b", b"PK\x03\x04", b"BZh", b"\xfd7zXZ", b"(\xb5/\xfd")):
+        return "it looks compressed: unpack it, or save a workbook as CSV"
     is_utf16 = start[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" in start
     return f"save it as UTF-8, as with `iconv -f {'UTF-16' if is_utf16 else 'WINDOWS-1252'} -t UTF-8`"
 

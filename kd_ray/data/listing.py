@@ -6,7 +6,6 @@ row is used or named: a row that cannot be used is refused with its line, unless
 """
 
 import hashlib
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +21,8 @@ from kd_ray.data.listed_images import check_leaks, image_column, image_files, is
 from kd_ray.data.listed_values import comma_advice, former_words, read_list, suspicious, texts_in_lists, texts_of
 from kd_ray.data.prepared import Sources
 from kd_ray.data.row_data import Column
-from kd_ray.errors import DataError, some
+from kd_ray.data.unicode_forms import alike, in_words
+from kd_ray.errors import DataError, count_of, some
 from kd_ray.groups import Groups
 from kd_ray.seeding import stream
 from kd_ray.shown import control_character
@@ -152,8 +152,11 @@ def _labels(dataset: ListedDataset, lines: Lines, texts: Sequence[str]) -> npt.N
         counts = Counter(texts[int(n)] or "no label" for n in wrong_M)
         listed = some([f"{text} ({count:,} ×)" for text, count in counts.most_common()])
         valid = some(dataset.class_names)
+        outside = (
+            f"{count_of(len(wrong_M), 'row')} {'is' if len(wrong_M) == 1 else 'are'} in none of the classes ({valid})"
+        )
         raise DataError(
-            f"manifest: {lines.place(int(wrong_M[0]))}: {dataset.target}: {len(wrong_M):,} rows are in none of the classes ({valid}): "
+            f"manifest: {lines.place(int(wrong_M[0]))}: {dataset.target}: {outside}: "
             f"{listed}{_other_form(counts, dataset.class_names)}"
         )
     return codes_N
@@ -161,14 +164,12 @@ def _labels(dataset: ListedDataset, lines: Lines, texts: Sequence[str]) -> npt.N
 
 def _other_form(labels: Iterable[str], classes: Sequence[str]) -> str:
     """What to do where labels look like classes and are other characters, as the end of a message."""
-    forms = {unicodedata.normalize("NFC", name): name for name in classes}
-    for label in labels:
-        if label not in classes and (alike := forms.get(unicodedata.normalize("NFC", label))) is not None:
-            return (
-                f"; {label!r} of the list and {alike!r} of `dataset.classes` look the same and have different characters ({label!a}, "
-                f"{alike!a}): write both in the Unicode form NFC, or copy the label from the list"
-            )
-    return ""
+    if (found := alike((label for label in labels if label not in classes), classes)) is None:
+        return ""
+    return (
+        f"; of the list and of `dataset.classes`, {in_words(*found)}: write both in the Unicode form NFC, or copy the "
+        "label from the list"
+    )
 
 
 def _split_codes(

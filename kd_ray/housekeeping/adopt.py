@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from kd_ray.errors import CorruptObjectError, InvalidInputError, KdRayError, OtherVersionError
+from kd_ray.errors import CorruptObjectError, InvalidInputError, KdRayError, OtherVersionError, count_of
 from kd_ray.results import ledger
 from kd_ray.results.aggregate import aggregate
 from kd_ray.results.declared import united_declared
@@ -316,6 +316,7 @@ def _united(found: FoundManifest, theirs: Manifest) -> tuple[Manifest, list[str]
         weights={**theirs.weights, **mine.weights},
         trials=trials,
         declared=united_declared(mine.declared, theirs.declared),
+        former_datasets=tuple(dict.fromkeys([*mine.former_datasets, *theirs.former_datasets])),
     )
     warnings = _claim_warnings(mine, united)
     wanted = {line.trial_id for line in united.active}
@@ -325,7 +326,7 @@ def _united(found: FoundManifest, theirs: Manifest) -> tuple[Manifest, list[str]
     only_theirs = len(wanted - {line.trial_id for line in mine.active})
     warnings.append(
         f"sweep {mine.sweep}: no single grid asks for just the trials of both stores, so its sweep file stays as it is; "
-        f"its next launch asks for what that file says, and {only_theirs} trials leave its tables then (their records stay)"
+        f"its next launch asks for what that file says, and its tables lose {count_of(only_theirs, 'trial')} then (the records stay)"
     )
     return united, warnings
 

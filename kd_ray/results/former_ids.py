@@ -1,31 +1,30 @@
 """Finds the trials of kd_ray 0.1, in whose identity settings counted that only group test samples.
 
 A trial that was planned is looked for under the identities that it had there: with the groups that it is asked for now, or with those that
-a sweep of the store asks for. So it is not trained again, whatever groups are asked for.
+a sweep of the store asks for, or asked for once. So it is not trained again, whatever groups are asked for.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from kd_ray.errors import KdRayError, OtherVersionError
+from kd_ray.errors import OtherVersionError
 from kd_ray.results.inventory import sweep_names
 from kd_ray.results.manifest import Manifest, find_manifest
 from kd_ray.results.store import Store
-from kd_ray.sweep.classification import Classification
+from kd_ray.sweep.classification import has_grouping
 from kd_ray.sweep.datasets import Dataset
-from kd_ray.sweep.load import parse_sweep
-from kd_ray.sweep.plan import PlannedTrial, datasets_of
+from kd_ray.sweep.plan import PlannedTrial
 from kd_ray.sweep.spec import identity_of
 
 
 def with_former_ids(store: Store, planned: Sequence[PlannedTrial]) -> tuple[PlannedTrial, ...]:
     """The same trials, teachers first; each with the identity under which a sweep of the store lists it, if one does."""
     asked = {trial.spec.dataset for trial in planned}
-    if not any(_has_groups(dataset) for dataset in asked) or any(trial.spec.groups_in_id for trial in planned):
+    if not any(has_grouping(dataset) for dataset in asked) or any(trial.spec.groups_in_id for trial in planned):
         return tuple(planned)
     manifests = list(_manifests(store))
     listed = {line.trial_id for manifest in manifests for line in manifest.trials}
-    known = [dataset for manifest in manifests for dataset in _datasets(manifest)]
+    known = [dataset for manifest in manifests for dataset in manifest.grouped_datasets]
     variants = {dataset: _variants(dataset, known) for dataset in asked}
     found: dict[str, str] = {}
     return tuple(_found(trial, variants[trial.spec.dataset], listed, found) for trial in planned)
@@ -54,19 +53,6 @@ def _manifests(store: Store) -> Iterator[Manifest]:
             continue
         if manifest is not None:
             yield manifest
-
-
-def _datasets(manifest: Manifest) -> Sequence[Dataset]:
-    """The data sets that a sweep asks for; none where its file can no longer be read."""
-    try:
-        return datasets_of(parse_sweep(manifest.sweep_yaml, source=manifest.sweep))
-    except KdRayError:
-        return ()
-
-
-def _has_groups(dataset: Dataset) -> bool:
-    """Whether the family has settings that only group test samples."""
-    return type(dataset).without_grouping is not Classification.without_grouping
 
 
 def _variants(asked: Dataset, known: Sequence[Dataset]) -> Sequence[Dataset]:

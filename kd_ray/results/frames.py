@@ -1,6 +1,5 @@
 """Results as pandas frames and fairlearn `MetricFrame`s. pandas and fairlearn are imported when they are asked for."""
 
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -8,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
+from kd_ray.bounded import JsonForm
 from kd_ray.errors import QueryError
 from kd_ray.groups import Groups
 from kd_ray.results.added_features import samples_with
@@ -15,6 +15,7 @@ from kd_ray.results.axis_columns import axis_type, typed
 from kd_ray.results.manifest import read_manifest
 from kd_ray.results.record import Record, Samples, read_record, read_samples
 from kd_ray.results.store import Store
+from kd_ray.results.table_parts import SETTINGS_CELL, read_cell
 from kd_ray.sweep.spec import Role
 
 if TYPE_CHECKING:
@@ -62,7 +63,9 @@ def to_frame(table: pa.Table, axes: pa.Table) -> "pd.DataFrame":
 
 def _axis_columns(table: pa.Table, axes: pa.Table) -> dict[str, Any]:
     """The values of each axis, for each row of the table."""
-    by_trial = {(row["sweep"], row["trial_id"]): json.loads(row["settings"]) for row in axes.to_pylist()}
+    by_trial = {
+        (row["sweep"], row["trial_id"]): read_cell(SETTINGS_CELL, row["settings"], "trials") for row in axes.to_pylist()
+    }
     trials = table["trial_id"].combine_chunks().dictionary_encode()
     sweeps = table["sweep"].combine_chunks()
     codes = trials.indices.to_numpy().astype(np.int64) * len(sweeps.dictionary) + sweeps.indices.to_numpy()
@@ -96,10 +99,13 @@ def _axis(name: str, texts: Sequence[str | None]) -> "pd.Series[Any]":
     return pd.Series(values, dtype=dtypes[kind]) if kind in dtypes else pd.Series(texts, dtype="category")
 
 
+_ANY: JsonForm[Any] = JsonForm(kind=Any)
+
+
 def _value(text: str) -> Any:
     """A number or a truth value; everything else stays the text it is, and `null` is a missing value."""
     try:
-        value = json.loads(text)
+        value = _ANY.read(text)
     except ValueError:
         return text
     return value if value is None or isinstance(value, bool | int | float) else text

@@ -10,17 +10,21 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
+from pydantic import TypeAdapter, ValidationError
+
 from kd_ray.bounded import MEGABYTE, JsonForm
-from kd_ray.errors import CorruptObjectError, InvalidInputError, OtherVersionError
+from kd_ray.errors import CorruptObjectError, InvalidInputError, KdRayError, OtherVersionError
 from kd_ray.results.declared import DeclaredClaim, continue_declared
 from kd_ray.results.inventory import manifests, sweep_names
 from kd_ray.results.record import sha256
 from kd_ray.results.rows import RowSettings
 from kd_ray.results.store import Store, manifest_key, quarantine, sweep_key
 from kd_ray.results.store_proof import prove_store
-from kd_ray.sweep.classification import Classification
+from kd_ray.sweep.classification import Classification, has_grouping
 from kd_ray.sweep.config import Sweep
-from kd_ray.sweep.plan import PlannedTrial, is_file, make_packs, settings_json
+from kd_ray.sweep.datasets import Dataset
+from kd_ray.sweep.load import parse_sweep
+from kd_ray.sweep.plan import PlannedTrial, datasets_of, is_file, make_packs, settings_json
 
 WITHOUT_CLAIMS, WITHOUT_GROUPS, MANIFEST_VERSION = 2, 3, 4
 """A manifest that says nothing of claims, or of the groups of its data sets, has the version that an older kd_ray reads as well."""
@@ -62,6 +66,19 @@ class Manifest:
     trials: tuple[ManifestTrial, ...]
     declared: tuple[DeclaredClaim, ...] = ()
     """Claims that its sweep file has, or had once."""
+    former_datasets: tuple[str, ...] = ()
+    """Data sets that its sweep file had once, as JSON, where they have settings that only group test samples. Trials of kd_ray 0.1 have
+    their identity by them."""
+
+    @property
+    def grouped_datasets(self) -> tuple[Dataset, ...]:
+        """The data sets with such settings that its sweep file has, as far as it can still be read, or had once."""
+        try:
+            datasets = datasets_of(parse_sweep(self.sweep_yaml, source=self.sweep))
+        except KdRayError:
+            datasets = ()
+        former = map(_former_dataset, self.former_datasets)
+        return tuple(it for it in (*datasets, *former) if it and has_grouping(it))
 
     @property
     def active(self) -> tuple[ManifestTrial, ...]:
@@ -78,12 +95,14 @@ class Manifest:
         fields = {_STORED_NAMES.get(name, name): value for name, value in asdict(self).items()}
         if not self.declared:
             del fields["declared"]
+        if not self.former_datasets:
+            del fields["former_datasets"]
         for name in _ADDED:
             if not fields["fold"][name]:
                 del fields["fold"][name]
         content = json.dumps(fields, separators=(",", ":"))
         version = WITHOUT_GROUPS if self.declared else WITHOUT_CLAIMS
-        if any(name in fields["fold"] for name in _ADDED):
+        if self.former_datasets or any(name in fields["fold"] for name in _ADDED):
             version = MANIFEST_VERSION
         # The content is text within text, so that its digest is that of its bytes.
         outer = {"manifest_version": version, "sha256": sha256(content.encode()), "content": content}
@@ -106,6 +125,7 @@ class Manifest:
             row_settings=content.fold,
             trials=content.trials,
             declared=content.declared,
+            former_datasets=content.former_datasets,
         )
 
 
@@ -129,6 +149,18 @@ class _Content:
     fold: RowSettings
     trials: tuple[ManifestTrial, ...]
     declared: tuple[DeclaredClaim, ...] = ()
+    former_datasets: tuple[str, ...] = ()
+
+
+_DATASET: TypeAdapter[Dataset] = TypeAdapter(Dataset)
+
+
+def _former_dataset(text: str) -> Dataset | None:
+    """None where the settings can no longer be read."""
+    try:
+        return _DATASET.validate_json(text)
+    except ValidationError:
+        return None
 
 
 MOST_BYTES = 1024 * MEGABYTE
@@ -229,6 +261,8 @@ def _continue(
     lines = (*kept, *asked.values())
     declared = found.manifest.declared if found.manifest else ()
     added = found.manifest.row_settings.added if found.manifest else ()
+    asked_for = {trial.dataset for trial in trials}
+    before_now = found.manifest.grouped_datasets if found.manifest else ()
     more = [name for table in added for name in table.features]
     return Manifest(
         sweep=sweep.name,
@@ -248,6 +282,7 @@ def _continue(
         ),
         trials=lines,
         declared=continue_declared(declared, sweep.claims, store=store, trial_ids=[line.trial_id for line in lines]),
+        former_datasets=tuple(dict.fromkeys(it.model_dump_json() for it in before_now if it not in asked_for)),
     )
 
 

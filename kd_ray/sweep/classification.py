@@ -149,6 +149,11 @@ class OfficialValidation(Classification):
         return self.validation == "official"
 
 
+def has_grouping(dataset: Classification) -> bool:
+    """Whether its family has settings that only group test samples."""
+    return type(dataset).without_grouping is not Classification.without_grouping
+
+
 def names_of(union: Any) -> tuple[str, ...]:
     """The `name` of each model of a union, in its order."""
     return tuple(get_args(model.model_fields["name"].annotation)[0] for model in get_args(union))

@@ -49,12 +49,24 @@ class TrialState(StrEnum):
 def content_hash(model: Config) -> str:
     """First 16 hex digits of SHA-256 over the canonical JSON of `model`: sorted keys, no spaces, every field spelled out.
 
-    Fields that were added later are left out where their value means the behaviour before they were added (`fields.Added`).
+    Fields that were added later are left out where their value means the behaviour before they were added (`fields.Added`). The
+    numbers -0.0 and 0.0 are one.
     """
     content = model.model_dump(mode="json")
     _leave_out_added(model, content)
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    text = json.dumps(_without_negative_zeros(content), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _without_negative_zeros(content: Any) -> Any:
+    match content:
+        case dict():
+            return {name: _without_negative_zeros(value) for name, value in content.items()}
+        case list():
+            return [_without_negative_zeros(value) for value in content]
+        case float():
+            return content + 0.0
+    return content
 
 
 def _leave_out_added(model: Config, content: dict[str, Any]) -> None:

@@ -117,7 +117,7 @@ def test_what_cannot_be_answered_is_said() -> None:
 
 def test_a_claim_that_was_declared_after_results_says_so() -> None:
     found = found_of(LOWER, Claim(metric="accuracy"), num_complete=7)
-    assert found.verdict.declared[0].endswith("declared 2026-11-01, when 7 trials were complete.")
+    assert found.verdict.declared[0].endswith("declared 2026-11-01, with 7 trials complete.")
 
 
 def test_claims_leave_a_fifth_of_the_level_to_exploration() -> None:

@@ -243,7 +243,7 @@ def test_claims_come_with_what_became_of_them_and_when_they_were_declared() -> N
         "Established: accuracy of T=4 is lower than scratch (−5.2 points, 95 % interval −7.1 to −3.3, p = 0.012 after Holm); "
         "declared 2026-11-01 before training.",
         "Not established: accuracy of T=4 is lower than scratch (−5.2 points, 95 % interval −7.1 to −3.3, p = 0.4 after Holm); "
-        "declared 2026-11-01, when 7 trials were complete. 1 claim of this sweep was taken back.",
+        "declared 2026-11-01, with 7 trials complete. 1 claim of this sweep was taken back.",
     )
 
 

@@ -208,8 +208,8 @@ def test_version_changes_with_rows_and_images(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"row3_label": "maybe"}, r"line 5: label: 1 rows are in none of the classes \(no, yes\): maybe \(1 ×\)"),
-        ({"row3_label": ""}, r"line 5: label: 1 rows .*: no label \(1 ×\)"),
+        ({"row3_label": "maybe"}, r"line 5: label: 1 row is in none of the classes \(no, yes\): maybe \(1 ×\)"),
+        ({"row3_label": ""}, r"line 5: label: 1 row .*: no label \(1 ×\)"),
         ({"row3_label": "nan", "row7_label": "nan"}, r"line 5: label: 2 rows .*: nan \(2 ×\)"),
         ({"row3_split": "dev"}, r"line 5: split: 'dev' is not one of train, validation, test"),
         ({"row3_age": "old"}, r"line 5: age: 'old' is not a number, and it has bins"),
@@ -253,7 +253,7 @@ def test_missing_files_can_be_left_out_and_are_listed(tmp_path: Path) -> None:
     )
     path = root / "people" / "people.csv"
     path.write_text(path.read_text().replace("images/8.png,no", "images/8.png,perhaps"))
-    with pytest.raises(DataError, match=r"line 10: label: 1 rows"):
+    with pytest.raises(DataError, match=r"line 10: label: 1 row"):
         load(root, missing="leave_out")
     shutil.rmtree(root / "people" / "images")
     with pytest.raises(DataError, match="none of its 48 image files exists"):
@@ -307,13 +307,22 @@ def test_list_of_a_spreadsheet_in_utf_16_says_what_to_do(tmp_path: Path, encodin
         load(root)
 
 
+@pytest.mark.parametrize("start", [b"\x1f\x8b\x08", b"PK\x03\x04", b"BZh9"])
+def test_compressed_list_says_what_to_do(tmp_path: Path, start: bytes) -> None:
+    root = write_people(tmp_path)
+    (root / "people" / "people.csv").write_bytes(start + b"\xff\x00")
+    with pytest.raises(DataError, match="it looks compressed: unpack it, or save a workbook as CSV"):
+        load(root)
+
+
 def test_label_in_another_unicode_form_is_explained(tmp_path: Path) -> None:
     """A Mac writes é as e and an accent."""
     root = write_people(tmp_path)
     path = root / "people" / "people.csv"
     path.write_text(path.read_text().replace("yes", "cafe\u0301"))
     with pytest.raises(
-        DataError, match=r"look the same and have different characters \('cafe\\u0301', 'caf\\xe9'\): write both in"
+        DataError,
+        match=r"\('cafe\\u0301'\) and .* \('caf\\xe9'\) look the same and have different characters: write both in",
     ):
         load(root, classes=["no", "caf\u00e9"])
     assert load(root, classes=["no", "cafe\u0301"]).class_names == ("no", "cafe\u0301")
@@ -337,7 +346,7 @@ def test_target_may_have_bins(tmp_path: Path) -> None:
     data = load(write_people(tmp_path), **settings)
     assert data.class_names == ("<30", "30-60", ">=60")
     assert np.bincount(data.train.labels_N).tolist() == [10, 10, 12]
-    with pytest.raises(DataError, match=r"line 2: age: 1 rows are in none of the classes"):
+    with pytest.raises(DataError, match=r"line 2: age: 1 row is in none of the classes"):
         load(write_people(tmp_path, row0_age=""), **settings)
 
 

@@ -238,7 +238,7 @@ def test_grids_that_do_not_make_one_are_united_with_a_warning(store: Store, tmp_
     )
     assert len(report.warnings) == 1
     assert report.warnings[0].startswith("sweep demo: no single grid asks for just the trials of both stores")
-    assert "and 3 trials leave its tables then" in report.warnings[0]
+    assert "and its tables lose 3 trials then" in report.warnings[0]
     assert len(read_manifest(store, "demo").active) == aggregate(store, "demo").num_trials == 6
 
 

@@ -77,6 +77,25 @@ def test_other_groups_train_nothing(changes: tuple[str, ...], former: bool, stor
     assert audit(store, ["demo"]).disagreements == ()
 
 
+@pytest.mark.parametrize("former", [False, True])
+def test_groups_can_change_again_and_again(former: bool, store: Store) -> None:
+    """Guard: the identities follow from the groups of the first launch, which later manifests do not ask for."""
+    finish(store, sweep_of(), former=former)
+    before = {line.trial_id for line in read_manifest(store, "demo").trials}
+    for changes in (LARGE, MORE, LARGE, (), (*MORE, *LARGE), ("training.epochs=5", *MORE), MORE):
+        now = plan(sweep_of(*changes), store)
+        if "training.epochs=5" not in changes:
+            resume(store, sweep_of(*changes))
+            assert {line.trial_id for line in read_manifest(store, "demo").active} == before
+        else:
+            assert {line.state for line in now.trials} == {"pending"}
+            write_manifest(
+                store, sweep_of(*changes).sweep, now.planned, sweep_yaml=sweep_of(*changes).to_yaml(), weights={}
+            )
+    settings = read_manifest(store, "demo").former_datasets
+    assert len(settings) == len(set(settings)) == 3
+
+
 def test_identities_of_kd_ray_01_are_those_of_all_settings(store: Store) -> None:
     file = sweep_of()
     finish(store, file, former=True)
