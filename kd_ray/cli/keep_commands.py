@@ -39,7 +39,7 @@ from kd_ray.errors import InvalidInputError
 @JSON_OPTION
 def gc_command(store_url: str, yes: bool, older_than: float, damaged: bool, orphans: bool, as_json: bool) -> None:
     """Show what is safe to delete, ask, and delete it. Launches may be running."""
-    from kd_ray.cli import text
+    from kd_ray.cli import text_keep as text
     from kd_ray.housekeeping.delete_garbage import delete_garbage
     from kd_ray.housekeeping.find_garbage import find_garbage
 
@@ -74,7 +74,7 @@ def verify_command(
     sweep_name: str | None, store_url: str, repair: bool, rebuild_tables: bool, with_audit: bool, as_json: bool
 ) -> None:
     """Read every object of a sweep and report those that are damaged. Without a name, check all sweeps."""
-    from kd_ray.cli import text
+    from kd_ray.cli import text_keep as text
     from kd_ray.housekeeping import repair as repairing
     from kd_ray.housekeeping.audit import audit
     from kd_ray.housekeeping.verify import verify
@@ -101,7 +101,7 @@ def verify_command(
 @JSON_OPTION
 def adopt_command(from_store: str, store_url: str, sweep_name: str | None, dry_run: bool, as_json: bool) -> None:
     """Copy the committed trials and the sweeps of another store into this one. The other store is not changed."""
-    from kd_ray.cli import text
+    from kd_ray.cli import text_keep as text
     from kd_ray.housekeeping.adopt import adopt
 
     source, target = open_existing(from_store), open_or_make(store_url)

@@ -2,7 +2,7 @@
 
 import click
 
-from kd_ray.cli.base import Command, open_existing, store_option
+from kd_ray.cli.base import Command, open_existing, say, store_option
 
 
 @click.command("serve", cls=Command, example="kd-ray serve --store s3://lab/kd_ray")
@@ -45,7 +45,7 @@ def serve_command(
 
     def ready(url: str) -> None:
         asks = " (asks for the token)" if options.token else ""
-        click.echo(f"store {store.url}: {url}{asks}\nCtrl-C ends it")
+        say(f"store {store.url}: {url}{asks}\nCtrl-C ends it")
 
     # Ctrl-C is how it ends.
     with contextlib.suppress(KeyboardInterrupt):

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from kd_ray.data.listed_columns import Lines
 from kd_ray.data.prepared import Sources, files_below
@@ -63,6 +62,8 @@ def without_structs(dataset: ListedDataset, table: pa.Table) -> pa.Table:
     A set that was written with its images has the bytes, and the path is the name that a file once had. One that was written without
     them has paths alone.
     """
+    import pyarrow.compute as pc
+
     place = table.column_names.index(dataset.image) if dataset.modality == "images" else -1
     kind = table.schema.types[place] if place >= 0 else None
     if kind is None or not pa.types.is_struct(kind) or {kind.field(k).name for k in range(kind.num_fields)} != _STRUCT:

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from pyarrow import parquet
 
 from kd_ray.errors import DataError, some
@@ -138,6 +137,8 @@ def texts_of(column: pa.ChunkedArray, place: str) -> list[str]:
 
 def texts_in_lists(column: pa.ChunkedArray, place: str) -> list[list[str]] | None:
     """The texts of each row of a column of lists; None where it holds no lists. Raises DataError naming `place`."""
+    import pyarrow.compute as pc
+
     kind = column.type
     if not (pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)):
         return None

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from kd_ray.cli import text
+from kd_ray.cli import text_keep as text
 from kd_ray.groups import Groups
 from kd_ray.housekeeping.audit import DEFINITIONS, audit
 from kd_ray.results.aggregate import aggregate
