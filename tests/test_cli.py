@@ -31,7 +31,7 @@ from tests.golden.make import golden_results
 from tests.processes import run_cli, run_cli_here
 from tests.sweeps import assert_same_tables, write_tiny_sweep
 
-README = Path(__file__).resolve().parents[1] / "README.md"
+COMMANDS = Path(__file__).resolve().parents[1] / "docs" / "commands.md"
 
 
 def commands(group: click.Group, prefix: str = "") -> dict[str, click.Command]:
@@ -88,14 +88,14 @@ def test_an_error_of_the_system_is_one_line(error: OSError, message: str, code: 
 
 
 @pytest.mark.parametrize("name", sorted(commands(cli)))
-def test_every_command_has_help_with_an_example_and_is_in_the_readme(name: str, tmp_path: Path) -> None:
+def test_every_command_has_help_with_an_example_and_is_in_the_docs(name: str, tmp_path: Path) -> None:
     command = commands(cli)[name]
     assert isinstance(command, Command)
     assert command.example.startswith(f"kd-ray {name}")
     done = run_cli_here(*name.split(), "--help", cwd=tmp_path)
     assert done.returncode == 0
     assert f"Example:\n  {command.example}" in done.stdout
-    assert f"kd-ray {name}" in README.read_text()
+    assert f"kd-ray {name}" in COMMANDS.read_text()
 
 
 def test_plan_touches_nothing(tmp_path: Path, trifeature_root: Path) -> None:

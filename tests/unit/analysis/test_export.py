@@ -50,6 +50,7 @@ def frame_of(results: Results) -> pd.DataFrame:
     return conditions_frame(read_study(results, "demo"))
 
 
+@pytest.mark.slow
 def test_conditions_have_n_mean_sd_and_students_interval(results: Results) -> None:
     frame = frame_of(results)
     row = frame[(frame["condition"] == "T=4, lr=0.2") & (frame["metric"] == "accuracy")].iloc[0]
@@ -68,6 +69,7 @@ def assert_same(found: pd.DataFrame, expected: pd.DataFrame) -> None:
     pd.testing.assert_frame_equal(one, other, check_dtype=False)
 
 
+@pytest.mark.slow
 def test_every_format_can_be_read_back(results: Results, tmp_path: Path) -> None:
     frame = frame_of(results)
     from_csv = pd.read_csv(io.BytesIO(export(results, "demo", to="csv")))
@@ -85,6 +87,7 @@ def test_every_format_can_be_read_back(results: Results, tmp_path: Path) -> None
     assert r"\begin{tabular}{llllllllrrrrlllrrrrr}" in tex
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("table", ["trials", "class_metrics", "fairness_metrics", "epochs", "predictions", "samples"])
 def test_every_table_can_be_exported_in_every_format(table: str, results: Results) -> None:
     rows = results.table(table, sweep="demo").num_rows

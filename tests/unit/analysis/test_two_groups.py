@@ -148,6 +148,7 @@ def test_one_run_or_an_undefined_one_gives_no_p() -> None:
     assert np.isnan(exchanged.p_C).tolist() == [True, False]
 
 
+@pytest.mark.slow
 def test_corrections_are_those_of_scipy_and_statsmodels() -> None:
     p_C = np.random.default_rng(0).random(50) ** 3
     np.testing.assert_allclose(benjamini_hochberg(p_C), stats.false_discovery_control(p_C), rtol=1e-12)
@@ -167,6 +168,7 @@ probabilities = hnp.arrays(np.float64, st.integers(1, 30), elements=st.floats(0,
 values = hnp.arrays(np.float64, (4, 3), elements=st.floats(0, 1).map(lambda x: round(x, 3)))
 
 
+@pytest.mark.slow
 @given(probabilities)
 @settings(deadline=None)
 def test_corrected_p_keeps_the_order_and_never_falls(p_C: Array) -> None:
@@ -184,6 +186,7 @@ def test_corrections_do_not_depend_on_the_order_of_classes(p_C: Array) -> None:
     np.testing.assert_allclose(holm(p_C)[order_C], holm(p_C[order_C]), rtol=1e-12)
 
 
+@pytest.mark.slow
 @given(values, values)
 @settings(deadline=None)
 def test_swapping_the_conditions_flips_the_sign(a: Array, b: Array) -> None:

@@ -86,6 +86,7 @@ def test_p_of_a_claim_is_no_smaller_than_it_says_far_out(n: int, sd: float, samp
     assert rejected.mean() <= 1.2 * level
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n", "per_class"), [(3, 200), (5, 50), (10, 50)])
 def test_intervals_over_seeds_and_samples_cover_what_they_say(n: int, per_class: int) -> None:
     """Difficulties, runs and luck drawn anew: the interval covers the difference of populations in 93 to 97 % of the draws."""

@@ -126,6 +126,7 @@ def test_a_launch_that_is_over_before_the_client_is_there_copies_its_trials(stor
     assert warnings == []
 
 
+@pytest.mark.slow
 def test_mlflow_has_each_trial_once_with_its_curves(
     store: Store, pack: Pack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -149,6 +150,7 @@ def test_mlflow_has_each_trial_once_with_its_curves(
     assert [(point.step, point.value) for point in curve] == [(1, 1.0), (2, 0.5), (3, pytest.approx(1 / 3)), (4, 0.25)]
 
 
+@pytest.mark.slow
 def test_weights_and_biases_has_each_trial_in_its_offline_files(
     store: Store, pack: Pack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

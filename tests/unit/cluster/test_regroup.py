@@ -57,6 +57,7 @@ def features(store: Store, tables: Iterable[str] = ("group_metrics", "fairness_m
     return [set(Results(store).table(name)["feature"].to_pylist()) for name in tables]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
 def test_every_table_knows_the_new_feature(suffix: str, finished: Store, tmp_path: Path) -> None:
     before = committed(finished)
@@ -73,6 +74,7 @@ def test_every_table_knows_the_new_feature(suffix: str, finished: Store, tmp_pat
     assert [it for it in verify(finished).problems if "weights" not in it.key] == []
 
 
+@pytest.mark.slow
 def test_python_knows_the_new_feature(finished: Store, tmp_path: Path) -> None:
     regroup(finished, "demo", table(tmp_path / "t.csv", {"file": IDS, "light": LIGHT}), id_column="file")
     results = Results(finished)
@@ -87,6 +89,7 @@ def test_python_knows_the_new_feature(finished: Store, tmp_path: Path) -> None:
     assert list(frame["light"]) == LIGHT
 
 
+@pytest.mark.slow
 def test_compare_knows_the_new_feature(tmp_path: Path) -> None:
     results = golden_results(tmp_path / "store")
     (dataset_id,) = {line.dataset_id for line in read_manifest(results.store, "demo").trials}
@@ -99,6 +102,7 @@ def test_compare_knows_the_new_feature(tmp_path: Path) -> None:
     assert audit(results.store, ["demo"]).disagreements == ()
 
 
+@pytest.mark.slow
 def test_a_later_launch_keeps_the_feature(finished: Store, tmp_path: Path) -> None:
     regroup(finished, "demo", table(tmp_path / "t.csv", {"file": IDS, "light": LIGHT}), id_column="file")
     wider = make_sweep(overrides=["grid.temperature=[1, 4, 8]"])
@@ -111,6 +115,7 @@ def test_a_later_launch_keeps_the_feature(finished: Store, tmp_path: Path) -> No
     assert read_manifest(finished, "demo") == manifest
 
 
+@pytest.mark.slow
 def test_a_feature_can_be_replaced(finished: Store, tmp_path: Path) -> None:
     first = table(tmp_path / "a.csv", {"file": IDS, "light": LIGHT})
     second = table(tmp_path / "b.csv", {"file": IDS, "light": ["a"] * 4 + ["b"] * 8, "ignored": ["x"] * 12})
@@ -121,6 +126,7 @@ def test_a_feature_can_be_replaced(finished: Store, tmp_path: Path) -> None:
     assert len(read_manifest(finished, "demo").row_settings.added) == 1
 
 
+@pytest.mark.slow
 def test_a_sample_can_be_in_several_groups_or_in_none(finished: Store, tmp_path: Path) -> None:
     lists = [["a"], ["a", "b"], [], ["b"]] * 3
     regroup(finished, "demo", table(tmp_path / "t.parquet", {"file": IDS, "community": lists}), id_column="file")
@@ -130,6 +136,7 @@ def test_a_sample_can_be_in_several_groups_or_in_none(finished: Store, tmp_path:
     assert rows.to_pylist() == [{"group": "a", "n": 6}, {"group": "b", "n": 6}]
 
 
+@pytest.mark.slow
 def test_a_merge_brings_added_features(finished: Store, tmp_path: Path) -> None:
     regroup(finished, "demo", table(tmp_path / "t.csv", {"file": IDS, "light": LIGHT}), id_column="file")
     target = open_store(tmp_path / "target")
@@ -139,6 +146,7 @@ def test_a_merge_brings_added_features(finished: Store, tmp_path: Path) -> None:
     assert read_manifest(target, "demo").row_settings.added == (added,)
 
 
+@pytest.mark.slow
 def test_a_table_that_is_lost_is_named(finished: Store, tmp_path: Path) -> None:
     """Guard: the samples are whole, so no launch loads their data set for it."""
     path = table(tmp_path / "t.csv", {"file": IDS, "light": LIGHT})

@@ -59,6 +59,7 @@ FAULTS = (
 )
 
 
+@pytest.mark.slow
 def test_a_changed_number_is_named(golden: Path, tmp_path: Path) -> None:
     shutil.copytree(golden, tmp_path / "store")
     store = open_store(tmp_path / "store")

@@ -24,6 +24,7 @@ def cross_entropy(logits_NC: np.ndarray, labels_N: np.ndarray, temperature: floa
     return float((log_sum_N - scaled_NC[np.arange(len(labels_N)), labels_N]).mean())
 
 
+@pytest.mark.slow
 @given(seed=st.integers(0, 1000), temperature=st.floats(0.3, 10))
 @example(seed=457, temperature=10.0)
 @settings(max_examples=15, deadline=None)

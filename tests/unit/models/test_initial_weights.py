@@ -47,6 +47,7 @@ def write_weights(folder: Path, *, classes: int = 7) -> None:
     save_file(student, folder / "student.safetensors")
 
 
+@pytest.mark.slow
 def test_a_head_for_other_classes_is_left_as_it_was_drawn() -> None:
     torch.manual_seed(0)
     model, given = (build_model("resnet18-cifar", num_classes=c, image_size=32) for c in (3, 5))
@@ -167,6 +168,7 @@ def test_pretrained_weights_are_fetched_by_the_launch_or_put_there(
     assert {trial.spec.initial_weights for trial in planned.planned} == set(planned.weights.values())
 
 
+@pytest.mark.slow
 def test_a_network_without_pretrained_weights_is_named(tmp_path: Path) -> None:
     with pytest.raises(
         ValueError, match=r"timm cannot fetch the weights of nothing \(it has no pretrained weights\); put"

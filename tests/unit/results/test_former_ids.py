@@ -65,6 +65,7 @@ def resume(store: Store, file: SweepFile) -> Sequence[PlannedTrial]:
     return now.planned
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("former", [False, True])
 @pytest.mark.parametrize("changes", [(), MORE, LARGE, (*MORE, *LARGE)])
 def test_other_groups_train_nothing(changes: tuple[str, ...], former: bool, store: Store) -> None:
@@ -108,6 +109,7 @@ def test_identities_of_kd_ray_01_are_those_of_all_settings(store: Store) -> None
         assert record.trial_id == line.trial_id == content_hash(record.spec.changed(groups_in_id=False))
 
 
+@pytest.mark.slow
 def test_another_sweep_finds_trials_of_kd_ray_01(store: Store) -> None:
     finish(store, sweep_of(), former=True)
     other = sweep_of("name=other", *MORE)
@@ -141,6 +143,7 @@ def test_other_families_are_left_alone(store: Store) -> None:
     assert with_former_ids(store, trials) == trials
 
 
+@pytest.mark.slow
 def test_joint_groups_follow_the_settings_that_are_asked_for_now(store: Store) -> None:
     """Guard: a record names the settings of the launch that trained it."""
     crossed = (*MORE, "intersections=[[color, texture]]")
@@ -158,6 +161,7 @@ def test_joint_groups_follow_the_settings_that_are_asked_for_now(store: Store) -
     assert joint() == 6
 
 
+@pytest.mark.slow
 def test_a_metric_frame_knows_the_features_of_every_sweep(store: Store) -> None:
     finish(store, sweep_of())
     trial_id = read_manifest(store, "demo").trials[0].trial_id

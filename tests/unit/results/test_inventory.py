@@ -139,6 +139,7 @@ def test_inventory_of_a_store(whole: Store) -> None:
     assert take_inventory(whole, "tables", keep=lambda place: place.table == "none") == Inventory()
 
 
+@pytest.mark.slow
 def test_files_that_kd_ray_did_not_write_change_nothing_and_are_named(whole: Store) -> None:
     """Guards every listing: copies by sync tools, AppleDouble files and backups are never data, problems or garbage."""
     root = whole.local_root

@@ -23,6 +23,7 @@ TRIAL = "fa67139ca837fa94"
 """distilled lenet5 T=10 alpha=0.9 seed=0"""
 
 
+@pytest.mark.slow
 def test_sweeps_lists_what_the_store_has(golden: Results) -> None:
     page, none, other = ask(golden.store, "/", "/?state=running", "/?words=dem&sort=name&down=1")
     assert page.status == none.status == other.status == 200

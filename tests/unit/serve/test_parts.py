@@ -208,6 +208,7 @@ def test_snapshot_takes_manifests_over_and_names_what_it_cannot_read(unfinished:
 # --- axes and scales ------------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_temperatures_are_laid_out_in_order_with_their_baselines(golden: Results) -> None:
     study = make_study(temperatures=(1, 4, 20, 10))
     layout = lay_out(study, "")
