@@ -89,6 +89,7 @@ def test_python_knows_the_new_feature(finished: Store, tmp_path: Path) -> None:
     assert list(frame["light"]) == LIGHT
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_compare_knows_the_new_feature(tmp_path: Path) -> None:
     results = golden_results(tmp_path / "store")
