@@ -263,6 +263,7 @@ def test_schema_of_sweep_files_is_json_schema(tmp_path: Path) -> None:
     assert schema["$defs"]["Training"]["properties"]["epochs"]["description"] == "Passes over the training split."
 
 
+@pytest.mark.long
 def test_data_show_draws_a_contact_sheet(tmp_path: Path) -> None:
     done = run_cli(
         "data",
