@@ -117,7 +117,7 @@ def _value(text: str) -> Any:
 def read_trial(store: Store, trial_id: str, sweeps: Mapping[str, str]) -> tuple[Record, Samples]:
     """The record of a trial and the samples it was tested on, with the features that every sweep compares.
 
-    `sweeps` that have the trial, with the dataset_id that each has it in; without any, the samples are those that the record names.
+    `sweeps` maps each sweep that lists the trial to the dataset_id under which it does; if it is empty, the record names the samples.
 
     Raises:
         QueryError: the store has no such trial, or it is not complete.

@@ -1,4 +1,4 @@
-"""Cells of JSON in tables that kd_ray has not written: whoever reads them says so in one line."""
+"""Damaged JSON in cells of a table: each function that reads the table raises an error of one line."""
 
 import pyarrow as pa
 import pytest

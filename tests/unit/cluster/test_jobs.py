@@ -109,9 +109,11 @@ def test_a_relative_path_is_refused_with_the_way_out() -> None:
 
 
 def test_weights_on_the_cluster_can_be_submitted() -> None:
-    submission("teacher={model: resnet20, weights: /data/w.th}")
-    submission("teacher={model: 'timm:resnet18', weights: pretrained}")
-    submission("teacher={model: resnet20, weights: 'hub:lab/shapes'}")
+    for model, weights in (("resnet20", "/data/w.th"), ("timm:resnet18", "pretrained"), ("resnet20", "hub:lab/shapes")):
+        sent = submission(f"teacher={{model: '{model}', weights: '{weights}'}}")
+        # One given teacher, which is only evaluated, 2 scratch and 4 distilled students.
+        assert sent.num_trials == 7
+        assert weights.encode() in sent.files["sweep.yaml"]
 
 
 def test_a_name_that_is_none_is_refused() -> None:
