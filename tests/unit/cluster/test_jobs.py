@@ -106,6 +106,10 @@ def test_a_relative_path_is_refused_with_the_way_out() -> None:
         submission("placement.data_root=data")
     with pytest.raises(InvalidInputError, match=r"teacher.weights: 'w.th' is a relative path"):
         submission("teacher={model: resnet20, weights: w.th}")
+    # Weights to start from are files of the cluster, too.
+    for field in ("student.init", "teacher.init"):
+        with pytest.raises(InvalidInputError, match=rf"{field}: 'w.th' is a relative path"):
+            submission(f"{field}=w.th")
 
 
 def test_weights_on_the_cluster_can_be_submitted() -> None:
