@@ -12,7 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 from pyarrow import parquet
 
-from kd_ray.data.families import load_dataset
+from kd_ray.data.families import check_names, load_dataset
 from kd_ray.distill.stored_samples import samples_of
 from kd_ray.errors import CorruptObjectError, InvalidInputError, some
 from kd_ray.groups import Groups
@@ -178,6 +178,7 @@ def _check(table: FeatureTable, samples: Samples, *, of_sweep: set[str], what: s
             raise InvalidInputError(
                 f"--features {table.source}: has no row for test samples of data set {what}: {groups}; they are named as in {have}"
             )
+        check_names(f"--features {table.source}", {**samples.sensitive_features, name: groups})
         if len(groups.names) < 2:
             groups_left = ", ".join(groups.names) or "none"
             what = f"column {name!r} puts the test samples into fewer than two groups: {groups_left}"

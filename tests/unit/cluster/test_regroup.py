@@ -174,6 +174,12 @@ def test_a_table_that_is_lost_is_named(finished: Store, tmp_path: Path) -> None:
         ({"file": [*IDS, ""], "light": [*LIGHT, "dark"]}, {}, "line 14: has no id"),
         ({"file": IDS, "light": ["dark"] * 12}, {}, "'light' puts the test samples into fewer than two groups: dark"),
         ({"file": IDS, "color": LIGHT}, {}, "has a feature 'color'; rename the column"),
+        ({"file": IDS, "light": ["dark\x1b[2J", *LIGHT[1:]]}, {}, "the group of light .* holds the control character"),
+        (
+            {"file": IDS, "light": ["caf\u00e9", "cafe\u0301", *LIGHT[2:]]},
+            {},
+            "look the same and have different characters",
+        ),
         ({"file": IDS}, {}, "has no column of groups beside the id column 'file'"),
         (
             {"file": IDS, "light": LIGHT},
