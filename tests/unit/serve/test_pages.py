@@ -16,6 +16,9 @@ from kd_ray.analysis.reading import read_study
 from kd_ray.analysis.stored import stored_or_made
 from kd_ray.results.query import Results
 from kd_ray.results.store import Store, open_store
+from kd_ray.serve.findings import find
+from kd_ray.serve.page_data import Read
+from kd_ray.serve.pages import classes_page
 from tests.fakes import WatchedStore, make_sweep, write_sweep
 from tests.unit.serve.asked import ask, with_client
 
@@ -204,6 +207,16 @@ def test_classes_and_groups(golden: Results) -> None:
     assert "36 test samples" in of_group.words
     assert wrong.status == 409
     assert "condition 99: the sweep has 6, from 0" in wrong.words
+
+
+def test_classes_are_sorted_by_effects_with_all_digits(golden: Results) -> None:
+    """Guard: `Effect.value`; the shown texts are rounded, so that different effects look equal."""
+    study = read_study(golden, "demo")
+    read = Read(results=golden, study=study, parts=())
+    lines = classes_page.view(read, find(golden, study), contrast="", feature="", sort="effect")["lines"]
+    least = [min(it.value for it in line.effects) for line in lines]
+    assert least == sorted(least)
+    assert any(it.value != float(it.text.replace("−", "-")) for line in lines for it in line.effects)
 
 
 def test_trial(golden: Results) -> None:
