@@ -1,5 +1,6 @@
 """The device of a worker: bound, made deterministic, named, and its memory watched."""
 
+import gc
 import os
 import platform
 from pathlib import Path
@@ -58,6 +59,19 @@ def free_bytes(device: torch.device) -> int:
         free, _ = torch.cuda.mem_get_info(device)
         return free
     return _kib(Path("/proc/meminfo"), "MemAvailable") * 1024
+
+
+def wait_for(device: torch.device) -> None:
+    """Return when the device has done all that it was given; a CPU has."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def release_unused(device: torch.device) -> None:
+    """Give the GPU memory back that nothing refers to: the traceback of an error keeps what it has seen until it is collected."""
+    if device.type == "cuda":
+        gc.collect()
+        torch.cuda.empty_cache()
 
 
 def forget_peak(device: torch.device) -> None:

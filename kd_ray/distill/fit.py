@@ -9,17 +9,19 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from kd_ray.distill.attack import pgd, random_start
 from kd_ray.distill.batches import Batch, batches, draw_of, steps_per_epoch
+from kd_ray.distill.captured import CapturedSteps
+from kd_ray.distill.device import wait_for
 from kd_ray.distill.evaluate import accuracies, accuracy
 from kd_ray.distill.grouped import GroupedStudents
 from kd_ray.distill.mixing import draw_mix, mixed
 from kd_ray.distill.objectives import Attacked, term_names
 from kd_ray.distill.samples import ResidentData
 from kd_ray.distill.samples.kind import Draw, PixelRange
+from kd_ray.distill.step import take_step
 from kd_ray.distill.student import Student, learning_rate
 from kd_ray.distill.teacher import Teacher
 from kd_ray.distill.worker_protocol import PackProgress
@@ -75,6 +77,7 @@ def fit(
             if position % steps and meter.is_due():
                 yield meter.progress(students, end_of_epoch=False)
         if position % steps == 0:
+            wait_for(data.train.labels_N.device)
             meter.settle()
             # A student that was restored at this step has this epoch in its history already.
             arrived = [
@@ -136,6 +139,7 @@ class _Stepper:
         self._pixels = pixels
         self._steps = steps
         self._group: GroupedStudents | None = None
+        self._captured = CapturedSteps()
 
     def step(self, active: list[Student], batch: Batch, fail: OnFailure) -> None:
         """One optimiser step of each active student on the same batch. An error fails one student, or all students of a group."""
@@ -148,12 +152,18 @@ class _Stepper:
                     fail(student, error)
         ready = [student for student in active if student.taught_by is None or student.taught_by in teacher_BC]
         logits = [None if student.taught_by is None else teacher_BC[student.taught_by] for student in ready]
-        if len(ready) > 1 and ready[0].training.execution == "grouped":
-            try:
-                self._grouped(ready).step(batch, logits, steps=self._steps)
-            except Exception as error:  # noqa: BLE001 (the error does not tell which of them caused it)
-                for student in ready:
-                    fail(student, error)
+        if not ready:
+            return
+        try:
+            group = self._grouped(ready) if len(ready) > 1 and ready[0].training.execution == "grouped" else None
+            if self._captured.step(ready, group, batch, logits, self._steps):
+                return
+            if group is not None:
+                group.step(batch, logits, steps=self._steps)
+                return
+        except Exception as error:  # noqa: BLE001 (the error does not tell which of them caused it)
+            for student in ready:
+                fail(student, error)
             return
         for student, teacher in zip(ready, logits, strict=True):
             try:
@@ -162,7 +172,7 @@ class _Stepper:
                     assert student.taught_by is not None
                     assert self._pixels is not None
                     found = attacked(student, student.attack, batch, self._teachers[student.taught_by], self._pixels)
-                _step(student, batch, teacher, self._steps, found)
+                take_step(student, batch, teacher, self._steps, found)
             except Exception as error:  # noqa: BLE001 (an error of one student must not stop the pack)
                 fail(student, error)
 
@@ -178,40 +188,6 @@ def attacked(student: Student, attack: Attack, batch: Batch, teacher: Teacher, p
     start_BCHW = random_start(batch.images_BCHW, student.spec.seed, "attack", student.step)
     images_BCHW = pgd(student.model, batch.images_BCHW, batch.labels_B, attack, pixels, start_BCHW)
     return Attacked(student_BC=student.forward(images_BCHW), teacher_BC=teacher.answer(images_BCHW))
-
-
-def _step(student: Student, batch: Batch, teacher_BC: Tensor | None, steps: int, found: Attacked | None = None) -> None:
-    labels_B = batch.labels_B
-    for group in student.optimizer.param_groups:
-        group["lr"] = learning_rate(student.training, student.step, steps)
-    with student.randomness():
-        logits_BC = student.forward(batch.inputs)
-    loss = student.loss(logits_BC, teacher_BC, batch, attacked=found)
-    student.optimizer.zero_grad(set_to_none=True)
-    if student.adversary is None:
-        loss.total.backward()  # type: ignore[no-untyped-call]
-    else:
-        student.adversary.backward(student.model, loss, step=student.step)
-    if student.training.clip_norm is not None:
-        nn.utils.clip_grad_norm_(student.model.parameters(), student.training.clip_norm)
-    student.optimizer.step()
-    student.update_average()
-    student.step += 1
-    with torch.no_grad():
-        means = torch.stack([loss.total, *loss.terms.values()]).double() * len(labels_B)
-        student.sums[0] += means[0]
-        student.sums[1] += _num_correct(logits_BC, batch)
-        student.sums[2:] += means[1:]
-
-
-def _num_correct(logits_BC: Tensor, batch: Batch) -> Tensor:
-    """Number of correct predictions; for mixed images, each label counts with its share."""
-    predicted_B, labels_B = logits_BC.argmax(1), batch.labels_B
-    if batch.mix is None:
-        return (predicted_B == labels_B).sum()
-    others_B = labels_B[batch.mix.partners_B.to(labels_B.device)]
-    weight = batch.mix.weight
-    return weight * (predicted_B == labels_B).sum().double() + (1 - weight) * (predicted_B == others_B).sum().double()
 
 
 def _mixed(batch: Batch, training: Training, *, seed: int, epoch: int, step: int) -> Batch:

@@ -24,7 +24,7 @@ from torch.nn import functional
 
 from kd_ray.distill.batches import Batch
 from kd_ray.distill.objectives import Context, objective_of, student_loss, term_names
-from kd_ray.distill.student import Student, forward_of, learning_rate, sgd
+from kd_ray.distill.student import Student, forward_of, learning_rate, set_rate, sgd
 from kd_ray.errors import TrialError
 from kd_ray.models.resnet_cifar import BasicBlock, ResNetCifar
 from kd_ray.sweep.distillation import Distillation
@@ -50,29 +50,32 @@ class GroupedStudents:
         self.students = tuple(students)
         self.model = grouped_model([student.model for student in students], name=students[0].spec.model)
         self._forward = forward_of(self.model, students[0].training, students[0].sums.device)
-        self._optimizer = _grouped_optimizer(self.model, students)
+        self.optimizer = _grouped_optimizer(self.model, students)
         self._loss = GroupLoss([student.spec.distillation for student in students])
         self._sums_KS = _stacked_sums(students)
 
     def step(self, batch: Batch, teacher_BC: Sequence[Tensor | None], *, steps: int) -> None:
         """One optimiser step of every student on the same batch; `teacher_BC` has an entry for each, an epoch has `steps` of them."""
+        rate = learning_rate(self.students[0].training, self.students[0].step, steps)
+        for optimizer in (self.optimizer, *(student.optimizer for student in self.students)):
+            set_rate(optimizer, rate)
+        self.compute(batch, teacher_BC)
+        for student in self.students:
+            student.step += 1
+
+    def compute(self, batch: Batch, teacher_BC: Sequence[Tensor | None]) -> None:
+        """Forward, loss, backward, update, and the sums of the epoch, of every student."""
         labels_B = batch.labels_B
-        lr = learning_rate(self.students[0].training, self.students[0].step, steps)
-        for optimizer in (self._optimizer, *(student.optimizer for student in self.students)):
-            for settings in optimizer.param_groups:
-                settings["lr"] = lr
         logits_KCB = self.logits(batch.images_BCHW)
         contexts = [student.context(batch) for student in self.students]
         losses_KL = self._loss(logits_KCB, teacher_BC, labels_B, contexts)
-        self._optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad(set_to_none=True)
         losses_KL[:, 0].sum().backward()  # type: ignore[no-untyped-call]
-        self._optimizer.step()
+        self.optimizer.step()
         with torch.no_grad():
             sums_KL = losses_KL.double() * len(labels_B)
             correct_K1 = (logits_KCB.argmax(1) == labels_B).sum(1, keepdim=True)
             self._sums_KS += torch.cat([sums_KL[:, :1], correct_K1, sums_KL[:, 1:]], dim=1)
-        for student in self.students:
-            student.step += 1
 
     def logits(self, images_BCHW: Tensor) -> Tensor:
         """Logits of every student for the same images: (K, C, B)."""
@@ -280,7 +283,7 @@ def _grouped_optimizer(group: nn.Module, students: Sequence[Student]) -> torch.o
     """SGD over the stacked weights with the students' momentum, which becomes views; one that has none yet starts from zero."""
     training = students[0].training
     parameters = dict(group.named_parameters())
-    optimizer = sgd(parameters.values(), training, fused=True)
+    optimizer = sgd(parameters.values(), training, students[0].sums.device, fused=True)
     assert isinstance(training.optimizer, Sgd)
     if training.optimizer.momentum:
         for name, parameter in parameters.items():

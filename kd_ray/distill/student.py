@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -131,7 +132,7 @@ class Student:
         return TrainingState(
             step=self.step,
             model=self.model.state_dict(),
-            optimizer=self.optimizer.state_dict(),
+            optimizer=_plain(self.optimizer.state_dict()),
             sums=self.sums,
             history=tuple(self.history),
             elapsed_s=self.elapsed_s,
@@ -158,7 +159,7 @@ def forward_of(model: nn.Module, training: Training, device: torch.device) -> Ca
     forward: Callable[[Inputs], Tensor] = model
     if training.compile:
         # Shapes are fixed, so the last batch of an epoch has a program of its own. One program serves all students of an architecture.
-        forward = torch.compile(model, dynamic=False, mode="reduce-overhead" if device.type == "cuda" else None)
+        forward = torch.compile(model, dynamic=False)
     if training.precision == "fp32":
         return forward
 
@@ -170,22 +171,38 @@ def forward_of(model: nn.Module, training: Training, device: torch.device) -> Ca
     return in_bf16
 
 
-def optimizer_of(parameters: Iterable[nn.Parameter], training: Training) -> torch.optim.Optimizer:
-    """The optimiser that the settings ask for."""
+def optimizer_of(parameters: Iterable[nn.Parameter], training: Training, device: torch.device) -> torch.optim.Optimizer:
+    """The optimiser that the settings ask for. On a GPU its state and its learning rate stay there."""
     settings = training.optimizer
+    on_gpu = device.type == "cuda"
     if isinstance(settings, Sgd):
-        return sgd(parameters, training)
+        return sgd(parameters, training, device, fused=on_gpu)
     kind = torch.optim.AdamW if isinstance(settings, AdamW) else torch.optim.Adam
-    return kind(parameters, lr=settings.lr, betas=settings.betas, eps=settings.eps, weight_decay=settings.weight_decay)
+    return kind(
+        parameters,
+        lr=_rate_on(device, settings.lr),
+        betas=settings.betas,
+        eps=settings.eps,
+        weight_decay=settings.weight_decay,
+        capturable=on_gpu,
+        fused=on_gpu or None,
+    )
 
 
-def sgd(parameters: Iterable[nn.Parameter], training: Training, *, fused: bool = False) -> torch.optim.SGD:
+def _rate_on(device: torch.device, rate: float) -> float | Tensor:
+    """A learning rate as an optimiser on this device wants it."""
+    return torch.tensor(rate, device=device) if device.type == "cuda" else rate
+
+
+def sgd(
+    parameters: Iterable[nn.Parameter], training: Training, device: torch.device, *, fused: bool = False
+) -> torch.optim.SGD:
     """SGD as the settings ask for it."""
     settings = training.optimizer
     assert isinstance(settings, Sgd)
     return torch.optim.SGD(
         parameters,
-        lr=settings.lr,
+        lr=_rate_on(device, settings.lr),
         momentum=settings.momentum,
         weight_decay=settings.weight_decay,
         nesterov=settings.nesterov,
@@ -216,7 +233,7 @@ def new_student(
     if initial is not None:
         load_initial(model, initial)
     model = model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = optimizer_of(model.parameters(), training)
+    optimizer = optimizer_of(model.parameters(), training, device)
     sums = torch.zeros(2 + len(term_names(spec.distillation)), dtype=torch.float64, device=device)
     student = Student(
         spec=spec,
@@ -233,7 +250,7 @@ def new_student(
         model.load_state_dict(saved.model)
         if student.average is not None:
             student.average.load_state_dict(saved.average)
-        optimizer.load_state_dict(dict(saved.optimizer))
+        _restore(optimizer, saved.optimizer)
         if student.adversary is not None:
             student.adversary.restore(saved.adversary)
         student.sums.copy_(saved.sums)
@@ -271,3 +288,35 @@ def learning_rate(training: Training, step: int, steps: int) -> float:
     if isinstance(schedule, LinearSchedule):
         return peak * (1 - done)
     return schedule.final_lr + (peak - schedule.final_lr) * (1 + math.cos(math.pi * done)) / 2
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Set the learning rate; one that is a tensor keeps its place in memory."""
+    for group in optimizer.param_groups:
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
+
+
+def _plain(state: Mapping[str, Any]) -> dict[str, Any]:
+    """The state of an optimiser with learning rates as numbers."""
+    groups = [{**group, "lr": float(group["lr"])} for group in state["param_groups"]]
+    return {**state, "param_groups": groups}
+
+
+def _restore(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
+    """Load a state that may come from another device: how the optimiser computes, and where its learning rate stands, remain."""
+    own: list[dict[str, Any]] = [
+        {name: group[name] for name in ("lr", "fused", "capturable") if name in group}
+        for group in optimizer.param_groups
+    ]
+    groups = [{**saved, **mine} for saved, mine in zip(state["param_groups"], own, strict=True)]
+    optimizer.load_state_dict({**state, "param_groups": groups})
+    for parameter, slots in optimizer.state.items():
+        for name, value in slots.items():
+            if parameter.is_cuda and isinstance(value, Tensor) and value.shape == parameter.shape:
+                # A fused optimiser asks for the strides of the weights.
+                slots[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+    for group, mine in zip(optimizer.param_groups, own, strict=True):
+        group.update(mine)

@@ -19,7 +19,7 @@ from kd_ray.distill.attack import robust_predictions
 from kd_ray.distill.augmentations import num_views
 from kd_ray.distill.checkpoint import decode, encode, from_weights, to_weights
 from kd_ray.distill.dataset_cache import LoadedData, load_data
-from kd_ray.distill.device import device_of, make_deterministic, name_of, named
+from kd_ray.distill.device import device_of, make_deterministic, name_of, named, release_unused
 from kd_ray.distill.evaluate import evaluate, predict
 from kd_ray.distill.fit import fit
 from kd_ray.distill.image_loader import Loader
@@ -165,6 +165,7 @@ class Worker:
             DataError: the data set cannot be loaded.
             StoreError: an operation of the store failed.
         """
+        release_unused(self.device)
         data = self.data(specs[0].dataset)
         training = _Training(data, on_failure)
         for spec in specs:

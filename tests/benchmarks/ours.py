@@ -42,12 +42,12 @@ _MEAN, _STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 _MANY_EPOCHS = 1000
 
 
-def synthetic_images(num_train: int, *, num_test: int = 64) -> ImageData:
-    """Random images of CIFAR-10's shape; what an image shows does not change how long it takes."""
+def synthetic_images(num_train: int, *, num_test: int = 64, size: int = 32) -> ImageData:
+    """Random images, of CIFAR-10's shape unless a side is given; what an image shows does not change how long it takes."""
     random = np.random.default_rng(0)
 
     def split(count: int) -> Split:
-        images = random.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
+        images = random.integers(0, 256, (count, size, size, 3), dtype=np.uint8)
         return Split(images_NHWC=images, labels_N=random.integers(0, 10, count))
 
     return ImageData(
@@ -66,6 +66,14 @@ class Race:
     """One student each, side by side with us."""
     batch_size: int = 64
     execution: Execution = "loop"
+    device: torch.device = CPU
+    precision: Literal["fp32", "bf16"] = "fp32"
+    compile: bool = False
+
+    @property
+    def image_size(self) -> int:
+        """Side in pixels."""
+        return int(self.data.train.images_NHWC.shape[1])
 
     @property
     def num_images(self) -> int:
@@ -82,18 +90,20 @@ class Race:
             "schedule": {"name": "constant"},
             "augmentation": "crop_flip",
             "execution": self.execution,
+            "precision": self.precision,
+            "compile": self.compile,
         }
         return Training.model_validate_json(json.dumps(settings))
 
     @cached_property
     def resident(self) -> ResidentData:
         """The data as our loop takes them."""
-        return to_device(self.data, CPU)
+        return to_device(self.data, self.device)
 
     def network(self, name: str) -> nn.Module:
         """A fresh network, the same for the same name."""
         torch.manual_seed(0)
-        return build_model(name, num_classes=10, image_size=32)
+        return build_model(name, num_classes=10, image_size=self.image_size).to(self.device)
 
     def teacher_network(self) -> nn.Module:
         """As our loop uses it."""
@@ -118,7 +128,7 @@ class Race:
             )
             for temperature in self.temperatures
         ]
-        return [new_student(spec, self.training, self.resident, CPU, None) for spec in specs]
+        return [new_student(spec, self.training, self.resident, self.device, None) for spec in specs]
 
     def ours(self, teaching: Teaching, *, epochs: int) -> Iterator[None]:
         """Our loop; the table is ready for so many epochs. A step is an epoch of all students."""
@@ -155,6 +165,7 @@ class Race:
             self.training.augmentation,
             batch_size=self.batch_size,
             num_workers=settings.num_workers,
+            pin_memory=self.device.type == "cuda",
         )
         teacher = None if alone else self.network(self.teacher).requires_grad_(False)
         loss = self.distillation(self.temperatures[0])

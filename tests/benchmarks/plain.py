@@ -32,10 +32,17 @@ class Settings:
     """Memory layout of networks and images."""
     num_workers: int
     """Processes of the loader; they may use other cores than the one that trains."""
+    bf16: bool = False
+    """Forward passes under `torch.autocast`."""
+    waits: bool = True
+    """For the loss of every step, as most scripts do; else the sums stay on the device until the epoch ends."""
 
     def describe(self) -> str:
         """For the output."""
-        return f"{'channels-last' if self.channels_last else 'contiguous'}, {self.num_workers} loader workers"
+        arithmetic = ", bf16" if self.bf16 else ""
+        return (
+            f"{'channels-last' if self.channels_last else 'contiguous'}, {self.num_workers} loader workers{arithmetic}"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +76,7 @@ def loader(
     batch_size: int,
     num_workers: int,
     shuffle: bool = True,
+    pin_memory: bool = False,
 ) -> DataLoader[tuple[Tensor, int]]:
     """Batches of a split."""
     steps: list[nn.Module] = []
@@ -79,7 +87,12 @@ def loader(
     steps += [v2.ToDtype(torch.float32, scale=True), v2.Normalize(data.mean, data.std)]
     dataset = ImageDataset(split, v2.Compose(steps))
     return DataLoader(
-        dataset, batch_size=batch_size, shuffle=shuffle, num_workers=num_workers, persistent_workers=num_workers > 0
+        dataset,
+        batch_size=batch_size,
+        shuffle=shuffle,
+        num_workers=num_workers,
+        persistent_workers=num_workers > 0,
+        pin_memory=pin_memory,
     )
 
 
@@ -91,7 +104,8 @@ def train(
     distillation: KnowledgeDistillation | None,
     settings: Settings,
 ) -> Iterator[EpochLine]:
-    """Train to the last epoch, one at a time."""
+    """Train to the last epoch, one at a time, on the device where the student stands."""
+    device = next(student.parameters()).device
     layout = torch.channels_last if settings.channels_last else torch.contiguous_format
     student.to(memory_format=layout).train()
     if teacher is not None:
@@ -108,23 +122,28 @@ def train(
     factor = functools.partial(_factor, training, len(batches))
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
     for _ in range(training.epochs):
-        total, correct, count = 0.0, 0.0, 0
-        for images, labels_B in batches:
-            images_BCHW = images.to(memory_format=layout)
-            logits_BC = student(images_BCHW)
+        total, correct = torch.zeros(2, dtype=torch.float64, device=device)
+        count = 0
+        for images, labels in batches:
+            images_BCHW = images.to(device, non_blocking=True, memory_format=layout)
+            labels_B = labels.to(device, non_blocking=True)
+            with torch.autocast(device.type, torch.bfloat16, enabled=settings.bf16):
+                logits_BC = student(images_BCHW)
+            logits_BC = logits_BC.float()
             loss = functional.cross_entropy(logits_BC, labels_B)
             if teacher is not None and distillation is not None:
-                with torch.no_grad():
+                with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=settings.bf16):
                     teacher_BC = teacher(images_BCHW)
-                loss = _kd(logits_BC, teacher_BC, loss, distillation)
+                loss = _kd(logits_BC, teacher_BC.float(), loss, distillation)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             scheduler.step()
-            total += loss.item() * len(labels_B)
-            correct += (logits_BC.argmax(1) == labels_B).sum().item()
+            right = (logits_BC.argmax(1) == labels_B).sum()
+            total += (loss.item() if settings.waits else loss.detach()) * len(labels_B)
+            correct += right.item() if settings.waits else right
             count += len(labels_B)
-        yield EpochLine(loss=total / count, accuracy=correct / count)
+        yield EpochLine(loss=float(total) / count, accuracy=float(correct) / count)
 
 
 @torch.no_grad()

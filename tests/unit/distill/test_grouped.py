@@ -15,11 +15,11 @@ from kd_ray.distill import checkpoint
 from kd_ray.distill.augmentations import PADDING
 from kd_ray.distill.batches import Batch
 from kd_ray.distill.device import make_deterministic
-from kd_ray.distill.fit import _step
 from kd_ray.distill.grouped import GroupedStudents, GroupLoss, grouped_model
 from kd_ray.distill.objectives import Background, Context, student_loss
 from kd_ray.distill.samples import ResidentData
 from kd_ray.distill.samples.resident_images import ResidentImages
+from kd_ray.distill.step import take_step
 from kd_ray.distill.student import Student, new_student
 from kd_ray.errors import TrialError
 from kd_ray.sweep.datasets import TrifeatureDataset
@@ -113,7 +113,7 @@ def step_group(students: Sequence[Student], batches: Sequence[tuple[Batch, Tenso
 
 def step_alone(student: Student, batches: Sequence[tuple[Batch, Tensor]]) -> None:
     for batch, teacher_BC in batches:
-        _step(student, batch, teacher_BC if student.spec.teacher else None, STEPS_PER_EPOCH)
+        take_step(student, batch, teacher_BC if student.spec.teacher else None, STEPS_PER_EPOCH)
 
 
 def tensors_of(student: Student) -> dict[str, Tensor]:
@@ -177,7 +177,7 @@ def test_scratch_students_and_different_teachers_take_the_steps_of_the_plain_loo
         GroupedStudents(together).step(batch, teachers, steps=STEPS_PER_EPOCH)
         for spec, teacher, member in zip(specs, teachers, together, strict=True):
             alone = start(spec, dtype=torch.float64)
-            _step(alone, batch, teacher, STEPS_PER_EPOCH)
+            take_step(alone, batch, teacher, STEPS_PER_EPOCH)
             assert_close(member, alone, rtol=1e-9, atol=1e-12)
 
 
