@@ -96,7 +96,7 @@ class _Recording:
     ) -> None:
         self._students = tuple(students)
         self._batch = batch._replace(inputs=images_of(batch.inputs).clone(), labels_B=batch.labels_B.clone())
-        self._first_places = _first_places(teacher_BC)
+        self._first_places = first_places(teacher_BC)
         copies = {
             place: each.clone()
             for place, each in enumerate(teacher_BC)
@@ -119,7 +119,7 @@ class _Recording:
     def replay(self, batch: Batch, teacher_BC: Sequence[Tensor | None], steps: int) -> bool:
         """False, and nothing is done, for a batch of another shape, or logits that are shared by other students than before."""
         images_BCHW = images_of(self._batch.inputs)
-        if images_of(batch.inputs).shape != images_BCHW.shape or _first_places(teacher_BC) != self._first_places:
+        if images_of(batch.inputs).shape != images_BCHW.shape or first_places(teacher_BC) != self._first_places:
             return False
         images_BCHW.copy_(images_of(batch.inputs))
         self._batch.labels_B.copy_(batch.labels_B)
@@ -134,7 +134,7 @@ class _Recording:
         return True
 
 
-def _first_places(teacher_BC: Sequence[Tensor | None]) -> list[int | None]:
+def first_places(teacher_BC: Sequence[Tensor | None]) -> list[int | None]:
     """For each student the first one with the same logits; None where it has no teacher."""
     places: dict[int, int] = {}
     return [None if each is None else places.setdefault(id(each), place) for place, each in enumerate(teacher_BC)]
@@ -150,13 +150,15 @@ def _with_one_rate(students: Sequence[Student]) -> torch.optim.Optimizer:
 
 
 def side_by_side(tasks: Sequence[Callable[[], None]]) -> None:
-    """Start tasks on several streams, and let the current one wait for all of them."""
+    """Start tasks on several streams, and let the current one wait for all of them, also after an error: what is recorded has one end."""
     current = torch.cuda.current_stream()
     streams: list[torch.cuda.Stream] = [torch.cuda.Stream() for _ in tasks[:_LANES]]  # type: ignore[no-untyped-call]
     for stream in streams:
         stream.wait_stream(current)
-    for task, stream in zip(tasks, itertools.cycle(streams), strict=False):
-        with torch.cuda.stream(stream):
-            task()
-    for stream in streams:
-        current.wait_stream(stream)
+    try:
+        for task, stream in zip(tasks, itertools.cycle(streams), strict=False):
+            with torch.cuda.stream(stream):
+                task()
+    finally:
+        for stream in streams:
+            current.wait_stream(stream)

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from kd_ray.distill.batches import Batch
+from kd_ray.distill.device import arithmetic_of
 from kd_ray.distill.objectives import Context, objective_of, student_loss, term_names
 from kd_ray.distill.student import Student, forward_of, learning_rate, set_rate, sgd
 from kd_ray.errors import TrialError
@@ -65,6 +66,10 @@ class GroupedStudents:
 
     def compute(self, batch: Batch, teacher_BC: Sequence[Tensor | None]) -> None:
         """Forward, loss, backward, update, and the sums of the epoch, of every student."""
+        with arithmetic_of(self.students[0].training.precision):
+            self._compute(batch, teacher_BC)
+
+    def _compute(self, batch: Batch, teacher_BC: Sequence[Tensor | None]) -> None:
         labels_B = batch.labels_B
         logits_KCB = self.logits(batch.images_BCHW)
         contexts = [student.context(batch) for student in self.students]
@@ -265,11 +270,11 @@ def _replace_tensor(root: nn.Module, path: str, tensor: Tensor) -> None:
 
 
 def _stacked(tensors: Sequence[Tensor]) -> Tensor:
-    """One after another along the first dimension; scalars become a vector. Convolutions stay channels last."""
+    """One after another along the first dimension; scalars become a vector. The layout of convolutions stays."""
     if tensors[0].ndim == 0:
         return torch.stack(list(tensors))
     stacked = torch.cat(list(tensors))
-    if stacked.ndim == 4:
+    if stacked.ndim == 4 and not (stacked.is_cuda and tensors[0].is_contiguous()):
         stacked = stacked.contiguous(memory_format=torch.channels_last)
     return stacked
 

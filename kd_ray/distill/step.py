@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from kd_ray.distill.batches import Batch
+from kd_ray.distill.device import arithmetic_of
 from kd_ray.distill.objectives import Attacked
 from kd_ray.distill.student import Student, learning_rate, set_rate
 
@@ -22,6 +23,11 @@ def take_step(
 
 def compute(student: Student, batch: Batch, teacher_BC: Tensor | None, found: Attacked | None = None) -> None:
     """Forward, loss, backward, update, and the sums of the epoch."""
+    with arithmetic_of(student.training.precision):
+        _compute(student, batch, teacher_BC, found)
+
+
+def _compute(student: Student, batch: Batch, teacher_BC: Tensor | None, found: Attacked | None) -> None:
     with student.randomness():
         logits_BC = student.forward(batch.inputs)
     loss = student.loss(logits_BC, teacher_BC, batch, attacked=found)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from kd_ray.distill.batches import Batch
 from kd_ray.distill.checkpoint import TrainingState
+from kd_ray.distill.device import layout_of
 from kd_ray.distill.objectives import (
     Adversary,
     Attacked,
@@ -160,7 +161,7 @@ def forward_of(model: nn.Module, training: Training, device: torch.device) -> Ca
     if training.compile:
         # Shapes are fixed, so the last batch of an epoch has a program of its own. One program serves all students of an architecture.
         forward = torch.compile(model, dynamic=False)
-    if training.precision == "fp32":
+    if training.precision != "bf16":
         return forward
 
     def in_bf16(inputs: Inputs) -> Tensor:
@@ -232,7 +233,7 @@ def new_student(
         model = build() if build is not None else data.train.network(spec.model, data.num_classes)
     if initial is not None:
         load_initial(model, initial)
-    model = model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model = model.to(device=device, memory_format=layout_of(device, training.precision))  # type: ignore[call-overload]
     optimizer = optimizer_of(model.parameters(), training, device)
     sums = torch.zeros(2 + len(term_names(spec.distillation)), dtype=torch.float64, device=device)
     student = Student(

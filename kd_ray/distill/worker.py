@@ -19,7 +19,7 @@ from kd_ray.distill.attack import robust_predictions
 from kd_ray.distill.augmentations import num_views
 from kd_ray.distill.checkpoint import decode, encode, from_weights, to_weights
 from kd_ray.distill.dataset_cache import LoadedData, load_data
-from kd_ray.distill.device import device_of, make_deterministic, name_of, named, release_unused
+from kd_ray.distill.device import device_of, layout_of, make_deterministic, name_of, named, release_unused
 from kd_ray.distill.evaluate import evaluate, predict
 from kd_ray.distill.fit import fit
 from kd_ray.distill.image_loader import Loader
@@ -339,7 +339,7 @@ class Worker:
             model.load_state_dict(from_weights(weights, source=source))
         except (RuntimeError, ValueError) as error:
             raise TrialError(f"weights {source} do not fit {spec.model}: {error}") from error
-        return model.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+        return model.to(device=self.device, memory_format=layout_of(self.device))  # type: ignore[call-overload,no-any-return]
 
 
 def _as_built(spec: TrialSpec) -> TrialSpec:

@@ -75,8 +75,14 @@ def check_models(sweep: Parts) -> None:
         if training and training.execution == "grouped" and not (known and known.can_be_grouped):
             valid = ", ".join(other for other, each in ARCHITECTURES.items() if each.can_be_grouped)
             raise refuse("training.execution", f"{name} cannot be grouped; use loop, or one of {valid}")
+        where = "training" if training is sweep.training else "teacher.training"
+        if (
+            training
+            and training.precision == "tf32"
+            and not sweep.placement.of(is_teacher=user == "teacher").gpus_per_pack
+        ):
+            raise refuse(f"{where}.precision", "tf32 is arithmetic of GPUs; set placement.gpus_per_pack, or use fp32")
         if training and sweep.dataset.modality != "images":
-            where = "teacher.training" if training is not sweep.training else "training"
             _check_no_images(where, training, sweep.dataset.modality)
     if sweep.evaluation and sweep.evaluation.pgd and sweep.dataset.modality != "images":
         raise refuse("evaluation.pgd", f"is for images, and {sweep.dataset.name} holds {sweep.dataset.modality}")

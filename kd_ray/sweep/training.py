@@ -122,6 +122,9 @@ Augmentation = Literal["none", "flip", "crop_flip", "resized_crop", "randaugment
 Execution = Literal["loop", "grouped"]
 
 
+Precision = Literal["fp32", "tf32", "bf16"]
+
+
 class Training(Config):
     """How a network is trained."""
 
@@ -140,11 +143,12 @@ class Training(Config):
     execution: Execution = "loop"
     """How the students of a pack train: `loop`, one after another on each batch, with the same bits in any company; or `grouped`, as one
     network with their channels side by side, which is faster for LeNet-5 on the CPU and whose last bits follow the company."""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """Arithmetic of training: `fp32`, with TF32 off; or `bf16`, where convolutions and matrix products round to bfloat16 while weights,
-    normalisation and losses stay in float32 (`torch.autocast`). Evaluation is always fp32."""
+    precision: Precision = "fp32"
+    """Arithmetic of training: `fp32`, with TF32 off; `tf32`, where convolutions and matrix products read 10 bits of each fraction, on GPUs
+    only; or `bf16`, where they round to bfloat16 while weights, normalisation and losses stay in float32 (`torch.autocast`). Evaluation and
+    teachers are always fp32."""
     compile: Annotated[bool, Added(False)] = False
-    """Let `torch.compile` fuse the student's operations, on a GPU into CUDA graphs. The first step takes seconds, and a C++ compiler."""
+    """Let `torch.compile` fuse the student's operations. The first step takes seconds, and a C++ compiler."""
     clip_norm: Annotated[PositiveFloat | None, Added(None)] = None
     """Largest Euclidean norm of the gradient of all weights together; a longer one is scaled down to it. Left out, none is."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1), Added(0.0)] = 0.0

@@ -24,7 +24,16 @@ import torch
 from torch import nn
 
 from kd_ray.distill import captured
-from kd_ray.distill.device import forget_peak, make_deterministic, name_of, peak_bytes, wait_for
+from kd_ray.distill.device import (
+    arithmetic_of,
+    forget_peak,
+    layout_of,
+    make_deterministic,
+    name_of,
+    peak_bytes,
+    wait_for,
+)
+from kd_ray.sweep.training import Precision
 from tests.benchmarks import plain
 from tests.benchmarks.ours import Race, Teaching, synthetic_images
 
@@ -121,7 +130,7 @@ def ours(race: Race, setting: Setting, work: str, *, teaching: Teaching = "ready
 
 def theirs(race: Race, setting: Setting, settings: plain.Settings, *, alone: bool = False, tf32: bool = False) -> Row:
     """The plain loop."""
-    with arithmetic(tf32=tf32):
+    with arithmetic_of("tf32" if tf32 else "fp32"):
         torch.backends.cudnn.benchmark = True
         laps = race.plain(settings, alone=alone)
         seconds = epoch_s(laps, setting, warm_up=1)
@@ -131,37 +140,17 @@ def theirs(race: Race, setting: Setting, settings: plain.Settings, *, alone: boo
     return row_of(f"{what} ({settings.describe()}{', tf32' if tf32 else ''})", race, seconds)
 
 
-@contextmanager
-def arithmetic(*, tf32: bool) -> Iterator[None]:
-    """Within, products of float32 may round to TF32, or not."""
-    torch.backends.cudnn.allow_tf32 = tf32
-    torch.backends.cuda.matmul.allow_tf32 = tf32
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.allow_tf32 = False
-        torch.backends.cuda.matmul.allow_tf32 = False
-
-
 def resnet20(setting: Setting) -> Iterator[Row]:
     """Packs of ResNet-20 from ResNet-56."""
     one = setting.race("resnet20")
-    fair = plain.Settings(channels_last=True, num_workers=setting.workers, waits=False)
-    yield theirs(one, setting, fair)
-    yield ours(setting.race("resnet20", 10), setting, "recorded, 8 lanes")
+    yield theirs(one, setting, plain.Settings(channels_last=False, num_workers=setting.workers, waits=False))
+    for count in setting.counts:
+        yield ours(setting.race("resnet20", count), setting, "recorded")
+    yield bare(setting, "resnet20", 10)
     with recorded(lanes=None):
         yield ours(one, setting, "not recorded")
-        yield ours(setting.race("resnet20", 4), setting, "not recorded")
-    for count in setting.counts:
-        yield ours(setting.race("resnet20", count), setting, "recorded, 8 lanes")
-    for lanes in (1, 4, 16):
-        with recorded(lanes=lanes):
-            yield ours(setting.race("resnet20", 10), setting, f"recorded, lanes: {lanes}")
     yield ours(setting.race("resnet20", 10), setting, "recorded, live teacher", teaching="live")
-    yield bare(setting, "resnet20", 10)
-    yield ours(setting.race("resnet20", 10, execution="grouped"), setting, "grouped, recorded")
-    yield ours(setting.race("resnet20", 10, precision="bf16"), setting, "recorded, bf16")
-    yield theirs(one, setting, replace(fair, bf16=True))
+    yield theirs(one, setting, plain.Settings(channels_last=True, num_workers=setting.workers, waits=False))
 
 
 def lenet5(setting: Setting) -> Iterator[Row]:
@@ -183,7 +172,7 @@ def bare(setting: Setting, name: str, count: int) -> Row:
     """The bound: forward, backward and update of students in one graph on one fixed batch, with neither data nor a teacher."""
     race = setting.race(name, count)
     make_deterministic(1)
-    replay = graph_of(setting, [race.network(name) for _ in range(count)])
+    replay = graph_of(setting, [race.network(name) for _ in range(count)], layout=layout_of(setting.device))
     torch.use_deterministic_algorithms(False)
     steps = race.num_images // race.batch_size
 
@@ -243,13 +232,14 @@ def layouts(setting: Setting) -> Iterator[Row]:
     on_gpu = setting.device.type == "cuda"
     for name, size in (("resnet20", 32), ("lenet5", 32), ("lenet5", 64)):
         race = setting.race(name, size=size)
-        for precision, deterministic, chosen in (
+        tried: tuple[tuple[Precision, bool, bool], ...] = (
             ("fp32", True, False),
             ("fp32", False, False),
             ("fp32", True, True),
             ("tf32", True, False),
             ("bf16", True, False),
-        ):
+        )
+        for precision, deterministic, chosen in tried:
             row: Row = {
                 "work": f"{name}, {size} px, bare step",
                 "arithmetic": precision,
@@ -261,7 +251,7 @@ def layouts(setting: Setting) -> Iterator[Row]:
                 make_deterministic(1)
                 torch.use_deterministic_algorithms(deterministic)
                 torch.backends.cudnn.benchmark = chosen
-                with arithmetic(tf32=precision == "tf32"):
+                with arithmetic_of(precision):
                     replay = graph_of(setting, [race.network(name)], layout=layout, bf16=precision == "bf16", size=size)
                     word = "channels last" if layout == torch.channels_last else "contiguous"
                     row[f"{word} ms"] = ms_of(replay, setting)
@@ -315,20 +305,22 @@ def kernels_of(call: Callable[[], object], *, most: int = 10) -> dict[str, str]:
 
 
 def arithmetics(setting: Setting) -> Iterator[Row]:
-    """TF32, and compiled students, which take long to start."""
-    with arithmetic(tf32=True):
-        # `make_deterministic` turns it off again, so the loop is driven here.
-        race = setting.race("resnet20", 10)
-        laps = race.ours("ready", epochs=2 + setting.rounds)
-        seconds = epoch_s(laps, setting)
-        laps.close()  # type: ignore[attr-defined]
-    yield row_of("recorded, tf32, kernels not deterministic", race, seconds)
+    """TF32 and bfloat16 on both sides, and compiled students, which take long to start."""
     fair = plain.Settings(channels_last=True, num_workers=setting.workers, waits=False)
-    yield theirs(setting.race("resnet20"), setting, fair, tf32=True)
-    if setting.device.type == "cuda":
-        for precision in ("fp32", "bf16"):
-            race = setting.race("resnet20", 10, precision=precision, compile=True)
-            yield ours(race, setting, f"recorded, compiled, {precision}")
+    on_gpu = setting.device.type == "cuda"
+    found: tuple[Precision, ...] = ("tf32", "bf16") if on_gpu else ("bf16",)
+    for precision in found:
+        yield theirs(
+            setting.race("resnet20"), setting, replace(fair, bf16=precision == "bf16"), tf32=precision == "tf32"
+        )
+        for count in (1, 10, 32):
+            yield ours(setting.race("resnet20", count, precision=precision), setting, f"recorded, {precision}")
+    yield ours(setting.race("resnet20", 10, execution="grouped"), setting, "grouped, recorded")
+    if on_gpu:
+        yield ours(
+            setting.race("resnet20", 10, execution="grouped", precision="bf16"), setting, "grouped, recorded, bf16"
+        )
+        yield ours(setting.race("resnet20", 10, precision="bf16", compile=True), setting, "recorded, compiled, bf16")
 
 
 STAGES: dict[str, Callable[[Setting], Iterator[Row]]] = {
@@ -376,10 +368,10 @@ def main(arguments: Sequence[str]) -> int:
     setting = Setting(
         device=device,
         batch_size=128 if on_gpu else 8,
-        steps=100 if on_gpu else 2,
+        steps=40 if on_gpu else 2,
         rounds=chosen.rounds if on_gpu else 1,
         workers=min(12, len(os_cpus())) if on_gpu else 0,
-        counts=(1, 4, 16, 32) if on_gpu else (1,),
+        counts=(1, 4, 10, 16, 32) if on_gpu else (1,),
     )
 
     def say(row: Row) -> None:

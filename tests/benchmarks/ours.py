@@ -19,6 +19,7 @@ from torch import nn
 from kd_ray.data.image_data import ImageData, Split
 from kd_ray.distill.augmentations import num_views
 from kd_ray.distill.batches import epoch_draw
+from kd_ray.distill.device import layout_of
 from kd_ray.distill.fit import fit
 from kd_ray.distill.samples import ResidentData, to_device
 from kd_ray.distill.student import Student, new_student
@@ -29,7 +30,7 @@ from kd_ray.results.store import open_store
 from kd_ray.sweep.datasets import Cifar10Dataset
 from kd_ray.sweep.distillation import KnowledgeDistillation
 from kd_ray.sweep.spec import Role, TeacherRef, TrialSpec
-from kd_ray.sweep.training import Training
+from kd_ray.sweep.training import Precision, Training
 from tests.benchmarks import plain
 
 Execution = Literal["loop", "grouped"]
@@ -67,7 +68,7 @@ class Race:
     batch_size: int = 64
     execution: Execution = "loop"
     device: torch.device = CPU
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Precision = "fp32"
     compile: bool = False
 
     @property
@@ -108,7 +109,7 @@ class Race:
     def teacher_network(self) -> nn.Module:
         """As our loop uses it."""
         network = self.network(self.teacher).eval().requires_grad_(False)
-        return network.to(memory_format=torch.channels_last)
+        return network.to(memory_format=layout_of(self.device))
 
     def distillation(self, temperature: float) -> KnowledgeDistillation:
         """The loss of one student."""

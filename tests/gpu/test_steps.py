@@ -66,6 +66,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "adamw": {"optimizer": ADAMW},
     "clipped and averaged": {"clip_norm": 0.5, "ema_decay": 0.9},
     "bf16": {"precision": "bf16"},
+    "tf32": {"precision": "tf32"},
 }
 
 

@@ -60,18 +60,18 @@ def test_networks_with_pooling_train(
 def test_a_pack_that_is_too_large_is_halved(
     tmp_path: Path, trifeature_root: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """This process may use twice as much of the card as one student needs, so that five of them do not fit side by side."""
+    """This process may use a little more of the card than one student needs, so that five of them do not fit side by side."""
     overrides = (
         "student.model=densenet121",
-        "training.epochs=2",
-        "training.batch_size=25",
+        "training.epochs=4",
+        "training.batch_size=125",
         "grid.temperature=[1, 2, 4, 8]",
     )
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
     alone = tiny_sweep(trifeature_root, PLACED, *overrides, "placement.pack_size=1", "grid.seed=[0]")
     assert launch(alone, open_store(tmp_path / "alone"), runner="local").exit_code == 0
-    allowed = 2 * torch.cuda.max_memory_reserved()
+    allowed = 1.2 * torch.cuda.max_memory_reserved()
     torch.cuda.empty_cache()
     torch.cuda.set_per_process_memory_fraction(allowed / torch.cuda.get_device_properties(0).total_memory)
     try:

@@ -126,7 +126,8 @@ class Adversary(nn.Module):
         for weight, gradient in zip(
             weights, debiased(own, against[: len(weights)], weight=self._settings.debiasing * scale), strict=True
         ):
-            weight.grad = gradient
+            # A fused optimiser asks for the strides of the weights.
+            weight.grad = torch.empty_like(weight).copy_(gradient)
         for weight, gradient in zip(its_own, against[len(weights) :], strict=True):
             weight.grad = gradient
         self._optimizer.step()

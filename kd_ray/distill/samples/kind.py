@@ -17,7 +17,7 @@ from kd_ray.models.text_classifier import Tokens
 from kd_ray.sweep.training import Augmentation
 
 Inputs = Tensor | Tokens
-"""What networks take: images (B, 3, H, W), standardised float32, channels last in memory; rows (B, F); or tokens."""
+"""What networks take: images (B, 3, H, W), standardised float32, on a CPU channels last in memory; rows (B, F); or tokens."""
 
 _LEAST_ROWS = 32
 
@@ -139,7 +139,7 @@ def _(inputs: Tensor, model: nn.Module) -> Tensor:
     count = len(inputs)
     if count < _LEAST_ROWS:
         inputs = inputs[places_of_filled(count, inputs.device)]
-        if inputs.ndim == 4:
+        if inputs.ndim == 4 and not inputs.is_cuda:
             inputs = inputs.contiguous(memory_format=torch.channels_last)
     logits: Tensor = model(inputs)
     return logits[:count]

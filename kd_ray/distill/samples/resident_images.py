@@ -268,5 +268,6 @@ def plain_pixels(split: ResidentImages, batch_size: int) -> Iterator[tuple[Tenso
 
 
 def standardised(split: ResidentImages, images_BHWC: Tensor) -> Tensor:
-    """uint8 (B, H, W, 3) → float32 (B, 3, H, W), channels last in memory."""
-    return (images_BHWC.float() * split.scale_C + split.shift_C).permute(0, 3, 1, 2)
+    """uint8 (B, H, W, 3) → float32 (B, 3, H, W), channels last in memory; on a GPU contiguous, where weights decide the layout."""
+    images_BCHW = (images_BHWC.float() * split.scale_C + split.shift_C).permute(0, 3, 1, 2)
+    return images_BCHW.contiguous() if images_BCHW.is_cuda else images_BCHW

@@ -30,6 +30,11 @@ OWN = "teacher.training={epochs: 2, batch_size: 8, optimizer: {lr: 0.1}, schedul
             ("student.model=resnet18", "training.execution=grouped", OWN),
             "training.execution: resnet18 cannot be grouped; use loop, or one of lenet5, resnet20, resnet32, resnet44, resnet56",
         ),
+        (("training.precision=tf32",), "training.precision: tf32 is arithmetic of GPUs; set placement.gpus_per_pack"),
+        (
+            (OWN, "teacher.training.precision=tf32", "placement={gpus_per_pack: 1, teacher: {gpus_per_pack: 0}}"),
+            "teacher.training.precision: tf32 is arithmetic of GPUs",
+        ),
         (
             ("teacher.model=timm:vit_tiny_patch16_224", "training.execution=grouped"),
             "training.execution: timm:vit_tiny_patch16_224 cannot be grouped",
