@@ -21,6 +21,9 @@ if _MEMORY.is_dir() and os.access(_MEMORY, os.W_OK) and shutil.disk_usage(_MEMOR
     # A store waits for the disk at every durable write; no test measures the disk.
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(_MEMORY))
 
+# Ray's workers lower their priority by 15: beside two busy test processes on two CPUs they get a thirtieth of the time, and waits run out.
+os.environ.setdefault("RAY_worker_niceness", "0")
+
 _REPOSITORY = Path(__file__).resolve().parents[1]
 _ON_REQUEST = ("chaos", "calibration")
 """Markers of tests that run only when `-m` names them."""

@@ -27,7 +27,7 @@ from kd_ray.results.status import sweep_status
 from kd_ray.results.store import Store, open_store
 from kd_ray.sweep.placement import Placement
 from kd_ray.sweep.spec import TrialState
-from tests.processes import command_line, started, wait_until
+from tests.processes import command_line, output_of, started, wait_until
 from tests.sweeps import write_tiny_sweep
 
 VARIABLES = ("RAY_AUTH_TOKEN", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER")
@@ -314,7 +314,8 @@ def test_strangers_reach_nothing_of_a_launch(home: Path, trifeature_root: Path) 
             assert token not in seen
 
         process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=120) == 130, (home / "log").read_text()
+        output_of(process, timeout_s=120)
+        assert process.returncode == 130, (home / "log").read_text()
     assert list(Path(os.environ["RAY_TMPDIR"]).iterdir()) == []
 
 
