@@ -144,7 +144,9 @@ def last_words(process: subprocess.Popen[str]) -> str:
     left = [f"{pid} {command_line(pid)}" for pid in session_pids(process.pid)]
     kill_session(process.pid)
     process.kill()
-    printed = [text for text in process.communicate(timeout=60) if text] or [shown.read_text() if shown.is_file() else ""]
+    printed = [text for text in process.communicate(timeout=60) if text] or [
+        shown.read_text() if shown.is_file() else ""
+    ]
     return "\n".join([*printed, "processes of its session:", *left])
 
 
