@@ -4,6 +4,7 @@ import http.client
 import ipaddress
 import os
 import re
+import resource
 import signal
 import stat
 import subprocess
@@ -234,6 +235,15 @@ def test_folder_without_room_is_one_line(
     fields = [*real[:4], free_mb * 10**6 // real.f_frsize + 1, 20_000, free_files, free_files, *real[8:]]
     monkeypatch.setattr(os, "statvfs", lambda path: os.statvfs_result([*fields, *[0] * (11 - len(fields))]))
     with pytest.raises(InvalidInputError, match=f"cannot start Ray on this machine: .* has room for {message}"):
+        RayRunner(placement=Placement()).__enter__()
+
+
+def test_limit_of_open_files_at_which_ray_crashes_is_one_line(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guard: with 64 the launch ended with 1 and without a word, when its raylet had crashed."""
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (64, 64))
+    with pytest.raises(
+        InvalidInputError, match=r"cannot start Ray .* 64 files open here \(ulimit -Hn\), and Ray needs 256"
+    ):
         RayRunner(placement=Placement()).__enter__()
 
 
