@@ -6,8 +6,10 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
-# One process more than there are CPUs, because tests wait for other processes.
-SIDE_BY_SIDE = -n $(shell $(BIN)/python -c 'import os; print(min(5, len(os.sched_getaffinity(0)) + 1))') --dist loadfile --no-loadscope-reorder
+CPUS = $(shell $(BIN)/python -c 'import os; print(min(4, len(os.sched_getaffinity(0))))')
+BY_FILE := --dist loadfile --no-loadscope-reorder
+# One process more than there are CPUs, because tests wait for other processes. Quick ones do not, and each process has its imports to do.
+SIDE_BY_SIDE = -n $(shell expr $(CPUS) + 1) $(BY_FILE)
 # Without bytecode files every test process would compile kd_ray and its tests anew.
 unexport PYTHONDONTWRITEBYTECODE
 # Where the tests are that a command runs: to import the others takes longer than these tests. `tests/test_commands.py` holds that none is missed.
@@ -39,7 +41,7 @@ test: check
 	$(PYTEST) -m 'alone and not long' $(ALONE)
 
 test-quick: install-dev
-	$(PYTEST) $(SIDE_BY_SIDE) -m 'not ray and not alone and not slow and not long' $(QUICK)
+	$(PYTEST) -n $(CPUS) $(BY_FILE) -m 'not ray and not alone and not slow and not long' $(QUICK)
 
 test-long: install-dev
 	$(PYTEST) $(SIDE_BY_SIDE) -m 'long and not alone'

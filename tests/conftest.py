@@ -1,6 +1,7 @@
 """Fixtures shared by all tests."""
 
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -21,9 +22,26 @@ if _MEMORY.is_dir() and os.access(_MEMORY, os.W_OK) and shutil.disk_usage(_MEMOR
     # A store waits for the disk at every durable write; no test measures the disk.
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(_MEMORY))
 
+# Ray's workers lower their priority by 15: beside two busy test processes on two CPUs they get a thirtieth of the time, and waits run out.
+os.environ.setdefault("RAY_worker_niceness", "0")
+
 _REPOSITORY = Path(__file__).resolve().parents[1]
 _ON_REQUEST = ("chaos", "calibration")
 """Markers of tests that run only when `-m` names them."""
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Files of which `-m` leaves out every test, by their `pytestmark`, are not imported: some need seconds for the libraries they use."""
+    expression: str = config.option.markexpr
+    if collection_path.suffix != ".py" or " or " in expression:
+        return None
+    own = re.findall(
+        r"^pytestmark = (?:pytest\.mark\.(\w+)|\[((?:[^\[\]]|\[[^\]]*\])*)\])",
+        collection_path.read_text(),
+        re.MULTILINE,
+    )
+    markers = {name for one, several in own for name in (one, *re.findall(r"mark\.(\w+)", several))}
+    return True if markers & set(re.findall(r"\bnot (\w+)", expression)) else None
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

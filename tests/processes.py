@@ -6,10 +6,13 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, chdir, contextmanager, redirect_stderr, redirect_stdout
+from contextlib import ExitStack, chdir, contextmanager, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 
 from kd_ray.cli import main
+
+SHOWS_WHERE_IT_STANDS = {"PYTHONFAULTHANDLER": "1"}
+"""Environment in which SIGABRT prints the stacks of all threads of a Python process."""
 
 
 def command(*arguments: str) -> list[str]:
@@ -19,7 +22,19 @@ def command(*arguments: str) -> list[str]:
 
 def run_cli(*arguments: str, cwd: Path, timeout_s: float = 300) -> subprocess.CompletedProcess[str]:
     """Run to the end."""
-    return subprocess.run(command(*arguments), cwd=cwd, capture_output=True, text=True, timeout=timeout_s, check=False)
+    words = command(*arguments)
+    environment = os.environ | SHOWS_WHERE_IT_STANDS
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        words, cwd=cwd, env=environment, stdout=pipe, stderr=pipe, text=True, start_new_session=True
+    ) as process:
+        try:
+            shown, told = process.communicate(timeout=timeout_s)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"{words} did not end within {timeout_s} s:\n{last_words(process)}") from None
+        finally:
+            kill_session(process.pid)
+    return subprocess.CompletedProcess(words, process.returncode, shown, told)
 
 
 def run_cli_here(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -53,6 +68,7 @@ def started(
         process = subprocess.Popen(
             [*inside, *command(*arguments)],
             cwd=cwd,
+            env=os.environ | SHOWS_WHERE_IT_STANDS,
             stdout=files.enter_context(output.open("w")) if output else subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -97,7 +113,7 @@ def command_line(pid: int) -> str:
 
 
 def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str], *, timeout_s: float = 120) -> None:
-    """Return as soon as the condition holds; fail when the process ends first or the time is up."""
+    """Return as soon as the condition holds; fail when the process ends first or the time is up, with what it printed."""
     for _ in range(round(timeout_s / 0.05)):
         if condition():
             return
@@ -107,7 +123,31 @@ def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str], *,
             continue
         output = process.stdout.read() if process.stdout else ""
         raise AssertionError(f"the process ended with {process.returncode} before the condition held:\n{output}")
-    raise AssertionError(f"the condition did not hold within {timeout_s} s")
+    raise AssertionError(f"the condition did not hold within {timeout_s} s:\n{last_words(process)}")
+
+
+def output_of(process: subprocess.Popen[str], *, timeout_s: float) -> str:
+    """All that a process printed, once it has ended; fail when the time is up, with what it printed and where it stood."""
+    try:
+        return process.communicate(timeout=timeout_s)[0] or ""
+    except subprocess.TimeoutExpired:
+        raise AssertionError(f"the process did not end within {timeout_s} s:\n{last_words(process)}") from None
+
+
+def last_words(process: subprocess.Popen[str]) -> str:
+    """What a process that hangs has printed, with the stacks of its threads if it was `started`; it and its session are ended."""
+    shown = Path(f"/proc/{process.pid}/fd/1").resolve()
+    os.kill(process.pid, signal.SIGCONT)
+    os.kill(process.pid, signal.SIGABRT)
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(timeout=20)
+    left = [f"{pid} {command_line(pid)}" for pid in session_pids(process.pid)]
+    kill_session(process.pid)
+    process.kill()
+    printed = [text for text in process.communicate(timeout=60) if text] or [
+        shown.read_text() if shown.is_file() else ""
+    ]
+    return "\n".join([*printed, "processes of its session:", *left])
 
 
 def freeze_when(condition: Callable[[], bool], process: subprocess.Popen[str], *, timeout_s: float = 120) -> None:

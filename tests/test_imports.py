@@ -1,6 +1,7 @@
 """The rooms and the direction between them: a module imports downwards only, and the quick commands stay quick."""
 
 import ast
+import functools
 import subprocess
 import sys
 from collections import Counter
@@ -59,6 +60,7 @@ def room(path: Path) -> str:
     return first.removesuffix(".py")
 
 
+@functools.cache
 def imports(path: Path) -> set[str]:
     names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):

@@ -23,7 +23,7 @@ from kd_ray.results.manifest import read_manifest
 from kd_ray.results.query import Results
 from kd_ray.results.record import read_record
 from kd_ray.results.store import Store, lease_key, open_store, record_key, sweep_key
-from tests.processes import command_line, started, wait_until
+from tests.processes import command_line, output_of, started, wait_until
 from tests.sweeps import assert_same_tables, tiny_sweep, write_tiny_sweep
 
 ONE_STUDENT = (
@@ -64,12 +64,14 @@ def test_a_frozen_worker_is_taken_over_and_commits_nothing_when_it_wakes(tmp_pat
                 wait_until(lambda: bool(checkpoints(store, 2)), second)
                 assert min(checkpoints(store, 2)) > min(checkpoints(store, 1), default=0)
                 os.kill(lease.pid, signal.SIGCONT)
-                assert second.wait(timeout=200) == 0, (tmp_path / "second").read_text()
+                output_of(second, timeout_s=200)
+                assert second.returncode == 0, (tmp_path / "second").read_text()
         finally:
             with suppress(ProcessLookupError):
                 os.kill(lease.pid, signal.SIGCONT)
         before = store.get(record_key(trial_id))
-        assert first.wait(timeout=200) == 0, (tmp_path / "first").read_text()
+        output_of(first, timeout_s=200)
+        assert first.returncode == 0, (tmp_path / "first").read_text()
     assert store.get(record_key(trial_id)) == before
     record = read_record(store, trial_id)
     assert record is not None
@@ -160,7 +162,7 @@ def test_a_sweep_file_that_is_edited_during_the_launch_counts_as_it_was_read(
         wait_until(lambda: bool(checkpoints(store, 1)), process)
         kept = store.get(sweep_key("tiny"))
         file.write_text("name: other\nstudent: [")
-        output, _ = process.communicate(timeout=200)
+        output = output_of(process, timeout_s=200)
     assert process.returncode == 0, output
     assert store.get(sweep_key("tiny")) == kept
     assert read_manifest(store, "tiny").generation == 1
@@ -186,7 +188,7 @@ def test_adopt_while_a_launch_writes_the_same_trials(
             assert all("is in training there" in why for why in report.skipped.values())
             adopted |= set(report.adopted)
             num_merges += 1
-        output, _ = process.communicate(timeout=10)
+        output = output_of(process, timeout_s=10)
     assert process.returncode == 0, output
     assert "10 of 10 trials complete" in output
     assert adopted

@@ -32,7 +32,7 @@ from kd_ray.results.store import Store, lease_key, manifest_key, open_store, rec
 from kd_ray.sweep.spec import TrialSpec, TrialState
 from tests.benchmarks.synthetic import SyntheticWorker, synthetic_sweep, synthetic_worker
 from tests.fakes import set_written
-from tests.processes import run_cli, started
+from tests.processes import output_of, run_cli, started
 from tests.sweeps import assert_same_tables, comparable_tables, tiny_sweep, write_tiny_sweep
 
 LONG = ("training.epochs=40", "grid.seed=[0]", "grid.temperature=[1, 2, 4, 8]")
@@ -404,7 +404,7 @@ def test_two_sweeps_with_common_cells_at_the_same_time_train_them_once(tmp_path:
         files.append(write_tiny_sweep(folder, trifeature_root, *overrides))
     arguments = [("launch", str(file), "--store", store.url, "--runner", "local") for file in files]
     with started(*arguments[0], cwd=tmp_path) as first, started(*arguments[1], cwd=tmp_path) as second:
-        outputs = [process.communicate(timeout=240)[0] for process in (first, second)]
+        outputs = [output_of(process, timeout_s=240) for process in (first, second)]
     assert (first.returncode, second.returncode) == (0, 0), outputs
     rows = Results(store).query(
         "SELECT sweep, count(*) AS n, count(DISTINCT trial_id) AS d FROM trials GROUP BY 1 ORDER BY 1"

@@ -19,7 +19,7 @@ from kd_ray.results.status import sweep_status
 from kd_ray.results.store import Store, lease_key, open_store
 from kd_ray.sweep.spec import TrialState
 from tests.hosts import Hosts, hosts, offline, why_not
-from tests.processes import command, started, wait_until
+from tests.processes import command, output_of, started, wait_until
 from tests.s3 import BUCKET, s3_server, settings_for
 from tests.sweeps import assert_same_tables, write_tiny_sweep
 
@@ -235,7 +235,7 @@ def test_a_submitted_sweep_outlives_client_network_nodes_and_head(
     assert followed.returncode == 0, followed.stdout + followed.stderr
     assert "sweep tiny: 6 of 6 trials complete" in followed.stdout
 
-    output, _ = undisturbed.communicate(timeout=120)
+    output = output_of(undisturbed, timeout_s=120)
     assert undisturbed.returncode == 0, output
     assert_same_tables(store, open_store(tmp_path / "undisturbed"))
 
@@ -275,6 +275,6 @@ def test_a_sweep_runs_with_the_network_cut_off(tmp_path: Path, trifeature_root: 
         unreachable = subprocess.run([*inside, "ip", "route"], capture_output=True, text=True, check=True)
         assert unreachable.stdout == ""
         with started("launch", "tiny.yaml", "--store", "store", cwd=tmp_path, inside=inside) as process:
-            output, _ = process.communicate(timeout=200)
+            output = output_of(process, timeout_s=200)
     assert process.returncode == 0, output
     assert "sweep tiny: 3 of 3 trials complete, 3 trained now" in output

@@ -15,7 +15,7 @@ from kd_ray.results.query import Results
 from kd_ray.results.status import sweep_status
 from kd_ray.results.store import Store, lease_key, open_store
 from tests.clusters import NODES, LoopbackCluster, loopback_cluster
-from tests.processes import started, wait_until
+from tests.processes import output_of, started, wait_until
 from tests.sweeps import assert_same_tables, tiny_sweep, write_tiny_sweep
 
 pytestmark = [pytest.mark.ray, pytest.mark.alone, pytest.mark.long]
@@ -91,7 +91,7 @@ def test_a_killed_node_is_replaced_within_the_same_launch(
         node = cluster.node_of(lease.pid)
         assert node
         node.kill()
-        output, _ = process.communicate(timeout=120)
+        output = output_of(process, timeout_s=120)
     assert process.returncode == 0, output
     assert_same_tables(store, undisturbed)
     assert max_generation(store) == 2
@@ -116,7 +116,7 @@ def test_a_frozen_node_is_given_up_and_overwrites_nothing_when_it_comes_back(
         noticed_s = time.monotonic() - frozen_at
         before = committed(store)
         node.thaw()
-        output, _ = process.communicate(timeout=120)
+        output = output_of(process, timeout_s=120)
     assert process.returncode == 0, output
     assert noticed_s < NOTICED_S
     after = committed(store)
@@ -137,7 +137,7 @@ def test_a_node_that_joins_takes_over_from_the_only_one_that_died(
         wait_for_a_student(store, process)
         only.kill()
         cluster.add_nodes(NODES[1])
-        output, _ = process.communicate(timeout=120)
+        output = output_of(process, timeout_s=120)
     assert process.returncode == 0, output
     assert_same_tables(store, undisturbed)
     assert max_generation(store) == 2
@@ -153,7 +153,7 @@ def test_a_killed_head_ends_the_launch_and_the_same_command_goes_on(
     with started(*arguments, cwd=tmp_path) as process:
         wait_for_a_student(store, process)
         cluster.nodes[0].kill()
-        output, _ = process.communicate(timeout=90)
+        output = output_of(process, timeout_s=90)
     assert process.returncode not in (0, None), output
     assert "trials complete" not in output
     done = committed(store)
@@ -161,7 +161,7 @@ def test_a_killed_head_ends_the_launch_and_the_same_command_goes_on(
     cluster.start_head()
     cluster.add_nodes(NODES[0])
     with started(*arguments, cwd=tmp_path) as process:
-        output, _ = process.communicate(timeout=120)
+        output = output_of(process, timeout_s=120)
     assert process.returncode == 0, output
     after = committed(store)
     assert {key: after[key] for key in done} == done

@@ -11,7 +11,7 @@ from kd_ray.results.inventory import take_inventory
 from kd_ray.results.ledger import Lease, scan
 from kd_ray.results.query import Results
 from kd_ray.results.store import Store, open_store
-from tests.processes import started, wait_until
+from tests.processes import output_of, started, wait_until
 from tests.sweeps import write_tiny_sweep
 
 pytestmark = [pytest.mark.ray, pytest.mark.long]
@@ -59,7 +59,7 @@ def test_a_worker_that_gets_sigterm_writes_a_checkpoint_and_its_pack_goes_on(
         os.kill(lease.pid, signal.SIGTERM)
         wait_until(lambda: steps(store).get(lease.trial_id, 0) > before, process)
         after = steps(store)[lease.trial_id]
-        output, _ = process.communicate(timeout=120)
+        output = output_of(process, timeout_s=120)
     assert process.returncode == 0, output
     assert "WorkerStopped: its worker received SIGTERM" in output
     between = EVERY_EPOCHS * STEPS_PER_EPOCH

@@ -4,6 +4,7 @@ import http.client
 import ipaddress
 import os
 import re
+import resource
 import signal
 import stat
 import subprocess
@@ -27,7 +28,7 @@ from kd_ray.results.status import sweep_status
 from kd_ray.results.store import Store, open_store
 from kd_ray.sweep.placement import Placement
 from kd_ray.sweep.spec import TrialState
-from tests.processes import command_line, started, wait_until
+from tests.processes import command_line, output_of, started, wait_until
 from tests.sweeps import write_tiny_sweep
 
 VARIABLES = ("RAY_AUTH_TOKEN", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER")
@@ -237,6 +238,15 @@ def test_folder_without_room_is_one_line(
         RayRunner(placement=Placement()).__enter__()
 
 
+def test_limit_of_open_files_at_which_ray_crashes_is_one_line(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guard: with 64 the launch ended with 1 and without a word, when its raylet had crashed."""
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (64, 64))
+    with pytest.raises(
+        InvalidInputError, match=r"cannot start Ray .* 64 files open here \(ulimit -Hn\), and Ray needs 256"
+    ):
+        RayRunner(placement=Placement()).__enter__()
+
+
 @pytest.mark.ray
 def test_path_that_is_too_long_is_one_line(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     long = home / ("x" * 100)
@@ -314,7 +324,8 @@ def test_strangers_reach_nothing_of_a_launch(home: Path, trifeature_root: Path) 
             assert token not in seen
 
         process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=120) == 130, (home / "log").read_text()
+        output_of(process, timeout_s=120)
+        assert process.returncode == 130, (home / "log").read_text()
     assert list(Path(os.environ["RAY_TMPDIR"]).iterdir()) == []
 
 

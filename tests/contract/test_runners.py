@@ -30,7 +30,7 @@ from kd_ray.sweep.load import parse_sweep
 from kd_ray.sweep.spec import Role, TrialSpec, TrialState
 from tests.benchmarks.synthetic import SWEEP as SYNTHETIC
 from tests.benchmarks.synthetic import SyntheticTraining, SyntheticWorker
-from tests.processes import command_line, freeze_when, run_cli, session_pids, started, wait_until
+from tests.processes import command_line, freeze_when, output_of, run_cli, session_pids, started, wait_until
 from tests.sweeps import assert_same_tables, tiny_sweep, write_tiny_sweep
 
 RunnerName = Literal["local", "ray"]
@@ -256,7 +256,7 @@ def test_a_killed_driver_followed_by_launch_finishes_with_the_same_tables(
         done = set(record_times(store))
         assert len(done) < 11
         with started(*arguments, cwd=tmp_path) as second:
-            output, _ = second.communicate(timeout=240)
+            output = output_of(second, timeout_s=240)
     assert second.returncode == 0, output
     assert_same_tables(store, undisturbed_long)
     if runner == "local":  # Ray's workers may have ended a student before they found out.
@@ -275,7 +275,7 @@ def test_an_interrupt_stops_with_checkpoints_and_says_how_to_go_on(
     with started("launch", str(file), "--store", str(tmp_path / "store"), cwd=tmp_path) as process:
         wait_until(lambda: num_complete(store) >= 1, process)
         os.kill(process.pid, number)
-        output, _ = process.communicate(timeout=60)
+        output = output_of(process, timeout_s=60)
     assert process.returncode == 130, output
     assert output.splitlines()[-1].startswith("interrupted; continue with:  kd-ray resume tiny --store ")
     # No checkpoint was due by time, so these were written by the interrupt; no lease is left behind.
@@ -301,7 +301,7 @@ def test_a_second_interrupt_stops_at_once_and_loses_nothing(
         wait_until(lambda: num_complete(store) >= 1 and has_checkpoint(store), process)
         os.kill(process.pid, signal.SIGINT)
         os.kill(process.pid, signal.SIGINT)
-        output, _ = process.communicate(timeout=60)
+        output = output_of(process, timeout_s=60)
     assert process.returncode == 130, output
     assert output.splitlines()[-1].startswith(
         ("stopped at once; no committed trial is lost", "interrupted; continue with")
@@ -323,7 +323,7 @@ def test_a_killed_worker_is_replaced_within_the_same_launch(
         assert workers
         for pid in workers:
             os.kill(pid, signal.SIGKILL)
-        output, _ = process.communicate(timeout=240)
+        output = output_of(process, timeout_s=240)
     assert process.returncode == 0, output
     assert_same_tables(store, undisturbed_long)
 
@@ -371,7 +371,7 @@ def test_two_launches_at_once_train_every_trial_once(tmp_path: Path, undisturbed
     store = open_store(tmp_path / "store")
     arguments = ("launch", str(file), "--store", str(tmp_path / "store"), "--runner", "local")
     with started(*arguments, cwd=tmp_path) as first, started(*arguments, cwd=tmp_path) as second:
-        outputs = [process.communicate(timeout=240)[0] for process in (first, second)]
+        outputs = [output_of(process, timeout_s=240) for process in (first, second)]
     assert (first.returncode, second.returncode) == (0, 0), outputs
     assert_same_tables(store, undisturbed)
     weights = [item.key for item in store.entries("trials") if "/weights-" in item.key]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import kill_session, wait_until
+from tests.processes import kill_session, output_of, wait_until
 
 SCRIPT = Path(__file__).resolve().parents[2] / "docker" / "slurm" / "sweep.sbatch"
 
@@ -113,7 +113,7 @@ def calls(job: dict[str, str]) -> list[str]:
 def test_a_sweep_that_ends_in_time_leaves_nothing_and_is_not_queued_again(job: dict[str, str]) -> None:
     process = start(job, PAUSE="0.1")
     try:
-        output, _ = process.communicate(timeout=30)
+        output = output_of(process, timeout_s=30)
     finally:
         kill_session(process.pid)
     assert process.returncode == 0, output
@@ -135,7 +135,7 @@ def told_to_end(process: subprocess.Popen[str], job: dict[str, str], *, at: str)
     try:
         wait_until(lambda: any(line.startswith(at) for line in calls(job)), process)
         process.send_signal(signal.SIGUSR1)
-        output, _ = process.communicate(timeout=30)
+        output = output_of(process, timeout_s=30)
     finally:
         kill_session(process.pid)
     return output
@@ -170,7 +170,7 @@ def test_a_job_that_is_told_while_ray_starts_is_queued_again_at_once(job: dict[s
 def test_a_head_that_ends_while_it_starts_is_started_again(job: dict[str, str]) -> None:
     process = start(job, HEAD_FAILS="1", PAUSE="0.1")
     try:
-        output, _ = process.communicate(timeout=60)
+        output = output_of(process, timeout_s=60)
     finally:
         kill_session(process.pid)
     assert process.returncode == 0, output
@@ -180,7 +180,7 @@ def test_a_head_that_ends_while_it_starts_is_started_again(job: dict[str, str]) 
 def test_a_sweep_with_failed_trials_is_not_queued_again(job: dict[str, str]) -> None:
     process = start(job, PAUSE="0.1", EXIT="1")
     try:
-        process.communicate(timeout=30)
+        output_of(process, timeout_s=30)
     finally:
         kill_session(process.pid)
     assert process.returncode == 1

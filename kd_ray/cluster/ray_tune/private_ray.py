@@ -6,6 +6,7 @@ and of the processes that it starts, only the owner can enter the folder, and ev
 """
 
 import os
+import resource
 import secrets
 import shutil
 import tempfile
@@ -22,6 +23,7 @@ _PREFIX = "kdr_"
 _PID = "pid"
 _LEAST_MB = 100
 _LEAST_FILES = 500
+_LEAST_OPEN = 256
 _TOKEN = "RAY_AUTH_TOKEN"  # noqa: S105 (the name of a variable)
 _MODE = "RAY_AUTH_MODE"
 _CHOSEN_TOKENS = ("RAY_AUTH_TOKEN_PATH", _TOKEN)
@@ -37,11 +39,12 @@ def private_ray() -> Iterator[dict[str, Any]]:
     """The arguments for `ray.init` of a private Ray; its folder is deleted at the end.
 
     Raises:
-        OSError: no folder can be made below `RAY_TMPDIR`, or where this machine keeps temporary files.
+        OSError: no folder can be made below `RAY_TMPDIR`, or where this machine keeps temporary files, or too few files may be open.
     """
     base = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir())
     _delete_abandoned(base)
     _check_room(base)
+    _check_open_files()
     folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=base))
     try:
         (folder / _PID).write_text(str(os.getpid()))
@@ -105,6 +108,13 @@ def _check_room(base: Path) -> None:
         raise OSError(
             f"{base} has room for {free_mb:,} MB and {room.f_favail:,} files, and Ray needs {_LEAST_MB} MB and {_LEAST_FILES} files"
         )
+
+
+def _check_open_files() -> None:
+    """Refuse a limit at which Ray's own processes crash, which ends a launch without a word. Ray raises the soft limit to the hard one."""
+    _, limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit != resource.RLIM_INFINITY and limit < _LEAST_OPEN:
+        raise OSError(f"a process may have {limit} files open here (ulimit -Hn), and Ray needs {_LEAST_OPEN}")
 
 
 def _delete_abandoned(base: Path) -> None:

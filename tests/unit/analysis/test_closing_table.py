@@ -169,6 +169,7 @@ def test_small_groups_are_named_with_their_size() -> None:
     assert any("&" in words for words in table.small_groups)
 
 
+@pytest.mark.slow
 def test_nothing_done_is_said(store: Store) -> None:
     write_sweep(store, make_sweep())
     with pytest.raises(InvalidInputError, match="no complete trials yet"):

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import statsmodels.api as sm
 
 from kd_ray.analysis.confounder import fit_covariance, pareto
 
@@ -13,7 +12,10 @@ def test_pareto_by_hand() -> None:
     assert pareto(accuracy_K, eod_K) == [True, True, False, False, False, True]
 
 
+@pytest.mark.slow
 def test_covariance_is_the_regression_of_statsmodels() -> None:
+    import statsmodels.api as sm
+
     rng = np.random.default_rng(0)
     accuracy = [rng.normal(0.7 + 0.05 * k, 0.03, n) for k, n in enumerate((3, 5, 4))]
     eod = [0.5 - 0.4 * a + 0.02 * k + rng.normal(0, 0.01, len(a)) for k, a in enumerate(accuracy)]

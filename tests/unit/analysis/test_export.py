@@ -25,6 +25,8 @@ from kd_ray.sweep.plan import PlannedTrial
 from tests.fakes import LABELS_N, make_record, make_samples, make_sweep, plan_trials, write_sweep
 from tests.processes import run_cli, run_cli_here
 
+pytestmark = pytest.mark.slow
+
 
 def commit(store: Store, trials: tuple[PlannedTrial, ...]) -> None:
     """Trial k is wrong about k modulo 7 of the 12 samples."""
@@ -50,7 +52,6 @@ def frame_of(results: Results) -> pd.DataFrame:
     return conditions_frame(read_study(results, "demo"))
 
 
-@pytest.mark.slow
 def test_conditions_have_n_mean_sd_and_students_interval(results: Results) -> None:
     frame = frame_of(results)
     row = frame[(frame["condition"] == "T=4, lr=0.2") & (frame["metric"] == "accuracy")].iloc[0]
@@ -69,7 +70,6 @@ def assert_same(found: pd.DataFrame, expected: pd.DataFrame) -> None:
     pd.testing.assert_frame_equal(one, other, check_dtype=False)
 
 
-@pytest.mark.slow
 def test_every_format_can_be_read_back(results: Results, tmp_path: Path) -> None:
     frame = frame_of(results)
     from_csv = pd.read_csv(io.BytesIO(export(results, "demo", to="csv")))
@@ -87,7 +87,6 @@ def test_every_format_can_be_read_back(results: Results, tmp_path: Path) -> None
     assert r"\begin{tabular}{llllllllrrrrlllrrrrr}" in tex
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("table", ["trials", "class_metrics", "fairness_metrics", "epochs", "predictions", "samples"])
 def test_every_table_can_be_exported_in_every_format(table: str, results: Results) -> None:
     rows = results.table(table, sweep="demo").num_rows
@@ -101,7 +100,6 @@ def test_every_table_can_be_exported_in_every_format(table: str, results: Result
             assert pq.read_metadata(io.BytesIO(data)).num_rows == rows
 
 
-@pytest.mark.slow
 def test_parquet_says_what_its_columns_mean(results: Results) -> None:
     schema = pq.read_schema(io.BytesIO(export(results, "demo", to="parquet", table="trials")))
     assert schema.field("accuracy").metadata[b"better"] == b"higher"
@@ -147,7 +145,6 @@ def test_a_format_without_its_library_names_the_extra(results: Results, monkeypa
         export(results, "demo", to="markdown")
 
 
-@pytest.mark.slow
 def test_the_command_never_overwrites_silently(results: Results, tmp_path: Path) -> None:
     arguments = ["export", "demo", "--to", "csv", "--store", results.store.url]
     file = tmp_path / "demo-conditions.csv"

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from fairlearn.metrics import demographic_parity_difference, equalized_odds_difference
 
 from kd_ray.analysis.class_bias import sampling_sd
 from kd_ray.analysis.resampling import FAIRNESS, resampled_fairness, resampled_worst_class, weights
@@ -47,7 +46,10 @@ def test_each_draw_has_the_metrics_of_its_samples() -> None:
             assert worst_TB[t, b] == pytest.approx(per_class.worst_class_accuracy, rel=1e-12)
 
 
+@pytest.mark.slow
 def test_a_draw_is_fairlearns_on_two_classes() -> None:
+    from fairlearn.metrics import demographic_parity_difference, equalized_odds_difference
+
     labels_N, predictions_N = (LABELS_N > 0).astype(np.int64), (PREDICTIONS[0] > 0).astype(np.int64)
     weights_BN = weights(GROUPS, resamples=3)
     found_BM = resampled_fairness(labels_N, [predictions_N], GROUPS, weights_BN, num_classes=2)[0]

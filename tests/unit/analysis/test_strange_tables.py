@@ -54,5 +54,6 @@ def test_groups_of_a_stranger_are_named(results: Results, text: str) -> None:
         dict(study.test_sets)
 
 
+@pytest.mark.slow
 def test_comparisons_of_a_sweep_without_any_are_none(results: Results) -> None:
     assert read_comparisons(results, "demo") == []

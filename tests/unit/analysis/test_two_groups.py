@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import stats
-from statsmodels.stats.multitest import multipletests
 
 from kd_ray.analysis.two_groups import (
     benjamini_hochberg,
@@ -150,6 +149,8 @@ def test_one_run_or_an_undefined_one_gives_no_p() -> None:
 
 @pytest.mark.slow
 def test_corrections_are_those_of_scipy_and_statsmodels() -> None:
+    from statsmodels.stats.multitest import multipletests
+
     p_C = np.random.default_rng(0).random(50) ** 3
     np.testing.assert_allclose(benjamini_hochberg(p_C), stats.false_discovery_control(p_C), rtol=1e-12)
     np.testing.assert_allclose(holm(p_C), multipletests(p_C, method="holm")[1], rtol=1e-12)

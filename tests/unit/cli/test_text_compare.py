@@ -47,12 +47,14 @@ def test_the_answer_comes_first_and_its_commands_before_the_tables(comparison: S
     assert shown.endswith("--full --store './else where'")
 
 
+@pytest.mark.slow
 def test_a_statement_hangs_below_its_heading(comparison: SweepComparison) -> None:
     verdict = compared(comparison, store=None, width=80).split("\n\n")[0]
     for line in verdict.splitlines():
         assert re.match(r"[A-Z]{2,}| {13}\S| {15}\S| {4}\S", line), line
 
 
+@pytest.mark.slow
 def test_differences_between_groups_stand_beside_chance_and_joint_groups_are_for_full(
     comparison: SweepComparison,
 ) -> None:
@@ -70,6 +72,7 @@ def test_differences_between_groups_stand_beside_chance_and_joint_groups_are_for
     assert "EOD color & texture" in compared(comparison, store=None, full=True)
 
 
+@pytest.mark.slow
 def test_published_counts_stand_beside_what_chance_gives(comparison: SweepComparison) -> None:
     shown = compared(comparison, store=None)
     for row in comparison.of("class_bias_counts", "scratch_vs_distilled"):
@@ -79,6 +82,7 @@ def test_published_counts_stand_beside_what_chance_gives(comparison: SweepCompar
     assert "#SC: of 10 classes, those whose accuracy (divided by overall accuracy) differs from scratch" in shown
 
 
+@pytest.mark.slow
 def test_full_has_every_established_row_and_hint(comparison: SweepComparison) -> None:
     shown = compared(comparison, store=None, full=True)
     part = next(it for it in shown.split("\n\n") if it.startswith("differences: established ones, then hints"))
@@ -111,6 +115,7 @@ def test_a_command_of_several_lines_is_one_command(width: int | None) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_individual_fairness_is_not_called_fair_at_0(comparison: SweepComparison) -> None:
     shown = compared(comparison, store=None, full=True)
     assert "0 is fair" not in shown

@@ -7,6 +7,8 @@ from kd_ray.sweep.placement import Placement, TeacherPlacement
 from kd_ray.sweep.plan import Pack
 from tests.unit.cluster.test_pack_queue import PACKS
 
+pytestmark = pytest.mark.slow
+
 TEACHER = next(pack for pack in PACKS if pack.is_teacher)
 STUDENTS = next(pack for pack in PACKS if not pack.is_teacher)
 

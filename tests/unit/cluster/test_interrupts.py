@@ -13,6 +13,8 @@ from kd_ray.cluster.interrupts import Interrupts
 from kd_ray.cluster.ray_tune.ray_runner import RayRunner
 from kd_ray.sweep.placement import Placement
 
+pytestmark = pytest.mark.slow
+
 HANGING = """
 import ctypes, os, threading
 from kd_ray.cluster import interrupts

@@ -23,6 +23,8 @@ from kd_ray.cluster.jobs.submission import Submission, make_submission
 from kd_ray.errors import InvalidInputError
 from tests.fakes import make_sweep
 
+pytestmark = pytest.mark.slow
+
 STORE = "s3://lab/kd_ray"
 DATA = "placement.data_root=/data"
 
@@ -99,7 +101,6 @@ def test_a_store_that_the_cluster_cannot_use_is_refused(store: str, message: str
     assert "hidden" not in str(refused.value)
 
 
-@pytest.mark.slow
 def test_a_relative_path_is_refused_with_the_way_out() -> None:
     with pytest.raises(
         InvalidInputError, match=r"placement.data_root: 'data' is a relative path.*--set placement.data_root=/data"
@@ -187,7 +188,6 @@ def on_the_head(folder: Path, expects: Mapping[str, str | None]) -> subprocess.C
     return subprocess.run([sys.executable, str(script)], cwd=folder, capture_output=True, text=True, check=False)
 
 
-@pytest.mark.slow
 def test_the_job_becomes_the_command_where_versions_agree(tmp_path: Path) -> None:
     done = on_the_head(tmp_path, entrypoint.versions())
     assert done.returncode == 0

@@ -162,6 +162,7 @@ def test_a_table_that_is_lost_is_named(finished: Store, tmp_path: Path) -> None:
     assert aggregate(finished, "demo").problems == ()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("columns", "options", "message"),
     [
@@ -220,6 +221,7 @@ def test_a_table_is_read_as_lists_of_data_are(tmp_path: Path) -> None:
     assert found.places == ["row 1", "row 2"]
 
 
+@pytest.mark.slow
 def test_a_file_that_cannot_be_read_is_refused(finished: Store, tmp_path: Path) -> None:
     for name, content in (("a.csv", b"file,light\nx\n"), ("a.parquet", b"no"), ("b.csv", b"file,l\xff\n")):
         (tmp_path / name).write_bytes(content)

@@ -17,6 +17,8 @@ from kd_ray.cluster.ray_tune.worker_errors import (
     treat_ray_errors_as_actor_deaths,
 )
 
+pytestmark = pytest.mark.slow
+
 
 class Actor:
     """An actor that runs a task, with Tune's callbacks. It has the attributes that Ray's manager reads."""
@@ -51,7 +53,6 @@ def manager_class() -> Any:
     return Manager
 
 
-@pytest.mark.slow
 def test_ray_is_as_it_was_after_the_import() -> None:
     """In a process of its own, because a launch in this one changes Ray."""
     code = (

@@ -14,6 +14,8 @@ from kd_ray.errors import DataError
 from kd_ray.sweep.datasets import CELEBA_ATTRIBUTES, CelebaDataset
 from tests.datasets import write_celeba
 
+pytestmark = pytest.mark.slow
+
 
 class _Unchecked(CelebA):  # type: ignore[misc]  # it has no types
     def _check_integrity(self) -> bool:

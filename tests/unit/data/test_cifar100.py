@@ -16,6 +16,8 @@ from kd_ray.errors import DataError
 from kd_ray.sweep.datasets import Cifar100Dataset
 from tests.datasets import write_cifar100
 
+pytestmark = pytest.mark.slow
+
 
 class _Unchecked(CIFAR100):  # type: ignore[misc]  # it has no types
     train_list: ClassVar = [[name, None] for name, _ in CIFAR100.train_list]

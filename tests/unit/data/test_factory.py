@@ -140,6 +140,7 @@ def test_images_groups_and_validation_are_as_returned(installed: Path) -> None:
     assert np.array_equal(data.test.images_NHWC, expected[[2, 6]])
 
 
+@pytest.mark.slow
 def test_version_stands_for_all_that_is_returned(installed: Path) -> None:
     found = factory.fingerprint(make(), Loading(root=installed))
     assert found == factory.fingerprint(make(), Loading(root=installed))

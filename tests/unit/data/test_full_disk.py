@@ -10,7 +10,6 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torch import nn
-from torchvision import models
 
 from kd_ray.data.cache import cached
 from kd_ray.data.families import load_dataset
@@ -66,7 +65,10 @@ def test_data_set_on_a_full_disk_is_one_error(tmp_path: Path) -> None:
         load_dataset(dataset, tmp_path)
 
 
+@pytest.mark.slow
 def test_pretrained_weights_on_a_full_disk_are_one_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from torchvision import models
+
     # torchvision takes what lies in its cache under the name of the file that it would fetch.
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     fetched = tmp_path / "torch" / "hub" / "checkpoints" / Path(models.ResNet18_Weights.DEFAULT.url).name

@@ -94,6 +94,7 @@ def test_own_groups_put_every_post_in_exactly_one(communities: list[set[str]]) -
         assert (groups.membership_NG.sum(axis=1) == 1).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("least", [1, 2, 3])
 def test_a_community_counts_at_so_many_annotators(root: Path, least: int) -> None:
     raw = json.loads((root / "hatexplain" / "Data" / "dataset.json").read_text())
@@ -104,6 +105,7 @@ def test_a_community_counts_at_so_many_annotators(root: Path, least: int) -> Non
         assert found == [name for name in ("Men", "Women") if sum(name in vote for vote in votes) >= least]
 
 
+@pytest.mark.slow
 def test_substitute_file_has_the_same_labels_and_says_so(root: Path) -> None:
     original, substitute = loaded(root), loaded(root, train_file="train_partial")
     assert substitute.train.labels_N.tolist() == original.train.labels_N.tolist()

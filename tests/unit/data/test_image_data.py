@@ -64,6 +64,7 @@ def test_image_data_refuses_labels_without_a_name() -> None:
         ImageData(train=split, test=split, class_names=("a", "b", "c"), mean=(0.5, 0.5, 0.5), std=(0.5, 0.0, 0.5))
 
 
+@pytest.mark.slow
 @given(count=st.integers(2, 200), fraction=st.floats(0.01, 0.99), seed=st.integers(0, 2**31))
 def test_random_parts_divide_all_samples(count: int, fraction: float, seed: int) -> None:
     if not 0 < round(count * fraction) < count:

@@ -14,6 +14,8 @@ from kd_ray.errors import DataError
 from kd_ray.sweep.datasets import ImagenetDataset
 from tests.datasets import write_imagenet
 
+pytestmark = pytest.mark.slow
+
 IMAGENET = FAMILIES["imagenet"]
 
 

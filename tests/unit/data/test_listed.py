@@ -127,6 +127,7 @@ def test_parquet_gives_what_csv_gives(tmp_path: Path) -> None:
                 assert groups.to_lists() == other.sensitive_features[feature].to_lists()
 
 
+@pytest.mark.slow
 def test_image_columns_of_hugging_face_are_read(tmp_path: Path) -> None:
     """`struct<bytes, path>`; `datasets` writes this type for its feature Image."""
     root = write_people(tmp_path)

@@ -91,6 +91,7 @@ placement: {{data_root: '{root}'}}
     assert results.query(sql)["name"].to_pylist() == ["north", "south"]
 
 
+@pytest.mark.slow
 def test_a_row_without_text_is_refused_or_left_out(root: Path) -> None:
     lines = (root / "posts.csv").read_text().splitlines()
     lines[5] = " ," + lines[5].split(",", 1)[1]
@@ -122,6 +123,7 @@ def test_settings_that_do_not_fit_texts_are_refused(override: str, message: str)
     assert message in str(error.value)
 
 
+@pytest.mark.slow
 def test_a_network_for_images_is_refused_for_texts(root: Path) -> None:
     with pytest.raises(SweepError, match="resnet20 takes images, and manifest holds texts; use hf:NAME"):
         parse_sweep(

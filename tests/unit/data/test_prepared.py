@@ -42,6 +42,7 @@ def test_decode_keeps_pixels_that_need_no_change() -> None:
     assert np.array_equal(decode(_png(wide), size=16, crop=16), wide[2:18, 7:23])
 
 
+@pytest.mark.slow
 def test_decode_resizes_as_torchvision_does() -> None:
     from torchvision.transforms import v2
 

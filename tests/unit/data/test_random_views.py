@@ -14,6 +14,8 @@ from torchvision.transforms.autoaugment import RandAugment, _apply_op
 from kd_ray.data.random_views import MAGNITUDE, NUM_BINS, OPERATIONS, crop_box, view_of
 from tests.datasets import pixels
 
+pytestmark = pytest.mark.slow
+
 
 def smooth(width: int = 60, height: int = 44) -> Image.Image:
     """A picture with edges, not noise."""
@@ -49,7 +51,6 @@ def test_a_crop_by_hand() -> None:
     assert crop_box(100, 50, uniforms(*[0.999, 0.5] * 10)) == (25, 0, 75, 50)
 
 
-@pytest.mark.slow
 @given(st.integers(1, 400), st.integers(1, 400), st.lists(st.floats(0, 1, exclude_max=True), min_size=40, max_size=40))
 def test_every_crop_lies_within_the_image(width: int, height: int, numbers: list[float]) -> None:
     left, top, right, bottom = crop_box(width, height, uniforms(*numbers))

@@ -41,6 +41,7 @@ def test_exponential_counts_by_hand() -> None:
     assert exponential_counts(np.array([10, 10, 10]), 1000).tolist() == [10, 1, 1]
 
 
+@pytest.mark.slow
 @given(
     st.lists(st.integers(1, 2000), min_size=1, max_size=60),
     st.floats(1.001, 10_000, allow_nan=False),

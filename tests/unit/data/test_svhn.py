@@ -14,6 +14,8 @@ from kd_ray.errors import DataError
 from kd_ray.sweep.datasets import SvhnDataset
 from tests.datasets import pixels, write_svhn
 
+pytestmark = pytest.mark.slow
+
 
 class _Unchecked(SVHN):  # type: ignore[misc]  # it has no types
     split_list: ClassVar = {name: [url, file, None] for name, (url, file, _) in SVHN.split_list.items()}

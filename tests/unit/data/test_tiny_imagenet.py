@@ -13,6 +13,8 @@ from kd_ray.errors import DataError
 from kd_ray.sweep.datasets import TinyImagenetDataset
 from tests.datasets import encoded, write_tiny_imagenet
 
+pytestmark = pytest.mark.slow
+
 
 def _load(root: Path, size: int = 64) -> Any:
     dataset, loading = TinyImagenetDataset(name="tiny_imagenet", size=size), Loading(root=root)
@@ -36,7 +38,6 @@ def test_load_reads_what_torchvision_reads(tmp_path: Path) -> None:
     assert np.array_equal(data.train.images_NHWC, np.stack(expected))
 
 
-@pytest.mark.slow
 def test_real_images_have_their_labels_and_pixels(tmp_path: Path, shared_data: Path) -> None:
     with zipfile.ZipFile(shared_data / "tiny-imagenet" / "tiny-imagenet-200-mini.zip") as archive:
         wnids = archive.read("tiny-imagenet-200/wnids.txt").decode().split()[:6]

@@ -234,6 +234,7 @@ def test_load_split_is_fixed_by_its_seed(cached_root: Path) -> None:
     assert not np.array_equal(data.test.labels_N, _load(cached_root, test_fraction=0.3, split_seed=1).test.labels_N)
 
 
+@pytest.mark.slow
 def test_plain_random_split_leaves_label_gaps_between_groups(cached_root: Path) -> None:
     """Even a perfect model has a demographic parity difference on this split: about 3.8 % for 5,000 images, more for fewer."""
     test = _load(cached_root).test
@@ -243,6 +244,7 @@ def test_plain_random_split_leaves_label_gaps_between_groups(cached_root: Path) 
         assert 0.06 < (rates_GC.max(axis=0) - rates_GC.min(axis=0)).mean() < 0.18
 
 
+@pytest.mark.slow
 def test_load_uses_the_cache(cached_root: Path) -> None:
     images = cached_root / "trifeature" / KEY / "images.npy"
     before = images.stat().st_mtime_ns

@@ -259,6 +259,7 @@ def test_a_students_own_model_gives_the_logits_of_the_group(model: str) -> None:
             torch.testing.assert_close(logits_KCB[k].t(), student.model.eval()(images_BCHW), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_convolutions_of_group_and_members_are_channels_last() -> None:
     students = [start(spec) for spec in specs_of(3, "resnet20")]
     group = GroupedStudents(students)

@@ -77,6 +77,7 @@ def assert_same_batches(found: list[Batch], expected: list[Batch]) -> None:
         assert all(torch.equal(x, y) for x, y in zip(a[1:4], b[1:4], strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("augmentation", ALL)
 def test_streamed_batches_are_the_resident_ones_whatever_the_threads(
     dataset: ImagenetDataset, root: Path, augmentation: Augmentation

@@ -130,6 +130,7 @@ def test_arranged_shows_every_text_once(count: int, batch_size: int, epoch: int)
     assert torch.equal(found, arranged(split, order_N, batch_size=batch_size, seed=1, epoch=epoch))
 
 
+@pytest.mark.slow
 def test_batches_are_of_similar_length_and_other_ones_in_each_epoch(root: Path) -> None:
     split = to_device(TextData(train=texts(640), test=texts(3), class_names=("a", "b")), CPU).train
     training = start(root, 1.0).training

@@ -25,6 +25,7 @@ def test_worker_has_as_many_threads_as_its_pack_has_cpus(store: Store, cpus: int
         torch.set_num_threads(before)
 
 
+@pytest.mark.slow
 def test_data_are_loaded_once_and_their_samples_stored_once(store: Store, trifeature_root: Path) -> None:
     worker = Worker(store, Placement(data_root=str(trifeature_root)), launch_id="x")
     data = worker.data(DATASET)
@@ -35,6 +36,7 @@ def test_data_are_loaded_once_and_their_samples_stored_once(store: Store, trifea
     assert list(samples.sensitive_features) == ["texture", "color"]
 
 
+@pytest.mark.slow
 def test_a_teacher_that_is_not_complete_cannot_teach(store: Store, trifeature_root: Path) -> None:
     worker = Worker(store, Placement(data_root=str(trifeature_root)), launch_id="x")
     with pytest.raises(LostTeacherError, match="teacher 0123456789abcdef: it is not complete") as caught:

@@ -10,6 +10,8 @@ from kd_ray.groups import Groups
 from kd_ray.metrics.arrays import IntArray
 from kd_ray.metrics.fairness import FairnessMetrics, fairness_metrics, group_rates
 
+pytestmark = pytest.mark.slow
+
 
 def random_case(seed: int, *, num_classes: int, num_groups: int) -> tuple[IntArray, IntArray, IntArray]:
     """Labels, predictions (right with probability 0.6) and group codes with every rate defined in every group."""
@@ -27,7 +29,6 @@ def measure(labels_N: IntArray, predictions_N: IntArray, codes_N: IntArray, *, n
     return fairness_metrics(group_rates(labels_N, predictions_N, groups, num_classes=num_classes))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("num_classes", "num_groups"), [(2, 2), (2, 5), (4, 3)])
 @pytest.mark.parametrize("seed", range(3))
 def test_differences_and_ratios_agree_with_fairlearn_one_vs_rest(seed: int, num_classes: int, num_groups: int) -> None:

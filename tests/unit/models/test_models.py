@@ -2,7 +2,6 @@ import hashlib
 
 import pytest
 import torch
-import torchvision
 
 from kd_ray.models import MODELS, build_model, count_parameters
 from kd_ray.models.libraries import check_model
@@ -93,6 +92,8 @@ def test_large_model_has_published_number_of_parameters(name: str, parameters: i
 @pytest.mark.parametrize("name", ["resnet18", "resnet50", "densenet121", "densenet169"])
 def test_large_model_takes_the_weights_and_gives_the_logits_of_torchvision(name: str) -> None:
     torch.manual_seed(0)
+    import torchvision
+
     reference = torchvision.models.get_model(name, weights=None, num_classes=5).eval()
     model = build_model(f"{name}-imagenet", num_classes=5, image_size=64).eval()
     model.load_state_dict(reference.state_dict())

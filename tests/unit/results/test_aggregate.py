@@ -67,6 +67,7 @@ def test_aggregation_makes_every_table(store: Store, manifest: Manifest) -> None
     assert trial_ids(store) == [trial.trial_id for trial in manifest.trials]
 
 
+@pytest.mark.slow
 def test_second_aggregation_writes_nothing(store: Store, manifest: Manifest) -> None:
     aggregate(store, manifest.sweep)
     before = {item.key: item.modified_at for item in store.entries("tables")}
@@ -196,6 +197,7 @@ def test_corrupt_record_is_reported_and_left_out(store: Store, manifest: Manifes
     assert trial_ids(store) == [trial.trial_id for trial in manifest.trials]
 
 
+@pytest.mark.slow
 def test_part_of_corrupt_records_only_is_no_part(store: Store, manifest: Manifest) -> None:
     aggregate(store, manifest.sweep)
     for trial in manifest.trials:
@@ -253,6 +255,7 @@ def test_read_table_by_sweep(store: Store, manifest: Manifest) -> None:
     assert read_table(store, "trials", []).num_rows == read_table(store, "trials", ["none"]).num_rows == 0
 
 
+@pytest.mark.slow
 def test_damaged_part_is_named(store: Store, manifest: Manifest) -> None:
     aggregate(store, manifest.sweep)
     key = part_key("class_metrics", "demo", 0)
@@ -417,6 +420,7 @@ def test_damaged_record_leaves_the_tables_and_the_others_stay(
     assert trial_ids(store) == [trial.trial_id for trial in manifest.trials]
 
 
+@pytest.mark.slow
 def test_record_of_another_version_is_told_and_not_called_damaged(store: Store, manifest: Manifest) -> None:
     """Guards `OtherVersionError` against `CorruptObjectError`: the others are aggregated, and nobody repairs what is whole."""
     trial_id = manifest.trials[2].trial_id
@@ -453,6 +457,7 @@ def test_damaged_samples_cost_only_the_trials_of_their_data_set(store: Store, ha
     assert trial_ids(store) == [trial.trial_id for trial in manifest.trials]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("harm", ["deleted", "truncated", "noise"])
 def test_samples_damaged_after_they_were_folded_are_noticed(store: Store, manifest: Manifest, harm: str) -> None:
     """Guards the e_tag of the samples: an aggregation that has nothing else to do still tells of them."""
@@ -463,6 +468,7 @@ def test_samples_damaged_after_they_were_folded_are_noticed(store: Store, manife
     assert set(trial_ids(store)) == {trial.trial_id for trial in manifest.trials}
 
 
+@pytest.mark.slow
 def test_parts_beyond_the_manifest_are_dropped(store: Store, manifest: Manifest) -> None:
     """Guards the last step of `_Aggregation.run`: parts that no trial belongs to are no rows of the sweep, those of others are."""
     aggregate(store, manifest.sweep)
@@ -503,6 +509,7 @@ def test_rows_of_a_damaged_manifest_are_no_longer_the_sweeps(store: Store) -> No
     assert all(read_table(store, name).equals(table) for name, table in before.items())
 
 
+@pytest.mark.slow
 def test_nothing_is_written_when_nothing_changed(store: Store, manifest: Manifest) -> None:
     """Guards the index: an aggregation that has nothing to do writes no object, not even the index."""
     aggregate(store, manifest.sweep)
@@ -512,6 +519,7 @@ def test_nothing_is_written_when_nothing_changed(store: Store, manifest: Manifes
     assert watched.changed == []
 
 
+@pytest.mark.slow
 def test_aggregation_of_a_new_sweep_writes_each_part_once(store: Store, manifest: Manifest) -> None:
     watched = WatchedStore(store.url)
     aggregate(watched, manifest.sweep)
@@ -519,6 +527,7 @@ def test_aggregation_of_a_new_sweep_writes_each_part_once(store: Store, manifest
     assert len(watched.changed) == 9
 
 
+@pytest.mark.slow
 def test_aggregation_reads_each_record_once_and_later_none(store: Store, manifest: Manifest) -> None:
     """Guards the cost of an aggregation: a record holds the predictions of every test sample."""
     watched = WatchedStore(store.url)

@@ -98,6 +98,7 @@ def test_groups_can_change_again_and_again(former: bool, store: Store) -> None:
     assert len(settings) == len(set(settings)) == 3
 
 
+@pytest.mark.slow
 def test_identities_of_kd_ray_01_are_those_of_all_settings(store: Store) -> None:
     file = sweep_of()
     finish(store, file, former=True)
@@ -121,6 +122,7 @@ def test_another_sweep_finds_trials_of_kd_ray_01(store: Store) -> None:
     assert rows == [{"sweep": "demo", "n": 8}, {"sweep": "other", "n": 8}]
 
 
+@pytest.mark.slow
 def test_new_trials_of_a_sweep_of_kd_ray_01_learn_from_its_teachers(store: Store) -> None:
     finish(store, sweep_of(), former=True)
     wider = sweep_of("grid.temperature=[1, 4, 8]", *MORE)

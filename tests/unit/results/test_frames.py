@@ -18,6 +18,8 @@ from kd_ray.results.store import Store
 from tests.fakes import commit_trials, make_record, make_samples, make_spec, make_sweep, plan_trials, write_sweep
 from tests.golden.make import golden_results
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def golden(tmp_path_factory: pytest.TempPathFactory) -> Results:
@@ -37,7 +39,6 @@ def several_axes(store: Store) -> Results:
     return Results(store)
 
 
-@pytest.mark.slow
 def test_types_of_a_frame(golden: Results) -> None:
     trials = golden.frame("trials", sweep="demo")
     assert len(trials) == 18
@@ -52,7 +53,6 @@ def test_types_of_a_frame(golden: Results) -> None:
     assert list(golden.frame("class_metrics")["class_name"].cat.categories) == ["class 0", "class 1", "class 2"]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("table", ["trials", "class_metrics", "epochs"])
 def test_each_axis_is_a_column_of_its_own_type(table: str, several_axes: Results) -> None:
     frame = several_axes.frame(table)
@@ -81,7 +81,6 @@ def test_predictions_join_labels_and_groups(golden: Results) -> None:
     assert set(frame["color"].cat.categories) == {"red", "blue", "green"}
 
 
-@pytest.mark.slow
 def test_a_metric_frame_agrees_with_the_tables(golden: Results) -> None:
     trial_id = golden.frame("trials")["trial_id"].iloc[-1]
     groups = golden.frame("group_metrics").query("trial_id == @trial_id and feature == 'color'")

@@ -35,6 +35,7 @@ def root_of(store: Store) -> Path:
     return store.local_root
 
 
+@pytest.mark.slow
 def test_gc_deletes_nothing_behind_a_link(whole: Store, tmp_path: Path) -> None:
     root, victim = root_of(whole), tmp_path / "victim"
     shutil.copytree(root / "tables" / "trials" / "demo", victim / "parts")
@@ -123,6 +124,7 @@ def test_the_root_may_be_a_link(tmp_path: Path) -> None:
     assert list(store.entries("")) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["reports", "reports/demo", "reports/demo/figures"])
 def test_a_report_is_not_written_through_a_link(whole: Store, tmp_path: Path, place: str) -> None:
     link = root_of(whole) / place
@@ -132,6 +134,7 @@ def test_a_report_is_not_written_through_a_link(whole: Store, tmp_path: Path, pl
         default_folder(Results(whole), "demo")
 
 
+@pytest.mark.slow
 def test_tables_behind_a_link_are_neither_written_nor_queried(whole: Store, tmp_path: Path) -> None:
     folder = root_of(whole) / "tables" / "trials"
     shutil.move(folder, tmp_path / "trials")

@@ -250,6 +250,7 @@ def test_claims_are_recorded_with_date_digest_and_what_was_complete(store: Store
     assert Manifest.from_json(manifest.to_json()) == manifest == read_manifest(store, "demo")
 
 
+@pytest.mark.slow
 def test_a_claim_alone_leads_to_a_new_manifest_with_the_same_trials(store: Store) -> None:
     first = write_sweep(store, make_sweep())
     second = declare(store, NO_HARM)
@@ -259,6 +260,7 @@ def test_a_claim_alone_leads_to_a_new_manifest_with_the_same_trials(store: Store
     assert declare(store, NO_HARM.replace("temperature: 4", "temperature: 4.0")).declared == second.declared
 
 
+@pytest.mark.slow
 def test_claims_keep_their_date_and_later_ones_have_their_own(store: Store) -> None:
     """Guards `continue_declared`: a claim made after results were there is told from one made before."""
     first = declare(store, NO_HARM)

@@ -38,6 +38,7 @@ def test_parts_are_even(count: int, size: int, parts: list[int]) -> None:
     assert even_parts(count, size) == parts
 
 
+@pytest.mark.slow
 @given(st.integers(1, 500), st.integers(1, 60))
 def test_even_parts_hold_everything_and_differ_by_one_at_most(count: int, size: int) -> None:
     parts = even_parts(count, size)

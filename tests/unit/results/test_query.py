@@ -58,6 +58,7 @@ def test_sql_sees_every_table(results: Results) -> None:
         assert results.query(f"SELECT * FROM {name} LIMIT 0").column_names == results.table(name).column_names
 
 
+@pytest.mark.slow
 def test_aggregate_by_sql_is_that_by_hand(results: Results) -> None:
     expected = {
         t.trial_id: float(np.mean(random_predictions(t.spec) == LABELS_N)) for t in TRIALS if t.spec.temperature == 4
@@ -67,6 +68,7 @@ def test_aggregate_by_sql_is_that_by_hand(results: Results) -> None:
     assert mean == pytest.approx(np.mean(list(expected.values())), rel=1e-12)
 
 
+@pytest.mark.slow
 def test_maps_and_lists_can_be_asked(results: Results) -> None:
     assert rows(
         results,
@@ -319,6 +321,7 @@ def test_statement_without_an_answer_says_ok(results: Results) -> None:
     assert rows(results, "-- nothing") == [(True,)]
 
 
+@pytest.mark.slow
 def test_queries_leave_the_store_as_it_was(results: Results) -> None:
     before = {item.key: item.modified_at for item in results.store.entries("")}
     results.query("CREATE TABLE mine AS SELECT * FROM trials", unsafe=True)

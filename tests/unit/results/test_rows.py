@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-import fairlearn.metrics as fl
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -376,7 +375,10 @@ def test_class_rows_agree_with_scikit_learn(binary: tuple[Samples, Record]) -> N
     assert only(tables["trials"])["accuracy"] == pytest.approx(accuracy_score(y, z), rel=1e-12)
 
 
+@pytest.mark.slow
 def test_fairness_rows_agree_with_fairlearn(binary: tuple[Samples, Record]) -> None:
+    import fairlearn.metrics as fl
+
     samples, record = binary
     tables = rows(record, samples, RowSettings(sweep="demo", sensitive_features=("sex",)))
     y, z = samples.labels_N, record.test.predictions_N

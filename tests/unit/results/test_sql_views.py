@@ -70,6 +70,7 @@ def test_teacher_errors_by_hand(results: Results) -> None:
             assert row["role"] == trial.spec.role.value
 
 
+@pytest.mark.slow
 def test_calibration_agrees_with_the_metric(results: Results) -> None:
     found = by_part(results, "FROM calibration WHERE feature IS NULL OR feature = 'color'")
     assert len(found) == len(TRIALS) * len(PARTS)
@@ -85,6 +86,7 @@ def test_calibration_agrees_with_the_metric(results: Results) -> None:
             assert row["calibrated_confidence"] is row["calibrated_expected_calibration_error"] is None
 
 
+@pytest.mark.slow
 def test_calibration_after_temperature_scaling_agrees_with_the_metric(store: Store) -> None:
     (trial, *_) = TRIALS
     scaled_N = np.sqrt(CONFIDENCES_N)
@@ -138,6 +140,7 @@ def test_robust_accuracy_stands_beside_the_natural_one_per_class_and_group(store
         assert row["robust_accuracy"] == pytest.approx(right_N[of_group_N].mean())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("k", "count"), [(1, 1), (2, 2), (0.05, 1), (0.5, 2), (10, 3)])
 def test_worst_classes_are_chosen_on_one_half_and_scored_on_the_other(results: Results, k: float, count: int) -> None:
     rows = {row["trial_id"]: row for row in results.query(f"FROM worst_classes({k})").to_pylist()}

@@ -22,6 +22,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
     return golden_results(tmp_path_factory.mktemp("golden"))
 
 
+@pytest.mark.slow
 def test_a_file_names_its_table_sweep_and_versions(results: Results) -> None:
     for table in TABLES:
         data = results.store.get(part_key(table, "demo", 0))
@@ -33,6 +34,7 @@ def test_a_file_names_its_table_sweep_and_versions(results: Results) -> None:
         assert metadata[b"kd_ray_sweep"] == b"demo"
 
 
+@pytest.mark.slow
 def test_a_column_says_its_unit_range_direction_and_meaning(results: Results) -> None:
     root = results.store.local_root
     assert root is not None

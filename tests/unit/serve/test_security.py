@@ -92,12 +92,14 @@ def test_hosts(options: ServeOptions, host: str, is_accepted: bool) -> None:
     assert options.accepts_host(host) is is_accepted
 
 
+@pytest.mark.slow
 def test_dns_rebinding_is_refused(golden: Results) -> None:
     (answer,) = ask(golden.store, Asked(path="/sweeps/demo", headers={"Host": "evil.example:8080"}))
     assert answer.status == 421
     assert "demo" not in answer.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "headers",
     [
@@ -115,6 +117,7 @@ def test_pages_of_other_sites_read_nothing(golden: Results, headers: dict[str, s
     assert "Pages of other sites cannot read this one." in answer.words
 
 
+@pytest.mark.slow
 def test_links_of_other_sites_lead_here(golden: Results) -> None:
     headers = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}
     (answer,) = ask(golden.store, Asked(path="/sweeps/demo", headers=headers))
@@ -138,6 +141,7 @@ def test_without_the_token_nothing_is_told(golden: Results) -> None:
         assert "This site asks for its token" in answer.words
 
 
+@pytest.mark.slow
 def test_first_visit_leaves_a_cookie_and_takes_the_token_out_of_the_url(golden: Results) -> None:
     async def do(client: Any) -> tuple[Answer, Answer, Answer]:
         first = await answer_to(client, f"/sweeps/demo?metric=accuracy&token={TOKEN}")

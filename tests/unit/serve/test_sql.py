@@ -47,6 +47,7 @@ def test_tables_and_views_are_there(golden: Results) -> None:
     assert ask(golden, "DESCRIBE trials").table.num_rows > 40
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "sql",
     [
@@ -71,6 +72,7 @@ def test_other_files_are_closed(golden: Results, sql: str) -> None:
     assert "root:" not in str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("sql", "kind"),
     [
@@ -117,6 +119,7 @@ def test_settings_are_locked_and_python_is_closed(golden: Results) -> None:
     assert found == {"enable_external_access": "false", "lock_configuration": "true"}
 
 
+@pytest.mark.slow
 def test_examples_of_the_page_have_an_answer(golden: Results) -> None:
     num_rows = {name: ask(golden, sql).table.num_rows for name, sql in EXAMPLES}
     assert [name for name, count in num_rows.items() if not count] == ["What holds"]

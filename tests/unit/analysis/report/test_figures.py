@@ -16,6 +16,8 @@ from kd_ray.analysis.report.teacher_disagreement import disagreements, matrices
 from kd_ray.analysis.study import Study
 from tests.unit.analysis.report.made import make_bias, make_row, make_study
 
+pytestmark = pytest.mark.slow
+
 ACCURACIES = {"teacher": (0.9,), "scratch": (0.5, 0.7), "T=1": (0.6, 0.8), "T=4": (0.7, 0.7)}
 
 
@@ -77,7 +79,6 @@ def test_differences_between_groups_stand_beside_their_chance_levels() -> None:
     assert "Chance level: the mean of the metric when groups are dealt anew within each true class" in found.caption
 
 
-@pytest.mark.slow
 def test_no_legend_lies_on_the_axes_of_a_figure() -> None:
     study = make_study(seeds=2, accuracies=ACCURACIES)
     evidence, axis = make_evidence(chance_rows(study, (0.04, 0.05)), study), condition_axis(study)
@@ -146,7 +147,6 @@ def many_classes() -> tuple[Study, Evidence]:
     return study, make_evidence(rows, study)
 
 
-@pytest.mark.slow
 def test_a_thousand_classes_show_those_with_the_largest_effects() -> None:
     study, evidence = many_classes()
     assert bias.largest_effects(study, evidence, 3).tolist() == [0, 7, 500]
@@ -216,7 +216,6 @@ def test_disagreement_counts_pairs_and_leaves_out_the_diagonal() -> None:
     assert [axes.get_title() for axes in drawn.figure.axes[:3]] == ["scratch\n50.0 %", "T=1\n0.0 %", "T=4\n50.0 %"]
 
 
-@pytest.mark.slow
 def test_same_numbers_give_the_same_bytes_without_a_date() -> None:
     study = make_study(accuracies=ACCURACIES)
 

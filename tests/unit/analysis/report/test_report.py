@@ -29,6 +29,8 @@ from tests.golden.make_report import TEXT, words
 from tests.simulated import simulate
 from tests.unit.analysis.report.made import HOSTILE, hostile_sweep
 
+pytestmark = pytest.mark.slow
+
 
 class Tags(HTMLParser):
     """Counts tags, and collects attributes that load something or run."""
@@ -65,12 +67,10 @@ def said(results: Results) -> str:
     return "\n".join(parts)
 
 
-@pytest.mark.slow
 def test_report_of_the_golden_records_says_what_it_said(golden_files: dict[str, bytes]) -> None:
     assert text_of(golden_files) == TEXT.read_text(encoding="utf-8")
 
 
-@pytest.mark.slow
 def test_page_opens_with_the_verdict_of_the_comparison(golden: Results, golden_files: dict[str, bytes]) -> None:
     verdict = compare(golden, "demo").verdict
     text = text_of(golden_files)
@@ -82,7 +82,6 @@ def test_page_opens_with_the_verdict_of_the_comparison(golden: Results, golden_f
 
 
 @pytest.mark.long
-@pytest.mark.slow
 def test_comparison_in_the_store_says_the_same_as_when_it_was_made(golden: Results) -> None:
     study = read_study(golden, "demo")
     made = compare(golden, "demo", level=0.2)
@@ -107,7 +106,6 @@ def test_pdfs_are_made_on_request_and_stages_are_told(golden: Results) -> None:
     ]
 
 
-@pytest.mark.slow
 def test_all_numbers_of_runs_means_and_sds_are_those_of_the_study(
     golden: Results, golden_files: dict[str, bytes]
 ) -> None:
@@ -152,7 +150,6 @@ def test_every_figure_and_table_is_there_in_its_forms(golden_files: dict[str, by
     assert not any(name.endswith(".pdf") for name in golden_files)
 
 
-@pytest.mark.slow
 def test_hostile_names_stay_text(hostile_files: dict[str, bytes]) -> None:
     files = hostile_files
     html = files["index.html"].decode()
@@ -168,7 +165,6 @@ def test_hostile_names_stay_text(hostile_files: dict[str, bytes]) -> None:
     assert HOSTILE[0] in files["tables/classes.csv"].decode()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("overrides", "expected", "absent"),
     [
@@ -199,14 +195,12 @@ def test_sweep_that_lacks_something_has_a_report(
     assert absent not in text
 
 
-@pytest.mark.slow
 def test_running_sweep_says_what_is_missing(hostile_files: dict[str, bytes]) -> None:
     text = text_of(hostile_files)
     assert "1 of 8 trials are missing (1 pending): this report is of the others." in text
     assert "1 of 8 trials is missing; numbers will change." in text
 
 
-@pytest.mark.slow
 def test_sweep_without_a_complete_student_has_a_report_and_one_without_any_trial_has_none(tmp_path: Path) -> None:
     text = said(hostile_sweep(open_store(tmp_path / "a"), leave_out=6))
     assert "no complete distilled student" in text
@@ -257,7 +251,6 @@ def test_a_folder_that_cannot_be_written_is_noticed_before_the_work(golden: Resu
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-@pytest.mark.slow
 def test_who_may_only_read_a_store_can_compare(golden: Results) -> None:
     """Guard: `compare` gives its result without the write, and says why the store does not keep it."""
 
@@ -287,7 +280,6 @@ def test_store_that_is_no_folder_needs_an_output() -> None:
 
 
 @pytest.mark.long
-@pytest.mark.slow
 def test_command_writes_the_report_into_the_store_the_same_to_the_byte(
     golden: Results, golden_files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:

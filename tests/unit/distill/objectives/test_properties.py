@@ -58,6 +58,7 @@ def test_gradient_agrees_with_finite_differences(objective: str, changes: dict[s
     assert torch.autograd.gradcheck(lambda student_BC: loss_of(asked, student_BC).total, (STUDENT,))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", CHOICES)
 @given(shift=st.floats(-30, 30), teacher_shift=st.floats(-30, 30))
 @settings(max_examples=5)
@@ -67,6 +68,7 @@ def test_a_shift_of_the_logits_changes_nothing(objective: str, shift: float, tea
     torch.testing.assert_close(shifted.total, loss_of(asked).total, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", CHOICES)
 @given(order=st.permutations(range(5)))
 @settings(max_examples=3)
