@@ -18,8 +18,9 @@ from kd_ray.groups import Groups, intersect, joint_name
 from kd_ray.metrics.arrays import FloatArray, IntArray
 from kd_ray.results.manifest import read_manifest
 from kd_ray.results.query import Results
-from kd_ray.results.status import count_states, sweep_status
+from kd_ray.results.status import sweep_status
 from kd_ray.results.table_parts import SETTINGS_CELL, read_cell
+from kd_ray.results.trial_lines import count_states
 
 VECTORS = ("held_out_n", "teacher_held_out_accuracy", "teacher_held_out_margin", "class_alpha", "class_margin")
 """What objectives hold of each class, as the table `class_metrics` names it."""

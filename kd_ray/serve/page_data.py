@@ -7,14 +7,12 @@ again when a part of the sweep's tables has changed. `kept.py` has the rules. Re
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from kd_ray.errors import InvalidInputError
-from kd_ray.metrics.arrays import FloatArray
 from kd_ray.results.inventory import table_parts
 from kd_ray.results.store import Store
 from kd_ray.serve.kept import Kept, KeptByName
@@ -22,6 +20,7 @@ from kd_ray.serve.snapshot import Snapshot, SweepNow, take_snapshot
 
 if TYPE_CHECKING:
     from kd_ray.analysis.study import Study
+    from kd_ray.metrics.arrays import FloatArray
     from kd_ray.results.query import Results
     from kd_ray.serve.findings import Findings
 
@@ -43,7 +42,7 @@ class GroupAccuracy:
 
     n: int
     """Test samples of the group; the most, where data sets differ."""
-    accuracy_T: FloatArray
+    accuracy_T: "FloatArray"
     """NaN for a group without test samples."""
 
 
@@ -69,6 +68,9 @@ class Read:
     @cached_property
     def groups(self) -> Mapping[str, Mapping[str, GroupAccuracy]]:
         """Accuracy by sensitive feature and group."""
+        # The list of sweeps does not wait for NumPy.
+        import numpy as np
+
         rows = self.results.query(
             'SELECT trial_id, feature, "group", max(n) AS n, max(accuracy) AS accuracy FROM group_metrics '
             f"WHERE sweep = '{self.study.sweep}' GROUP BY ALL ORDER BY feature, \"group\""
@@ -88,9 +90,11 @@ class Read:
 class Reading:
     """The store, as the pages read it."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, first: Future[Snapshot] | None = None) -> None:
+        """`first` is a snapshot that is being taken already."""
         self.store = store
-        self._snapshot: Kept[Snapshot] = Kept(lambda before: take_snapshot(store, before))
+        self._first = first
+        self._snapshot: Kept[Snapshot] = Kept(self._take)
         self._studies: KeptByName[Read] = KeptByName(self._read, most=MOST_STUDIES)
         self._newest: dict[str, Read] = {}
         self._findings: KeptByName[tuple[Read, Findings]] = KeptByName(self._find, most=MOST_STUDIES)
@@ -102,6 +106,10 @@ class Reading:
         from kd_ray.results.query import Results
 
         return Results(self.store, may_write=False)
+
+    def _take(self, before: Snapshot | None) -> Snapshot:
+        first, self._first = self._first, None
+        return take_snapshot(self.store, before) if first is None else first.result()
 
     async def snapshot(self) -> Snapshot:
         """The states of all trials.

@@ -41,6 +41,7 @@ class Site:
 
     async def warm(self) -> None:
         """Have ready what the first reader would wait for."""
+        await asyncio.to_thread(self._templates.compile)
         with contextlib.suppress(KdRayError):
             await self.reading.snapshot()
         await asyncio.to_thread(_import_pages)

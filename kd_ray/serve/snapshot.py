@@ -11,9 +11,9 @@ from kd_ray.errors import KdRayError
 from kd_ray.results.inventory import TrialObjects, take_inventory
 from kd_ray.results.ledger import states
 from kd_ray.results.manifest import Manifest, read_manifest
-from kd_ray.results.status import TrialLine, count_states, manifest_lines
 from kd_ray.results.store import SWEEPS, TRIALS, Kind, Store
-from kd_ray.sweep.spec import Role, TrialState
+from kd_ray.results.trial_lines import TrialLine, count_states, manifest_lines
+from kd_ray.sweep.trial_states import Role, TrialState
 
 _WINDOW = timedelta(minutes=30)
 """Trials per hour are counted over the last trials between which there is no longer pause than this."""

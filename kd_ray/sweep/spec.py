@@ -7,7 +7,6 @@ in two sweeps is one trial.
 import hashlib
 import json
 import operator
-from enum import StrEnum
 from functools import cached_property, lru_cache
 from typing import Annotated, Any, Literal
 
@@ -20,30 +19,14 @@ from kd_ray.sweep.fields import Added, Config, Seed
 from kd_ray.sweep.objective_settings import LogitPrecision
 from kd_ray.sweep.parts import Evaluation
 from kd_ray.sweep.training import Training
+from kd_ray.sweep.trial_states import Role as Role  # noqa: PLC0414
+from kd_ray.sweep.trial_states import TrialState as TrialState  # noqa: PLC0414
 
 SPEC_VERSION = 1
 """Raised whenever the same settings would train to other numbers."""
 
 TrialId = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-
-
-class Role(StrEnum):
-    """The role of a trial in a sweep."""
-
-    TEACHER = "teacher"
-    SCRATCH = "scratch"
-    DISTILLED = "distilled"
-
-
-class TrialState(StrEnum):
-    """The state of a trial, derived from the objects in the store."""
-
-    COMPLETE = "complete"
-    RUNNING = "running"
-    FAILED = "failed"
-    INTERRUPTED = "interrupted"
-    PENDING = "pending"
 
 
 def content_hash(model: Config) -> str:

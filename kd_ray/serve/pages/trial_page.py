@@ -12,7 +12,7 @@ from kd_ray.errors import InvalidInputError
 from kd_ray.metrics.arrays import FloatArray, IntArray
 from kd_ray.metrics.catalogue import METRICS, Metric
 from kd_ray.results.record import read_record
-from kd_ray.results.status import TrialLine
+from kd_ray.results.trial_lines import TrialLine
 from kd_ray.serve import charts
 from kd_ray.serve.charts import Chart
 from kd_ray.serve.page_data import Read

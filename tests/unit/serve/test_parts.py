@@ -9,8 +9,8 @@ import pytest
 
 from kd_ray.errors import StoreError
 from kd_ray.results.query import Results
-from kd_ray.results.status import TrialLine
 from kd_ray.results.store import Store
+from kd_ray.results.trial_lines import TrialLine
 from kd_ray.serve import charts
 from kd_ray.serve.chart_layout import axis_names, lay_out
 from kd_ray.serve.csv_text import csv_text
