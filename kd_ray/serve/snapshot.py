@@ -1,6 +1,5 @@
 """The states of all trials of a store at one moment, from one listing, and what follows from them: progress, pace and cost."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -131,14 +130,18 @@ class Place:
 
 @lru_cache(maxsize=100_000)
 def place_of(description: str) -> Place:
-    """The place of a trial, by its description (`distilled lenet5 T=4 alpha=0.9 seed=1`), which pending trials have as well."""
-    words = description
-    found = {}
-    for name in ("T", "seed"):
-        match = re.search(rf"(?:^| ){name}=(\S+)", words)
-        found[name] = match[1] if match else ""
-        words = words[: match.start()] + words[match.end() :] if match else words
-    return Place(facet=words, column=found["T"], row=found["seed"])
+    """The place of a trial, by its description (`distilled lenet5 T=4 alpha=0.9 seed=1`), which pending trials have as well.
+
+    The description has all digits of a temperature (`shown_number`), so two temperatures never share a place.
+    """
+    others, found = [], {"T": "", "seed": ""}
+    for word in description.split(" "):
+        name, _, value = word.partition("=")
+        if found.get(name) == "":
+            found[name] = value
+        else:
+            others.append(word)
+    return Place(facet=" ".join(others), column=found["T"], row=found["seed"])
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from kd_ray.shown import shown_number
 from kd_ray.sweep.architectures import ModelName
 from kd_ray.sweep.datasets import Dataset
 from kd_ray.sweep.distillation import Distillation
@@ -187,8 +188,8 @@ class TrialSpec(Config):
         words += [f"layers={list(self.encoder.layers)}"] if self.encoder and self.encoder.layers else []
         if self.distillation:
             words += [] if self.objective == "kd" else [self.objective]
-            words += [] if self.temperature is None else [f"T={self.temperature:g}"]
-            words += [] if self.alpha is None else [f"alpha={self.alpha:g}"]
+            words += [] if self.temperature is None else [f"T={shown_number(self.temperature)}"]
+            words += [] if self.alpha is None else [f"alpha={shown_number(self.alpha)}"]
             words += ["no T²"] if self.t_squared is False else []
         if self.teacher and self.teacher.seed is not None and self.teacher.seed != self.seed:
             words.append(f"teacher_seed={self.teacher.seed}")

@@ -17,6 +17,7 @@ from kd_ray.serve.csv_text import csv_text
 from kd_ray.serve.kept import FRESH_S, SHARE, STALE_S, Kept, KeptByName
 from kd_ray.serve.render import Templates, ago, count, duration
 from kd_ray.serve.snapshot import Place, SweepNow, place_of, running_packs, take_snapshot
+from kd_ray.shown import shown_number
 from tests.fakes import make_spec
 from tests.unit.analysis.report.made import make_study
 
@@ -155,6 +156,15 @@ def test_place_of_a_trial_is_read_from_its_description(changes: dict[str, object
 def test_place_of_a_trial_with_settings_of_other_axes() -> None:
     shown = place_of("distilled lenet5 T=10 alpha=0.5 seed=12 training.optimizer.lr=0.1")
     assert shown == Place(facet="distilled lenet5 alpha=0.5 training.optimizer.lr=0.1", column="10", row="12")
+
+
+def test_two_temperatures_that_differ_in_the_ninth_digit_have_two_places() -> None:
+    """Guard: `shown_number`; rounded to six digits, both would stand in one cell and at one tick."""
+    specs = [make_spec(**{"distillation.temperature": value}) for value in (4.0, 4.00000001)]
+    assert [place_of(spec.describe()).column for spec in specs] == ["4", "4.00000001"]
+    assert [shown_number(value) for value in (0.1, 1e6, 2.5, 4.00000001)] == ["0.1", "1e+06", "2.5", "4.00000001"]
+    study = make_study(temperatures=(4.0, 4.00000001))
+    assert lay_out(study, "temperature").ticks == ("4", "4.00000001")
 
 
 def test_pace_is_that_of_the_last_trials_without_a_pause() -> None:
