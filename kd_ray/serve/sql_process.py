@@ -133,8 +133,12 @@ class SqlProcess:
 
 def main(store_url: str) -> None:
     """Answer queries until there are no more."""
+    # Imported before the first query, whose time they would take.
+    import duckdb  # noqa: F401
+    import pandas as pd  # noqa: F401
     import pyarrow as pa
 
+    import kd_ray.results.query  # noqa: F401
     from kd_ray.results.store import open_store
 
     resource.setrlimit(resource.RLIMIT_AS, (_ADDRESS_SPACE, _ADDRESS_SPACE))
