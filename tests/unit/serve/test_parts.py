@@ -14,7 +14,7 @@ from kd_ray.results.trial_lines import TrialLine
 from kd_ray.serve import charts
 from kd_ray.serve.chart_layout import axis_names, lay_out
 from kd_ray.serve.csv_text import csv_text
-from kd_ray.serve.kept import FRESH_S, SHARE, STALE_S, Kept, KeptByName
+from kd_ray.serve.kept import FRESH_S, SHARE, STALE_S, Kept, KeptByName, Shared
 from kd_ray.serve.render import Templates, ago, count, duration
 from kd_ray.serve.snapshot import Place, SweepNow, place_of, running_packs, take_snapshot
 from kd_ray.shown import shown_number
@@ -128,6 +128,47 @@ def test_only_some_names_are_held() -> None:
 
     asyncio.run(run())
     assert reads == ["a", "b", "c", "b"]
+
+
+def test_page_is_made_once_for_all_who_ask_until_an_object_is_another_one() -> None:
+    clock = Clock()
+    made: list[str] = []
+    first, second = object(), object()
+
+    def make() -> str:
+        made.append("page")
+        return f"page {len(made)}"
+
+    async def run() -> list[str]:
+        shared: Shared[str] = Shared(most=2, clock=clock)
+        found = list(await asyncio.gather(*(shared.get("/", (first, None), make) for _ in range(20))))
+        found.append(await shared.get("/", (second, None), make))
+        clock.now += 5
+        found.append(await shared.get("/", (second, None), make, lasts_s=6))
+        found.append(await shared.get("/", (second, None), make, lasts_s=4))
+        for name in ("/a", "/b", "/"):
+            found.append(await shared.get(name, (second, None), make))
+        return found
+
+    assert asyncio.run(run()) == ["page 1"] * 20 + [f"page {i}" for i in (2, 2, 3, 4, 5, 6)]
+
+
+def test_page_that_could_not_be_made_is_made_anew() -> None:
+    answers = [StoreError("away"), None]
+
+    def make() -> str:
+        if error := answers.pop(0):
+            raise error
+        return "here"
+
+    async def run() -> str:
+        shared: Shared[str] = Shared(most=2)
+        for asking in [asyncio.create_task(shared.get("/", (), make)) for _ in range(3)]:
+            with pytest.raises(StoreError, match="away"):
+                await asking
+        return await shared.get("/", (), make)
+
+    assert asyncio.run(run()) == "here"
 
 
 # --- snapshots ------------------------------------------------------------------------------------------------------------------------
