@@ -208,7 +208,12 @@ def _effect(it: Condition, place: int, bias: ClassBias | None, c: int, effects_C
     step = 0 if math.isnan(value) or not largest else round(_STEPS * value / largest)
     css = "s-unknown" if math.isnan(value) else f"d{'n' if step < 0 else 'p'}{abs(step)}"
     return Effect(
-        value=value, text=_number(value, 1), css=css, mark=MARKS.get(status, ""), words=words, condition=place
+        value=value,
+        text=("+" if value > 0 else "") + _number(value, 1),
+        css=css,
+        mark=MARKS.get(status, ""),
+        words=words,
+        condition=place,
     )
 
 
@@ -243,6 +248,12 @@ def _group_lines(read: Read, feature: str) -> list[GroupLine]:
 def _means(values_RK: FloatArray) -> FloatArray:
     """Mean over the runs in which a value is defined, (K,); NaN where none is."""
     return np.array([spread(values_R).mean for values_R in values_RK.T])
+
+
+def _signed(value: float) -> str:
+    """`+1.2`, `−0.5`, `0.0`."""
+    text = _number(value, 1)
+    return f"+{text}" if value > 0 and float(text) else text
 
 
 def _number(value: float, digits: int) -> str:
