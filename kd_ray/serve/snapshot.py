@@ -121,7 +121,7 @@ class Place:
     """Where a trial stands in the heat map."""
 
     facet: str
-    """Role, model and every other setting."""
+    """Role, model and every other setting; not the teacher's seed."""
     column: str
     """Its temperature; empty without one."""
     row: str
@@ -134,7 +134,8 @@ def place_of(description: str) -> Place:
 
     The description has all digits of a temperature (`shown_number`), so two temperatures never share a place.
     """
-    others, found = [], {"T": "", "seed": ""}
+    # A seed that has learned from several teachers has several trials in one place; the description names the teacher of some only.
+    others, found = [], {"T": "", "seed": "", "teacher_seed": ""}
     for word in description.split(" "):
         name, _, value = word.partition("=")
         if found.get(name) == "":

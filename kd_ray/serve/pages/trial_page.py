@@ -96,7 +96,7 @@ def _shown(value: Any) -> str:
 
 
 def _mates(now: SweepNow, line: TrialLine) -> list[tuple[str, TrialLine]]:
-    """Trials of the same condition with other seeds, and those of the same seed under other conditions."""
+    """Trials of the same condition with another teacher or seed, and those of the same seed under other conditions."""
     mine = place_of(line.description)
     found = []
     for other in now.lines:
@@ -104,7 +104,7 @@ def _mates(now: SweepNow, line: TrialLine) -> list[tuple[str, TrialLine]]:
         if other.trial_id == line.trial_id:
             continue
         if (place.facet, place.column) == (mine.facet, mine.column):
-            found.append(("other seeds", other))
+            found.append(("other teacher" if place.row == mine.row else "other seed", other))
         elif place.row == mine.row:
             found.append(("same seed", other))
     return sorted(found, key=lambda pair: pair[0])[:MAX_MATES]

@@ -15,6 +15,7 @@ from kd_ray.serve import charts
 from kd_ray.serve.chart_layout import axis_names, lay_out
 from kd_ray.serve.csv_text import csv_text
 from kd_ray.serve.kept import FRESH_S, SHARE, STALE_S, Kept, KeptByName, Shared
+from kd_ray.serve.pages import live_page
 from kd_ray.serve.render import Templates, ago, count, duration
 from kd_ray.serve.snapshot import Place, SweepNow, place_of, running_packs, take_snapshot
 from kd_ray.shown import shown_number
@@ -181,10 +182,10 @@ def line(state: str, *, description: str = "scratch lenet5 seed=0", why: str = "
 @pytest.mark.parametrize(
     ("changes", "place"),
     [
-        ({}, Place(facet="distilled lenet5 alpha=0.9 teacher_seed=0", column="4", row="3")),
+        ({}, Place(facet="distilled lenet5 alpha=0.9", column="4", row="3")),
         (
             {"distillation.temperature": 1.5, "distillation.t_squared": False},
-            Place(facet="distilled lenet5 alpha=0.9 no T² teacher_seed=0", column="1.5", row="3"),
+            Place(facet="distilled lenet5 alpha=0.9 no T²", column="1.5", row="3"),
         ),
         ({"distillation": None, "teacher": None, "role": "scratch"}, Place(facet="scratch lenet5", column="", row="3")),
     ],
@@ -197,6 +198,22 @@ def test_place_of_a_trial_is_read_from_its_description(changes: dict[str, object
 def test_place_of_a_trial_with_settings_of_other_axes() -> None:
     shown = place_of("distilled lenet5 T=10 alpha=0.5 seed=12 training.optimizer.lr=0.1")
     assert shown == Place(facet="distilled lenet5 alpha=0.5 training.optimizer.lr=0.1", column="10", row="12")
+
+
+def test_seeds_of_one_teacher_stand_in_one_map() -> None:
+    """The description names the teacher's seed only where it is another one than the student's."""
+    lines = [
+        line("complete", description="distilled lenet5 T=4 alpha=0.9 seed=0"),
+        line("pending", description="distilled lenet5 T=4 alpha=0.9 teacher_seed=0 seed=1"),
+        line("running", description="distilled lenet5 T=4 alpha=0.9 teacher_seed=1 seed=0"),
+    ]
+    color, _ = live_page.coloring(None, None)
+    (facet,), _ = live_page.lay_out(lines, color, 0)
+    assert (facet.label, facet.columns, facet.rows) == ("distilled lenet5 alpha=0.9", ("4",), ("0", "1"))
+    assert {place: [cell.css for cell in cells] for place, cells in facet.cells.items()} == {
+        ("0", "4"): ["s-complete", "s-running"],
+        ("1", "4"): ["s-pending"],
+    }
 
 
 def test_two_temperatures_that_differ_in_the_ninth_digit_have_two_places() -> None:
