@@ -11,8 +11,8 @@ T = TypeVar("T")
 
 FRESH_S = 2.0
 """A value is not read again before it is this old."""
-SHARE = 0.25
-"""Part of the time that may be spent on reading: a value that takes 2 s to read is read at most every 8 s."""
+SHARE = 0.1
+"""Part of the time that may be spent on reading: a value that takes 2 s to read is read at most every 20 s."""
 STALE_S = 30.0
 """An older value is not shown; who asks waits until it has been read again. A younger one is shown while it is read again."""
 
@@ -39,7 +39,7 @@ class Kept(Generic[T]):
         if self._value is not None and age_s < max(FRESH_S, self._took_s / SHARE):
             return self._value
         reading = self._begin()
-        if self._value is not None and age_s < max(STALE_S, 4 * self._took_s / SHARE):
+        if self._value is not None and age_s < max(STALE_S, 2 * self._took_s / SHARE):
             return self._value
         return await asyncio.shield(reading)
 
