@@ -1,4 +1,4 @@
-"""Text of strangers, made safe to show: in a terminal, and in a spreadsheet.
+"""How numbers are written exactly, and text of strangers, made safe to show: in a terminal, and in a spreadsheet.
 
 A store, a data set or a sweep file may hold any text. A terminal obeys escape sequences (some write to the clipboard), and a spreadsheet
 computes cells that begin a formula.
@@ -9,6 +9,12 @@ import unicodedata
 _DIRECTIONS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 """Characters that change the direction of the text after them, so that it reads as another one."""
 _FORMULA = ("=", "+", "-", "@")
+
+
+def shown_number(value: float) -> str:
+    """A setting such as a temperature, as short as it can be told from all others: `4`, `0.1`, `4.0000001`."""
+    text = f"{value:g}"
+    return text if float(text) == value else repr(value)
 
 
 def control_character(text: str) -> str | None:

@@ -165,6 +165,20 @@ def test_what_workers_run_imports_neither_pandas_nor_fairlearn() -> None:
 
 
 @pytest.mark.slow
+def test_the_first_page_of_the_site_waits_for_no_model_and_no_array(finished: Path) -> None:
+    """Guard: states of trials are read without the models of sweep files, NumPy and Arrow, which take a second to import."""
+    code = (
+        "import sys, kd_ray.serve.app\n"
+        "from kd_ray.results.store import open_store\n"
+        "from kd_ray.serve.snapshot import take_snapshot\n"
+        f"print(take_snapshot(open_store({str(finished)!r}), None).sweeps['demo'].state)\n"
+        "print(sorted({'numpy', 'pyarrow', 'duckdb', 'kd_ray.sweep.fields'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=PACKAGE.parent, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["complete", "[]"]
+
+
+@pytest.mark.slow
 def test_the_driver_of_a_sweep_does_without_torch(tmp_path: Path) -> None:
     """Guard: only workers import the modules that train; torch would take more of the driver's memory than all other modules."""
     code = (

@@ -8,6 +8,8 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from kd_ray.analysis.claim_tests import Declared
 from kd_ray.analysis.conditions import make_conditions
@@ -18,8 +20,9 @@ from kd_ray.groups import Groups, intersect, joint_name
 from kd_ray.metrics.arrays import FloatArray, IntArray
 from kd_ray.results.manifest import read_manifest
 from kd_ray.results.query import Results
-from kd_ray.results.status import count_states, sweep_status
+from kd_ray.results.status import sweep_status
 from kd_ray.results.table_parts import SETTINGS_CELL, read_cell
+from kd_ray.results.trial_lines import TrialLine, count_states
 
 VECTORS = ("held_out_n", "teacher_held_out_accuracy", "teacher_held_out_margin", "class_alpha", "class_margin")
 """What objectives hold of each class, as the table `class_metrics` names it."""
@@ -35,8 +38,8 @@ _GROUPS_CELL: JsonForm[dict[str, list[str]]] = JsonForm(kind=dict[str, list[str]
 """The column `sensitive_features`: the groups of a test sample, by feature."""
 
 
-def read_study(results: Results, sweep: str) -> Study:
-    """Read a sweep. Its large tables are read when they are asked for.
+def read_study(results: Results, sweep: str, lines: Sequence[TrialLine] | None = None) -> Study:
+    """Read a sweep. Its large tables are read when they are asked for. `lines` are the states of its trials, if they are known.
 
     Raises:
         InvalidInputError: the store has no such sweep; the message names those it has. Or none of its trials is complete.
@@ -49,12 +52,13 @@ def read_study(results: Results, sweep: str) -> Study:
     ]
     if not trials:
         raise InvalidInputError(f"sweep {sweep}: no complete trials yet; `kd-ray status {sweep}` says how far it is")
-    status = sweep_status(results.store, sweep)
+    if lines is None:
+        lines = sweep_status(results.store, sweep).trials
     return Study(
         sweep=sweep,
         trials=trials,
-        states=count_states(status.trials),
-        failed=tuple(trial.description for trial in status.trials if trial.state == "failed"),
+        states=count_states(lines),
+        failed=tuple(trial.description for trial in lines if trial.state == "failed"),
         conditions=make_conditions(trials),
         source=_Tables(results=results, sweep=sweep, trials=trials),
     )
@@ -101,6 +105,14 @@ class _Tables:
     def _row(self) -> dict[str, int]:
         return {trial["trial_id"]: row for row, trial in enumerate(self.trials)}
 
+    def _rows_of(self, ids: pa.ChunkedArray) -> IntArray:
+        """Row of each trial_id of a column; -1 for a trial that was committed since the trials were read."""
+        row_of = self._row
+        # The rows of a trial stand together, so that each id is looked up once.
+        runs = pc.run_end_encode(ids.combine_chunks())
+        row_D = np.array([row_of.get(trial_id, -1) for trial_id in runs.values.to_pylist()], dtype=np.int64)
+        return np.repeat(row_D, np.diff(runs.run_ends.to_numpy(), prepend=0))
+
     def classes(self) -> dict[str, Classes]:
         first = {trial["dataset_id"]: trial["trial_id"] for trial in reversed(self.trials)}
         found = {}
@@ -113,11 +125,7 @@ class _Tables:
         rows = self.ask("trial_id, class_index, accuracy", "class_metrics")
         size = int(rows["class_index"].to_numpy().max(initial=-1)) + 1
         values_TC = np.full((len(self.trials), size), np.nan)
-        ids = rows["trial_id"].combine_chunks().dictionary_encode()
-        row_of = self._row
-        # A trial that was committed since the trials were read is left out.
-        row_D = np.array([row_of.get(trial_id, -1) for trial_id in ids.dictionary.to_pylist()], dtype=np.int64)
-        row_K = row_D[ids.indices.to_numpy()]
+        row_K = self._rows_of(rows["trial_id"])
         known_K = row_K >= 0
         values = rows["accuracy"].to_numpy().astype(np.float64)
         values_TC[row_K[known_K], rows["class_index"].to_numpy()[known_K]] = values[known_K]
@@ -127,22 +135,22 @@ class _Tables:
         rows = self.ask(
             f"trial_id, feature, num_groups, {', '.join(FAIRNESS)}", "fairness_metrics", "AND positive_class IS NULL"
         )
-        by_feature: dict[str, list[dict[str, Any]]] = defaultdict(list)
-        for row in rows.to_pylist():
-            by_feature[row["feature"]].append(row)
-        row_of = self._row
+        features = rows["feature"].combine_chunks().dictionary_encode()
+        names = features.dictionary.to_pylist()
+        feature_K, row_K = features.indices.to_numpy(), self._rows_of(rows["trial_id"])
+        num_groups_K = rows["num_groups"].to_numpy()
         joint = {
             joint_name(features)
             for features in read_manifest(self.results.store, self.sweep).row_settings.intersections
         }
         found = []
-        for feature in sorted(by_feature, key=joint.__contains__):
+        for feature in sorted(names, key=joint.__contains__):
+            is_its_K = feature_K == names.index(feature)
+            known_K = is_its_K & (row_K >= 0)
             metrics = {name: np.full(len(self.trials), np.nan) for name in FAIRNESS}
-            for row in by_feature[feature]:
-                for name in FAIRNESS:
-                    if row["trial_id"] in row_of and row[name] is not None:
-                        metrics[name][row_of[row["trial_id"]]] = row[name]
-            groups = max(row["num_groups"] for row in by_feature[feature])
+            for name, values_T in metrics.items():
+                values_T[row_K[known_K]] = rows[name].to_numpy().astype(np.float64)[known_K]
+            groups = int(num_groups_K[is_its_K].max())
             found.append(Fairness(feature=feature, metrics=metrics, num_groups=groups, is_joint=feature in joint))
         return tuple(found)
 

@@ -34,14 +34,20 @@ def serve_command(
     """Show the sweeps of a store in a browser, also while they run. It only reads; Ctrl-C ends it."""
     import asyncio
     import contextlib
+    from concurrent.futures import ThreadPoolExecutor
 
-    from kd_ray.serve.app import serve
     from kd_ray.serve.options import ServeOptions
+    from kd_ray.serve.snapshot import take_snapshot
 
     options = ServeOptions(
         host=host, port=port, token=token or None, allowed_hosts=allowed_hosts, root_path=root_path.rstrip("/")
     )
     store = open_existing(store_url)
+    # The store is listed while the server is imported; each takes half a second.
+    lister = ThreadPoolExecutor(1)
+    first = lister.submit(take_snapshot, store, None)
+    lister.shutdown(wait=False)
+    from kd_ray.serve.app import serve
 
     def ready(url: str) -> None:
         asks = " (asks for the token)" if options.token else ""
@@ -49,4 +55,4 @@ def serve_command(
 
     # Ctrl-C is how it ends.
     with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(serve(store, options, ready=ready))
+        asyncio.run(serve(store, options, ready=ready, first=first))

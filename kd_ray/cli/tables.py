@@ -6,13 +6,19 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.table import Table
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+# Functions that need rich import it, so that commands without a table do not wait for it.
 
 
-def table_of(columns: Sequence[str], right: Collection[int] = ()) -> Table:
+def table_of(columns: Sequence[str], right: Collection[int] = ()) -> "Table":
     """An empty table; `right` are the indices of the columns that are aligned to the right and never wrapped."""
+    from rich.table import Table
+
     table = Table(box=None, pad_edge=False, header_style="bold")
     for i, name in enumerate(columns):
         table.add_column(name, justify="right" if i in right else "left", no_wrap=i in right, overflow="fold")
@@ -24,7 +30,7 @@ def terminal_width() -> int | None:
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
-def render(table: Table, *, width: int | None = None) -> str:
+def render(table: "Table", *, width: int | None = None) -> str:
     """The table as plain text.
 
     `width` is the width to fit, by default that of the terminal. A file or a pipe gets every row on one line.
@@ -82,8 +88,10 @@ def wrapped(text: str, *, first: str = "", then: str = "", width: int | None = N
 _UNBROKEN = "\N{NO-BREAK SPACE}"
 
 
-def _blocks(table: Table) -> list[Table]:
+def _blocks(table: "Table") -> "list[Table]":
     """A small table for each row, with the names of the columns on the left and the values on the right."""
+    from rich.table import Table
+
     blocks = []
     for row in zip(*(column.cells for column in table.columns), strict=True):
         block = Table(box=None, pad_edge=False, show_header=False)
@@ -95,12 +103,14 @@ def _blocks(table: Table) -> list[Table]:
     return blocks
 
 
-def _text(table: Table, width: int) -> str:
+def _text(table: "Table", width: int) -> str:
     console = _console(max(width, 20))
     with console.capture() as capture:
         console.print(table)
     return "\n".join(line.rstrip() for line in capture.get().splitlines())
 
 
-def _console(width: int) -> Console:
+def _console(width: int) -> "Console":
+    from rich.console import Console
+
     return Console(file=io.StringIO(), width=width, no_color=True, highlight=False, markup=False)

@@ -20,7 +20,8 @@ from kd_ray.results.query import Results
 from kd_ray.results.record import encode_table
 from kd_ray.results.schema import QUERIED
 from kd_ray.results.sql_views import SQL_VIEWS
-from kd_ray.results.status import Plan, SweepStatus, TrialLine
+from kd_ray.results.status import Plan, SweepStatus
+from kd_ray.results.trial_lines import TrialLine
 from kd_ray.shown import cleaned, csv_cell
 from kd_ray.sweep.spec import Role, TrialState
 

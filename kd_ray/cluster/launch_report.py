@@ -14,9 +14,10 @@ from kd_ray.results import ledger
 from kd_ray.results.aggregate import AggregateReport
 from kd_ray.results.quarantine import quarantine_trial, trial_damage
 from kd_ray.results.record import write_samples
-from kd_ray.results.status import TrialLine, count_states, planned_lines, states_html
+from kd_ray.results.status import planned_lines
 from kd_ray.results.store import samples_key
 from kd_ray.results.table_parts import read_table
+from kd_ray.results.trial_lines import TrialLine, count_states, states_html
 from kd_ray.sweep.spec import TrialState
 
 

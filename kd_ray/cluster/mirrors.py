@@ -17,7 +17,8 @@ from typing import Any, Protocol, Self
 from kd_ray.errors import InvalidInputError, KdRayError, MirrorError
 from kd_ray.results.manifest import read_manifest
 from kd_ray.results.record import Epoch, read_record, read_samples
-from kd_ray.results.rows import RowSettings, trial_rows
+from kd_ray.results.row_settings import RowSettings
+from kd_ray.results.rows import trial_rows
 from kd_ray.results.store import Store
 from kd_ray.sweep.plan import Pack
 

@@ -18,7 +18,7 @@ from kd_ray.groups import Groups
 from kd_ray.results.added_features import joined, write_features
 from kd_ray.results.aggregate import AggregateReport, aggregate
 from kd_ray.results.manifest import Manifest, find_manifest, read_manifest
-from kd_ray.results.rows import AddedFeatures
+from kd_ray.results.row_settings import AddedFeatures
 from kd_ray.results.samples import Samples, read_samples, write_samples
 from kd_ray.results.store import Store, manifest_key
 from kd_ray.sweep.load import parse_sweep

@@ -20,7 +20,8 @@ from kd_ray.results.added_features import samples_with
 from kd_ray.results.manifest import read_manifest
 from kd_ray.results.query import Results
 from kd_ray.results.record import Record, Samples, read_record
-from kd_ray.results.rows import RowSettings, compared_groups
+from kd_ray.results.row_settings import RowSettings
+from kd_ray.results.rows import compared_groups
 from kd_ray.results.store import Store
 
 TOLERANCE = 1e-9

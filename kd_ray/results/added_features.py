@@ -12,7 +12,7 @@ import pyarrow as pa
 from kd_ray.errors import CorruptObjectError
 from kd_ray.groups import Groups
 from kd_ray.results.parquet import MOST_VALUES, decode_table, encode_table
-from kd_ray.results.rows import AddedFeatures
+from kd_ray.results.row_settings import AddedFeatures
 from kd_ray.results.samples import Samples, read_samples
 from kd_ray.results.store import Store, features_key
 

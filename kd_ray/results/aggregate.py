@@ -28,7 +28,8 @@ from kd_ray.results.comparison_schema import CHANCE_LEVELS, COMPARISONS
 from kd_ray.results.inventory import Entry, committed, sweep_names, take_inventory
 from kd_ray.results.manifest import Manifest, ManifestTrial, read_manifest
 from kd_ray.results.record import Record, Samples, decode_table, misfit, read_record, read_samples
-from kd_ray.results.rows import AddedFeatures, TrialInput, part_rows, sample_rows
+from kd_ray.results.row_settings import AddedFeatures
+from kd_ray.results.rows import TrialInput, part_rows, sample_rows
 from kd_ray.results.schema import TABLES
 from kd_ray.results.store import DATASETS, TABLES_FOLDER, Kind, Store, part_key, table_columns_key, table_index_key
 from kd_ray.results.table_parts import FINGERPRINT, encode_part

@@ -7,14 +7,16 @@ back, it is declared anew, because results may have been seen meanwhile.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kd_ray.bounded import IsoDate
 from kd_ray.errors import CorruptObjectError
 from kd_ray.results.ledger import scan
 from kd_ray.results.store import Store
-from kd_ray.sweep.claims import Claim
-from kd_ray.sweep.spec import TrialState
+from kd_ray.sweep.trial_states import TrialState
+
+if TYPE_CHECKING:
+    from kd_ray.sweep.claims import Claim
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,12 +43,15 @@ class DeclaredClaim:
         """Whether the sweep file no longer has it."""
         return self.withdrawn_at is not None
 
-    def to_claim(self) -> Claim:
+    def to_claim(self) -> "Claim":
         """The claim, typed.
 
         Raises:
             CorruptObjectError: it is none.
         """
+        # Models of sweep files take half a second to import; lists of trials do not wait for them.
+        from kd_ray.sweep.claims import Claim
+
         try:
             return Claim.model_validate(dict(self.claim))
         except ValueError as error:
@@ -54,7 +59,7 @@ class DeclaredClaim:
 
 
 def continue_declared(
-    before: Sequence[DeclaredClaim], claims: Sequence[Claim], *, store: Store, trial_ids: Sequence[str]
+    before: Sequence[DeclaredClaim], claims: "Sequence[Claim]", *, store: Store, trial_ids: Sequence[str]
 ) -> tuple[DeclaredClaim, ...]:
     """What a new manifest records: the claims of the one before, and what has been declared and withdrawn since.
 

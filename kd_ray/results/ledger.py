@@ -26,7 +26,7 @@ from kd_ray.bounded import MEGABYTE, JsonForm
 from kd_ray.errors import CorruptObjectError
 from kd_ray.results.inventory import TrialObjects, take_inventory, trial_objects
 from kd_ray.results.store import TRIALS, Kind, Store, StoredObject, error_key, lease_folder, lease_key
-from kd_ray.sweep.spec import TrialState
+from kd_ray.sweep.trial_states import TrialState
 
 LEASE_TTL_S = 30.0
 """A lease not renewed for this long (plus the clock skew, on another host) is over."""

@@ -6,25 +6,26 @@ positions in the order in which they run, so that parts fill up one after anothe
 stay listed, as inactive.
 """
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-
-from pydantic import TypeAdapter, ValidationError
+from typing import TYPE_CHECKING
 
 from kd_ray.bounded import MEGABYTE, JsonForm
 from kd_ray.errors import CorruptObjectError, InvalidInputError, KdRayError, OtherVersionError
 from kd_ray.results.declared import DeclaredClaim, continue_declared
 from kd_ray.results.inventory import manifests, sweep_names
-from kd_ray.results.record import sha256
-from kd_ray.results.rows import RowSettings
+from kd_ray.results.row_settings import RowSettings
 from kd_ray.results.store import Store, manifest_key, quarantine, sweep_key
 from kd_ray.results.store_proof import prove_store
-from kd_ray.sweep.classification import Classification, has_grouping
-from kd_ray.sweep.config import Sweep
-from kd_ray.sweep.datasets import Dataset
-from kd_ray.sweep.load import parse_sweep
-from kd_ray.sweep.plan import PlannedTrial, datasets_of, is_file, make_packs, settings_json
+
+if TYPE_CHECKING:
+    from kd_ray.sweep.config import Sweep
+    from kd_ray.sweep.datasets import Dataset
+    from kd_ray.sweep.plan import PlannedTrial
+
+# The models of sweep files take half a second to import. Lists of trials do not need them, so functions that do import them.
 
 WITHOUT_CLAIMS, WITHOUT_GROUPS, MANIFEST_VERSION = 2, 3, 4
 """A manifest that says nothing of claims, or of the groups of its data sets, has the version that an older kd_ray reads as well."""
@@ -71,8 +72,12 @@ class Manifest:
     their identity by them."""
 
     @property
-    def grouped_datasets(self) -> tuple[Dataset, ...]:
+    def grouped_datasets(self) -> "tuple[Dataset, ...]":
         """The data sets with such settings that its sweep file has, as far as it can still be read, or had once."""
+        from kd_ray.sweep.classification import has_grouping
+        from kd_ray.sweep.load import parse_sweep
+        from kd_ray.sweep.plan import datasets_of
+
         try:
             datasets = datasets_of(parse_sweep(self.sweep_yaml, source=self.sweep))
         except KdRayError:
@@ -88,6 +93,8 @@ class Manifest:
     @property
     def stored_weights(self) -> frozenset[str]:
         """SHA-256 of the pretrained weights that the store holds a copy of."""
+        from kd_ray.sweep.plan import is_file
+
         return frozenset(digest for name, digest in self.weights.items() if is_file(name))
 
     def to_json(self) -> bytes:
@@ -105,7 +112,7 @@ class Manifest:
         if self.former_datasets or any(name in fields["fold"] for name in _ADDED):
             version = MANIFEST_VERSION
         # The content is text within text, so that its digest is that of its bytes.
-        outer = {"manifest_version": version, "sha256": sha256(content.encode()), "content": content}
+        outer = {"manifest_version": version, "sha256": _sha256(content), "content": content}
         return json.dumps(outer, separators=(",", ":")).encode()
 
     @classmethod
@@ -114,7 +121,7 @@ class Manifest:
         outer = _OUTER.read(data)
         if outer.manifest_version not in (WITHOUT_CLAIMS, WITHOUT_GROUPS, MANIFEST_VERSION):
             raise OtherVersionError("it was written by another version of kd_ray")
-        if sha256(outer.content.encode()) != outer.sha256:
+        if _sha256(outer.content) != outer.sha256:
             raise ValueError("its digest is that of another content")
         content = _CONTENT.read(outer.content)
         return cls(
@@ -152,13 +159,19 @@ class _Content:
     former_datasets: tuple[str, ...] = ()
 
 
-_DATASET: TypeAdapter[Dataset] = TypeAdapter(Dataset)
+def _sha256(content: str) -> str:
+    return hashlib.sha256(content.encode()).hexdigest()
 
 
-def _former_dataset(text: str) -> Dataset | None:
+def _former_dataset(text: str) -> "Dataset | None":
     """None where the settings can no longer be read."""
+    from pydantic import TypeAdapter, ValidationError
+
+    from kd_ray.sweep.datasets import Dataset
+
+    adapter: TypeAdapter[Dataset] = TypeAdapter(Dataset)
     try:
-        return _DATASET.validate_json(text)
+        return adapter.validate_json(text)
     except ValidationError:
         return None
 
@@ -202,7 +215,7 @@ def read_manifest(store: Store, sweep: str) -> Manifest:
 
 
 def write_manifest(
-    store: Store, sweep: Sweep, trials: Sequence[PlannedTrial], *, sweep_yaml: str, weights: Mapping[str, str]
+    store: Store, sweep: "Sweep", trials: "Sequence[PlannedTrial]", *, sweep_yaml: str, weights: Mapping[str, str]
 ) -> Manifest:
     """Record what a sweep asks for; nothing is written when that is what the newest manifest says already.
 
@@ -247,12 +260,15 @@ def find_manifest(store: Store, sweep: str) -> FoundManifest:
 def _continue(
     store: Store,
     found: FoundManifest,
-    sweep: Sweep,
-    trials: Sequence[PlannedTrial],
+    sweep: "Sweep",
+    trials: "Sequence[PlannedTrial]",
     *,
     sweep_yaml: str,
     weights: Mapping[str, str],
 ) -> Manifest:
+    from kd_ray.sweep.classification import Classification
+    from kd_ray.sweep.plan import make_packs
+
     asked = {
         trial.trial_id: _line(trial) for pack in make_packs(trials, pack_size=len(trials)) for trial in pack.trials
     }
@@ -286,7 +302,9 @@ def _continue(
     )
 
 
-def _line(trial: PlannedTrial) -> ManifestTrial:
+def _line(trial: "PlannedTrial") -> ManifestTrial:
+    from kd_ray.sweep.plan import settings_json
+
     spec = trial.spec
     return ManifestTrial(
         trial_id=trial.trial_id,

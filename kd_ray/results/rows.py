@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from itertools import chain
 from typing import Any, NamedTuple
@@ -19,8 +19,9 @@ from kd_ray.metrics.fairness import OneVsRest, fairness_metrics, group_rates, on
 from kd_ray.metrics.per_class import class_metrics
 from kd_ray.results.axis_columns import axis_values
 from kd_ray.results.record import Record, Samples
+from kd_ray.results.row_settings import RowSettings
 from kd_ray.results.schema import PER_CLASS, PER_SAMPLE, TABLES, TERMS
-from kd_ray.sweep.datasets import Dataset, table_name
+from kd_ray.sweep.datasets import table_name
 
 _BY_CLASS = tuple(field.name for field in fields(OneVsRest))
 """Fairness metrics that have a value for each class taken as the positive one, and the mean of these values."""
@@ -29,32 +30,6 @@ _OF_ALL_CLASSES = [metric.name for metric in METRICS.values() if metric.of == "g
 
 Columns = Mapping[str, Any]
 """Column name → one value for all rows, or a sequence with one value for each row."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class AddedFeatures:
-    """A table of groups that was added to a finished sweep."""
-
-    digest: str
-    """16 hex digits of its content."""
-    features: tuple[str, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class RowSettings:
-    """What the rows of a trial need besides its record: the sweep, and the groups that it compares."""
-
-    sweep: str
-    sensitive_features: tuple[str, ...] = ()
-    intersections: tuple[tuple[str, ...], ...] = ()
-    least_joint_groups: Mapping[str, int] = field(default_factory=dict)
-    """Test samples that a joint group needs to be compared, by dataset_id; of the others, a trial's own record says it."""
-    added: tuple[AddedFeatures, ...] = ()
-    """Tables whose features are joined to the samples; later ones win."""
-
-    def least_joint_group(self, dataset: Dataset, dataset_id: str) -> int:
-        """For a trial whose record names `dataset`, and whose samples have `dataset_id`."""
-        return self.least_joint_groups.get(dataset_id, dataset.least_joint_group)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,61 +1,27 @@
 """The state of every trial, and the reason: `plan` for a sweep file, `sweep_status` for a sweep in the store. Both only read."""
 
 import hashlib
-from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from kd_ray import notebook
 from kd_ray.errors import CorruptObjectError, DataError, OtherVersionError, SweepError
 from kd_ray.results.former_ids import with_former_ids
 from kd_ray.results.inventory import sweep_names, take_inventory
 from kd_ray.results.ledger import TrialStatus, scan
-from kd_ray.results.manifest import Manifest, find_manifest, read_manifest
+from kd_ray.results.manifest import find_manifest, read_manifest
 from kd_ray.results.probe import chosen_pack_size, read_probe, representative
 from kd_ray.results.quarantine import quarantined_of
-from kd_ray.results.store import SWEEPS, TABLES_FOLDER, Store, record_key
+from kd_ray.results.store import SWEEPS, TABLES_FOLDER, Store
+from kd_ray.results.trial_lines import TrialLine, count_states, manifest_lines, states_html, trial_line
 from kd_ray.sweep.architectures import is_text_model
 from kd_ray.sweep.encoders import TOKENIZER_OF, check_encoder, read_encoder, tokenizer_version
 from kd_ray.sweep.initial import field_of, pretrained_files
 from kd_ray.sweep.load import SweepFile
 from kd_ray.sweep.plan import Pack, PlannedTrial, expand, make_packs
 from kd_ray.sweep.spec import Role, TrialState
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TrialLine:
-    """The state of one trial, as `plan` and `status` show it."""
-
-    trial_id: str
-    role: str
-    description: str
-    state: str
-    why: str
-    epoch: int | None = None
-    """Finished epochs of a running trial."""
-    epochs: int = 0
-    accuracy: float | None = None
-    """Training (or validation) accuracy of a running trial's last epoch."""
-    images_per_s: float | None = None
-    traceback: str | None = None
-    is_blocked: bool = False
-    """Whether its teacher failed, so that it cannot run."""
-
-    @property
-    def is_settled(self) -> bool:
-        """Whether it stays in this state until a launch asks for it."""
-        return self.state in (TrialState.COMPLETE, TrialState.FAILED) or self.is_blocked
-
-
-def states_html(title: str, trials: Sequence[TrialLine]) -> str:
-    """For notebooks: how many trials are in each state, and the trials."""
-    counts = ", ".join(f"{count} {state}" for state, count in count_states(trials).items() if count)
-    rows = [(trial.description, trial.state, trial.why) for trial in trials]
-    lines = notebook.table(("trial", "state", "why"), rows)
-    return notebook.page(title, notebook.paragraph(counts or "no trials"), lines)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,12 +102,6 @@ class SweepStatus:
             "strangers": self.strangers,
             "trials": [asdict(trial) for trial in self.trials],
         }
-
-
-def count_states(trials: Sequence[TrialLine]) -> dict[str, int]:
-    """Trials by state; every state is there, also with 0."""
-    counts = Counter(trial.state for trial in trials)
-    return {state.value: counts[state.value] for state in TrialState}
 
 
 def plan(
@@ -271,24 +231,6 @@ def sweep_status(store: Store, sweep: str) -> SweepStatus:
     return SweepStatus(sweep=sweep, store=store.url, trials=lines, problems=problems, strangers=strangers)
 
 
-def manifest_lines(
-    manifest: Manifest, statuses: Mapping[str, TrialStatus], *, damaged: Collection[str] = ()
-) -> tuple[TrialLine, ...]:
-    """The trials that a manifest asks for; `damaged` are the keys of records that are in quarantine."""
-    return tuple(
-        _line(
-            line.trial_id,
-            line.role,
-            line.description,
-            line.epochs,
-            line.teacher,
-            statuses,
-            was_damaged=record_key(line.trial_id) in damaged,
-        )
-        for line in manifest.active
-    )
-
-
 def all_statuses(store: Store) -> list[SweepStatus]:
     """The state of every sweep in the store. One without a readable manifest has no trials, and says in `problems` why."""
     statuses = []
@@ -309,55 +251,6 @@ def planned_lines(store: Store, planned: Sequence[PlannedTrial]) -> tuple[TrialL
 def _planned_line(trial: PlannedTrial, statuses: Mapping[str, TrialStatus], *, retry_failed: bool) -> TrialLine:
     spec = trial.spec
     teacher = spec.teacher.trial_id if spec.teacher else None
-    return _line(
+    return trial_line(
         trial.trial_id, spec.role.value, trial.description, spec.epochs, teacher, statuses, retry_failed=retry_failed
-    )
-
-
-def _line(
-    trial_id: str,
-    role: str,
-    description: str,
-    epochs: int,
-    teacher: str | None,
-    statuses: Mapping[str, TrialStatus],
-    *,
-    retry_failed: bool = False,
-    was_damaged: bool = False,
-) -> TrialLine:
-    status = statuses[trial_id]
-    error = status.error or {}
-    lease = status.lease
-    progress = (lease.progress or {}) if lease else {}
-    is_blocked = False
-    teacher_state = statuses[teacher].state if teacher is not None and teacher in statuses else None
-    match status.state:
-        case TrialState.COMPLETE:
-            why = "its record is in the store"
-        case TrialState.RUNNING:
-            why = f"held by process {lease.pid} on {lease.host}" if lease else "held"
-        case TrialState.FAILED:
-            why = str(error.get("cause", "unknown")) + ("" if retry_failed else "; --retry-failed runs it again")
-        case TrialState.INTERRUPTED:
-            why = "continues from its checkpoint"
-        case _:
-            why = "its record was damaged and is in quarantine" if was_damaged else "never run"
-    if status.state in (TrialState.PENDING, TrialState.INTERRUPTED):
-        is_blocked = teacher_state is TrialState.FAILED and not retry_failed
-        if is_blocked:
-            why = f"blocked: its teacher {teacher} failed"
-        elif teacher_state not in (None, TrialState.COMPLETE):
-            why += f"; waits for its teacher {teacher}"
-    return TrialLine(
-        trial_id=trial_id,
-        role=role,
-        description=description,
-        state=status.state.value,
-        why=why,
-        epoch=epoch if isinstance(epoch := progress.get("epoch"), int) else None,
-        epochs=epochs,
-        accuracy=progress.get("accuracy"),
-        images_per_s=progress.get("images_per_s"),
-        traceback=error.get("traceback"),
-        is_blocked=is_blocked,
     )

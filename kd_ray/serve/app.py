@@ -7,6 +7,7 @@ of its own. Requests are not logged: a URL may hold a token at the first visit.
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from concurrent.futures import Future
 from functools import partial
 from typing import Any
 
@@ -19,6 +20,7 @@ from kd_ray.serve.page_data import NoSuchSweepError, Reading
 from kd_ray.serve.render import STATIC, Templates, static_file
 from kd_ray.serve.security import Guard, WrongTokens, secure
 from kd_ray.serve.site import STOPPING, Site
+from kd_ray.serve.snapshot import Snapshot
 from kd_ray.serve.sql_process import SqlProcess
 
 SWEEP = "{sweep:[a-z0-9][a-z0-9._-]{0,99}}"
@@ -33,10 +35,11 @@ def make_app(
     wrong: WrongTokens | None = None,
     sql: SqlProcess | None = None,
     is_warmed: bool = False,
+    first: Future[Snapshot] | None = None,
 ) -> web.Application:
     """The site of a store. Unless it is warmed, nothing is read or imported before somebody asks."""
     templates = Templates(options.root_path)
-    reading = Reading(store)
+    reading = Reading(store, first)
     site = Site(reading=reading, templates=templates, sql=sql or SqlProcess(store.url))
     guard = Guard(options, partial(_refuse, templates), wrong)
     app = web.Application(middlewares=[guard.middleware], handler_args={"access_log": None})
@@ -69,13 +72,15 @@ def make_app(
     return app
 
 
-async def serve(store: Store, options: ServeOptions, *, ready: Callable[[str], None]) -> None:
-    """Serve a store until the task is cancelled; `ready` is told the URL.
+async def serve(
+    store: Store, options: ServeOptions, *, ready: Callable[[str], None], first: Future[Snapshot] | None = None
+) -> None:
+    """Serve a store until the task is cancelled; `ready` is told the URL, `first` is a snapshot that is being taken already.
 
     Raises:
         InvalidInputError: the address cannot be listened on.
     """
-    runner = web.AppRunner(make_app(store, options, is_warmed=True), access_log=None, shutdown_timeout=2.0)
+    runner = web.AppRunner(make_app(store, options, is_warmed=True, first=first), access_log=None, shutdown_timeout=2.0)
     await runner.setup()
     try:
         site = web.TCPSite(runner, options.host, options.port)

@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kd_ray.analysis.conditions import Condition, shown_number
+from kd_ray.analysis.conditions import Condition
 from kd_ray.analysis.study import SCRATCH, TEACHER, Study
+from kd_ray.shown import shown_number
 from kd_ray.sweep.distillation import shown_objective
 
 MAX_LINES = 8

@@ -37,11 +37,12 @@ def find(results: Results, study: Study) -> Findings:
     """The comparisons of the store; made here, and not written, where it has none and the sweep is small."""
     nothing = make_evidence((), study)
     rows: Sequence[Comparison] = read_comparisons(results, study.sweep)
-    declared = read_declared(results, study.sweep)
+    is_large = sum(row["num_test"] for row in study.trials) > MOST_PREDICTIONS
+    declared = [] if is_large and not rows else read_declared(results, study.sweep)
     if rows and sum(row.analysis == "claim" for row in rows) == len(declared):
         verdict = stored_verdict(study, rows, declared)
         return Findings(rows=rows, verdict=verdict, evidence=make_evidence(rows, study), is_stored=True)
-    if sum(row["num_test"] for row in study.trials) > MOST_PREDICTIONS:
+    if is_large:
         why = "The store has no comparison of the trials as they are now, and this sweep is too large to compare it for a page."
         return Findings(rows=(), verdict=None, evidence=nothing, why_not=why)
     try:

@@ -1,17 +1,18 @@
 """A value that takes long to read, kept for those who ask next."""
 
 import asyncio
+import math
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
 FRESH_S = 2.0
 """A value is not read again before it is this old."""
-SHARE = 0.25
-"""Part of the time that may be spent on reading: a value that takes 2 s to read is read at most every 8 s."""
+SHARE = 0.1
+"""Part of the time that may be spent on reading: a value that takes 2 s to read is read at most every 20 s."""
 STALE_S = 30.0
 """An older value is not shown; who asks waits until it has been read again. A younger one is shown while it is read again."""
 
@@ -38,7 +39,7 @@ class Kept(Generic[T]):
         if self._value is not None and age_s < max(FRESH_S, self._took_s / SHARE):
             return self._value
         reading = self._begin()
-        if self._value is not None and age_s < max(STALE_S, 4 * self._took_s / SHARE):
+        if self._value is not None and age_s < max(STALE_S, 2 * self._took_s / SHARE):
             return self._value
         return await asyncio.shield(reading)
 
@@ -76,3 +77,38 @@ class KeptByName(Generic[T]):
         while len(self._kept) > self._most:
             self._kept.popitem(last=False)
         return await self._kept[name].get()
+
+
+class Shared(Generic[T]):
+    """What was made of some objects, by name. It is made once, in a thread, however many ask, until one of the objects is another one."""
+
+    def __init__(self, *, most: int, clock: Callable[[], float] = time.monotonic) -> None:
+        """`most` are held; those that nobody has asked for longest are forgotten."""
+        self._most = most
+        self._clock = clock
+        self._made: OrderedDict[Hashable, tuple[tuple[object, ...], float, asyncio.Task[T]]] = OrderedDict()
+
+    async def get(
+        self, name: Hashable, of: tuple[object, ...], make: Callable[[], T], *, lasts_s: float = math.inf
+    ) -> T:
+        """What `make` gives, or gave for the same objects at most `lasts_s` ago. An error is for those who wait together."""
+        known = self._made.get(name)
+        if known is None or not self._holds(known, of, lasts_s):
+            known = (of, self._clock(), asyncio.create_task(asyncio.to_thread(make)))
+            known[2].add_done_callback(lambda task: None if task.cancelled() else task.exception())
+            self._made[name] = known
+        self._made.move_to_end(name)
+        while len(self._made) > self._most:
+            self._made.popitem(last=False)
+        return await asyncio.shield(known[2])
+
+    def _holds(
+        self, known: tuple[tuple[object, ...], float, asyncio.Task[T]], of: tuple[object, ...], lasts_s: float
+    ) -> bool:
+        before, made_at, task = known
+        if len(before) != len(of) or any(a is not b for a, b in zip(before, of, strict=True)):
+            return False
+        if not task.done():
+            return True
+        is_whole = not task.cancelled() and task.exception() is None
+        return is_whole and self._clock() - made_at <= lasts_s

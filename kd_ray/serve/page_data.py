@@ -7,14 +7,12 @@ again when a part of the sweep's tables has changed. `kept.py` has the rules. Re
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from kd_ray.errors import InvalidInputError
-from kd_ray.metrics.arrays import FloatArray
 from kd_ray.results.inventory import table_parts
 from kd_ray.results.store import Store
 from kd_ray.serve.kept import Kept, KeptByName
@@ -22,6 +20,7 @@ from kd_ray.serve.snapshot import Snapshot, SweepNow, take_snapshot
 
 if TYPE_CHECKING:
     from kd_ray.analysis.study import Study
+    from kd_ray.metrics.arrays import FloatArray
     from kd_ray.results.query import Results
     from kd_ray.serve.findings import Findings
 
@@ -43,7 +42,7 @@ class GroupAccuracy:
 
     n: int
     """Test samples of the group; the most, where data sets differ."""
-    accuracy_T: FloatArray
+    accuracy_T: "FloatArray"
     """NaN for a group without test samples."""
 
 
@@ -66,32 +65,51 @@ class Read:
         found = self._remembered.get(what)
         return make() if found is None else found
 
+    def prepare(self) -> None:
+        """Read what most pages need, so that none of them waits for it."""
+        study = self.study
+        for read in (
+            lambda: study.class_accuracy_TC,
+            lambda: study.fairness,
+            lambda: self.groups,
+            lambda: study.epochs,
+        ):
+            read()
+
     @cached_property
     def groups(self) -> Mapping[str, Mapping[str, GroupAccuracy]]:
         """Accuracy by sensitive feature and group."""
+        # The list of sweeps does not wait for NumPy.
+        import numpy as np
+
+        # The accuracy of a group stands beside each positive class; those of one class for each data set are read.
+        firsts = {it.names[0] for it in self.study.classes.values() if it.names}
+        names = ", ".join("'" + name.replace("'", "''") + "'" for name in sorted(firsts))
         rows = self.results.query(
-            'SELECT trial_id, feature, "group", max(n) AS n, max(accuracy) AS accuracy FROM group_metrics '
-            f"WHERE sweep = '{self.study.sweep}' GROUP BY ALL ORDER BY feature, \"group\""
+            f'SELECT trial_id, feature, "group", max(n) AS n, max(accuracy) AS accuracy FROM group_metrics '
+            f"WHERE sweep = '{self.study.sweep}' AND positive_class IN ({names}) GROUP BY ALL ORDER BY feature, \"group\", trial_id"
         )
+        frame = rows.to_pandas()
+        frame["row"] = frame["trial_id"].map(self.study.index)
         found: dict[str, dict[str, GroupAccuracy]] = {it.feature: {} for it in self.study.fairness}
-        for row in rows.to_pylist():
-            of_feature = found.setdefault(row["feature"], {})
-            known = of_feature.get(row["group"])
-            if known is None:
-                known = GroupAccuracy(n=0, accuracy_T=np.full(len(self.study.trials), np.nan))
-            if row["trial_id"] in self.study.index and row["accuracy"] is not None:
-                known.accuracy_T[self.study.index[row["trial_id"]]] = row["accuracy"]
-            of_feature[row["group"]] = GroupAccuracy(n=max(known.n, row["n"]), accuracy_T=known.accuracy_T)
+        for (feature, group), of_group in frame.groupby(["feature", "group"]):
+            known = of_group.dropna(subset="row")
+            accuracy_T = np.full(len(self.study.trials), np.nan)
+            accuracy_T[known["row"].astype(int)] = known["accuracy"]
+            found.setdefault(feature, {})[group] = GroupAccuracy(n=int(of_group["n"].max()), accuracy_T=accuracy_T)
         return found
 
 
 class Reading:
     """The store, as the pages read it."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, first: Future[Snapshot] | None = None) -> None:
+        """`first` is a snapshot that is being taken already."""
         self.store = store
-        self._snapshot: Kept[Snapshot] = Kept(lambda before: take_snapshot(store, before))
+        self._first = first
+        self._snapshot: Kept[Snapshot] = Kept(self._take)
         self._studies: KeptByName[Read] = KeptByName(self._read, most=MOST_STUDIES)
+        self._now: dict[str, SweepNow] = {}
         self._newest: dict[str, Read] = {}
         self._findings: KeptByName[tuple[Read, Findings]] = KeptByName(self._find, most=MOST_STUDIES)
 
@@ -102,6 +120,10 @@ class Reading:
         from kd_ray.results.query import Results
 
         return Results(self.store, may_write=False)
+
+    def _take(self, before: Snapshot | None) -> Snapshot:
+        first, self._first = self._first, None
+        return take_snapshot(self.store, before) if first is None else first.result()
 
     async def snapshot(self) -> Snapshot:
         """The states of all trials.
@@ -133,7 +155,7 @@ class Reading:
             NoSuchSweepError: the store has none of this name.
             InvalidInputError: none of its trials is complete and aggregated.
         """
-        await self.sweep(name)
+        self._now[name] = await self.sweep(name)
         return await self._studies.get(name)
 
     async def read_if_any(self, name: str) -> Read | None:
@@ -169,4 +191,8 @@ class Reading:
         # As above.
         from kd_ray.analysis.reading import read_study
 
-        return Read(results=self.results, study=read_study(self.results, name), parts=parts)
+        study = read_study(self.results, name, self._now[name].lines)
+        read = Read(results=self.results, study=study, parts=parts)
+        # Readers see the value before while this one is prepared; only the first of a sweep waits.
+        read.prepare()
+        return read

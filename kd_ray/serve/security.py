@@ -110,8 +110,11 @@ class Guard:
     async def _entered(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """The answer to a request, or a refusal where the token is missing or wrong."""
         token, path = self._options.token, self._path(request)
-        if token is None or path.startswith("/static/") or _is_same(request.cookies.get(COOKIE, ""), _cookie(token)):
+        if token is None or path.startswith("/static/"):
             return await handler(request)
+        if _is_same(request.cookies.get(COOKIE, ""), _cookie(token)):
+            # A link with a token that is opened again: the page is the one without it in its URL.
+            return self._welcome(request, token) if "token" in request.query else await handler(request)
         given, is_first_visit = _bearer(request), False
         if given is None:
             given = request.query.get("token")

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -9,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 
 from kd_ray.errors import InvalidInputError, KdRayError, QueryError
-from kd_ray.serve.kept import FRESH_S
+from kd_ray.serve.kept import FRESH_S, Shared
 from kd_ray.serve.page_data import Read, Reading
 from kd_ray.serve.pages import sweeps_page
 from kd_ray.serve.render import Templates, event
 from kd_ray.serve.security import secure
+from kd_ray.serve.snapshot import SweepNow
 from kd_ray.serve.sql_process import SqlProcess
 
 if TYPE_CHECKING:
@@ -23,6 +25,8 @@ STOPPING = web.AppKey("stopping", asyncio.Event)
 """Set when the server ends, so that streams of events end as well."""
 MAX_STREAMS = 200
 """Streams of events at a time."""
+MOST_PAGES = 100
+"""Pages that are held for the next reader; one has at most some hundred kB."""
 PING_S = 15.0
 """A stream with nothing to say says so this often, so that a proxy keeps it."""
 
@@ -38,9 +42,12 @@ class Site:
         self.sql = sql
         self._templates = templates
         self._num_streams = 0
+        self._pages: Shared[str] = Shared(most=MOST_PAGES)
+        self._changes: Shared[Change] = Shared(most=MOST_PAGES)
 
     async def warm(self) -> None:
         """Have ready what the first reader would wait for."""
+        await asyncio.to_thread(self._templates.compile)
         with contextlib.suppress(KdRayError):
             await self.reading.snapshot()
         await asyncio.to_thread(_import_pages)
@@ -59,8 +66,14 @@ class Site:
 
     async def live(self, request: web.Request) -> web.StreamResponse:
         """One sweep while it runs."""
-        values = await self._live_values(request)
-        return self._page("live", request, title=values["now"].name, tab="live", sweep=values["now"].name, **values)
+        name = request.match_info["sweep"]
+        now, read = await self.reading.sweep(name), await self.reading.read_if_any(name)
+
+        def view() -> Mapping[str, Any]:
+            return {"title": name, "tab": "live", "sweep": name, **_live_values(now, read, request.query)}
+
+        # It says how long ago something was.
+        return await self._shared("live", request, (now, read), view, lasts_s=FRESH_S)
 
     async def conditions(self, request: web.Request) -> web.StreamResponse:
         """Every metric against any axis."""
@@ -69,10 +82,12 @@ class Site:
         name, query = request.match_info["sweep"], request.query
         read = await self.reading.read(name)
         axis, sort, is_down = query.get("axis", ""), query.get("sort", ""), "down" in query
-        values = await asyncio.to_thread(
-            conditions_page.view, read, _chosen(query), axis=axis, sort=sort, is_down=is_down
-        )
-        return self._page("conditions", request, title=f"{name}: conditions", tab="conditions", sweep=name, **values)
+
+        def view() -> Mapping[str, Any]:
+            values = conditions_page.view(read, _chosen(query), axis=axis, sort=sort, is_down=is_down)
+            return {"title": f"{name}: conditions", "tab": "conditions", "sweep": name, **values}
+
+        return await self._shared("conditions", request, (read,), view)
 
     async def conditions_csv(self, request: web.Request) -> web.StreamResponse:
         """The same numbers, by run."""
@@ -93,7 +108,7 @@ class Site:
             return self._page("wait", request, title=f"{name}: differences", tab="differences", sweep=name)
 
         def view() -> Mapping[str, Any]:
-            return differences_page.view(
+            values = differences_page.view(
                 read,
                 found,
                 analysis=query.get("analysis", ""),
@@ -103,9 +118,9 @@ class Site:
                 sort=query.get("sort", ""),
                 is_down="down" in query,
             )
+            return {"title": f"{name}: differences", "tab": "differences", **values}
 
-        values = await asyncio.to_thread(view)
-        return self._page("differences", request, title=f"{name}: differences", tab="differences", **values)
+        return await self._shared("differences", request, (read, found), view)
 
     async def differences_csv(self, request: web.Request) -> web.StreamResponse:
         """All tests."""
@@ -139,8 +154,12 @@ class Site:
             "sort": query.get("sort", ""),
         }
         found = await self.reading.findings(read)
-        values = await asyncio.to_thread(classes_page.view, read, found, **options)
-        return self._page("classes", request, title=f"{name}: classes and groups", tab="classes", sweep=name, **values)
+
+        def view() -> Mapping[str, Any]:
+            values = classes_page.view(read, found, **options)
+            return {"title": f"{name}: classes and groups", "tab": "classes", "sweep": name, **values}
+
+        return await self._shared("classes", request, (read, found), view)
 
     async def samples(self, request: web.Request) -> web.StreamResponse:
         """The samples behind a class or a group."""
@@ -150,16 +169,16 @@ class Site:
         read = await self.reading.read(name)
 
         def view() -> Mapping[str, Any]:
-            return classes_page.samples(
+            values = classes_page.samples(
                 read,
                 condition=_number(query, "condition"),
                 class_name=query.get("class", ""),
                 feature=query.get("feature", ""),
                 group=query.get("group", ""),
             )
+            return {"title": f"{name}: samples", "tab": "classes", "sweep": name, **values}
 
-        values = await asyncio.to_thread(view)
-        return self._page("samples", request, title=f"{name}: samples", tab="classes", sweep=name, **values)
+        return await self._shared("samples", request, (read,), view)
 
     async def trial(self, request: web.Request) -> web.StreamResponse:
         """One trial."""
@@ -167,8 +186,12 @@ class Site:
 
         name, trial_id = request.match_info["sweep"], request.match_info["trial_id"]
         now, read = await self.reading.sweep(name), await self.reading.read_if_any(name)
-        values = await asyncio.to_thread(trial_page.view, now, read, trial_id)
-        return self._page("trial", request, title=f"{name}: trial {trial_id}", tab="trial", sweep=name, **values)
+
+        def view() -> Mapping[str, Any]:
+            values = trial_page.view(now, read, trial_id)
+            return {"title": f"{name}: trial {trial_id}", "tab": "trial", "sweep": name, **values}
+
+        return await self._shared("trial", request, (now, read), view)
 
     async def compare(self, request: web.Request) -> web.StreamResponse:
         """Sweeps side by side."""
@@ -183,20 +206,20 @@ class Site:
                 reads.append(await self.reading.read(name))
             except InvalidInputError as error:
                 problems.append(str(error))
-        values = await asyncio.to_thread(compare_page.view, reads, _chosen(query), axis=query.get("axis", ""))
-        names_of_all = [name for name, now in snapshot.sweeps.items() if now.counts["complete"]]
-        return self._page(
-            "compare",
-            request,
-            title="Compare sweeps",
-            tab="compare",
-            sweep="",
-            names=names_of_all,
-            shown=[read.study.sweep for read in reads],
-            problems=problems,
-            max_sweeps=compare_page.MAX_SWEEPS,
-            **values,
-        )
+
+        def view() -> Mapping[str, Any]:
+            return {
+                "title": "Compare sweeps",
+                "tab": "compare",
+                "sweep": "",
+                "names": [name for name, now in snapshot.sweeps.items() if now.counts["complete"]],
+                "shown": [read.study.sweep for read in reads],
+                "problems": problems,
+                "max_sweeps": compare_page.MAX_SWEEPS,
+                **compare_page.view(reads, _chosen(query), axis=query.get("axis", "")),
+            }
+
+        return await self._shared("compare", request, (snapshot, *reads), view)
 
     async def sql_page(self, request: web.Request) -> web.StreamResponse:
         """SQL over the tables."""
@@ -236,20 +259,19 @@ class Site:
     async def live_events(self, request: web.Request) -> web.StreamResponse:
         """Cells and parts of a running sweep, whenever they change."""
 
-        seen: list[Any] = [None, None, ({}, {})]
-
-        async def now() -> Change:
+        async def change() -> Change:
             name = request.match_info["sweep"]
-            known = [await self.reading.sweep(name), await self.reading.read_if_any(name)]
-            if known[0] is not seen[0] or known[1] is not seen[1]:
-                values = {**await self._live_values(request), "query": dict(request.query)}
+            now, read = await self.reading.sweep(name), await self.reading.read_if_any(name)
+
+            def make() -> Change:
+                values = {**_live_values(now, read, request.query), "query": dict(request.query)}
                 cells = {it.trial_id: (it.css, it.sign, it.words) for it in values["cells"].values()}
                 names = ("summary", "packs", "failures", "costs", "legend")
-                seen[:] = [*known, (cells, {name: self._templates.part("parts", name, values) for name in names})]
-            change: Change = seen[2]
-            return change
+                return cells, {name: self._templates.part("parts", name, values) for name in names}
 
-        return await self._stream(request, now)
+            return await self._changes.get(request.path_qs, (now, read), make)
+
+        return await self._stream(request, change)
 
     async def _stream(self, request: web.Request, now: Callable[[], Awaitable[Change]]) -> web.StreamResponse:
         """Send what has changed since the last time, until the reader goes."""
@@ -298,18 +320,34 @@ class Site:
             is_down="down" in query,
         )
 
-    async def _live_values(self, request: web.Request) -> Mapping[str, Any]:
-        from kd_ray.serve.pages import live_page
-
-        name, query = request.match_info["sweep"], request.query
-        now, read = await self.reading.sweep(name), await self.reading.read_if_any(name)
-        chosen = _chosen({"metric": live_page.STATE, **query})
-        return await asyncio.to_thread(live_page.view, now, read, chosen, first_row=_number(query, "from"))
+    async def _shared(
+        self,
+        template: str,
+        request: web.Request,
+        of: tuple[object, ...],
+        view: Callable[[], Mapping[str, Any]],
+        *,
+        lasts_s: float = math.inf,
+    ) -> web.Response:
+        """A page that depends on its URL and on these objects only, made once for all readers."""
+        text = await self._pages.get(
+            request.path_qs, of, lambda: self._text(template, request, **view()), lasts_s=lasts_s
+        )
+        return web.Response(text=text, content_type="text/html")
 
     def _page(self, template: str, request: web.Request, *, status: int = 200, **values: Any) -> web.Response:
+        return web.Response(status=status, text=self._text(template, request, **values), content_type="text/html")
+
+    def _text(self, template: str, request: web.Request, **values: Any) -> str:
         values = {"store": self.reading.store.url, "query": dict(request.query), **values}
-        text = self._templates.render(template, **values)
-        return web.Response(status=status, text=text, content_type="text/html")
+        return self._templates.render(template, **values)
+
+
+def _live_values(now: SweepNow, read: Read | None, query: Mapping[str, str]) -> Mapping[str, Any]:
+    from kd_ray.serve.pages import live_page
+
+    chosen = _chosen({"metric": live_page.STATE, **query})
+    return live_page.view(now, read, chosen, first_row=_number(query, "from"))
 
 
 def _import_pages() -> None:

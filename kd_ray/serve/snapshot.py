@@ -1,6 +1,5 @@
 """The states of all trials of a store at one moment, from one listing, and what follows from them: progress, pace and cost."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -11,9 +10,9 @@ from kd_ray.errors import KdRayError
 from kd_ray.results.inventory import TrialObjects, take_inventory
 from kd_ray.results.ledger import states
 from kd_ray.results.manifest import Manifest, read_manifest
-from kd_ray.results.status import TrialLine, count_states, manifest_lines
 from kd_ray.results.store import SWEEPS, TRIALS, Kind, Store
-from kd_ray.sweep.spec import Role, TrialState
+from kd_ray.results.trial_lines import TrialLine, count_states, manifest_lines
+from kd_ray.sweep.trial_states import Role, TrialState
 
 _WINDOW = timedelta(minutes=30)
 """Trials per hour are counted over the last trials between which there is no longer pause than this."""
@@ -122,7 +121,7 @@ class Place:
     """Where a trial stands in the heat map."""
 
     facet: str
-    """Role, model and every other setting."""
+    """Role, model and every other setting; not the teacher's seed."""
     column: str
     """Its temperature; empty without one."""
     row: str
@@ -131,14 +130,19 @@ class Place:
 
 @lru_cache(maxsize=100_000)
 def place_of(description: str) -> Place:
-    """The place of a trial, by its description (`distilled lenet5 T=4 alpha=0.9 seed=1`), which pending trials have as well."""
-    words = description
-    found = {}
-    for name in ("T", "seed"):
-        match = re.search(rf"(?:^| ){name}=(\S+)", words)
-        found[name] = match[1] if match else ""
-        words = words[: match.start()] + words[match.end() :] if match else words
-    return Place(facet=words, column=found["T"], row=found["seed"])
+    """The place of a trial, by its description (`distilled lenet5 T=4 alpha=0.9 seed=1`), which pending trials have as well.
+
+    The description has all digits of a temperature (`shown_number`), so two temperatures never share a place.
+    """
+    # A seed that has learned from several teachers has several trials in one place; the description names the teacher of some only.
+    others, found = [], {"T": "", "seed": "", "teacher_seed": ""}
+    for word in description.split(" "):
+        name, _, value = word.partition("=")
+        if found.get(name) == "":
+            found[name] = value
+        else:
+            others.append(word)
+    return Place(facet=" ".join(others), column=found["T"], row=found["seed"])
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,8 +13,6 @@ import sys
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 
-import pyarrow as pa
-
 from kd_ray.bounded import JsonForm
 from kd_ray.errors import KdRayError, QueryError
 from kd_ray.serve.sql import Answer, answer, too_long
@@ -104,6 +102,9 @@ class SqlProcess:
                 await asyncio.shield(self.stop())
         if kind == b"E":
             raise QueryError(data.decode())
+        # The list of sweeps does not wait for Arrow.
+        import pyarrow as pa
+
         return Answer(table=pa.ipc.open_stream(data).read_all(), is_cut=kind == b"C")
 
     async def _ready(self) -> asyncio.subprocess.Process:
@@ -132,6 +133,12 @@ class SqlProcess:
 
 def main(store_url: str) -> None:
     """Answer queries until there are no more."""
+    # Imported before the first query, whose time they would take.
+    import duckdb  # noqa: F401
+    import pandas as pd  # noqa: F401
+    import pyarrow as pa
+
+    import kd_ray.results.query  # noqa: F401
     from kd_ray.results.store import open_store
 
     resource.setrlimit(resource.RLIMIT_AS, (_ADDRESS_SPACE, _ADDRESS_SPACE))

@@ -7,12 +7,12 @@ in two sweeps is one trial.
 import hashlib
 import json
 import operator
-from enum import StrEnum
 from functools import cached_property, lru_cache
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from kd_ray.shown import shown_number
 from kd_ray.sweep.architectures import ModelName
 from kd_ray.sweep.datasets import Dataset
 from kd_ray.sweep.distillation import Distillation
@@ -20,30 +20,14 @@ from kd_ray.sweep.fields import Added, Config, Seed
 from kd_ray.sweep.objective_settings import LogitPrecision
 from kd_ray.sweep.parts import Evaluation
 from kd_ray.sweep.training import Training
+from kd_ray.sweep.trial_states import Role as Role  # noqa: PLC0414
+from kd_ray.sweep.trial_states import TrialState as TrialState  # noqa: PLC0414
 
 SPEC_VERSION = 1
 """Raised whenever the same settings would train to other numbers."""
 
 TrialId = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-
-
-class Role(StrEnum):
-    """The role of a trial in a sweep."""
-
-    TEACHER = "teacher"
-    SCRATCH = "scratch"
-    DISTILLED = "distilled"
-
-
-class TrialState(StrEnum):
-    """The state of a trial, derived from the objects in the store."""
-
-    COMPLETE = "complete"
-    RUNNING = "running"
-    FAILED = "failed"
-    INTERRUPTED = "interrupted"
-    PENDING = "pending"
 
 
 def content_hash(model: Config) -> str:
@@ -204,8 +188,8 @@ class TrialSpec(Config):
         words += [f"layers={list(self.encoder.layers)}"] if self.encoder and self.encoder.layers else []
         if self.distillation:
             words += [] if self.objective == "kd" else [self.objective]
-            words += [] if self.temperature is None else [f"T={self.temperature:g}"]
-            words += [] if self.alpha is None else [f"alpha={self.alpha:g}"]
+            words += [] if self.temperature is None else [f"T={shown_number(self.temperature)}"]
+            words += [] if self.alpha is None else [f"alpha={shown_number(self.alpha)}"]
             words += ["no T²"] if self.t_squared is False else []
         if self.teacher and self.teacher.seed is not None and self.teacher.seed != self.seed:
             words.append(f"teacher_seed={self.teacher.seed}")

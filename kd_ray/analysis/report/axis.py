@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator
 
-from kd_ray.analysis.conditions import Condition, make_series, shown_number
+from kd_ray.analysis.conditions import Condition, make_series
 from kd_ray.analysis.report.style import (
     SCRATCH,
     SERIES_COLORS,
@@ -21,6 +21,7 @@ from kd_ray.analysis.study import SCRATCH as AGAINST_SCRATCH
 from kd_ray.analysis.study import TEACHER as AGAINST_TEACHER
 from kd_ray.analysis.study import Study, spread
 from kd_ray.metrics.arrays import FloatArray
+from kd_ray.shown import shown_number
 
 MAX_SERIES = 8
 """Most lines in one panel that a reader can distinguish."""

@@ -64,6 +64,7 @@ def view(read: Read, found: Findings | None, *, contrast: str, feature: str, sor
     """What the page shows; `found` is None while the comparisons are being made."""
     study, evidence = read.study, found.evidence if found else make_evidence((), read.study)
     contrast = contrast if contrast in CONTRASTS else SCRATCH
+    contrasts = {SCRATCH: "scratch", "teacher_vs_distilled": "the teacher"}
     conditions = [
         (place, it)
         for place, it in enumerate(study.conditions)
@@ -93,8 +94,10 @@ def view(read: Read, found: Findings | None, *, contrast: str, feature: str, sor
         "conditions": conditions,
         "largest": largest,
         "contrast": contrast,
-        "contrasts": {SCRATCH: "scratch", "teacher_vs_distilled": "the teacher"},
-        "has_tests": evidence.has_class_tests,
+        "contrasts": contrasts,
+        "meaning": _meaning(
+            found, contrasts[contrast], has_tests=any(evidence.bias(contrast, it) for _, it in conditions)
+        ),
         "is_being_compared": found is None,
         "why_not": found.why_not if found else "The comparisons are being made.",
         "all_conditions": study.conditions,
@@ -103,6 +106,21 @@ def view(read: Read, found: Findings | None, *, contrast: str, feature: str, sor
         "feature": feature if feature in {it.feature for it in study.fairness} else "",
         "sort": sort,
     }
+
+
+def _meaning(found: Findings | None, baseline: str, *, has_tests: bool) -> Sequence[str]:
+    """What the number of a cell is: in plain words, and how it is computed."""
+    if found is None or not has_tests:
+        return (f"Each cell: accuracy on the class, distilled minus {baseline}, in points.", "Mean over runs.")
+    if any(row.normalisation == "difference" for row in found.rows):
+        return (
+            "Each cell: how many points the class gained or lost more than overall accuracy did.",
+            f"It is class accuracy minus overall accuracy, distilled minus {baseline}, mean over runs.",
+        )
+    return (
+        "Each cell: how many points the class gained or lost beyond its share of the change in overall accuracy.",
+        f"It is class accuracy ÷ overall accuracy, distilled minus {baseline}, times the overall accuracy of {baseline}; mean over runs.",
+    )
 
 
 def samples(read: Read, *, condition: int, class_name: str, feature: str, group: str) -> Mapping[str, Any]:
@@ -190,7 +208,12 @@ def _effect(it: Condition, place: int, bias: ClassBias | None, c: int, effects_C
     step = 0 if math.isnan(value) or not largest else round(_STEPS * value / largest)
     css = "s-unknown" if math.isnan(value) else f"d{'n' if step < 0 else 'p'}{abs(step)}"
     return Effect(
-        value=value, text=_number(value, 1), css=css, mark=MARKS.get(status, ""), words=words, condition=place
+        value=value,
+        text=("+" if value > 0 else "") + _number(value, 1),
+        css=css,
+        mark=MARKS.get(status, ""),
+        words=words,
+        condition=place,
     )
 
 
@@ -225,6 +248,12 @@ def _group_lines(read: Read, feature: str) -> list[GroupLine]:
 def _means(values_RK: FloatArray) -> FloatArray:
     """Mean over the runs in which a value is defined, (K,); NaN where none is."""
     return np.array([spread(values_R).mean for values_R in values_RK.T])
+
+
+def _signed(value: float) -> str:
+    """`+1.2`, `−0.5`, `0.0`."""
+    text = _number(value, 1)
+    return f"+{text}" if value > 0 and float(text) else text
 
 
 def _number(value: float, digits: int) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from kd_ray.results.status import TrialLine
+from kd_ray.results.trial_lines import TrialLine
 from kd_ray.serve.page_data import Read
 from kd_ray.serve.quantities import GROUP_ACCURACY, OF_CLASS, OF_GROUPS, Chosen, Quantity, metric_names, quantity
 from kd_ray.serve.snapshot import SweepNow, costs, place_of, running_packs

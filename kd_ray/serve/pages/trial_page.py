@@ -7,12 +7,13 @@ from datetime import datetime
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from kd_ray.errors import InvalidInputError
 from kd_ray.metrics.arrays import FloatArray, IntArray
 from kd_ray.metrics.catalogue import METRICS, Metric
-from kd_ray.results.record import read_record
-from kd_ray.results.status import TrialLine
+from kd_ray.results.record import Record, read_record
+from kd_ray.results.trial_lines import TrialLine
 from kd_ray.serve import charts
 from kd_ray.serve.charts import Chart
 from kd_ray.serve.page_data import Read
@@ -62,7 +63,11 @@ def view(now: SweepNow, read: Read | None, trial_id: str) -> Mapping[str, Any]:
         return found
     trial = read.study.trials[row]
     teacher = read.study.index.get(trial["teacher_trial_id"]) if trial["teacher_trial_id"] else None
+    # Two records are less to read than the table of all predictions.
     record = read_record(read.results.store, trial_id)
+    teachers = None
+    if teacher is not None and read.study.trials[teacher]["dataset_id"] == trial["dataset_id"]:
+        teachers = read_record(read.results.store, read.study.trials[teacher]["trial_id"])
     return found | {
         "row": trial,
         "teacher_line": None if teacher is None else read.study.trials[teacher],
@@ -71,7 +76,7 @@ def view(now: SweepNow, read: Read | None, trial_id: str) -> Mapping[str, Any]:
         "spec": json.dumps(record.spec.model_dump(mode="json"), indent=2, ensure_ascii=False) if record else None,
         "versions": dict(record.provenance.versions) if record else {},
         "charts": _curves(read, trial_id, teacher),
-        "confusion": _confusion(read, row, teacher),
+        "confusion": _confusion(read, row, record, teachers) if record else None,
         "classes": _classes(read, row, teacher),
         "groups": _groups(read, row, teacher),
     }
@@ -96,7 +101,7 @@ def _shown(value: Any) -> str:
 
 
 def _mates(now: SweepNow, line: TrialLine) -> list[tuple[str, TrialLine]]:
-    """Trials of the same condition with other seeds, and those of the same seed under other conditions."""
+    """Trials of the same condition with another teacher or seed, and those of the same seed under other conditions."""
     mine = place_of(line.description)
     found = []
     for other in now.lines:
@@ -104,7 +109,7 @@ def _mates(now: SweepNow, line: TrialLine) -> list[tuple[str, TrialLine]]:
         if other.trial_id == line.trial_id:
             continue
         if (place.facet, place.column) == (mine.facet, mine.column):
-            found.append(("other seeds", other))
+            found.append(("other teacher" if place.row == mine.row else "other seed", other))
         elif place.row == mine.row:
             found.append(("same seed", other))
     return sorted(found, key=lambda pair: pair[0])[:MAX_MATES]
@@ -142,16 +147,13 @@ def _curves(read: Read, trial_id: str, teacher: int | None) -> tuple[Chart, ...]
     return tuple(found)
 
 
-def _confusion(read: Read, row: int, teacher: int | None) -> Mapping[str, Any]:
+def _confusion(read: Read, row: int, record: Record, teachers: Record | None) -> Mapping[str, Any]:
     """Where the predictions go, and how many more or fewer go there than the teacher's."""
     dataset_id = read.study.trials[row]["dataset_id"]
     names = read.study.classes[dataset_id].names
     labels_N = read.study.test_sets[dataset_id].labels_N
-    is_same = teacher is not None and read.study.trials[teacher]["dataset_id"] == dataset_id
-    rows = [row, teacher] if is_same and teacher is not None else [row]
-    predictions = read.study.source.predictions(rows)
-    mine_CC = _counts(labels_N, predictions[row], len(names))
-    other_CC = _counts(labels_N, predictions[rows[1]], len(names)) if len(rows) > 1 else None
+    mine_CC = _counts(labels_N, record.test.predictions_N, len(names))
+    other_CC = _counts(labels_N, teachers.test.predictions_N, len(names)) if teachers else None
     wrong = [(int(mine_CC[a, b]), a, b) for a, b in zip(*np.nonzero(mine_CC), strict=True) if a != b]
     wrong.sort(key=lambda it: -it[0])
     pairs = [
@@ -174,7 +176,7 @@ def _confusion(read: Read, row: int, teacher: int | None) -> Mapping[str, Any]:
     return {"names": names, "cells": cells, "pairs": pairs, "has_teacher": other_CC is not None}
 
 
-def _counts(labels_N: IntArray, predictions_N: IntArray, num_classes: int) -> IntArray:
+def _counts(labels_N: IntArray, predictions_N: npt.NDArray[np.integer], num_classes: int) -> IntArray:
     """Samples by true class and predicted class."""
     places = labels_N.astype(np.int64) * num_classes + predictions_N
     return np.bincount(places, minlength=num_classes**2).reshape(num_classes, num_classes)

@@ -14,7 +14,7 @@ from kd_ray.errors import InvalidInputError
 from kd_ray.results.aggregate import aggregate
 from kd_ray.results.query import Results
 from kd_ray.results.record import commit_record, write_samples
-from kd_ray.results.rows import RowSettings
+from kd_ray.results.row_settings import RowSettings
 from kd_ray.results.store import Store, manifest_key
 from tests.calibration.drawn import Design, draw
 from tests.fakes import LABELS_N, commit_trials, make_record, make_samples, make_sweep, plan_trials, write_sweep

@@ -11,7 +11,8 @@ from sklearn.metrics import accuracy_score, precision_score, recall_score
 
 from kd_ray.groups import Groups
 from kd_ray.results.record import Record, Samples
-from kd_ray.results.rows import RowSettings, compared_groups, sample_rows, trial_rows
+from kd_ray.results.row_settings import RowSettings
+from kd_ray.results.rows import compared_groups, sample_rows, trial_rows
 from kd_ray.results.schema import KEYS, TABLES, TIMING_NAMES
 from tests.fakes import make_record, make_samples, make_spec
 

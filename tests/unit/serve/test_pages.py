@@ -207,6 +207,11 @@ def test_classes_and_groups(golden: Results) -> None:
     effects = [f"{100 * row.effect:.1f}".replace("-", "−") for row in rows if row.effect is not None]
     assert len(effects) == 4
     assert all(effect in page.words for effect in effects)
+    assert "how many points the class gained or lost beyond its share of the change in overall accuracy" in page.words
+    assert (
+        "class accuracy ÷ overall accuracy, distilled minus scratch, times the overall accuracy of scratch"
+        in page.words
+    )
     # The worst group of all, with its n.
     assert "color & texture blue & stripes 20" in page.words
     assert "40 test samples of trifeature" in samples.words

@@ -9,14 +9,16 @@ import pytest
 
 from kd_ray.errors import StoreError
 from kd_ray.results.query import Results
-from kd_ray.results.status import TrialLine
 from kd_ray.results.store import Store
+from kd_ray.results.trial_lines import TrialLine
 from kd_ray.serve import charts
 from kd_ray.serve.chart_layout import axis_names, lay_out
 from kd_ray.serve.csv_text import csv_text
-from kd_ray.serve.kept import FRESH_S, SHARE, STALE_S, Kept, KeptByName
+from kd_ray.serve.kept import FRESH_S, SHARE, STALE_S, Kept, KeptByName, Shared
+from kd_ray.serve.pages import live_page
 from kd_ray.serve.render import Templates, ago, count, duration
 from kd_ray.serve.snapshot import Place, SweepNow, place_of, running_packs, take_snapshot
+from kd_ray.shown import shown_number
 from tests.fakes import make_spec
 from tests.unit.analysis.report.made import make_study
 
@@ -129,6 +131,47 @@ def test_only_some_names_are_held() -> None:
     assert reads == ["a", "b", "c", "b"]
 
 
+def test_page_is_made_once_for_all_who_ask_until_an_object_is_another_one() -> None:
+    clock = Clock()
+    made: list[str] = []
+    first, second = object(), object()
+
+    def make() -> str:
+        made.append("page")
+        return f"page {len(made)}"
+
+    async def run() -> list[str]:
+        shared: Shared[str] = Shared(most=2, clock=clock)
+        found = list(await asyncio.gather(*(shared.get("/", (first, None), make) for _ in range(20))))
+        found.append(await shared.get("/", (second, None), make))
+        clock.now += 5
+        found.append(await shared.get("/", (second, None), make, lasts_s=6))
+        found.append(await shared.get("/", (second, None), make, lasts_s=4))
+        for name in ("/a", "/b", "/"):
+            found.append(await shared.get(name, (second, None), make))
+        return found
+
+    assert asyncio.run(run()) == ["page 1"] * 20 + [f"page {i}" for i in (2, 2, 3, 4, 5, 6)]
+
+
+def test_page_that_could_not_be_made_is_made_anew() -> None:
+    answers = [StoreError("away"), None]
+
+    def make() -> str:
+        if error := answers.pop(0):
+            raise error
+        return "here"
+
+    async def run() -> str:
+        shared: Shared[str] = Shared(most=2)
+        for asking in [asyncio.create_task(shared.get("/", (), make)) for _ in range(3)]:
+            with pytest.raises(StoreError, match="away"):
+                await asking
+        return await shared.get("/", (), make)
+
+    assert asyncio.run(run()) == "here"
+
+
 # --- snapshots ------------------------------------------------------------------------------------------------------------------------
 
 
@@ -139,10 +182,10 @@ def line(state: str, *, description: str = "scratch lenet5 seed=0", why: str = "
 @pytest.mark.parametrize(
     ("changes", "place"),
     [
-        ({}, Place(facet="distilled lenet5 alpha=0.9 teacher_seed=0", column="4", row="3")),
+        ({}, Place(facet="distilled lenet5 alpha=0.9", column="4", row="3")),
         (
             {"distillation.temperature": 1.5, "distillation.t_squared": False},
-            Place(facet="distilled lenet5 alpha=0.9 no T² teacher_seed=0", column="1.5", row="3"),
+            Place(facet="distilled lenet5 alpha=0.9 no T²", column="1.5", row="3"),
         ),
         ({"distillation": None, "teacher": None, "role": "scratch"}, Place(facet="scratch lenet5", column="", row="3")),
     ],
@@ -155,6 +198,31 @@ def test_place_of_a_trial_is_read_from_its_description(changes: dict[str, object
 def test_place_of_a_trial_with_settings_of_other_axes() -> None:
     shown = place_of("distilled lenet5 T=10 alpha=0.5 seed=12 training.optimizer.lr=0.1")
     assert shown == Place(facet="distilled lenet5 alpha=0.5 training.optimizer.lr=0.1", column="10", row="12")
+
+
+def test_seeds_of_one_teacher_stand_in_one_map() -> None:
+    """The description names the teacher's seed only where it is another one than the student's."""
+    lines = [
+        line("complete", description="distilled lenet5 T=4 alpha=0.9 seed=0"),
+        line("pending", description="distilled lenet5 T=4 alpha=0.9 teacher_seed=0 seed=1"),
+        line("running", description="distilled lenet5 T=4 alpha=0.9 teacher_seed=1 seed=0"),
+    ]
+    color, _ = live_page.coloring(None, None)
+    (facet,), _ = live_page.lay_out(lines, color, 0)
+    assert (facet.label, facet.columns, facet.rows) == ("distilled lenet5 alpha=0.9", ("4",), ("0", "1"))
+    assert {place: [cell.css for cell in cells] for place, cells in facet.cells.items()} == {
+        ("0", "4"): ["s-complete", "s-running"],
+        ("1", "4"): ["s-pending"],
+    }
+
+
+def test_two_temperatures_that_differ_in_the_ninth_digit_have_two_places() -> None:
+    """Guard: `shown_number`; rounded to six digits, both would stand in one cell and at one tick."""
+    specs = [make_spec(**{"distillation.temperature": value}) for value in (4.0, 4.00000001)]
+    assert [place_of(spec.describe()).column for spec in specs] == ["4", "4.00000001"]
+    assert [shown_number(value) for value in (0.1, 1e6, 2.5, 4.00000001)] == ["0.1", "1e+06", "2.5", "4.00000001"]
+    study = make_study(temperatures=(4.0, 4.00000001))
+    assert lay_out(study, "temperature").ticks == ("4", "4.00000001")
 
 
 def test_pace_is_that_of_the_last_trials_without_a_pause() -> None:

@@ -161,6 +161,19 @@ def test_first_visit_leaves_a_cookie_and_takes_the_token_out_of_the_url(golden: 
     assert wrong.status == 401
 
 
+def test_link_with_a_token_that_is_opened_again_leaves_no_token_in_the_url(golden: Results) -> None:
+    async def visits(client: Any) -> tuple[Answer, Answer]:
+        first = await answer_to(client, f"/?token={TOKEN}")
+        cookie = {"Cookie": first.headers["Set-Cookie"].partition(";")[0]}
+        again = await answer_to(client, Asked(path=f"/sweeps/demo?metric=accuracy&token={TOKEN}", headers=cookie))
+        return again, await answer_to(client, Asked(path=again.headers["Location"], headers=cookie))
+
+    again, page = with_client(golden.store, visits, options=CLOSED)
+    assert (again.status, again.headers["Location"]) == (303, "/sweeps/demo?metric=accuracy")
+    assert page.status == 200
+    assert TOKEN not in page.text
+
+
 def test_token_by_form_and_by_header(golden: Results) -> None:
     form, bearer, wrong = ask(
         golden.store,
