@@ -6,6 +6,7 @@ in two sweeps is one trial.
 
 import hashlib
 import json
+from collections.abc import Callable
 from enum import StrEnum
 from functools import cached_property, lru_cache
 from typing import Annotated, Any, Literal
@@ -176,3 +177,19 @@ class TrialSpec(Config):
         if self.seed is not None:
             words.append(f"seed={self.seed}")
         return " ".join(words)
+
+
+def twin_of(spec: TrialSpec, teacher_of: Callable[[str], TrialSpec]) -> str:
+    """trial_id of the same training that is evaluated on the other of test and validation split; `teacher_of` gives a teacher's spec."""
+
+    def turned(own: TrialSpec) -> dict[str, Any]:
+        other = "test" if own.dataset.evaluated_on == "validation" else "validation"
+        return {"dataset": own.dataset.model_copy(update={"evaluated_on": other})}
+
+    update = turned(spec)
+    if spec.teacher is not None:
+        teacher = teacher_of(spec.teacher.trial_id)
+        update["teacher"] = spec.teacher.model_copy(
+            update={"trial_id": content_hash(teacher.model_copy(update=turned(teacher)))}
+        )
+    return content_hash(spec.model_copy(update=update))
