@@ -31,6 +31,7 @@ from kd_ray.results.rows import part_rows, sample_rows
 from kd_ray.results.schema import TABLES
 from kd_ray.results.store import DATASETS, TABLES_FOLDER, Kind, Store, part_key, table_index_key
 from kd_ray.results.table_parts import FINGERPRINT, encode_part
+from kd_ray.sweep.tuning_settings import is_tuning
 
 logger = logging.getLogger("kd_ray")
 
@@ -77,6 +78,9 @@ def aggregate(
 
 def _aggregate(store: Store, sweep: str, *, passes: int, trials_per_part: int) -> tuple[AggregateReport, bool]:
     """The report, and whether other sweeps have tables where kd_ray 0.1 put them."""
+    if is_tuning(sweep):
+        # Candidates of a search are in the table `tuning` only, which `kd-ray tune` writes.
+        return AggregateReport(num_trials=0, num_parts_written=0), False
     written = 0
     for _ in range(passes):
         aggregation = _Aggregation(store, read_manifest(store, sweep), trials_per_part)

@@ -1,0 +1,60 @@
+"""The figure of a search: the metric of every candidate over each setting that was searched."""
+
+import json
+from typing import Any
+
+from kd_ray.analysis.report.style import BLUE, GREY, VERMILLION, drawable, drawing, new_figure, render
+from kd_ray.metrics.catalogue import METRICS
+from kd_ray.sweep.tuning_settings import LogUniform
+from kd_ray.tuning.outcome import Outcome
+
+_COLUMNS = 3
+_LOOKS: dict[str, dict[str, Any]] = {
+    "complete": {"color": BLUE, "marker": "o", "label": "complete"},
+    "stopped": {"color": GREY, "marker": "x", "label": "stopped early"},
+}
+
+
+def slices(outcome: Outcome) -> bytes | None:
+    """As SVG: a panel for each setting, a point for each candidate, the chosen one ringed. None while no candidate has a value."""
+    shown = [one for one in outcome.placed if one.value is not None and one.state in _LOOKS]
+    if not shown:
+        return None
+    metric = METRICS[outcome.tuning.metric]
+    space = outcome.tuning.space
+    num_rows = -(-len(space) // _COLUMNS)
+    with drawing():
+        figure = new_figure(2.6 * num_rows)
+        panels = figure.subplots(num_rows, min(_COLUMNS, len(space)), squeeze=False, sharey=True).ravel()
+        for axes, (path, dimension) in zip(panels, space.items(), strict=False):
+            is_choice = isinstance(dimension, tuple)
+            names = [json.dumps(value) for value in dimension] if isinstance(dimension, tuple) else []
+
+            def x_of(value: Any, names: list[str] = names) -> float:
+                return names.index(json.dumps(value)) if names else float(value)
+
+            for state, look in _LOOKS.items():
+                points = [
+                    (x_of(one.candidate.settings[path]), metric.scale * (one.value or 0.0))
+                    for one in shown
+                    if one.state == state
+                ]
+                if points:
+                    axes.plot(*zip(*points, strict=True), linestyle="none", markersize=5, **look)
+            if outcome.chosen is not None:
+                x, y = x_of(outcome.chosen.candidate.settings[path]), metric.scale * (outcome.chosen.value or 0.0)
+                ring = {"markersize": 11, "markerfacecolor": "none", "color": VERMILLION, "label": "chosen"}
+                axes.plot([x], [y], "o", linestyle="none", **ring)
+            if is_choice:
+                axes.set_xticks(range(len(names)), [drawable(name, 16) for name in names], rotation=20)
+                axes.set_xlim(-0.5, len(names) - 0.5)
+            if isinstance(dimension, LogUniform):
+                axes.set_xscale("log")
+            axes.set_xlabel(drawable(path, 40))
+        for axes in panels[len(space) :]:
+            axes.set_visible(False)
+        unit = " (%)" if metric.unit == "rate" else ""
+        panels[0].set_ylabel(f"{metric.short}{unit}, validation")
+        handles, labels = panels[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside upper center", ncols=3)
+        return render(figure).svg
