@@ -19,6 +19,8 @@ from kd_ray.metrics.arrays import FloatArray, IntArray
 from kd_ray.results.manifest import read_manifest
 from kd_ray.results.query import Results
 from kd_ray.results.status import count_states, sweep_status
+from kd_ray.sweep.load import parse_sweep
+from kd_ray.sweep.tuning_settings import Tuned
 
 VECTORS = ("held_out_n", "teacher_held_out_accuracy", "teacher_held_out_margin", "class_alpha", "class_margin")
 """What objectives hold of each class, as the table `class_metrics` names it."""
@@ -74,6 +76,11 @@ def read_declared(results: Results, sweep: str) -> list[Declared]:
         for it in manifest.declared
         if not it.is_withdrawn
     ]
+
+
+def read_tuned(results: Results, sweep: str) -> Tuned | None:
+    """How the settings of a sweep were found, as its sweep file says; None where it does not."""
+    return parse_sweep(read_manifest(results.store, sweep).sweep_yaml, source=f"sweep {sweep}").sweep.tuned
 
 
 def _moment(declared_at: str) -> datetime:
