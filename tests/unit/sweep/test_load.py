@@ -19,7 +19,7 @@ TRAINING_KEYS = (
 )
 SWEEP_KEYS = (
     "baselines, claims, dataset, distillation, evaluation, grid, intersections, name, placement, sensitive_features, "
-    "student, teacher, training"
+    "student, teacher, training, tune, tuned"
 )
 MODELS = ", ".join(ARCHITECTURES) + ", mlp-WIDTHS (as in mlp-64-32), timm:NAME, torchvision:NAME or hf:NAME"
 STEP = "schedule: {name: step, milestones: [2]}"
