@@ -9,9 +9,8 @@ PYTEST := $(BIN)/python -m pytest
 SIDE_BY_SIDE := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 # Without bytecode files every test process would compile kd_ray and its tests anew.
 unexport PYTHONDONTWRITEBYTECODE
-# Where the tests are that a command runs: to import the others takes longer than many tests. `tests/test_commands.py` holds that none is missed.
+# Where the tests are that a command runs: to import the others takes longer than these tests. `tests/test_commands.py` holds that none is missed.
 ALONE := tests/benchmarks tests/contract tests/deployment
-LONG := tests/contract tests/deployment tests/test_real_cifar10.py tests/test_real_data.py tests/test_sweeps.py
 QUICK := tests/unit tests/test_imports.py
 
 .PHONY: demo test test-quick test-long check install install-dev clean
@@ -42,7 +41,7 @@ test-quick: install-dev
 	$(PYTEST) $(SIDE_BY_SIDE) -m 'not ray and not alone and not slow and not long' $(QUICK)
 
 test-long: install-dev
-	$(PYTEST) $(SIDE_BY_SIDE) -m 'long and not alone' $(LONG)
+	$(PYTEST) $(SIDE_BY_SIDE) -m 'long and not alone'
 	$(PYTEST) -m 'long and alone' $(ALONE)
 
 check: install-dev

@@ -14,7 +14,7 @@
 #   LEAVE_S            longest that `leave` waits, in seconds (default 40)
 #   METADATA_URL       what `watch` asks (default: the provider's own address)
 #   NODE_OPTIONS       more options of `ray start`, as --num-gpus=1
-#   NAME_FILE          for NAME among AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY: a file to take it from, as of a secret
+#   NAME_FILE          for NAME among AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, KD_RAY_SERVE_TOKEN: a file to take it from, as of a secret
 set -euo pipefail
 
 # A frozen node is given up after 9 s instead of a minute.
@@ -23,7 +23,7 @@ export RAY_health_check_timeout_ms="${RAY_health_check_timeout_ms:-2000}"
 export RAY_health_check_failure_threshold="${RAY_health_check_failure_threshold:-3}"
 export RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0
 
-for name in AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY; do
+for name in AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY KD_RAY_SERVE_TOKEN; do
     file="${name}_FILE"
     if [ -n "${!file:-}" ]; then
         value="$(<"${!file}")"

@@ -4,6 +4,7 @@ The verbs of the command line, for notebooks:
 
     import kd_ray
 
+    data = kd_ray.dataset("digits", images=…, labels=…, features=…)   # the section `dataset` of a sweep, from arrays or frames
     sweep = kd_ray.load_sweep("sweeps/trifeature-quick.yaml")     # or a mapping with the same fields
     results = kd_ray.open_store("./kd_ray_store")
     kd_ray.plan(sweep, results)
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from kd_ray import results
     from kd_ray.analysis.report import figures
     from kd_ray.api import compare, launch, open_store, plan, report
+    from kd_ray.data.written import dataset
     from kd_ray.results.query import Results
     from kd_ray.sweep.load import load_sweep
 
@@ -31,6 +33,7 @@ __all__ = [
     "Results",
     "__version__",
     "compare",
+    "dataset",
     "figures",
     "launch",
     "load_sweep",
@@ -51,6 +54,10 @@ def __getattr__(name: str) -> Any:
         from kd_ray.sweep.load import load_sweep
 
         return load_sweep
+    if name == "dataset":
+        from kd_ray.data.written import dataset
+
+        return dataset
     if name == "__version__":
         from importlib.metadata import version
 

@@ -31,8 +31,11 @@ def plan(sweep: SweepFile, results: Results, *, retry_failed: bool = False) -> P
 
     Raises:
         SweepError: pretrained weights cannot be read, or a cell of the grid is not valid.
+        DataError: `dataset.version` is `auto`, and the data cannot be read, or have changed since the first launch.
     """
-    return _plan(sweep, results.store, retry_failed=retry_failed)
+    from kd_ray.cluster.data_version import with_data_version
+
+    return _plan(with_data_version(sweep, results.store), results.store, retry_failed=retry_failed)
 
 
 def launch(

@@ -9,6 +9,7 @@
     │   ├── CacheError           a folder below `data_root` cannot be made: full, or not writable
     │   ├── CorruptObjectError   an object whose content does not match its checksum or its schema
     │   └── OtherVersionError    a whole object in the form of another version of kd_ray
+    ├── MirrorError              a service that trials are copied to does not take them
     └── TrialError               a trial that cannot go on
         ├── NonFiniteLossError   its loss became NaN or infinite
         ├── OutOfMemoryError     out of memory in this pack; the trial may fit alone
@@ -57,6 +58,10 @@ class OtherVersionError(StoreError):
     """An object in the store is whole, but another version of kd_ray wrote it. Nothing is damaged."""
 
 
+class MirrorError(KdRayError):
+    """A service that trials are copied to failed."""
+
+
 class TrialError(KdRayError):
     """A trial cannot go on; the others can."""
 
@@ -76,6 +81,11 @@ class LostTeacherError(TrialError):
         super().__init__(f"teacher {teacher}: {reason}")
         self.teacher = teacher
         """trial_id of the teacher."""
+
+
+def count_of(number: int, noun: str) -> str:
+    """`1 row`, `2 rows`, `1,000 rows`, `2 classes`."""
+    return f"{number:,} {noun}{'' if number == 1 else 'es' if noun.endswith('ss') else 's'}"
 
 
 def some(names: Sequence[str]) -> str:

@@ -122,9 +122,9 @@ class FaultyS3(ThreadingHTTPServer):
 
 
 @contextmanager
-def faulty_s3(behind: str) -> Iterator[FaultyS3]:
+def faulty_s3(behind: str, kind: type[FaultyS3] = FaultyS3) -> Iterator[FaultyS3]:
     """A running proxy before the server at the URL `behind`; it is gone, with all its threads, at the end."""
-    server = FaultyS3(behind)
+    server = kind(behind)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     try:

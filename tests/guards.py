@@ -76,6 +76,20 @@ GUARDS = (
         tests=("tests/unit/analysis/test_study.py",),
     ),
     Guard(
+        name="groups of test samples are part of an identity",
+        file="kd_ray/sweep/spec.py",
+        right="    if not spec.groups_in_id and not (objective and objective.import_path):\n",
+        wrong="    if spec.groups_in_id:\n",
+        tests=("tests/unit/sweep/test_identity.py",),
+    ),
+    Guard(
+        name="trials of kd_ray 0.1 are trained again",
+        file="kd_ray/results/former_ids.py",
+        right="    if identity_of(spec) not in listed:\n",
+        wrong="    if not listed:\n",
+        tests=("tests/unit/results/test_former_ids.py",),
+    ),
+    Guard(
         name="a path leaves the data root",
         file="kd_ray/data/listed_images.py",
         right="    return os.path.commonpath([Path(top).absolute(), Path(full).absolute()]) == str(Path(top).absolute())\n",
@@ -141,8 +155,8 @@ GUARDS = (
     Guard(
         name="SQL overwrites the part of a table",
         file="kd_ray/results/query.py",
-        right="                _check_reads_only(connection, sql)\n",
-        wrong="                pass\n",
+        right="                    _check_reads_only(connection, sql)\n",
+        wrong="                    pass\n",
         tests=("tests/unit/results/test_query.py",),
     ),
     Guard(
@@ -181,6 +195,34 @@ GUARDS = (
         tests=("tests/contract/test_private_ray.py::test_token_and_folder_are_those_of_one_launch",),
     ),
     Guard(
+        name="a name holds a control character",
+        file="kd_ray/data/listing.py",
+        right="        if (character := control_character(text)) is not None:\n",
+        wrong="        if not text and (character := control_character(text)) is not None:\n",
+        tests=("tests/unit/data/test_listed_columns.py",),
+    ),
+    Guard(
+        name="a full disk is an error of a library",
+        file="kd_ray/data/cache.py",
+        right="    except (OSError, SafetensorError, pa.ArrowException, StoreError) as error:\n",
+        wrong="    except (OSError, pa.ArrowException, StoreError) as error:\n",
+        tests=("tests/unit/data/test_full_disk.py",),
+    ),
+    Guard(
+        name="a Ray that cannot start ends with a traceback",
+        file="kd_ray/cluster/ray_tune/ray_runner.py",
+        right="        except (Exception, SystemExit) as error:  # Ray raises",
+        wrong="        except OSError as error:  # Ray raises",
+        tests=("tests/contract/test_private_ray.py::test_ray_that_cannot_start_is_one_line",),
+    ),
+    Guard(
+        name="the proof of a stranger's store is parsed at any depth",
+        file="kd_ray/results/store_proof.py",
+        right='        proof = _PROOF.read(store.get(proof_key()) or b"{}")\n',
+        wrong='        proof = json.loads(store.get(proof_key()) or b"{}")\n',
+        tests=("tests/unit/results/test_store_proof.py",),
+    ),
+    Guard(
         name="a lease from the future lasts",
         file="kd_ray/results/ledger.py",
         right="        return not self.lease.released and _age_s(self.lease.renewed_at) < -CLOCK_SKEW_S\n",
@@ -193,6 +235,27 @@ GUARDS = (
         right="        return is_elsewhere and behind_s > CLOCK_SKEW_S and",
         wrong="        return is_elsewhere and behind_s > CLOCK_SKEW_S**9 and",
         tests=("tests/unit/results/test_bounded_objects.py",),
+    ),
+    Guard(
+        name="another version of a network of the user's own is taken",
+        file="kd_ray/models/own.py",
+        right="    if version is not None and version != installed:\n",
+        wrong="    if version is not None and not installed:\n",
+        tests=("tests/unit/models/test_own.py::test_networks_that_cannot_be_used_are_named",),
+    ),
+    Guard(
+        name="data that have changed since the first launch are taken",
+        file="kd_ray/cluster/data_version.py",
+        right="    if recorded not in (None, found):\n",
+        wrong="    if recorded is not None and not found:\n",
+        tests=("tests/unit/cluster/test_data_version.py",),
+    ),
+    Guard(
+        name="a spreadsheet computes what a stranger wrote",
+        file="kd_ray/analysis/export.py",
+        right="    return _mapped(frame, lambda it: it if _is_plain(it) else csv_cell(_text(it)), csv_cell)\n",
+        wrong="    return _mapped(frame, lambda it: it if _is_plain(it) else _text(it), csv_cell)\n",
+        tests=("tests/unit/analysis/test_export.py::test_no_cell_is_a_formula",),
     ),
 )
 

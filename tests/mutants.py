@@ -25,7 +25,7 @@ TESTS = {
     "kd_ray/metrics/fairness.py": "tests/unit/metrics/test_fairness.py",
     "kd_ray/metrics/individual.py": "tests/unit/metrics/test_individual.py",
     "kd_ray/metrics/per_class.py": "tests/unit/metrics/test_per_class.py",
-    "kd_ray/analysis/families.py": "tests/unit/analysis/test_families.py",
+    "kd_ray/analysis/multiple_testing.py": "tests/unit/analysis/test_multiple_testing.py",
     "kd_ray/analysis/two_groups.py": "tests/unit/analysis/test_two_groups.py",
     "kd_ray/analysis/uncertainty.py": "tests/unit/analysis/test_uncertainty.py",
     "kd_ray/results/aggregate.py": "tests/unit/results/test_aggregate.py",

@@ -24,7 +24,7 @@ def run_cli(*arguments: str, cwd: Path, timeout_s: float = 300) -> subprocess.Co
 
 def run_cli_here(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     """Run a command that neither trains nor starts Ray in this process, which has imported everything already."""
-    stdout, stderr = io.StringIO(), io.StringIO()
+    stdout, stderr = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True) for _ in range(2))
     before = sys.argv
     sys.argv = ["kd-ray", *arguments]
     code: object = 0
@@ -36,7 +36,8 @@ def run_cli_here(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]
     finally:
         sys.argv = before
     assert isinstance(code, int)
-    return subprocess.CompletedProcess(sys.argv, code, stdout.getvalue(), stderr.getvalue())
+    shown, told = (stream.buffer.getvalue().decode() for stream in (stdout, stderr))
+    return subprocess.CompletedProcess(sys.argv, code, shown, told)
 
 
 @contextmanager

@@ -17,11 +17,13 @@ from pathlib import Path
 import click
 import pyarrow.parquet as pq
 import pytest
+from click.shell_completion import ShellComplete
 
 from kd_ray.cli import cli
 from kd_ray.cli.base import Command
 from kd_ray.cli.commands import system_error
 from kd_ray.results.manifest import read_manifest
+from kd_ray.results.query import Results
 from kd_ray.results.schema import TABLES
 from kd_ray.results.store import Store, open_store
 from tests import processes
@@ -29,7 +31,7 @@ from tests.golden.make import golden_results
 from tests.processes import run_cli, run_cli_here
 from tests.sweeps import assert_same_tables, write_tiny_sweep
 
-README = Path(__file__).resolve().parents[1] / "README.md"
+COMMANDS = Path(__file__).resolve().parents[1] / "docs" / "commands.md"
 
 
 def commands(group: click.Group, prefix: str = "") -> dict[str, click.Command]:
@@ -86,14 +88,14 @@ def test_an_error_of_the_system_is_one_line(error: OSError, message: str, code: 
 
 
 @pytest.mark.parametrize("name", sorted(commands(cli)))
-def test_every_command_has_help_with_an_example_and_is_in_the_readme(name: str, tmp_path: Path) -> None:
+def test_every_command_has_help_with_an_example_and_is_in_the_docs(name: str, tmp_path: Path) -> None:
     command = commands(cli)[name]
     assert isinstance(command, Command)
     assert command.example.startswith(f"kd-ray {name}")
     done = run_cli_here(*name.split(), "--help", cwd=tmp_path)
     assert done.returncode == 0
     assert f"Example:\n  {command.example}" in done.stdout
-    assert f"kd-ray {name}" in README.read_text()
+    assert f"kd-ray {name}" in COMMANDS.read_text()
 
 
 def test_plan_touches_nothing(tmp_path: Path, trifeature_root: Path) -> None:
@@ -108,7 +110,9 @@ def test_plan_touches_nothing(tmp_path: Path, trifeature_root: Path) -> None:
 
 def test_plan_of_a_finished_sweep_says_why_nothing_runs(finished: Path, tmp_path: Path, trifeature_root: Path) -> None:
     file = write_tiny_sweep(tmp_path, trifeature_root)
-    done = run_cli("plan", str(file), "--store", str(finished), "--json", "--set", "grid.seed=[0, 1, 2]", cwd=tmp_path)
+    done = run_cli_here(
+        "plan", str(file), "--store", str(finished), "--json", "--set", "grid.seed=[0, 1, 2]", cwd=tmp_path
+    )
     plan = json.loads(done.stdout)
     assert plan["counts"] == {"complete": 7, "running": 0, "failed": 0, "interrupted": 0, "pending": 3}
     assert {trial["why"] for trial in plan["trials"] if trial["state"] == "complete"} == {"its record is in the store"}
@@ -132,6 +136,7 @@ def test_launch_of_a_finished_sweep_says_so_and_shows_the_table(
     assert re.search(r"accuracy +worst-class accuracy +DPD color +EOD color +DPD texture", done.stdout)
 
 
+@pytest.mark.long
 def test_launch_without_a_terminal_prints_plain_lines_and_none_of_rays(tmp_path: Path, trifeature_root: Path) -> None:
     file = write_tiny_sweep(tmp_path, trifeature_root, "grid.seed=[0]", "grid.temperature=[1]")
     done = run_cli("launch", str(file), cwd=tmp_path)
@@ -144,9 +149,9 @@ def test_launch_without_a_terminal_prints_plain_lines_and_none_of_rays(tmp_path:
 
 
 def test_status_of_a_finished_sweep(finished: Path, tmp_path: Path) -> None:
-    done = run_cli("status", "tiny", "--store", str(finished), "--watch", cwd=tmp_path)
+    done = run_cli_here("status", "tiny", "--store", str(finished), "--watch", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (0, "sweep tiny: 7 trials (7 complete)\neverything is complete\n")
-    as_json = json.loads(run_cli("status", "tiny", "--store", str(finished), "--json", cwd=tmp_path).stdout)
+    as_json = json.loads(run_cli_here("status", "tiny", "--store", str(finished), "--json", cwd=tmp_path).stdout)
     assert as_json["counts"]["complete"] == 7
 
 
@@ -154,7 +159,7 @@ def test_query_in_every_format(finished: Path, tmp_path: Path) -> None:
     sql = "SELECT role, count(*) AS n FROM trials GROUP BY 1 ORDER BY 1"
 
     def ask(*arguments: str) -> str:
-        done = run_cli("query", sql, "--store", str(finished), *arguments, cwd=tmp_path)
+        done = run_cli_here("query", sql, "--store", str(finished), *arguments, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
@@ -168,7 +173,7 @@ def test_query_in_every_format(finished: Path, tmp_path: Path) -> None:
 
 def test_query_writes_maps_as_objects_and_keeps_columns_of_one_name(finished: Path, tmp_path: Path) -> None:
     def ask(sql: str, format_: str) -> str:
-        return run_cli("query", sql, "--store", str(finished), "--format", format_, cwd=tmp_path).stdout
+        return run_cli_here("query", sql, "--store", str(finished), "--format", format_, cwd=tmp_path).stdout
 
     (row,) = json.loads(
         ask("SELECT MAP {'lr': 0.5} AS map, settings, versions FROM trials WHERE role = 'teacher'", "json")
@@ -180,7 +185,7 @@ def test_query_writes_maps_as_objects_and_keeps_columns_of_one_name(finished: Pa
 
 
 def test_status_without_a_name_lists_the_sweeps(finished: Path, tmp_path: Path) -> None:
-    done = run_cli("status", "--store", str(finished), cwd=tmp_path)
+    done = run_cli_here("status", "--store", str(finished), cwd=tmp_path)
     assert done.stdout.splitlines()[1].split() == ["tiny", "7", "7", "complete"]
 
 
@@ -188,7 +193,7 @@ def test_plan_says_which_results_a_changed_setting_leaves_behind(
     finished: Path, tmp_path: Path, trifeature_root: Path
 ) -> None:
     file = write_tiny_sweep(tmp_path, trifeature_root)
-    done = run_cli("plan", str(file), "--store", str(finished), "--set", "training.epochs=4", cwd=tmp_path)
+    done = run_cli_here("plan", str(file), "--store", str(finished), "--set", "training.epochs=4", cwd=tmp_path)
     assert done.stdout.splitlines()[1] == (
         "6 complete trials of this sweep are no longer asked for: their records stay, their rows leave the tables"
     )
@@ -200,8 +205,10 @@ CLAIM_TEXT = "worst-class accuracy of T=8 is not lower than scratch by more than
 
 def test_plan_says_what_is_claimed(tmp_path: Path, trifeature_root: Path) -> None:
     file = write_tiny_sweep(tmp_path, trifeature_root)
-    assert run_cli("plan", str(file), "--set", CLAIM, cwd=tmp_path).stdout.splitlines()[1] == f"claim: {CLAIM_TEXT}"
-    assert json.loads(run_cli("plan", str(file), "--json", "--set", CLAIM, cwd=tmp_path).stdout)["claims"] == [
+    assert (
+        run_cli_here("plan", str(file), "--set", CLAIM, cwd=tmp_path).stdout.splitlines()[1] == f"claim: {CLAIM_TEXT}"
+    )
+    assert json.loads(run_cli_here("plan", str(file), "--json", "--set", CLAIM, cwd=tmp_path).stdout)["claims"] == [
         CLAIM_TEXT
     ]
 
@@ -234,13 +241,16 @@ def test_claim_about_a_class_that_the_data_do_not_have_is_refused_before_anythin
 def test_other_axes_are_told_in_the_description(tmp_path: Path, trifeature_root: Path) -> None:
     overrides = ("training.optimizer.lr=null", "grid.training.optimizer.lr=[0.1, 0.2]")
     file = write_tiny_sweep(tmp_path, trifeature_root, *overrides)
-    trials = json.loads(run_cli("plan", str(file), "--json", cwd=tmp_path).stdout)["trials"]
+    trials = json.loads(run_cli_here("plan", str(file), "--json", cwd=tmp_path).stdout)["trials"]
     assert len({trial["description"] for trial in trials}) == len(trials)
     assert trials[-1]["description"].endswith("seed=1 training.optimizer.lr=0.2")
 
 
 def test_schema_names_every_column_of_every_table(tmp_path: Path) -> None:
     text = run_cli_here("schema", cwd=tmp_path).stdout
+    assert "settings that can be grid axes, null where they are none: `kd-ray schema trials` lists them" in text
+    # The settings that can be axes are listed where their table is asked for alone.
+    text += run_cli_here("schema", "trials", cwd=tmp_path).stdout
     assert all(column.meaning in text for table in TABLES.values() for column in table.columns)
     one = run_cli_here("schema", "fairness_metrics", cwd=tmp_path).stdout
     assert one.startswith("fairness_metrics: one row per trial × sensitive feature × positive class")
@@ -288,18 +298,18 @@ def errors_in(root: Path) -> int:
 
 def test_gc_without_a_terminal_only_shows_unless_told_yes(finished: Path, tmp_path: Path) -> None:
     root = littered(finished, tmp_path / "store")
-    shown = run_cli("gc", "--store", str(root), cwd=tmp_path)
+    shown = run_cli_here("gc", "--store", str(root), cwd=tmp_path)
     assert shown.returncode == 0, shown.stderr
     assert re.search(r"errors +7 +14 B +their trials are complete by now", shown.stdout)
     assert shown.stdout.endswith(
         "nothing deleted: 7 objects, 14 B; without a terminal there is no question, --yes deletes them\n"
     )
-    assert json.loads(run_cli("gc", "--store", str(root), "--json", cwd=tmp_path).stdout)["deleted"] is False
+    assert json.loads(run_cli_here("gc", "--store", str(root), "--json", cwd=tmp_path).stdout)["deleted"] is False
     assert errors_in(root) == 7
-    gone = run_cli("gc", "--store", str(root), "--yes", cwd=tmp_path)
+    gone = run_cli_here("gc", "--store", str(root), "--yes", cwd=tmp_path)
     assert gone.stdout.endswith("deleted: 7 objects, 14 B\n")
     assert errors_in(root) == 0
-    again = run_cli("gc", "--store", str(root), "--yes", cwd=tmp_path)
+    again = run_cli_here("gc", "--store", str(root), "--yes", cwd=tmp_path)
     assert (again.returncode, again.stdout) == (
         0,
         f"store {root}: nothing to delete; objects younger than a minute and a half are always kept\n",
@@ -322,7 +332,7 @@ def test_gc_on_a_terminal_asks(answer: str, left: int, finished: Path, tmp_path:
     assert errors_in(root) == left
 
 
-@pytest.mark.parametrize("columns", [60, 80, 120])
+@pytest.mark.parametrize("columns", [60, *(pytest.param(columns, marks=pytest.mark.long) for columns in (80, 120))])
 def test_compare_fits_the_terminal_and_begins_with_the_answer(tmp_path: Path, columns: int) -> None:
     golden_results(tmp_path)
     lines = in_terminal(columns, "compare", "demo", "--full", "--store", str(tmp_path)).splitlines()
@@ -359,20 +369,20 @@ def in_terminal(columns: int, *arguments: str) -> str:
 
 def test_compare_as_json_has_the_verdict(tmp_path: Path) -> None:
     golden_results(tmp_path)
-    found = json.loads(run_cli("compare", "demo", "--json", "--store", str(tmp_path), cwd=tmp_path).stdout)
+    found = json.loads(run_cli_here("compare", "demo", "--json", "--store", str(tmp_path), cwd=tmp_path).stdout)
     assert found["verdict"]["ESTABLISHED"] == ["Nothing."]
     assert next(iter(found["verdict"])) == "ASKED"
     assert found["verdict"]["NEXT"][0].startswith("kd-ray resume demo --set ")
 
 
 def test_help_of_compare_says_what_its_headings_mean(tmp_path: Path) -> None:
-    shown = run_cli("compare", "--help", cwd=tmp_path).stdout
+    shown = run_cli_here("compare", "--help", cwd=tmp_path).stdout
     for heading in ("DECLARED", "ESTABLISHED", "HINTS", "HELD BACK", "NOT TESTED", "MORE SEEDS"):
         assert re.search(rf"^  {heading} +\w", shown, flags=re.MULTILINE), heading
 
 
 def test_verify_says_that_all_is_well(finished: Path, tmp_path: Path) -> None:
-    done = run_cli("verify", "--store", str(finished), cwd=tmp_path)
+    done = run_cli_here("verify", "--store", str(finished), cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.fullmatch(r"store .*: 1 sweep, 7 records, \d+ objects read, no problems\n", done.stdout)
 
@@ -383,32 +393,50 @@ def test_verify_names_damage_mends_it_and_says_what_to_type_next(finished: Path,
     weights = next(root.glob("trials/*/weights-*.safetensors"))
     weights.write_bytes(b"noise")
     (root / "tables" / "epochs" / "tiny" / "part-00000.parquet").write_bytes(b"noise")
-    found = run_cli("verify", "tiny", "--store", str(root), cwd=tmp_path)
+    found = run_cli_here("verify", "tiny", "--store", str(root), cwd=tmp_path)
     assert found.returncode == 1
     assert f"problem: {weights.relative_to(root)}: it is not what the record of" in found.stdout
     assert "problem: tables/epochs/tiny/part-00000.parquet: it is not a whole table part" in found.stdout
     assert found.stdout.endswith(f"repair with:  kd-ray verify tiny --repair --store {root}\n")
-    mended = run_cli("verify", "--repair", "--store", str(root), cwd=tmp_path)
+    mended = run_cli_here("verify", "--repair", "--store", str(root), cwd=tmp_path)
     assert mended.returncode == 1
     assert f"done: trials/{weights.parent.name}/record.parquet: moved into quarantine" in mended.stdout
     assert "done: tables of sweep tiny: rebuilt from 6 trials" in mended.stdout
     assert mended.stdout.endswith(f"continue with:  kd-ray resume tiny --store {root}\n")
-    as_json = run_cli("verify", "--rebuild-tables", "--json", "--store", str(root), cwd=tmp_path)
+    as_json = run_cli_here("verify", "--rebuild-tables", "--json", "--store", str(root), cwd=tmp_path)
     assert as_json.returncode == 0
     assert json.loads(as_json.stdout)["rebuilt"] == ["tables of sweep tiny: rebuilt from 6 trials"]
     assert [json.loads(as_json.stdout)[name] for name in ("num_quarantined", "num_set_aside")] == [1, 1]
 
 
+def test_regroup_adds_a_feature(finished: Path, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(finished, tmp_path / "kd_ray_store"))
+    names = Results(open_store(root)).query("SELECT DISTINCT sample_id FROM samples")["sample_id"].to_pylist()
+    table = tmp_path / "light.csv"
+    table.write_text("\n".join(["image,light", *(f"{name},{('dark', 'bright')[int(name) % 2]}" for name in names)]))
+    done = run_cli("regroup", "tiny", "--features", str(table), "--id", "image", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(
+        f"light joined to {len(names):,} test samples; the tables of sweep tiny have 7 trials with it"
+    )
+    groups = run_cli("query", "SELECT DISTINCT \"group\" FROM group_metrics WHERE feature = 'light'", cwd=tmp_path)
+    assert "bright" in groups.stdout
+    table.write_text(f"image,light\n{names[0]},dark\n")
+    refused = run_cli("regroup", "tiny", "--features", str(table), "--id", "image", "--json", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "light.csv: has no row for test samples" in refused.stderr
+
+
 def test_adopt_merges_a_store(finished: Path, tmp_path: Path) -> None:
     root = tmp_path / "kd_ray_store"
-    dry = run_cli("adopt", str(finished), "--dry-run", cwd=tmp_path)
+    dry = run_cli_here("adopt", str(finished), "--dry-run", cwd=tmp_path)
     assert dry.stdout == f"{finished} → {root}: 7 trials would be adopted, 0 were there already; sweeps: tiny\n"
     assert not root.exists()
-    done = run_cli("adopt", str(finished), cwd=tmp_path)
+    done = run_cli_here("adopt", str(finished), cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == f"{finished} → {root}: 7 trials adopted, 0 were there already; sweeps: tiny\n"
     assert_same_tables(open_store(root), open_store(finished))
-    again = json.loads(run_cli("adopt", str(finished), "--json", cwd=tmp_path).stdout)
+    again = json.loads(run_cli_here("adopt", str(finished), "--json", cwd=tmp_path).stdout)
     assert (again["adopted"], len(again["present"])) == ([], 7)
 
 
@@ -446,11 +474,29 @@ def test_bad_input_ends_with_exit_code_2_and_one_message(
     arguments: list[str], message: str, tmp_path: Path, trifeature_root: Path
 ) -> None:
     write_tiny_sweep(tmp_path, trifeature_root)
-    # A launch may import torch and start Ray, so it gets a process of its own.
-    run = run_cli if arguments[0] == "launch" else run_cli_here
+    # Ray gets a process of its own.
+    run = run_cli if "--address" in arguments else run_cli_here
     done = run(*arguments, cwd=tmp_path)
     assert done.returncode == 2, done.stderr
     assert message in done.stderr
     assert "Traceback" not in done.stderr
     # Nothing was written before the input was known to be good.
     assert {path.name for path in tmp_path.rglob("*") if path.is_file()} == {"tiny.yaml"}
+
+
+def test_a_shell_completes_the_names_of_verbs_and_sweeps(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def proposed(arguments: list[str], incomplete: str) -> list[str]:
+        shell = ShellComplete(cli, {}, "kd-ray", "_KD_RAY_COMPLETE")
+        return [item.value for item in shell.get_completions(arguments, incomplete)]
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("KD_RAY_STORE", str(finished))
+    assert proposed([], "comp") == ["compare"]
+    for verb in ("status", "resume", "compare", "report", "verify"):
+        assert proposed([verb], "") == ["tiny"]
+    assert proposed(["status"], "x") == []
+    assert proposed(["status", "--store", "nowhere"], "") == []
+    assert proposed(["status", "--store", "s3://lab/kd_ray"], "") == []
+    assert list(tmp_path.iterdir()) == []

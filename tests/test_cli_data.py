@@ -15,7 +15,7 @@ from kd_ray.data.families import FAMILIES, missing_files
 from kd_ray.errors import DataError
 from kd_ray.sweep.datasets import DATASET_NAMES, Dataset
 from tests.datasets import encoded, write_adult, write_celeba, write_people, write_svhn, write_table
-from tests.processes import run_cli
+from tests.processes import run_cli_here
 
 SWEEP = """
 name: people
@@ -48,12 +48,12 @@ def test_check_describes_the_data_set_of_a_sweep(tmp_path: Path) -> None:
     root = write_people(tmp_path / "data", row5_race="c")
     sweep = tmp_path / "people.yaml"
     sweep.write_text(SWEEP.replace("DATA", str(root)))
-    done = run_cli("data", "check", "people.yaml", "-o", "sheet.png", cwd=tmp_path)
+    done = run_cli_here("data", "check", "people.yaml", "-o", "sheet.png", cwd=tmp_path)
     assert done.returncode == 1
     version = done.stdout.split("`dataset.version: '")[1][:16]
     assert f"a launch would refuse them: manifest: {root}/people/people.csv needs a version" in done.stdout
     assert (tmp_path / "sheet.png").read_bytes().startswith(b"\x89PNG")
-    done = run_cli("data", "check", "people.yaml", "--set", f"dataset.version={version}", cwd=tmp_path)
+    done = run_cli_here("data", "check", "people.yaml", "--set", f"dataset.version={version}", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [
         "manifest: 32 train, 16 test images of 16 × 16 pixels in 2 classes",
@@ -241,7 +241,7 @@ def test_prepare_decodes_what_is_there_and_names_its_version(tmp_path: Path) -> 
 
 
 def test_prepare_says_what_to_put_where(tmp_path: Path) -> None:
-    done = run_cli("data", "prepare", "celeba", cwd=tmp_path)
+    done = run_cli_here("data", "prepare", "celeba", cwd=tmp_path)
     assert done.returncode == 2
     assert "celeba: 2 of 2 files are missing" in done.stderr
     assert "data/celeba/list_eval_partition.txt" in done.stderr

@@ -19,7 +19,8 @@ PACKAGE = Path(kd_ray.__file__).parent
 
 # Each room with the rooms it may import; `errors`, `seeding` and `groups` are the ground that all stand on.
 MAY_IMPORT: dict[str, set[str]] = {
-    "cli": {"api", "analysis", "cluster", "tuning", "housekeeping", "data", "metrics", "results", "sweep"},
+    "cli": {"api", "serve", "analysis", "cluster", "tuning", "housekeeping", "data", "metrics", "results", "sweep"},
+    "serve": {"analysis", "housekeeping", "metrics", "results", "sweep"},
     "api": {"analysis", "cluster", "results", "sweep"},
     "cluster": {"distill", "tuning", "data", "models", "results", "sweep"},
     "analysis": {"tuning", "results", "metrics", "sweep"},
@@ -32,8 +33,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "metrics": set(),
     "sweep": set(),
 }
-GROUND = {"bounded", "errors", "seeding", "groups", "notebook", "shown", "telemetry"}
-SURFACE = ("cli", "api")
+GROUND = {"bounded", "errors", "seeding", "groups", "notebook", "offered", "shown", "telemetry"}
+SURFACE = ("cli", "api", "serve")
 FORBIDDEN = {
     "torch": {"sweep", "metrics", "results", "housekeeping", "tuning", "analysis", "data", *SURFACE},
     "ray": {
@@ -121,6 +122,9 @@ NO_HEAD = ["--address", "http://127.0.0.1:1"]
         (["query", "SELECT count(*) AS n FROM trials"], 0, "n", []),
         (["launch", "--help"], 0, "Usage:", []),
         (["compare", "--help"], 0, "Usage:", []),
+        (["export", "--help"], 0, "Usage:", []),
+        (["mirror", "demo", "--to", "neptune"], 2, "unknown service", []),
+        (["serve", "--help"], 0, "Usage:", []),
         (["data", "check", "--help"], 0, "Usage:", []),
         (["data", "prepare", "--help"], 0, "Usage:", []),
         (["submit", COLOR, *NO_HEAD, "--set", "placement.data_root=/data"], 2, "no Ray job server answers", ["ray"]),
@@ -178,7 +182,7 @@ def test_the_driver_of_a_sweep_does_without_torch(tmp_path: Path) -> None:
 
 
 def test_public_names() -> None:
-    verbs = ["compare", "figures", "launch", "load_sweep", "open_store", "plan", "report", "results"]
+    verbs = ["compare", "dataset", "figures", "launch", "load_sweep", "open_store", "plan", "report", "results"]
     assert kd_ray.__all__ == ["Results", "__version__", *verbs]
     assert dir(kd_ray) == kd_ray.__all__
     assert kd_ray.__version__ == version("kd_ray")

@@ -26,6 +26,7 @@ CONSTANT = ("training.schedule={name: constant}", "training.augmentation=none")
 STUDENT = "student.model='timm:test_resnet'"
 
 
+@pytest.mark.long
 def test_timm_student_is_trained_and_gives_the_same_numbers_twice(tmp_path: Path, trifeature_root: Path) -> None:
     first, second = (open_store(tmp_path / name) for name in "ab")
     for store in (first, second):
@@ -36,6 +37,7 @@ def test_timm_student_is_trained_and_gives_the_same_numbers_twice(tmp_path: Path
     assert [row["model"] for row in models] == ["timm:test_resnet", "timm:test_resnet", "resnet20"]
 
 
+@pytest.mark.long
 def test_weights_of_torchvision_teach_a_network_of_ours(store: Store, tmp_path: Path, trifeature_root: Path) -> None:
     """The same file for the library's own network and for ours of the same shape: the same predictions."""
     torch.manual_seed(0)

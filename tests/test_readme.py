@@ -1,4 +1,4 @@
-"""The README keeps its word: its commands parse, its queries and its Python run, its sweep file is the one that runs."""
+"""README and docs keep their word: commands parse, queries and Python run, the sweep file is the one that runs."""
 
 import json
 import re
@@ -17,11 +17,15 @@ from kd_ray.sweep.plan import expand
 from kd_ray.sweep.source import read_yaml
 
 ROOT = Path(__file__).resolve().parents[1]
-README = (ROOT / "README.md").read_text()
+DOCS = ROOT / "docs"
+README = ROOT / "README.md"
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+def blocks(language: str, page: Path = README) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", page.read_text(), flags=re.DOTALL)
+
+
+QUERIES = blocks("sql", DOCS / "queries.md")
 
 
 @pytest.fixture(scope="module")
@@ -29,24 +33,28 @@ def results(finished_tiny: Store) -> Results:
     return Results(finished_tiny)
 
 
-@pytest.mark.parametrize("sql", blocks("sql"), ids=range(len(blocks("sql"))))
-def test_query_of_the_readme_answers(sql: str, results: Results) -> None:
+def test_readme_is_short() -> None:
+    assert len(README.read_bytes()) <= 8192
+
+
+@pytest.mark.parametrize("sql", QUERIES, ids=range(len(QUERIES)))
+def test_query_of_the_docs_answers(sql: str, results: Results) -> None:
     answer = results.query(sql)
     assert answer.num_rows > 0
-    assert len(blocks("sql")) >= 5
+    assert len(QUERIES) >= 5
 
 
-def test_sweep_file_of_the_readme_is_the_quick_sweep() -> None:
-    (text,) = [block for block in blocks("yaml") if block.startswith("name: ")]
-    shown = {trial.trial_id for trial in expand(parse_sweep(text, source="README.md"), lambda path: "")}
+def test_sweep_file_of_the_docs_is_the_quick_sweep() -> None:
+    (text,) = [block for block in blocks("yaml", DOCS / "sweep-file.md") if block.startswith("name: ")]
+    shown = {trial.trial_id for trial in expand(parse_sweep(text, source="sweep-file.md"), lambda path: "")}
     assert shown == {
         trial.trial_id for trial in expand(load_sweep(ROOT / "sweeps" / "trifeature-quick.yaml"), lambda path: "")
     }
 
 
-def test_data_set_of_the_readme_is_one() -> None:
-    (text,) = [block for block in blocks("yaml") if "name: manifest" in block]
-    raw, _ = read_yaml(text, "README.md")
+def test_data_set_of_the_docs_is_one() -> None:
+    (text,) = [block for block in blocks("yaml", DOCS / "data.md") if "name: manifest" in block]
+    raw, _ = read_yaml(text, "data.md")
     dataset = TypeAdapter(ListedDataset).validate_json(json.dumps(raw["dataset"]))
     assert dataset.bins[0].names == ("<18", "18-40", "40-60", ">=60")
 
@@ -54,7 +62,9 @@ def test_data_set_of_the_readme_is_one() -> None:
 def test_commands_of_the_readme_parse() -> None:
     # A line that is indented continues the one before.
     lines = [
-        line.removeprefix("$ ") for line in re.sub(r"\n {2,}", " ", README).splitlines() if line.startswith("$ kd-ray")
+        line.removeprefix("$ ")
+        for line in re.sub(r"\n {2,}", " ", README.read_text()).splitlines()
+        if line.startswith("$ kd-ray")
     ]
     assert len(lines) == 5
     for line in lines:
@@ -78,8 +88,9 @@ def test_two_lines_of_pandas_give_what_the_query_gives(
     assert list(found) == pytest.approx(expected["accuracy"].to_pylist())
 
 
-def test_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trifeature_root: Path) -> None:
-    (text,) = [block for block in blocks("python") if block.startswith("import kd_ray\n")]
+@pytest.mark.long
+def test_python_of_the_docs_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trifeature_root: Path) -> None:
+    (text,) = [block for block in blocks("python", DOCS / "python.md") if block.startswith("import kd_ray\n")]
     text = text.replace(
         "kd_ray.launch(sweep, results)", "kd_ray.launch(sweep, results, runner='local', progress=False)"
     )
@@ -95,7 +106,7 @@ def test_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     text = text.replace('["grid.seed=[0]"]', repr([*quick, f"placement.data_root={trifeature_root}"]))
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {}
-    exec(compile(text, "README.md", "exec"), names)
+    exec(compile(text, "python.md", "exec"), names)
     assert names["report"].exit_code == 0  # type: ignore[attr-defined]
     assert len(names["fairness"]) == 3 * 3 * 11  # type: ignore[arg-type]
     assert len(names["worst"]) == 2  # type: ignore[arg-type]

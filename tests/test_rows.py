@@ -146,7 +146,11 @@ def test_probe_measures_perceptrons_without_data(root: Path) -> None:
         ("training.execution=grouped", "training.execution: mlp-8 cannot be grouped; use loop, or one of lenet5"),
         ("dataset.normalization=imagenet", "dataset.normalization: unknown or without effect here"),
         ("dataset.age_edges=[60, 25]", "dataset.age_edges: must increase, got [60, 25]"),
-        ("student.model=mlp", "mlp-WIDTHS (as in mlp-64-32), timm:NAME, torchvision:NAME or hf:NAME, got 'mlp'"),
+        (
+            "student.model=mlp",
+            "mlp-WIDTHS (as in mlp-64-32), a network of yours (as in my_models.wide:build), timm:NAME, torchvision:NAME or "
+            "hf:NAME, got 'mlp'",
+        ),
         (
             "sensitive_features=[color]",
             "'color' is not a sensitive feature of adult with target 'income'; valid: sex, race, age",

@@ -36,6 +36,8 @@ from tests.datasets import (
 )
 
 SWEEPS = Path(__file__).resolve().parents[1] / "sweeps"
+QUICKEST = ("adult", "cifar10-lt-quick", "hatexplain-gender", "svhn-quick", "celeba-quick")
+"""Sweeps whose tiny form `make test` runs; `make test-long` runs the others."""
 QUICK = ("cifar10", "cifar100", "cifar100-lt", "svhn", "tiny-imagenet", "celeba")
 
 
@@ -90,6 +92,7 @@ def test_every_sweep_file_is_tested() -> None:
     # The second of a pair has the trials of the first.
     run_below = {"trifeature-color", "trifeature-texture", "cifar10", "celeba-male", "objectives", *TINY_FORMS}
     assert {path.stem for path in SWEEPS.glob("*.yaml")} == {"trifeature-quick", *run_below}
+    assert set(QUICKEST) <= TINY_FORMS.keys()
 
 
 @pytest.mark.parametrize("pair", [("trifeature-color", "trifeature-texture"), ("celeba-young", "celeba-male")])
@@ -216,7 +219,9 @@ def write_vit(root: Path) -> Path:
     return root
 
 
-@pytest.mark.parametrize("name", TINY_FORMS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name in QUICKEST else pytest.mark.long) for name in TINY_FORMS]
+)
 def test_sweep_file_in_a_tiny_form_fills_every_table(name: str, store: Store, tmp_path: Path) -> None:
     write, smaller = TINY_FORMS[name]
     root = write(tmp_path / "data")

@@ -58,6 +58,7 @@ def sweep(root: Path, *overrides: str) -> SweepFile:
     return parse_sweep(SWEEP, source="tiny.yaml", overrides=given)
 
 
+@pytest.mark.long
 def test_packs_and_resume_give_the_same_tables(root: Path, store: Store, tmp_path: Path) -> None:
     assert launch(sweep(root), store, runner="local").exit_code == 0
     other = open_store(tmp_path / "other")

@@ -77,6 +77,6 @@ def closing_table(study: Study) -> ClosingTable:
             for condition in study.conditions
         ),
         collapsed=tuple(collapsed_in_words(study, study.conditions)),
-        small_groups=tuple(small_groups_in_words(study, [it.feature for it in study.fairness if not it.is_joint])),
+        small_groups=tuple(small_groups_in_words(study, [it.feature for it in study.fairness])),
         failed=study.failed,
     )

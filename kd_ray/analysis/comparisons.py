@@ -1,6 +1,5 @@
 """How rows of `comparisons` are kept in the store."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
@@ -11,7 +10,7 @@ from kd_ray.results.comparison_schema import COMPARISONS, Comparison
 from kd_ray.results.query import Results
 from kd_ray.results.rows import as_json
 from kd_ray.results.store import part_key
-from kd_ray.results.table_parts import encode_part
+from kd_ray.results.table_parts import SETTINGS_CELL, encode_part, read_cell
 
 _NAMES = tuple(item.name for item in fields(Comparison))
 
@@ -44,7 +43,7 @@ def read_comparisons(results: Results, sweep: str) -> list[Comparison]:
     return [
         Comparison(
             **{name: row[name] for name in _NAMES}
-            | {"flags": tuple(row["flags"]), "settings": json.loads(row["settings"])}
+            | {"flags": tuple(row["flags"]), "settings": read_cell(SETTINGS_CELL, row["settings"], COMPARISONS.name)}
         )
         for row in results.table(COMPARISONS.name, sweep=sweep).to_pylist()
     ]

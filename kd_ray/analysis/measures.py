@@ -6,12 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from kd_ray.analysis.chance import SMALL_CELL, SmallestCells, shrunken_fairness, smallest_cells
+from kd_ray.analysis.chance import MIN_CELL, SMALL_CELL, SmallestCells, shrunken_fairness, smallest_cells
 from kd_ray.analysis.chance_levels import KnownLevels
 from kd_ray.analysis.conditions import Condition
 from kd_ray.analysis.resampling import FAIRNESS, RESAMPLES, resampled_fairness, resampled_worst_class, weights
 from kd_ray.analysis.study import Study
+from kd_ray.errors import count_of
 from kd_ray.metrics.arrays import FloatArray
+from kd_ray.metrics.fairness import fairness_metrics, group_rates
 
 SCALARS = (
     "accuracy",
@@ -26,6 +28,10 @@ OF_GROUPS = frozenset(FAIRNESS)
 """Metrics that are differences between groups, or a minimum over them."""
 ABOUT_FAIRNESS = OF_GROUPS | {name for name in SCALARS if name.startswith("individual_fairness")}
 """Metrics of which a collapsed model would count as fair."""
+_MOST_TRIALS = 100
+"""Trials whose EOD without small groups is computed, evenly chosen."""
+_TELLING = 0.01
+"""Difference of EOD from which it is said."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,7 +174,7 @@ def collapsed_in_words(study: Study, conditions: Sequence[Condition]) -> list[st
 def small_groups_in_words(study: Study, features: Sequence[str]) -> list[str]:
     """`race (Other: 12 test samples; Other: 3 of class '>50K')`, for each feature with groups of fewer than `SMALL_CELL` test samples.
 
-    These may have the largest or smallest rate, and so decide a difference alone.
+    These may have the largest or smallest rate, and so decide a difference alone. What EOD is without them is said where it is another one.
     """
     words = []
     for feature in features:
@@ -183,6 +189,35 @@ def small_groups_in_words(study: Study, features: Sequence[str]) -> list[str]:
             if cells.positives < min(SMALL_CELL, cells.group):
                 unit = "" if said else " test samples" if cells.positives > 1 else " test sample"
                 said.append(f"{cells.names[1]}: {cells.positives}{unit} of class {class_names[cells.positive_class]!r}")
+            if said and (without := _without_small_groups(study, feature, dataset_id)):
+                said.append(without)
             if said:
                 words.append(f"{feature} ({'; '.join(said)})")
     return list(dict.fromkeys(words))
+
+
+def _without_small_groups(study: Study, feature: str, dataset_id: str) -> str:
+    """What EOD is, in the mean over trials, without groups that have fewer than `MIN_CELL` test samples of a class.
+
+    Empty where it is the same, or where no two groups are left.
+    """
+    test_set, num_classes = study.test_sets[dataset_id], len(study.classes[dataset_id].names)
+    labels_N, groups = test_set.labels_N, test_set.features[feature]
+    counts_GC = group_rates(labels_N, labels_N, groups, num_classes=num_classes).num_positive_GC
+    small_G = ((counts_GC > 0) & (counts_GC < MIN_CELL)).any(axis=1)
+    stored = next(it.metrics["equalized_odds_difference"] for it in study.fairness if it.feature == feature)
+    rows = [row for row, trial in enumerate(study.trials) if trial["dataset_id"] == dataset_id]
+    rows = [row for row in rows if row not in study.collapsed and not np.isnan(stored[row])]
+    rows = rows[:: max(1, len(rows) // _MOST_TRIALS)]
+    large = groups.only(np.flatnonzero(~small_G & (counts_GC.sum(axis=1) > 0)))
+    if not small_G.any() or not rows or len(large.names) < 2:
+        return ""
+    below = f"without {count_of(int(small_G.sum()), 'group')} below {MIN_CELL} in a class"
+    odds = [
+        fairness_metrics(
+            group_rates(labels_N, study.predictions[row], large, num_classes=num_classes)
+        ).macro.equalized_odds_difference
+        for row in rows
+    ]
+    before, after = float(np.mean(stored[rows])), float(np.nanmean(odds)) if not np.isnan(odds).all() else np.nan
+    return f"{below} EOD is {100 * after:.1f} %, not {100 * before:.1f} %" if abs(after - before) >= _TELLING else ""

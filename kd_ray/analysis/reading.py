@@ -1,6 +1,5 @@
 """Read a study from the tables of a store."""
 
-import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,12 +12,14 @@ import numpy as np
 from kd_ray.analysis.claim_tests import Declared
 from kd_ray.analysis.conditions import make_conditions
 from kd_ray.analysis.study import FAIRNESS, Classes, Fairness, Study, TestSet
+from kd_ray.bounded import JsonForm
 from kd_ray.errors import CorruptObjectError, InvalidInputError
 from kd_ray.groups import Groups, intersect, joint_name
 from kd_ray.metrics.arrays import FloatArray, IntArray
 from kd_ray.results.manifest import read_manifest
 from kd_ray.results.query import Results
 from kd_ray.results.status import count_states, sweep_status
+from kd_ray.results.table_parts import SETTINGS_CELL, read_cell
 from kd_ray.sweep.load import parse_sweep
 from kd_ray.sweep.tuning_settings import Tuned
 
@@ -26,10 +27,14 @@ VECTORS = ("held_out_n", "teacher_held_out_accuracy", "teacher_held_out_margin",
 """What objectives hold of each class, as the table `class_metrics` names it."""
 _TRIAL = (
     "trial_id, role, dataset, target, model, teacher, teacher_seed, objective, temperature, alpha, t_squared, seed, "
-    "settings, teacher_trial_id, dataset_id, num_parameters, epochs, num_test, accuracy, expected_calibration_error, "
+    "settings, teacher_trial_id, dataset_id, num_parameters, epochs, num_test, accuracy, loss, expected_calibration_error, "
     "worst_class_accuracy, individual_fairness, individual_fairness_hard, individual_fairness_calibrated, mean_confidence, "
     "elapsed_s, device, threads, host, started_at, finished_at"
 )
+
+
+_GROUPS_CELL: JsonForm[dict[str, list[str]]] = JsonForm(kind=dict[str, list[str]])
+"""The column `sensitive_features`: the groups of a test sample, by feature."""
 
 
 def read_study(results: Results, sweep: str) -> Study:
@@ -41,7 +46,7 @@ def read_study(results: Results, sweep: str) -> Study:
     read_manifest(results.store, sweep)
     tables = _Tables(results=results, sweep=sweep, trials=[])
     trials = [
-        {**trial, "settings": list(json.loads(trial["settings"]).items())}
+        {**trial, "settings": list(read_cell(SETTINGS_CELL, trial["settings"], "trials").items())}
         for trial in tables.ask(_TRIAL, "trials").to_pylist()
     ]
     if not trials:
@@ -210,8 +215,13 @@ class _Tables:
             )
         groups: dict[str, Groups] = {}
         features = settings.sensitive_features
-        lists = [json.loads(text) for text in table["sensitive_features"].to_pylist()] if features else []
+        texts = table["sensitive_features"].to_pylist() if features else []
+        lists = [read_cell(_GROUPS_CELL, text, "samples") for text in texts]
         for feature in features:
+            if any(feature not in row for row in lists):
+                raise CorruptObjectError(
+                    f"sweep {self.sweep}: the table `samples` lacks feature {feature!r}; `kd-ray verify --repair` rebuilds it"
+                )
             of_samples = [row[feature] for row in lists]
             names = sorted({name for row in of_samples for name in row})
             groups[feature] = Groups.from_lists(of_samples, names)

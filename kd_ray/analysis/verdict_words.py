@@ -11,6 +11,7 @@ from kd_ray.analysis.measures import collapsed_in_words, small_groups_in_words, 
 from kd_ray.analysis.planning import NextStep
 from kd_ray.analysis.study import CONTRASTS, SCRATCH, TEACHER, Study
 from kd_ray.analysis.verdict import Verdict
+from kd_ray.errors import count_of
 from kd_ray.metrics.catalogue import METRICS
 from kd_ray.results.comparison_schema import Comparison
 
@@ -83,15 +84,10 @@ def listed(words: Sequence[str], most: int = 4) -> str:
     return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
 
 
-def plural(count: int, noun: str) -> str:
-    """A count and its noun."""
-    return f"{count:,} {noun}{'' if count == 1 else 'es' if noun.endswith('ss') else 's'}"
-
-
 def _asked(study: Study, rows: Sequence[Comparison], level: float) -> tuple[str, ...]:
     distilled = study.distilled
     counts = sorted({it.n for it in study.conditions if it.role != "teacher"})
-    seeds = plural(counts[0], "seed") if len(counts) == 1 else f"{counts[0]} to {counts[-1]} seeds"
+    seeds = count_of(counts[0], "seed") if len(counts) == 1 else f"{counts[0]} to {counts[-1]} seeds"
     teachers = {teacher for it in distilled for run in it.teachers for teacher in run}
     samples = sorted({int(trial["num_test"]) for trial in study.trials})
     tests = sum(row.p_claim is not None and row.analysis != "claim" for row in rows)
@@ -101,17 +97,17 @@ def _asked(study: Study, rows: Sequence[Comparison], level: float) -> tuple[str,
         if any(study.baseline(contrast, it) is not None for it in distilled)
     ]
     sentences = [
-        f"{plural(len(distilled), 'distilled condition')} ({listed([it.label for it in distilled])}) against {listed(against)}.",
-        f"{seeds[:1].upper() + seeds[1:]} per condition, {plural(len(teachers), 'teacher')}, "
+        f"{count_of(len(distilled), 'distilled condition')} ({listed([it.label for it in distilled])}) against {listed(against)}.",
+        f"{seeds[:1].upper() + seeds[1:]} per condition, {count_of(len(teachers), 'teacher')}, "
         f"{' or '.join(f'{n:,}' for n in samples)} test samples.",
     ]
     if tests:
         sentences.append(
-            f"{plural(tests, 'test')}; the chance of any false ESTABLISHED is at most {100 * level:g} % where nothing differs."
+            f"{count_of(tests, 'test')}; the chance of any false ESTABLISHED is at most {100 * level:g} % where nothing differs."
         )
     if study.num_missing:
         sentences.append(
-            f"{study.num_missing} of {plural(sum(study.states.values()), 'trial')} {_is(study.num_missing)} missing; numbers will change."
+            f"{study.num_missing} of {count_of(sum(study.states.values()), 'trial')} {_is(study.num_missing)} missing; numbers will change."
         )
     if study.failed:
         sentences.append(f"Failed, so missing from the means: {listed(study.failed, 3)}.")
@@ -131,7 +127,7 @@ def _claims(rows: Sequence[Comparison], declared: Sequence[Declared]) -> tuple[s
         ]
     if sentences and (taken_back := declared[0].num_withdrawn):
         sentences[-1] += (
-            f" {plural(taken_back, 'claim')} of this sweep {'was' if taken_back == 1 else 'were'} taken back."
+            f" {count_of(taken_back, 'claim')} of this sweep {'was' if taken_back == 1 else 'were'} taken back."
         )
     return tuple(sentences)
 
@@ -140,7 +136,7 @@ def _claim(row: Comparison, declared: Declared) -> str:
     when = (
         f"declared {declared.declared_at[:10]} before training"
         if declared.num_complete == 0
-        else f"declared {declared.declared_at[:10]}, when {declared.num_complete} trials were complete"
+        else f"declared {declared.declared_at[:10]}, with {count_of(declared.num_complete, 'trial')} complete"
     )
     text = row.claim or ""
     if row.p_claim is None:
@@ -167,7 +163,7 @@ def _established(study: Study, rows: Sequence[Comparison], *, most: int) -> tupl
     found = [row for row in rows if row.status == "established" and row.analysis != "claim"]
     follows = [row for row in found if row.condition in dead]
     last = (
-        [f"{plural(len(follows), 'difference')} at {listed(list(dead))}, which collapsed; `--full` lists them."]
+        [f"{count_of(len(follows), 'difference')} at {listed(list(dead))}, which collapsed; `--full` lists them."]
         if follows
         else []
     )
@@ -253,7 +249,7 @@ def _hints(rows: Sequence[Comparison], level: float) -> tuple[str, ...]:
             else f"chance alone gives up to {chance:.1f}"
         )
         sentences.append(
-            f"{count} of {plural(len(same), 'test')} {where} {'has' if count == 1 else 'have'} p < {level:g} before correction; {most}. "
+            f"{count} of {count_of(len(same), 'test')} {where} {'has' if count == 1 else 'have'} p < {level:g} before correction; {most}. "
             f"{f'{known} of them {_is(known)} established. ' if known else ''}Clearest hint: {about} ({size})."
         )
     return tuple(sentences)
@@ -266,11 +262,11 @@ def _held_back(rows: Sequence[Comparison]) -> tuple[str, ...]:
     for same in _grouped(held, lambda row: (row.held_back or "chance level",)):
         names = list(dict.fromkeys(short(row) for row in same))
         why, row = same[0].held_back or "chance level", same[0]
-        subject = f"{_capital(listed(names, 2))} ({plural(len(same), 'difference')})"
+        subject = f"{_capital(listed(names, 2))} ({count_of(len(same), 'difference')})"
         equal = " at equal accuracy" if row.analysis == "matched_accuracy" else ""
         if why == "small cells":
             cell = min(row.smallest_cell or 0 for row in same)
-            reason = f"groups of {plural(cell, 'test sample')} decide {'it' if len(same) == 1 else 'them'}; a claim needs {MIN_CELL}"
+            reason = f"groups of {count_of(cell, 'test sample')} decide {'it' if len(same) == 1 else 'them'}; a claim needs {MIN_CELL}"
         elif why == "chance level" and row.analysis != "trend":
             reason = (
                 f"without what random groups give, not shown to differ ({row.condition}: {amount(row, row.mean_treatment)} − "
@@ -300,7 +296,7 @@ def _not_tested(study: Study, rows: Sequence[Comparison]) -> tuple[str, ...]:
             n = min(min(row.n_baseline or 0, row.n_treatment or 0) for row in few)
             what = "teacher" if contrast == TEACHER and (few[0].n_baseline or 0) == n else "seed"
             sentences.append(
-                f"Against {against}: {plural(n, what)} cannot show how far {what}s are apart; a claim needs {MIN_RUNS}."
+                f"Against {against}: {count_of(n, what)} cannot show how far {what}s are apart; a claim needs {MIN_RUNS}."
             )
     trends = [row for row in rows if row.analysis == "trend" and row.test == "spearman"]
     few_runs = list(dict.fromkeys(row.condition for row in trends if row.p_claim is None and row.held_back is None))
@@ -344,7 +340,7 @@ def _more(study: Study, rows: Sequence[Comparison], steps: Sequence[NextStep]) -
     counts = sorted({it.n for it in study.conditions if it.role != "teacher"})
     can = [f"{size} in {name}" for name, size in sizes if size is not None]
     cannot = [name for name, size in sizes if size is None]
-    seeds = plural(counts[0], "seed")
+    seeds = count_of(counts[0], "seed")
     if can:
         sentences.append(
             f"{seeds} find a true difference from scratch with probability 0.8 if it is at least {listed(can)}."

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kd_ray.errors import InvalidInputError
+from kd_ray.errors import InvalidInputError, KdRayError
 from kd_ray.shown import cleaned
 
 if TYPE_CHECKING:
@@ -41,6 +41,20 @@ def store_option(function: Callable[..., Any]) -> Callable[..., Any]:
         default=lambda: os.environ.get("KD_RAY_STORE") or DEFAULT_STORE,
         help=f"Local folder, s3://…, gs://… or az://…  [default: $KD_RAY_STORE or {DEFAULT_STORE}]",
     )(function)
+
+
+def complete_sweep(context: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
+    """Names of the sweeps of a local store, for completion in a shell; an object store would answer too slowly."""
+    from kd_ray.results.inventory import sweep_names
+
+    url = context.params.get("store_url") or os.environ.get("KD_RAY_STORE") or DEFAULT_STORE
+    if "://" in url:
+        return []
+    try:
+        return [name for name in sweep_names(open_existing(url)) if name.startswith(incomplete)]
+    except KdRayError:
+        # Nothing to propose; the command itself says what is wrong.
+        return []
 
 
 SET_OPTION = click.option(

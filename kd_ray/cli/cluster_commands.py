@@ -10,7 +10,8 @@ import click
 
 from kd_ray.cli.base import CELLS_OPTION, JSON_OPTION, SET_OPTION, Command, say, store_option
 from kd_ray.cli.json_text import json_text
-from kd_ray.cli.tables import count_of, render, table_of
+from kd_ray.cli.tables import render, table_of
+from kd_ray.errors import count_of
 
 if TYPE_CHECKING:
     from kd_ray.cluster.jobs.client import SweepJob

@@ -6,12 +6,12 @@ from typing import Literal
 
 import click
 
-from kd_ray.cli.base import JSON_OPTION, Command, open_existing, other_store, say, store_option
+from kd_ray.cli.base import JSON_OPTION, Command, complete_sweep, open_existing, other_store, say, store_option
 from kd_ray.cli.json_text import json_text
 
 
 @click.command("compare", cls=Command, example="kd-ray compare trifeature-quick --normalise ratio --level 0.05")
-@click.argument("sweep_name", metavar="SWEEP_NAME")
+@click.argument("sweep_name", metavar="SWEEP_NAME", shell_complete=complete_sweep)
 @store_option
 @click.option(
     "--normalise",
@@ -92,7 +92,7 @@ def compare_command(
 
 
 @click.command("report", cls=Command, example="kd-ray report trifeature-quick -o ./trifeature-report")
-@click.argument("sweep_name", metavar="SWEEP_NAME")
+@click.argument("sweep_name", metavar="SWEEP_NAME", shell_complete=complete_sweep)
 @store_option
 @click.option(
     "-o",

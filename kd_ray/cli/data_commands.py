@@ -13,7 +13,7 @@ import click
 from kd_ray.cli.base import JSON_OPTION, Command, console, say, write
 from kd_ray.cli.json_text import json_text
 from kd_ray.cli.tables import render, table_of
-from kd_ray.errors import DataError, InvalidInputError
+from kd_ray.errors import DataError, InvalidInputError, count_of
 
 if TYPE_CHECKING:
     from kd_ray.data.describe import Description, Examined
@@ -176,7 +176,7 @@ def _described(name: str, examined: "Examined", found: "Description") -> str:
     side = found.image_size
     what = {
         "images": f"images of {side} × {side} pixels",
-        "rows": f"rows of {found.num_columns} numbers",
+        "rows": f"rows of {count_of(found.num_columns or 0, 'number')}",
         "texts": f"texts of at most {found.num_tokens} tokens",
     }[found.modality]
     lines = [f"{name}: {counts} {what} in {len(found.classes)} classes", _version(examined)]

@@ -1,13 +1,24 @@
-"""The commands that keep a store in order: gc, verify, adopt."""
+"""The commands that keep a store in order, or change what it says: gc, verify, adopt, regroup."""
 
 import re
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
 
 import click
 
-from kd_ray.cli.base import JSON_OPTION, Command, open_existing, open_or_make, other_store, say, store_option
+from kd_ray.cli.base import (
+    JSON_OPTION,
+    Command,
+    complete_sweep,
+    open_existing,
+    open_or_make,
+    other_store,
+    say,
+    store_option,
+)
 from kd_ray.cli.json_text import json_text
 from kd_ray.errors import InvalidInputError
 
@@ -28,7 +39,7 @@ from kd_ray.errors import InvalidInputError
 @JSON_OPTION
 def gc_command(store_url: str, yes: bool, older_than: float, damaged: bool, orphans: bool, as_json: bool) -> None:
     """Show what is safe to delete, ask, and delete it. Launches may be running."""
-    from kd_ray.cli import text
+    from kd_ray.cli import text_keep as text
     from kd_ray.housekeeping.delete_garbage import delete_garbage
     from kd_ray.housekeeping.find_garbage import find_garbage
 
@@ -48,7 +59,7 @@ def gc_command(store_url: str, yes: bool, older_than: float, damaged: bool, orph
 
 
 @click.command("verify", cls=Command, example="kd-ray verify trifeature-quick --repair")
-@click.argument("sweep_name", metavar="[SWEEP_NAME]", required=False)
+@click.argument("sweep_name", metavar="[SWEEP_NAME]", required=False, shell_complete=complete_sweep)
 @store_option
 @click.option("--repair", is_flag=True, help="Quarantine damaged objects, and rebuild the tables made from them.")
 @click.option("--rebuild-tables", is_flag=True, help="Delete the tables and aggregate the records again.")
@@ -63,7 +74,7 @@ def verify_command(
     sweep_name: str | None, store_url: str, repair: bool, rebuild_tables: bool, with_audit: bool, as_json: bool
 ) -> None:
     """Read every object of a sweep and report those that are damaged. Without a name, check all sweeps."""
-    from kd_ray.cli import text
+    from kd_ray.cli import text_keep as text
     from kd_ray.housekeeping import repair as repairing
     from kd_ray.housekeeping.audit import audit
     from kd_ray.housekeeping.verify import verify
@@ -90,13 +101,56 @@ def verify_command(
 @JSON_OPTION
 def adopt_command(from_store: str, store_url: str, sweep_name: str | None, dry_run: bool, as_json: bool) -> None:
     """Copy the committed trials and the sweeps of another store into this one. The other store is not changed."""
-    from kd_ray.cli import text
+    from kd_ray.cli import text_keep as text
     from kd_ray.housekeeping.adopt import adopt
 
     source, target = open_existing(from_store), open_or_make(store_url)
     report = adopt(source, target, sweep=sweep_name, dry_run=dry_run, on_progress=_progress())
     say(json_text(report.to_dict()) if as_json else text.adopted(report))
     sys.exit(1 if report.is_incomplete else 0)
+
+
+@click.command(
+    "regroup",
+    cls=Command,
+    example="kd-ray regroup trifeature-quick --features annotations.csv --id file --column light",
+)
+@click.argument("sweep_name", metavar="SWEEP_NAME", shell_complete=complete_sweep)
+@store_option
+@click.option(
+    "--features",
+    "table",
+    metavar="FILE",
+    required=True,
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="CSV or Parquet file with a row for each test sample; other rows are kept for later.",
+)
+@click.option(
+    "--id",
+    "id_column",
+    metavar="COLUMN",
+    required=True,
+    help="Column with the names of the samples: samples.sample_id.",
+)
+@click.option(
+    "--column", "columns", metavar="COLUMN", multiple=True, help="Only this column becomes a feature.  [default: all]"
+)
+@JSON_OPTION
+def regroup_command(
+    sweep_name: str, store_url: str, table: Path, id_column: str, columns: tuple[str, ...], as_json: bool
+) -> None:
+    """Add sensitive features from a table to a sweep that is trained already, without training."""
+    from kd_ray.cluster.regroup import regroup
+
+    report = regroup(open_existing(store_url), sweep_name, table, id_column=id_column, columns=columns)
+    if as_json:
+        say(json_text(asdict(report)))
+    else:
+        say(
+            f"{', '.join(report.features)} joined to {report.num_samples:,} test samples; the tables of sweep {sweep_name} have "
+            f"{report.tables.num_trials:,} trials with it. Next: kd-ray compare {sweep_name}"
+        )
+    sys.exit(1 if report.tables.problems else 0)
 
 
 def _seconds(age: str | None) -> float:

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import click
 
-from kd_ray.cli.base import JSON_OPTION, Command, open_existing, say, store_option, write
+from kd_ray.cli.base import JSON_OPTION, Command, complete_sweep, open_existing, say, store_option, write
 from kd_ray.cli.json_text import json_text
 from kd_ray.errors import InvalidInputError
 
 
 @click.command("status", cls=Command, example="kd-ray status trifeature-quick --watch")
-@click.argument("sweep_name", metavar="[SWEEP_NAME]", required=False)
+@click.argument("sweep_name", metavar="[SWEEP_NAME]", required=False, shell_complete=complete_sweep)
 @store_option
 @JSON_OPTION
 @click.option(

@@ -12,6 +12,7 @@ from kd_ray.cli.base import (
     JSON_OPTION,
     SET_OPTION,
     Command,
+    complete_sweep,
     console,
     open_existing,
     open_or_make,
@@ -93,16 +94,17 @@ def plan_command(
     Also says how long training will take, after complete trials of the store like these, and which files of the data are missing.
     """
     from kd_ray.cli import text
+    from kd_ray.cluster.data_version import with_data_version
     from kd_ray.data.families import missing_files
     from kd_ray.results.cost import cost
     from kd_ray.results.status import plan
 
-    file = load(sweep_file, overrides, most_cells)
+    store = open_or_make(store_url)
+    file = with_data_version(load(sweep_file, overrides, most_cells), store)
     if probe:
         from kd_ray.cluster.launch import measure
 
-        measure(file, open_or_make(store_url))
-    store = open_or_make(store_url)
+        measure(file, store)
     plan_ = plan(file, store)
     to_run = {trial.trial_id: trial.spec for pack in plan_.packs for trial in pack.trials}
     expected = cost(store, to_run.values())
@@ -126,7 +128,7 @@ def launch_command(sweep_file: Path, overrides: tuple[str, ...], most_cells: int
 
 
 @click.command("resume", cls=Command, example="kd-ray resume trifeature-quick --set grid.seed='[0,1,2]'")
-@click.argument("sweep_name", metavar="SWEEP_NAME")
+@click.argument("sweep_name", metavar="SWEEP_NAME", shell_complete=complete_sweep)
 @SET_OPTION
 @CELLS_OPTION
 @_launch_options

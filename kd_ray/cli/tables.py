@@ -11,11 +11,6 @@ from rich.console import Console
 from rich.table import Table
 
 
-def count_of(number: int, noun: str) -> str:
-    """`1 row`, `2 rows`, `1,000 rows`."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
-
-
 def table_of(columns: Sequence[str], right: Collection[int] = ()) -> Table:
     """An empty table; `right` are the indices of the columns that are aligned to the right and never wrapped."""
     table = Table(box=None, pad_edge=False, header_style="bold")

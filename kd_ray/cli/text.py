@@ -11,15 +11,10 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from kd_ray.cli.json_text import json_text, text_of_bytes
-from kd_ray.cli.tables import count_of, wrapped
 from kd_ray.cli.tables import render as render  # noqa: PLC0414 (used by text_compare too)
 from kd_ray.cli.tables import table_of as table_of  # noqa: PLC0414
-from kd_ray.errors import InvalidInputError, QueryError, some
-from kd_ray.housekeeping.adopt import AdoptReport
-from kd_ray.housekeeping.audit import DEFINITIONS, AuditReport
-from kd_ray.housekeeping.garbage import GarbageReport
-from kd_ray.housekeeping.problems import Remedy, VerifyReport
-from kd_ray.housekeeping.repair import RepairReport
+from kd_ray.cli.tables import wrapped
+from kd_ray.errors import InvalidInputError, QueryError, count_of, some
 from kd_ray.results.cost import Cost
 from kd_ray.results.query import Results
 from kd_ray.results.record import encode_table
@@ -181,97 +176,10 @@ def mean_and_sd(column: "ClosingColumn", value: "Spread") -> str:
     return f"{value.mean * scale:.{digits}f}{sd}"
 
 
-def garbage(report: GarbageReport) -> str:
-    """What is safe to delete, by kind."""
-    lines = [f"kept: {note}" for note in report.notes]
-    if not report.garbage:
-        return "\n".join(
-            [
-                f"store {report.store}: nothing to delete; objects younger than a minute and a half are always kept",
-                *lines,
-            ]
-        )
-    table = table_of(["what", "objects", "size", "why it is safe to delete"], right=[1, 2])
-    for group in report.groups():
-        table.add_row(group.kind.value, f"{group.num_objects:,}", size(group.size_bytes), group.reason)
-    return "\n".join([render(table), *lines])
-
-
-def collected(report: GarbageReport, *, deleted: bool, asked: bool) -> str:
-    """Whether the garbage was deleted."""
-    count = f"{count_of(len(report.garbage), 'object')}, {size(report.size_bytes)}"
-    if deleted:
-        return "\n".join([f"deleted: {count}", *report.notes])
-    return f"nothing deleted: {count}" + (
-        "" if asked else "; without a terminal there is no question, --yes deletes them"
-    )
-
-
-def size(size_bytes: int) -> str:
-    """A number of bytes with its unit."""
-    amount, unit = float(size_bytes), "B"
-    for larger in ("kB", "MB", "GB", "TB"):
-        if amount < 1000:
-            break
-        amount, unit = amount / 1000, larger
-    return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
-
-
-def verified(report: VerifyReport, repaired: RepairReport | None, *, store: str | None) -> str:
-    """What was checked, what is wrong, what was repaired, and the next command. `store` is None for the default store."""
-    option = f" --store {shlex.quote(store)}" if store else ""
-    lines = [f"problem: {problem.key}: {problem.what}" for problem in report.problems]
-    sweeps, records = count_of(len(report.sweeps), "sweep"), count_of(report.num_records, "record")
-    problems = count_of(len(report.problems), "problem") if report.problems else "no problems"
-    lines.append(
-        f"store {report.store}: {sweeps}, {records}, {count_of(report.num_checked, 'object')} read, {problems}"
-    )
-    if report.strangers:
-        lines.append(ignored(report.strangers))
-    if report.num_quarantined:
-        lines.append(
-            f"{count_of(report.num_quarantined, 'object')} in quarantine; `kd-ray gc --damaged{option}` deletes them"
-        )
-    if repaired is None:
-        if any(problem.remedy is not Remedy.NONE for problem in report.problems):
-            lines.append(f"repair with:  kd-ray verify {' '.join([*report.asked, '--repair'])}{option}")
-        return "\n".join(lines)
-    lines += [f"done: {line}" for line in repaired.done]
-    lines += [f"not repaired: {line}" for line in repaired.left]
-    lines += [f"continue with:  kd-ray resume {sweep}{option}" for sweep in repaired.to_resume]
-    return "\n".join(lines)
-
-
-def audited(report: AuditReport) -> str:
-    """Which numbers other libraries do not confirm, how many were recomputed, and where definitions differ on purpose."""
-    lines = [f"disagreement: {disagreement}" for disagreement in report.disagreements]
-    trials, numbers = count_of(report.num_trials, "trial"), count_of(report.num_numbers, "number")
-    result = count_of(len(report.disagreements), "disagreement") if report.disagreements else "all agree"
-    lines.append(f"audit by scikit-learn and fairlearn: {trials}, {numbers} recomputed, {result}")
-    if report.num_undefined:
-        lines.append(f"{count_of(report.num_undefined, 'rate')} undefined: {DEFINITIONS}")
-    return "\n".join(lines)
-
-
 def ignored(keys: Sequence[str]) -> str:
     """Files in a store that kd_ray did not write."""
     shown = ", ".join(repr(key) for key in keys[:3]) + (", …" if len(keys) > 3 else "")
     return f"ignored: {count_of(len(keys), 'file')} that kd_ray did not write: {shown}"
-
-
-def adopted(report: AdoptReport) -> str:
-    """What was merged, and what was not."""
-    verb = "would be adopted" if report.is_dry_run else "adopted"
-    lines = [f"not adopted: trial {trial_id}: {why}" for trial_id, why in report.skipped.items()]
-    lines += [
-        f"not adopted: trial {trial_id}: both stores have it, with different predictions"
-        for trial_id in report.different
-    ]
-    lines += [f"problem: {problem}" for problem in report.problems]
-    lines += [f"warning: {warning}" for warning in report.warnings]
-    trials = f"{count_of(len(report.adopted), 'trial')} {verb}, {len(report.present)} were there already"
-    sweeps = f"; sweeps: {', '.join(report.sweeps)}" if report.sweeps else ""
-    return "\n".join([*lines, f"{report.source} → {report.target}: {trials}{sweeps}"])
 
 
 def schema(name: str | None) -> str:
@@ -285,8 +193,14 @@ def schema(name: str | None) -> str:
     for table_name in [name] if name else list(QUERIED):
         table = table_of(["column", "type", "unit", "range", "better", "meaning"])
         for column in QUERIED[table_name].columns:
-            table.add_row(column.name, str(column.type), column.unit, column.range, column.better or "", column.meaning)
-        parts.append(f"{table_name}: one row per {QUERIED[table_name].one_row_per}\n{render(table)}")
+            if name or not column.is_axis:
+                row = (column.name, str(column.type), column.unit, column.range, column.better or "", column.meaning)
+                table.add_row(*row)
+        num_axes = sum(column.is_axis for column in QUERIED[table_name].columns)
+        more = f"\nand {num_axes} settings that can be grid axes, null where they are none: `kd-ray schema {table_name}` lists them"
+        parts.append(
+            f"{table_name}: one row per {QUERIED[table_name].one_row_per}\n{render(table)}{more if num_axes and not name else ''}"
+        )
     if name is None:
         parts.append(
             "views for SQL\n" + "\n".join(f"  {view.signature}: {view.meaning}" for view in SQL_VIEWS.values())

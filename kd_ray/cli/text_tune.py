@@ -5,7 +5,8 @@ import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from kd_ray.cli.tables import count_of, render, table_of, wrapped
+from kd_ray.cli.tables import render, table_of, wrapped
+from kd_ray.errors import count_of
 from kd_ray.metrics.catalogue import METRICS
 
 if TYPE_CHECKING:

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from kd_ray.cluster.runner import Observer
 from kd_ray.distill.worker_protocol import PackProgress
+from kd_ray.errors import count_of
 from kd_ray.results.status import Plan
 from kd_ray.shown import cleaned
 from kd_ray.sweep.plan import Pack, PlannedTrial
@@ -214,13 +215,13 @@ class TextDisplay:
             self._console.print(plan.dropped(), soft_wrap=True)
         if todo:
             self._console.print(
-                f"sweep {plan.sweep}: {len(plan.trials)} trials, {done} complete, {len(todo)} to run → {plan.store}",
+                f"sweep {plan.sweep}: {count_of(len(plan.trials), 'trial')}, {done} complete, {len(todo)} to run → {plan.store}",
                 soft_wrap=True,
                 markup=False,
             )
 
     def waiting(self, num_held: int) -> None:
-        self._note = f"waiting for {num_held} trials that another launch holds"
+        self._note = f"waiting for {count_of(num_held, 'trial')} that another launch holds"
         self._line()
 
     def warn(self, warning: str) -> None:

@@ -13,6 +13,7 @@ from typing import Literal
 
 from kd_ray import telemetry
 from kd_ray.cluster.background import AGGREGATE_EVERY_S, WarningLog
+from kd_ray.cluster.data_version import with_data_version
 from kd_ray.cluster.display import Display, QuietDisplay
 from kd_ray.cluster.launch_checks import check, check_data, check_networks, with_absolute_paths
 from kd_ray.cluster.launch_inputs import resume_file, write_inputs
@@ -64,7 +65,7 @@ def launch(
     telemetry.work_on(sweep=file.sweep.name, trial_ids=())
     display = display or (LogDisplay() if log_format == "json" else QuietDisplay())
     request = LaunchRequest(
-        file=with_absolute_paths(file),
+        file=with_data_version(with_absolute_paths(file), store),
         store=store,
         display=display,
         warnings=WarningLog(display),
@@ -96,6 +97,7 @@ def launch(
                 write_inputs(request, plan, requested)
                 if first is None:
                     first = requested
+                    _name_uncopied(request, requested)
                     display.begin(plan, requested.to_run)
                     request.metrics.begin(plan, requested.to_run)
                 del plan  # as large as the sweep, and outdated from here on
@@ -106,3 +108,13 @@ def launch(
                     break
         assert first is not None
         return report(request, first, tables, started=started)
+
+
+def _name_uncopied(request: LaunchRequest, requested: RequestedTrials) -> None:
+    """Say which command copies the trials that were complete before: a launch copies those that it sees become complete."""
+    sweep, count = request.file.sweep.name, len(requested.complete)
+    for name in request.mirrors if count else ():
+        request.warnings.add(
+            f"mirror {name}: {count:,} {'trial was' if count == 1 else 'trials were'} complete before this launch; "
+            f"`kd-ray mirror {sweep} --to {name}` copies those that it lacks"
+        )

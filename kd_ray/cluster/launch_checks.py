@@ -14,12 +14,12 @@ from kd_ray.data.leaks import find_leaks
 from kd_ray.data.modalities import Data
 from kd_ray.errors import DataError, InvalidInputError, SweepError
 from kd_ray.results.status import Plan, plan
-from kd_ray.sweep.architectures import library_of
+from kd_ray.sweep.architectures import library_of, own_network
 from kd_ray.sweep.axes import axis_path
 from kd_ray.sweep.claim_checks import check_classes
 from kd_ray.sweep.datasets import Dataset, input_size, table_name
 from kd_ray.sweep.initial import FIELDS as WEIGHT_FIELDS
-from kd_ray.sweep.initial import named_values
+from kd_ray.sweep.initial import is_fetched, named_values
 from kd_ray.sweep.load import SweepFile
 from kd_ray.sweep.networks import INIT_WORDS
 from kd_ray.sweep.plan import PlannedTrial
@@ -32,7 +32,8 @@ def with_absolute_paths(file: SweepFile) -> SweepFile:
     raw["placement"]["data_root"] = str(Path(file.sweep.placement.data_root).expanduser().resolve())
 
     def absolute(value: Any) -> Any:
-        return value if value in INIT_WORDS or not isinstance(value, str) else str(Path(value).expanduser().resolve())
+        is_path = isinstance(value, str) and value not in INIT_WORDS and not is_fetched(value)
+        return str(Path(value).expanduser().resolve()) if is_path else value
 
     for field, (value, *_) in named_values(file.raw):
         section, name = field.split(".")
@@ -82,7 +83,7 @@ def _selected(planned: tuple[PlannedTrial, ...], only: str | None) -> tuple[Plan
 
 
 def check_networks(file: SweepFile, trials: Collection[PlannedTrial]) -> None:
-    """Build each library network and each text network of these trials once: only the library knows whether it can.
+    """Build each network of a library, of the user's own for images, and of texts once: only its code knows whether it can.
 
     Raises:
         SweepError: a network cannot be built, or cannot be used for the data set.
@@ -92,7 +93,7 @@ def check_networks(file: SweepFile, trials: Collection[PlannedTrial]) -> None:
     images = {
         (spec.model, spec.dataset.num_classes, input_size(spec.dataset), spec.training is not None)
         for spec in specs
-        if library_of(spec.model) and spec.dataset.modality == "images"
+        if (library_of(spec.model) or own_network(spec.model)) and spec.dataset.modality == "images"
     }
     texts = {(spec.model, spec.encoder, spec.dataset.num_classes) for spec in specs if spec.encoder}
     try:

@@ -15,6 +15,7 @@ from kd_ray.results.aggregate import AggregateReport
 from kd_ray.results.quarantine import quarantine_trial, trial_damage
 from kd_ray.results.record import write_samples
 from kd_ray.results.status import TrialLine, count_states, planned_lines, states_html
+from kd_ray.results.store import samples_key
 from kd_ray.results.table_parts import read_table
 from kd_ray.sweep.spec import TrialState
 
@@ -79,16 +80,20 @@ def repair(request: LaunchRequest, requested: RequestedTrials, tables: Aggregate
             # Another launch has quarantined it already; this launch also runs the trial, or waits for it.
             has_changed = True
     placement = request.file.sweep.placement
-    datasets = {trial.spec.dataset_id: trial.spec.dataset for trial in requested.trials}
+    datasets = {trial.dataset_id: trial.dataset for trial in requested.trials}
     for dataset_id in tables.damaged_samples:
         if dataset := datasets.get(dataset_id):
+            is_there = store.exists(samples_key(dataset_id))
             data = load_dataset(
                 dataset, Path(placement.data_root), processes=cpu_count(), resident_bytes=placement.resident_bytes
             )
             write_samples(store, dataset_id, samples_of(dataset, data))
-            request.warnings.add(
-                f"the samples of data set {dataset_id} were missing or damaged; they are written again"
+            what = (
+                "were damaged and are written again"
+                if is_there
+                else "are written, with the groups that are asked for now"
             )
+            request.warnings.add(f"the test samples of data set {dataset_id} {what}")
             has_changed = True
     return has_changed
 

@@ -10,7 +10,7 @@ from kd_ray.cluster.launch_request import LaunchRequest, RequestedTrials
 from kd_ray.cluster.mirrors import MIRRORS, MirrorThreads
 from kd_ray.cluster.pack_queue import PackQueue
 from kd_ray.cluster.runner import LaunchContext, Runner, cpu_count, probe_students
-from kd_ray.errors import InvalidInputError, StoreError, TrialError
+from kd_ray.errors import InvalidInputError, StoreError, TrialError, count_of
 from kd_ray.results import ledger
 from kd_ray.results.aggregate import aggregate
 from kd_ray.results.probe import UNMEASURED, chosen_pack_size, read_probe, representative, write_probe
@@ -139,7 +139,7 @@ def _check_reported(store: Store, missing: Collection[str]) -> None:
     """Refuse a store that lacks trials which workers have committed, unless they are quarantined."""
     if missing and (lost := set(missing) - quarantined_trials(store)):
         raise StoreError(
-            f"store {store.url}: workers have committed {len(lost)} trials that are not here; every node must see the same store, "
+            f"store {store.url}: workers have committed {count_of(len(lost), 'trial')} not found here; every node must see the same store, "
             "so on several machines it has to be a shared folder or an object store"
         )
 

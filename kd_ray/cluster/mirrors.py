@@ -1,7 +1,7 @@
-"""Copies finished trials to MLflow or Weights & Biases. Off unless a launch asks for it.
+"""Copies finished trials to MLflow or Weights & Biases: during a launch that asks for it, or later, with `copy_complete`.
 
-A mirror never delays training: a thread of its own reads committed records, one after another. A service that does not answer causes one
-warning, and some copies are missing there. The store stays the only source of truth.
+During a launch, a mirror never delays training: a thread of its own reads committed records, one after another. A service that does not
+answer causes one warning, and some copies are missing there. The store stays the only source of truth.
 """
 
 import importlib.util
@@ -11,9 +11,11 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol, Self
 
-from kd_ray.errors import InvalidInputError, KdRayError
+from kd_ray.errors import InvalidInputError, KdRayError, MirrorError
+from kd_ray.results.manifest import read_manifest
 from kd_ray.results.record import Epoch, read_record, read_samples
 from kd_ray.results.rows import RowSettings, trial_rows
 from kd_ray.results.store import Store
@@ -27,6 +29,8 @@ _CONNECT_S = 30.0
 """Longest wait for the first copy at the end of a launch: the import of a service's client alone takes seconds."""
 _GRACE_S = 5.0
 """How long the end of a launch waits for a mirror that copies nothing."""
+_WHOLE = "kd_ray-complete"
+"""Name of an empty file in the folder of an offline run of Weights & Biases."""
 _TAGS = ("sweep", "trial_id", "role", "dataset", "target", "model", "teacher", "objective", "device", "git_commit")
 _PARAMS = ("seed", "teacher_seed", "temperature", "alpha", "t_squared", "epochs")
 
@@ -48,11 +52,11 @@ class TrialCopy:
 class Mirror(Protocol):
     """One service."""
 
-    def write(self, copy: TrialCopy) -> None:
-        """Write a trial to the service. Writing it again changes nothing. Raises the errors of the service's client."""
+    def write(self, copy: TrialCopy) -> bool:
+        """Write a trial to the service; False if it is there already, and nothing changes. Raises the errors of the service's client."""
 
 
-def check_mirrors(names: Collection[str]) -> None:
+def check_mirrors(names: Collection[str], *, option: str = "--mirror") -> None:
     """Refuse unknown services, and services whose client is not installed.
 
     Raises:
@@ -60,9 +64,47 @@ def check_mirrors(names: Collection[str]) -> None:
     """
     for name in names:
         if name not in MIRRORS:
-            raise InvalidInputError(f"--mirror {name}: unknown service; valid: {', '.join(MIRRORS)}")
+            raise InvalidInputError(f"{option} {name}: unknown service; valid: {', '.join(MIRRORS)}")
         if importlib.util.find_spec(name) is None:
-            raise InvalidInputError(f"--mirror {name}: its client is not installed; pip install 'kd_ray[{name}]'")
+            raise InvalidInputError(f"{option} {name}: its client is not installed; pip install 'kd_ray[{name}]'")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Copied:
+    """What became of the trials of a sweep that were to be copied."""
+
+    num_copied: int
+    num_known: int
+    """Trials that the service had."""
+    num_incomplete: int
+    """Trials that are not complete, or cannot be read."""
+
+
+def copy_complete(store: Store, sweep: str, service: str) -> Copied:
+    """Copy the complete trials of a sweep, one after another. Trials that the service has stay as they are there.
+
+    Raises:
+        InvalidInputError: the store has no such sweep, or the service cannot be used.
+        MirrorError: the service failed; the message says how many trials it has now.
+    """
+    check_mirrors([service], option="--to")
+    trials = read_manifest(store, sweep).active
+    written: list[bool] = []
+    mirror: Mirror | None = None
+    for trial in trials:
+        if (copy := _copy_of(store, sweep, trial.trial_id)) is None:
+            continue
+        try:
+            mirror = mirror or MIRRORS[service]()
+            written.append(mirror.write(copy))
+        except Exception as error:
+            raise MirrorError(
+                f"mirror {service} cannot copy trials: {type(error).__name__}: {_brief(error)}; "
+                f"it has {len(written):,} of this sweep's trials, and the same command continues"
+            ) from error
+    return Copied(
+        num_copied=sum(written), num_known=len(written) - sum(written), num_incomplete=len(trials) - len(written)
+    )
 
 
 class MirrorThreads:
@@ -214,14 +256,14 @@ class MlflowMirror:
         self._client = MlflowClient()
         self._experiments: dict[str, str] = {}
 
-    def write(self, copy: TrialCopy) -> None:
+    def write(self, copy: TrialCopy) -> bool:
         """See `Mirror`."""
         from mlflow.entities import Metric, Param, RunTag
 
         experiment = self._experiment(f"kd_ray/{copy.sweep}")
         found = self._client.search_runs([experiment], f"tags.`kd_ray.trial_id` = '{copy.trial_id}'", max_results=1)
         if found and found[0].info.status == "FINISHED":
-            return
+            return False
         run = found[0] if found else self._client.create_run(experiment, run_name=copy.name)
         now = int(time.time() * 1000)
         history = [
@@ -239,6 +281,7 @@ class MlflowMirror:
             tags=[RunTag(f"kd_ray.{name}", value) for name, value in copy.tags.items()],
         )
         self._client.set_terminated(run.info.run_id)
+        return True
 
     def _experiment(self, name: str) -> str:
         if name not in self._experiments:
@@ -248,12 +291,17 @@ class MlflowMirror:
 
 
 class WandbMirror:
-    """A run per trial, grouped by sweep, in the project `WANDB_PROJECT` (default `kd_ray`); `WANDB_MODE=offline` writes to disk only."""
+    """A run per trial, grouped by sweep, in the project `WANDB_PROJECT` (default `kd_ray`); `WANDB_MODE=offline` writes to disk only.
 
-    def write(self, copy: TrialCopy) -> None:
+    A trial that is written again updates the run with its id. Offline nothing can be asked, so a file beside a run says that it is whole.
+    """
+
+    def write(self, copy: TrialCopy) -> bool:
         """See `Mirror`."""
         import wandb
 
+        if any(Path(wandb.setup().settings.wandb_dir).glob(f"offline-run-*-{copy.trial_id}/{_WHOLE}")):
+            return False
         run = wandb.init(
             project=os.environ.get("WANDB_PROJECT", "kd_ray"),
             group=copy.sweep,
@@ -268,6 +316,9 @@ class WandbMirror:
             run.log(_curve(epoch), step=epoch.epoch)
         run.summary.update(dict(copy.metrics))
         run.finish()
+        if run.offline:
+            Path(run.settings.sync_dir, _WHOLE).touch()
+        return True
 
 
 def _curve(epoch: Epoch) -> dict[str, float]:

@@ -18,20 +18,23 @@ from kd_ray.sweep.spec import Encoder, Role, TrialSpec
 
 
 def fetch_pretrained_files(file: SweepFile, known: Mapping[str, str] | None) -> None:
-    """Download library weights that the sweep needs and this machine lacks. Workers never download.
+    """Download weights of libraries and of the Hub that the sweep needs and this machine lacks. Workers never download.
 
     Raises:
         SweepError: a download fails; the message names the file that can be put in its place.
     """
-    for path, (field, model, image_size) in pretrained_files(file).items():
+    for path, wanted in pretrained_files(file).items():
         if path in (known or {}) or Path(path).exists():
             continue
-        from kd_ray.models.initial_weights import fetch_pretrained
+        from kd_ray.models.initial_weights import fetch_from_hub, fetch_pretrained
 
         try:
-            fetch_pretrained(model, image_size=image_size, path=Path(path))
+            if wanted.repository is not None:
+                fetch_from_hub(wanted.repository, path=Path(path))
+            else:
+                fetch_pretrained(wanted.model, image_size=wanted.image_size, path=Path(path))
         except ValueError as error:
-            raise SweepError(f"{file.source}: {field}: {error}") from error
+            raise SweepError(f"{file.source}: {wanted.field}: {error}") from error
 
 
 def check_pretrained_weights(file: SweepFile, store: Store, plan: Plan, warnings: WarningLog) -> None:

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from kd_ray import telemetry
 from kd_ray.cluster.background import AGGREGATE_EVERY_S, WarningLog
+from kd_ray.cluster.data_version import with_data_version
 from kd_ray.cluster.display import Display, QuietDisplay
 from kd_ray.cluster.launch_checks import check_data, check_networks, with_absolute_paths
 from kd_ray.cluster.launch_inputs import write_inputs
@@ -87,7 +88,7 @@ def tune(
     telemetry.log_as(log_format)
     telemetry.work_on(sweep=f"{file.sweep.name}{SUFFIX}", trial_ids=())
     display = display or (LogDisplay() if log_format == "json" else QuietDisplay())
-    whole = with_absolute_paths(file)
+    whole = with_data_version(with_absolute_paths(file), store, name=f"{file.sweep.name}{SUFFIX}")
     fetch_pretrained_files(whole, {})
     search = _Search(file=whole, store=store)
     search.check()

@@ -17,6 +17,7 @@ from kd_ray.groups import Groups, intersect, joint_name
 from kd_ray.metrics.fairness import fairness_metrics, group_rates
 from kd_ray.sweep.classification import Modality
 from kd_ray.sweep.datasets import Dataset
+from kd_ray.sweep.own_datasets import AUTO
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +101,8 @@ def examine(dataset: Dataset, loading: Loading) -> Examined:
     )
     if found is None:
         return Examined(data=load(dataset), fingerprint=None, refusal=None)
+    if getattr(dataset, "version", None) == AUTO:
+        dataset = dataset.model_copy(update={"version": found})
     try:
         return Examined(data=load(dataset), fingerprint=found, refusal=None)
     except DataError as error:

@@ -9,16 +9,16 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from kd_ray import offered
 from kd_ray.data.family import Family, Loading
 from kd_ray.data.image_data import ImageData, Split
-from kd_ray.data.normalization import NORMALIZATIONS
+from kd_ray.data.normalization import moments_of
 from kd_ray.data.row_data import Column, RowData, RowSplit, encoded
 from kd_ray.errors import DataError
 from kd_ray.groups import Groups
@@ -92,8 +92,9 @@ def load(dataset: FactoryDataset, loading: Loading) -> ImageData | RowData:
     labels_N = own.labels_N.astype(np.int64)
     features = {name: _groups(own.features[name]) for name in dataset.features}
     has_validation = dataset.returns_validation
+    test_ids = [str(n) for n in chosen["test"]]
     if dataset.samples == "images":
-        mean, std = NORMALIZATIONS[dataset.normalization]
+        mean, std = moments_of(dataset.normalization)
         images = Split(images_NHWC=own.inputs, labels_N=labels_N, sensitive_features=features)
         return ImageData(
             train=images.take(chosen["train"]),
@@ -102,6 +103,7 @@ def load(dataset: FactoryDataset, loading: Loading) -> ImageData | RowData:
             class_names=dataset.classes,
             mean=mean,
             std=std,
+            test_ids=test_ids,
         )
     column = Column(name="x", values=own.inputs.astype(np.float64))
     values_NF, names, is_number_F = encoded([column], split_N == "train")
@@ -114,19 +116,18 @@ def load(dataset: FactoryDataset, loading: Loading) -> ImageData | RowData:
         columns=names,
         is_number_F=is_number_F,
         source=f"factory: {dataset.function}",
+        test_ids=test_ids,
     )
 
 
 def load_function(path: str) -> Callable[[Path, Mapping[str, Any]], OwnData]:
     """The function that an installed distribution offers under this path. Raises DataError when none does, or it cannot be imported."""
-    offered = {entry.value: entry for entry in entry_points(group=GROUP)}
-    if path not in offered:
-        raise DataError(
-            f"factory: no distribution installed here offers {path!r} as an entry point of {GROUP!r}; "
-            f"offered: {', '.join(sorted(offered)) or 'none'}"
-        )
     try:
-        function: Callable[[Path, Mapping[str, Any]], OwnData] = offered[path].load()
+        entry = offered.find(GROUP, path)
+    except LookupError as error:
+        raise DataError(f"factory: no distribution installed here offers {error.args[0]}") from error
+    try:
+        function: Callable[[Path, Mapping[str, Any]], OwnData] = entry.load()
     except (ImportError, AttributeError) as error:
         raise DataError(f"factory: {path} cannot be imported: {error}") from error
     return function

@@ -24,6 +24,7 @@ from kd_ray.data.image_data import split_off_validation
 from kd_ray.data.labelled import S
 from kd_ray.data.modalities import Data
 from kd_ray.data.subsets import long_tailed
+from kd_ray.data.unicode_forms import alike, in_words
 from kd_ray.errors import DataError
 from kd_ray.shown import control_character
 from kd_ray.sweep.datasets import Dataset
@@ -87,12 +88,12 @@ def load_dataset(
             raise DataError(f"{dataset.name}: evaluated_on: validation, but there is no validation split")
         # From here on nothing can read a sample of the test split. A copy, because tensors that share memory are not cached.
         samples = data.validation.take(np.arange(len(data.validation)))
-        return replace(data, test=samples)  # type: ignore[arg-type]  # both splits are of one kind
+        return replace(data, test=samples, test_ids=None)  # type: ignore[arg-type]  # both splits are of one kind
     return data
 
 
 def _check_names(dataset: Dataset, data: Data) -> None:
-    """Refuse names with control characters; nothing that shows, separates or stores them has to think of these."""
+    """Refuse names with control characters, and two that look the same; nothing that shows or stores names has to think of these."""
     features = data.test.sensitive_features
     named = [("class", name) for name in data.class_names] + [("feature", name) for name in features]
     named += [(f"group of {feature}", name) for feature, groups in features.items() for name in groups.names]
@@ -101,6 +102,11 @@ def _check_names(dataset: Dataset, data: Data) -> None:
             raise DataError(
                 f"{dataset.name}: the {what} {name!r} holds the control character {character}; give it another name"
             )
+    together = {"classes": data.class_names, "features": tuple(features)}
+    together |= {f"groups of {feature}": groups.names for feature, groups in features.items()}
+    for what, names in together.items():
+        if (found := alike(names, names)) is not None:
+            raise DataError(f"{dataset.name}: the {what} {in_words(*found)}; write both in the Unicode form NFC")
 
 
 def fingerprint(dataset: Dataset, root: Path, *, processes: int = 1, resident_bytes: int | None = None) -> str | None:

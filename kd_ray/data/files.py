@@ -49,6 +49,10 @@ class ImageFiles:
         """Path of file n below the folder."""
         return self.text[self.starts_N[n] : self.ends_N[n]].tobytes().decode()
 
+    def names(self) -> list[str]:
+        """Paths of all files below the folder."""
+        return [self.name(n) for n in range(len(self))]
+
     def read(self, n: int) -> bytes:
         """Contents of file n. Raises DataError when it cannot be read."""
         try:

@@ -94,6 +94,7 @@ def load(dataset: HatexplainDataset, loading: Loading) -> TextData:
         test=splits["test"],
         class_names=classes,
         notes=tuple(notes),
+        test_ids=[str(it) for it in _parsed(contents[DIVISIONS], root / FOLDER / DIVISIONS)[_SPLITS["test"]]],
     )
 
 
@@ -163,7 +164,7 @@ def _partial(content: bytes, path: Path) -> list[Post]:
                 raise DataError(f"hatexplain: {path}: {row['post_id']}: no label of two annotators")
             communities = row.get("target_union") or row.get("target_first") or ()
             posts.append(Post(text=" ".join(row["post_tokens"]), label=label, communities=frozenset(communities)))
-    except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
+    except (OSError, EOFError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(f"hatexplain: {path} cannot be read: {type(error).__name__}") from error
     return posts
 
@@ -209,7 +210,7 @@ def _split(dataset: HatexplainDataset, posts: Sequence[Post], numbers: Tokenised
 def _parsed(content: bytes, path: Path) -> dict[str, Any]:
     try:
         parsed = json.loads(content)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"hatexplain: {path} is not JSON: {error}") from error
     if not isinstance(parsed, dict):
         raise DataError(f"hatexplain: {path} holds {type(parsed).__name__}, expected an object")

@@ -88,6 +88,8 @@ class ImageData:
     """Per channel, for pixels in 0..1: normalised = (pixel / 255 - mean) / std."""
     std: tuple[float, float, float]
     """Per channel, for pixels in 0..1."""
+    test_ids: Sequence[str] | None = None
+    """Names of the test samples in their source; None where they are those of image files, or row numbers of the test split."""
     notes: tuple[str, ...] = ()
     """What people should know: rows and groups that were left out."""
 

@@ -15,6 +15,7 @@ from kd_ray.data.family import Family, Loading
 from kd_ray.data.image_data import ImageData
 from kd_ray.data.normalization import NORMALIZATIONS
 from kd_ray.data.prepared import Prepared, Sources, files_below, prepare
+from kd_ray.data.unicode_forms import alike, in_words
 from kd_ray.errors import DataError, some
 from kd_ray.sweep.image_datasets import FolderDataset
 
@@ -105,12 +106,14 @@ def _listing(name: str, folder: Path) -> tuple[Sources, tuple[str, ...], int, tu
     splits = {split: _images(name, folder, split, left_out) for split in ("train", "val")}
     class_names = tuple(splits["train"])
     if unknown := sorted(set(splits["val"]) - set(class_names)):
-        raise DataError(f"{name}: {folder / 'val'} has classes that train lacks: {', '.join(unknown[:5])}")
+        same = alike(unknown, class_names)
+        why = f"; {in_words(*same)}: rename one of the folders" if same else ""
+        raise DataError(f"{name}: {folder / 'val'} has classes that train lacks: {', '.join(unknown[:5])}{why}")
     names = {
         split: [f"{split}/{wnid}/{image}" for wnid, images in by_class.items() for image in images]
         for split, by_class in splits.items()
     }
-    notes = (f"{len(left_out):,} files and folders left out: {some(left_out)}",) if left_out else ()
+    notes = (f"{len(left_out):,} of the files and folders left out: {some(left_out)}",) if left_out else ()
     return files_below(folder, [*names["train"], *names["val"]], {}), class_names, len(names["train"]), notes
 
 

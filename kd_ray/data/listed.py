@@ -14,7 +14,7 @@ from kd_ray.data.image_data import ImageData
 from kd_ray.data.listed_images import image_side
 from kd_ray.data.listing import NO_SPLIT, SPLITS, Listing, empty_classes, large_groups, read_listing
 from kd_ray.data.modalities import Data
-from kd_ray.data.normalization import NORMALIZATIONS
+from kd_ray.data.normalization import moments_of
 from kd_ray.data.originals import fingerprint_of_digests
 from kd_ray.data.prepared import Prepared, Sources, prepare
 from kd_ray.data.row_data import Column, RowData, RowSplit, encoded
@@ -38,7 +38,7 @@ def load(dataset: ListedDataset, loading: Loading) -> Data:
     listing = read_listing(dataset, loading.root)
     prepared = _prepared(dataset, loading, listing)
     found = _fingerprint(listing, prepared)
-    if dataset.version != found:
+    if dataset.version != found and not _is_version_with_other_groups(dataset, loading):
         what = (
             f"is not version {dataset.version}" if dataset.version else "needs a version, which stands for its contents"
         )
@@ -56,6 +56,14 @@ def load(dataset: ListedDataset, loading: Loading) -> Data:
         return _text_data(dataset, loading, listing, listing.inputs, features, notes)
     assert isinstance(listing.inputs, tuple)
     return _row_data(dataset, listing, loading.root / dataset.path, listing.inputs, features, notes)
+
+
+def _is_version_with_other_groups(dataset: ListedDataset, loading: Loading) -> bool:
+    """Whether the list had this version when it was asked for with other features: new types of values change the fingerprint."""
+    if dataset.version is None:
+        return False
+    listings = (read_listing(dataset, loading.root, has_new_groups=is_new) for is_new in (False, True))
+    return any(_fingerprint(it, _prepared(dataset, loading, it)) == dataset.version for it in listings)
 
 
 def _prepared(dataset: ListedDataset, loading: Loading, listing: Listing) -> Prepared | None:
@@ -91,7 +99,7 @@ def _image_data(
         chosen_M = np.flatnonzero(listing.split_N == code)
         groups = {feature: each.take(chosen_M) for feature, each in features.items()}
         splits[name] = prepared.split(chosen_M, listing.labels_N[chosen_M], groups)
-    mean, std = NORMALIZATIONS[dataset.normalization]
+    mean, std = moments_of(dataset.normalization)
     return ImageData(
         train=splits["train"],
         validation=splits["validation"] if len(splits["validation"]) else None,
@@ -100,6 +108,7 @@ def _image_data(
         mean=mean,
         std=std,
         notes=notes,
+        test_ids=_test_ids(listing),
     )
 
 
@@ -122,8 +131,13 @@ def _row_data(
         columns=names,
         is_number_F=is_number_F,
         notes=notes,
+        test_ids=_test_ids(listing),
         source=f"manifest: {path}",
     )
+
+
+def _test_ids(listing: Listing) -> list[str]:
+    return [listing.ids[int(n)] for n in np.flatnonzero(listing.split_N == SPLITS["test"])]
 
 
 def _text_data(
@@ -146,6 +160,7 @@ def _text_data(
         test=splits["test"],
         class_names=dataset.class_names,
         notes=notes,
+        test_ids=_test_ids(listing),
     )
 
 

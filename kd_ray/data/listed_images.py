@@ -15,6 +15,8 @@ from kd_ray.sweep.datasets import ListedDataset
 
 _BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF", b"BM", b"GIF8", b"II*\0", b"MM\0*", b"P5", b"P6")
 """How image files begin."""
+_STRUCT = {"bytes", "path"}
+"""Fields of an image column of Hugging Face `datasets`."""
 _LOOKED_AT = 64
 """Images that are looked at for the order of channels."""
 _MUCH_SMOOTHER = 0.6
@@ -52,6 +54,24 @@ def image_files(
     notes = [f"{len(missing):,} of {table.num_rows:,} rows left out, their image files do not exist: {some(missing)}"]
     images = files_below(Path(os.path.normpath(root)), names, facts)
     return Lines(path=path, rows=found, line_of=line_of), images, notes if missing else []
+
+
+def without_structs(dataset: ListedDataset, table: pa.Table) -> pa.Table:
+    """The table with the images of a column as Hugging Face writes it, `struct<bytes, path>`, as a column of bytes, or of paths.
+
+    A set that was written with its images has the bytes, and the path is the name that a file once had. One that was written without
+    them has paths alone.
+    """
+    import pyarrow.compute as pc
+
+    place = table.column_names.index(dataset.image) if dataset.modality == "images" else -1
+    kind = table.schema.types[place] if place >= 0 else None
+    if kind is None or not pa.types.is_struct(kind) or {kind.field(k).name for k in range(kind.num_fields)} != _STRUCT:
+        return table
+    column = table.column(place).combine_chunks()
+    bytes_N, path_N = (pc.struct_field(column, name) for name in ("bytes", "path"))
+    images = path_N if bytes_N.null_count == len(bytes_N) and path_N.null_count < len(path_N) else bytes_N
+    return table.set_column(place, dataset.image, images)
 
 
 def image_side(dataset: ListedDataset) -> int:

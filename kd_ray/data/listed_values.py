@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from pyarrow import parquet
 
 from kd_ray.errors import DataError, some
@@ -34,9 +33,11 @@ class ReadList:
 
 
 def _as_utf8(path: Path) -> str:
-    """What to do with a text file that is not UTF-8."""
+    """What to do with a file that is not text of UTF-8."""
     with path.open("rb") as file:
         start = file.read(4096)
+    if start.startswith((b"\x1f\x8b", b"PK\x03\x04", b"BZh", b"\xfd7zXZ", b"(\xb5/\xfd")):
+        return "it looks compressed: unpack it, or save a workbook as CSV"
     is_utf16 = start[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" in start
     return f"save it as UTF-8, as with `iconv -f {'UTF-16' if is_utf16 else 'WINDOWS-1252'} -t UTF-8`"
 
@@ -136,6 +137,8 @@ def texts_of(column: pa.ChunkedArray, place: str) -> list[str]:
 
 def texts_in_lists(column: pa.ChunkedArray, place: str) -> list[list[str]] | None:
     """The texts of each row of a column of lists; None where it holds no lists. Raises DataError naming `place`."""
+    import pyarrow.compute as pc
+
     kind = column.type
     if not (pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)):
         return None

@@ -6,7 +6,6 @@ row is used or named: a row that cannot be used is refused with its line, unless
 """
 
 import hashlib
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,11 +17,12 @@ import pyarrow as pa
 
 from kd_ray.data.image_data import random_parts
 from kd_ray.data.listed_columns import Lines, complete_rows, input_columns
-from kd_ray.data.listed_images import check_leaks, image_column, image_files, is_below
+from kd_ray.data.listed_images import check_leaks, image_column, image_files, is_below, without_structs
 from kd_ray.data.listed_values import comma_advice, former_words, read_list, suspicious, texts_in_lists, texts_of
 from kd_ray.data.prepared import Sources
 from kd_ray.data.row_data import Column
-from kd_ray.errors import DataError, some
+from kd_ray.data.unicode_forms import alike, in_words
+from kd_ray.errors import DataError, count_of, some
 from kd_ray.groups import Groups
 from kd_ray.seeding import stream
 from kd_ray.shown import control_character
@@ -44,22 +44,29 @@ class Listing:
     features: dict[str, Groups]
     inputs: Sources | tuple[Column, ...] | list[str]
     """Images, columns, or texts."""
+    ids: Sequence[str]
+    """A name of each row: its id, its image's file as the list has it, or its number."""
     facts: Mapping[str, str]
     """SHA-256 of the list, and whether its values mean something else than to older versions of kd_ray; part of the fingerprint."""
     notes: tuple[str, ...]
 
 
-def read_listing(dataset: ListedDataset, root: Path) -> Listing:
-    """The list, checked; images are not decoded yet. Raises DataError for a list or a row that cannot be used."""
+def read_listing(dataset: ListedDataset, root: Path, *, has_new_groups: bool | None = None) -> Listing:
+    """The list, checked; images are not decoded yet. Raises DataError for a list or a row that cannot be used.
+
+    `has_new_groups` says whether values of features mean something else than to older versions of kd_ray; left out, they are looked at.
+    """
     path = root / dataset.path
     if not is_below(path, root):
         raise DataError(f"manifest: {dataset.path} leads out of the data root {root}; it must be below it")
     named = [dataset.target, *([dataset.split] if dataset.split is not None else []), *dataset.features]
-    read = read_list(path, list(dict.fromkeys([*dataset.inputs, *named])))
+    others = [dataset.id] if dataset.id is not None else []
+    read = read_list(path, list(dict.fromkeys([*dataset.inputs, *named, *others])))
     table = read.table
     if table.num_rows == 0:
         raise DataError(f"manifest: {path} has no rows")
-    facts = _facts(dataset, path, table)
+    facts = _facts(dataset, path, table, has_new_groups)
+    table = without_structs(dataset, table)
     lines, notes = Lines(path=path, rows=range(table.num_rows), line_of=read.line_of), list[str]()
     inputs: Sources | None = None
     if dataset.modality != "images":
@@ -89,22 +96,48 @@ def read_listing(dataset: ListedDataset, root: Path) -> Listing:
         split_N=split_N,
         features=features,
         inputs=inputs or texts or columns or (),
+        ids=_ids(dataset, lines, table, inputs),
         facts=facts,
         notes=(*notes, *(note for name, found in shown.items() for note in suspicious(name, found))),
     )
 
 
-def _facts(dataset: ListedDataset, path: Path, table: pa.Table) -> dict[str, str]:
+def _ids(dataset: ListedDataset, lines: Lines, table: pa.Table, inputs: Sources | None) -> Sequence[str]:
+    """See `Listing.ids`. Raises DataError for an id that is missing, or that two rows have."""
+    if dataset.id is None:
+        if inputs is not None and inputs.folder is not None:
+            return texts_of(table.column(dataset.image), f"{lines.path}: {dataset.image}")
+        return [str(row) for row in lines.rows]
+    ids = texts_of(table.column(dataset.id), f"{lines.path}: {dataset.id}")
+    place_of: dict[str, int] = {}
+    for n, name in enumerate(_without_control_characters(lines, dataset.id, ids)):
+        if not name or name in place_of:
+            what = "is empty" if not name else f"{name!r} is also in {lines.place(place_of[name], short=True)}"
+            raise DataError(f"manifest: {lines.place(n)}: {dataset.id}: {what}; each row needs an id of its own")
+        place_of[name] = n
+    return ids
+
+
+def _facts(dataset: ListedDataset, path: Path, table: pa.Table, has_new_groups: bool | None) -> dict[str, str]:
     """See `Listing.facts`. Lists that mean what they meant keep their fingerprint, and with it all trials."""
-    binned = {bins.column: bins for bins in dataset.bins}
-    is_new = any(float(f"{edge:g}") != edge for bins in dataset.bins for edge in bins.edges)
-    for name in {*dataset.features, *dataset.categorical, dataset.target}:
+    of_features = {bins.column for bins in dataset.bins} - {dataset.target}
+    edges = {bins.column: bins.edges for bins in dataset.bins}
+
+    def is_new(name: str) -> bool:
         kind = table.column(name).type
-        is_new |= bool(pa.types.is_nested(kind) or pa.types.is_float32(kind) or pa.types.is_float16(kind))
-        is_new |= bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
-        if name not in binned and name != dataset.target and not is_new:
-            is_new = former_words(texts_of(table.column(name), f"{path}: {name}"))
-    return {"list": _digest(path), **({"values": "2"} if is_new else {})}
+        if any(float(f"{edge:g}") != edge for edge in edges.get(name, ())):
+            return True
+        if pa.types.is_nested(kind) or pa.types.is_float32(kind) or pa.types.is_float16(kind):
+            return True
+        if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+            return True
+        has_words = name not in of_features and name != dataset.target
+        return has_words and former_words(texts_of(table.column(name), f"{path}: {name}"))
+
+    inputs = {*dataset.categorical, dataset.target}
+    if has_new_groups is None:
+        has_new_groups = any(map(is_new, dataset.features))
+    return {"list": _digest(path), **({"values": "2"} if has_new_groups or any(map(is_new, inputs)) else {})}
 
 
 def _labels(dataset: ListedDataset, lines: Lines, texts: Sequence[str]) -> npt.NDArray[np.int64]:
@@ -119,8 +152,11 @@ def _labels(dataset: ListedDataset, lines: Lines, texts: Sequence[str]) -> npt.N
         counts = Counter(texts[int(n)] or "no label" for n in wrong_M)
         listed = some([f"{text} ({count:,} ×)" for text, count in counts.most_common()])
         valid = some(dataset.class_names)
+        outside = (
+            f"{count_of(len(wrong_M), 'row')} {'is' if len(wrong_M) == 1 else 'are'} in none of the classes ({valid})"
+        )
         raise DataError(
-            f"manifest: {lines.place(int(wrong_M[0]))}: {dataset.target}: {len(wrong_M):,} rows are in none of the classes ({valid}): "
+            f"manifest: {lines.place(int(wrong_M[0]))}: {dataset.target}: {outside}: "
             f"{listed}{_other_form(counts, dataset.class_names)}"
         )
     return codes_N
@@ -128,14 +164,12 @@ def _labels(dataset: ListedDataset, lines: Lines, texts: Sequence[str]) -> npt.N
 
 def _other_form(labels: Iterable[str], classes: Sequence[str]) -> str:
     """What to do where labels look like classes and are other characters, as the end of a message."""
-    forms = {unicodedata.normalize("NFC", name): name for name in classes}
-    for label in labels:
-        if label not in classes and (alike := forms.get(unicodedata.normalize("NFC", label))) is not None:
-            return (
-                f"; {label!r} of the list and {alike!r} of `dataset.classes` look the same and have different characters ({label!a}, "
-                f"{alike!a}): write both in the Unicode form NFC, or copy the label from the list"
-            )
-    return ""
+    if (found := alike((label for label in labels if label not in classes), classes)) is None:
+        return ""
+    return (
+        f"; of the list and of `dataset.classes`, {in_words(*found)}: write both in the Unicode form NFC, or copy the "
+        "label from the list"
+    )
 
 
 def _split_codes(

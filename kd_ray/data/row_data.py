@@ -68,6 +68,8 @@ class RowData:
     """Names of the F numbers: `age`, or `workclass=Private` for a category."""
     is_number_F: npt.NDArray[np.bool_]
     """False for categories, which stay 0 and 1."""
+    test_ids: Sequence[str] | None = None
+    """Names of the test samples in their source; None where they are those of image files, or row numbers of the test split."""
     notes: tuple[str, ...] = ()
     """What people should know: rows and groups that were left out."""
     source: str = "rows"

@@ -79,6 +79,8 @@ class TextData:
     validation: TextSplit | None = None
     """None where the sweep asks for no validation split."""
     class_names: tuple[str, ...]
+    test_ids: Sequence[str] | None = None
+    """Names of the test samples in their source; None where they are those of image files, or row numbers of the test split."""
     notes: tuple[str, ...] = ()
     """What people should know: samples and groups that were left out."""
 

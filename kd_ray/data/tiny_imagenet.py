@@ -86,7 +86,7 @@ def _listing(root: Path) -> _Listing:
     names, labels = [], []
     for wnid in wnids:
         images = folder / "train" / wnid / "images"
-        found = sorted(path.name for path in images.glob("*.JPEG"))
+        found = sorted(path.name for path in images.glob("[!.]*.JPEG"))  # not those of a Mac, `._…`
         if not found:
             raise DataError(f"tiny_imagenet: {images} has no images (*.JPEG)")
         names += [f"train/{wnid}/images/{name}" for name in found]

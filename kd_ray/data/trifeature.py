@@ -167,7 +167,12 @@ def load(dataset: TrifeatureDataset, loading: Loading) -> ImageData:
     others = {name: Groups.from_codes(column[name], FEATURES[name]) for name in FEATURES if name != target}
     everything = Split(images_NHWC=images_NHWC, labels_N=column[target].astype(np.int64), sensitive_features=others)
     return ImageData(
-        train=everything.take(rest_N), test=everything.take(test_M), class_names=FEATURES[target], mean=MEAN, std=STD
+        train=everything.take(rest_N),
+        test=everything.take(test_M),
+        class_names=FEATURES[target],
+        mean=MEAN,
+        std=STD,
+        test_ids=[str(n) for n in test_M],
     )
 
 

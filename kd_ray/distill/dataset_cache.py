@@ -30,7 +30,7 @@ from kd_ray.results.store import open_store, samples_key
 from kd_ray.sweep.datasets import Dataset
 from kd_ray.sweep.spec import content_hash
 
-_LAYOUT = 4
+_LAYOUT = 5
 """Changes with the files of a folder."""
 _TENSORS = "tensors.safetensors"
 _PAIRS = "pairs.safetensors"

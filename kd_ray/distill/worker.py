@@ -33,6 +33,7 @@ from kd_ray.distill.view_table import SharedViews, TableShape, ViewTable
 from kd_ray.distill.worker_protocol import LoadState, OnFailure, PackProgress, PackTraining, TrialResult, TrialTraining
 from kd_ray.errors import CorruptObjectError, LostTeacherError, TrialError
 from kd_ray.models import count_parameters
+from kd_ray.models.own import model_versions
 from kd_ray.models.text_classifier import from_teacher, text_classifier
 from kd_ray.results.record import Record, read_record, sha256, write_samples
 from kd_ray.results.store import Store, pretrained_key
@@ -110,7 +111,8 @@ class _Training:
             num_train=len(self._data.resident.train),
             elapsed_s=student.elapsed_s if student else 0.0,
             restarts=student.restarts if student else 0,
-            versions=distribution_of(spec.distillation.import_path if spec.distillation else None),
+            versions=model_versions(spec.model)
+            | distribution_of(spec.distillation.import_path if spec.distillation else None),
             per_class=_train_n(self._data.resident)
             | (student.background.per_class() if student and student.background else {}),
         )

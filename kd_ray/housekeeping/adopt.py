@@ -17,14 +17,14 @@ from typing import Any
 
 import numpy as np
 
-from kd_ray.errors import CorruptObjectError, InvalidInputError, KdRayError, OtherVersionError
+from kd_ray.errors import CorruptObjectError, InvalidInputError, KdRayError, OtherVersionError, count_of
 from kd_ray.results import ledger
 from kd_ray.results.aggregate import aggregate
 from kd_ray.results.declared import united_declared
 from kd_ray.results.inventory import committed, sweep_names, trial_objects
 from kd_ray.results.manifest import FoundManifest, Manifest, ManifestTrial, find_manifest, read_manifest
 from kd_ray.results.record import Record, commit_record, read_record, read_samples, sha256, write_samples
-from kd_ray.results.store import Store, manifest_key, pretrained_key, sweep_key, weights_key
+from kd_ray.results.store import Store, features_key, manifest_key, pretrained_key, sweep_key, weights_key
 from kd_ray.results.store_proof import prove_store
 from kd_ray.sweep.load import SweepFile, parse_sweep
 from kd_ray.sweep.plan import expand
@@ -247,6 +247,14 @@ class _Merge:
                 self._take_pretrained(digest)
             except CorruptObjectError as error:
                 self._problems.append(f"sweep {theirs.sweep}: {error}")
+        for table in theirs.row_settings.added:
+            data = self._source.get(features_key(table.digest))
+            if data is None:
+                self._problems.append(
+                    f"sweep {theirs.sweep}: the added features {', '.join(table.features)} are missing"
+                )
+            elif not self._dry_run:
+                self._target.put_new(features_key(table.digest), data)
         while True:
             found = find_manifest(self._target, theirs.sweep)
             # A launch may have written one since the first look.
@@ -308,16 +316,17 @@ def _united(found: FoundManifest, theirs: Manifest) -> tuple[Manifest, list[str]
         weights={**theirs.weights, **mine.weights},
         trials=trials,
         declared=united_declared(mine.declared, theirs.declared),
+        former_datasets=tuple(dict.fromkeys([*mine.former_datasets, *theirs.former_datasets])),
     )
     warnings = _claim_warnings(mine, united)
     wanted = {line.trial_id for line in united.active}
     for text in _candidates(mine, theirs):
-        if _asks_for(text, united.weights) == wanted:
+        if wanted in _asked_for(text, united.weights):
             return replace(united, sweep_yaml=text), warnings
     only_theirs = len(wanted - {line.trial_id for line in mine.active})
     warnings.append(
         f"sweep {mine.sweep}: no single grid asks for just the trials of both stores, so its sweep file stays as it is; "
-        f"its next launch asks for what that file says, and {only_theirs} trials leave its tables then (their records stay)"
+        f"its next launch asks for what that file says, and its tables lose {count_of(only_theirs, 'trial')} then (the records stay)"
     )
     return united, warnings
 
@@ -353,13 +362,18 @@ def _candidates(mine: Manifest, theirs: Manifest) -> list[str]:
 
 
 def _settings(file: SweepFile) -> dict[str, Any]:
-    """Everything but the grid, what is claimed of it, and where it runs."""
-    return {name: value for name, value in file.raw.items() if name not in ("grid", "placement", "claims")}
+    """Everything but the grid, what is claimed of it, how its settings are found, and where it runs."""
+    left_out = ("grid", "placement", "claims", "tune", "tuned")
+    return {name: value for name, value in file.raw.items() if name not in left_out}
 
 
-def _asks_for(text: str, weights: Mapping[str, str]) -> set[str]:
-    """trial_ids that a sweep file asks for; none when it cannot be told."""
+def _asked_for(text: str, weights: Mapping[str, str]) -> list[set[str]]:
+    """trial_ids that a sweep file asks for, as they are now and as they were in kd_ray 0.1; none when they cannot be told."""
     try:
-        return {trial.trial_id for trial in expand(parse_sweep(text, source="sweep"), weights.__getitem__)}
+        file = parse_sweep(text, source="sweep")
+        return [
+            {trial.trial_id for trial in expand(file, weights.__getitem__, groups_in_id=is_former)}
+            for is_former in (False, True)
+        ]
     except (KdRayError, KeyError):
-        return set()
+        return []

@@ -16,9 +16,10 @@ import pyarrow.compute as pc
 from kd_ray.errors import CorruptObjectError
 from kd_ray.groups import Groups
 from kd_ray.housekeeping.problems import Progress
+from kd_ray.results.added_features import samples_with
 from kd_ray.results.manifest import read_manifest
 from kd_ray.results.query import Results
-from kd_ray.results.record import Record, Samples, read_record, read_samples
+from kd_ray.results.record import Record, Samples, read_record
 from kd_ray.results.rows import RowSettings, compared_groups
 from kd_ray.results.store import Store
 
@@ -82,13 +83,16 @@ def audit(store: Store, sweeps: Iterable[str], *, on_progress: Progress | None =
     found: list[Disagreement] = []
     num_trials = num_numbers = num_undefined = 0
     for sweep in names:
-        settings = read_manifest(store, sweep).row_settings
+        manifest = read_manifest(store, sweep)
+        settings = manifest.row_settings
+        datasets = {line.trial_id: line.dataset_id for line in manifest.trials}
         stored = _Stored(Results(store), sweep)
         for done, trial_id in enumerate(stored.trial_ids, start=1):
-            record, samples = _read(store, trial_id)
+            dataset_id = datasets[trial_id]
+            record, samples = _read(store, trial_id, dataset_id, settings)
             for library, numbers, undefined in (
                 ("scikit-learn", _of_classes(record, samples), 0),
-                ("fairlearn", *_of_groups(record, samples, settings)),
+                ("fairlearn", *_of_groups(record, samples, settings, dataset_id)),
             ):
                 found += _differences(sweep, trial_id, library, numbers, stored.of(trial_id))
                 num_numbers += sum(map(len, numbers.values()))
@@ -104,9 +108,9 @@ def audit(store: Store, sweeps: Iterable[str], *, on_progress: Progress | None =
     )
 
 
-def _read(store: Store, trial_id: str) -> tuple[Record, Samples]:
+def _read(store: Store, trial_id: str, dataset_id: str, settings: RowSettings) -> tuple[Record, Samples]:
     record = read_record(store, trial_id)
-    samples = read_samples(store, record.spec.dataset_id) if record else None
+    samples = samples_with(store, dataset_id, settings.added)
     if record is None or samples is None:
         raise CorruptObjectError(
             f"store {store.url}: the tables have trial {trial_id}, and its record or samples are missing"
@@ -188,9 +192,9 @@ def _of_classes(record: Record, samples: Samples) -> Numbers:
     return found
 
 
-def _of_groups(record: Record, samples: Samples, settings: RowSettings) -> tuple[Numbers, int]:
+def _of_groups(record: Record, samples: Samples, settings: RowSettings, dataset_id: str) -> tuple[Numbers, int]:
     """By fairlearn: the numbers of `group_metrics` and `fairness_metrics`, and how many of them have an undefined rate."""
-    features = dict(compared_groups(samples, settings, record.spec.dataset.least_joint_group))
+    features = dict(compared_groups(samples, settings, settings.least_joint_group(record.spec.dataset, dataset_id)))
     found: Numbers = {}
     num_undefined = 0
     for feature, groups in features.items():

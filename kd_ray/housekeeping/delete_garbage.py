@@ -28,7 +28,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 
-from kd_ray.errors import CorruptObjectError, OtherVersionError
+from kd_ray.errors import CorruptObjectError, OtherVersionError, count_of
 from kd_ray.housekeeping.garbage import (
     LONG_MARGIN_S,
     Garbage,
@@ -65,7 +65,7 @@ def delete_garbage(
             if on_progress is not None:
                 on_progress(done, len(units))
     left = len(report.garbage) - len(deleted)
-    notes = (f"{left} objects were left alone: they have changed since they were found",) if left else ()
+    notes = (f"{count_of(left, 'object')} left alone: changed since found",) if left else ()
     return GarbageReport(store=store.url, garbage=tuple(deleted), notes=notes)
 
 

@@ -6,7 +6,7 @@ A trial whose record is in quarantine is pending, so the next launch of its swee
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from kd_ray.errors import CorruptObjectError, InvalidInputError, OtherVersionError
+from kd_ray.errors import CorruptObjectError, InvalidInputError, OtherVersionError, count_of
 from kd_ray.housekeeping.problems import Problem, Progress, Remedy, VerifyReport
 from kd_ray.results import ledger
 from kd_ray.results.aggregate import aggregate
@@ -114,7 +114,7 @@ def rebuild_tables(store: Store, sweep: str) -> str:
 def _rebuilt(store: Store, sweep: str) -> str:
     report = aggregate(store, sweep)
     lacking = f"; {len(report.problems)} could not be read" if report.problems else ""
-    return f"tables of sweep {sweep}: rebuilt from {report.num_trials} trials{lacking}"
+    return f"tables of sweep {sweep}: rebuilt from {count_of(report.num_trials, 'trial')}{lacking}"
 
 
 def _inputs(manifest: Manifest) -> set[str]:

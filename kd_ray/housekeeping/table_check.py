@@ -9,7 +9,7 @@ import pyarrow as pa
 from kd_ray.errors import CorruptObjectError, OtherVersionError
 from kd_ray.housekeeping.problems import Problem, Remedy
 from kd_ray.results import ledger
-from kd_ray.results.aggregate import aggregate
+from kd_ray.results.aggregate import aggregate_alone
 from kd_ray.results.inventory import table_parts
 from kd_ray.results.manifest import Manifest
 from kd_ray.results.record import decode_table
@@ -31,7 +31,7 @@ def check_tables(store: Store, sweep: str, manifest: Manifest) -> tuple[int, lis
     was_running = _is_running(store, manifest)
     comparing = _ComparingStore(store, sweep)
     try:
-        report = aggregate(comparing, sweep)
+        report, _ = aggregate_alone(comparing, sweep)
     except (CorruptObjectError, OtherVersionError, pa.ArrowException, ValueError, LookupError) as error:
         what = f"the tables of sweep {sweep} cannot be checked: {' '.join(str(error).split())}"
         return 0, [Problem(key=sweep_parts(sweep), what=what, remedy=Remedy.NONE)]

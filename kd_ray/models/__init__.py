@@ -7,9 +7,10 @@ from torch import nn
 
 from kd_ray.models.lenet import lenet5
 from kd_ray.models.libraries import library_model
+from kd_ray.models.own import own_model
 from kd_ray.models.resnet_cifar import resnet_cifar
 from kd_ray.models.two_stems import two_stem_network
-from kd_ray.sweep.architectures import library_of
+from kd_ray.sweep.architectures import library_of, own_network
 
 MODELS: dict[str, Callable[[int, int], nn.Module]] = {
     "lenet5": lenet5,
@@ -27,12 +28,15 @@ MODELS: dict[str, Callable[[int, int], nn.Module]] = {
 
 
 def build_model(name: str, *, num_classes: int, image_size: int) -> nn.Module:
-    """A network with fresh weights drawn from torch's current generator; `timm:NAME` and `torchvision:NAME` are built by these libraries.
+    """A network with fresh weights drawn from torch's current generator; by a library or a factory for
+    `timm:NAME`, `torchvision:NAME` and `package.module:function`.
 
     Raises:
         KeyError: `name` is not in `MODELS`; sweep files are checked against the same names earlier.
         ValueError: it cannot be built for such images.
     """
+    if own_network(name) is not None:
+        return own_model(name, num_classes, image_size)
     if library_of(name) is not None:
         return library_model(name, num_classes, image_size)
     return MODELS[name](num_classes, image_size)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from shutil import copyfile
 from typing import Any
 
 from safetensors import SafetensorError
@@ -68,6 +69,29 @@ def fetch_pretrained(name: str, *, image_size: int, path: Path) -> None:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
         raise ValueError(f"the weights of {inner} cannot be kept in {path}: {error}") from error
+
+
+def fetch_from_hub(repository: str, *, path: Path) -> None:
+    """Copy the `model.safetensors` of a repository of the Hugging Face Hub: from the cache of its client, else fetched by it.
+
+    Raises:
+        ValueError: it cannot be fetched or kept; the message names the file to provide.
+    """
+    partial = path.with_name(f".{path.name}")
+    try:
+        from huggingface_hub import hf_hub_download
+
+        cached = hf_hub_download(repository, "model.safetensors")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        copyfile(cached, partial)
+        partial.rename(path)
+    except Exception as error:  # the client may raise anything about a server it cannot reach
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(
+            f"hub:{repository}: its model.safetensors cannot be fetched ({reason}); put the file there yourself: {path}"
+        ) from error
 
 
 def _source(library: str, name: str) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from kd_ray.models.own import own_model
 from kd_ray.sweep.architectures import library_of
 
 
@@ -36,8 +37,9 @@ def check_model(name: str, *, num_classes: int, image_size: int, trains: bool) -
     Raises ValueError when it cannot be built, cannot take such images, gives something else than logits, or draws random numbers in
     training mode: its dropout does not follow the seed of a trial, so two runs of a trial would differ.
     """
+    build = library_model if library_of(name) else own_model
     with torch.random.fork_rng(devices=[]), torch.no_grad():
-        model = library_model(name, num_classes, image_size).train(trains)
+        model = build(name, num_classes, image_size).train(trains)
         before = torch.get_rng_state()
         try:
             logits = model(torch.zeros(2, 3, image_size, image_size))

@@ -23,20 +23,21 @@ from pydantic import Field
 
 from kd_ray.bounded import MEGABYTE, JsonForm
 from kd_ray.errors import CorruptObjectError, OtherVersionError, StoreError
+from kd_ray.results.added_features import samples_with
 from kd_ray.results.comparison_schema import CHANCE_LEVELS, COMPARISONS
 from kd_ray.results.inventory import Entry, committed, sweep_names, take_inventory
 from kd_ray.results.manifest import Manifest, ManifestTrial, read_manifest
 from kd_ray.results.record import Record, Samples, decode_table, misfit, read_record, read_samples
-from kd_ray.results.rows import part_rows, sample_rows
+from kd_ray.results.rows import AddedFeatures, TrialInput, part_rows, sample_rows
 from kd_ray.results.schema import TABLES
-from kd_ray.results.store import DATASETS, TABLES_FOLDER, Kind, Store, part_key, table_index_key
+from kd_ray.results.store import DATASETS, TABLES_FOLDER, Kind, Store, part_key, table_columns_key, table_index_key
 from kd_ray.results.table_parts import FINGERPRINT, encode_part
 from kd_ray.sweep.tuning_settings import is_tuning
 
 logger = logging.getLogger("kd_ray")
 
 TRIALS_PER_PART = 256
-ROWS_VERSION = 4
+ROWS_VERSION = 5
 """Raised when the same record gives other rows."""
 
 _READERS = 8
@@ -70,14 +71,17 @@ def aggregate(
     Raises:
         InvalidInputError: the store has no such sweep.
     """
-    report, has_former = _aggregate(store, sweep, passes=_MOST_PASSES if settle else 1, trials_per_part=trials_per_part)
-    if has_former:
-        replace_former_parts(store)
+    passes = _MOST_PASSES if settle else 1
+    report, has_former = aggregate_alone(store, sweep, passes=passes, trials_per_part=trials_per_part)
+    if has_former or not _has_these_columns(store):
+        upgrade_tables(store, but=sweep)
     return report
 
 
-def _aggregate(store: Store, sweep: str, *, passes: int, trials_per_part: int) -> tuple[AggregateReport, bool]:
-    """The report, and whether other sweeps have tables where kd_ray 0.1 put them."""
+def aggregate_alone(
+    store: Store, sweep: str, *, passes: int = _MOST_PASSES, trials_per_part: int = TRIALS_PER_PART
+) -> tuple[AggregateReport, bool]:
+    """As `aggregate`, without the tables of other sweeps; also whether other sweeps have tables where kd_ray 0.1 put them."""
     if is_tuning(sweep):
         # Candidates of a search are in the table `tuning` only, which `kd-ray tune` writes.
         return AggregateReport(num_trials=0, num_parts_written=0), False
@@ -95,36 +99,62 @@ def _aggregate(store: Store, sweep: str, *, passes: int, trials_per_part: int) -
     return replace(report, num_parts_written=written), len(aggregation.former_parts) > len(mine)
 
 
-def replace_former_parts(store: Store) -> None:
-    """Aggregate the sweeps whose tables lie where kd_ray 0.1 put them, and delete those parts; nothing to do in other stores.
+_FORMER = "its tables have the form of kd_ray 0.1"
+_ADVICE = "let a user who may write to the store run `kd-ray query` once"
 
-    The new parts are written first, so that an interrupted replacement is repeated. What `kd-ray compare` had made, it makes again.
+
+def upgrade_tables(store: Store, *, but: str = "") -> None:
+    """Aggregate the sweeps whose tables an older kd_ray has written, but for one that is up to date; nothing to do in other stores.
+
+    Such tables have other columns, or lie where kd_ray 0.1 put them. The new parts are written first, so that an interrupted upgrade is
+    repeated. What `kd-ray compare` had made, it makes again. A store that cannot be written keeps tables that only lack columns.
 
     Raises:
-        StoreError: the store cannot be written.
+        StoreError: the store cannot be written, and has tables of kd_ray 0.1.
     """
-    former = take_inventory(store, TABLES_FOLDER, keep=lambda place: place.kind is Kind.FORMER_PART).former_parts
-    if not former:
+    found = take_inventory(store, TABLES_FOLDER)
+    older = list(found.former_parts)
+    if not _has_these_columns(store):
+        older += [entry for entry in found.parts if entry.place.table in TABLES]
+    if not older:
         return
     try:
-        _replace(store, former, sweep_names(store))
+        _upgrade(store, [entry for entry in older if entry.place.sweep != but], sweep_names(store))
+        store.put(table_columns_key(), _columns())
     except StoreError as error:
-        what = "its tables have the form of kd_ray 0.1 and cannot be replaced"
-        advice = "let a user who may write to the store run `kd-ray query` once"
-        raise StoreError(f"store {store.url}: {what}: {error}; {advice}") from error
+        if not found.former_parts:
+            logger.warning("the tables keep the columns of an older kd_ray: %s", error)
+            return
+        raise StoreError(f"store {store.url}: {_FORMER} and cannot be replaced: {error}; {_ADVICE}") from error
 
 
-def _replace(store: Store, former: Sequence[Entry], known: Sequence[str]) -> None:
-    for sweep in sorted({entry.place.sweep for entry in former}):
+def refuse_former_parts(store: Store) -> None:
+    """For readers that write nothing: raises StoreError where tables lie where kd_ray 0.1 put them."""
+    if take_inventory(store, TABLES_FOLDER, keep=lambda place: place.kind is Kind.FORMER_PART).former_parts:
+        raise StoreError(f"store {store.url}: {_FORMER}; {_ADVICE}")
+
+
+def _upgrade(store: Store, older: Sequence[Entry], known: Sequence[str]) -> None:
+    for sweep in sorted({entry.place.sweep for entry in older}):
         if sweep in known:
             try:
-                _aggregate(store, sweep, passes=_MOST_PASSES, trials_per_part=TRIALS_PER_PART)
+                aggregate_alone(store, sweep)
             except (CorruptObjectError, OtherVersionError) as error:
-                logger.warning("the tables of sweep %s stay as kd_ray 0.1 wrote them: %s", sweep, error)
+                logger.warning("the tables of sweep %s stay as an older kd_ray wrote them: %s", sweep, error)
         else:
-            for entry in former:
-                if entry.place.sweep == sweep:
+            for entry in older:
+                if entry.place.sweep == sweep and entry.place.kind is Kind.FORMER_PART:
                     store.delete(entry.item.key)
+
+
+def _has_these_columns(store: Store) -> bool:
+    return store.get(table_columns_key()) == _columns()
+
+
+def _columns() -> bytes:
+    """The content of an object that says which columns the parts of all tables have."""
+    digest = hashlib.sha256(f"{ROWS_VERSION} {_schemas()}".encode()).hexdigest()[:16]
+    return json.dumps({"columns": digest}).encode()
 
 
 _Read = tuple[ManifestTrial, Record, Samples]
@@ -149,11 +179,12 @@ class _Aggregation:
         self._comparisons = part_key(COMPARISONS.name, manifest.sweep, 0)
         self._known = read_index(store, manifest.sweep)
         self._index: dict[str, list[str]] = {}
-        self._samples = _SamplesCache(store)
+        self._samples = _SamplesCache(store, manifest.row_settings.added)
         self._num_trials = 0
         self._written = 0
         self._damaged_trials: dict[str, str] = {}
         self._damaged_samples: dict[str, str] = {}
+        self._lost_features: dict[str, str] = {}
         self._problems: list[str] = []
 
     def run(self) -> AggregateReport:
@@ -162,9 +193,7 @@ class _Aggregation:
         size = self._trials_per_part
         parts = [trials[i : i + size] for i in range(0, len(trials), size)]
         for number, part in enumerate(parts):
-            self._bring_up_to_date(
-                number, [trial for trial in part if trial.active and trial.trial_id in self._records]
-            )
+            self._bring_up_to_date(number, [it for it in part if it.active and it.trial_id in self._records])
         self._bring_samples_up_to_date()
         # Chance levels belong to single trials, so that they hold whatever other trials do.
         made_by_compare = {self._comparisons, part_key(CHANCE_LEVELS.name, self._manifest.sweep, 0)}
@@ -176,7 +205,12 @@ class _Aggregation:
         return AggregateReport(
             num_trials=self._num_trials,
             num_parts_written=self._written,
-            problems=(*self._damaged_trials.values(), *self._damaged_samples.values(), *self._problems),
+            problems=(
+                *self._damaged_trials.values(),
+                *self._damaged_samples.values(),
+                *self._lost_features.values(),
+                *self._problems,
+            ),
             damaged_trials=tuple(self._damaged_trials),
             damaged_samples=tuple(self._damaged_samples),
         )
@@ -231,13 +265,14 @@ class _Aggregation:
         """The rows of these trials, and the trials that have any: a record may be whole and still not be one that rows can be made of."""
         settings = self._manifest.row_settings
         try:
-            return part_rows(((record, samples, trial.settings) for trial, record, samples in read), settings), read
+            return part_rows(map(_input, read), settings), read
         except (ValueError, KeyError, TypeError, IndexError, ArithmeticError, pa.ArrowException):
             fitting = []
-            for trial, record, samples in read:
+            for one in read:
+                trial = one[0]
                 try:
-                    part_rows([(record, samples, trial.settings)], settings)
-                    fitting.append((trial, record, samples))
+                    part_rows([_input(one)], settings)
+                    fitting.append(one)
                 except (ValueError, KeyError, TypeError, IndexError, ArithmeticError, pa.ArrowException) as error:
                     reason = " ".join(str(error).split())[:300]
                     self._problems.append(f"trial {trial.trial_id} gives no rows: {reason}; the tables lack this trial")
@@ -259,7 +294,9 @@ class _Aggregation:
         try:
             return self._samples[dataset_id]
         except CorruptObjectError as error:
-            self._damaged_samples[dataset_id] = f"{error}; the tables lack its trials"
+            # What was added to the samples cannot be made again by loading the data set.
+            found = self._lost_features if self._samples.is_whole(dataset_id) else self._damaged_samples
+            found[dataset_id] = f"{error}; the tables lack its trials"
             return None
 
     def _bring_samples_up_to_date(self) -> None:
@@ -269,7 +306,10 @@ class _Aggregation:
         for number, dataset_id in enumerate(dict.fromkeys(trial.dataset_id for trial in self._manifest.trials)):
             key = part_key("samples", self._manifest.sweep, number)
             e_tag = there[dataset_id].e_tag if dataset_id in there else None
-            wanted = f"{ROWS_VERSION} {self._manifest.sweep} {dataset_id} {e_tag}" if dataset_id in in_use else None
+            added = "".join(f" {table.digest}" for table in self._manifest.row_settings.added)
+            wanted = (
+                f"{ROWS_VERSION} {self._manifest.sweep} {dataset_id} {e_tag}{added}" if dataset_id in in_use else None
+            )
             if self._is_up_to_date(key, wanted):
                 continue
             self._changes_a_part()
@@ -298,25 +338,38 @@ class _Aggregation:
 
     def _fingerprint(self, trials: Sequence[ManifestTrial]) -> str:
         """Stands for everything a part's rows depend on."""
-        lines = [[trial.trial_id, dict(trial.settings), self._records[trial.trial_id]] for trial in trials]
+        lines = [[it.trial_id, dict(it.settings), it.dataset_id, self._records[it.trial_id]] for it in trials]
         content = json.dumps([ROWS_VERSION, _schemas(), asdict(self._manifest.row_settings), lines], sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
-class _SamplesCache:
-    """Samples by dataset_id, each read once."""
+def _input(read: _Read) -> TrialInput:
+    trial, record, samples = read
+    return TrialInput(record, samples, trial.settings, trial.dataset_id)
 
-    def __init__(self, store: Store) -> None:
+
+class _SamplesCache:
+    """Samples with added features by dataset_id, each read once."""
+
+    def __init__(self, store: Store, added: Sequence[AddedFeatures]) -> None:
         self._store = store
+        self._added = added
         self._samples: dict[str, Samples] = {}
 
     def __getitem__(self, dataset_id: str) -> Samples:
         if dataset_id not in self._samples:
-            samples = read_samples(self._store, dataset_id)
+            samples = samples_with(self._store, dataset_id, self._added)
             if samples is None:
                 raise CorruptObjectError(f"store {self._store.url}: the samples of data set {dataset_id} are missing")
             self._samples[dataset_id] = samples
         return self._samples[dataset_id]
+
+    def is_whole(self, dataset_id: str) -> bool:
+        """Whether the samples without added features can be read."""
+        try:
+            return read_samples(self._store, dataset_id) is not None
+        except CorruptObjectError:
+            return False
 
 
 def read_index(store: Store, sweep: str) -> dict[str, list[str]]:

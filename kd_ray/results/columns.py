@@ -23,6 +23,8 @@ class Column:
     """Largest possible value, where there is one."""
     better: Better | None = None
     """The direction of an improvement; None where neither direction is one."""
+    is_axis: bool = False
+    """Whether it is a setting that a grid axis may vary, and null where none does."""
 
     @property
     def range(self) -> str:

@@ -1,15 +1,21 @@
 """Results as pandas frames and fairlearn `MetricFrame`s. pandas and fairlearn are imported when they are asked for."""
 
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
+from kd_ray.bounded import JsonForm
 from kd_ray.errors import QueryError
+from kd_ray.groups import Groups
+from kd_ray.results.added_features import samples_with
+from kd_ray.results.axis_columns import axis_type, typed
+from kd_ray.results.manifest import read_manifest
 from kd_ray.results.record import Record, Samples, read_record, read_samples
 from kd_ray.results.store import Store
+from kd_ray.results.table_parts import SETTINGS_CELL, read_cell
 from kd_ray.sweep.spec import Role
 
 if TYPE_CHECKING:
@@ -33,6 +39,7 @@ def to_frame(table: pa.Table, axes: pa.Table) -> "pd.DataFrame":
         pa.int32(): pd.Int32Dtype(),
         pa.bool_(): pd.BooleanDtype(),
     }
+    table = table.drop_columns([name for name in table.column_names if axis_type(name) is not None])
     # Arrow finds the few values of a column faster than pandas does.
     for name in {"role", "class_name", *_CATEGORIES} & set(table.column_names):
         values = table[name].combine_chunks().dictionary_encode()
@@ -56,7 +63,9 @@ def to_frame(table: pa.Table, axes: pa.Table) -> "pd.DataFrame":
 
 def _axis_columns(table: pa.Table, axes: pa.Table) -> dict[str, Any]:
     """The values of each axis, for each row of the table."""
-    by_trial = {(row["sweep"], row["trial_id"]): json.loads(row["settings"]) for row in axes.to_pylist()}
+    by_trial = {
+        (row["sweep"], row["trial_id"]): read_cell(SETTINGS_CELL, row["settings"], "trials") for row in axes.to_pylist()
+    }
     trials = table["trial_id"].combine_chunks().dictionary_encode()
     sweeps = table["sweep"].combine_chunks()
     codes = trials.indices.to_numpy().astype(np.int64) * len(sweeps.dictionary) + sweeps.indices.to_numpy()
@@ -65,7 +74,7 @@ def _axis_columns(table: pa.Table, axes: pa.Table) -> dict[str, Any]:
     keys = [(names[0][code % len(names[0])], names[1][code // len(names[0])]) for code in unique.tolist()]
     settings = [by_trial.get(key, {}) for key in keys]
     found = sorted({name for it in settings for name in it})
-    return {name: _axis([it.get(name) for it in settings]).array.take(place) for name in found}
+    return {name: _axis(name, [it.get(name) for it in settings]).array.take(place) for name in found}
 
 
 def _ordered(values: "pd.Series[Any]") -> Any:
@@ -74,25 +83,29 @@ def _ordered(values: "pd.Series[Any]") -> Any:
     return pd.Categorical(values, categories=sorted(values.dropna().unique()), ordered=True)
 
 
-def _axis(texts: Sequence[str | None]) -> "pd.Series[Any]":
-    """The values of an axis, of which a table keeps the text, in their own type; text where the values are of several types."""
+def _axis(name: str, texts: Sequence[str | None]) -> "pd.Series[Any]":
+    """The values of an axis, of which `settings` keeps the text, in the type of its column; in their own where it has no column."""
     import pandas as pd
 
-    values = [None if text is None else _value(text) for text in texts]
-    kinds = {type(value) for value in values if value is not None}
-    if kinds == {bool}:
-        return pd.Series(values, dtype="boolean")
-    if kinds == {int}:
-        return pd.Series(values, dtype="Int64")
-    if kinds <= {int, float}:
-        return pd.Series(values, dtype="float64")
-    return pd.Series(texts, dtype="category")
+    kind = axis_type(name)
+    if kind is None:
+        values = [None if text is None else _value(text) for text in texts]
+        kinds = {type(value) for value in values if value is not None}
+        own = {bool: pa.bool_(), int: pa.int64(), float: pa.float64()}
+        kind = pa.float64() if kinds == {int, float} else own.get(next(iter(kinds))) if len(kinds) == 1 else None
+    else:
+        values = [None if text is None else typed(kind, text) for text in texts]
+    dtypes = {pa.bool_(): "boolean", pa.int64(): "Int64", pa.float64(): "float64"}
+    return pd.Series(values, dtype=dtypes[kind]) if kind in dtypes else pd.Series(texts, dtype="category")
+
+
+_ANY: JsonForm[Any] = JsonForm(kind=Any)
 
 
 def _value(text: str) -> Any:
     """A number or a truth value; everything else stays the text it is, and `null` is a missing value."""
     try:
-        value = json.loads(text)
+        value = _ANY.read(text)
     except ValueError:
         return text
     return value if value is None or isinstance(value, bool | int | float) else text
@@ -101,22 +114,34 @@ def _value(text: str) -> Any:
 # --- one trial ------------------------------------------------------------------------------------------------------------------------
 
 
-def read_trial(store: Store, trial_id: str) -> tuple[Record, Samples]:
-    """The record of a trial and the samples it was tested on.
+def read_trial(store: Store, trial_id: str, sweeps: Mapping[str, str]) -> tuple[Record, Samples]:
+    """The record of a trial and the samples it was tested on, with the features that every sweep compares.
+
+    `sweeps` that have the trial, with the dataset_id that each has it in; without any, the samples are those that the record names.
 
     Raises:
         QueryError: the store has no such trial, or it is not complete.
-        CorruptObjectError: either cannot be read.
+        CorruptObjectError: an object cannot be read.
     """
     record = read_record(store, trial_id)
-    samples = read_samples(store, record.spec.dataset_id) if record else None
-    if record is None or samples is None:
+    found = [
+        samples_with(store, dataset_id, read_manifest(store, sweep).row_settings.added)
+        for sweep, dataset_id in sweeps.items()
+    ]
+    known = [
+        samples for samples in found or [read_samples(store, record.spec.dataset_id) if record else None] if samples
+    ]
+    if record is None or not known:
         raise QueryError(f"store {store.url}: no complete trial {trial_id!r}; the table `trials` lists them")
-    return record, samples
+    features: dict[str, Groups] = {}
+    for samples in known:
+        for name, groups in samples.sensitive_features.items():
+            features.setdefault(name, groups)
+    return record, replace(known[0], sensitive_features=features)
 
 
 def predictions_frame(record: Record, samples: Samples) -> "pd.DataFrame":
-    """The test samples of a trial, one row each: label, prediction, whether it is right, probabilities, and the groups of each feature.
+    """The test samples of a trial, one row each: name, label, prediction, whether it is right, probabilities, and groups of each feature.
 
     A sensitive feature has the name of the sample's group, missing for none; a feature with samples in several groups has tuples.
     """
@@ -124,6 +149,7 @@ def predictions_frame(record: Record, samples: Samples) -> "pd.DataFrame":
 
     names = list(samples.class_names)
     columns: dict[str, Any] = {
+        **({"sample_id": list(samples.ids)} if samples.ids is not None else {}),
         "label": pd.Categorical.from_codes(samples.labels_N, names),
         "predicted": pd.Categorical.from_codes(record.test.predictions_N, names),
         "is_correct": record.test.predictions_N == samples.labels_N,

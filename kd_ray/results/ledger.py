@@ -102,10 +102,18 @@ def scan(store: Store, trial_ids: Collection[str]) -> dict[str, TrialStatus]:
     found = take_inventory(
         store, TRIALS, keep=lambda place: place.trial_id in asked and place.kind is not Kind.WEIGHTS
     ).trials
+    return states(store, found, asked)
+
+
+def states(store: Store, found: Mapping[str, TrialObjects], trial_ids: Collection[str]) -> dict[str, TrialStatus]:
+    """The same, from a listing that has been taken."""
     # Leases and errors are read one by one, but only those of trials that were begun and are not complete.
+    begun = [trial_id for trial_id in trial_ids if trial_id in found and not found[trial_id].record]
     with ThreadPoolExecutor(max_workers=_READERS) as pool:
-        statuses = pool.map(lambda trial_id: _status(store, trial_id, found.get(trial_id)), asked)
-        return dict(zip(asked, statuses, strict=True))
+        read = dict(
+            zip(begun, pool.map(lambda trial_id: _status(store, trial_id, found[trial_id]), begun), strict=True)
+        )
+    return {trial_id: read.get(trial_id) or _status(store, trial_id, found.get(trial_id)) for trial_id in trial_ids}
 
 
 def scan_few(store: Store, trial_ids: Collection[str]) -> dict[str, TrialStatus]:

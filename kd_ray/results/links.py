@@ -16,8 +16,8 @@ def link_on_the_way(root: Path, key: str) -> str | None:
     if ".." in Path(key).parts or _is_below(os.path.realpath(root / key), inside):
         return None
     parts = Path(key).parts
-    ways = [Path(*parts[: i + 1]) for i in range(len(parts))]
-    return str(next((way for way in ways if not _is_below(os.path.realpath(root / way), inside)), key))
+    prefixes = [Path(*parts[: i + 1]) for i in range(len(parts))]
+    return str(next((prefix for prefix in prefixes if not _is_below(os.path.realpath(root / prefix), inside)), key))
 
 
 def leaving_links(root: Path, prefix: str) -> list[str]:
@@ -26,7 +26,8 @@ def leaving_links(root: Path, prefix: str) -> list[str]:
         return [link]
     inside = os.path.realpath(root)
     found: list[str] = []
-    folders = [root / prefix]
+    # Texts rather than paths: this walks all folders of a store before each listing.
+    folders = [str(root / prefix)]
     while folders:
         folder = folders.pop()
         try:
@@ -38,7 +39,7 @@ def leaving_links(root: Path, prefix: str) -> list[str]:
                         if not is_of_use or _is_below(os.path.realpath(folder), target):
                             found.append(os.path.relpath(entry.path, root))
                     elif entry.is_dir(follow_symlinks=False):
-                        folders.append(Path(entry.path))
+                        folders.append(entry.path)
         except (FileNotFoundError, NotADirectoryError, PermissionError):
             # It was deleted since, or the listing itself will say what is wrong.
             continue

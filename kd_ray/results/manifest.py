@@ -10,20 +10,26 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
+from pydantic import TypeAdapter, ValidationError
+
 from kd_ray.bounded import MEGABYTE, JsonForm
-from kd_ray.errors import CorruptObjectError, InvalidInputError, OtherVersionError
+from kd_ray.errors import CorruptObjectError, InvalidInputError, KdRayError, OtherVersionError
 from kd_ray.results.declared import DeclaredClaim, continue_declared
 from kd_ray.results.inventory import manifests, sweep_names
 from kd_ray.results.record import sha256
 from kd_ray.results.rows import RowSettings
 from kd_ray.results.store import Store, manifest_key, quarantine, sweep_key
 from kd_ray.results.store_proof import prove_store
+from kd_ray.sweep.classification import Classification, has_grouping
 from kd_ray.sweep.config import Sweep
-from kd_ray.sweep.plan import PlannedTrial, is_file, make_packs, settings_json
+from kd_ray.sweep.datasets import Dataset
+from kd_ray.sweep.load import parse_sweep
+from kd_ray.sweep.plan import PlannedTrial, datasets_of, is_file, make_packs, settings_json
 
-MANIFEST_VERSION = 3
-WITHOUT_CLAIMS = 2
-"""Version of a manifest without claims, which an older kd_ray reads as well."""
+WITHOUT_CLAIMS, WITHOUT_GROUPS, MANIFEST_VERSION = 2, 3, 4
+"""A manifest that says nothing of claims, or of the groups of its data sets, has the version that an older kd_ray reads as well."""
+_ADDED = ("least_joint_groups", "added")
+"""Row settings that were added after kd_ray 0.1; left out where they are empty."""
 _STORED_NAMES = {"row_settings": "fold"}
 """Fields that have another name in stored manifests, which stay readable."""
 
@@ -60,6 +66,19 @@ class Manifest:
     trials: tuple[ManifestTrial, ...]
     declared: tuple[DeclaredClaim, ...] = ()
     """Claims that its sweep file has, or had once."""
+    former_datasets: tuple[str, ...] = ()
+    """Data sets that its sweep file had once, as JSON, where they have settings that only group test samples. Trials of kd_ray 0.1 have
+    their identity by them."""
+
+    @property
+    def grouped_datasets(self) -> tuple[Dataset, ...]:
+        """The data sets with such settings that its sweep file has, as far as it can still be read, or had once."""
+        try:
+            datasets = datasets_of(parse_sweep(self.sweep_yaml, source=self.sweep))
+        except KdRayError:
+            datasets = ()
+        former = map(_former_dataset, self.former_datasets)
+        return tuple(it for it in (*datasets, *former) if it and has_grouping(it))
 
     @property
     def active(self) -> tuple[ManifestTrial, ...]:
@@ -76,8 +95,15 @@ class Manifest:
         fields = {_STORED_NAMES.get(name, name): value for name, value in asdict(self).items()}
         if not self.declared:
             del fields["declared"]
+        if not self.former_datasets:
+            del fields["former_datasets"]
+        for name in _ADDED:
+            if not fields["fold"][name]:
+                del fields["fold"][name]
         content = json.dumps(fields, separators=(",", ":"))
-        version = MANIFEST_VERSION if self.declared else WITHOUT_CLAIMS
+        version = WITHOUT_GROUPS if self.declared else WITHOUT_CLAIMS
+        if self.former_datasets or any(name in fields["fold"] for name in _ADDED):
+            version = MANIFEST_VERSION
         # The content is text within text, so that its digest is that of its bytes.
         outer = {"manifest_version": version, "sha256": sha256(content.encode()), "content": content}
         return json.dumps(outer, separators=(",", ":")).encode()
@@ -86,7 +112,7 @@ class Manifest:
     def from_json(cls, data: bytes) -> "Manifest":
         """Read a manifest; raises ValueError when it is not one."""
         outer = _OUTER.read(data)
-        if outer.manifest_version not in (WITHOUT_CLAIMS, MANIFEST_VERSION):
+        if outer.manifest_version not in (WITHOUT_CLAIMS, WITHOUT_GROUPS, MANIFEST_VERSION):
             raise OtherVersionError("it was written by another version of kd_ray")
         if sha256(outer.content.encode()) != outer.sha256:
             raise ValueError("its digest is that of another content")
@@ -99,6 +125,7 @@ class Manifest:
             row_settings=content.fold,
             trials=content.trials,
             declared=content.declared,
+            former_datasets=content.former_datasets,
         )
 
 
@@ -122,6 +149,18 @@ class _Content:
     fold: RowSettings
     trials: tuple[ManifestTrial, ...]
     declared: tuple[DeclaredClaim, ...] = ()
+    former_datasets: tuple[str, ...] = ()
+
+
+_DATASET: TypeAdapter[Dataset] = TypeAdapter(Dataset)
+
+
+def _former_dataset(text: str) -> Dataset | None:
+    """None where the settings can no longer be read."""
+    try:
+        return _DATASET.validate_json(text)
+    except ValidationError:
+        return None
 
 
 MOST_BYTES = 1024 * MEGABYTE
@@ -221,16 +260,29 @@ def _continue(
     kept = [asked.pop(old.trial_id, replace(old, active=False)) for old in before]
     lines = (*kept, *asked.values())
     declared = found.manifest.declared if found.manifest else ()
+    added = found.manifest.row_settings.added if found.manifest else ()
+    asked_for = {trial.dataset for trial in trials}
+    before_now = found.manifest.grouped_datasets if found.manifest else ()
+    more = [name for table in added for name in table.features]
     return Manifest(
         sweep=sweep.name,
         generation=found.newest + 1,
         sweep_yaml=sweep_yaml,
         weights=dict(weights),
         row_settings=RowSettings(
-            sweep=sweep.name, sensitive_features=sweep.sensitive_features, intersections=sweep.intersections
+            sweep=sweep.name,
+            sensitive_features=tuple(dict.fromkeys([*sweep.sensitive_features, *more])),
+            added=added,
+            intersections=sweep.intersections,
+            least_joint_groups={
+                trial.dataset_id: trial.dataset.least_joint_group
+                for trial in trials
+                if type(trial.dataset).least_joint_group is not Classification.least_joint_group
+            },
         ),
         trials=lines,
         declared=continue_declared(declared, sweep.claims, store=store, trial_ids=[line.trial_id for line in lines]),
+        former_datasets=tuple(dict.fromkeys(it.model_dump_json() for it in before_now if it not in asked_for)),
     )
 
 
@@ -240,7 +292,7 @@ def _line(trial: PlannedTrial) -> ManifestTrial:
         trial_id=trial.trial_id,
         role=spec.role.value,
         description=trial.description,
-        dataset_id=spec.dataset_id,
+        dataset_id=trial.dataset_id,
         epochs=spec.epochs,
         teacher=spec.teacher.trial_id if spec.teacher else None,
         settings=settings_json(trial.settings),

@@ -7,12 +7,12 @@ it is asked for as `unsafe`.
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pyarrow as pa
 
 from kd_ray.errors import QueryError
-from kd_ray.results.aggregate import replace_former_parts
+from kd_ray.results.aggregate import refuse_former_parts, upgrade_tables
 from kd_ray.results.inventory import sweep_names
 from kd_ray.results.schema import QUERIED
 from kd_ray.results.sql_views import SQL_VIEWS
@@ -24,15 +24,19 @@ if TYPE_CHECKING:
     import pandas as pd
     from fairlearn.metrics import MetricFrame
 
+    from kd_ray.results.record import Record, Samples
+
+T = TypeVar("T")
 _TRIES = 10
 
 
 class Results:
     """The results in a store, for notebooks: `kd_ray.open_store(url).table("trials").to_pandas()`."""
 
-    def __init__(self, store: Store) -> None:
-        """Use `kd_ray.open_store(url)`."""
+    def __init__(self, store: Store, *, may_write: bool = True) -> None:
+        """Use `kd_ray.open_store(url)`. Without `may_write`, a store whose tables kd_ray 0.1 wrote is refused rather than replaced."""
         self.store = store
+        self._may_write = may_write
         self._is_prepared = False
 
     def sweeps(self) -> list[str]:
@@ -65,8 +69,9 @@ class Results:
         """
         from kd_ray.results.frames import to_frame
 
-        axes = self.table("trials", sweep=sweep).select(["sweep", "trial_id", "settings"])
-        return to_frame(self.table(name, sweep=sweep), axes)
+        table = self.table(name, sweep=sweep)
+        trials = table if name == "trials" else self.table("trials", sweep=sweep)
+        return to_frame(table, trials.select(["sweep", "trial_id", "settings"]))
 
     def predictions(self, trial_id: str) -> "pd.DataFrame":
         """The test samples of a trial, one row each: label, prediction, probabilities, and the groups of each sensitive feature.
@@ -74,9 +79,9 @@ class Results:
         Raises:
             QueryError: there is no such complete trial.
         """
-        from kd_ray.results.frames import predictions_frame, read_trial
+        from kd_ray.results.frames import predictions_frame
 
-        return predictions_frame(*read_trial(self.store, trial_id))
+        return predictions_frame(*self._trial(trial_id))
 
     def metric_frame(
         self,
@@ -95,11 +100,21 @@ class Results:
         Raises:
             QueryError: there is no such complete trial, sensitive feature or class.
         """
-        from kd_ray.results.frames import metric_frame, read_trial
+        from kd_ray.results.frames import metric_frame
 
         features = [feature] if isinstance(feature, str) else list(feature)
-        record, samples = read_trial(self.store, trial_id)
+        record, samples = self._trial(trial_id)
         return metric_frame(record, samples, features, positive_class=positive_class, metrics=metrics)
+
+    def _trial(self, trial_id: str) -> "tuple[Record, Samples]":
+        """A trial, with the features of every sweep that has it."""
+        from kd_ray.results.frames import read_trial
+
+        sweeps: dict[str, str] = {}
+        if re.fullmatch("[0-9a-f]{16}", trial_id):
+            rows = self.query(f"SELECT sweep, dataset_id FROM trials WHERE trial_id = '{trial_id}' ORDER BY 1")
+            sweeps = dict(zip(rows["sweep"].to_pylist(), rows["dataset_id"].to_pylist(), strict=True))
+        return read_trial(self.store, trial_id, sweeps)
 
     def query(self, sql: str, *, unsafe: bool = False) -> pa.Table:
         """The answer of DuckDB to `sql`, which sees every table and view by its name.
@@ -109,42 +124,63 @@ class Results:
         Raises:
             QueryError: it is no SELECT, or DuckDB refuses the query; its message says why.
         """
-        import duckdb
-
         self._prepare()
-        for tries_left in reversed(range(_TRIES)):
-            try:
-                return self._answer(sql, unsafe=unsafe)
-            except duckdb.Error as error:
-                # DuckDB opens a file more than once. If an aggregation replaces it in between, the query is repeated.
-                if tries_left and _may_pass(error):
-                    continue
-                names = ", ".join([*QUERIED, *(view.signature for view in SQL_VIEWS.values())])
-                locked = isinstance(error, duckdb.PermissionException)
-                hint = "\nSQL sees the tables of the store only; --unsafe lets it see files, too" if locked else ""
-                raise QueryError(f"SQL: {error}{hint}\ntables and views: {names}") from error
-        raise AssertionError("the last try returns or raises")
+
+        def run(connection: "duckdb.DuckDBPyConnection") -> pa.Table:
+            relation = connection.sql(sql)
+            return pa.table({"ok": [True]}) if relation is None else relation.to_arrow_table()
+
+        return ask(self.store, sql, run, unsafe=unsafe)
 
     def _prepare(self) -> None:
-        """Refuse a store that does not exist, and replace tables of kd_ray 0.1, once."""
+        """Refuse a store that does not exist, and bring tables of an older kd_ray up to date, once."""
         root = self.store.local_root
         if root is not None and not root.is_dir():
             raise QueryError(f"store {self.store.url}: no such folder; a launch makes it")
         if not self._is_prepared:
-            replace_former_parts(self.store)
+            (upgrade_tables if self._may_write else refuse_former_parts)(self.store)
             self._is_prepared = True
 
-    def _answer(self, sql: str, *, unsafe: bool) -> pa.Table:
-        import duckdb
 
-        with duckdb.connect() as connection:
-            if not unsafe:
-                _check_reads_only(connection, sql)
-            files = connect_tables(connection, self.store, sql)
-            if not unsafe:
-                _lock(connection, files)
-            relation = connection.sql(sql)
-            return pa.table({"ok": [True]}) if relation is None else relation.to_arrow_table()
+def ask(
+    store: Store,
+    sql: str,
+    run: "Callable[[duckdb.DuckDBPyConnection], T]",
+    *,
+    unsafe: bool = False,
+    settings: Mapping[str, Any] | None = None,
+) -> T:
+    """What `run` gives with a connection on which `sql` is safe: it sees every table and view by its name, and nothing else.
+
+    `settings` are DuckDB's. `run` is called again when an aggregation has replaced a file in between.
+
+    Raises:
+        QueryError: it is no SELECT, or DuckDB refuses the query; its message says why.
+    """
+    import duckdb
+
+    for tries_left in reversed(range(_TRIES)):
+        try:
+            with duckdb.connect(config=dict(settings or {})) as connection:
+                if not unsafe:
+                    _check_reads_only(connection, sql)
+                files = _connect_tables(connection, store, sql)
+                if not unsafe:
+                    _lock(connection, files)
+                return run(connection)
+        except duckdb.Error as error:
+            # DuckDB opens a file more than once. If an aggregation replaces it in between, the query is repeated.
+            if tries_left and _may_pass(error):
+                continue
+            names = ", ".join([*QUERIED, *(view.signature for view in SQL_VIEWS.values())])
+            locked = isinstance(error, duckdb.PermissionException)
+            hint = (
+                "\nSQL sees the tables of the store only; `kd-ray query --unsafe` lets it see files, too"
+                if locked
+                else ""
+            )
+            raise QueryError(f"SQL: {error}{hint}\ntables and views: {names}") from error
+    raise AssertionError("the last try returns or raises")
 
 
 def _check_reads_only(connection: "duckdb.DuckDBPyConnection", sql: str) -> None:
@@ -156,7 +192,7 @@ def _check_reads_only(connection: "duckdb.DuckDBPyConnection", sql: str) -> None
         # DuckDB turns a PIVOT without IN into several statements, and hides in the same way what a COPY of it writes.
         raise QueryError(
             f"SQL: {', '.join(sorted(others))} is not allowed: only statements that read are, such as SELECT, FROM, SHOW TABLES, DESCRIBE "
-            "or PIVOT … ON … IN (…); --unsafe allows all others"
+            "or PIVOT … ON … IN (…); `kd-ray query --unsafe` allows all others"
         )
 
 
@@ -180,7 +216,7 @@ def _may_pass(error: "duckdb.Error") -> bool:
     return type(error) is duckdb.Error or isinstance(error, duckdb.IOException | duckdb.InvalidInputException)
 
 
-def connect_tables(connection: "duckdb.DuckDBPyConnection", store: Store, sql: str) -> list[str]:
+def _connect_tables(connection: "duckdb.DuckDBPyConnection", store: Store, sql: str) -> list[str]:
     """Make the tables and views that `sql` mentions known to a DuckDB connection, under their own names; returns the files it reads."""
     words = set(re.findall(r"\w+", sql.lower()))
     views = [name for name in SQL_VIEWS if name in words]
@@ -201,6 +237,7 @@ def _connect_table(connection: "duckdb.DuckDBPyConnection", store: Store, name: 
         return []
     files = [str(root / key) for key in keys]
     connection.execute(
-        f"CREATE VIEW {name} AS SELECT * FROM read_parquet([{_listed(files)}], hive_partitioning = false)"
+        f"CREATE VIEW {name} AS SELECT * FROM read_parquet([{_listed(files)}], hive_partitioning = false, "
+        "union_by_name = true)"
     )
     return files

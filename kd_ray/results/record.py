@@ -5,26 +5,26 @@ retraining. Labels and sensitive features of the test samples are stored once pe
 """
 
 import hashlib
-import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 from pydantic import TypeAdapter
 
-from kd_ray.bounded import MEGABYTE, JsonForm, in_a_line
+from kd_ray.bounded import in_a_line
 from kd_ray.errors import CorruptObjectError, OtherVersionError
-from kd_ray.groups import Groups
 from kd_ray.results.parquet import MOST_VALUES
 from kd_ray.results.parquet import decode_table as decode_table  # noqa: PLC0414 (users of records need both)
 from kd_ray.results.parquet import encode_table as encode_table  # noqa: PLC0414
 from kd_ray.results.record_schema import RECORD
-from kd_ray.results.store import Kind, Store, parse_key, quarantine, record_key, samples_key
+from kd_ray.results.samples import Samples as Samples  # noqa: PLC0414
+from kd_ray.results.samples import read_samples as read_samples  # noqa: PLC0414
+from kd_ray.results.samples import write_samples as write_samples  # noqa: PLC0414
+from kd_ray.results.store import Kind, Store, parse_key, record_key
 from kd_ray.sweep.spec import TrialSpec
 
 logger = logging.getLogger("kd_ray")
@@ -197,7 +197,7 @@ def decode_record(data: bytes) -> Record:
             "per_class": dict(row.get("per_class", ())),
         }
     )
-    spec = TrialSpec.model_validate_json(row["spec"])
+    spec = TrialSpec.model_validate_json(row["spec"]).named(row["trial_id"])
     place = parse_key(plain.weights_key)
     if place is None or place.kind is not Kind.WEIGHTS or place.trial_id != spec.trial_id:
         raise ValueError(f"its weights_key is {plain.weights_key!r}")
@@ -241,80 +241,6 @@ def _arrays(column: pa.ChunkedArray) -> dict[str, npt.NDArray[np.float32]]:
     return {str(name): found.items[i].values.to_numpy() for i, name in enumerate(found.keys.to_pylist())}
 
 
-# --- samples --------------------------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Samples:
-    """Labels and sensitive features of the test samples of a data set."""
-
-    dataset: str
-    """Name of the data set."""
-    target: str
-    class_names: tuple[str, ...]
-    labels_N: npt.NDArray[np.int64]
-    sensitive_features: Mapping[str, Groups] = field(default_factory=dict)
-
-
-def write_samples(store: Store, dataset_id: str, samples: Samples) -> None:
-    """Store the samples of a data set, once. Damaged ones are moved into quarantine and written again.
-
-    Raises:
-        CorruptObjectError: other samples are stored under this id already.
-    """
-    data = _encode_samples(dataset_id, samples)
-    key = samples_key(dataset_id)
-    while not store.put_new(key, data):
-        try:
-            there = read_samples(store, dataset_id)
-        except CorruptObjectError as error:
-            kept = quarantine(store, key, store.get(key) or b"")
-            logger.warning("%s; kept as %s and written again", error, kept)
-            continue
-        if there is not None and _same_samples(there, samples):
-            return
-        if there is not None:
-            message = "holds other test samples than this node's data; the data set changed under its name"
-            raise CorruptObjectError(f"store {store.url}: {key!r} {message}")
-
-
-def read_samples(store: Store, dataset_id: str) -> Samples | None:
-    """The samples of a data set, or None when no trial has stored them yet.
-
-    Raises:
-        CorruptObjectError: there is an object, but it does not hold samples.
-    """
-    key = samples_key(dataset_id)
-    data = store.get(key)
-    if data is None:
-        return None
-    try:
-        table = decode_table(data, most_values=MOST_VALUES)
-        meta = _checked_meta(table)
-        features = dict(zip(table.schema.names, table.columns, strict=True))
-        class_names = _names(meta, "class_names")
-        labels_N = _checked_labels(features.pop("label"), len(class_names))
-        return Samples(
-            dataset=meta["dataset"],
-            target=meta["target"],
-            class_names=class_names,
-            labels_N=labels_N,
-            sensitive_features={
-                name: Groups.from_lists(column.to_pylist(), _names(meta, f"groups:{name}"))
-                for name, column in features.items()
-            },
-        )
-    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
-        raise CorruptObjectError(f"store {store.url}: {key!r} does not hold samples: {in_a_line(error)}") from error
-
-
-def _checked_labels(column: pa.ChunkedArray, num_classes: int) -> npt.NDArray[np.int64]:
-    labels_N: npt.NDArray[np.int64] = column.to_numpy()
-    if labels_N.dtype != np.int64 or not ((labels_N >= 0) & (labels_N < num_classes)).all():
-        raise ValueError(f"its labels are not those of {num_classes} classes")
-    return labels_N
-
-
 def misfit(record: Record, samples: Samples) -> str | None:
     """How a record does not fit the samples that it is about; None when it does."""
     n, num_classes = len(samples.labels_N), len(samples.class_names)
@@ -328,61 +254,6 @@ def misfit(record: Record, samples: Samples) -> str | None:
     if wrong := [name for name, values in record.per_class.items() if len(values) != num_classes]:
         return f"has another number of values than classes: {', '.join(wrong)}"
     return None
-
-
-def _encode_samples(dataset_id: str, samples: Samples) -> bytes:
-    columns: dict[str, Any] = {"label": pa.array(samples.labels_N, type=pa.int64())}
-    meta = {
-        "dataset_id": dataset_id,
-        "dataset": samples.dataset,
-        "target": samples.target,
-        "names_version": _NAMES_VERSION,
-        "class_names": json.dumps(samples.class_names),
-    }
-    for name, groups in samples.sensitive_features.items():
-        columns[name] = pa.array(groups.to_lists(), type=pa.list_(pa.string()))
-        meta[f"groups:{name}"] = json.dumps(groups.names)
-    table = pa.table(columns)
-    return encode_table(table.replace_schema_metadata(meta | {"sha256": _samples_digest(table, meta)}))
-
-
-_NAMES_VERSION = "2"
-"""Lists of names are JSON. Without a version they were texts with U+001F between the names, which a name could hold."""
-_NAMES: JsonForm[tuple[str, ...]] = JsonForm(kind=tuple[str, ...], most_bytes=256 * MEGABYTE)
-
-
-def _names(meta: Mapping[str, str], field: str) -> tuple[str, ...]:
-    if "names_version" not in meta:
-        return tuple(meta[field].split("\x1f"))
-    if meta["names_version"] != _NAMES_VERSION:
-        raise ValueError("it was written by another version of kd_ray")
-    return _NAMES.read(meta[field])
-
-
-def _checked_meta(table: pa.Table) -> dict[str, str]:
-    meta = {name.decode(): value.decode() for name, value in (table.schema.metadata or {}).items()}
-    if meta["sha256"] != _samples_digest(table, meta):
-        raise ValueError("its digest is that of another content")
-    return meta
-
-
-def _samples_digest(table: pa.Table, meta: Mapping[str, str]) -> str:
-    """A digest of the names in the footer, which page checksums do not cover."""
-    named = {name: value for name, value in meta.items() if name != "sha256"}
-    return sha256(json.dumps([named, table.column_names], sort_keys=True).encode())
-
-
-def _same_samples(a: Samples, b: Samples) -> bool:
-    return (
-        a.class_names == b.class_names
-        and np.array_equal(a.labels_N, b.labels_N)
-        and list(a.sensitive_features) == list(b.sensitive_features)
-        and all(
-            a.sensitive_features[name].names == groups.names
-            and np.array_equal(a.sensitive_features[name].membership_NG, groups.membership_NG)
-            for name, groups in b.sensitive_features.items()
-        )
-    )
 
 
 def sha256(data: bytes) -> str:

@@ -3,10 +3,10 @@
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,9 +17,10 @@ from kd_ray.metrics.arrays import divide
 from kd_ray.metrics.catalogue import METRICS
 from kd_ray.metrics.fairness import OneVsRest, fairness_metrics, group_rates, one_vs_rest
 from kd_ray.metrics.per_class import class_metrics
+from kd_ray.results.axis_columns import axis_values
 from kd_ray.results.record import Record, Samples
 from kd_ray.results.schema import PER_CLASS, PER_SAMPLE, TABLES, TERMS
-from kd_ray.sweep.datasets import table_name
+from kd_ray.sweep.datasets import Dataset, table_name
 from kd_ray.sweep.spec import TrialSpec
 
 _BY_CLASS = tuple(field.name for field in fields(OneVsRest))
@@ -32,12 +33,29 @@ Columns = Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
+class AddedFeatures:
+    """A table of groups that was added to a finished sweep."""
+
+    digest: str
+    """16 hex digits of its content."""
+    features: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class RowSettings:
     """What the rows of a trial need besides its record: the sweep, and the groups that it compares."""
 
     sweep: str
     sensitive_features: tuple[str, ...] = ()
     intersections: tuple[tuple[str, ...], ...] = ()
+    least_joint_groups: Mapping[str, int] = field(default_factory=dict)
+    """Test samples that a joint group needs to be compared, by dataset_id; of the others, a trial's own record says it."""
+    added: tuple[AddedFeatures, ...] = ()
+    """Tables whose features are joined to the samples; later ones win."""
+
+    def least_joint_group(self, dataset: Dataset, dataset_id: str) -> int:
+        """For a trial whose record names `dataset`, and whose samples have `dataset_id`."""
+        return self.least_joint_groups.get(dataset_id, dataset.least_joint_group)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,25 +66,36 @@ class _Chunk:
     columns: Columns
 
 
+class TrialInput(NamedTuple):
+    """What the rows of a trial are made of."""
+
+    record: Record
+    samples: Samples
+    axes: Mapping[str, str]
+    """Values of the grid axes that are not among the first columns."""
+    dataset_id: str
+    """Of the samples. The record may name another, which groups the same test samples in another way."""
+
+
 def trial_rows(record: Record, samples: Samples, settings: RowSettings, axes: Mapping[str, str]) -> dict[str, pa.Table]:
-    """The rows of one trial, by table; `axes` are the values of grid axes that have no column of their own."""
-    return part_rows([(record, samples, axes)], settings)
+    """The rows of one trial with the groups that its record names, by table."""
+    return part_rows([TrialInput(record, samples, axes, record.spec.dataset_id)], settings)
 
 
-def part_rows(
-    trials: Iterable[tuple[Record, Samples, Mapping[str, str]]], settings: RowSettings
-) -> dict[str, pa.Table]:
+def part_rows(trials: Iterable[TrialInput], settings: RowSettings) -> dict[str, pa.Table]:
     """The rows of several trials, one after another, by table."""
     chunks: dict[str, list[_Chunk]] = {name: [] for name in TABLES if name != "samples"}
-    for record, samples, axes in trials:
+    for record, samples, axes, dataset_id in trials:
         keys = key_columns(record.spec, settings.sweep)
-        chunks["trials"].append(_Chunk(num_rows=1, columns=keys | _trial(record, samples, axes)))
+        of_dataset = {"dataset_id": dataset_id}
+        chunks["trials"].append(_Chunk(num_rows=1, columns=keys | of_dataset | _trial(record, samples, axes)))
         chunks["class_metrics"].append(_class_rows(keys, record, samples))
-        for group_chunk, fairness_chunk in _group_rows(keys, record, samples, settings):
+        least = settings.least_joint_group(record.spec.dataset, dataset_id)
+        for group_chunk, fairness_chunk in _group_rows(keys, record, samples, settings, least):
             chunks["group_metrics"].append(group_chunk)
             chunks["fairness_metrics"].append(fairness_chunk)
         chunks["epochs"].append(_epoch_rows(keys, record))
-        chunks["predictions"].append(_prediction_row(keys, record))
+        chunks["predictions"].append(_prediction_row(keys | of_dataset, record))
     return {name: _table(name, found) for name, found in chunks.items()}
 
 
@@ -80,6 +109,7 @@ def sample_rows(dataset_id: str, samples: Samples, sweep: str) -> pa.Table:
         "target": samples.target,
         "dataset_id": dataset_id,
         "sample_index": np.arange(n),
+        "sample_id": None if samples.ids is None else list(samples.ids),
         "label": samples.labels_N,
         "label_name": [samples.class_names[label] for label in samples.labels_N],
         "sensitive_features": [as_json({name: lists[name][i] for name in lists}) for i in range(n)],
@@ -112,7 +142,6 @@ def _trial(record: Record, samples: Samples, axes: Mapping[str, str]) -> dict[st
     return {
         "settings": as_json(axes),
         "teacher_trial_id": record.spec.teacher.trial_id if record.spec.teacher else None,
-        "dataset_id": record.spec.dataset_id,
         "num_parameters": record.num_parameters,
         "epochs": record.spec.epochs,
         "num_test": len(samples.labels_N),
@@ -130,6 +159,7 @@ def _trial(record: Record, samples: Samples, axes: Mapping[str, str]) -> dict[st
         "finished_at": _utc(provenance.finished_at),
         "versions": as_json(provenance.versions),
         "weights": record.weights_key,
+        **axis_values(axes),
     }
 
 
@@ -158,10 +188,10 @@ def _class_rows(keys: dict[str, Any], record: Record, samples: Samples) -> _Chun
 
 
 def _group_rows(
-    keys: dict[str, Any], record: Record, samples: Samples, settings: RowSettings
+    keys: dict[str, Any], record: Record, samples: Samples, settings: RowSettings, least: int
 ) -> Iterable[tuple[_Chunk, _Chunk]]:
     """Rows of `group_metrics` and `fairness_metrics` for every feature and intersection."""
-    for feature, groups in compared_groups(samples, settings, record.spec.dataset.least_joint_group):
+    for feature, groups in compared_groups(samples, settings, least):
         rates = group_rates(samples.labels_N, record.test.predictions_N, groups, num_classes=len(samples.class_names))
         fairness = fairness_metrics(rates)
         macro = one_vs_rest(fairness)
@@ -204,7 +234,6 @@ def _prediction_row(keys: dict[str, Any], record: Record) -> _Chunk:
         num_rows=1,
         columns=keys
         | {
-            "dataset_id": record.spec.dataset_id,
             "predictions": [record.test.predictions_N],
             "confidences": [record.test.confidences_N],
             "true_probabilities": [record.test.true_probabilities_N],

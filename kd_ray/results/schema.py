@@ -8,6 +8,7 @@ import math
 import pyarrow as pa
 
 from kd_ray.metrics.catalogue import METRICS
+from kd_ray.results.axis_columns import AXIS_COLUMNS
 from kd_ray.results.columns import TEXT as _TEXT
 from kd_ray.results.columns import Column, Table
 from kd_ray.results.columns import column as _column
@@ -165,6 +166,7 @@ TABLES: dict[str, Table] = {
                 _column("individual_fairness_p95", pa.float64(), "95 % quantile over pairs, on probabilities"),
                 _column("individual_fairness_max", pa.float64(), "largest value over pairs, on probabilities"),
                 *PROVENANCE,
+                *AXIS_COLUMNS,
             ),
         ),
         Table(
@@ -262,6 +264,11 @@ TABLES: dict[str, Table] = {
                 _column("target", _TEXT, "what is classified"),
                 _column("dataset_id", _TEXT, "identity of the data set with its version, target and splits"),
                 _count("sample_index", "place of the sample in `predictions`, from 0"),
+                _column(
+                    "sample_id",
+                    _TEXT,
+                    "its name in its source: a file, an id, or the number of its row from 0; null for samples of kd_ray 0.1",
+                ),
                 _count("label", "true class index"),
                 _column("label_name", _TEXT, "true class"),
                 _column(

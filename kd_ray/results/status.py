@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -10,9 +10,10 @@ from typing import Any
 
 from kd_ray import notebook
 from kd_ray.errors import CorruptObjectError, DataError, OtherVersionError, SweepError
+from kd_ray.results.former_ids import with_former_ids
 from kd_ray.results.inventory import sweep_names, take_inventory
 from kd_ray.results.ledger import TrialStatus, scan
-from kd_ray.results.manifest import find_manifest, read_manifest
+from kd_ray.results.manifest import Manifest, find_manifest, read_manifest
 from kd_ray.results.probe import chosen_pack_size, read_probe, representative
 from kd_ray.results.quarantine import quarantined_of
 from kd_ray.results.store import SWEEPS, TABLES_FOLDER, Store, record_key
@@ -163,6 +164,8 @@ def plan(
         return digests[name]
 
     planned = expand(file, digest)
+    if store:
+        planned = with_former_ids(store, planned)
     if not weights:
         # A sweep that is resumed was checked before, and its folders may be on another machine.
         _check_encoders(file, planned)
@@ -242,7 +245,7 @@ def file_digest(path: str, file: SweepFile) -> str:
         with Path(path).expanduser().open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
-        advice = "; `kd-ray launch` lets the library fetch it" if path in pretrained_files(file) else ""
+        advice = "; `kd-ray launch` fetches it" if path in pretrained_files(file) else ""
         where = f"{file.source}: {field_of(file, path)}"
         raise SweepError(f"{where}: cannot read {path!r}: {error.strerror}{advice}") from error
 
@@ -258,7 +261,23 @@ def sweep_status(store: Store, sweep: str) -> SweepStatus:
     statuses = scan(store, [trial.trial_id for trial in manifest.active])
     quarantined = quarantined_of(store, sweep, statuses)
     damaged = {one.key for one in quarantined}
-    lines = tuple(
+    lines = manifest_lines(manifest, statuses, damaged=damaged)
+    problems = (
+        *(
+            f"{key} is damaged; an older manifest is shown, and the next launch writes a new one"
+            for key in found.damaged
+        ),
+        *(f"{one.key} was damaged; it is in quarantine as {one.item.key}" for one in quarantined),
+    )
+    strangers = tuple(take_inventory(store, SWEEPS, TABLES_FOLDER).strangers)
+    return SweepStatus(sweep=sweep, store=store.url, trials=lines, problems=problems, strangers=strangers)
+
+
+def manifest_lines(
+    manifest: Manifest, statuses: Mapping[str, TrialStatus], *, damaged: Collection[str] = ()
+) -> tuple[TrialLine, ...]:
+    """The trials that a manifest asks for; `damaged` are the keys of records that are in quarantine."""
+    return tuple(
         _line(
             line.trial_id,
             line.role,
@@ -270,15 +289,6 @@ def sweep_status(store: Store, sweep: str) -> SweepStatus:
         )
         for line in manifest.active
     )
-    problems = (
-        *(
-            f"{key} is damaged; an older manifest is shown, and the next launch writes a new one"
-            for key in found.damaged
-        ),
-        *(f"{one.key} was damaged; it is in quarantine as {one.item.key}" for one in quarantined),
-    )
-    strangers = tuple(take_inventory(store, SWEEPS, TABLES_FOLDER).strangers)
-    return SweepStatus(sweep=sweep, store=store.url, trials=lines, problems=problems, strangers=strangers)
 
 
 def all_statuses(store: Store) -> list[SweepStatus]:

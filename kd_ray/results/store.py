@@ -3,12 +3,14 @@
     <store>/trials/<trial_id>/   lease/000001.json  checkpoint/…  weights-000001.safetensors  record.parquet  error.json
                                  stop-000010.parquet                    how a candidate of a search did after epoch 10
     <store>/datasets/<id>/       samples.parquet                        labels and sensitive features of the test samples
+    <store>/datasets/features/<16 hex digits of content>.parquet        sensitive features that were added to finished sweeps
     <store>/weights/<sha256>     pretrained weights, unchanged
     <store>/teachers/<trial_id>/ a teacher's logits of augmented images (a cache: anything in it may be deleted)
     <store>/probes/<id>.json     measured time and memory of students side by side
     <store>/sweeps/<name>/       sweep.yaml  manifest/000001.json       what was asked for, resolved
                                  folded.json                            what its tables were aggregated from
     <store>/tables/<table>/<name>/part-00000.parquet                    what people query
+    <store>/schema/tables.json                                          which columns the parts of all tables have
     <store>/reports/<name>/      index.html  figures/  tables/          what a sweep means, for people
     <store>/proof/               store.json  <16 hex digits>            shows that the store creates an object only once
     <store>/damaged/<key>-<16 hex digits of content>                    quarantine: what was found damaged
@@ -41,6 +43,7 @@ TABLES_FOLDER = "tables"
 REPORTS = "reports"
 DAMAGED = "damaged"
 PROOFS = "proof"
+SCHEMA = "schema"
 
 
 class Kind(StrEnum):
@@ -53,6 +56,7 @@ class Kind(StrEnum):
     CHECKPOINT = "checkpoint"
     WEIGHTS = "weights"
     SAMPLES = "samples"
+    FEATURES = "added features"
     PRETRAINED = "pretrained weights"
     LOGITS = "logits"
     PROBE = "probe"
@@ -61,6 +65,7 @@ class Kind(StrEnum):
     TABLE_INDEX = "table index"
     TABLE_PART = "table part"
     FORMER_PART = "table part of kd_ray 0.1"
+    TABLE_COLUMNS = "columns of the tables"
     REPORT = "report"
     QUARANTINED = "quarantined"
     PROOF = "proof"
@@ -75,6 +80,7 @@ _FORMS: dict[Kind, str] = {
     Kind.CHECKPOINT: f"{TRIALS}/{{trial_id}}/checkpoint/{{number:06d}}-{{step:09d}}-{{digest}}.safetensors",
     Kind.WEIGHTS: f"{TRIALS}/{{trial_id}}/weights-{{number:06d}}.safetensors",
     Kind.SAMPLES: f"{DATASETS}/{{dataset_id}}/samples.parquet",
+    Kind.FEATURES: f"{DATASETS}/features/{{digest}}.parquet",
     Kind.PRETRAINED: f"{PRETRAINED}/{{sha256}}",
     Kind.LOGITS: f"{TEACHERS}/{{trial_id}}/{{logits_id}}/{{digest}}.safetensors",
     Kind.PROBE: f"{PROBES}/{{probe_id}}.json",
@@ -83,6 +89,7 @@ _FORMS: dict[Kind, str] = {
     Kind.TABLE_INDEX: f"{SWEEPS}/{{sweep}}/folded.json",
     Kind.TABLE_PART: f"{TABLES_FOLDER}/{{table}}/{{folder}}/part-{{number:05d}}.parquet",
     Kind.FORMER_PART: f"{TABLES_FOLDER}/{{table}}/sweep={{sweep}}/part-{{number:05d}}.parquet",
+    Kind.TABLE_COLUMNS: f"{SCHEMA}/tables.json",
     Kind.REPORT: f"{REPORTS}/{{sweep}}/{{path}}",
     Kind.QUARANTINED: f"{DAMAGED}/{{path}}-{{digest}}",
     Kind.PROOF: f"{PROOFS}/store.json",
@@ -157,7 +164,19 @@ def _pattern(form: str) -> re.Pattern[str]:
 
 _PATTERNS = {
     folder: [(kind, _pattern(form)) for kind, form in _FORMS.items() if form.startswith(f"{folder}/")]
-    for folder in (TRIALS, DATASETS, PRETRAINED, TEACHERS, PROBES, SWEEPS, TABLES_FOLDER, REPORTS, DAMAGED, PROOFS)
+    for folder in (
+        TRIALS,
+        DATASETS,
+        PRETRAINED,
+        TEACHERS,
+        PROBES,
+        SWEEPS,
+        TABLES_FOLDER,
+        REPORTS,
+        DAMAGED,
+        PROOFS,
+        SCHEMA,
+    )
 }
 
 
@@ -214,6 +233,11 @@ def samples_key(dataset_id: str) -> str:
     return _FORMS[Kind.SAMPLES].format(dataset_id=dataset_id)
 
 
+def features_key(digest: str) -> str:
+    """Groups of samples by the names of the samples, which `kd-ray regroup` has added."""
+    return _FORMS[Kind.FEATURES].format(digest=digest)
+
+
 def sweep_key(sweep: str) -> str:
     """The sweep file, overrides applied."""
     return _FORMS[Kind.SWEEP_FILE].format(sweep=sweep)
@@ -232,6 +256,11 @@ def table_index_key(sweep: str) -> str:
 def part_key(table: str, sweep: str, part: int) -> str:
     """One part of a sweep's rows of a table."""
     return _FORMS[Kind.TABLE_PART].format(table=table, folder=_folder_of(sweep), number=part)
+
+
+def table_columns_key() -> str:
+    """Which columns the parts of all tables have; can be deleted."""
+    return _FORMS[Kind.TABLE_COLUMNS]
 
 
 _SPLIT_WORDS = re.compile("train|valid|val|test|dev|eval")

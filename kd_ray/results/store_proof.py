@@ -8,8 +8,9 @@ proof holds for one place only: it names an object with the time at which the st
 import json
 import secrets
 
+from kd_ray.bounded import JsonForm
 from kd_ray.errors import InvalidInputError
-from kd_ray.results.store import PROOFS, Store, proof_key, witness_key
+from kd_ray.results.store import PROOFS, Kind, Store, parse_key, proof_key, witness_key
 
 _NEEDS = "docs/stores.md says what a store has to do, and which ones were tried"
 
@@ -44,13 +45,17 @@ def prove_store(store: Store) -> None:
     store.put(proof_key(), json.dumps(proof).encode())
 
 
+_PROOF: JsonForm[dict[str, str]] = JsonForm(kind=dict[str, str])
+
+
 def _is_proven(store: Store) -> bool:
     """Whether the store remembers a proof that was made at this place."""
     try:
-        proof = dict(json.loads(store.get(proof_key()) or b"{}"))
-    except (ValueError, TypeError):
+        proof = _PROOF.read(store.get(proof_key()) or b"{}")
+    except ValueError:
         return False
-    if proof.get("store") != store.url or not isinstance(proof.get("witness"), str):
+    place = parse_key(proof.get("witness", ""))
+    if proof.get("store") != store.url or place is None or place.kind is not Kind.WITNESS:
         return False
     witness = store.head(proof["witness"])
     return witness is not None and witness.modified_at.isoformat() == proof.get("modified_at")

@@ -1,30 +1,53 @@
 """Reads and writes the Parquet tables of a store: whole parts, by table and sweep. Each part says what it is in its metadata."""
 
+import functools
 from collections.abc import Collection, Iterator
 from importlib.metadata import version
+from typing import Any, TypeVar
 
 import pyarrow as pa
 
+from kd_ray.bounded import JsonForm
 from kd_ray.errors import CorruptObjectError
 from kd_ray.results.inventory import table_parts
 from kd_ray.results.record import decode_table, encode_table
 from kd_ray.results.schema import QUERIED, SCHEMA_VERSION
 from kd_ray.results.store import Store
 
+T = TypeVar("T")
+
+SETTINGS_CELL: JsonForm[dict[str, Any]] = JsonForm(kind=dict[str, Any])
+"""The column `settings`."""
 FINGERPRINT = b"kd_ray_fold"
 """Name of the fingerprint in the metadata of a part."""
 
 
 def encode_part(table: pa.Table, name: str, sweep: str, fingerprint: str = "") -> bytes:
     """A part with its schema version, the version of kd_ray, table, sweep and fingerprint in the metadata of the file."""
-    said = {
+    metadata = {
         "kd_ray_schema_version": str(SCHEMA_VERSION),
-        "kd_ray_version": version("kd_ray"),
+        "kd_ray_version": _version(),
         "kd_ray_table": name,
         "kd_ray_sweep": sweep,
         FINGERPRINT: fingerprint,
     }
-    return encode_table(table.replace_schema_metadata(said))
+    return encode_table(table.replace_schema_metadata(metadata))
+
+
+@functools.cache
+def _version() -> str:
+    """Of this installation; to read it takes longer than to write a small part."""
+    return version("kd_ray")
+
+
+def read_cell(form: JsonForm[T], text: str, table: str) -> T:
+    """What a cell of JSON holds. Raises CorruptObjectError for one that kd_ray has not written."""
+    try:
+        return form.read(text)
+    except (ValueError, TypeError) as error:
+        raise CorruptObjectError(
+            f"the table `{table}` holds a cell that is damaged ({error}); `kd-ray verify --rebuild-tables` makes it again"
+        ) from error
 
 
 def read_table(store: Store, table: str, sweeps: Collection[str] | None = None) -> pa.Table:
@@ -35,7 +58,8 @@ def read_table(store: Store, table: str, sweeps: Collection[str] | None = None) 
     """
     parts = [read_part(store, key) for key in part_keys(store, table, sweeps)]
     try:
-        return pa.concat_tables([QUERIED[table].arrow_schema.empty_table(), *parts])
+        schema = QUERIED[table].arrow_schema
+        return pa.concat_tables([schema.empty_table(), *parts], promote_options="default").select(schema.names)
     except pa.ArrowException as error:
         what = "has other columns than this kd_ray writes, `kd-ray verify --rebuild-tables` makes it again"
         raise CorruptObjectError(f"store {store.url}: a part of table {table} {what}") from error

@@ -43,6 +43,7 @@ for _name, _small, _large in (
 
 _MLP_NAME = re.compile(r"mlp((?:-[1-9][0-9]{0,4}){1,8})")
 _LIBRARY_NAME = re.compile(r"(timm|torchvision):[A-Za-z0-9][A-Za-z0-9_.-]*")
+_OWN_NAME = re.compile(r"((?:[A-Za-z_]\w*\.)+[A-Za-z_]\w*:[A-Za-z_]\w*)(?:@([A-Za-z0-9][A-Za-z0-9_.+!-]*))?")
 _TEXT_NAME = re.compile(r"hf:[A-Za-z0-9][A-Za-z0-9_.-]*(/[A-Za-z0-9][A-Za-z0-9_.-]*)?")
 TextModelName = Annotated[str, Field(pattern=f"^{_TEXT_NAME.pattern}$")]
 """`hf:NAME`: a folder of the transformers library, see `sweep/encoders.py`."""
@@ -60,7 +61,16 @@ def mlp_widths(name: str) -> tuple[int, ...] | None:
 def library_of(name: str) -> tuple[str, str] | None:
     """("timm", "vit_tiny_patch16_224") of `timm:vit_tiny_patch16_224`; None for a network of our own."""
     library, separator, inner = name.partition(":")
-    return (library, inner) if separator else None
+    return (library, inner) if separator and own_network(name) is None else None
+
+
+def own_network(name: str) -> tuple[str, str | None] | None:
+    """("my_models.wide:build", "1.2") of `my_models.wide:build@1.2`; None for a network that is not the user's own.
+
+    The version stands in the name, because it is part of the identity, and tables and figures identify networks by name.
+    """
+    found = _OWN_NAME.fullmatch(name)
+    return (found[1], found[2]) if found else None
 
 
 def is_text_model(name: str) -> bool:
@@ -69,7 +79,7 @@ def is_text_model(name: str) -> bool:
 
 
 def modality_of(name: str) -> Modality:
-    """The kind of samples that a network takes."""
+    """The kind of samples that a network takes; one of the user's own may take rows, too."""
     if is_text_model(name):
         return "texts"
     return "images" if mlp_widths(name) is None else "rows"
@@ -81,16 +91,19 @@ def _check_name(name: str) -> str:
         and not _LIBRARY_NAME.fullmatch(name)
         and not _TEXT_NAME.fullmatch(name)
         and mlp_widths(name) is None
+        and own_network(name) is None
     ):
         raise PydanticCustomError(
             "model_name",
-            "Input should be {known}, mlp-WIDTHS (as in mlp-64-32), timm:NAME, torchvision:NAME or hf:NAME",
+            "Input should be {known}, mlp-WIDTHS (as in mlp-64-32), a network of yours (as in my_models.wide:build), "
+            "timm:NAME, torchvision:NAME or hf:NAME",
             {"known": ", ".join(ARCHITECTURES)},
         )
     return name
 
 
-_PATTERNS = [{"pattern": f"^{name.pattern}$"} for name in (_MLP_NAME, _LIBRARY_NAME, _TEXT_NAME)]
+_PATTERNS = [{"pattern": f"^{name.pattern}$"} for name in (_MLP_NAME, _LIBRARY_NAME, _TEXT_NAME, _OWN_NAME)]
 _JSON_SCHEMA: dict[str, Any] = {"anyOf": [{"enum": list(ARCHITECTURES)}, *_PATTERNS]}
 ModelName = Annotated[str, AfterValidator(_check_name), WithJsonSchema({"type": "string", **_JSON_SCHEMA})]
-"""A network of our own, `mlp-WIDTHS` for rows of numbers, or `timm:NAME`, `torchvision:NAME`, `hf:NAME`: what that library builds."""
+"""A network of our own, `mlp-WIDTHS` for rows of numbers, or `timm:NAME`, `torchvision:NAME`, `hf:NAME`: what that library builds; or
+`package.module:function`, with `@VERSION` behind it or not: what an installed distribution offers as an entry point of `kd_ray.models`."""

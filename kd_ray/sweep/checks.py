@@ -1,7 +1,7 @@
 """Checks that the parts of a sweep fit together. Settings that cannot work or have no effect are refused before anything runs."""
 
 from kd_ray.groups import joint_name
-from kd_ray.sweep.architectures import ARCHITECTURES, is_text_model, library_of, modality_of
+from kd_ray.sweep.architectures import ARCHITECTURES, is_text_model, library_of, modality_of, own_network
 from kd_ray.sweep.classification import Modality
 from kd_ray.sweep.datasets import Dataset
 from kd_ray.sweep.distillation import OBJECTIVES, Distillation
@@ -86,6 +86,8 @@ def check_models(sweep: Parts) -> None:
 def _check_modality(user: str, name: str, dataset: Dataset) -> None:
     """Refuse a network that takes another kind of samples."""
     takes = modality_of(name)
+    if own_network(name) is not None and dataset.modality != "texts":
+        return
     if takes != dataset.modality:
         valid = {
             "images": f"{', '.join(ARCHITECTURES)}, timm:NAME or torchvision:NAME",

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Field, JsonValue, PositiveFloat, model_validator
 
+from kd_ray.bounded import JsonForm
 from kd_ray.sweep.axes import AXIS_PATHS, axis_path
 from kd_ray.sweep.fields import Config, refuse
 
@@ -200,11 +201,14 @@ def is_same(one: Any, other: Any) -> bool:
     return isinstance(one, bool) == isinstance(other, bool) and bool(one == other)
 
 
+_ANY: JsonForm[Any] = JsonForm(kind=Any)
+
+
 def _is_text_of(text: str, value: JsonValue) -> bool:
     if isinstance(value, str):
         return text == value
     try:
-        return is_same(json.loads(text), value)
+        return is_same(_ANY.read(text), value)
     except ValueError:
         return False
 

@@ -110,6 +110,13 @@ class Classification(Config):
         """The features that can be examined for fairness."""
         return ()
 
+    def without_grouping(self, used: str | None = None) -> Self:
+        """The settings without those that only say into which groups test samples are put. They are not part of a trial's identity.
+
+        `used` is the sensitive feature whose groups the trial is trained with; what says these groups stays.
+        """
+        return self
+
     @property
     def least_joint_group(self) -> int:
         """Test samples that a joint group of `intersections` needs to be compared; 1 where there is no limit."""
@@ -151,6 +158,11 @@ class OfficialValidation(Classification):
     def has_validation(self) -> bool:
         """Whether there is a validation split."""
         return self.validation == "official"
+
+
+def has_grouping(dataset: Classification) -> bool:
+    """Whether its family has settings that only group test samples."""
+    return type(dataset).without_grouping is not Classification.without_grouping
 
 
 def names_of(union: Any) -> tuple[str, ...]:

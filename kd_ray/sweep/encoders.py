@@ -85,7 +85,7 @@ def read_encoder(name: str, root: Path) -> EncoderFolder:
     path = find_folder(name, root)
     try:
         config = json.loads((path / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{name}: {path / CONFIG} cannot be read: {error}") from error
     if not isinstance(config, dict) or "model_type" not in config or not any(key in config for key in _NUM_LAYERS):
         raise DataError(f"{name}: {path / CONFIG} has no `model_type`, or none of {', '.join(_NUM_LAYERS)}")
@@ -138,7 +138,7 @@ def _vocabulary(folder: Path) -> dict[str, int] | None:
         if (folder / "vocab.txt").is_file():
             lines = (folder / "vocab.txt").read_text(encoding="utf-8").splitlines()
             return {token: n for n, token in enumerate(lines)}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(f"model: the tokenizer in {folder} cannot be read: {error}") from error
     return None
 

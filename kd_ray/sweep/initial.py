@@ -1,7 +1,8 @@
-"""Where a network's first weights come from: a file that the sweep names, or the one in which a library's pretrained weights are kept."""
+"""Where a network's first weights come from: a file that the sweep names, or one in which what a launch fetches is kept."""
 
 import itertools
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +11,31 @@ from kd_ray.sweep.axes import axis_path
 from kd_ray.sweep.config import Sweep
 from kd_ray.sweep.datasets import input_size
 from kd_ray.sweep.load import SweepFile
-from kd_ray.sweep.networks import INIT_WORDS, PRETRAINED, PretrainedTeacher, TrainedTeacher
+from kd_ray.sweep.networks import HUB, INIT_WORDS, PRETRAINED, PretrainedTeacher, TrainedTeacher
 
 FIELDS = ("teacher.weights", "teacher.init", "student.init")
 """Fields that name a file of weights, or say `pretrained`."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Fetched:
+    """A file of weights that a launch fetches where it is missing."""
+
+    field: str
+    model: str
+    image_size: int
+    """Side of the images in pixels."""
+    repository: str | None
+    """Of the Hugging Face Hub; None for the weights that the library of the network publishes."""
+
+
 def initial_files(sweep: Sweep) -> dict[str, tuple[str, str]]:
     """Field → (model, path of its weights), for the fields that are given; paths as they stand in the sweep."""
+    return {field: (model, _path(sweep, model, value)) for field, (model, value) in _initial(sweep).items()}
+
+
+def _initial(sweep: Sweep) -> dict[str, tuple[str, str]]:
+    """The same with what stands in the sweep."""
     found: dict[str, tuple[str, str]] = {}
     if isinstance(sweep.teacher, PretrainedTeacher):
         found["teacher.weights"] = (sweep.teacher.model, sweep.teacher.weights)
@@ -27,23 +45,33 @@ def initial_files(sweep: Sweep) -> dict[str, tuple[str, str]]:
         found["student.init"] = (sweep.student.model, sweep.student.init)
     # The words in place of a path name no file; the weights of a text network lie in its folder.
     return {
-        field: (model, _path(sweep, model, value))
+        field: (model, value)
         for field, (model, value) in found.items()
         if value not in INIT_WORDS or (value == PRETRAINED and not is_text_model(model))
     }
 
 
-def pretrained_files(file: SweepFile) -> dict[str, tuple[str, str, int]]:
-    """Path → (field, model, side of the images) of every file of a library's pretrained weights that some cell of the grid needs."""
-    if PRETRAINED not in [value for _, values in named_values(file.raw) for value in values]:
+def is_fetched(value: object) -> bool:
+    """Whether this names weights that a launch may fetch, and no path."""
+    return isinstance(value, str) and (value == PRETRAINED or value.startswith(HUB))
+
+
+def pretrained_files(file: SweepFile) -> dict[str, Fetched]:
+    """By path, every file of weights to be fetched that some cell of the grid needs."""
+    if not any(is_fetched(value) for _, values in named_values(file.raw) for value in values):
         return {}
     axes = {name: values for name, values in file.axes.items() if name != "seed"}
     found = {}
     for values in itertools.product(*axes.values()):
         sweep = file.cell(dict(zip(axes, values, strict=True)))
-        for field, (model, path) in initial_files(sweep).items():
-            if path == _path(sweep, model, PRETRAINED):
-                found[path] = (field, model, input_size(sweep.dataset))
+        for field, (model, value) in _initial(sweep).items():
+            if is_fetched(value):
+                found[_path(sweep, model, value)] = Fetched(
+                    field=field,
+                    model=model,
+                    image_size=input_size(sweep.dataset),
+                    repository=value.removeprefix(HUB) if value.startswith(HUB) else None,
+                )
     return found
 
 
@@ -61,12 +89,17 @@ def named_values(raw: Mapping[str, Any]) -> Iterator[tuple[str, tuple[Any, ...]]
 def field_of(file: SweepFile, path: str) -> str:
     """The field that names this file."""
     named = [field for field, values in named_values(file.raw) if path in values]
-    return (named or [field for field, values in named_values(file.raw) if PRETRAINED in values] or [FIELDS[0]])[0]
+    fetched = [field for field, values in named_values(file.raw) if any(map(is_fetched, values))]
+    return (named or fetched or [FIELDS[0]])[0]
 
 
 def _path(sweep: Sweep, model: str, value: str) -> str:
-    if value != PRETRAINED:
+    if not is_fetched(value):
         return value
+    if value.startswith(HUB):
+        return str(
+            Path(sweep.placement.data_root) / "pretrained" / "hub" / value.removeprefix(HUB) / "model.safetensors"
+        )
     library, name = library_of(model) or ("", model)
     # Weights of a transformer follow the size of the images, for which the library fits them.
     file = f"{name}-{input_size(sweep.dataset)}px.safetensors"

@@ -15,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from kd_ray import notebook
 from kd_ray.errors import SweepError
-from kd_ray.sweep.axes import AXIS_PATHS, OBJECTIVE_PATH, ObjectiveEntry, axis_path, entries_of, with_axes
+from kd_ray.sweep.axes import AXIS_PATHS, NO_AXES, OBJECTIVE_PATH, ObjectiveEntry, axis_path, entries_of, with_axes
 from kd_ray.sweep.claim_checks import claim_problems
 from kd_ray.sweep.config import Sweep
 from kd_ray.sweep.datasets import Dataset, table_name
@@ -26,18 +26,6 @@ from kd_ray.sweep.tuning_settings import SUFFIX, is_tuning
 
 MOST_CELLS = 50_000
 """Most cells of a grid that are expanded, unless another limit is given. So many take about a minute."""
-_NO_AXES = (
-    "name",
-    "grid",
-    "placement",
-    "sensitive_features",
-    "intersections",
-    "baselines",
-    "evaluation",
-    "claims",
-    "tune",
-    "tuned",
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -254,7 +242,7 @@ def _grid_problems(raw: Mapping[str, Any], origin: SourceLines) -> list[str]:  #
             continue
         if "." not in path and path not in Sweep.model_fields:
             problems.append(origin.error(here, _no_such_axis(axis)))
-        elif path.split(".")[0] in _NO_AXES:
+        elif path.split(".")[0] in NO_AXES:
             problems.append(
                 origin.error(here, "cannot be an axis; axes are seed, " + ", ".join(AXIS_PATHS) + " and settings")
             )

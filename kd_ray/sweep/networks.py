@@ -1,8 +1,10 @@
 """Teacher and student in a sweep file, and their initial weights."""
 
+import re
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
+from pydantic_core import PydanticCustomError
 
 from kd_ray.sweep.architectures import ModelName
 from kd_ray.sweep.fields import Config, Seed, refuse
@@ -14,7 +16,18 @@ PRETRAINED = "pretrained"
 """In place of a path: the weights that the library of the network publishes, or that its folder holds."""
 INIT_WORDS = (PRETRAINED, "random", "teacher")
 """Words that are allowed in place of a path."""
-Init = Annotated[str, Field(min_length=1)]
+HUB = "hub:"
+"""Begins `hub:ORGANISATION/NAME`, a repository of the Hugging Face Hub whose `model.safetensors` are the weights."""
+_REPOSITORY = re.compile(rf"{HUB}[A-Za-z0-9][A-Za-z0-9_.-]*/[A-Za-z0-9][A-Za-z0-9_.-]*")
+
+
+def _check_source(value: str) -> str:
+    if value.startswith(HUB) and not _REPOSITORY.fullmatch(value):
+        raise PydanticCustomError("repository", "Input should be a path, or a repository as in hub:ORGANISATION/NAME")
+    return value
+
+
+Init = Annotated[str, Field(min_length=1), AfterValidator(_check_source)]
 
 
 class TrainedTeacher(Config):
@@ -43,8 +56,10 @@ class PretrainedTeacher(Config):
 
     model: ModelName
     """Architecture."""
-    weights: Annotated[str, Field(min_length=1)]
-    """Path of a `.safetensors` file or of a PyTorch checkpoint (read with `weights_only=True`), or `pretrained`."""
+    weights: Init
+    """Path of a `.safetensors` file or of a PyTorch checkpoint (read with `weights_only=True`), `pretrained`, or
+    `hub:ORGANISATION/NAME`: the `model.safetensors` of a repository of the Hugging Face Hub, from its cache on this machine, else fetched
+    by the launch."""
 
 
 def teacher_kind(value: Any) -> str:
@@ -66,9 +81,10 @@ class StudentSettings(Config):
     model: ModelName
     """Architecture."""
     init: Init | None = None
-    """Weights to start from: path of a `.safetensors` file or of a PyTorch checkpoint, or `pretrained`, for a network of timm or
-    torchvision: the weights that this library publishes, which a launch lets it fetch. A head for another number of classes is drawn from
-    the seed; left out, everything is. Of `hf:` models: `pretrained`, the default, the weights of the folder under a new head; `random`; or
-    `teacher`, the weights of the trained teacher of the same model, its head included, for scratch students too."""
+    """Weights to start from: path of a `.safetensors` file or of a PyTorch checkpoint, `hub:ORGANISATION/NAME`, a repository of the
+    Hugging Face Hub with a `model.safetensors`, or `pretrained`, for a network of timm or torchvision: the weights that this library
+    publishes, which a launch lets it fetch. A head for another number of classes is drawn from the seed; left out, everything is. Of
+    `hf:` models: `pretrained`, the default, the weights of the folder under a new head; `random`; or `teacher`, the weights of the
+    trained teacher of the same model, its head included, for scratch students too."""
     layers: Layers | None = None
     """Of `hf:` models: which of their layers there are, as in [0, 2, 4]; left out, all. With `init: teacher`, the teacher's."""

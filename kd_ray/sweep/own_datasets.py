@@ -1,6 +1,6 @@
 """Data of the user's own under `dataset` in a sweep file: samples listed in a file, or returned by a function."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, JsonValue, PositiveInt, model_validator
 
@@ -19,6 +19,11 @@ from kd_ray.sweep.distillation import IMPORT_PATH
 from kd_ray.sweep.fields import Added, Config, Fraction, Seed, bin_names, refuse
 from kd_ray.sweep.image_datasets import ImageDataset
 from kd_ray.sweep.public_datasets import PublicDataset
+
+AUTO = "auto"
+Version = Annotated[str, Field(pattern=rf"^([0-9a-f]{{16}}|{AUTO})$")]
+Fraction01 = Annotated[float, Field(ge=0, le=1)]
+Deviation = Annotated[float, Field(gt=0, le=1)]
 
 
 class Bins(Config):
@@ -41,15 +46,24 @@ class Bins(Config):
         return bin_names(self.edges)
 
 
+class Normalization(Config):
+    """Channel means and deviations of images of one's own."""
+
+    mean: tuple[Fraction01, Fraction01, Fraction01]
+    """Of red, green and blue, for pixels in 0..1."""
+    std: tuple[Deviation, Deviation, Deviation]
+    """Standard deviations of the same."""
+
+
 class ListedDataset(Classification):
     """Images, rows of numbers or texts of your own, listed in a CSV or Parquet file: a row for each, with a label, and with features."""
 
     name: Literal["manifest"]
     path: Annotated[str, Field(pattern=r"\.(csv|parquet)$")]
     """The list, below the data root."""
-    version: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")] | None = None
+    version: Version | None = None
     """Fingerprint of the rows and images, which stands for them in a trial's identity. `kd-ray data check` prints it; a launch
-    without it is refused."""
+    without it is refused. `auto`: the first launch of the sweep records it, and later ones refuse other data."""
     title: Annotated[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")] | None, Added(None)] = None
     """Name of the set in the tables; left out, the name is `manifest`. Part of a trial's identity."""
     image: Annotated[str, Field(min_length=1)] = "file"
@@ -75,14 +89,17 @@ class ListedDataset(Classification):
     classes: tuple[str, ...] = ()
     """The labels, in the order of class indices; left out where the target has bins, which are the classes then."""
     features: tuple[str, ...] = ()
-    """Columns with sensitive features."""
+    """Columns with sensitive features. Not part of a trial's identity: more can be added to a finished sweep."""
+    id: Annotated[Annotated[str, Field(min_length=1)] | None, Added(None)] = None
+    """Column with a different name for each row, by which attributes can be joined later; left out, it is the image's file, or the row's
+    number from 0. Not part of a trial's identity."""
     separator: Annotated[str, Field(min_length=1)] | None = None
     """Splits the text of a feature into the groups that the sample belongs to, as `;` does with `a;b`; left out, each has one."""
     bins: tuple[Bins, ...] = ()
     """Edges for the columns with numbers, a feature or the target."""
     min_group_size: PositiveInt = 1
     """Test samples that a group needs to be compared; smaller ones are left out of the feature, their samples stay. It holds for the
-    joint groups of `intersections`, too."""
+    joint groups of `intersections`, too. Not part of a trial's identity."""
     missing: Literal["refuse", "leave_out"] = "refuse"
     """What to do with rows whose image file does not exist or cannot be used, or that lack a value in one of `columns`, or a text."""
     missing_values: Annotated[tuple[str, ...], Added([])] = ()
@@ -97,8 +114,8 @@ class ListedDataset(Classification):
     """Share of the training split, after `long_tail`, set aside for validation; 0 means none, or those of the split column."""
     size: Side | None = None
     """Side of the images in pixels: the central square of each is resized to it."""
-    normalization: Literal["imagenet", "half"] = "imagenet"
-    """Channel means and deviations of images: those usual for ImageNet, or 0.5 throughout."""
+    normalization: Literal["imagenet", "half"] | Normalization = "imagenet"
+    """Channel means and deviations of images: those usual for ImageNet, 0.5 throughout, or `{mean: […], std: […]}`."""
 
     @property
     def modality(self) -> Modality:
@@ -151,6 +168,18 @@ class ListedDataset(Classification):
     def sensitive_feature_names(self) -> tuple[str, ...]:
         """The columns listed."""
         return self.features
+
+    def without_grouping(self, used: str | None = None) -> Self:
+        """Without features, their bins and the rules for their groups. Texts for missing values stay where inputs may have them."""
+        kept: dict[str, Any] = {
+            "features": () if used is None else (used,),
+            "id": None,
+            "bins": tuple(bins for bins in self.bins if bins.column in (self.target, used)),
+        }
+        if used is None:
+            kept |= {"separator": None, "min_group_size": 1}
+            kept |= {"missing_values": ()} if self.modality == "images" else {}
+        return self.model_copy(update=kept)
 
     @property
     def least_joint_group(self) -> int:
@@ -230,15 +259,15 @@ class FactoryDataset(RandomValidation):
     """`package.module:function`, called as `function(root, parameters)` with the data root; also the set's name in the tables."""
     parameters: Annotated[dict[str, JsonValue], Field(default_factory=dict)]
     """The `parameters` of the call; part of the identity."""
-    version: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")] | None = None
+    version: Version | None = None
     """Fingerprint of the result, which stands for it in a trial's identity. `kd-ray data check` prints it; a launch without it is
-    refused."""
+    refused. `auto`: as in a list."""
     samples: Literal["images", "rows"]
     """The kind of samples: `images`, or `rows` of numbers, which are standardised."""
     size: Annotated[int, Field(ge=16, le=512)] | None = None
     """Side of the images in pixels."""
-    normalization: Literal["imagenet", "half"] = "imagenet"
-    """Channel means and deviations of images: those usual for ImageNet, or 0.5 throughout."""
+    normalization: Literal["imagenet", "half"] | Normalization = "imagenet"
+    """Channel means and deviations of images: those usual for ImageNet, 0.5 throughout, or `{mean: […], std: […]}`."""
     target: Annotated[str, Field(min_length=1)] = "label"
     """Name of the labels in the tables."""
     classes: Annotated[tuple[str, ...], Field(min_length=2)]
@@ -286,6 +315,10 @@ class FactoryDataset(RandomValidation):
     def sensitive_feature_names(self) -> tuple[str, ...]:
         """As listed."""
         return self.features
+
+    def without_grouping(self, used: str | None = None) -> Self:
+        """Without the names of the features; the function returns all it has, and `version` stands for them."""
+        return self.model_copy(update={"features": () if used is None else (used,)})
 
     @model_validator(mode="after")
     def _settings_fit(self) -> Self:

@@ -17,13 +17,14 @@ from kd_ray.sweep.architectures import is_text_model
 from kd_ray.sweep.axes import AXIS_PATHS, OBJECTIVE_PATH, ObjectiveEntry, axis_path
 from kd_ray.sweep.claims import Claim
 from kd_ray.sweep.config import Sweep
+from kd_ray.sweep.datasets import Dataset
 from kd_ray.sweep.distillation import Distillation
 from kd_ray.sweep.encoders import TOKENIZER_OF
 from kd_ray.sweep.initial import initial_files
 from kd_ray.sweep.load import SweepFile
 from kd_ray.sweep.networks import PretrainedTeacher, StudentSettings, TrainedTeacher
 from kd_ray.sweep.parts import Evaluation
-from kd_ray.sweep.spec import Encoder, Role, TeacherRef, TrialSpec, content_hash
+from kd_ray.sweep.spec import Encoder, Role, TeacherRef, TrialSpec, dataset_id_of, identity_of
 from kd_ray.sweep.training import StepSchedule, Training
 
 WeightsDigest = Callable[[str], str]
@@ -37,11 +38,23 @@ class PlannedTrial:
     spec: TrialSpec
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Values of the grid axes other than those every table row carries (temperature, alpha, t_squared, objective, seed)."""
+    regrouped: Dataset | None = None
+    """The data set as the sweep asks for it, where the trial is in the store with other groups of test samples."""
     trial_id: str = field(init=False)
     """The spec's identity. Kept here, because a spec with a cached identity takes twice the memory, and a driver holds many specs."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "trial_id", content_hash(self.spec))
+        object.__setattr__(self, "trial_id", identity_of(self.spec))
+
+    @property
+    def dataset(self) -> Dataset:
+        """The data set as the sweep asks for it."""
+        return self.regrouped or self.spec.dataset
+
+    @property
+    def dataset_id(self) -> str:
+        """16 hex digits that stand for it."""
+        return dataset_id_of(self.dataset)
 
     @property
     def description(self) -> str:
@@ -90,8 +103,10 @@ class Pack:
         return frozenset(trial.spec.teacher.trial_id for trial in self.trials if trial.spec.teacher)
 
 
-def expand(file: SweepFile, weights_digest: WeightsDigest) -> tuple[PlannedTrial, ...]:
+def expand(file: SweepFile, weights_digest: WeightsDigest, *, groups_in_id: bool = False) -> tuple[PlannedTrial, ...]:
     """All trials of a sweep, each once: teachers first, then scratch students, then distilled ones, in the order of the grid.
+
+    With `groups_in_id` they have the identities of kd_ray 0.1, in which settings count that only group test samples.
 
     Raises:
         OSError: pretrained weights cannot be read (through `weights_digest`).
@@ -100,6 +115,7 @@ def expand(file: SweepFile, weights_digest: WeightsDigest) -> tuple[PlannedTrial
     # Cells share their initial weights.
     weights_digest = functools.cache(weights_digest)
     axes = {name: values for name, values in file.axes.items() if name != "seed"}
+    groups_in_id |= _varies_groups(file)
     found: dict[str, PlannedTrial] = {}
     for values in itertools.product(*axes.values()):
         settings = dict(zip(axes, values, strict=True))
@@ -112,11 +128,27 @@ def expand(file: SweepFile, weights_digest: WeightsDigest) -> tuple[PlannedTrial
                 }
             elif name not in AXIS_PATHS:
                 extra[name] = value
-        for trial in _cell_trials(sweep, file.axes["seed"], extra, weights_digest):
+        for trial in _cell_trials(sweep, file.axes["seed"], extra, weights_digest, groups_in_id=groups_in_id):
             found.setdefault(trial.trial_id, trial)
     _check_claims(file, found.values())
     order = list(Role)
     return tuple(sorted(found.values(), key=lambda trial: order.index(trial.spec.role)))
+
+
+def datasets_of(file: SweepFile) -> tuple[Dataset, ...]:
+    """The data sets of a sweep, one for each value of the axes that vary them; the other axes have their first value."""
+    first = {name: values[0] for name, values in file.axes.items() if name != "seed"}
+    varied = {name: values for name, values in file.axes.items() if name.split(".", maxsplit=1)[0] == "dataset"}
+    return tuple(
+        file.cell({**first, **dict(zip(varied, values, strict=True))}).dataset
+        for values in itertools.product(*varied.values())
+    )
+
+
+def _varies_groups(file: SweepFile) -> bool:
+    """Whether data sets of the grid differ only in how they group test samples."""
+    datasets = set(datasets_of(file))
+    return len({dataset.without_grouping() for dataset in datasets}) < len(datasets)
 
 
 def _check_claims(file: SweepFile, trials: Iterable[PlannedTrial]) -> None:
@@ -132,7 +164,12 @@ def _check_claims(file: SweepFile, trials: Iterable[PlannedTrial]) -> None:
 
 
 def _cell_trials(
-    sweep: Sweep, seeds: Iterable[int], settings: Mapping[str, Any], weights_digest: WeightsDigest
+    sweep: Sweep,
+    seeds: Iterable[int],
+    settings: Mapping[str, Any],
+    weights_digest: WeightsDigest,
+    *,
+    groups_in_id: bool,
 ) -> Iterable[PlannedTrial]:
     """Teachers, scratch and distilled students of one cell, all seeds."""
 
@@ -142,22 +179,23 @@ def _cell_trials(
 
     seeds = tuple(seeds)
     learns = sweep.distillation is not None and sweep.distillation.NEEDS_TEACHER
-    teachers = _teachers(sweep, seeds, weights_digest) if learns else {}
+    teachers = _teachers(sweep, seeds, weights_digest, groups_in_id=groups_in_id) if learns else {}
     distinct = {spec.trial_id: spec for specs in teachers.values() for spec in specs}
     refs = {key: TeacherRef(trial_id=key, model=spec.model, seed=spec.seed) for key, spec in distinct.items()}
     for spec in distinct.values():
         yield planned(spec)
     digest = _initial_digest(sweep, "student.init", weights_digest)
     encoder = _encoder(sweep.student, weights_digest)
+    student = functools.partial(_student, sweep, digest=digest, encoder=encoder, groups_in_id=groups_in_id)
     for seed in seeds:
         if "scratch" in sweep.baselines:
             # With `init: teacher`, a scratch student starts from the weights of its teacher; otherwise it has no teacher.
             start = refs[teachers[seed][0].trial_id] if sweep.student.init == "teacher" else None
-            yield planned(_student(sweep, Role.SCRATCH, seed, digest, encoder, start))
+            yield planned(student(Role.SCRATCH, seed, teacher=start))
         for teacher in teachers.get(seed, ()):
-            yield planned(_student(sweep, Role.DISTILLED, seed, digest, encoder, refs[teacher.trial_id]))
+            yield planned(student(Role.DISTILLED, seed, teacher=refs[teacher.trial_id]))
         if sweep.distillation is not None and not learns:
-            yield planned(_student(sweep, Role.DISTILLED, seed, digest, encoder))
+            yield planned(student(Role.DISTILLED, seed))
 
 
 def _with_tokenizer(sweep: Sweep, digest: WeightsDigest) -> Sweep:
@@ -184,7 +222,9 @@ def _encoder(network: StudentSettings | TrainedTeacher | PretrainedTeacher, dige
     return Encoder(version=digest(network.model), init=init, layers=layers)
 
 
-def _teachers(sweep: Sweep, seeds: tuple[int, ...], weights_digest: WeightsDigest) -> dict[int, tuple[TrialSpec, ...]]:
+def _teachers(
+    sweep: Sweep, seeds: tuple[int, ...], weights_digest: WeightsDigest, *, groups_in_id: bool
+) -> dict[int, tuple[TrialSpec, ...]]:
     """The teachers each student seed learns from."""
     teacher = sweep.teacher
     assert teacher is not None
@@ -199,6 +239,7 @@ def _teachers(sweep: Sweep, seeds: tuple[int, ...], weights_digest: WeightsDiges
             training=None,
             seed=None,
             evaluation=evaluation_of(sweep.evaluation, None),
+            groups_in_id=groups_in_id,
         )
         return dict.fromkeys(seeds, (given,))
     training = teacher.training or sweep.training
@@ -215,6 +256,7 @@ def _teachers(sweep: Sweep, seeds: tuple[int, ...], weights_digest: WeightsDiges
             training=training,
             seed=seed,
             evaluation=evaluation_of(sweep.evaluation, None),
+            groups_in_id=groups_in_id,
         )
 
     if teacher.seed == "paired":
@@ -233,8 +275,10 @@ def _student(
     sweep: Sweep,
     role: Role,
     seed: int,
+    *,
     digest: str | None,
     encoder: Encoder | None,
+    groups_in_id: bool,
     teacher: TeacherRef | None = None,
 ) -> TrialSpec:
     settings = sweep.distillation if role is Role.DISTILLED else None
@@ -249,6 +293,7 @@ def _student(
         teacher=teacher,
         seed=seed,
         evaluation=evaluation_of(sweep.evaluation, settings),
+        groups_in_id=groups_in_id,
     )
 
 

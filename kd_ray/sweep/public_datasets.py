@@ -43,6 +43,10 @@ class AdultDataset(RandomValidation):
         """Of the census."""
         return ("sex", "race", "age")
 
+    def without_grouping(self, used: str | None = None) -> Self:
+        """Without edges of the ages; where ages are inputs, they are numbers."""
+        return self if used == "age" else self.model_copy(update={"age_edges": (25, 60)})
+
     @model_validator(mode="after")
     def _edges_increase(self) -> Self:
         if list(self.age_edges) != sorted(set(self.age_edges)):
@@ -97,6 +101,12 @@ class HatexplainDataset(OfficialValidation):
     def sensitive_feature_names(self) -> tuple[str, ...]:
         """Each has the groups that `data/hatexplain.py` names."""
         return ("gender", "race", "religion")
+
+    def without_grouping(self, used: str | None = None) -> Self:
+        """Without the rules for the groups of posts."""
+        if used is not None:
+            return self
+        return self.model_copy(update={"min_annotators": 2, "several_groups": "each", "no_group": "leave_out"})
 
 
 PublicDataset = AdultDataset | HatexplainDataset

@@ -6,6 +6,7 @@ in two sweeps is one trial.
 
 import hashlib
 import json
+import operator
 from collections.abc import Callable
 from enum import StrEnum
 from functools import cached_property, lru_cache
@@ -49,12 +50,24 @@ class TrialState(StrEnum):
 def content_hash(model: Config) -> str:
     """First 16 hex digits of SHA-256 over the canonical JSON of `model`: sorted keys, no spaces, every field spelled out.
 
-    Fields that were added later are left out where their value means the behaviour before they were added (`fields.Added`).
+    Fields that were added later are left out where their value means the behaviour before they were added (`fields.Added`). The
+    numbers -0.0 and 0.0 are one.
     """
     content = model.model_dump(mode="json")
     _leave_out_added(model, content)
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    text = json.dumps(_without_negative_zeros(content), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _without_negative_zeros(content: Any) -> Any:
+    match content:
+        case dict():
+            return {name: _without_negative_zeros(value) for name, value in content.items()}
+        case list():
+            return [_without_negative_zeros(value) for value in content]
+        case float():
+            return content + 0.0
+    return content
 
 
 def _leave_out_added(model: Config, content: dict[str, Any]) -> None:
@@ -64,6 +77,15 @@ def _leave_out_added(model: Config, content: dict[str, Any]) -> None:
             del content[name]
         elif isinstance(value, Config):
             _leave_out_added(value, content[name])
+
+
+def identity_of(spec: "TrialSpec") -> str:
+    """The identity of a trial: what does nothing but group test samples does not count, unless training uses these groups."""
+    dataset, objective = spec.dataset, spec.distillation
+    # An imported objective may use any groups.
+    if not spec.groups_in_id and not (objective and objective.import_path):
+        dataset = dataset.without_grouping(getattr(objective, "feature", None))
+    return content_hash(spec.model_copy(update={"dataset": dataset, "groups_in_id": False}))
 
 
 @lru_cache(maxsize=64)
@@ -112,11 +134,25 @@ class TrialSpec(Config):
     """Initialisation, data order and augmentation draw named streams from it; none for pretrained weights."""
     evaluation: Annotated[Evaluation | None, Added(None)] = None
     """Optional measurements that apply to this trial."""
+    groups_in_id: Annotated[bool, Field(exclude_if=operator.not_)] = False
+    """Whether settings of the data set that only group test samples are part of the identity, as in every trial of kd_ray 0.1, and in a
+    sweep whose grid varies them."""
 
     @cached_property
     def trial_id(self) -> str:
         """16 hex digits that stand for this spec."""
-        return content_hash(self)
+        return identity_of(self)
+
+    def named(self, trial_id: str) -> "TrialSpec":
+        """The same trial, with the identity under which kd_ray 0.1 stored it if that is `trial_id`."""
+        former = self.changed(groups_in_id=True)
+        return former if identity_of(former) == trial_id != identity_of(self) else self
+
+    def changed(self, **fields: Any) -> "TrialSpec":
+        """A copy with other values, which are not checked."""
+        copy = self.model_copy(update=fields)
+        copy.__dict__.pop("trial_id", None)  # the cached identity of this one
+        return copy
 
     @property
     def dataset_id(self) -> str:
@@ -182,14 +218,12 @@ class TrialSpec(Config):
 def twin_of(spec: TrialSpec, teacher_of: Callable[[str], TrialSpec]) -> str:
     """trial_id of the same training that is evaluated on the other of test and validation split; `teacher_of` gives a teacher's spec."""
 
-    def turned(own: TrialSpec) -> dict[str, Any]:
+    def turned(own: TrialSpec) -> TrialSpec:
         other = "test" if own.dataset.evaluated_on == "validation" else "validation"
-        return {"dataset": own.dataset.model_copy(update={"evaluated_on": other})}
+        return own.changed(dataset=own.dataset.model_copy(update={"evaluated_on": other}))
 
-    update = turned(spec)
+    twin = turned(spec)
     if spec.teacher is not None:
-        teacher = teacher_of(spec.teacher.trial_id)
-        update["teacher"] = spec.teacher.model_copy(
-            update={"trial_id": content_hash(teacher.model_copy(update=turned(teacher)))}
-        )
-    return content_hash(spec.model_copy(update=update))
+        teacher_id = turned(teacher_of(spec.teacher.trial_id)).trial_id
+        twin = twin.changed(teacher=spec.teacher.model_copy(update={"trial_id": teacher_id}))
+    return twin.trial_id

@@ -54,7 +54,7 @@ class StoredValues:
     def _at_end(self, trial: PlannedTrial) -> Known | None:
         try:
             record = read_record(self.store, trial.trial_id)
-            return None if record is None else self._of(record)
+            return None if record is None else self._of(record, trial)
         except CorruptObjectError:
             self.damaged.add(trial.trial_id)
             return None
@@ -62,7 +62,7 @@ class StoredValues:
     def _at_stop(self, trial: PlannedTrial, epoch: int) -> Known | None:
         data = self.store.get(stop_key(trial.trial_id, epoch))
         if data is not None:
-            return self._of(decode_record(data))
+            return self._of(decode_record(data), trial)
         # A trial that was trained without stops tells its accuracy by epoch, and no other metric.
         if (at_end := self.known(trial, None)) is None:
             return None
@@ -74,19 +74,22 @@ class StoredValues:
             accuracy_by_epoch=at_end.accuracy_by_epoch[:epoch],
         )
 
-    def _of(self, record: Record) -> Known | None:
-        dataset_id = record.spec.dataset_id
-        if dataset_id not in self._samples:
-            samples = read_samples(self.store, dataset_id)
-            if samples is None:
-                return None
-            self._samples[dataset_id] = samples
+    def _of(self, record: Record, trial: PlannedTrial) -> Known | None:
+        # The record may name other groups of the same samples.
+        samples = self._samples_of(trial.dataset_id) or self._samples_of(record.spec.dataset_id)
+        if samples is None:
+            return None
         return Known(
-            value=metric_of(record, self._samples[dataset_id], self.tuning),
+            value=metric_of(record, samples, self.tuning),
             epochs=len(record.epochs),
             elapsed_s=record.provenance.elapsed_s,
             accuracy_by_epoch=tuple(epoch.validation_accuracy for epoch in record.epochs),
         )
+
+    def _samples_of(self, dataset_id: str) -> Samples | None:
+        if dataset_id not in self._samples and (found := read_samples(self.store, dataset_id)) is not None:
+            self._samples[dataset_id] = found
+        return self._samples.get(dataset_id)
 
     def last(self, candidate: Candidate, trial: PlannedTrial, rungs: Sequence[int]) -> Known | None:
         """The latest that is known of a trial."""

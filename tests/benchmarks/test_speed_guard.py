@@ -28,6 +28,7 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
+@pytest.mark.long
 def test_one_student_with_a_ready_table_outruns_the_plain_loop() -> None:
     race = Race(student="resnet20", teacher="resnet56", data=synthetic_images(4 * 64))
     settings = plain.Settings(channels_last=True, num_workers=0)

@@ -20,6 +20,14 @@ from tests.simulated import simulate
 CELLS = dict(null_cells())
 LEVEL = 0.05
 QUICK = {name: design for name, design in CELLS.items() if design.temperatures <= 3 and design.classes == 10}
+QUICKEST = (
+    "3 T, 5 seeds, 10 classes",
+    "small cells, 5 seeds",
+    "a teacher each, tau2/sigma2 0.35, 5 seeds",
+    "EOD at equal accuracy, one poor condition, 5 seeds",
+    "ties (6 samples per class), 10 seeds",
+)
+"""One of each kind; `make test-long` draws the others."""
 
 
 def most(reports: int) -> float:
@@ -32,12 +40,15 @@ def share(name: str, design: Design, reports: int) -> float:
     return sum(said(design, seed, analysis).now for seed in range(reports)) / reports
 
 
-@pytest.mark.parametrize("name", QUICK)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name in QUICKEST else pytest.mark.long) for name in QUICK]
+)
 def test_few_reports_on_nothing_say_something(name: str) -> None:
     reports = 16
     assert share(name, QUICK[name], reports) <= most(reports)
 
 
+@pytest.mark.long
 def test_what_reports_said_before_is_seen_by_the_same_simulation() -> None:
     """A simulation that could not find the fault would not show that it is gone."""
     design = CELLS["3 T, 5 seeds, 10 classes"]
@@ -46,6 +57,11 @@ def test_what_reports_said_before_is_seen_by_the_same_simulation() -> None:
     assert np.mean([false_now(it) for it in rows]) <= 0.1
 
 
+def test_the_quickest_are_among_the_quick() -> None:
+    assert set(QUICKEST) <= QUICK.keys()
+
+
+@pytest.mark.long
 def test_a_true_difference_is_established_all_the_same() -> None:
     name = "one class, 10 seeds"
     now, declared, _ = power_of(EFFECTS[name], reports=12)

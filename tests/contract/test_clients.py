@@ -12,10 +12,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from kd_ray.errors import StoreError
-from kd_ray.results.aggregate import aggregate
+from kd_ray.results.aggregate import aggregate, aggregate_alone
 from kd_ray.results.query import Results
+from kd_ray.results.record import decode_table, encode_table
 from kd_ray.results.schema import TABLES
-from kd_ray.results.store import Store, open_store, part_key, table_folder
+from kd_ray.results.store import Store, open_store, part_key, table_columns_key, table_folder
 from tests.fakes import commit_trials, make_sweep, plan_trials, write_sweep
 
 NAMES = (
@@ -31,6 +32,29 @@ NAMES = (
     "test-run",
     "my_train",
     "dev",
+)
+
+
+FACTORY = (
+    'dataset={"name": "factory", "function": "a:b", "version": "0123456789abcdef", "samples": "images", "size": 32,'
+    ' "classes": ["circle", "square", "star"], "features": ["color", "texture"]}'
+)
+AXES: tuple[tuple[str, ...], ...] = (
+    (),
+    ('grid={"seed": [0], "temperature": [4], "training.optimizer.nesterov": [false, true]}',),
+    ("training.optimizer.lr=null", 'grid={"seed": [0], "temperature": [4], "training.optimizer.lr": [1, 2]}'),
+    ("training.optimizer.lr=null", 'grid={"seed": [0], "temperature": [4], "training.optimizer.lr": [0.5, 0.25]}'),
+    ("dataset=null", FACTORY, 'grid={"seed": [0], "temperature": [4], "dataset.parameters.width": [3, 5]}'),
+    ("dataset=null", FACTORY, 'grid={"seed": [0], "temperature": [4], "dataset.parameters.width": ["a", "b"]}'),
+)
+"""Each sweep has one of these: no axis, a truth value, whole numbers, other numbers of the same axis, and an axis of free type."""
+VALUES: tuple[dict[str, set[Any]], ...] = (
+    {},
+    {"training.optimizer.nesterov": {False, True}},
+    {"training.optimizer.lr": {1.0, 2.0}},
+    {"training.optimizer.lr": {0.5, 0.25}},
+    {"dataset.parameters": {'{"width": 3}', '{"width": 5}'}},
+    {"dataset.parameters": {'{"width": "a"}', '{"width": "b"}'}},
 )
 
 
@@ -71,10 +95,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
     """A sweep of each name, with different axes."""
     store = open_store(tmp_path_factory.mktemp("clients"))
     for i, name in enumerate(NAMES):
-        more = (
-            ('grid={"seed": [0], "temperature": [4], "training.optimizer.nesterov": [false, true]}',) if i % 2 else ()
-        )
-        file = make_sweep(overrides=[f'name="{name}"', *more])
+        file = make_sweep(overrides=[f'name="{name}"', *AXES[i % len(AXES)]])
         commit_trials(store, plan_trials(file))
         write_sweep(store, file)
         aggregate(store, name)
@@ -96,6 +117,23 @@ def test_every_table_opens(
         assert sorted(found[column]) == sorted(expected[column])
     plain = found.drop(columns=[name for name in found if table == "predictions" and name.endswith("s")])
     assert len(plain.drop_duplicates()) == len(found)
+
+
+@pytest.mark.parametrize("client", CLIENTS, ids=lambda client: client.__name__)
+def test_each_axis_is_a_column_of_its_own_type(
+    client: Callable[[Path, Path], pd.DataFrame], results: Results, tmp_path: Path
+) -> None:
+    """Sweeps whose axes differ, or have other types under one name, are files with the same columns."""
+    root = results.store.local_root
+    assert root is not None
+    found = client(root / table_folder("trials"), tmp_path)
+    for i, name in enumerate(NAMES):
+        mine = found[(found["sweep"] == name) & (found["role"] == "distilled")]
+        for column in ("training.optimizer.nesterov", "training.optimizer.lr", "dataset.parameters"):
+            assert set(mine[column].dropna()) == VALUES[i % len(VALUES)].get(column, set())
+        assert (mine["settings"] != "{}").all() == bool(VALUES[i % len(VALUES)])
+    assert found["training.optimizer.lr"].dtype == "float64"
+    assert found["dataset.long_tail.seed"].isna().all()
 
 
 def test_names_that_no_folder_can_have_are_refused() -> None:
@@ -151,17 +189,65 @@ def test_an_interrupted_replacement_is_repeated(older: Store) -> None:
     assert parts(older) == MIGRATED
 
 
+class ReadOnly(Store):
+    """A store in which nothing can be written or deleted."""
+
+    def put(self, key: str, data: bytes, *, durable: bool = False) -> str:
+        raise StoreError(f"store {self.url}: cannot write {key!r}: Permission denied")
+
+    def delete(self, key: str) -> None:
+        raise StoreError(f"store {self.url}: cannot delete {key!r}: Permission denied")
+
+
 def test_who_may_only_read_an_older_store_learns_who_can_replace_its_tables(older: Store) -> None:
-    class ReadOnly(Store):
-        """A store in which nothing can be written or deleted."""
-
-        def put(self, key: str, data: bytes, *, durable: bool = False) -> str:
-            raise StoreError(f"store {self.url}: cannot write {key!r}: Permission denied")
-
-        def delete(self, key: str) -> None:
-            raise StoreError(f"store {self.url}: cannot delete {key!r}: Permission denied")
-
     before = parts(older)
     with pytest.raises(StoreError, match=r"form of kd_ray 0\.1 .*Permission denied; let a user who may write"):
         Results(ReadOnly(older.url)).query("SELECT * FROM trials")
     assert parts(older) == before
+
+
+def strip(store: Store) -> list[str]:
+    """Tables as they were before axes had columns; returns the keys of the parts."""
+    keys = [part_key("trials", name, 0) for name in ("demo", "other")]
+    for key in keys:
+        table = decode_table(store.get(key) or b"")
+        axes = [column.name for column in TABLES["trials"].columns if column.is_axis]
+        # Another fingerprint, too, because it stands for the columns.
+        store.put(key, encode_table(table.drop_columns(axes).replace_schema_metadata({})))
+    store.delete(table_columns_key())
+    return keys
+
+
+@pytest.fixture
+def narrow(store: Store) -> Store:
+    for name in ("demo", "other"):
+        file = make_sweep(overrides=[f"name={name}"])
+        commit_trials(store, plan_trials(file))
+        write_sweep(store, file)
+        aggregate(store, name)
+    strip(store)
+    return store
+
+
+@pytest.mark.parametrize("how", ["query", "aggregate"])
+def test_tables_that_lack_columns_are_made_again(narrow: Store, how: str) -> None:
+    if how == "query":
+        Results(narrow).query("SELECT 1")
+    else:
+        aggregate(narrow, "demo")
+    for name in ("demo", "other"):
+        table = decode_table(narrow.get(part_key("trials", name, 0)) or b"")
+        assert table.schema.names == TABLES["trials"].arrow_schema.names
+    before = {item.key: item.e_tag for item in narrow.entries("tables")}
+    aggregate(narrow, "other")
+    assert {item.key: item.e_tag for item in narrow.entries("tables")} == before
+
+
+def test_who_may_only_read_such_a_store_reads_what_there_is(narrow: Store, caplog: pytest.LogCaptureFixture) -> None:
+    """The tables differ in their columns as they do in the middle of an upgrade."""
+    aggregate_alone(narrow, "demo")
+    results = Results(ReadOnly(narrow.url))
+    assert results.table("trials").num_rows == 16
+    sql = 'SELECT count(*) AS n, count("training.optimizer.lr") AS lr FROM trials'
+    assert results.query(sql).to_pylist() == [{"n": 16, "lr": 0}]
+    assert "keep the columns of an older kd_ray" in caplog.text

@@ -95,7 +95,9 @@ class Clock:
         return time.time() + self.wrong_s, time.monotonic()
 
 
-@pytest.mark.parametrize("jump_s", [-7200.0, 7200.0], ids=["back", "ahead"])
+@pytest.mark.parametrize(
+    "jump_s", [pytest.param(-7200.0, id="back"), pytest.param(7200.0, id="ahead", marks=pytest.mark.long)]
+)
 def test_a_clock_that_jumps_while_a_trial_trains_costs_nothing(
     jump_s: float, store: Store, finished_tiny: Store, trifeature_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -66,7 +66,7 @@ def noisy(data: bytes) -> bytes:
     return data[:third] + bytes(byte ^ 0xA5 for byte in data[third : 2 * third]) + data[2 * third :]
 
 
-DAMAGE = [truncated, emptied, noisy]
+DAMAGE = [noisy, *(pytest.param(damage, marks=pytest.mark.long) for damage in (truncated, emptied))]
 
 
 def overwrite(store: Store, key: str, damage: Callable[[bytes], bytes]) -> None:
@@ -84,7 +84,7 @@ def keys_of(store: Store, part: str) -> list[str]:
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-@pytest.mark.parametrize("role", ["teacher", "distilled"])
+@pytest.mark.parametrize("role", [pytest.param("teacher", marks=pytest.mark.long), "distilled"])
 def test_a_damaged_record_is_quarantined_and_its_trial_trained_again(
     role: str, damage: Callable[[bytes], bytes], finished: Store, undisturbed: Store, trifeature_root: Path
 ) -> None:
@@ -247,6 +247,7 @@ def test_a_full_disk_ends_the_launch_with_one_line_and_the_next_one_finishes(
     assert_same_tables(store, undisturbed)
 
 
+@pytest.mark.long
 def test_a_checkpoint_that_finds_no_room_costs_only_itself(
     store: Store, undisturbed: Store, trifeature_root: Path
 ) -> None:
@@ -272,6 +273,7 @@ def test_a_checkpoint_that_finds_no_room_costs_only_itself(
 # --- stale workers --------------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("model", "where"), [("lenet5", "after the weights"), ("resnet20", "after the batch statistics")]
 )
@@ -318,6 +320,7 @@ def test_a_worker_that_is_ended_in_the_middle_of_a_step_leaves_no_half_step(
     assert_same_tables(store, whole)
 
 
+@pytest.mark.long
 def test_a_worker_that_outlived_its_lease_spoils_nothing(store: Store, tmp_path: Path, trifeature_root: Path) -> None:
     """Guards: generations in the names of checkpoints and weights, `is_superseded` before a commit, create-only records.
 
@@ -357,6 +360,7 @@ def test_a_worker_that_outlived_its_lease_spoils_nothing(store: Store, tmp_path:
     assert_same_tables(store, whole)
 
 
+@pytest.mark.long
 def test_a_worker_that_wakes_up_after_its_successor_has_committed_changes_nothing(
     store: Store, trifeature_root: Path
 ) -> None:
@@ -388,6 +392,7 @@ def _let_the_lease_run_out(store: Store, trial_id: str) -> None:
 # --- shared cells, hungry trials ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_two_sweeps_with_common_cells_at_the_same_time_train_them_once(tmp_path: Path, trifeature_root: Path) -> None:
     """Guard: the lease. Both end well, and the tables of both show all cells."""
     store = open_store(tmp_path / "store")
@@ -502,6 +507,7 @@ def named_worker(context: LaunchContext) -> PackWorker:
     return _NamedWorker(context.store, context.placement, launch_id=context.launch_id)
 
 
+@pytest.mark.long
 def test_a_trial_that_became_nan_by_accident_completes_on_request(
     store: Store, undisturbed: Store, trifeature_root: Path
 ) -> None:

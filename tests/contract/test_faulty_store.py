@@ -143,6 +143,7 @@ def test_a_record_is_committed_although_the_answer_is_lost(far: Store, proxy: Fa
 # --- a whole sweep --------------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", [1])
 def test_a_sweep_over_a_store_that_fails_now_and_then_gives_the_same_tables(
     seed: int, far: Store, proxy: FaultyS3, store: Store, trifeature_root: Path
@@ -188,6 +189,7 @@ def test_a_listing_that_is_refused_is_not_waited_for(far: Store, proxy: FaultyS3
     assert proxy.requests == {"GET": 1}
 
 
+@pytest.mark.long
 def test_a_finished_sweep_can_be_used_on_a_read_only_store(
     far: Store, proxy: FaultyS3, trifeature_root: Path, tmp_path: Path
 ) -> None:
@@ -224,6 +226,7 @@ def test_a_launch_refuses_a_store_that_does_not_exclude(
     assert not [item.key for item in far.entries("") if not item.key.startswith(("proof/", "a/"))]
 
 
+@pytest.mark.long
 def test_a_store_that_was_trusted_before_is_put_to_the_proof(
     far: Store, proxy: FaultyS3, trifeature_root: Path, tmp_path: Path, store: Store
 ) -> None:

@@ -101,6 +101,7 @@ def test_a_worker_that_ray_ends_for_its_memory_costs_only_a_retry(
     assert any("the node was running out of memory" in warning for warning in report.warnings), report.warnings
 
 
+@pytest.mark.long
 def test_a_pack_that_is_too_large_for_the_memory_goes_on_in_halves(store: Store, tmp_path: Path) -> None:
     """Guards: torch's error is known for what it is, the process lives, nothing counts as a death, and no trial fails."""
     done = subprocess.run(

@@ -59,6 +59,7 @@ def test_a_sweep_on_azure_gives_the_tables_of_a_local_one(
     assert verify(azure_store).problems == ()
 
 
+@pytest.mark.long
 @pytest.mark.ray
 def test_a_sweep_through_ray_on_s3_gives_the_tables_of_a_local_one(
     s3_store: Store, store: Store, trifeature_root: Path, tmp_path: Path

@@ -35,6 +35,8 @@ from tests.sweeps import assert_same_tables, tiny_sweep, write_tiny_sweep
 
 RunnerName = Literal["local", "ray"]
 RUNNERS = [pytest.param("local"), pytest.param("ray", marks=pytest.mark.ray)]
+LATER = [pytest.param("local"), pytest.param("ray", marks=[pytest.mark.ray, pytest.mark.long])]
+"""For what the Ray runner shares with the local one."""
 LONG = ("training.epochs=40", "grid.temperature=[1, 2, 4, 8]")
 """Long enough to be killed in the middle."""
 
@@ -75,7 +77,7 @@ def test_a_sweep_ends_complete_with_the_same_tables_on_every_runner(
     assert record_times(store) == before
 
 
-@pytest.mark.parametrize("runner", RUNNERS)
+@pytest.mark.parametrize("runner", LATER)
 def test_extending_a_grid_trains_only_the_new_cells(
     runner: RunnerName, store: Store, undisturbed: Store, trifeature_root: Path
 ) -> None:
@@ -92,7 +94,7 @@ def test_extending_a_grid_trains_only_the_new_cells(
     assert trials.equals(Results(undisturbed).query("SELECT trial_id, accuracy, loss FROM trials ORDER BY trial_id"))
 
 
-@pytest.mark.parametrize("runner", RUNNERS)
+@pytest.mark.parametrize("runner", LATER)
 def test_teachers_may_ask_for_other_resources_than_students(
     runner: RunnerName, store: Store, trifeature_root: Path
 ) -> None:
@@ -140,6 +142,7 @@ class _WaitingTraining(SyntheticTraining):
         yield progress
 
 
+@pytest.mark.long
 @pytest.mark.ray
 def test_processes_that_have_nothing_to_do_until_their_teacher_is_there_are_kept(
     store: Store, trifeature_root: Path
@@ -165,7 +168,7 @@ def test_a_pack_that_fits_nowhere_is_refused_with_what_there_is(store: Store, tr
     assert list(store.entries("sweeps")) == []
 
 
-@pytest.mark.parametrize("runner", RUNNERS)
+@pytest.mark.parametrize("runner", LATER)
 def test_one_failing_trial_costs_only_itself(runner: RunnerName, store: Store, trifeature_root: Path) -> None:
     overrides = (
         "training.optimizer.lr=null",
@@ -190,7 +193,7 @@ def test_one_failing_trial_costs_only_itself(runner: RunnerName, store: Store, t
     assert record_times(store) == before
 
 
-@pytest.mark.parametrize("runner", RUNNERS)
+@pytest.mark.parametrize("runner", LATER)
 def test_a_failing_teacher_blocks_its_students_and_nothing_hangs(
     runner: RunnerName, store: Store, trifeature_root: Path
 ) -> None:
@@ -325,6 +328,7 @@ def test_a_killed_worker_is_replaced_within_the_same_launch(
     assert_same_tables(store, undisturbed_long)
 
 
+@pytest.mark.long
 @pytest.mark.ray
 def test_workers_do_not_import_what_lies_in_the_current_folder(tmp_path: Path, trifeature_root: Path) -> None:
     """Guard: `_InstalledCodeOnly`; every worker ran the script in place of the standard library's module, and died."""
@@ -360,6 +364,7 @@ def test_the_error_of_a_worker_that_ends_itself_says_how(
     assert "its worker process ended itself with 'usage: fit.py TABLE'" in done.stdout
 
 
+@pytest.mark.long
 def test_two_launches_at_once_train_every_trial_once(tmp_path: Path, undisturbed: Store, trifeature_root: Path) -> None:
     """Two drivers, one store, one sweep; the lease is the guard."""
     file = write_tiny_sweep(tmp_path, trifeature_root)

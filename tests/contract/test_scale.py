@@ -35,6 +35,7 @@ def test_no_listing_is_done_once_per_trial(tmp_path: Path, trifeature_root: Path
     assert writes[1] - writes[0] == 4 * 90
 
 
+@pytest.mark.long
 @pytest.mark.ray
 def test_a_query_in_the_middle_sees_each_committed_trial_once(store: Store, trifeature_root: Path) -> None:
     """Guards: parts are replaced atomically, and a trial's rows have one part for ever; the records are aggregated while the sweep runs."""
@@ -78,6 +79,7 @@ def noted_worker(context: LaunchContext) -> PackWorker:
     return synthetic_worker(context)
 
 
+@pytest.mark.long
 @pytest.mark.ray
 @pytest.mark.alone
 def test_every_slot_works_and_keeps_its_worker(store: Store, trifeature_root: Path) -> None:
@@ -110,6 +112,7 @@ class CountingRunner(RayRunner):
         return super().run_experiment(*rest)
 
 
+@pytest.mark.long
 @pytest.mark.ray
 def test_a_large_sweep_is_several_experiments_of_tune(store: Store, trifeature_root: Path) -> None:
     """Guard: Tune keeps every pack in memory to the end of an experiment; the driver of a large sweep would grow and grow."""

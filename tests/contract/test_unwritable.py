@@ -40,6 +40,7 @@ def test_a_data_root_that_cannot_be_written_is_one_line(place: str, tmp_path: Pa
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.long
 @pytest.mark.ray
 def test_a_home_folder_that_cannot_be_written_is_not_needed(tmp_path: Path, trifeature_root: Path) -> None:
     """Guard: Ray wrote its token below `~/.ray`, and ended with a traceback."""

@@ -14,6 +14,7 @@ import pytest
 import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 
+from kd_ray.cli.serve_command import serve_command
 from tests.deployment.kuberay import KINDS, cluster_of, pod_templates
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -96,13 +97,16 @@ def test_the_compose_file_is_taken_by_docker_compose(profile: str) -> None:
     done = run(*command)
     assert done.returncode == 0, done.stderr
     services = yaml.safe_load(done.stdout)["services"]
-    assert set(services) == {"head", "worker", "store"} | ({"gpu-worker"} if profile else set())
+    assert set(services) == {"head", "worker", "store", "serve"} | ({"gpu-worker"} if profile else set())
     for name, service in services.items():
         published = [port["host_ip"] for port in service.get("ports", [])]
         assert set(published) <= {"127.0.0.1"}, name
         assert service["cap_drop"] == ["ALL"]
         assert service["deploy"]["resources"]["limits"]["memory"]
     assert not services["worker"].get("ports")
+    # The site has neither the token of the cluster nor its data.
+    assert {it["source"] for it in services["serve"]["secrets"]} == {"store_key", "store_secret", "serve_token"}
+    assert not services["serve"].get("volumes")
     for name in set(services) - {"store"}:
         assert services[name]["environment"]["RAY_AUTH_MODE"] == "token"
 
@@ -173,6 +177,32 @@ def test_pods_are_closed_and_bounded(name: str) -> None:
             assert set(container["resources"]["limits"]) >= {"cpu", "memory"}
             plain = {entry["name"] for entry in container.get("env", []) if "value" in entry}
             assert not any(re.search("SECRET|KEY|TOKEN|PASSWORD", variable) for variable in plain)
+
+
+def test_the_site_is_closed_bounded_and_has_a_token() -> None:
+    spec = DOCUMENTS["serve.yaml:Deployment/kd-ray-serve"]["spec"]["template"]["spec"]
+    assert spec["securityContext"]["runAsNonRoot"]
+    (container,) = spec["containers"]
+    assert container["securityContext"] == {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+    assert set(container["resources"]["limits"]) == {"cpu", "memory"}
+    assert [it["secretRef"]["name"] for it in container["envFrom"]] == ["kd-ray-store", "kd-ray-serve"]
+    service = DOCUMENTS["serve.yaml:Service/kd-ray-serve"]["spec"]
+    labels = DOCUMENTS["serve.yaml:Deployment/kd-ray-serve"]["spec"]["template"]["metadata"]["labels"]
+    assert service["selector"].items() <= labels.items()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        yaml.safe_load((DOCKER / "compose.yaml").read_text())["services"]["serve"]["command"],
+        DOCUMENTS["serve.yaml:Deployment/kd-ray-serve"]["spec"]["template"]["spec"]["containers"][0]["args"],
+    ],
+    ids=["compose", "kubernetes"],
+)
+def test_the_command_of_the_site_is_one_of_kd_ray(command: list[str]) -> None:
+    assert command[:2] == ["kd-ray", "serve"]
+    given = serve_command.make_context("serve", [*command[2:], "--token", "a" * 32, "--store", "s3://sweeps"]).params
+    assert (given["host"], given["port"]) == ("0.0.0.0", 8080)
 
 
 def test_the_cluster_grows_with_demand_and_has_gpu_workers_on_spot() -> None:

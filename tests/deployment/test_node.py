@@ -63,9 +63,9 @@ def test_secrets_are_made_once(tmp_path: Path) -> None:
     before = {path.name: path.read_text() for path in folder.iterdir()}
     subprocess.run(command, check=True, capture_output=True, timeout=60)
     assert {path.name: path.read_text() for path in folder.iterdir()} == before
-    assert set(before) == {"ray_token", "store_key", "store_secret"}
+    assert set(before) == {"ray_token", "store_key", "store_secret", "serve_token"}
     assert {len(secret) for secret in before.values()} == {64}
-    assert len(set(before.values())) == 3
+    assert len(set(before.values())) == 4
     assert folder.stat().st_mode & 0o077 == 0
 
 
@@ -79,10 +79,11 @@ def test_a_node_without_a_token_does_not_start(role: str, tmp_path: Path) -> Non
     assert done.stderr.startswith("node: no token: set RAY_AUTH_TOKEN_PATH")
 
 
-def test_credentials_of_the_store_come_from_files(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["AWS_ACCESS_KEY_ID", "KD_RAY_SERVE_TOKEN"])
+def test_credentials_come_from_files(name: str, tmp_path: Path) -> None:
     (tmp_path / "key").write_text("the-key\n")
-    environment = {"PATH": os.environ["PATH"], "AWS_ACCESS_KEY_ID_FILE": str(tmp_path / "key")}
-    command = [str(DOCKER / "node.sh"), "printenv", "AWS_ACCESS_KEY_ID"]
+    environment = {"PATH": os.environ["PATH"], f"{name}_FILE": str(tmp_path / "key")}
+    command = [str(DOCKER / "node.sh"), "printenv", name]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=30)
     assert done.stdout == "the-key\n"
 

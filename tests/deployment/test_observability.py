@@ -81,6 +81,7 @@ def samples(page: str) -> dict[str, list[tuple[dict[str, str], float]]]:
     return found
 
 
+@pytest.mark.long
 @pytest.mark.ray
 def test_prometheus_finds_the_progress_of_a_sweep_at_rays_metrics_port(
     scraped: subprocess.CompletedProcess[str],
@@ -98,6 +99,7 @@ def test_prometheus_finds_the_progress_of_a_sweep_at_rays_metrics_port(
     assert not any("trial" in name.lower() for each in tags for name in each), "as many series as trials"
 
 
+@pytest.mark.long
 @pytest.mark.ray
 def test_every_line_of_the_drivers_log_is_json_with_sweep_and_trials(
     scraped: subprocess.CompletedProcess[str],
@@ -111,6 +113,7 @@ def test_every_line_of_the_drivers_log_is_json_with_sweep_and_trials(
     assert all(line["trial_id"] == (line["trial_ids"][0] if len(line["trial_ids"]) == 1 else None) for line in lines)
 
 
+@pytest.mark.long
 @pytest.mark.ray
 def test_rays_log_folder_holds_what_workers_said_of_each_trial(
     scraped: subprocess.CompletedProcess[str], folder: Path

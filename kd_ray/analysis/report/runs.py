@@ -9,6 +9,7 @@ from kd_ray.analysis.conditions import Condition
 from kd_ray.analysis.report.axis import legend_columns, seeds
 from kd_ray.analysis.report.style import BLACK, BLUE, SCRATCH, SERIES_DASHES, TEACHER, Drawing, drawable, new_figure
 from kd_ray.analysis.study import Study
+from kd_ray.errors import count_of
 from kd_ray.metrics.arrays import FloatArray
 
 MAX_CURVES = 8
@@ -96,7 +97,7 @@ def cost_in_words(study: Study) -> str:
     words = ", ".join(f"{count} on {name}" for name, count in devices.items())
     hosts = len({row["host"] for row in study.trials})
     return (
-        f"{len(study.trials)} trials took {duration(float(np.nansum(elapsed_T)))} of training in all ({words}; "
+        f"{count_of(len(study.trials), 'trial')} took {duration(float(np.nansum(elapsed_T)))} of training in all ({words}; "
         f"{hosts} host{'s' if hosts != 1 else ''})."
     )
 

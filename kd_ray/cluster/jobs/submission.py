@@ -13,8 +13,9 @@ from kd_ray.cluster.jobs.modules import files_of
 from kd_ray.errors import InvalidInputError
 from kd_ray.results.store import SCHEMES
 from kd_ray.sweep.axes import axis_path
+from kd_ray.sweep.initial import is_fetched
 from kd_ray.sweep.load import SweepFile
-from kd_ray.sweep.plan import expand
+from kd_ray.sweep.plan import expand, is_file
 
 STOP_WAIT_S = 120
 """How long a stopped job may take to write checkpoints before Ray kills it; Ray's default is 3 s."""
@@ -85,7 +86,7 @@ def make_submission(
     if taken := sorted({PurePosixPath(path).parts[0] for path in theirs} & {*ours, "kd_ray"}):
         raise InvalidInputError(f"--module: the name {taken[0]} is reserved for kd_ray")
     # The number of trials does not depend on the digests of pretrained weights.
-    num_trials = len(expand(file, lambda path: ""))
+    num_trials = len(expand(file, lambda name: "0" * (64 if is_file(name) else 16)))
     return Submission(name=name, sweep=file.sweep.name, store=store, num_trials=num_trials, files={**theirs, **ours})
 
 
@@ -123,7 +124,7 @@ def _check_paths(file: SweepFile) -> None:
             paths[f"grid.{axis}"] = values
     for field, values in paths.items():
         for value in values:
-            if value is not None and not PurePosixPath(value).is_absolute():
+            if value is not None and not is_fetched(value) and not PurePosixPath(value).is_absolute():
                 raise InvalidInputError(
                     f"{file.source}: {field}: {value!r} is a relative path; give the absolute path on the cluster, as in "
                     f"--set {field}=/data"

@@ -15,7 +15,7 @@ from kd_ray.cluster.ray_tune.trainable import ENDED
 from kd_ray.cluster.ray_tune.trial_chunks import TrialChunks
 from kd_ray.cluster.ray_tune.worker_errors import describe, died_with_its_node, error_of, was_told_to_end
 from kd_ray.cluster.runner import LaunchContext, Observer
-from kd_ray.errors import KdRayError, StoreError
+from kd_ray.errors import KdRayError, StoreError, count_of
 from kd_ray.results import ledger
 from kd_ray.sweep.plan import Pack
 from kd_ray.sweep.spec import TrialState
@@ -101,7 +101,9 @@ class PackSearcher(_NotPickled, Searcher):
         self._num_store_errors = self._num_store_errors + 1 if result.get("store") else 0
         if self._num_store_errors > self._context.placement.max_retries:
             # The store's client has repeated its requests for minutes each time. The trials are not at fault.
-            raise StoreError(f"{cause.removeprefix('StoreError: ')} ({self._num_store_errors} packs in a row)")
+            raise StoreError(
+                f"{cause.removeprefix('StoreError: ')} ({count_of(self._num_store_errors, 'pack')} in a row)"
+            )
         is_from_outside = death is not None and (was_told_to_end(death) or died_with_its_node(death, node_ip))
         at_fault = not (result.get("store") or is_from_outside)
         is_too_large = "progress" in result and result["progress"].is_too_large

@@ -8,11 +8,12 @@ the loss.
 
 import functools
 from collections.abc import Callable, Mapping
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 from typing import Any
 
 from torch import Tensor, nn
 
+from kd_ray import offered
 from kd_ray.distill.objectives.loss import Background, Context, Loss
 from kd_ray.errors import TrialError
 from kd_ray.sweep.distillation import ImportedObjective
@@ -61,18 +62,14 @@ def distribution_of(path: str | None) -> dict[str, str]:
     """
     if path is None:
         return {}
-    distribution = _entry(path).dist
-    return {distribution.name: distribution.version} if distribution is not None else {}
+    return offered.distribution_of(_entry(path))
 
 
 def _entry(path: str) -> EntryPoint:
-    offered = {entry.value: entry for entry in entry_points(group=GROUP)}
-    if path not in offered:
-        raise TrialError(
-            f"no distribution installed on this worker offers the objective {path!r} as an entry point of {GROUP!r}; "
-            f"offered: {', '.join(sorted(offered)) or 'none'}"
-        )
-    return offered[path]
+    try:
+        return offered.find(GROUP, path)
+    except LookupError as error:
+        raise TrialError(f"no distribution installed on this worker offers the objective {error.args[0]}") from error
 
 
 def imported_loss(

@@ -30,6 +30,7 @@ def metrics_of(codes_N: np.ndarray, predictions_N: np.ndarray = PREDICTIONS_N) -
     ]
 
 
+@pytest.mark.slow
 def test_chance_level_is_the_mean_over_groups_dealt_within_classes() -> None:
     found = chance_levels(LABELS_N, [PREDICTIONS_N], GROUPS, num_classes=3)
     rng = np.random.default_rng(1)

@@ -25,6 +25,7 @@ def row_of(design: Design, **claim: object) -> Comparison:
     return row
 
 
+@pytest.mark.slow
 def test_a_claim_is_tested_over_all_conditions_that_it_chooses() -> None:
     everywhere = row_of(LOWER, **{"metric": "class_accuracy", "class": "class 0", "direction": "lower"})
     at_two = row_of(LOWER, **{"metric": "class_accuracy", "class": "class 0", "condition": {"temperature": 2}})
@@ -38,6 +39,7 @@ def test_a_claim_is_tested_over_all_conditions_that_it_chooses() -> None:
     assert everywhere.status == "established"
 
 
+@pytest.mark.long
 def test_directions_are_one_sided_and_margins_move_what_is_tested() -> None:
     claims: dict[str, dict[str, object]] = {
         "different": {},
@@ -62,6 +64,7 @@ def test_directions_are_one_sided_and_margins_move_what_is_tested() -> None:
     assert p["equivalent"] == pytest.approx(p["not_lower"])
 
 
+@pytest.mark.slow
 def test_no_harm_beyond_a_margin_can_be_shown() -> None:
     calm = Design(seeds=8, classes=4, per_class=200, run_sd=0.02)
     row = row_of(calm, metric="worst_class_accuracy", direction="not_lower", margin=0.08)
@@ -69,6 +72,7 @@ def test_no_harm_beyond_a_margin_can_be_shown() -> None:
     assert row_of(calm, metric="worst_class_accuracy", direction="not_lower", margin=0.001).status == "none"
 
 
+@pytest.mark.long
 def test_claims_of_nothing_hold_in_few_sweeps() -> None:
     """Three claims; a false one in at most four percent of the sweeps, and a twentieth with what is explored."""
     design = Design(seeds=5, temperatures=2, classes=4, per_class=30)
@@ -85,6 +89,7 @@ def test_claims_of_nothing_hold_in_few_sweeps() -> None:
     assert false <= 9
 
 
+@pytest.mark.slow
 def test_a_trend_is_tested_in_its_direction() -> None:
     rising = Design(seeds=5, temperatures=5, trend=0.6, run_sd=0.05, per_class=60)
     up = row_of(rising, metric="accuracy", trend="temperature", direction="rises")
@@ -94,6 +99,7 @@ def test_a_trend_is_tested_in_its_direction() -> None:
     assert down.p_claim is not None and down.p_claim > 0.9
 
 
+@pytest.mark.slow
 def test_what_cannot_be_answered_is_said() -> None:
     two_seeds = found_of(Design(seeds=2), Claim(metric="accuracy"))
     (row,) = two_seeds.of("claim")
@@ -113,11 +119,13 @@ def test_what_cannot_be_answered_is_said() -> None:
         row_of(LOWER, metric="equalized_odds_difference", feature="sex")
 
 
+@pytest.mark.slow
 def test_a_claim_that_was_declared_after_results_says_so() -> None:
     found = found_of(LOWER, Claim(metric="accuracy"), num_complete=7)
-    assert found.verdict.declared[0].endswith("declared 2026-11-01, when 7 trials were complete.")
+    assert found.verdict.declared[0].endswith("declared 2026-11-01, with 7 trials complete.")
 
 
+@pytest.mark.slow
 def test_claims_leave_a_fifth_of_the_level_to_exploration() -> None:
     none, some = found_of(LOWER), found_of(LOWER, Claim(metric="accuracy", direction="higher"))
     (claim,) = some.of("claim")

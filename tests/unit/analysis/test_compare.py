@@ -31,7 +31,7 @@ from kd_ray.results.store import Store, open_store, part_key, record_key
 from kd_ray.sweep.spec import Role, TrialSpec
 from tests.fakes import WatchedStore, make_sweep, plan_trials, write_sweep
 from tests.golden.make import TABLE, golden_results, to_csv
-from tests.processes import run_cli
+from tests.processes import run_cli_here
 from tests.simulated import simulate
 
 
@@ -66,6 +66,7 @@ def test_committed_records_give_the_committed_comparisons(found: SweepComparison
                 assert float(value) == pytest.approx(float(wanted), rel=1e-6, abs=1e-9), (name, expected)
 
 
+@pytest.mark.slow
 def test_the_table_has_the_columns_of_the_schema_and_is_read_back_as_written(
     golden: Results, found: SweepComparison
 ) -> None:
@@ -76,6 +77,7 @@ def test_the_table_has_the_columns_of_the_schema_and_is_read_back_as_written(
     assert answer.to_pylist() == [{"n": 3 * 4 * 2}]
 
 
+@pytest.mark.slow
 def test_comparing_again_replaces_the_table(store: Store) -> None:
     results = simulate(store)
     first = compare(results, "demo")
@@ -86,6 +88,7 @@ def test_comparing_again_replaces_the_table(store: Store) -> None:
     assert [item.key for item in store.entries("tables/comparisons")] == [part_key("comparisons", "demo", 0)]
 
 
+@pytest.mark.slow
 def test_chance_levels_stay_with_their_trials(store: Store) -> None:
     results = simulate(store)
     first = compare(results, "demo")
@@ -107,6 +110,7 @@ def test_chance_levels_stay_with_their_trials(store: Store) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_fold_keeps_the_table_until_a_trial_changes(store: Store) -> None:
     results = simulate(store)
     compare(results, "demo")
@@ -117,6 +121,7 @@ def test_a_fold_keeps_the_table_until_a_trial_changes(store: Store) -> None:
     assert read_comparisons(results, "demo") == []
 
 
+@pytest.mark.slow
 def test_a_fold_drops_the_table_before_it_changes_another(tmp_path: Path) -> None:
     store = WatchedStore(str(tmp_path))
     compare(simulate(store), "demo")
@@ -139,6 +144,7 @@ def class_table(golden: Results, role: str, temperature: float | None) -> tuple[
     return tuple(rows[name].to_numpy().reshape(3, 3) for name in ("class", "overall"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("normalise", ["ratio", "difference"])
 @pytest.mark.parametrize("overall", ["per_run", "mean"])
 def test_class_bias_is_scipys_on_relative_class_accuracy(golden: Results, normalise: str, overall: str) -> None:
@@ -226,6 +232,7 @@ def test_trends_share_the_temperature_at_which_they_are_split(golden: Results, f
     assert (low.p_permutation_floor, high.p_permutation_floor) == pytest.approx((2 / 6**3, 2 / 2**3))
 
 
+@pytest.mark.slow
 def test_a_family_is_one_question_of_one_contrast_over_all_conditions(found: SweepComparison) -> None:
     for analysis in ("fairness", "class_bias"):
         rows = [row for row in found.of(analysis, "scratch_vs_distilled") if row.p_claim is not None]
@@ -262,6 +269,7 @@ def only_scratch_and_teachers(spec: TrialSpec, rng: np.random.Generator) -> npt.
     return np.full(3, 0.0 if spec.role is Role.SCRATCH else 0.8)
 
 
+@pytest.mark.slow
 def test_one_run_is_flagged_and_the_next_step_adds_seeds(store: Store) -> None:
     found = compare(simulate(store, "grid.seed=[4]"), "demo")
     assert {row.flags for row in found.of("class_bias_counts")} == {("n<2",)}
@@ -272,6 +280,7 @@ def test_one_run_is_flagged_and_the_next_step_adds_seeds(store: Store) -> None:
     assert "1 seed cannot show how far seeds are apart" in found.verdict.not_tested[0]
 
 
+@pytest.mark.slow
 def test_students_of_one_teacher_are_flagged(store: Store) -> None:
     found = compare(simulate(store, "grid.seed=[0, 1, 2]", "teacher.seed=[7]"), "demo")
     assert {row.flags for row in found.of("class_bias_counts", "teacher_vs_distilled")} == {("n<2", "shared_teacher")}
@@ -280,6 +289,7 @@ def test_students_of_one_teacher_are_flagged(store: Store) -> None:
     assert any("teacher.seed=paired" in step.overrides for step in found.next_steps)
 
 
+@pytest.mark.slow
 def test_equal_accuracy_is_not_tested_with_one_run(store: Store) -> None:
     found = compare(simulate(store, "grid.seed=[0, 1, 2]", "teacher.seed=[7]"), "demo")
     alone, together = (found.of("matched_accuracy", f"{role}_vs_distilled") for role in ("teacher", "scratch"))
@@ -287,6 +297,7 @@ def test_equal_accuracy_is_not_tested_with_one_run(store: Store) -> None:
     assert together and all(row.p is not None and row.df == 9 - 3 - 1 for row in together)
 
 
+@pytest.mark.slow
 def test_given_teachers_bring_no_advice_to_train_them(store: Store) -> None:
     given = "teacher={model: resnet20, weights: teacher.pth}"
     found = compare(simulate(store, "grid.seed=[0, 1, 2]", given, "dataset.size=32"), "demo")
@@ -294,6 +305,7 @@ def test_given_teachers_bring_no_advice_to_train_them(store: Store) -> None:
     assert "teacher_vs_distilled" not in {step.contrast for step in found.next_steps}
 
 
+@pytest.mark.slow
 def test_a_seed_with_several_teachers_is_one_run(store: Store) -> None:
     found = compare(simulate(store, "grid.seed=[0, 1, 2]", "teacher.seed=[7, 8]"), "demo")
     row = row_of(found, "class_bias_counts", contrast="teacher_vs_distilled", temperature=4)
@@ -301,6 +313,7 @@ def test_a_seed_with_several_teachers_is_one_run(store: Store) -> None:
     assert row.flags == ("n<3", "shared_teacher")
 
 
+@pytest.mark.slow
 def test_mixed_devices_are_flagged(store: Store) -> None:
     results = simulate(store)
     table = results.table("trials")
@@ -316,6 +329,7 @@ def test_mixed_devices_are_flagged(store: Store) -> None:
     )
 
 
+@pytest.mark.slow
 def test_axes_of_any_name_are_conditions_and_find_their_scratch_students(store: Store) -> None:
     axes = (
         "training.optimizer.lr=null",
@@ -331,6 +345,7 @@ def test_axes_of_any_name_are_conditions_and_find_their_scratch_students(store: 
     assert len({row.condition for row in found.of("trend")}) == 4
 
 
+@pytest.mark.slow
 def test_other_test_samples_are_no_baseline(store: Store) -> None:
     """Two splits in one sweep: each distilled student meets the scratch students of its own."""
     found = compare(simulate(store, "grid.dataset.split_seed=[0, 1]"), "demo")
@@ -339,12 +354,14 @@ def test_other_test_samples_are_no_baseline(store: Store) -> None:
     assert {(row.n_baseline, row.n_treatment) for row in counts} == {(2, 2)}
 
 
+@pytest.mark.slow
 def test_missing_scratch_students_are_told(store: Store) -> None:
     found = compare(simulate(store, "baselines=[]"), "demo")
     assert found.of("class_bias_counts", "scratch_vs_distilled") == []
     assert "Against scratch: no such trial is complete for T=1 and T=4." in found.verdict.not_tested[0]
 
 
+@pytest.mark.slow
 def test_trials_that_are_missing_are_told(store: Store) -> None:
     results = simulate(store)
     store.delete(record_key(plan_trials(make_sweep())[-1].trial_id))
@@ -365,6 +382,7 @@ def test_what_cannot_be_compared_is_refused_and_nothing_is_written(store: Store)
     assert not list(store.entries("tables/comparisons"))
 
 
+@pytest.mark.slow
 def test_accuracy_zero_has_no_ratio(store: Store) -> None:
     results = simulate(store, rates=only_scratch_and_teachers)
     with pytest.raises(
@@ -392,9 +410,10 @@ def test_options_out_of_range_are_refused(golden: Results, option: dict[str, obj
 # --- as a person meets it ----------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_command_prints_what_the_table_says(golden: Results, tmp_path: Path) -> None:
     store = str(golden.store.local_root)
-    done = run_cli("compare", "demo", "--store", store, cwd=tmp_path)
+    done = run_cli_here("compare", "demo", "--store", store, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert lines[0].startswith("ASKED        4 distilled conditions (T=1, T=4, T=10 and T=20) against scratch students")
@@ -404,19 +423,22 @@ def test_the_command_prints_what_the_table_says(golden: Results, tmp_path: Path)
     (count,) = [line.split() for line in lines if line.startswith("T=10 ") and "±" not in line]
     assert count[:3] == ["T=10", str(counts.num_significant), "0.1"]
     assert lines[-1] == f"every difference: kd-ray compare demo --full --store {store}"
-    full = run_cli("compare", "demo", "--full", "--store", store, cwd=tmp_path).stdout
+    full = run_cli_here("compare", "demo", "--full", "--store", store, cwd=tmp_path).stdout
     assert "\nwhat more seeds would find\n" in full
 
 
+@pytest.mark.slow
 def test_json_has_no_number_that_json_has_not(golden: Results, tmp_path: Path) -> None:
-    done = run_cli("compare", "demo", "--store", str(golden.store.local_root), "--json", "--split", "4", cwd=tmp_path)
+    done = run_cli_here(
+        "compare", "demo", "--store", str(golden.store.local_root), "--json", "--split", "4", cwd=tmp_path
+    )
     answer = json.loads(done.stdout, parse_constant=pytest.fail)
     assert answer["options"] == {"normalise": "ratio", "overall": "per_run", "level": 0.05, "split": 4.0}
     assert {row["analysis"] for row in answer["comparisons"]} >= {"class_bias_counts", "fairness", "trend", "power"}
 
 
 def test_a_sweep_that_is_not_there_ends_with_one_line(golden: Results, tmp_path: Path) -> None:
-    done = run_cli("compare", "nope", "--store", str(golden.store.local_root), cwd=tmp_path)
+    done = run_cli_here("compare", "nope", "--store", str(golden.store.local_root), cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr.strip().endswith("no sweep 'nope'; it has: demo")
 
@@ -428,6 +450,7 @@ def test_the_commands_that_add_seeds_are_accepted(found: SweepComparison, golden
         assert len(plan_trials(sweep)) >= 18
 
 
+@pytest.mark.slow
 def test_open_store_and_compare_are_there_for_notebooks(tmp_path: Path) -> None:
     simulate(open_store(tmp_path / "store"))
     assert kd_ray.compare("demo", kd_ray.open_store(tmp_path / "store")).of("power")

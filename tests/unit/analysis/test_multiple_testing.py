@@ -36,6 +36,7 @@ def test_members_are_tested_at_the_share_of_families_that_remain() -> None:
     assert (corrected_within(families["a"]) < levels["a"]).tolist() == [True, False]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rho", [0.0, 0.5])
 def test_a_report_in_which_nothing_differs_names_something_in_at_most_a_twentieth(rho: float) -> None:
     """Seven families of 10 to 1000 tests whose statistics share a part."""

@@ -3,7 +3,6 @@
 import math
 import re
 from collections import defaultdict
-from pathlib import Path
 from statistics import fmean, stdev
 
 import numpy as np
@@ -68,14 +67,14 @@ def accuracies(printed: str) -> dict[str, str]:
     return {label: f"{n} {accuracy}" for label, n, accuracy in lines}
 
 
-@pytest.fixture(params=TEACHERS)
-def results(request: pytest.FixtureRequest, tmp_path: Path) -> Results:
+@pytest.fixture(scope="module", params=TEACHERS)
+def results(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Results:
     """A sweep of three seeds and two temperatures with such teachers."""
-    return simulate(
-        open_store(tmp_path), TEACHERS[request.param], "grid.seed=[0, 1, 2]", "grid.temperature=[1, 4]", rates=rates
-    )
+    store = open_store(tmp_path_factory.mktemp("store"))
+    return simulate(store, TEACHERS[request.param], "grid.seed=[0, 1, 2]", "grid.temperature=[1, 4]", rates=rates)
 
 
+@pytest.mark.slow
 def test_all_that_shows_a_condition_shows_the_same_numbers(results: Results) -> None:
     expected = by_hand(results)
     assert {n for (label, _), (n, _, _) in expected.items() if label != "teacher"} == {3}
@@ -114,6 +113,7 @@ def test_all_that_shows_a_condition_shows_the_same_numbers(results: Results) -> 
         assert measured == pytest.approx((n, 100 * mean, 100 * sd), rel=1e-12, nan_ok=True)
 
 
+@pytest.mark.slow
 def test_differences_are_between_the_same_means(results: Results) -> None:
     expected = by_hand(results)
     rows = [row for row in compare(results, "demo").of("fairness", "scratch_vs_distilled") if row.metric == "accuracy"]
@@ -124,6 +124,7 @@ def test_differences_are_between_the_same_means(results: Results) -> None:
         assert (row.n_baseline, row.mean_baseline) == pytest.approx(expected["scratch", "accuracy"][:2], rel=1e-12)
 
 
+@pytest.mark.slow
 def test_fairness_of_groups_is_the_same_too(results: Results) -> None:
     rows = results.query(
         "SELECT temperature, seed, avg(equalized_odds_difference) AS eod FROM fairness_metrics "

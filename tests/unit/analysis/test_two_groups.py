@@ -148,6 +148,7 @@ def test_one_run_or_an_undefined_one_gives_no_p() -> None:
     assert np.isnan(exchanged.p_C).tolist() == [True, False]
 
 
+@pytest.mark.slow
 def test_corrections_are_those_of_scipy_and_statsmodels() -> None:
     p_C = np.random.default_rng(0).random(50) ** 3
     np.testing.assert_allclose(benjamini_hochberg(p_C), stats.false_discovery_control(p_C), rtol=1e-12)
@@ -167,6 +168,7 @@ probabilities = hnp.arrays(np.float64, st.integers(1, 30), elements=st.floats(0,
 values = hnp.arrays(np.float64, (4, 3), elements=st.floats(0, 1).map(lambda x: round(x, 3)))
 
 
+@pytest.mark.slow
 @given(probabilities)
 @settings(deadline=None)
 def test_corrected_p_keeps_the_order_and_never_falls(p_C: Array) -> None:
@@ -184,6 +186,7 @@ def test_corrections_do_not_depend_on_the_order_of_classes(p_C: Array) -> None:
     np.testing.assert_allclose(holm(p_C)[order_C], holm(p_C[order_C]), rtol=1e-12)
 
 
+@pytest.mark.slow
 @given(values, values)
 @settings(deadline=None)
 def test_swapping_the_conditions_flips_the_sign(a: Array, b: Array) -> None:
@@ -211,3 +214,12 @@ def test_pooled_sd_by_hand_needs_two_runs_of_each_side() -> None:
     np.testing.assert_allclose(pooled_sd(two_R1, other_S1), [np.sqrt((2 + 8) / 2)])
     assert np.isnan(pooled_sd(two_R1[:1], other_S1)).all()
     assert np.isnan(pooled_sd(two_R1, other_S1[:1])).all()
+
+
+def test_two_runs_are_enough_for_an_interval_and_an_effect() -> None:
+    a, b = np.array([[1.0], [3.0]]), np.array([[4.0], [7.0]])
+    low_C, high_C = mean_interval(a, level=0.05)
+    expected = stats.t.interval(0.95, 1, loc=2.0, scale=1.0)
+    assert (low_C[0], high_C[0]) == pytest.approx(expected)
+    # Pooled sd sqrt((2 + 4.5) / 2), and the factor Γ(1) / (√1 · Γ(1/2)).
+    assert hedges_g(a, b)[0] == pytest.approx(3.5 / math.sqrt(3.25) / math.sqrt(math.pi))

@@ -86,6 +86,7 @@ def test_p_of_a_claim_is_no_smaller_than_it_says_far_out(n: int, sd: float, samp
     assert rejected.mean() <= 1.2 * level
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n", "per_class"), [(3, 200), (5, 50), (10, 50)])
 def test_intervals_over_seeds_and_samples_cover_what_they_say(n: int, per_class: int) -> None:
     """Difficulties, runs and luck drawn anew: the interval covers the difference of populations in 93 to 97 % of the draws."""
@@ -123,3 +124,11 @@ def test_p_beyond_a_margin_is_that_of_a_one_sided_t_test_when_only_runs_vary(
     np.testing.assert_allclose(
         found.p_two_sided(effect_M), stats.ttest_1samp(values_RM, 0.0, axis=0).pvalue, rtol=1e-10
     )
+
+
+def test_part_of_two_runs_and_of_one() -> None:
+    two = runs_part(np.array([[1.0], [3.0]]))
+    assert (two.variance_M[0], two.df) == (1.0, 1.0)
+    one = runs_part(np.array([[1.0]]))
+    assert np.isnan(one.variance_M[0])
+    assert one.df == 0.0

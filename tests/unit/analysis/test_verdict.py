@@ -153,6 +153,7 @@ def test_what_is_held_back_has_its_reason(columns: dict[str, Any], expected: str
     assert said(held).held_back == (expected,)
 
 
+@pytest.mark.slow
 def test_two_seeds_and_one_teacher_are_said_to_be_too_few() -> None:
     found = compare_study(draw(Design(seeds=2, per_class=6), 0), Options()).verdict
     assert (found.established, found.hints, found.held_back) == ((), (), ())
@@ -243,7 +244,7 @@ def test_claims_come_with_what_became_of_them_and_when_they_were_declared() -> N
         "Established: accuracy of T=4 is lower than scratch (−5.2 points, 95 % interval −7.1 to −3.3, p = 0.012 after Holm); "
         "declared 2026-11-01 before training.",
         "Not established: accuracy of T=4 is lower than scratch (−5.2 points, 95 % interval −7.1 to −3.3, p = 0.4 after Holm); "
-        "declared 2026-11-01, when 7 trials were complete. 1 claim of this sweep was taken back.",
+        "declared 2026-11-01, with 7 trials complete. 1 claim of this sweep was taken back.",
     )
 
 
@@ -267,6 +268,7 @@ def test_a_verdict_has_at_most_ten_statements_and_two_commands() -> None:
     assert found.declared[-1] == "6 more claims: 0 established, 6 not; `--full` lists them."
 
 
+@pytest.mark.slow
 def test_the_verdict_is_in_the_json() -> None:
     comparison = compare_study(draw(Design(seeds=2, per_class=6), 0), Options())
     assert comparison.to_dict()["verdict"] == {title: list(said) for title, said in comparison.verdict.parts()}

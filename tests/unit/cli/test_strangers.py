@@ -30,6 +30,7 @@ def test_escape_sequences_are_shown_as_text() -> None:
     assert cleaned("two\nlines\tand ± é 中 👩‍🔬") == "two\nlines\tand ± é 中 👩‍🔬"
 
 
+@pytest.mark.slow
 def test_status_shows_a_cause_and_a_traceback_as_text(tmp_path: Path) -> None:
     store = open_store(tmp_path / "store")
     write_sweep(store, make_sweep())

@@ -3,7 +3,8 @@
 import pytest
 from rich.table import Table
 
-from kd_ray.cli.tables import count_of, render, table_of
+from kd_ray.cli.tables import render, table_of
+from kd_ray.errors import count_of
 
 LONG = "held by process 12 on a host; waits for its teacher"
 

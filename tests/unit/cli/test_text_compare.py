@@ -26,6 +26,7 @@ def comparison() -> SweepComparison:
     return compare_study(draw(design, 1), Options())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("full", [False, True])
 @pytest.mark.parametrize("width", [40, 60, 80, 120])
 def test_no_line_is_wider_than_the_terminal(comparison: SweepComparison, width: int, full: bool) -> None:

@@ -108,6 +108,12 @@ def test_a_relative_path_is_refused_with_the_way_out() -> None:
         submission("teacher={model: resnet20, weights: w.th}")
 
 
+def test_weights_on_the_cluster_can_be_submitted() -> None:
+    submission("teacher={model: resnet20, weights: /data/w.th}")
+    submission("teacher={model: 'timm:resnet18', weights: pretrained}")
+    submission("teacher={model: resnet20, weights: 'hub:lab/shapes'}")
+
+
 def test_a_name_that_is_none_is_refused() -> None:
     with pytest.raises(InvalidInputError, match="--name a b: expected"):
         submission(name="a b")

@@ -8,12 +8,20 @@ import pytest
 
 from kd_ray.cluster import mirrors
 from kd_ray.cluster.launch import launch
-from kd_ray.cluster.mirrors import MirrorThreads, MlflowMirror, TrialCopy, WandbMirror, check_mirrors
-from kd_ray.errors import InvalidInputError
+from kd_ray.cluster.mirrors import (
+    Copied,
+    MirrorThreads,
+    MlflowMirror,
+    TrialCopy,
+    WandbMirror,
+    check_mirrors,
+    copy_complete,
+)
+from kd_ray.errors import InvalidInputError, MirrorError
 from kd_ray.results.record import commit_record, write_samples
 from kd_ray.results.store import Store
 from kd_ray.sweep.plan import Pack
-from tests.fakes import make_record, make_samples, make_sweep, plan_trials
+from tests.fakes import commit_trials, make_record, make_samples, make_sweep, plan_trials, write_sweep
 
 
 @pytest.fixture
@@ -32,8 +40,9 @@ class Album:
     def __init__(self) -> None:
         self.copies: list[TrialCopy] = []
 
-    def write(self, copy: TrialCopy) -> None:
+    def write(self, copy: TrialCopy) -> bool:
         self.copies.append(copy)
+        return True
 
 
 def test_the_complete_trials_of_a_pack_are_copied_with_tags_params_and_metrics(store: Store, pack: Pack) -> None:
@@ -55,7 +64,7 @@ class Away:
 
     attempts = 0
 
-    def write(self, copy: TrialCopy) -> None:
+    def write(self, copy: TrialCopy) -> bool:
         Away.attempts += 1
         raise ConnectionError("nobody\nlistens")
 
@@ -87,9 +96,9 @@ def test_a_service_that_hangs_holds_nothing_up(store: Store, pack: Pack) -> None
     release, reached = threading.Event(), threading.Event()
 
     class Hanging:
-        def write(self, copy: TrialCopy) -> None:
+        def write(self, copy: TrialCopy) -> bool:
             reached.set()
-            release.wait(60)
+            return release.wait(60)
 
     warnings: list[str] = []
     with MirrorThreads({"hanging": Hanging}, store, "demo", warnings.append, grace_s=0.2) as mirroring:
@@ -117,6 +126,7 @@ def test_a_launch_that_is_over_before_the_client_is_there_copies_its_trials(stor
     assert warnings == []
 
 
+@pytest.mark.slow
 def test_mlflow_has_each_trial_once_with_its_curves(
     store: Store, pack: Pack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -140,12 +150,14 @@ def test_mlflow_has_each_trial_once_with_its_curves(
     assert [(point.step, point.value) for point in curve] == [(1, 1.0), (2, 0.5), (3, pytest.approx(1 / 3)), (4, 0.25)]
 
 
+@pytest.mark.slow
 def test_weights_and_biases_has_each_trial_in_its_offline_files(
     store: Store, pack: Pack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("wandb", reason="kd_ray[wandb] is not installed")
+    wandb = pytest.importorskip("wandb", reason="kd_ray[wandb] is not installed")
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_DIR", str(tmp_path))
+    wandb.teardown()  # it reads the environment once
     warnings: list[str] = []
     with MirrorThreads({"wandb": WandbMirror}, store, "demo", warnings.append) as mirroring:
         mirroring.add(pack)
@@ -153,6 +165,102 @@ def test_weights_and_biases_has_each_trial_in_its_offline_files(
     assert warnings == []
     written = {path.name for path in tmp_path.rglob("run-*.wandb")}
     assert written == {f"run-{trial.trial_id}.wandb" for trial in pack.trials[:2]}
+
+
+@pytest.fixture
+def sweep(store: Store) -> Store:
+    """Eight trials asked for, seven of them complete."""
+    file = make_sweep()
+    write_sweep(store, file)
+    commit_trials(store, plan_trials(file)[:-1])
+    return store
+
+
+@pytest.mark.slow
+def test_complete_trials_are_copied_later_once_each(
+    sweep: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a real MLflow on files: running the command twice makes no second run."""
+    tracking = pytest.importorskip("mlflow.tracking", reason="kd_ray[mlflow] is not installed")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "runs").as_uri())
+    first = copy_complete(sweep, "demo", "mlflow")
+    again = copy_complete(sweep, "demo", "mlflow")
+    assert first == Copied(num_copied=7, num_known=0, num_incomplete=1)
+    assert again == Copied(num_copied=0, num_known=7, num_incomplete=1)
+    client = tracking.MlflowClient()
+    runs = client.search_runs([client.get_experiment_by_name("kd_ray/demo").experiment_id])
+    assert len(runs) == 7
+    # The copy of a launch is the same run.
+    with MirrorThreads({"mlflow": MlflowMirror}, sweep, "demo", lambda _: None) as mirroring:
+        mirroring.add(Pack(trials=plan_trials(make_sweep())[:-1]))
+        _until_done(mirroring._copies[0])
+    assert len(client.search_runs([client.get_experiment_by_name("kd_ray/demo").experiment_id])) == 7
+
+
+@pytest.mark.slow
+def test_a_run_that_was_cut_off_is_completed(sweep: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tracking = pytest.importorskip("mlflow.tracking", reason="kd_ray[mlflow] is not installed")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "runs").as_uri())
+    client = tracking.MlflowClient()
+    trial_id = plan_trials(make_sweep())[0].trial_id
+    experiment = client.create_experiment("kd_ray/demo")
+    client.create_run(experiment, tags={"kd_ray.trial_id": trial_id})
+    assert copy_complete(sweep, "demo", "mlflow").num_copied == 7
+    runs = client.search_runs([experiment])
+    assert len(runs) == 7
+    assert all(run.info.status == "FINISHED" and "accuracy" in run.data.metrics for run in runs)
+
+
+@pytest.mark.slow
+def test_weights_and_biases_offline_has_each_trial_once(
+    sweep: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wandb = pytest.importorskip("wandb", reason="kd_ray[wandb] is not installed")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path))
+    wandb.teardown()  # it reads the environment once
+    trials = plan_trials(make_sweep())[:2]
+    for trial in trials:
+        copy = mirrors._copy_of(sweep, "demo", trial.trial_id)
+        assert copy is not None
+        assert WandbMirror().write(copy)
+        assert not WandbMirror().write(copy)
+    assert {path.name for path in tmp_path.rglob("run-*.wandb")} == {f"run-{it.trial_id}.wandb" for it in trials}
+    assert len(list(tmp_path.rglob("run-*.wandb"))) == 2
+
+
+def test_a_service_that_fails_is_an_error_that_counts(sweep: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Full(Album):
+        def write(self, copy: TrialCopy) -> bool:
+            if len(self.copies) == 2:
+                raise OSError("quota\nexceeded")
+            return super().write(copy)
+
+    monkeypatch.setitem(mirrors.MIRRORS, "mlflow", Full)
+    with pytest.raises(
+        MirrorError, match="cannot copy trials: OSError: quota exceeded; it has 2 of this sweep's trials, and the same"
+    ):
+        copy_complete(sweep, "demo", "mlflow")
+    with pytest.raises(InvalidInputError, match="--to neptune: unknown service; valid: mlflow, wandb"):
+        copy_complete(sweep, "demo", "neptune")
+    with pytest.raises(InvalidInputError, match="no sweep 'other'; it has: demo"):
+        copy_complete(sweep, "other", "mlflow")
+
+
+@pytest.mark.slow
+def test_a_launch_with_nothing_to_run_names_the_command_that_copies(
+    finished_tiny: Store, trifeature_root: Path
+) -> None:
+    pytest.importorskip("mlflow", reason="kd_ray[mlflow] is not installed")
+    from tests.sweeps import tiny_sweep
+
+    report = launch(tiny_sweep(trifeature_root), finished_tiny, runner="local", mirrors=["mlflow"])
+    assert report.warnings == (
+        "mirror mlflow: 7 trials were complete before this launch; "
+        f"`kd-ray mirror {report.sweep} --to mlflow` copies those that it lacks",
+    )
 
 
 def _until_done(copying: mirrors._MirrorThread) -> None:

@@ -51,6 +51,7 @@ def manager_class() -> Any:
     return Manager
 
 
+@pytest.mark.slow
 def test_ray_is_as_it_was_after_the_import() -> None:
     """In a process of its own, because a launch in this one changes Ray."""
     code = (

@@ -54,6 +54,7 @@ def original(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return root
 
 
+@pytest.mark.slow
 def test_original_files_are_the_published_ones_and_agree_with_an_independent_reading(original: Path) -> None:
     data = load_dataset(AdultDataset(name="adult"), original)
     assert isinstance(data, RowData)
@@ -80,6 +81,7 @@ def test_original_files_are_the_published_ones_and_agree_with_an_independent_rea
     assert len(data.columns) == 5 + 7 + 16 + 7 + 14 + 6 + 5 + 2 + 41
 
 
+@pytest.mark.slow
 def test_missing_values_can_be_a_category(original: Path) -> None:
     data = load(original, missing="category")
     assert (len(data.train), len(data.test), data.notes) == (32_561, 16_281, ())

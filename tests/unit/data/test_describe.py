@@ -12,6 +12,7 @@ from tests.datasets import write_celeba, write_people, write_svhn
 from tests.unit.data.test_listed import make
 
 
+@pytest.mark.slow
 def test_examine_names_the_version_and_why_a_launch_would_refuse(tmp_path: Path) -> None:
     root = write_svhn(tmp_path)
     examined = examine(SvhnDataset(name="svhn"), Loading(root=root))

@@ -90,6 +90,7 @@ IMAGES: dict[str, Any] = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_example_of_the_docs_fills_every_table(installed: Path, store: Store) -> None:
     (installed / "rings.yaml").write_text(SWEEP)
     checked = CliRunner().invoke(cli, ["data", "check", str(installed / "rings.yaml")])

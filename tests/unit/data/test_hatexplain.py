@@ -52,6 +52,7 @@ def test_majority_needs_two_of_three(labels: list[str], expected: str | None) ->
     assert majority(labels) == expected
 
 
+@pytest.mark.slow
 def test_three_classes_and_toxic_agree(root: Path) -> None:
     three, two = loaded(root, target="label"), loaded(root)
     assert three.class_names == ("normal", "offensive", "hatespeech")
@@ -174,6 +175,7 @@ def test_a_damaged_post_is_named_and_not_shown(tmp_path: Path, change: dict[str,
     assert "good" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_real_labels_and_groups_equal_an_independent_reading(shared_data: Path, tmp_path: Path) -> None:
     """The complete test split of the real set, counted from its JSON."""
     root = write_bert(tmp_path, weights=False)

@@ -7,6 +7,7 @@ import pytest
 from torchvision import datasets
 from torchvision.transforms import v2
 
+from kd_ray.data.families import load_dataset
 from kd_ray.data.family import Loading
 from kd_ray.data.image_folders import FAMILIES, ImageFolder
 from kd_ray.errors import DataError
@@ -103,7 +104,7 @@ def test_files_that_are_left_out_are_counted_and_named(tmp_path: Path) -> None:
     assert len(data.train) == len(plain.train)
     (note,) = data.notes
     assert note == (
-        "7 files and folders left out: train/.DS_Store (outside the classes), train/.ipynb_checkpoints (no class), train/@eaDir "
+        "7 of the files and folders left out: train/.DS_Store (outside the classes), train/.ipynb_checkpoints (no class), train/@eaDir "
         "(no class), train/n00000000/._a.png (a file of the system), train/n00000000/gone.png (a link to nothing) and 2 more"
     )
 
@@ -114,3 +115,24 @@ def test_names_that_are_not_utf_8_are_refused(tmp_path: Path, where: str) -> Non
     (root / "imagenet" / where).mkdir()
     with pytest.raises(DataError, match=r"the name caf\\xe9(\.png)? is not UTF-8; rename it"):
         _load(root)
+
+
+def test_classes_in_two_unicode_forms_are_explained(tmp_path: Path) -> None:
+    """A Mac writes é as e and an accent, and archives of it keep that."""
+    root = write_imagenet(tmp_path)
+    imagenet = root / "imagenet"
+    for split, name in (("train", "caf\xe9"), ("val", "cafe\u0301")):
+        (imagenet / split / "n00000000").rename(imagenet / split / name)
+    with pytest.raises(
+        DataError, match=r"val has classes that train lacks: .*'cafe\\u0301'.*look the same.*rename one"
+    ):
+        _load(root)
+    for image in (imagenet / "val" / "cafe\u0301").iterdir():
+        for split in ("train", "val"):
+            for name in ("caf\xe9", "cafe\u0301"):
+                (imagenet / split / name).mkdir(exist_ok=True)
+                (imagenet / split / name / image.name).write_bytes(image.read_bytes())
+    with pytest.raises(DataError, match="look the same and have different characters"):
+        dataset = ImagenetDataset(name="imagenet", size=16, num_classes=4)
+        version = IMAGENET.fingerprint(dataset, Loading(root=root))
+        load_dataset(dataset.model_copy(update={"version": version}), root)

@@ -126,6 +126,29 @@ def test_parquet_gives_what_csv_gives(tmp_path: Path) -> None:
                 assert groups.to_lists() == other.sensitive_features[feature].to_lists()
 
 
+def test_image_columns_of_hugging_face_are_read(tmp_path: Path) -> None:
+    """`struct<bytes, path>`; `datasets` writes this type for its feature Image."""
+    root = write_people(tmp_path)
+    expected = load(root)
+    rows = rows_of(root / "people" / "people.csv")
+    columns: dict[str, Any] = {name: [row[name] for row in rows] for name in rows[0]}
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    stored = [{"bytes": (root / "people" / row["file"]).read_bytes(), "path": "gone.png"} for row in rows]
+    columns["stored"] = pa.array(stored, kind)
+    columns["named"] = pa.array([{"bytes": None, "path": row["file"]} for row in rows], kind)
+    columns["other"] = pa.array([{"x": 1} for _ in rows])
+    columns["hole"] = pa.array([None, *stored[1:]], kind)
+    parquet.write_table(pa.table(columns), root / "people" / "people.parquet")
+    for image in ("stored", "named"):
+        data = load(root, path="people/people.parquet", image=image)
+        assert np.array_equal(data.train.images_NHWC, expected.train.images_NHWC)
+        assert np.array_equal(data.test.images_NHWC, expected.test.images_NHWC)
+    with pytest.raises(DataError, match=r"column 'other' is struct<x: int64>; expected paths"):
+        load(root, path="people/people.parquet", image="other")
+    with pytest.raises(DataError, match=r"row 1: hole: there is none"):
+        load(root, path="people/people.parquet", image="hole")
+
+
 def test_parquet_holds_arrays_of_pixels(tmp_path: Path) -> None:
     images_NHWC = pixels(6, 16, 16, 3)
     columns = {
@@ -185,8 +208,8 @@ def test_version_changes_with_rows_and_images(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"row3_label": "maybe"}, r"line 5: label: 1 rows are in none of the classes \(no, yes\): maybe \(1 ×\)"),
-        ({"row3_label": ""}, r"line 5: label: 1 rows .*: no label \(1 ×\)"),
+        ({"row3_label": "maybe"}, r"line 5: label: 1 row is in none of the classes \(no, yes\): maybe \(1 ×\)"),
+        ({"row3_label": ""}, r"line 5: label: 1 row .*: no label \(1 ×\)"),
         ({"row3_label": "nan", "row7_label": "nan"}, r"line 5: label: 2 rows .*: nan \(2 ×\)"),
         ({"row3_split": "dev"}, r"line 5: split: 'dev' is not one of train, validation, test"),
         ({"row3_age": "old"}, r"line 5: age: 'old' is not a number, and it has bins"),
@@ -230,7 +253,7 @@ def test_missing_files_can_be_left_out_and_are_listed(tmp_path: Path) -> None:
     )
     path = root / "people" / "people.csv"
     path.write_text(path.read_text().replace("images/8.png,no", "images/8.png,perhaps"))
-    with pytest.raises(DataError, match=r"line 10: label: 1 rows"):
+    with pytest.raises(DataError, match=r"line 10: label: 1 row"):
         load(root, missing="leave_out")
     shutil.rmtree(root / "people" / "images")
     with pytest.raises(DataError, match="none of its 48 image files exists"):
@@ -284,13 +307,22 @@ def test_list_of_a_spreadsheet_in_utf_16_says_what_to_do(tmp_path: Path, encodin
         load(root)
 
 
+@pytest.mark.parametrize("start", [b"\x1f\x8b\x08", b"PK\x03\x04", b"BZh9"])
+def test_compressed_list_says_what_to_do(tmp_path: Path, start: bytes) -> None:
+    root = write_people(tmp_path)
+    (root / "people" / "people.csv").write_bytes(start + b"\xff\x00")
+    with pytest.raises(DataError, match="it looks compressed: unpack it, or save a workbook as CSV"):
+        load(root)
+
+
 def test_label_in_another_unicode_form_is_explained(tmp_path: Path) -> None:
     """A Mac writes é as e and an accent."""
     root = write_people(tmp_path)
     path = root / "people" / "people.csv"
     path.write_text(path.read_text().replace("yes", "cafe\u0301"))
     with pytest.raises(
-        DataError, match=r"look the same and have different characters \('cafe\\u0301', 'caf\\xe9'\): write both in"
+        DataError,
+        match=r"\('cafe\\u0301'\) and .* \('caf\\xe9'\) look the same and have different characters: write both in",
     ):
         load(root, classes=["no", "caf\u00e9"])
     assert load(root, classes=["no", "cafe\u0301"]).class_names == ("no", "cafe\u0301")
@@ -314,7 +346,7 @@ def test_target_may_have_bins(tmp_path: Path) -> None:
     data = load(write_people(tmp_path), **settings)
     assert data.class_names == ("<30", "30-60", ">=60")
     assert np.bincount(data.train.labels_N).tolist() == [10, 10, 12]
-    with pytest.raises(DataError, match=r"line 2: age: 1 rows are in none of the classes"):
+    with pytest.raises(DataError, match=r"line 2: age: 1 row is in none of the classes"):
         load(write_people(tmp_path, row0_age=""), **settings)
 
 
@@ -390,3 +422,39 @@ def test_a_decoded_image_of_the_list_can_be_looked_at(tmp_path: Path) -> None:
         )
     )
     assert np.array_equal(data.train.images_NHWC[1], np.asarray(expected.resize((16, 16), Image.Resampling.BILINEAR)))
+
+
+def test_test_samples_have_names(tmp_path: Path) -> None:
+    """The image's file as the list has it, or the value of a column."""
+    root = write_people(tmp_path)
+    tested = [row for row in rows_of(root / "people" / "people.csv") if row["split"] == "test"]
+    assert load(root).test_ids == [row["file"] for row in tested]
+    assert load(root, features=["race"], id="age", bins=None).test_ids == [row["age"] for row in tested]
+
+
+@pytest.mark.parametrize(
+    ("age", "message"),
+    [("", "line 7: age: is empty; each row needs an id"), ("4", "line 7: age: '4' is also in line 4; each row needs")],
+)
+def test_an_id_that_is_missing_or_double_is_refused(age: str, message: str, tmp_path: Path) -> None:
+    root = write_people(tmp_path, row5_age=age)
+    with pytest.raises(DataError, match=message):
+        load(root, features=["race"], id="age", bins=None)
+
+
+def test_other_features_keep_the_version(tmp_path: Path) -> None:
+    """Guard: the word `none` changes the fingerprint of a list, and groups are not part of a trial's identity."""
+    root = write_people(tmp_path, row3_race="none")
+    loading = Loading(root=root)
+    without, with_race = make(features=["age"], separator=None), make()
+    versions = [listed.fingerprint(dataset, loading) for dataset in (without, with_race)]
+    assert versions[0] != versions[1]
+    for dataset in (without, with_race):
+        for version in versions:
+            data = listed.load(dataset.model_copy(update={"version": version}), loading)
+            assert list(data.test.sensitive_features) == list(dataset.features)
+    with pytest.raises(DataError, match="is not version"):
+        listed.load(make(version="0123456789abcdef"), loading)
+    labels = make(bins=[{"column": "age", "edges": [30.1234567]}], target="age", classes=None, features=["race"])
+    with pytest.raises(DataError, match="is not version"):
+        listed.load(labels.model_copy(update={"version": versions[0]}), loading)

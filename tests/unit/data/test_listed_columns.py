@@ -104,7 +104,7 @@ def test_parquet_gives_what_csv_gives_and_holds_lists(tmp_path: Path) -> None:
             {"row3_income": "nan", "row4_job": ""},
             r"2 of 36 rows lack a value in one of dataset\.columns: income \(line 5\), job \(line 6\); `dataset\.missing: leave_out`",
         ),
-        ({"row3_label": "maybe"}, r"line 5: label: 1 rows are in none of the classes \(no, yes\): maybe"),
+        ({"row3_label": "maybe"}, r"line 5: label: 1 row is in none of the classes \(no, yes\): maybe"),
     ],
 )
 def test_rows_that_cannot_be_used_are_named(tmp_path: Path, changed: dict[str, Any], message: str) -> None:

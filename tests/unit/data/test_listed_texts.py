@@ -65,6 +65,7 @@ def test_texts_labels_groups_and_splits_are_those_of_the_list(root: Path) -> Non
             assert found == set(filter(None, row["place"].split("|")))
 
 
+@pytest.mark.slow
 def test_a_sweep_of_own_texts_fills_the_tables(root: Path, store: Store) -> None:
     from kd_ray.cluster.launch import launch
 

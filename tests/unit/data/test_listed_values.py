@@ -164,7 +164,7 @@ def test_lines_are_those_of_an_editor(tmp_path: Path) -> None:
     text = "\n\n".join([lines[0].replace("g", "g,note"), *(f'{line},"two\nlines"' for line in lines[1:])])
     (tmp_path / "list.csv").write_text(text)
     expected = text.splitlines().index(next(line for line in text.splitlines() if ",c," in line)) + 1
-    with pytest.raises(DataError, match=rf"line {expected + 1}: label: 1 rows are in none of the classes \(a, b\): c"):
+    with pytest.raises(DataError, match=rf"line {expected + 1}: label: 1 row is in none of the classes \(a, b\): c"):
         load(tmp_path, path="list.csv")
 
 

@@ -211,6 +211,7 @@ def test_what_stands_in_the_place_of_an_image_is_said(tmp_path: Path, content: b
         prepare("some", sources, Loading(root=tmp_path), size=16)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_images_are_turned_upright(tmp_path: Path, orientation: int) -> None:
     from PIL import ImageOps

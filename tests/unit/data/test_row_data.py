@@ -89,6 +89,7 @@ def test_a_number_too_far_from_training_is_refused() -> None:
         standardised(far)
 
 
+@pytest.mark.slow
 @given(
     st.lists(st.lists(st.integers(-1000, 1000).map(float), min_size=3, max_size=3), min_size=2, max_size=12),
     st.lists(st.lists(st.floats(-1e6, 1e6), min_size=3, max_size=3), min_size=1, max_size=4),

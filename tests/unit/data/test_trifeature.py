@@ -62,6 +62,7 @@ def test_names_come_in_tens() -> None:
     assert trifeature.NUM_COMBINATIONS == 1000
 
 
+@pytest.mark.slow
 def test_generate_gives_every_combination_once(small: tuple[npt.NDArray[np.uint8], npt.NDArray[np.int16]]) -> None:
     images_NHWC, codes_NF = small
     assert images_NHWC.shape == (1000, 32, 32, 3)
@@ -81,6 +82,7 @@ def test_render_golden_at_full_size() -> None:
     assert total.hexdigest() == GOLDEN_LARGE_SHA256
 
 
+@pytest.mark.long
 def test_generate_is_independent_of_processes_and_of_how_many_follow() -> None:
     progress: list[tuple[int, int]] = []
     alone, codes_NF = trifeature.generate(size=8, images_per_combination=2, seed=3)
@@ -97,6 +99,7 @@ def test_generate_is_independent_of_processes_and_of_how_many_follow() -> None:
     assert progress == sorted(progress)
 
 
+@pytest.mark.slow
 def test_generate_changes_with_seed_and_index(small: tuple[npt.NDArray[np.uint8], npt.NDArray[np.int16]]) -> None:
     other, _ = trifeature.generate(size=8, images_per_combination=2, seed=1)
     assert (other[::2] != other[1::2]).any(axis=(1, 2, 3)).mean() > 0.99
@@ -190,6 +193,7 @@ def test_render_refuses_unknown_names_and_sizes() -> None:
             _render(*wrong)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", list(trifeature.FEATURES))
 def test_load_labels_the_target_and_groups_the_others(cached_root: Path, target: str) -> None:
     data = _load(cached_root, target=target)
@@ -204,6 +208,7 @@ def test_load_labels_the_target_and_groups_the_others(cached_root: Path, target:
     assert (data.mean, data.std) == ((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 
 
+@pytest.mark.slow
 def test_load_gives_each_image_its_own_names(cached_root: Path) -> None:
     """Label and groups of every sample, put together again, name the combination whose images it is one of."""
     drawn, codes_NF = trifeature.generate(size=8, images_per_combination=1, seed=0)
@@ -249,6 +254,7 @@ def test_load_uses_the_cache(cached_root: Path) -> None:
     assert written["sha256"]["images.npy"] == hashlib.sha256(images.read_bytes()).hexdigest()
 
 
+@pytest.mark.slow
 def test_many_loaders_at_once_draw_once(tmp_path: Path) -> None:
     totals: list[int] = []
 
@@ -262,6 +268,7 @@ def test_many_loaders_at_once_draw_once(tmp_path: Path) -> None:
     assert all(np.array_equal(data.test.images_NHWC, loaded[0].test.images_NHWC) for data in loaded)
 
 
+@pytest.mark.slow
 def test_a_script_without_a_main_guard_is_told_so(tmp_path: Path) -> None:
     """Guard: it would wait for ever, because the processes it starts run it again and wait for its lock."""
     script = tmp_path / "script.py"
@@ -276,6 +283,7 @@ def test_a_script_without_a_main_guard_is_told_so(tmp_path: Path) -> None:
     assert 'needs `if __name__ == "__main__":`' in done.stderr.splitlines()[-1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["flipped byte", "truncated", "missing codes", "no checksums", "bad json"])
 def test_damaged_cache_is_moved_away_and_drawn_again(
     cached_root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: str
@@ -304,6 +312,7 @@ def test_damaged_cache_is_moved_away_and_drawn_again(
     assert "is damaged" in caplog.text
 
 
+@pytest.mark.slow
 def test_second_damage_keeps_the_first(cached_root: Path, tmp_path: Path) -> None:
     root = tmp_path / "data"
     shutil.copytree(cached_root, root)
@@ -314,6 +323,7 @@ def test_second_damage_keeps_the_first(cached_root: Path, tmp_path: Path) -> Non
     assert names == {KEY, f"{KEY}.damaged", f"{KEY}.damaged-2"}
 
 
+@pytest.mark.slow
 def test_interrupted_drawing_leaves_nothing(tmp_path: Path) -> None:
     def stop(done: int, total: int) -> None:
         raise KeyboardInterrupt

@@ -50,6 +50,7 @@ def assert_is_the_data_set(data: LoadedData, root: Path) -> None:
         assert data.samples.sensitive_features[feature].to_lists() == groups.to_lists()
 
 
+@pytest.mark.slow
 def test_what_is_mapped_is_what_was_loaded(trifeature_root: Path) -> None:
     assert_is_the_data_set(load_data(DATASET, trifeature_root, CPU), trifeature_root)
     assert_is_the_data_set(load_data(DATASET, trifeature_root, CPU), trifeature_root)

@@ -81,6 +81,7 @@ def test_a_network_that_says_always_the_same_is_individually_fair() -> None:
     assert [scalars[name] for name in names] == [0, 0, 0, 0]
 
 
+@pytest.mark.slow
 def test_pairs_of_large_images_are_those_of_the_images_averaged_to_32_pixels() -> None:
     large = make_data(count=40, size=64)
     blocks = large.test.images_NHWC.reshape(40, 32, 2, 32, 2, 3).astype(np.float64).mean((2, 4)) / 255

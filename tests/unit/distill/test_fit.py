@@ -132,6 +132,7 @@ def test_a_trial_has_the_same_bits_alone_and_in_any_company(teachers: dict[str, 
         assert_same_bits(a, b)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("execution", ["loop", "grouped"])
 def test_bf16_rounds_in_training_and_nowhere_else(teachers: dict[str, Teacher], execution: str) -> None:
     """Same bits in any company as the loop promises; other bits than fp32, near them; weights stay float32."""
@@ -150,6 +151,7 @@ def test_bf16_rounds_in_training_and_nowhere_else(teachers: dict[str, Teacher], 
         assert first == pytest.approx(reference_first, rel=0.02)
 
 
+@pytest.mark.long
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler: g++")
 def test_a_compiled_student_learns_the_same_in_any_company(teachers: dict[str, Teacher]) -> None:
     specs = [make_spec(4.0, compile=True, epochs=2), make_spec(1.0, compile=True, epochs=2)]
@@ -161,8 +163,15 @@ def test_a_compiled_student_learns_the_same_in_any_company(teachers: dict[str, T
     assert together[0].history[-1].loss == pytest.approx(plain.history[-1].loss, rel=1e-3)
 
 
-@pytest.mark.parametrize("model", ["lenet5", "resnet20"])
-@pytest.mark.parametrize("stop_at", [1, 4, 5, 7, 14])
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("model", "stop_at"),
+    [
+        *(("lenet5", step) for step in (1, 4, 5, 7, 14)),
+        ("resnet20", 5),
+        *(pytest.param("resnet20", step, marks=pytest.mark.long) for step in (1, 4, 7, 14)),
+    ],
+)
 def test_a_trial_stopped_at_any_step_goes_on_to_the_same_bits(
     teachers: dict[str, Teacher], model: str, stop_at: int
 ) -> None:
@@ -183,6 +192,7 @@ def test_a_trial_stopped_at_any_step_goes_on_to_the_same_bits(
     assert (resumed.restarts, fresh.restarts) == (1, 0)
 
 
+@pytest.mark.slow
 def test_training_equals_a_plain_loop_with_torch_schedulers(teachers: dict[str, Teacher]) -> None:
     """The same random streams through an independent loop, its scheduler and its KL written as torch users write them."""
     spec = make_spec(4.0, schedule={"name": "step", "milestones": [1, 2], "gamma": 0.1})
@@ -208,6 +218,7 @@ def test_training_equals_a_plain_loop_with_torch_schedulers(teachers: dict[str, 
         torch.testing.assert_close(x, y, rtol=1e-4, atol=1e-6, msg=name)
 
 
+@pytest.mark.slow
 def test_students_learn() -> None:
     student = run([make_spec(epochs=20, augmentation="none", schedule={"name": "constant"})], {})[0]
     assert student.history[-1].train_accuracy > 0.9
@@ -216,6 +227,7 @@ def test_students_learn() -> None:
     assert student.history[-1].validation_accuracy > 0.9
 
 
+@pytest.mark.slow
 def test_a_student_whose_loss_is_not_finite_fails_alone(teachers: dict[str, Teacher]) -> None:
     good, bad = make_spec(4.0), make_spec(2.0, optimizer={"lr": 1e30})
     students = [start(good), start(bad)]
@@ -232,6 +244,7 @@ def test_a_student_whose_loss_is_not_finite_fails_alone(teachers: dict[str, Teac
     assert_same_bits(expected, students[0])
 
 
+@pytest.mark.slow
 def test_an_exception_in_one_students_step_costs_only_that_student(teachers: dict[str, Teacher]) -> None:
     good, bad = start(make_spec(4.0)), start(make_spec(2.0))
     expected = run([good.spec], teachers)[0]

@@ -141,6 +141,7 @@ def assert_same_bits(a: dict[str, Tensor], b: dict[str, Tensor]) -> None:
         assert torch.equal(x, b[name]), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [1, 3])
 @pytest.mark.parametrize("model", ["lenet5", "resnet20"])
 def test_a_group_takes_the_steps_of_the_plain_loop(model: str, size: int) -> None:
@@ -180,6 +181,7 @@ def test_scratch_students_and_different_teachers_take_the_steps_of_the_plain_loo
             assert_close(member, alone, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["lenet5", "resnet20"])
 def test_a_group_goes_on_from_checkpoints_to_the_same_bits(model: str) -> None:
     batches = make_batches(4)
@@ -195,6 +197,7 @@ def test_a_group_goes_on_from_checkpoints_to_the_same_bits(model: str) -> None:
         assert a.step == b.step == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["lenet5", "resnet20"])
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_student_that_is_not_finite_spoils_no_other(model: str, value: float) -> None:
@@ -226,6 +229,7 @@ def test_losing_a_member_leaves_all_as_they_were(model: str) -> None:
         assert not torch.equal(tensors_of(students[k])["sums"], before[k]["sums"])
 
 
+@pytest.mark.slow
 def test_a_plain_step_of_a_member_reaches_the_group() -> None:
     batches = make_batches(2, dtype=torch.float64)
     students = [start(spec, dtype=torch.float64) for spec in specs_of(2, "resnet20")]

@@ -170,6 +170,7 @@ def test_the_teacher_sees_what_the_students_see() -> None:
     assert all(torch.equal(a, b) for a, b in zip(seen, teacher.shown, strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("augmentation", ["crop_flip", "randaugment"])
 def test_everything_together_has_the_same_bits_in_company_and_after_a_kill(augmentation: str) -> None:
     specs = [make_spec(t, epochs=3, augmentation=augmentation, **EVERYTHING) for t in (1.0, 4.0)]

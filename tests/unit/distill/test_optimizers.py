@@ -72,6 +72,7 @@ def test_training_equals_a_plain_loop_of_torch(name: str) -> None:
         assert torch.equal(ours, theirs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SETTINGS)
 @pytest.mark.parametrize("stop_at", [1, 7, 10])
 def test_interrupted_training_goes_on_to_the_same_bits(name: str, stop_at: int, teachers: dict[str, Teacher]) -> None:  # noqa: F811
@@ -91,6 +92,7 @@ def test_interrupted_training_goes_on_to_the_same_bits(name: str, stop_at: int, 
         assert torch.equal(again.optimizer.state_dict()["state"][0][slot], value)
 
 
+@pytest.mark.slow
 def test_pack_gives_the_bits_of_a_student_alone(teachers: dict[str, Teacher]) -> None:  # noqa: F811
     alone = start(spec_of("adamw"))
     for _ in fit([alone], teachers, DATA, on_failure=_raise):

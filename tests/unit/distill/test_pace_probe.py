@@ -30,6 +30,7 @@ def _as_before() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
+@pytest.mark.slow
 def test_students_are_doubled_for_as_long_as_none_gets_slower() -> None:
     found = probe(SPEC, PLACEMENT, sharers=2)
     assert (found.model, found.device, found.threads) == ("lenet5", "cpu", 1)
@@ -39,6 +40,7 @@ def test_students_are_doubled_for_as_long_as_none_gets_slower() -> None:
     assert 0 < found.room_bytes < 2**50
 
 
+@pytest.mark.slow
 def test_a_network_that_cannot_be_grouped_has_no_grouped_pace() -> None:
     assert probe(SPEC.model_copy(update={"model": "resnet18"}), PLACEMENT, sharers=1).grouped is None
 
@@ -73,6 +75,7 @@ def test_memory_that_is_too_small_for_one_student_is_an_error(monkeypatch: pytes
         probe(SPEC, PLACEMENT, sharers=1)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_launch_with_auto_measures_once_and_leaves_the_same_tables(
     tmp_path: Path, finished_tiny: Store, trifeature_root: Path
@@ -87,6 +90,7 @@ def test_a_launch_with_auto_measures_once_and_leaves_the_same_tables(
     assert [item.e_tag for item in auto.entries("probes")] == [probed]
 
 
+@pytest.mark.slow
 def test_plan_with_probe_measures_here(store: Store, trifeature_root: Path) -> None:
     file = tiny_sweep(trifeature_root)
     measure(file, store)

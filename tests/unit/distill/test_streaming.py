@@ -211,6 +211,7 @@ def _raise(student: Student, error: Exception) -> None:
     raise error
 
 
+@pytest.mark.slow
 def test_a_pack_shares_each_decoded_batch_and_one_pass_of_the_teacher(dataset: ImagenetDataset, root: Path) -> None:
     specs = [make_spec(t, augmentation="randaugment", epochs=2, batch_size=8) for t in (1.0, 4.0)]
     loader = CountingLoader()
@@ -227,6 +228,7 @@ def test_a_pack_shares_each_decoded_batch_and_one_pass_of_the_teacher(dataset: I
         assert_same_bits(trained([spec], data, make_teacher())[0], in_company)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("augmentation", ["crop_flip", "randaugment"])
 def test_a_streamed_run_killed_in_an_epoch_goes_on_to_the_same_bits(
     dataset: ImagenetDataset, root: Path, augmentation: str
@@ -323,6 +325,7 @@ grid: {seed: [0], temperature: [1, 8]}
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("augmentation", ["flip", "resized_crop"])
 def test_a_launch_gives_the_same_tables_streamed_and_resident(
     dataset: ImagenetDataset, root: Path, store: Store, tmp_path: Path, augmentation: str

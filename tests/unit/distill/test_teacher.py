@@ -84,6 +84,7 @@ def _raise(student: Student, error: Exception) -> None:
     raise error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("augmentation", ["none", "flip", "crop_flip"])
 def test_looking_logits_up_gives_the_same_bits_as_computing_them(
     tmp_path: Path, store: Store, augmentation: Augmentation
@@ -113,6 +114,7 @@ def half(temperature: float) -> TrialSpec:
     )
 
 
+@pytest.mark.slow
 def test_rounded_logits_are_the_same_looked_up_and_computed(tmp_path: Path, store: Store) -> None:
     """One pack, two sources: the student that asks for fp32 gets fp32. The table of rounded logits takes half the space."""
     table = ViewTable(
@@ -159,6 +161,7 @@ def test_half_precision_that_changes_the_teacher_is_refused(offset: float, reaso
     assert reason in failed[0]
 
 
+@pytest.mark.slow
 def test_a_pack_that_goes_on_in_the_middle_of_an_epoch_computes_only_the_rest(tmp_path: Path, store: Store) -> None:
     straight = train(Teacher(Network()))[0]
     stopped = start(make_spec(4.0))
@@ -176,6 +179,7 @@ def test_a_pack_that_goes_on_in_the_middle_of_an_epoch_computes_only_the_rest(tm
     assert_same_bits(straight, resumed)
 
 
+@pytest.mark.slow
 def test_what_one_node_computed_another_does_not_compute_again(tmp_path: Path, store: Store) -> None:
     """Through the store: two nodes have two folders."""
     first = train(tabled(tmp_path / "one", store)[0])
@@ -185,6 +189,7 @@ def test_what_one_node_computed_another_does_not_compute_again(tmp_path: Path, s
     assert network.seen == 32
 
 
+@pytest.mark.slow
 def test_a_damaged_chunk_is_computed_again(tmp_path: Path, store: Store, caplog: pytest.LogCaptureFixture) -> None:
     """Guard: the name of a chunk holds its checksum."""
     expected = train(tabled(tmp_path / "one", store)[0])[0]
@@ -200,6 +205,7 @@ def test_a_damaged_chunk_is_computed_again(tmp_path: Path, store: Store, caplog:
     assert network.seen > 3 * NUM_TRAIN / 2
 
 
+@pytest.mark.slow
 def test_a_table_that_is_wrong_is_not_used(tmp_path: Path, store: Store, caplog: pytest.LogCaptureFixture) -> None:
     """Guard: every pack compares its first batch with the network."""
     expected = train(tabled(tmp_path, store)[0])[0]
@@ -213,6 +219,7 @@ def test_a_table_that_is_wrong_is_not_used(tmp_path: Path, store: Store, caplog:
     assert "differs from the network" in caplog.text
 
 
+@pytest.mark.slow
 def test_what_a_killed_process_claimed_is_computed_by_who_needs_it(tmp_path: Path, store: Store) -> None:
     expected = train(Teacher(Network()))[0]
     table = ViewTable(tmp_path, "a" * 16, TableShape(num_samples=NUM_TRAIN, num_views=162, num_classes=3))
@@ -260,6 +267,7 @@ def test_tables_that_nobody_opened_for_a_week_are_deleted(tmp_path: Path) -> Non
     assert recent.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 2, 5, 31, 32, 100])
 def test_a_sample_has_the_same_logits_in_every_batch(count: int) -> None:
     """Guard: small batches are filled up, because few rows go another way through a matrix product."""
@@ -272,6 +280,7 @@ def test_a_sample_has_the_same_logits_in_every_batch(count: int) -> None:
         assert torch.equal(whole, parts)
 
 
+@pytest.mark.long
 def test_a_sweep_with_and_without_tables_leaves_the_same_tables(tmp_path: Path) -> None:
     """Launch to tables, three ways: looked up, without tables, and where none can be made. Its data root has no tables before."""
 

@@ -172,6 +172,7 @@ def tabled(root: Path, folder: Path, store: Store) -> TabledTeacher:
     return TabledTeacher(make_teacher(root), table, shared, augmentation="none", in_background=at_once)
 
 
+@pytest.mark.slow
 def test_table_gives_the_bits_of_a_live_teacher_and_sees_each_text_once(
     root: Path, tmp_path: Path, store: Store
 ) -> None:
@@ -188,6 +189,7 @@ def test_table_gives_the_bits_of_a_live_teacher_and_sees_each_text_once(
     assert other._table.has(np.arange(70))
 
 
+@pytest.mark.slow
 def test_dropout_follows_the_seed_in_any_company_and_after_a_restart(root: Path) -> None:
     teacher = Teacher(make_teacher(root))
     alone = start(root, 4.0)

@@ -58,6 +58,7 @@ def results(store: Store, among: Iterable[str] = ("trials/", "datasets/", "weigh
     return {key: data for key, data in contents(store).items() if key.startswith(tuple(among))}
 
 
+@pytest.mark.slow
 def test_an_empty_store_becomes_the_other(source: Store, store: Store) -> None:
     before = contents(source)
     report = adopt(source, store)
@@ -71,6 +72,7 @@ def test_an_empty_store_becomes_the_other(source: Store, store: Store) -> None:
     json.dumps(report.to_dict())
 
 
+@pytest.mark.slow
 def test_again_does_nothing(source: Store, store: Store) -> None:
     adopt(source, store)
     before = contents(store)
@@ -80,6 +82,7 @@ def test_again_does_nothing(source: Store, store: Store) -> None:
     assert contents(store) == before
 
 
+@pytest.mark.slow
 def test_dry_run_says_the_same_and_writes_nothing(source: Store, store: Store) -> None:
     would = adopt(source, store, dry_run=True)
     assert keys(store) == set()
@@ -106,6 +109,7 @@ class Dying(Store):
         return super().put_new(key, data, durable=durable)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("writes", [0, 1, 2, 3, 4, 7, 12, 20, 26])
 def test_a_merge_that_was_cut_short_goes_on(
     writes: int, source: Store, store: Store, monkeypatch: pytest.MonkeyPatch
@@ -132,6 +136,7 @@ def test_a_merge_that_was_cut_short_goes_on(
     assert verify(store).problems == ()
 
 
+@pytest.mark.slow
 def test_a_record_that_is_there_is_kept_and_the_difference_named(source: Store, store: Store) -> None:
     """Guard: no record is ever overwritten."""
     commit_whole(store, TRIALS[:1], predictions_N=PREDICTIONS_N)
@@ -143,6 +148,7 @@ def test_a_record_that_is_there_is_kept_and_the_difference_named(source: Store, 
     assert before.items() <= contents(store).items()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("key", "message"),
     [
@@ -178,6 +184,7 @@ def test_trials_of_other_samples_under_one_name_are_skipped(source: Store, store
     assert set(report.skipped) == set(IDS)
 
 
+@pytest.mark.slow
 def test_a_trial_in_training_is_left_to_its_launch(source: Store, store: Store) -> None:
     """Guard: a record is adopted under the trial's lease only."""
     assert ledger.acquire(store, IDS[0], launch_id="x")
@@ -187,6 +194,7 @@ def test_a_trial_in_training_is_left_to_its_launch(source: Store, store: Store) 
     assert ledger.scan(store, IDS[:1])[IDS[0]].state is TrialState.RUNNING
 
 
+@pytest.mark.slow
 def test_weights_of_a_worker_here_are_not_overwritten(source: Store, store: Store) -> None:
     """Guard: weights get the name of the lease they were written under, so that a late worker cannot spoil them."""
     store.put(weights_key(IDS[0], 1), b"of a worker that was killed before it could commit")
@@ -198,6 +206,7 @@ def test_weights_of_a_worker_here_are_not_overwritten(source: Store, store: Stor
     assert store.get(weights_key(IDS[0], 1)) == b"of a worker that was killed before it could commit"
 
 
+@pytest.mark.slow
 def test_weights_of_a_later_generation_there_come_over(tmp_path: Path, store: Store) -> None:
     other = open_store(tmp_path / "other")
     write_sweep(other, FILE)
@@ -211,6 +220,7 @@ def merged(store: Store, tmp_path: Path, mine: list[str], theirs: list[str]) -> 
     return adopt(fill(open_store(tmp_path / "other"), make_sweep(overrides=theirs)), store)
 
 
+@pytest.mark.slow
 def test_other_seeds_of_one_sweep_become_one_grid(store: Store, tmp_path: Path) -> None:
     """Guard: positions are kept, and what resume asks for afterwards is what both asked for."""
     report = merged(store, tmp_path, ["grid.seed=[0]"], ["grid.seed=[1]"])
@@ -226,11 +236,13 @@ def test_other_seeds_of_one_sweep_become_one_grid(store: Store, tmp_path: Path) 
     assert aggregate(store, "demo").num_trials == 8
 
 
+@pytest.mark.slow
 def test_what_this_store_asks_for_already_changes_no_manifest(store: Store, tmp_path: Path) -> None:
     report = merged(store, tmp_path, ["grid.seed=[0, 1, 2]"], ["grid.seed=[1]"])
     assert (report.sweeps, report.warnings, report.adopted) == ((), (), ())
 
 
+@pytest.mark.slow
 def test_grids_that_do_not_make_one_are_united_with_a_warning(store: Store, tmp_path: Path) -> None:
     """Guard: no grid is made up that asks for trials nobody asked for."""
     report = merged(
@@ -238,10 +250,11 @@ def test_grids_that_do_not_make_one_are_united_with_a_warning(store: Store, tmp_
     )
     assert len(report.warnings) == 1
     assert report.warnings[0].startswith("sweep demo: no single grid asks for just the trials of both stores")
-    assert "and 3 trials leave its tables then" in report.warnings[0]
+    assert "and its tables lose 3 trials then" in report.warnings[0]
     assert len(read_manifest(store, "demo").active) == aggregate(store, "demo").num_trials == 6
 
 
+@pytest.mark.slow
 def test_one_name_for_other_groups_is_refused_before_anything_is_written(store: Store, tmp_path: Path) -> None:
     """Guard: tables of one sweep compare the same groups for all of its trials."""
     fill(store, make_sweep(overrides=["intersections=null", "sensitive_features=[texture]"]))
@@ -252,6 +265,7 @@ def test_one_name_for_other_groups_is_refused_before_anything_is_written(store: 
     assert contents(store) == before
 
 
+@pytest.mark.slow
 def test_one_sweep_alone(source: Store, store: Store) -> None:
     other = make_sweep(overrides=["name=other", "grid.seed=[7]"])
     fill(source, other)
@@ -262,6 +276,7 @@ def test_one_sweep_alone(source: Store, store: Store) -> None:
         adopt(source, store, sweep="none")
 
 
+@pytest.mark.slow
 def test_other_sweeps_here_see_adopted_trials(source: Store, store: Store) -> None:
     twin = make_sweep(overrides=["name=twin"])
     write_sweep(store, twin)
@@ -272,6 +287,7 @@ def test_other_sweeps_here_see_adopted_trials(source: Store, store: Store) -> No
     assert aggregate(store, "twin").num_trials == 8
 
 
+@pytest.mark.slow
 def test_given_weights_come_over_whole_or_not_at_all(tmp_path: Path, store: Store) -> None:
     given = b"weights of a given teacher"
     file = make_sweep(overrides=["teacher={model: resnet20, weights: t.pt}"])
@@ -287,6 +303,7 @@ def test_given_weights_come_over_whole_or_not_at_all(tmp_path: Path, store: Stor
     assert store.get(pretrained_key(sha256(given))) == given
 
 
+@pytest.mark.slow
 def test_a_sweep_of_texts_has_no_weights_to_bring(tmp_path: Path, store: Store) -> None:
     """Guard: `Manifest.stored_weights`; networks of texts and tokenizers are folders, and the manifest lists their versions only."""
     given = {"hf:tiny-bert": "0123456789abcdef", "tokenizer of hf:tiny-bert": "fedcba9876543210"}
@@ -312,6 +329,7 @@ def test_a_store_is_not_merged_into_itself_and_not_from_nothing(source: Store, s
 CLAIM = "{metric: accuracy, direction: higher}"
 
 
+@pytest.mark.slow
 def test_claims_of_both_stores_stand_with_the_later_date(source: Store, store: Store) -> None:
     """Guards `united_declared`: what one store declared late does not become early through the other."""
     fill(store, make_sweep(overrides=[f"claims=[{CLAIM}]"]))
@@ -324,6 +342,7 @@ def test_claims_of_both_stores_stand_with_the_later_date(source: Store, store: S
     assert adopt(source, store).sweeps == ()
 
 
+@pytest.mark.slow
 def test_a_claim_of_the_other_store_alone_comes_over_and_is_warned_of(source: Store, store: Store) -> None:
     write_sweep(source, make_sweep(overrides=[f"claims=[{CLAIM}]"]))
     write_sweep(store, FILE)

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from kd_ray.cli import text
+from kd_ray.cli import text_keep as text
 from kd_ray.groups import Groups
 from kd_ray.housekeeping.audit import DEFINITIONS, audit
 from kd_ray.results.aggregate import aggregate
@@ -39,6 +39,7 @@ def plant(store: Store, table: str, column: str, row: int) -> tuple[str, float]:
     return rows["trial_id"][row].as_py(), float(before)
 
 
+@pytest.mark.long
 def test_every_number_of_the_golden_store_is_confirmed(golden: Path) -> None:
     report = audit(open_store(golden), ["demo"])
     assert report.disagreements == ()
@@ -58,6 +59,7 @@ FAULTS = (
 )
 
 
+@pytest.mark.slow
 def test_a_changed_number_is_named(golden: Path, tmp_path: Path) -> None:
     shutil.copytree(golden, tmp_path / "store")
     store = open_store(tmp_path / "store")
@@ -84,6 +86,7 @@ def uneven() -> Samples:
     )
 
 
+@pytest.mark.long
 def test_undefined_rates_are_compared_by_our_definition(store: Store) -> None:
     file = make_sweep()
     for trial in plan_trials(file):
@@ -96,6 +99,7 @@ def test_undefined_rates_are_compared_by_our_definition(store: Store) -> None:
     assert report.num_undefined > 0
 
 
+@pytest.mark.long
 def test_the_command_says_what_it_found(golden: Path, tmp_path: Path) -> None:
     shutil.copytree(golden, tmp_path / "store")
     trial_id, before = plant(open_store(tmp_path / "store"), "class_metrics", "accuracy", 7)

@@ -99,6 +99,7 @@ def test_deletes_just_what_it_found_and_finds_nothing_more(littered: Store) -> N
     assert find_garbage(littered).garbage == ()
 
 
+@pytest.mark.slow
 def test_harms_nothing(littered: Store) -> None:
     """Guard: after gc, with a live lease and an interrupted trial about, every state is the same, and so are the tables, rebuilt or not."""
     live = ledger.acquire(littered, IDS[7], launch_id="z")

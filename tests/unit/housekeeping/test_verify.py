@@ -46,6 +46,7 @@ def whole(store: Store) -> Store:
     return store
 
 
+@pytest.mark.slow
 def test_a_whole_store_has_no_problems_and_is_only_read(whole: Store) -> None:
     before = contents(whole)
     report = verify(whole)
@@ -106,6 +107,7 @@ def noisy_index(store: Store) -> str:
 GIVEN_KEY = pretrained_key(record.sha256(GIVEN.encode()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("damage", "remedy"),
     [
@@ -137,6 +139,7 @@ def test_names_what_is_damaged_and_mends_it(whole: Store, damage: Callable[[Stor
     assert [problem.key for problem in verify(whole).problems] == ([key] if needs_launch else [])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", [spoiled(record_key(IDS[0])), spoiled(weights_key(IDS[0], 1))])
 def test_a_damaged_trial_is_pending_again_and_its_rows_are_gone(whole: Store, damage: Callable[[Store], str]) -> None:
     damage(whole)
@@ -147,6 +150,7 @@ def test_a_damaged_trial_is_pending_again_and_its_rows_are_gone(whole: Store, da
     assert any(item.key.startswith(f"damaged/{record_key(IDS[0])}-") for item in whole.entries("damaged"))
 
 
+@pytest.mark.slow
 def test_a_trial_in_the_hands_of_a_launch_is_left_alone(whole: Store) -> None:
     """Guard: a record is quarantined under the trial's lease only."""
     spoil(whole, record_key(IDS[0]))
@@ -156,6 +160,7 @@ def test_a_trial_in_the_hands_of_a_launch_is_left_alone(whole: Store) -> None:
     assert whole.exists(record_key(IDS[0]))
 
 
+@pytest.mark.slow
 def test_mended_tables_are_those_of_before(whole: Store) -> None:
     """Guard: bad parts are deleted first, or the index would vouch for them."""
     before = tables(whole)
@@ -164,6 +169,7 @@ def test_mended_tables_are_those_of_before(whole: Store) -> None:
     assert tables(whole) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_changed", [False, True])
 def test_deleting_the_tables_loses_nothing(whole: Store, is_changed: bool) -> None:
     before = tables(whole)
@@ -177,6 +183,7 @@ def test_deleting_the_tables_loses_nothing(whole: Store, is_changed: bool) -> No
     assert tables(whole) == before
 
 
+@pytest.mark.slow
 def test_records_of_another_version_are_named_and_stay(whole: Store) -> None:
     """Guard: what another version of kd_ray wrote is not damaged."""
     for trial_id in IDS[:7]:
@@ -194,6 +201,7 @@ def test_records_of_another_version_are_named_and_stay(whole: Store) -> None:
     assert contents(whole) == before
 
 
+@pytest.mark.slow
 def test_a_damaged_manifest_is_quarantined_unless_it_is_the_last(whole: Store) -> None:
     """Guard: without any manifest, resume goes by the sweep file only where a damaged one says that the sweep exists."""
     whole.put(manifest_key("demo", 2), b"noise")
@@ -219,6 +227,7 @@ def test_predictions_of_another_length_are_named(whole: Store) -> None:
     assert problems[0].what == "it predicts 11 test samples, and its data set has 12"
 
 
+@pytest.mark.slow
 def test_tables_of_a_running_sweep_may_be_behind_but_not_wrong(whole: Store) -> None:
     commit_whole(whole, TRIALS[7:])
     assert {problem.remedy for problem in verify(whole).problems} == {Remedy.REBUILD}
@@ -230,6 +239,7 @@ def test_tables_of_a_running_sweep_may_be_behind_but_not_wrong(whole: Store) -> 
     assert [problem.key for problem in verify(whole).problems] == [part_key("epochs", "demo", 0)]
 
 
+@pytest.mark.slow
 def test_a_copied_store_with_other_tags_is_whole(whole: Store) -> None:
     """Guard: rows decide, not the tags of the store, which change when a folder is copied."""
     for key, data in contents(whole).items():
@@ -237,6 +247,7 @@ def test_a_copied_store_with_other_tags_is_whole(whole: Store) -> None:
     assert verify(whole).problems == ()
 
 
+@pytest.mark.slow
 def test_one_sweep_is_read_alone(whole: Store) -> None:
     other = make_sweep(overrides=["name=other", "grid.seed=[7]"])
     write_sweep(whole, other)

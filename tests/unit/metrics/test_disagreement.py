@@ -38,6 +38,7 @@ def test_disagreement_without_samples_is_nan() -> None:
     assert result.matrix_CC.tolist() == [[0, 0], [0, 0]]
 
 
+@pytest.mark.slow
 @given(cases())
 def test_disagreement_matrix_is_the_confusion_matrix_off_its_diagonal(case: Case) -> None:
     true_N = case.groups.membership_NG[:, 0].astype(np.int64) % case.num_classes
@@ -50,6 +51,7 @@ def test_disagreement_matrix_is_the_confusion_matrix_off_its_diagonal(case: Case
     assert result.n_C.sum() == len(true_N)
 
 
+@pytest.mark.slow
 @given(cases())
 def test_disagreement_is_symmetric_and_zero_with_oneself(case: Case) -> None:
     one = disagreement(case.labels_N, case.predictions_N, case.labels_N, num_classes=case.num_classes)

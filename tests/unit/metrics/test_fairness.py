@@ -186,6 +186,7 @@ def test_many_to_many_membership_counts_a_sample_in_each_of_its_groups() -> None
     assert fairness_metrics(rates).demographic_parity_difference_C.tolist() == [0.0, 0.0]
 
 
+@pytest.mark.slow
 @given(cases())
 def test_rates_and_differences_stay_in_their_range(case: Case) -> None:
     metrics = measure(case)
@@ -195,6 +196,7 @@ def test_rates_and_differences_stay_in_their_range(case: Case) -> None:
             assert ((defined >= 0) & (defined <= 1)).all()
 
 
+@pytest.mark.slow
 @given(cases())
 def test_identical_groups_are_at_distance_zero(case: Case) -> None:
     membership_N1 = np.ones((len(case.labels_N), 1), dtype=np.bool_)
@@ -207,6 +209,7 @@ def test_identical_groups_are_at_distance_zero(case: Case) -> None:
     np.testing.assert_array_equal(metrics.demographic_parity_ratio_C, np.where(occurs_C, 1.0, np.nan))
 
 
+@pytest.mark.slow
 @given(cases(), st.data())
 def test_order_of_samples_and_of_groups_changes_nothing(case: Case, data: st.DataObject) -> None:
     order_N = data.draw(permutations(len(case.labels_N)))
@@ -224,6 +227,7 @@ def test_order_of_samples_and_of_groups_changes_nothing(case: Case, data: st.Dat
     np.testing.assert_array_equal(before.worst_group_accuracy, after.worst_group_accuracy)
 
 
+@pytest.mark.slow
 @given(cases(), st.data())
 def test_relabelling_classes_permutes_the_vectors(case: Case, data: st.DataObject) -> None:
     new_name_C = data.draw(permutations(case.num_classes))
@@ -239,6 +243,7 @@ def test_relabelling_classes_permutes_the_vectors(case: Case, data: st.DataObjec
         np.testing.assert_allclose(getattr(after.macro, field.name), getattr(before.macro, field.name), rtol=1e-12)
 
 
+@pytest.mark.slow
 @given(cases())
 def test_perfect_classifier_has_the_demographic_parity_difference_of_the_labels(case: Case) -> None:
     perfect = fairness_metrics(group_rates(case.labels_N, case.labels_N, case.groups, num_classes=case.num_classes))

@@ -27,6 +27,7 @@ def measure(labels_N: IntArray, predictions_N: IntArray, codes_N: IntArray, *, n
     return fairness_metrics(group_rates(labels_N, predictions_N, groups, num_classes=num_classes))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("num_classes", "num_groups"), [(2, 2), (2, 5), (4, 3)])
 @pytest.mark.parametrize("seed", range(3))
 def test_differences_and_ratios_agree_with_fairlearn_one_vs_rest(seed: int, num_classes: int, num_groups: int) -> None:

@@ -50,6 +50,7 @@ def test_class_metrics_no_samples_is_nan() -> None:
     assert math.isnan(metrics.worst_class_accuracy)
 
 
+@pytest.mark.slow
 @given(cases())
 def test_class_metrics_agree_with_scikit_learn(case: Case) -> None:
     metrics = class_metrics(case.labels_N, case.predictions_N, num_classes=case.num_classes)
@@ -62,6 +63,7 @@ def test_class_metrics_agree_with_scikit_learn(case: Case) -> None:
     assert metrics.worst_class_accuracy == pytest.approx(np.nanmin(expected_recall_C), rel=1e-12)
 
 
+@pytest.mark.slow
 @given(cases(), st.data())
 def test_class_metrics_follow_relabelling_and_ignore_order(case: Case, data: st.DataObject) -> None:
     new_name_C = data.draw(permutations(case.num_classes))

@@ -1,5 +1,6 @@
 """Networks that start from pretrained weights: what fits, whose head is new, and where a library's weights come from."""
 
+import hashlib
 import re
 import socket
 from pathlib import Path
@@ -12,6 +13,7 @@ from kd_ray.cluster.launch import launch
 from kd_ray.errors import SweepError
 from kd_ray.models import build_model
 from kd_ray.models.initial_weights import fetch_pretrained, load_initial
+from kd_ray.results.manifest import read_manifest
 from kd_ray.results.query import Results
 from kd_ray.results.record import read_record
 from kd_ray.results.status import plan
@@ -45,6 +47,7 @@ def write_weights(folder: Path, *, classes: int = 7) -> None:
     save_file(student, folder / "student.safetensors")
 
 
+@pytest.mark.slow
 def test_a_head_for_other_classes_is_left_as_it_was_drawn() -> None:
     torch.manual_seed(0)
     model, given = (build_model("resnet18-cifar", num_classes=c, image_size=32) for c in (3, 5))
@@ -149,9 +152,7 @@ def test_pretrained_weights_are_fetched_by_the_launch_or_put_there(
     root = tmp_path / "data"
     overrides = [f"placement.data_root={root}", "student={model: 'torchvision:resnet18', init: pretrained}"]
     path = root / "pretrained" / "torchvision" / "resnet18-16px.safetensors"
-    with pytest.raises(
-        SweepError, match=rf"student.init: cannot read '{path}': .*; `kd-ray launch` lets the library fetch it"
-    ):
+    with pytest.raises(SweepError, match=rf"student.init: cannot read '{path}': .*; `kd-ray launch` fetches it"):
         plan(sweep(tmp_path, *overrides), None)
     message = (
         r"tuned.yaml: student.init: torchvision cannot fetch the weights of resnet18 \(.*there is no network.*\); "
@@ -167,9 +168,44 @@ def test_pretrained_weights_are_fetched_by_the_launch_or_put_there(
     assert {trial.spec.initial_weights for trial in planned.planned} == set(planned.weights.values())
 
 
+@pytest.mark.slow
 def test_a_network_without_pretrained_weights_is_named(tmp_path: Path) -> None:
     with pytest.raises(
         ValueError, match=r"timm cannot fetch the weights of nothing \(it has no pretrained weights\); put"
     ):
         fetch_pretrained("timm:nothing", image_size=16, path=tmp_path / "x.safetensors")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_a_checkpoint_of_the_hub_teaches_from_the_cache_of_its_client(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The layout of a real cache; nothing is fetched."""
+    constants = pytest.importorskip("huggingface_hub.constants", reason="kd_ray[models] is not installed")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    repository = tmp_path / "cache" / "models--lab--shapes"
+    snapshot = repository / "snapshots" / ("a" * 40)
+    snapshot.mkdir(parents=True)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("a" * 40)
+    save_file(build_model("resnet20", num_classes=10, image_size=16).state_dict(), snapshot / "model.safetensors")
+    settings = (
+        "teacher={model: resnet20, weights: 'hub:lab/shapes'}", f"placement.data_root='{tmp_path}'",
+        "student.init=null", "grid.seed=[0]", "baselines=[]",
+    )  # fmt: skip
+    kept = tmp_path / "pretrained" / "hub" / "lab" / "shapes" / "model.safetensors"
+    with pytest.raises(SweepError, match=rf"teacher.weights: cannot read '{kept}': .*; `kd-ray launch` fetches it"):
+        plan(sweep(tmp_path, *settings), store)
+    assert launch(sweep(tmp_path, *settings), store, runner="local").exit_code == 0
+    assert kept.read_bytes() == (snapshot / "model.safetensors").read_bytes()
+    kept.unlink()
+    (teacher,) = [it.trial_id for it in read_manifest(store, "tuned").trials if it.role == "teacher"]
+    record = read_record(store, teacher)
+    assert record is not None
+    assert record.spec.initial_weights == hashlib.sha256((snapshot / "model.safetensors").read_bytes()).hexdigest()
+    with pytest.raises(SweepError, match=r"teacher.weights: hub:lab/other: its model.safetensors cannot be fetched"):
+        launch(sweep(tmp_path, *settings, "teacher.weights='hub:lab/other'"), store, runner="local")
+    with pytest.raises(SweepError, match="a path, or a repository as in hub:ORGANISATION/NAME"):
+        sweep(tmp_path, *settings, "teacher.weights='hub:shapes'")

@@ -34,6 +34,7 @@ SIZED = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "image_size"), SIZED)
 def test_model_gives_logits_and_gradients_for_every_parameter(name: str, image_size: int) -> None:
     model = build_model(name, num_classes=7, image_size=image_size)
@@ -71,6 +72,7 @@ def test_every_architecture_can_be_built() -> None:
     assert set(MODELS) == set(ARCHITECTURES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "parameters", "published"),
     [
@@ -87,6 +89,7 @@ def test_large_model_has_published_number_of_parameters(name: str, parameters: i
     assert found == pytest.approx(published, rel=0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet18", "resnet50", "densenet121", "densenet169"])
 def test_large_model_takes_the_weights_and_gives_the_logits_of_torchvision(name: str) -> None:
     torch.manual_seed(0)
@@ -98,6 +101,7 @@ def test_large_model_takes_the_weights_and_gives_the_logits_of_torchvision(name:
         torch.testing.assert_close(model(images), reference(images), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "names_and_shapes", "expected"),
     [
@@ -122,6 +126,7 @@ def test_large_model_has_the_weights_and_logits_of_kd_rays_first_implementation(
         assert model.eval()(images).flatten().tolist() == pytest.approx(expected, abs=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet18", "densenet121"])
 def test_stem_follows_the_image_unless_the_name_says_it(name: str) -> None:
     def first_stride(name: str, image_size: int) -> int:
@@ -133,6 +138,7 @@ def test_stem_follows_the_image_unless_the_name_says_it(name: str) -> None:
     assert strides == [1, 2, 1, 2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in sorted(ARCHITECTURES) if not name.endswith(("169", "50"))])
 def test_least_image_size_is_the_least_that_trains_on_a_single_image(name: str) -> None:
     """The last batch of an epoch may hold one sample, of which batch normalisation needs more than one pixel."""
@@ -146,6 +152,7 @@ def test_least_image_size_is_the_least_that_trains_on_a_single_image(name: str) 
         build_model(name, num_classes=5, image_size=least).train()(torch.randn(1, 3, least - 1, least - 1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "image_size"),
     [("timm:resnet18", 32), ("timm:vit_tiny_patch16_224", 48), ("torchvision:shufflenet_v2_x0_5", 64)],
@@ -173,6 +180,7 @@ def test_transformer_of_timm_has_published_number_of_parameters(name: str, publi
     assert count_parameters(model) == pytest.approx(published, rel=0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "image_size"), [("timm:vit_base_patch16_224", 32), ("timm:tiny_vit_5m_224", 64)])
 def test_transformer_of_timm_takes_a_step(name: str, image_size: int) -> None:
     model = build_model(name, num_classes=3, image_size=image_size)

@@ -29,6 +29,7 @@ TOKENS = Tokens(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "layers", "expected"), [("bert", 12, 109.5e6), ("distilbert", 6, 67.0e6)])
 def test_published_number_of_parameters(tmp_path: Path, kind: str, layers: int, expected: float) -> None:
     write_bert(tmp_path, kind=kind, layers=layers, weights=False)

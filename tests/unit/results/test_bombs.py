@@ -27,6 +27,7 @@ def with_predictions(count: int) -> bytes:
     return buffer.getvalue()
 
 
+@pytest.mark.slow
 def test_record_that_would_take_gigabytes_is_refused_by_its_footer(store: Store) -> None:
     trial_id = make_record().trial_id
     data = with_predictions(MOST_VALUES + 1)
@@ -38,6 +39,7 @@ def test_record_that_would_take_gigabytes_is_refused_by_its_footer(store: Store)
     assert time.process_time() - began < 1
 
 
+@pytest.mark.slow
 def test_text_that_would_take_gigabytes_is_refused_by_its_footer() -> None:
     buffer = io.BytesIO()
     pq.write_table(pa.table({"a": ["x" * 200_000_000]}), buffer, compression="zstd", use_dictionary=False)
@@ -65,6 +67,7 @@ BOMBS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("text", "message"), BOMBS.values(), ids=BOMBS)
 def test_yaml_that_would_become_large_is_refused_at_once(text: str, message: str) -> None:
     began = time.process_time()

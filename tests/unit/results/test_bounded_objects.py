@@ -1,6 +1,7 @@
 """JSON objects of a store that a stranger wrote, or that are damaged: none of them ends a verb with a traceback."""
 
 import json
+import os
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -172,6 +173,18 @@ def test_lease_from_the_future_is_over_when_it_does_not_change(store: Store) -> 
     assert taken is not None
     assert taken.generation == 3
     assert ledger.is_superseded(store, lease)
+
+
+@pytest.mark.parametrize("is_alive", [True, False])
+def test_lease_from_the_future_of_this_host_ends_with_its_process(store: Store, is_alive: bool) -> None:
+    """Guard: the clock of this host was set back after the renewal, and whether the holder lives is known without it."""
+    started = ledger.process_started(os.getpid()) if is_alive else "another start"
+    renewed_at = (datetime.now(UTC) + timedelta(seconds=YEARS_S)).isoformat()
+    data = lease_of_another_host(
+        boot_id=ledger.boot_id(), pid=os.getpid(), process_started=started, renewed_at=renewed_at
+    )
+    store.put(lease_key(TRIAL, 1), data)
+    assert state(store) is (TrialState.RUNNING if is_alive else TrialState.PENDING)
 
 
 def test_clock_that_is_a_little_ahead_is_no_matter(store: Store) -> None:

@@ -51,6 +51,7 @@ def test_types_of_a_frame(golden: Results) -> None:
     assert list(golden.frame("class_metrics")["class_name"].cat.categories) == ["class 0", "class 1", "class 2"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("table", ["trials", "class_metrics", "epochs"])
 def test_each_axis_is_a_column_of_its_own_type(table: str, several_axes: Results) -> None:
     frame = several_axes.frame(table)
@@ -79,6 +80,7 @@ def test_predictions_join_labels_and_groups(golden: Results) -> None:
     assert set(frame["color"].cat.categories) == {"red", "blue", "green"}
 
 
+@pytest.mark.slow
 def test_a_metric_frame_agrees_with_the_tables(golden: Results) -> None:
     trial_id = golden.frame("trials")["trial_id"].iloc[-1]
     groups = golden.frame("group_metrics").query("trial_id == @trial_id and feature == 'color'")

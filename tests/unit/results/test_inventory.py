@@ -18,6 +18,7 @@ from kd_ray.results.store import (
     Store,
     checkpoint_key,
     error_key,
+    features_key,
     lease_key,
     logits_key,
     manifest_key,
@@ -31,6 +32,7 @@ from kd_ray.results.store import (
     report_folder,
     samples_key,
     sweep_key,
+    table_columns_key,
     table_index_key,
     weights_key,
     witness_key,
@@ -49,6 +51,7 @@ KEYS = {
     ),
     weights_key(ID, 7): ParsedKey(kind=Kind.WEIGHTS, trial_id=ID, number=7),
     samples_key(ID): ParsedKey(kind=Kind.SAMPLES, dataset_id=ID),
+    features_key(ID): ParsedKey(kind=Kind.FEATURES, digest=ID),
     pretrained_key("b" * 64): ParsedKey(kind=Kind.PRETRAINED, sha256="b" * 64),
     logits_key(ID, "c" * 16, "d" * 64): ParsedKey(kind=Kind.LOGITS, trial_id=ID, logits_id="c" * 16, digest="d" * 16),
     probe_key(ID): ParsedKey(kind=Kind.PROBE, probe_id=ID),
@@ -70,6 +73,7 @@ KEYS = {
     ),
     proof_key(): ParsedKey(kind=Kind.PROOF),
     witness_key(ID): ParsedKey(kind=Kind.WITNESS, witness_id=ID),
+    table_columns_key(): ParsedKey(kind=Kind.TABLE_COLUMNS),
 }
 STRAYS = (
     "tables/trials/demo/part-00000.sync-conflict-20260101-101010-ABCDEF1.parquet",
@@ -135,6 +139,7 @@ def test_inventory_of_a_store(whole: Store) -> None:
     assert take_inventory(whole, "tables", keep=lambda place: place.table == "none") == Inventory()
 
 
+@pytest.mark.slow
 def test_files_that_kd_ray_did_not_write_change_nothing_and_are_named(whole: Store) -> None:
     """Guards every listing: copies by sync tools, AppleDouble files and backups are never data, problems or garbage."""
     root = whole.local_root

@@ -52,6 +52,7 @@ def test_gc_deletes_nothing_behind_a_link(whole: Store, tmp_path: Path) -> None:
     assert sorted(victim.rglob("*")) == before
 
 
+@pytest.mark.slow
 def test_repair_sets_nothing_aside_that_lies_behind_a_link(whole: Store, tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_bytes(b"a password")

@@ -207,7 +207,7 @@ def test_sweep_without_a_whole_manifest_is_corrupt_not_unknown(store: Store, dat
 def test_manifest_of_another_version_is_refused_and_not_overwritten(store: Store) -> None:
     """Guards the `OtherVersionError` of `from_json`: what a newer kd_ray wrote is never taken for damage."""
     write_sweep(store, make_sweep())
-    store.put(manifest_key("demo", 2), b'{"manifest_version": 4}')
+    store.put(manifest_key("demo", 2), b'{"manifest_version": 5}')
     before = {item.key: store.get(item.key) for item in store.entries("")}
     expected = f"'{manifest_key('demo', 2)}': it was written by another version of kd_ray"
     with pytest.raises(OtherVersionError, match=re.escape(expected) + "$"):

@@ -9,12 +9,12 @@ import pytest
 from kd_ray.errors import CorruptObjectError
 from kd_ray.groups import Groups
 from kd_ray.results.record import (
-    _samples_digest,
     decode_table,
     encode_table,
     read_samples,
     write_samples,
 )
+from kd_ray.results.samples import _samples_digest
 from kd_ray.results.store import Store, samples_key
 from kd_ray.shown import control_character
 from tests.fakes import make_samples

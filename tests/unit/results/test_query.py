@@ -51,6 +51,7 @@ def rows(results: Results, sql: str) -> list[tuple[Any, ...]]:
     return [tuple(row.values()) for row in results.query(sql).to_pylist()]
 
 
+@pytest.mark.slow
 def test_sql_sees_every_table(results: Results) -> None:
     for name in QUERIED:
         assert rows(results, f"SELECT count(*) FROM {name}") == [(results.table(name).num_rows,)]
@@ -199,6 +200,7 @@ def test_disagreement_of_an_unknown_trial_has_no_samples(results: Results) -> No
 # --- several sweeps --------------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_two_sweeps_that_share_trials_are_both_visible(store: Store) -> None:
     other = make_sweep(overrides=["name=other", "grid.temperature=[4, 9]"])
     for file in (make_sweep(), other):
@@ -241,6 +243,7 @@ def test_bad_sql_is_refused_with_the_reason_and_the_tables(results: Results, sql
     assert isinstance(caught.value, InvalidInputError)
 
 
+@pytest.mark.slow
 def test_damaged_part_is_an_error_of_ours(store: Store) -> None:
     commit_trials(store, TRIALS)
     aggregate(store, write_sweep(store, make_sweep()).sweep)
@@ -286,6 +289,7 @@ def test_unknown_table_or_sweep_is_refused_with_the_valid_ones(results: Results,
         empty.table("trials", sweep="demo")
 
 
+@pytest.mark.slow
 def test_empty_store_gives_empty_tables(empty: Results) -> None:
     assert empty.sweeps() == []
     for name, table in QUERIED.items():
@@ -384,5 +388,7 @@ def test_unsafe_sql_reads_and_writes_files(results: Results, tmp_path: Path) -> 
 
 
 def test_refusal_names_the_way_out(results: Results) -> None:
-    with pytest.raises(QueryError, match="SQL sees the tables of the store only; --unsafe lets it see files, too"):
+    with pytest.raises(
+        QueryError, match="SQL sees the tables of the store only; `kd-ray query --unsafe` lets it see files, too"
+    ):
         results.query("SELECT * FROM read_csv('/etc/passwd')")

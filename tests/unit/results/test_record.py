@@ -65,6 +65,7 @@ def test_record_without_epochs_round_trips() -> None:
     assert again.epochs == ()
 
 
+@pytest.mark.slow
 @given(
     spec=specs(),
     floats=st.lists(any_float(), min_size=5, max_size=5),
@@ -126,6 +127,7 @@ def test_truncated_record_is_named(store: Store) -> None:
             read_record(store, record.trial_id)
 
 
+@pytest.mark.slow
 def test_flipped_bytes_are_found_or_change_nothing() -> None:
     """Page checksums cover the values; a flip elsewhere either breaks the structure or hits unused bytes."""
     record = make_record()

@@ -229,6 +229,19 @@ def test_fairness_rows_by_hand() -> None:
         assert (found[positive_class]["num_groups"], found[positive_class]["worst_group_accuracy"]) == (2, 4 / 6)
 
 
+def test_classes_called_all_and_macro_are_apart_from_the_totals() -> None:
+    """Guard: the total of a table had such a name, and the class was merged with it."""
+    samples = make_samples(class_names=("all", "macro", "star"))
+    found = rows(samples=samples)
+    assert [row["positive_class"] for row in select(found["fairness_metrics"], feature="color")] == [
+        "all",
+        "macro",
+        "star",
+        None,
+    ]
+    assert [row["class_name"] for row in found["class_metrics"].to_pylist()] == ["all", "macro", "star"]
+
+
 def test_macro_rows_are_the_mean_of_the_class_rows() -> None:
     rng = np.random.default_rng(3)
     for _ in range(5):
@@ -301,6 +314,7 @@ def test_sample_rows_by_hand() -> None:
         "target": "shape",
         "dataset_id": "0123456789abcdef",
         "sample_index": 7,
+        "sample_id": None,
         "label": 1,
         "label_name": "square",
         "sensitive_features": '{"color": ["blue"], "texture": ["stripes"]}',

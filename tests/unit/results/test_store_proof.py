@@ -70,10 +70,19 @@ def test_a_copy_of_a_store_has_to_prove_itself(store: Store, tmp_path: Path) -> 
         prove_store(Forgetful(store.url, "create"))
 
 
-@pytest.mark.parametrize("noise", [b"", b"[1]", b"{", b'{"store": 1, "witness": 7}'])
+@pytest.mark.parametrize("noise", [b"", b"[1]", b"{", b'{"store": 1, "witness": 7}', b"[" * 100_000])
 def test_a_damaged_proof_is_made_again(noise: bytes, tmp_path: Path) -> None:
     store = open_store(tmp_path / "store")
     store.put("proof/store.json", noise)
     prove_store(store)
     proof = json.loads(store.get("proof/store.json") or b"")
     assert (proof["store"], store.exists(proof["witness"])) == (store.url, True)
+
+
+def test_a_proof_that_names_no_witness_is_none(store: Store) -> None:
+    """Guard: what a stranger's store names as its witness is looked up only if kd_ray writes such a key."""
+    prove_store(store)
+    proof = json.loads(store.get("proof/store.json") or b"")
+    store.put("proof/store.json", json.dumps(proof | {"witness": "../elsewhere"}).encode())
+    prove_store(store)
+    assert json.loads(store.get("proof/store.json") or b"")["witness"].startswith("proof/")

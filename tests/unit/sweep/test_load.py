@@ -21,7 +21,10 @@ SWEEP_KEYS = (
     "baselines, claims, dataset, distillation, evaluation, grid, intersections, name, placement, sensitive_features, "
     "student, teacher, training, tune, tuned"
 )
-MODELS = ", ".join(ARCHITECTURES) + ", mlp-WIDTHS (as in mlp-64-32), timm:NAME, torchvision:NAME or hf:NAME"
+MODELS = (
+    ", ".join(ARCHITECTURES)
+    + ", mlp-WIDTHS (as in mlp-64-32), a network of yours (as in my_models.wide:build), timm:NAME, torchvision:NAME or hf:NAME"
+)
 STEP = "schedule: {name: step, milestones: [2]}"
 TEMPERATURES = "  temperature: [1, 4]\n"
 TEACHER = "teacher: {model: resnet20}"

@@ -35,6 +35,13 @@ def test_trials_of_committed_sweeps_keep_their_identity(name: str, first_trial: 
     assert (first.trial_id, first.spec.dataset_id) == (first_trial, dataset_id)
 
 
+def test_negative_zero_is_zero() -> None:
+    """Guard: `weight_decay: -0.0` trained every trial of a sweep again."""
+    path = "training.optimizer.weight_decay"
+    assert make_spec(**{path: -0.0}).trial_id == make_spec(**{path: 0.0}).trial_id
+    assert make_spec(**{"distillation.alpha": -0.0}).trial_id == make_spec(**{"distillation.alpha": 0.0}).trial_id
+
+
 def test_canonical_json_spells_out_every_field() -> None:
     assert json.loads(make_spec().model_dump_json()) == {
         "spec_version": 1,
@@ -130,8 +137,9 @@ ONE_VALUE = {
     "training.optimizer.name",
     "training.schedule.name",
     "distillation.objective",
+    "groups_in_id",
 }
-"""Fields that can only change together with others, or cannot yet."""
+"""Fields that can only change together with others, or cannot yet; `test_identity.py` has `groups_in_id`."""
 
 
 def field_paths(model: BaseModel, prefix: str = "") -> set[str]:

@@ -77,6 +77,7 @@ def test_differences_between_groups_stand_beside_their_chance_levels() -> None:
     assert "Chance level: the mean of the metric when groups are dealt anew within each true class" in found.caption
 
 
+@pytest.mark.slow
 def test_no_legend_lies_on_the_axes_of_a_figure() -> None:
     study = make_study(seeds=2, accuracies=ACCURACIES)
     evidence, axis = make_evidence(chance_rows(study, (0.04, 0.05)), study), condition_axis(study)
@@ -214,6 +215,7 @@ def test_disagreement_counts_pairs_and_leaves_out_the_diagonal() -> None:
     assert [axes.get_title() for axes in drawn.figure.axes[:3]] == ["scratch\n50.0 %", "T=1\n0.0 %", "T=4\n50.0 %"]
 
 
+@pytest.mark.slow
 def test_same_numbers_give_the_same_bytes_without_a_date() -> None:
     study = make_study(accuracies=ACCURACIES)
 

@@ -45,7 +45,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         context.close()
 
 
-@pytest.fixture(scope="module", params=["golden_files", "hostile_files"])
+@pytest.fixture(scope="module", params=["golden_files", pytest.param("hostile_files", marks=pytest.mark.long)])
 def opened(request: pytest.FixtureRequest, browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Opened]:
     path: Path = tmp_path_factory.mktemp("page") / "index.html"
     path.write_bytes(request.getfixturevalue(request.param)["index.html"])
@@ -177,6 +177,7 @@ def test_phone_shows_all_without_sideways_scrolling(opened: Opened) -> None:
     opened.page.set_viewport_size({"width": 1200, "height": 900})
 
 
+@pytest.mark.long
 def test_page_prints(opened: Opened) -> None:
     from pypdf import PdfReader
 

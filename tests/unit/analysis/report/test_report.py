@@ -65,10 +65,12 @@ def said(results: Results) -> str:
     return "\n".join(parts)
 
 
+@pytest.mark.slow
 def test_report_of_the_golden_records_says_what_it_said(golden_files: dict[str, bytes]) -> None:
     assert text_of(golden_files) == TEXT.read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_page_opens_with_the_verdict_of_the_comparison(golden: Results, golden_files: dict[str, bytes]) -> None:
     verdict = compare(golden, "demo").verdict
     text = text_of(golden_files)
@@ -79,6 +81,7 @@ def test_page_opens_with_the_verdict_of_the_comparison(golden: Results, golden_f
     assert places[-1] < text.index("Figure 1. Accuracy and fairness.") < text.index("Table 1. The conditions.")
 
 
+@pytest.mark.slow
 def test_comparison_in_the_store_says_the_same_as_when_it_was_made(golden: Results) -> None:
     study = read_study(golden, "demo")
     made = compare(golden, "demo", level=0.2)
@@ -88,6 +91,7 @@ def test_comparison_in_the_store_says_the_same_as_when_it_was_made(golden: Resul
     compare(golden, "demo")
 
 
+@pytest.mark.long
 def test_pdfs_are_made_on_request_and_stages_are_told(golden: Results) -> None:
     told: list[str] = []
     files = make_report(golden, "demo", with_pdf=True, progress=told.append)
@@ -146,6 +150,7 @@ def test_every_figure_and_table_is_there_in_its_forms(golden_files: dict[str, by
     assert not any(name.endswith(".pdf") for name in golden_files)
 
 
+@pytest.mark.slow
 def test_hostile_names_stay_text(hostile_files: dict[str, bytes]) -> None:
     files = hostile_files
     html = files["index.html"].decode()
@@ -161,18 +166,25 @@ def test_hostile_names_stay_text(hostile_files: dict[str, bytes]) -> None:
     assert HOSTILE[0] in files["tables/classes.csv"].decode()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("overrides", "expected", "absent"),
     [
         (["sensitive_features=[]", "intersections=[]"], "Accuracy of single classes", "Fairness between groups"),
         (["baselines=[]"], "distilled", "scratch n = "),
         (["grid.seed=[0]"], "a claim needs 3", "HINTS"),
-        (["grid.temperature=[4]"], "T=4", "Trends over temperature"),
-        (["grid.alpha=[0.1, 0.9]", "distillation={t_squared: true}"], "alpha=0.1", "more lines"),
-        (
+        pytest.param(["grid.temperature=[4]"], "T=4", "Trends over temperature", marks=pytest.mark.long),
+        pytest.param(
+            ["grid.alpha=[0.1, 0.9]", "distillation={t_squared: true}"],
+            "alpha=0.1",
+            "more lines",
+            marks=pytest.mark.long,
+        ),
+        pytest.param(
             ["grid.training.optimizer.lr=[0.1, 0.2]", "grid.temperature=[4]", "training.optimizer={name: sgd}"],
             "lr=0.2",
             "Trends over",
+            marks=pytest.mark.long,
         ),
     ],
     ids=["no features", "no scratch", "one seed", "one temperature", "two alphas", "learning rates"],
@@ -191,6 +203,7 @@ def test_running_sweep_says_what_is_missing(hostile_files: dict[str, bytes]) -> 
     assert "1 of 8 trials is missing; numbers will change." in text
 
 
+@pytest.mark.slow
 def test_sweep_without_a_complete_student_has_a_report_and_one_without_any_trial_has_none(tmp_path: Path) -> None:
     text = said(hostile_sweep(open_store(tmp_path / "a"), leave_out=6))
     assert "no complete distilled student" in text
@@ -241,6 +254,7 @@ def test_a_folder_that_cannot_be_written_is_noticed_before_the_work(golden: Resu
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
+@pytest.mark.slow
 def test_who_may_only_read_a_store_can_compare(golden: Results) -> None:
     """Guard: `compare` gives its result without the write, and says why the store does not keep it."""
 
@@ -269,6 +283,7 @@ def test_store_that_is_no_folder_needs_an_output() -> None:
         report(Results(Remote("s3://lab")), "demo")
 
 
+@pytest.mark.slow
 def test_command_writes_the_report_into_the_store_the_same_to_the_byte(
     golden: Results, golden_files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:

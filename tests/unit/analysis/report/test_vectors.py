@@ -67,6 +67,7 @@ def test_what_is_only_in_the_style_of_its_source_says_so() -> None:
     assert shown_objective("my_losses:focal") == "my_losses:focal"
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_report_of_a_real_sweep_has_objectives_and_controls_as_conditions(
     tmp_path: Path, trifeature_root: Path

@@ -265,6 +265,7 @@ def test_a_checkpoint_without_the_adversary_would_go_on_differently(teacher: Tea
     assert resumed.history[-1].terms["adversary"] != whole.history[-1].terms["adversary"]
 
 
+@pytest.mark.slow
 def test_an_adversary_learns_and_its_student_hides_the_group_from_it(teacher: Teacher) -> None:
     left_alone, worked_against = run(
         [start(spec_of("demographic_parity", debiasing=weight, adversary_lr=0.1), teacher) for weight in (0.0, 1.0)],

@@ -1,4 +1,4 @@
-"""An objective of one's own: the example of the README, installed as a distribution would be, and what is refused."""
+"""An objective of one's own: the example of docs/objectives.md, installed as a distribution would be, and what is refused."""
 
 import json
 import re
@@ -18,16 +18,16 @@ from kd_ray.results.store import Store
 from kd_ray.sweep.spec import TrialState
 from tests.sweeps import tiny_sweep
 
-README = (Path(__file__).resolve().parents[4] / "README.md").read_text()
-BLOCKS = re.findall(r"```yaml\n(.*?)```", README, flags=re.DOTALL)
+PAGE = (Path(__file__).resolve().parents[4] / "docs" / "objectives.md").read_text()
+BLOCKS = re.findall(r"```yaml\n(.*?)```", PAGE, flags=re.DOTALL)
 OBJECTIVE = "my_losses.grouped:loss"
 
 
 @pytest.fixture
 def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder on the path with the example of the README, as an installer would leave it."""
-    source = re.search(r"```python\n(# my_losses/grouped\.py\n.*?)```", README, flags=re.DOTALL)
-    declared = re.search(r"```toml\n(.*?)```", README, flags=re.DOTALL)
+    """A folder on the path with the example of docs/objectives.md, as an installer would leave it."""
+    source = re.search(r"```python\n(# my_losses/grouped\.py\n.*?)```", PAGE, flags=re.DOTALL)
+    declared = re.search(r"```toml\n(.*?)```", PAGE, flags=re.DOTALL)
     assert source
     assert declared
     assert f'grouped = "{OBJECTIVE}"' in declared.group(1)
@@ -49,7 +49,7 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
 
 
 def sweep_settings(**changes: object) -> tuple[str, ...]:
-    """The settings of the README."""
+    """The settings of docs/objectives.md."""
     (shown,) = [block for block in BLOCKS if "my_losses" in block]
     settings = YAML(typ="safe").load(shown)["distillation"] | changes
     text = json.dumps(settings)
@@ -60,7 +60,7 @@ def sweep_settings(**changes: object) -> tuple[str, ...]:
 
 
 @pytest.mark.slow
-def test_the_example_of_the_readme_trains_and_its_terms_are_in_epochs(
+def test_the_example_of_the_docs_trains_and_its_terms_are_in_epochs(
     installed: Path, store: Store, trifeature_root: Path
 ) -> None:
     assert launch(tiny_sweep(trifeature_root, *sweep_settings()), store, runner="local").exit_code == 0

@@ -58,6 +58,7 @@ def test_gradient_with_t_squared_tends_to_difference_of_centred_logits() -> None
     assert gradient(False).abs().max() < 1e-7
 
 
+@pytest.mark.slow
 @given(temperature=st.floats(0.5, 40), alpha=st.floats(0, 1), t_squared=st.booleans())
 def test_gradient_agrees_with_finite_differences(temperature: float, alpha: float, t_squared: bool) -> None:
     def total(student_BC: torch.Tensor) -> torch.Tensor:

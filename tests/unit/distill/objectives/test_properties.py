@@ -125,6 +125,7 @@ def test_a_teacher_that_is_reliable_nowhere_gives_scratch_exactly() -> None:
 accuracies = st.lists(st.integers(0, 20).map(lambda k: k / 20), min_size=4, max_size=4)
 
 
+@pytest.mark.slow
 @given(accuracy=accuracies, lower=st.floats(0.01, 0.5), c=st.integers(0, 3), shrinkage=st.sampled_from([0.0, 5.0]))
 def test_a_lower_accuracy_on_a_class_lowers_its_alpha(
     accuracy: list[float], lower: float, c: int, shrinkage: float
