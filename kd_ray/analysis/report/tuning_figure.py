@@ -3,6 +3,8 @@
 import json
 from typing import Any
 
+from matplotlib.ticker import NullFormatter
+
 from kd_ray.analysis.report.style import BLUE, GREY, VERMILLION, drawable, drawing, new_figure, render
 from kd_ray.metrics.catalogue import METRICS
 from kd_ray.sweep.tuning_settings import LogUniform
@@ -27,7 +29,6 @@ def slices(outcome: Outcome) -> bytes | None:
         figure = new_figure(2.6 * num_rows)
         panels = figure.subplots(num_rows, min(_COLUMNS, len(space)), squeeze=False, sharey=True).ravel()
         for axes, (path, dimension) in zip(panels, space.items(), strict=False):
-            is_choice = isinstance(dimension, tuple)
             names = [json.dumps(value) for value in dimension] if isinstance(dimension, tuple) else []
 
             def x_of(value: Any, names: list[str] = names) -> float:
@@ -45,12 +46,17 @@ def slices(outcome: Outcome) -> bytes | None:
                 x, y = x_of(outcome.chosen.candidate.settings[path]), metric.scale * (outcome.chosen.value or 0.0)
                 ring = {"markersize": 11, "markerfacecolor": "none", "color": VERMILLION, "label": "chosen"}
                 axes.plot([x], [y], "o", linestyle="none", **ring)
-            if is_choice:
-                axes.set_xticks(range(len(names)), [drawable(name, 16) for name in names], rotation=20)
+            if isinstance(dimension, tuple):
+                labels = [drawable(name, 16) for name in _short(dimension)]
+                axes.set_xticks(range(len(names)), labels, rotation=20)
                 axes.set_xlim(-0.5, len(names) - 0.5)
             if isinstance(dimension, LogUniform):
                 axes.set_xscale("log")
+                # Matplotlib would write powers of ten as formulas, which `drawing` turns off.
+                axes.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
+                axes.xaxis.set_minor_formatter(NullFormatter())
             axes.set_xlabel(drawable(path, 40))
+            axes.margins(x=0.1, y=0.15)
         for axes in panels[len(space) :]:
             axes.set_visible(False)
         unit = " (%)" if metric.unit == "rate" else ""
@@ -58,3 +64,11 @@ def slices(outcome: Outcome) -> bytes | None:
         handles, labels = panels[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper center", ncols=3)
         return render(figure).svg
+
+
+def _short(choices: tuple[Any, ...]) -> list[str]:
+    """A word for each value of a list: of mappings their names, where these differ."""
+    names = [value.get("name") if isinstance(value, dict) else value for value in choices]
+    if len({json.dumps(name) for name in names}) < len(choices):
+        names = list(choices)
+    return [name if isinstance(name, str) else json.dumps(name) for name in names]
