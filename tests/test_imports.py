@@ -121,6 +121,7 @@ NO_HEAD = ["--address", "http://127.0.0.1:1"]
         (["status", "demo"], 0, "complete", []),
         (["query", "SELECT count(*) AS n FROM trials"], 0, "n", []),
         (["launch", "--help"], 0, "Usage:", []),
+        (["tune", "--help"], 0, "Usage:", []),
         (["compare", "--help"], 0, "Usage:", []),
         (["export", "--help"], 0, "Usage:", []),
         (["mirror", "demo", "--to", "neptune"], 2, "unknown service", []),

@@ -15,8 +15,7 @@ SETTINGS = (
     "tune.space={training.optimizer.lr: {log_uniform: [0.001, 0.1]}}",
     "tune.searcher=random",
     "tune.arm=scratch",
-    "tune.budget.candidates=6",
-    "training.epochs=4",
+    "tune.budget.candidates=4",
 )
 
 
@@ -37,16 +36,17 @@ def test_a_killed_search_goes_on_with_the_same_candidates_in_two_launches(
     store = open_store(tmp_path / "store")
     arguments = ("tune", str(file), "--store", store.url)
 
-    def some_are_stopped() -> bool:
+    def one_is_stopped() -> bool:
         trials = take_inventory(store, "trials").trials.values()
-        return sum(bool(trial.stops) for trial in trials) >= 2
+        return sum(bool(trial.stops) for trial in trials) >= 1
 
     with started(*arguments, cwd=tmp_path, output=tmp_path / "first") as first:
-        wait_until(some_are_stopped, first)
+        # Each candidate has a worker of its own, and a worker imports torch.
+        wait_until(one_is_stopped, first, timeout_s=300)
     # `started` kills every process of the session with SIGKILL.
     with started(*arguments, "--json", cwd=tmp_path, output=tmp_path / "second") as second:
         third = run_cli(*arguments, "--json", "--runner", "local", cwd=tmp_path)
-        assert second.wait(timeout=300) == 0, (tmp_path / "second").read_text()
+        assert second.wait(timeout=600) == 0, (tmp_path / "second").read_text()
     assert third.returncode == 0, third.stderr
     whole = run_cli("tune", str(file), "--store", str(tmp_path / "whole"), "--runner", "local", "--json", cwd=tmp_path)
     assert whole.returncode == 0, whole.stderr
