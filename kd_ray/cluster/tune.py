@@ -25,10 +25,11 @@ from kd_ray.cluster.pretrained import fetch_pretrained_files
 from kd_ray.cluster.runner import Runner
 from kd_ray.errors import InvalidInputError
 from kd_ray.results import ledger
+from kd_ray.results.inventory import trial_objects
 from kd_ray.results.manifest import find_manifest
 from kd_ray.results.quarantine import quarantine_trial
 from kd_ray.results.status import Plan, input_digest, planned_lines
-from kd_ray.results.store import Store
+from kd_ray.results.store import Store, quarantine, stop_key
 from kd_ray.sweep.load import SweepFile, parse_sweep
 from kd_ray.sweep.plan import PlannedTrial
 from kd_ray.sweep.spec import TrialState
@@ -266,9 +267,19 @@ class _Search:
         return outcome
 
     def repair(self, request: LaunchRequest) -> bool:
-        """Quarantine damaged records, so that their trials run again; returns whether there was one."""
+        """Quarantine damaged records and stops, so that their trials run again; returns whether there was one."""
         damaged, self.values.damaged = self.values.damaged, set()
+        stops, self.values.damaged_stops = self.values.damaged_stops, set()
         for trial_id in damaged:
             if quarantine_trial(self.store, trial_id, launch_id=ledger.new_launch_id()):
                 request.warnings.add(f"the record of {trial_id} is damaged and quarantined; the trial is trained again")
-        return bool(damaged)
+        for trial_id, epoch in stops:
+            key = stop_key(trial_id, epoch)
+            if (data := self.store.get(key)) is None:
+                continue
+            # A checkpoint of a later epoch cannot say how the trial did at this one.
+            for checkpoint in trial_objects(self.store, trial_id).checkpoints:
+                self.store.delete(checkpoint.item.key)
+            quarantine(self.store, key, data)
+            request.warnings.add(f"{key} is damaged and quarantined; the trial is trained to epoch {epoch} again")
+        return bool(damaged or stops)

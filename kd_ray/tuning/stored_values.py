@@ -9,9 +9,9 @@ import pyarrow.compute as pc
 
 from kd_ray.errors import CorruptObjectError
 from kd_ray.metrics.catalogue import METRICS
-from kd_ray.results.record import Record, Samples, decode_record, read_record, read_samples
+from kd_ray.results.record import Record, Samples, read_record, read_samples, read_stop
 from kd_ray.results.rows import RowSettings, trial_rows
-from kd_ray.results.store import Store, error_key, stop_key
+from kd_ray.results.store import Store, error_key
 from kd_ray.sweep.plan import PlannedTrial
 from kd_ray.sweep.spec import Role
 from kd_ray.sweep.tuning_settings import Tuning
@@ -38,6 +38,8 @@ class StoredValues:
     tuning: Tuning
     damaged: set[str] = field(default_factory=set)
     """Trials whose record cannot be read."""
+    damaged_stops: set[tuple[str, int]] = field(default_factory=set)
+    """trial_id and epoch of stops that cannot be read."""
     _known: dict[tuple[str, int | None], Known] = field(default_factory=dict)
     _samples: dict[str, Samples] = field(default_factory=dict)
 
@@ -60,9 +62,12 @@ class StoredValues:
             return None
 
     def _at_stop(self, trial: PlannedTrial, epoch: int) -> Known | None:
-        data = self.store.get(stop_key(trial.trial_id, epoch))
-        if data is not None:
-            return self._of(decode_record(data), trial)
+        try:
+            if (record := read_stop(self.store, trial.trial_id, epoch)) is not None:
+                return self._of(record, trial)
+        except CorruptObjectError:
+            self.damaged_stops.add((trial.trial_id, epoch))
+            return None
         # A trial that was trained without stops tells its accuracy by epoch, and no other metric.
         if (at_end := self.known(trial, None)) is None:
             return None
