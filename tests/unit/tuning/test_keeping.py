@@ -25,6 +25,7 @@ from kd_ray.results.store import Store, open_store, stop_key
 from kd_ray.tuning.outcome import Outcome
 from tests.tuning_worker import known_search, known_worker
 from tests.unit.housekeeping.whole import contents, grow_old, spoil
+from tests.unit.serve.asked import ask
 
 pytestmark = [
     pytest.mark.slow,
@@ -146,6 +147,15 @@ def test_a_damaged_stop_is_not_taken_over(finished: tuple[Store, Outcome], searc
     (problem,) = adopt(searched, target).problems
     assert problem.startswith(f"a stop of trial {key.split('/')[1]} is left where it is: ")
     assert not target.exists(key)
+
+
+def test_the_browser_shows_a_search_and_no_comparison_of_its_candidates(searched: Store) -> None:
+    pages = (f"/sweeps/{NAME}", f"/sweeps/{NAME}/conditions", f"/sweeps/{NAME}/differences", f"/sweeps/{NAME}/classes")
+    sweeps, live, *others = ask(searched, "/", *pages)
+    assert (sweeps.status, live.status) == (200, 200)
+    assert NAME in sweeps.words
+    assert all(page.status < 500 for page in others)
+    assert not any("T=4" in page.words for page in others)
 
 
 def test_verbs_for_comparisons_refuse_a_search(searched: Store, tmp_path: Path) -> None:
