@@ -138,6 +138,15 @@ def test_launch_of_a_finished_sweep_says_so_and_shows_the_table(
     assert re.search(r"accuracy +worst-class accuracy +DPD color +EOD color +DPD texture", done.stdout)
 
 
+def test_commands_that_train_have_the_same_options() -> None:
+    launch, resume, tune = (
+        {param.name for param in cli.commands[name].params} for name in ("launch", "resume", "tune")
+    )
+    assert launch - {"sweep_file"} == resume - {"sweep_name"}
+    assert launch - tune == {"only", "mirrors"}
+    assert tune - launch == {"as_json", "output"}
+
+
 @pytest.mark.slow
 def test_tune_prints_and_writes_the_chosen_settings(tmp_path: Path, trifeature_root: Path) -> None:
     (tmp_path / "tiny.yaml").write_text(tiny_search(trifeature_root, "tune.arm=scratch", *SCRATCH_SEARCH).to_yaml())
