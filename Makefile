@@ -6,7 +6,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
-SIDE_BY_SIDE := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+# One process more than there are CPUs, because tests wait for other processes.
+SIDE_BY_SIDE = -n $(shell $(BIN)/python -c 'import os; print(min(5, len(os.sched_getaffinity(0)) + 1))') --dist loadfile --no-loadscope-reorder
 # Without bytecode files every test process would compile kd_ray and its tests anew.
 unexport PYTHONDONTWRITEBYTECODE
 # Where the tests are that a command runs: to import the others takes longer than these tests. `tests/test_commands.py` holds that none is missed.

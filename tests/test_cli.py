@@ -21,7 +21,7 @@ from click.shell_completion import ShellComplete
 
 from kd_ray.cli import cli
 from kd_ray.cli.base import Command
-from kd_ray.cli.commands import system_error
+from kd_ray.cli.commands import VERBS, system_error
 from kd_ray.results.manifest import read_manifest
 from kd_ray.results.query import Results
 from kd_ray.results.schema import TABLES
@@ -298,6 +298,7 @@ def test_schema_of_sweep_files_is_json_schema(tmp_path: Path) -> None:
     assert schema["$defs"]["Training"]["properties"]["epochs"]["description"] == "Passes over the training split."
 
 
+@pytest.mark.long
 def test_data_show_draws_a_contact_sheet(tmp_path: Path) -> None:
     done = run_cli(
         "data",
@@ -538,3 +539,12 @@ def test_a_shell_completes_the_names_of_verbs_and_sweeps(
     assert proposed(["status", "--store", "nowhere"], "") == []
     assert proposed(["status", "--store", "s3://lab/kd_ray"], "") == []
     assert list(tmp_path.iterdir()) == []
+
+
+def test_help_groups_the_verbs(tmp_path: Path) -> None:
+    shown = run_cli_here("--help", cwd=tmp_path).stdout
+    places = [shown.index(f"\n{group}:\n") for group in VERBS]
+    assert places == sorted(places)
+    for group, verbs in VERBS.items():
+        part = shown[shown.index(f"\n{group}:\n") :].split("\n\n")[0]
+        assert re.findall(r"^  (\w+) ", part, re.MULTILINE) == [verb.name for verb in verbs]

@@ -296,6 +296,7 @@ def test_cifar10_grid_is_the_papers() -> None:
     assert (file.sweep.teacher.model, file.sweep.student.model) == ("resnet56", "resnet20")
 
 
+@pytest.mark.long
 def test_trifeature_in_a_cut_down_form(store: Store, trifeature_root: Path) -> None:
     """The file's own generator, models and losses; fewer images, epochs, seeds and temperatures."""
     file = load_sweep(

@@ -69,7 +69,7 @@ def scenarios(server: Crasher, tmp_path_factory: pytest.TempPathFactory, trifeat
     [
         *(pytest.param("one trial", mode, 1, marks=pytest.mark.long) for mode in MODES),
         pytest.param("one more", "middle", 1, marks=pytest.mark.long),
-        ("one more", "middle", 40),
+        pytest.param("one more", "middle", 5, marks=pytest.mark.long),
     ],
 )
 def test_a_crash_at_any_write_is_only_an_interruption(

@@ -96,7 +96,11 @@ class Clock:
 
 
 @pytest.mark.parametrize(
-    "jump_s", [pytest.param(-7200.0, id="back"), pytest.param(7200.0, id="ahead", marks=pytest.mark.long)]
+    "jump_s",
+    [
+        pytest.param(-7200.0, id="back", marks=pytest.mark.long),
+        pytest.param(7200.0, id="ahead", marks=pytest.mark.long),
+    ],
 )
 def test_a_clock_that_jumps_while_a_trial_trains_costs_nothing(
     jump_s: float, store: Store, finished_tiny: Store, trifeature_root: Path, monkeypatch: pytest.MonkeyPatch

@@ -39,11 +39,13 @@ from kd_ray.results.store import (
 from kd_ray.shown import control_character
 from kd_ray.sweep.load import SweepFile
 from kd_ray.sweep.plan import PlannedTrial
-from tests.contract.test_fuzz import COUNT, LEASE, TARGETS, decoded_checkpoint, mutated_list
+from tests.contract.test_fuzz import LEASE, TARGETS, decoded_checkpoint, mutated_list
 from tests.datasets import write_table
 from tests.fakes import SWEEP_YAML, make_sweep, plan_trials, write_sweep
 from tests.unit.data.test_listed_columns import make
 from tests.unit.housekeeping.whole import commit_whole
+
+COUNT = int(os.environ.get("KD_RAY_FUZZ", "8"))
 
 FAILED: dict[str, tuple[int, ...]] = {}
 """Seeds that once ended in a traceback, by kind."""

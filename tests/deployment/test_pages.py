@@ -10,7 +10,12 @@ from kd_ray import telemetry
 from kd_ray.cli import cli
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docker").glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CHANGELOG.md",
+    *sorted((ROOT / "docker").glob("*.md")),
+    *sorted((ROOT / "docs").glob("*.md")),
+]
 FROM_ELSEWHERE = {"docker/certificates", "docker/secrets"}
 """What a command of a page makes."""
 

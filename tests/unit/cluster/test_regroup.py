@@ -58,7 +58,7 @@ def features(store: Store, tables: Iterable[str] = ("group_metrics", "fairness_m
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+@pytest.mark.parametrize("suffix", ["csv", pytest.param("parquet", marks=pytest.mark.long)])
 def test_every_table_knows_the_new_feature(suffix: str, finished: Store, tmp_path: Path) -> None:
     before = committed(finished)
     path = table(tmp_path / f"t.{suffix}", {"file": [*IDS, "unknown"], "light": [*LIGHT, "dark"]})
@@ -89,6 +89,7 @@ def test_python_knows_the_new_feature(finished: Store, tmp_path: Path) -> None:
     assert list(frame["light"]) == LIGHT
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_compare_knows_the_new_feature(tmp_path: Path) -> None:
     results = golden_results(tmp_path / "store")

@@ -40,6 +40,7 @@ def test_students_are_doubled_for_as_long_as_none_gets_slower() -> None:
     assert 0 < found.room_bytes < 2**50
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_network_that_cannot_be_grouped_has_no_grouped_pace() -> None:
     assert probe(SPEC.model_copy(update={"model": "resnet18"}), PLACEMENT, sharers=1).grouped is None

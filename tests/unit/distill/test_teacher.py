@@ -268,7 +268,7 @@ def test_tables_that_nobody_opened_for_a_week_are_deleted(tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("count", [1, 2, 5, 31, 32, 100])
+@pytest.mark.parametrize("count", [pytest.param(1, marks=pytest.mark.long), 2, 5, 31, 32, 100])
 def test_a_sample_has_the_same_logits_in_every_batch(count: int) -> None:
     """Guard: small batches are filled up, because few rows go another way through a matrix product."""
     torch.manual_seed(3)

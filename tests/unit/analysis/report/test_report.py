@@ -81,6 +81,7 @@ def test_page_opens_with_the_verdict_of_the_comparison(golden: Results, golden_f
     assert places[-1] < text.index("Figure 1. Accuracy and fairness.") < text.index("Table 1. The conditions.")
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_comparison_in_the_store_says_the_same_as_when_it_was_made(golden: Results) -> None:
     study = read_study(golden, "demo")
@@ -283,6 +284,7 @@ def test_store_that_is_no_folder_needs_an_output() -> None:
         report(Results(Remote("s3://lab")), "demo")
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_command_writes_the_report_into_the_store_the_same_to_the_byte(
     golden: Results, golden_files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
