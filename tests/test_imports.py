@@ -87,6 +87,7 @@ def test_no_two_modules_have_the_same_name() -> None:
     assert [name for name, count in names.items() if count > 1] == ["__init__.py"]
 
 
+@pytest.mark.slow
 def test_only_the_ray_runner_the_jobs_and_the_searchers_import_ray() -> None:
     users = {path for path in modules() if any(name.split(".")[0] == "ray" for name in imports(path))}
     searchers = PACKAGE / "tuning" / "tune_search.py"
@@ -111,6 +112,7 @@ COLOR = "sweeps/trifeature-color.yaml"
 NO_HEAD = ["--address", "http://127.0.0.1:1"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "code", "says", "heavy"),
     [
@@ -153,6 +155,7 @@ def test_quick_commands_import_neither_torch_nor_ray(
     assert says in done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_what_workers_run_imports_neither_pandas_nor_fairlearn() -> None:
     """Ray Tune imports pandas itself; what trains does without."""
     code = (
@@ -163,6 +166,7 @@ def test_what_workers_run_imports_neither_pandas_nor_fairlearn() -> None:
     assert done.stdout.split() == ["[]"]
 
 
+@pytest.mark.slow
 def test_the_driver_of_a_sweep_does_without_torch(tmp_path: Path) -> None:
     """Guard: only workers import the modules that train; torch would take more of the driver's memory than all other modules."""
     code = (

@@ -7,13 +7,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-from scipy import special
 
 from kd_ray.analysis.closing_table import closing_table
 from kd_ray.analysis.reading import read_study
 from kd_ray.analysis.report.table import latex
-from kd_ray.analysis.study import Spread, Study
+from kd_ray.analysis.study import Study
 from kd_ray.errors import InvalidInputError
+from kd_ray.results.axis_columns import plain
 from kd_ray.results.query import Results
 from kd_ray.results.record import encode_table
 from kd_ray.results.schema import QUERIED
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 CONDITIONS = "conditions"
 """The table that is exported unless another is named."""
-LEVEL = 0.95
-"""Confidence level of the intervals."""
 _KEYS = ("dataset", "target", "model", "teacher", "objective", "alpha", "t_squared")
 _MOST_IN_EXCEL = {"rows": 1_048_576, "columns": 16_384, "characters in a cell": 32_767}
 
@@ -61,35 +59,18 @@ def conditions_frame(study: Study) -> "pd.DataFrame":
     for condition, line in zip(study.conditions, table.lines, strict=True):
         settings = {name: text for name, text in condition.settings if name.rsplit(".", 1)[-1] not in _KEYS}
         for column, it in zip(table.columns, line.spreads, strict=True):
-            low, high = interval(it)
+            half = it.half_width()
             keys = {name: condition.axes[name] for name in _KEYS}
             rows.append(
                 {"sweep": study.sweep, "condition": line.label, "role": condition.role, **keys}
                 | {"temperature": condition.temperature}
-                | {name: _value(text) for name, text in settings.items() if name != "distillation.temperature"}
+                | {name: plain(text) for name, text in settings.items() if name != "distillation.temperature"}
                 | {"metric": column.metric.name, "feature": column.feature, "unit": column.metric.unit}
-                | {"n": it.n, "mean": it.mean, "sd": it.sd, "ci_low": low, "ci_high": high}
+                | {"n": it.n, "mean": it.mean, "sd": it.sd, "ci_low": it.mean - half, "ci_high": it.mean + half}
             )
     frame = pd.DataFrame(rows).astype({"t_squared": "boolean"})
     last = ["metric", "feature", "unit", "n", "mean", "sd", "ci_low", "ci_high"]
     return frame[[name for name in frame if name not in last] + last]
-
-
-def interval(it: Spread) -> tuple[float, float]:
-    """Ends of Student's 95 % interval of a mean; NaN with fewer than two values."""
-    if it.n < 2:
-        return math.nan, math.nan
-    half = float(special.stdtrit(it.n - 1, (1 + LEVEL) / 2)) * it.sd / math.sqrt(it.n)
-    return it.mean - half, it.mean + half
-
-
-def _value(text: str) -> Any:
-    """A setting as a number or a truth value where it is one."""
-    try:
-        value = json.loads(text)
-    except ValueError:
-        return text
-    return value if isinstance(value, bool | int | float) else text
 
 
 # --- formats --------------------------------------------------------------------------------------------------------------------------

@@ -215,9 +215,9 @@ def _without_small_groups(study: Study, feature: str, dataset_id: str) -> str:
     below = f"without {count_of(int(small_G.sum()), 'group')} below {MIN_CELL} in a class"
     odds = [
         fairness_metrics(
-            group_rates(labels_N, study.predictions[row], large, num_classes=num_classes)
+            group_rates(labels_N, predictions_N, large, num_classes=num_classes)
         ).macro.equalized_odds_difference
-        for row in rows
+        for predictions_N in study.predictions_of(rows).values()
     ]
     before, after = float(np.mean(stored[rows])), float(np.nanmean(odds)) if not np.isnan(odds).all() else np.nan
     return f"{below} EOD is {100 * after:.1f} %, not {100 * before:.1f} %" if abs(after - before) >= _TELLING else ""

@@ -5,6 +5,7 @@ is the mean over them, because students of one seed share initialisation and dat
 a run of its own, and so is each pretrained teacher, which has no seed.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -72,6 +73,12 @@ class Spread:
     sd: float
     """NaN with fewer than two values."""
     n: int
+
+    def half_width(self, level: float = 0.95) -> float:
+        """Half of Student's interval of the mean over runs; NaN with fewer than two values."""
+        from scipy.special import stdtrit
+
+        return float(stdtrit(self.n - 1, (1 + level) / 2)) * self.sd / math.sqrt(self.n) if self.n > 1 else math.nan
 
 
 class StudySource(Protocol):
@@ -272,7 +279,7 @@ class Study:
         found = {}
         for first in range(0, len(self.trials), _AT_ONCE):
             rows = range(first, min(first + _AT_ONCE, len(self.trials)))
-            for row, predictions_N in self._predictions_of(rows).items():
+            for row, predictions_N in self.predictions_of(rows).items():
                 dataset_id = self.trials[row]["dataset_id"]
                 num_classes = len(self.classes[dataset_id].names)
                 why = collapse(self.test_sets[dataset_id].labels_N, predictions_N, num_classes=num_classes)
@@ -280,7 +287,7 @@ class Study:
                     found[row] = why
         return found
 
-    def _predictions_of(self, rows: range) -> Mapping[int, IntArray]:
+    def predictions_of(self, rows: Sequence[int]) -> Mapping[int, IntArray]:
         """Predictions of some trials, without holding those of all."""
         if "predictions" in self.__dict__:
             return {row: self.predictions[row] for row in rows}

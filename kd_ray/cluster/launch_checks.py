@@ -19,9 +19,8 @@ from kd_ray.sweep.axes import axis_path
 from kd_ray.sweep.claim_checks import check_classes
 from kd_ray.sweep.datasets import Dataset, input_size, table_name
 from kd_ray.sweep.initial import FIELDS as WEIGHT_FIELDS
-from kd_ray.sweep.initial import is_fetched, named_values
+from kd_ray.sweep.initial import is_path, named_values
 from kd_ray.sweep.load import SweepFile
-from kd_ray.sweep.networks import INIT_WORDS
 from kd_ray.sweep.plan import PlannedTrial
 from kd_ray.sweep.spec import TrialState
 
@@ -32,8 +31,7 @@ def with_absolute_paths(file: SweepFile) -> SweepFile:
     raw["placement"]["data_root"] = str(Path(file.sweep.placement.data_root).expanduser().resolve())
 
     def absolute(value: Any) -> Any:
-        is_path = isinstance(value, str) and value not in INIT_WORDS and not is_fetched(value)
-        return str(Path(value).expanduser().resolve()) if is_path else value
+        return str(Path(value).expanduser().resolve()) if is_path(value) else value
 
     for field, (value, *_) in named_values(file.raw):
         section, name = field.split(".")

@@ -4,17 +4,16 @@ Rows of the table and test samples are joined by the names that the samples have
 and the report know the new features afterwards, and a later launch of the sweep keeps them.
 """
 
-import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pyarrow as pa
-from pyarrow import parquet
 
-from kd_ray.data.families import load_dataset
+from kd_ray.data.families import check_names, load_dataset
+from kd_ray.data.listed_values import list_columns, read_list, texts_in_lists, texts_of
 from kd_ray.distill.stored_samples import samples_of
-from kd_ray.errors import CorruptObjectError, InvalidInputError, some
+from kd_ray.errors import CorruptObjectError, DataError, InvalidInputError, some
 from kd_ray.groups import Groups
 from kd_ray.results.added_features import joined, write_features
 from kd_ray.results.aggregate import AggregateReport, aggregate
@@ -106,55 +105,31 @@ def with_added(manifest: Manifest, added: AddedFeatures, *, generation: int) -> 
 def read_features(path: Path, *, id_column: str, columns: Sequence[str] = ()) -> FeatureTable:
     """A CSV or Parquet file. Raises InvalidInputError when it cannot be read, or lacks a column."""
     try:
-        names, rows, places = _read_csv(path) if path.suffix == ".csv" else _read_parquet(path)
-    except (OSError, UnicodeDecodeError, csv.Error, pa.ArrowException) as error:
-        raise InvalidInputError(f"--features {path}: cannot be read: {error}") from error
-    wanted = list(columns) or [name for name in names if name != id_column]
-    for option, name in (("--id", id_column), *(("--column", name) for name in wanted)):
-        if names.count(name) != 1:
-            what = "has no" if name not in names else "has more than one"
-            raise InvalidInputError(f"{option} {name}: {path} {what} such column; its columns: {', '.join(names)}")
-    if not wanted or id_column in wanted:
-        raise InvalidInputError(f"--features {path}: has no column of groups beside the id column {id_column!r}")
-    return FeatureTable(
-        source=str(path),
-        ids=[_text(row[names.index(id_column)]) for row in rows],
-        places=places,
-        features={name: [_groups(row[names.index(name)]) for row in rows] for name in wanted},
-    )
+        names = list_columns(path)
+        wanted = list(columns) or [name for name in names if name != id_column]
+        for option, name in (("--id", id_column), *(("--column", name) for name in wanted)):
+            if names.count(name) != 1:
+                what = "has no" if name not in names else "has more than one"
+                raise InvalidInputError(f"{option} {name}: {path} {what} such column; its columns: {', '.join(names)}")
+        if not wanted or id_column in wanted:
+            raise InvalidInputError(f"--features {path}: has no column of groups beside the id column {id_column!r}")
+        read = read_list(path, [id_column, *wanted])
+        ids = texts_of(read.table.column(id_column), f"{path}: {id_column}")
+        features = {name: _groups(read.table.column(name), f"{path}: {name}") for name in wanted}
+    except DataError as error:
+        raise InvalidInputError(
+            f"--features {path}: cannot be read: {str(error).removeprefix('manifest: ')}"
+        ) from error
+    places = [f"line {line}" for line in read.line_of] if read.line_of else [f"row {n + 1}" for n in range(len(ids))]
+    return FeatureTable(source=str(path), ids=ids, places=places, features=features)
 
 
-def _read_csv(path: Path) -> tuple[list[str], list[list[object]], list[str]]:
-    rows: list[list[object]] = []
-    places = []
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.reader(file, strict=True)
-        names = next(reader, [])
-        for row in reader:
-            if row and len(row) != len(names):
-                raise csv.Error(f"line {reader.line_num} has {len(row)} values, expected {len(names)}")
-            if row:
-                rows.append(list(row))
-                places.append(f"line {reader.line_num}")
-    return names, rows, places
-
-
-def _read_parquet(path: Path) -> tuple[list[str], list[list[object]], list[str]]:
-    table = parquet.ParquetFile(path).read()
-    rows = [list(row) for row in zip(*(column.to_pylist() for column in table.columns), strict=True)]
-    return table.column_names, rows, [f"row {n + 1}" for n in range(len(rows))]
-
-
-def _text(value: object) -> str:
-    if value is None or value != value:  # noqa: PLR0124 (NaN)
-        return ""
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value).strip()
-
-
-def _groups(value: object) -> list[str]:
-    """One group, those of a list, or none where there is no value."""
-    values = value if isinstance(value, list) else [value]
-    return [text for text in map(_text, values) if text]
+def _groups(column: pa.ChunkedArray, place: str) -> list[list[str]]:
+    """For each row one group, those of a list, or none where there is no value."""
+    lists = texts_in_lists(column, place)
+    if lists is None:
+        lists = [[text] for text in texts_of(column, place)]
+    return [[text for text in texts if text] for texts in lists]
 
 
 def _check_ids(table: FeatureTable) -> None:
@@ -181,6 +156,7 @@ def _check(table: FeatureTable, samples: Samples, *, of_sweep: set[str], what: s
             raise InvalidInputError(
                 f"--features {table.source}: has no row for test samples of data set {what}: {groups}; they are named as in {have}"
             )
+        check_names(f"--features {table.source}", {**samples.sensitive_features, name: groups})
         if len(groups.names) < 2:
             groups_left = ", ".join(groups.names) or "none"
             what = f"column {name!r} puts the test samples into fewer than two groups: {groups_left}"

@@ -1,5 +1,6 @@
 """Loads the samples of a sweep's `dataset` section: the dict of all families, and the steps that every family shares."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from kd_ray.data.modalities import Data
 from kd_ray.data.subsets import long_tailed
 from kd_ray.data.unicode_forms import alike, in_words
 from kd_ray.errors import DataError
+from kd_ray.groups import Groups
 from kd_ray.shown import control_character
 from kd_ray.sweep.datasets import Dataset
 
@@ -73,7 +75,7 @@ def load_dataset(
         raise DataError(
             f"{dataset.name}: {len(data.class_names):,} classes are there, but the sweep file says {dataset.num_classes:,}"
         )
-    _check_names(dataset, data)
+    check_names(dataset.name, data.test.sensitive_features, class_names=data.class_names)
     if len(data.train) == 0 or len(data.test) == 0:
         raise DataError(
             f"{dataset.name}: {len(data.train):,} training and {len(data.test):,} test samples; both are needed"
@@ -92,21 +94,24 @@ def load_dataset(
     return data
 
 
-def _check_names(dataset: Dataset, data: Data) -> None:
-    """Refuse names with control characters, and two that look the same; nothing that shows or stores names has to think of these."""
-    features = data.test.sensitive_features
-    named = [("class", name) for name in data.class_names] + [("feature", name) for name in features]
+def check_names(source: str, features: Mapping[str, Groups], *, class_names: Sequence[str] = ()) -> None:
+    """Refuse names with control characters, and two that look the same; nothing that shows or stores names has to think of these.
+
+    Raises:
+        DataError: there are any; the message begins with `source`.
+    """
+    named = [("class", name) for name in class_names] + [("feature", name) for name in features]
     named += [(f"group of {feature}", name) for feature, groups in features.items() for name in groups.names]
     for what, name in named:
         if (character := control_character(name)) is not None:
             raise DataError(
-                f"{dataset.name}: the {what} {name!r} holds the control character {character}; give it another name"
+                f"{source}: the {what} {name!r} holds the control character {character}; give it another name"
             )
-    together = {"classes": data.class_names, "features": tuple(features)}
+    together = {"classes": class_names, "features": tuple(features)}
     together |= {f"groups of {feature}": groups.names for feature, groups in features.items()}
     for what, names in together.items():
         if (found := alike(names, names)) is not None:
-            raise DataError(f"{dataset.name}: the {what} {in_words(*found)}; write both in the Unicode form NFC")
+            raise DataError(f"{source}: the {what} {in_words(*found)}; write both in the Unicode form NFC")
 
 
 def fingerprint(dataset: Dataset, root: Path, *, processes: int = 1, resident_bytes: int | None = None) -> str | None:

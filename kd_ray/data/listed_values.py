@@ -49,6 +49,17 @@ def comma_advice(text: str) -> str:
     return ""
 
 
+def list_columns(path: Path) -> list[str]:
+    """Names of the columns of a list, as they stand in it. Raises DataError for a list that cannot be read."""
+    try:
+        if path.suffix != ".csv":
+            return list(parquet.read_schema(path).names)
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            return next(csv.reader(file, strict=True), [])
+    except (OSError, UnicodeDecodeError, csv.Error, pa.ArrowException) as error:
+        raise DataError(f"manifest: {path} cannot be read: {error}") from error
+
+
 def read_list(path: Path, wanted: Sequence[str]) -> ReadList:
     """The columns `wanted`. Raises DataError for a list that cannot be read, or lacks one of them or has it twice."""
     try:

@@ -45,7 +45,7 @@ class Listing:
     inputs: Sources | tuple[Column, ...] | list[str]
     """Images, columns, or texts."""
     ids: Sequence[str]
-    """A name of each row: its id, its image's file as the list has it, or its number."""
+    """A name of each row: its id, its image file as written in the list, or its number."""
     facts: Mapping[str, str]
     """SHA-256 of the list, and whether its values mean something else than to older versions of kd_ray; part of the fingerprint."""
     notes: tuple[str, ...]

@@ -19,7 +19,12 @@ class HeldLeases:
     One lock guards every renewal and every release, so that a late renewal cannot restore a lease that was released.
     """
 
-    def __init__(self, worker: PackWorker, warn: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        worker: PackWorker,
+        warn: Callable[[str], None],
+        clocks: Callable[[], tuple[float, float]] | None = None,
+    ) -> None:
         self.held: dict[str, Lease] = {}
         self.complete: list[str] = []
         """Trials of the pack that are committed, by this worker or by another."""
@@ -27,6 +32,8 @@ class HeldLeases:
         self._store = worker.store
         self._launch_id = worker.launch_id
         self._warn = warn
+        self._clocks = clocks
+        """The wall clock and one that is never set; those of this host unless given."""
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="kd_ray-heartbeat", daemon=True)
@@ -91,12 +98,13 @@ class HeldLeases:
         self.held.pop(lease.trial_id, None)
 
     def _beat(self) -> None:
-        beaten_at = _clocks()
+        clocks = self._clocks or _clocks
+        beaten_at = clocks()
         while not self._stop.wait(LEASE_TTL_S / 3):
             # A process that was suspended for longer than a lease lasts must check whether it still holds the trial.
             # It may also be suspended between two renewals, because a request may hang.
             # Two clocks are compared: the wall clock can be set back, and the other one stands still while a machine sleeps.
-            now = _clocks()
+            now = clocks()
             overslept = any(new - old > LEASE_TTL_S for new, old in zip(now, beaten_at, strict=True))
             beaten_at = now
             for trial_id in list(self.held):

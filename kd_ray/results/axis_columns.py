@@ -13,12 +13,14 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import pyarrow as pa
 from pydantic import BaseModel
 
+from kd_ray.bounded import JsonForm
 from kd_ray.results.columns import TEXT, Column
 from kd_ray.sweep.axes import AXIS_PATHS, NO_AXES
 from kd_ray.sweep.parts import Parts
 
 _TYPES: dict[Any, pa.DataType] = {bool: pa.bool_(), int: pa.int64(), float: pa.float64(), str: TEXT}
 """What else a setting may be, such as a list, is the text of its JSON."""
+_ANY: JsonForm[Any] = JsonForm(kind=Any)
 
 
 def _settings(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Any, str]]:
@@ -87,7 +89,7 @@ def _put(values: dict[str, Any], path: str, text: str) -> None:
     parent = path
     while parent := parent.rpartition(".")[0]:
         if parent in _BY_PATH:
-            known = json.loads(values[parent] or "{}")
+            known = _parsed(values[parent] or "{}")
             values[parent] = json.dumps(known | {path.removeprefix(f"{parent}."): _parsed(text)}, sort_keys=True)
             return
     members = _parsed(text)
@@ -101,12 +103,18 @@ def typed(kind: pa.DataType, text: str) -> Any:
         return None
     if kind == TEXT:
         return text
-    value = json.loads(text)
+    value = _ANY.read(text)
     return float(value) if kind == pa.float64() else value
 
 
 def _parsed(text: str) -> Any:
     try:
-        return json.loads(text)
+        return _ANY.read(text)
     except ValueError:
         return text
+
+
+def plain(text: str) -> Any:
+    """A number, a truth value, or None for `null`; every other value stays the text that it is."""
+    value = _parsed(text)
+    return value if value is None or isinstance(value, bool | int | float) else text

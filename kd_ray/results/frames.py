@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from kd_ray.bounded import JsonForm
 from kd_ray.errors import QueryError
 from kd_ray.groups import Groups
 from kd_ray.results.added_features import samples_with
-from kd_ray.results.axis_columns import axis_type, typed
+from kd_ray.results.axis_columns import axis_type, plain, typed
 from kd_ray.results.manifest import read_manifest
 from kd_ray.results.record import Record, Samples, read_record, read_samples
 from kd_ray.results.store import Store
@@ -89,7 +88,7 @@ def _axis(name: str, texts: Sequence[str | None]) -> "pd.Series[Any]":
 
     kind = axis_type(name)
     if kind is None:
-        values = [None if text is None else _value(text) for text in texts]
+        values = [None if text is None else plain(text) for text in texts]
         kinds = {type(value) for value in values if value is not None}
         own = {bool: pa.bool_(), int: pa.int64(), float: pa.float64()}
         kind = pa.float64() if kinds == {int, float} else own.get(next(iter(kinds))) if len(kinds) == 1 else None
@@ -99,25 +98,13 @@ def _axis(name: str, texts: Sequence[str | None]) -> "pd.Series[Any]":
     return pd.Series(values, dtype=dtypes[kind]) if kind in dtypes else pd.Series(texts, dtype="category")
 
 
-_ANY: JsonForm[Any] = JsonForm(kind=Any)
-
-
-def _value(text: str) -> Any:
-    """A number or a truth value; everything else stays the text it is, and `null` is a missing value."""
-    try:
-        value = _ANY.read(text)
-    except ValueError:
-        return text
-    return value if value is None or isinstance(value, bool | int | float) else text
-
-
 # --- one trial ------------------------------------------------------------------------------------------------------------------------
 
 
 def read_trial(store: Store, trial_id: str, sweeps: Mapping[str, str]) -> tuple[Record, Samples]:
     """The record of a trial and the samples it was tested on, with the features that every sweep compares.
 
-    `sweeps` that have the trial, with the dataset_id that each has it in; without any, the samples are those that the record names.
+    `sweeps` maps each sweep that lists the trial to the dataset_id under which it does; if it is empty, the record names the samples.
 
     Raises:
         QueryError: the store has no such trial, or it is not complete.

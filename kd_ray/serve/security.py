@@ -108,7 +108,7 @@ class Guard:
         return None
 
     async def _entered(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """The answer to whoever knows the token."""
+        """The answer to a request, or a refusal where the token is missing or wrong."""
         token, path = self._options.token, self._path(request)
         if token is None or path.startswith("/static/") or _is_same(request.cookies.get(COOKIE, ""), _cookie(token)):
             return await handler(request)

@@ -56,6 +56,11 @@ def is_fetched(value: object) -> bool:
     return isinstance(value, str) and (value == PRETRAINED or value.startswith(HUB))
 
 
+def is_path(value: object) -> bool:
+    """Whether this names a file of weights by its path; other values are words, as `random`, or name what is fetched."""
+    return isinstance(value, str) and value not in INIT_WORDS and not is_fetched(value)
+
+
 def pretrained_files(file: SweepFile) -> dict[str, Fetched]:
     """By path, every file of weights to be fetched that some cell of the grid needs."""
     if not any(is_fetched(value) for _, values in named_values(file.raw) for value in values):

@@ -168,7 +168,7 @@ def views(site: str, sweep: str, pid: int) -> list[str]:
 
 
 def many_readers(site: str, sweep: str, store: Store, left: list[PlannedTrial]) -> str:
-    """20 readers, each of whom reads every page twice, while a writer commits trials and aggregates."""
+    """20 threads read every page twice, while another one commits trials and aggregates."""
     stop = threading.Event()
     num_written = 0
 

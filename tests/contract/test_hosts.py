@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from kd_ray.cluster.jobs.modules import files_of
-from kd_ray.results.inventory import take_inventory
+from kd_ray.results.inventory import sweep_names, take_inventory
 from kd_ray.results.ledger import Lease, scan
 from kd_ray.results.status import sweep_status
 from kd_ray.results.store import Store, lease_key, open_store
@@ -150,6 +150,8 @@ def installed(project: Path, folder: Path) -> Path:
 def wait_for_a_student(store: Store, cluster: Hosts, *, beyond: int = 0) -> tuple[Lease, int]:
     """The lease of a student of the long pack that has left a checkpoint in a generation later than `beyond`, and its host."""
     found: list[tuple[Lease, int]] = []
+    # A busy machine takes its time from the submission to the first write of the launch.
+    wait_until(lambda: "tiny" in sweep_names(store), cluster.nodes[0].process)
     long = {trial.trial_id for trial in sweep_status(store, "tiny").trials if trial.role == "distilled"}
 
     def look() -> bool:

@@ -24,6 +24,7 @@ def test_joint_name(parts: list[str], name: str) -> None:
     assert joint_name(parts) == name
 
 
+@pytest.mark.slow
 @given(st.lists(st.lists(st.text('a &"', min_size=1, max_size=4), min_size=2, max_size=3), min_size=2, max_size=40))
 def test_different_parts_never_give_the_same_name(several: list[list[str]]) -> None:
     names = {joint_name([part.strip() or "x" for part in parts]) for parts in several}

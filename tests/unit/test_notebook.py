@@ -45,6 +45,7 @@ def test_a_wrong_mapping_is_refused_with_its_field() -> None:
         kd_ray.load_sweep({"name": object()})
 
 
+@pytest.mark.slow
 def test_html_of_sweeps_plans_and_comparisons(golden: Results) -> None:
     sweep = make_sweep()
     assert "<td>temperature</td><td>2</td><td>1, 4</td>" in sweep._repr_html_()
@@ -56,6 +57,7 @@ def test_html_of_sweeps_plans_and_comparisons(golden: Results) -> None:
     assert "<h5>ESTABLISHED</h5>" in comparison._repr_html_()
 
 
+@pytest.mark.slow
 def test_figures_give_axes(golden: Results) -> None:
     overview = kd_ray.figures.overview("demo", golden)
     assert isinstance(overview, list)
@@ -65,6 +67,7 @@ def test_figures_give_axes(golden: Results) -> None:
         kd_ray.figures.group_fairness("demo", golden, "size")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(set(kd_ray.figures.__all__) - {"group_fairness", "overview"}))
 def test_every_figure_of_the_report_can_be_drawn_or_says_why_not(name: str, golden: Results) -> None:
     try:

@@ -110,11 +110,8 @@ def condition_axis(study: Study) -> ConditionAxis:
 
 def interval(values: FloatArray) -> Interval:
     """Mean and 95 % t interval (ddof = 1) of the values that are defined."""
-    from scipy.special import stdtrit
-
     it = spread(values)
-    half = float(stdtrit(it.n - 1, 0.975) * it.sd / np.sqrt(it.n)) if it.n > 1 else np.nan
-    return Interval(mean=it.mean, half_width=half, n=it.n)
+    return Interval(mean=it.mean, half_width=it.half_width(), n=it.n)
 
 
 def draw_lines(axes: Axes, axis: ConditionAxis, values_T: FloatArray, *, scale: float = 100.0) -> None:

@@ -12,8 +12,7 @@ from kd_ray.cluster.jobs import entrypoint
 from kd_ray.cluster.jobs.modules import files_of
 from kd_ray.errors import InvalidInputError
 from kd_ray.results.store import SCHEMES
-from kd_ray.sweep.axes import axis_path
-from kd_ray.sweep.initial import is_fetched
+from kd_ray.sweep.initial import is_path, named_values
 from kd_ray.sweep.load import SweepFile
 from kd_ray.sweep.plan import expand, is_file
 
@@ -114,17 +113,9 @@ def _check_store(store: str) -> None:
 
 def _check_paths(file: SweepFile) -> None:
     """Refuse relative paths. Paths of a sweep are paths on the cluster; a relative one would lie in the job's folder, which is deleted."""
-    teacher = file.raw.get("teacher") or {}
-    paths: dict[str, Sequence[str | None]] = {
-        "placement.data_root": [str(file.sweep.placement.data_root)],
-        "teacher.weights": [teacher.get("weights")],
-    }
-    for axis, values in file.raw["grid"].items():
-        if axis_path(axis) == "teacher.weights":
-            paths[f"grid.{axis}"] = values
-    for field, values in paths.items():
-        for value in values:
-            if value is not None and not is_fetched(value) and not PurePosixPath(value).is_absolute():
+    for field, values in [("placement.data_root", (str(file.sweep.placement.data_root),)), *named_values(file.raw)]:
+        for value in map(str, filter(is_path, values)):
+            if not PurePosixPath(value).is_absolute():
                 raise InvalidInputError(
                     f"{file.source}: {field}: {value!r} is a relative path; give the absolute path on the cluster, as in "
                     f"--set {field}=/data"

@@ -26,6 +26,8 @@ MARKS = {"established": "✱", "hint": "?"}
 class Effect:
     """What distillation did to one class in one condition, in points of accuracy."""
 
+    value: float
+    """NaN where there is none."""
     text: str
     css: str
     mark: str
@@ -79,7 +81,7 @@ def view(read: Read, found: Findings | None, *, contrast: str, feature: str, sor
         value = math.nan if baseline_C is None else float(baseline_C[c])
         lines.append(ClassLine(name=name, n=int(study.class_n_C[c]), baseline=_number(value, 1), effects=effects))
     if sort == "effect":
-        lines.sort(key=lambda it: min((_value(e.text) for e in it.effects), default=0.0))
+        lines.sort(key=lambda it: min((e.value for e in it.effects if not math.isnan(e.value)), default=math.inf))
     elif sort == "class":
         lines.sort(key=lambda it: it.name)
     else:
@@ -187,7 +189,9 @@ def _effect(it: Condition, place: int, bias: ClassBias | None, c: int, effects_C
         words += f", q = {bias.q_C[c]:.3f}, {status.replace('_', ' ')}"
     step = 0 if math.isnan(value) or not largest else round(_STEPS * value / largest)
     css = "s-unknown" if math.isnan(value) else f"d{'n' if step < 0 else 'p'}{abs(step)}"
-    return Effect(text=_number(value, 1), css=css, mark=MARKS.get(status, ""), words=words, condition=place)
+    return Effect(
+        value=value, text=_number(value, 1), css=css, mark=MARKS.get(status, ""), words=words, condition=place
+    )
 
 
 def _group_lines(read: Read, feature: str) -> list[GroupLine]:
@@ -228,7 +232,3 @@ def _number(value: float, digits: int) -> str:
         return "–"
     text = f"{value:.{digits}f}"
     return text.removeprefix("-") if float(text) == 0 else text.replace("-", "−")
-
-
-def _value(text: str) -> float:
-    return 0.0 if text == "–" else float(text.replace("−", "-"))

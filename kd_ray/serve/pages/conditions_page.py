@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from kd_ray.analysis.conditions import Condition
-from kd_ray.analysis.report.axis import Interval, interval
 from kd_ray.analysis.study import spread
 from kd_ray.serve import charts
 from kd_ray.serve.chart_layout import CONDITION, Layout, axis_names, lay_out
@@ -87,27 +86,24 @@ def to_csv(read: Read, chosen: Chosen) -> str:
 
 
 def _row(condition: Condition, it: Quantity) -> Row:
-    values_R = it.over_runs(condition)
-    found = _within(interval(values_R), it)
+    """The interval ends where a value can be no further."""
+    found = spread(it.over_runs(condition))
+    low, high = it.metric.low * it.metric.scale, _highest(it)
+    half = found.half_width()
     return Row(
         role=condition.role,
         label=condition.label,
-        n=found[0].n,
-        mean=found[0].mean,
-        sd=spread(values_R).sd,
-        low=found[1],
-        high=found[2],
+        n=found.n,
+        mean=found.mean,
+        sd=found.sd,
+        low=math.nan if math.isnan(half) else max(found.mean - half, low),
+        high=math.nan if math.isnan(half) else min(found.mean + half, high),
     )
 
 
-def _within(found: Interval, it: Quantity) -> tuple[Interval, float, float]:
-    """An interval and its ends, which are no further than a value can be."""
-    low, high = it.metric.low * it.metric.scale, it.metric.high * it.metric.scale
-    if it.metric.name == "relative_accuracy":
-        high = math.inf
-    if math.isnan(found.half_width):
-        return found, math.nan, math.nan
-    return found, max(found.mean - found.half_width, low), min(found.mean + found.half_width, high)
+def _highest(it: Quantity) -> float:
+    """The largest value in the unit that is shown; a class can be any number of times as accurate as the whole."""
+    return math.inf if it.metric.name == "relative_accuracy" else it.metric.high * it.metric.scale
 
 
 # --- the chart ------------------------------------------------------------------------------------------------------------------------
@@ -145,7 +141,7 @@ def shared_scale(values: Sequence[float], it: Quantity) -> Scale:
 
 
 def _limits(it: Quantity) -> tuple[float, float]:
-    high = math.inf if it.metric.name == "relative_accuracy" else it.metric.high * it.metric.scale
+    high = _highest(it)
     room = 0.02 * (high - it.metric.low) if math.isfinite(high) else 0.0
     return (it.metric.low * it.metric.scale - room, high + room)
 

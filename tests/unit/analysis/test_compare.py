@@ -174,6 +174,7 @@ def test_class_bias_is_scipys_on_relative_class_accuracy(golden: Results, normal
             assert (row.n_baseline, row.n_treatment, row.n_pairs, row.class_n) == (3, 3, 3, 40)
 
 
+@pytest.mark.slow
 def test_counts_are_those_of_the_rows_beside_what_is_expected(found: SweepComparison) -> None:
     for counts in found.of("class_bias_counts"):
         rows = [row for row in found.of("class_bias", counts.contrast) if row.condition == counts.condition]
@@ -369,6 +370,7 @@ def test_trials_that_are_missing_are_told(store: Store) -> None:
     assert "1 of 8 trials is missing; numbers will change." in compare(results, "demo").verdict.asked[0]
 
 
+@pytest.mark.slow
 def test_what_cannot_be_compared_is_refused_and_nothing_is_written(store: Store) -> None:
     file = make_sweep()
     write_sweep(store, file)

@@ -101,6 +101,7 @@ def test_every_table_can_be_exported_in_every_format(table: str, results: Result
             assert pq.read_metadata(io.BytesIO(data)).num_rows == rows
 
 
+@pytest.mark.slow
 def test_parquet_says_what_its_columns_mean(results: Results) -> None:
     schema = pq.read_schema(io.BytesIO(export(results, "demo", to="parquet", table="trials")))
     assert schema.field("accuracy").metadata[b"better"] == b"higher"

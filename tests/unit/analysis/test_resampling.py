@@ -76,6 +76,7 @@ def test_the_order_of_groups_does_not_matter() -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("normalise", ["ratio", "difference"])
 def test_sampling_sd_of_a_class_is_that_of_the_bootstrap(normalise: str) -> None:
     """The delta method against 4,000 resamples within classes, of shares of runs that are right."""

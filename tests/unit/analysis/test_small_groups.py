@@ -117,6 +117,7 @@ def everywhere(results: Results, words: str) -> None:
     assert words in " ".join(compared(results, study)[1].asked)
 
 
+@pytest.mark.slow
 def test_12_of_2072_people_decide_a_feature(store: Store) -> None:
     """Guard: EOD of 57 % instead of 25 %, and nothing said why."""
     results = made(store, RACE, features=["race"])
@@ -128,6 +129,7 @@ def test_12_of_2072_people_decide_a_feature(store: Store) -> None:
     )
 
 
+@pytest.mark.slow
 def test_joint_groups_of_1_and_3_people_decide_an_intersection(store: Store) -> None:
     results = made(store, SEX_AND_RACE, features=["sex", "race"], joint=True)
     assert odds(results, "sex & race") == pytest.approx(1.0)
@@ -137,6 +139,7 @@ def test_joint_groups_of_1_and_3_people_decide_an_intersection(store: Store) -> 
     )
 
 
+@pytest.mark.slow
 def test_the_smallest_group_size_holds_for_joint_groups(store: Store) -> None:
     """Guard: `min_group_size` ignored intersections, so that groups of 1 and 3 people gave 1.000 instead of 0.603."""
     results = made(store, SEX_AND_RACE, features=["sex", "race"], joint=True, least=4)
@@ -145,6 +148,7 @@ def test_the_smallest_group_size_holds_for_joint_groups(store: Store) -> None:
     assert "sex & race (" not in said
 
 
+@pytest.mark.slow
 def test_small_groups_that_decide_nothing_are_named_with_their_size_alone(store: Store) -> None:
     people = (*RACE[:2], (("Other",), 4, 3, 8, 1))
     results = made(store, people, features=["race"])

@@ -1,4 +1,4 @@
-"""Cells of JSON in tables that kd_ray has not written: whoever reads them says so in one line."""
+"""Damaged JSON in cells of a table: each function that reads the table raises an error of one line."""
 
 import pyarrow as pa
 import pytest
@@ -34,6 +34,7 @@ def spoil(store: Store, table: str, column: str, text: str) -> None:
     store.put(part_key(table, "demo", 0), encode_table(part.set_column(place, part.schema.field(place), cells)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", [DEEP, "[]", "{", '"words"', "9" * 5000])
 def test_settings_of_a_stranger_are_named(results: Results, text: str) -> None:
     """Guard: nesting of 100,000 ended `compare` and `report` with a traceback."""
@@ -44,6 +45,7 @@ def test_settings_of_a_stranger_are_named(results: Results, text: str) -> None:
         results.frame("trials")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", [DEEP, "[]", '{"color": 5}', "{}"])
 def test_groups_of_a_stranger_are_named(results: Results, text: str) -> None:
     spoil(results.store, "samples", "sensitive_features", text)

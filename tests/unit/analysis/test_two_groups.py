@@ -178,6 +178,7 @@ def test_corrected_p_keeps_the_order_and_never_falls(p_C: Array) -> None:
     assert (holm(p_C) >= benjamini_hochberg(p_C) - 1e-15).all()
 
 
+@pytest.mark.slow
 @given(probabilities)
 @settings(deadline=None)
 def test_corrections_do_not_depend_on_the_order_of_classes(p_C: Array) -> None:
@@ -200,6 +201,7 @@ def test_swapping_the_conditions_flips_the_sign(a: Array, b: Array) -> None:
     np.testing.assert_allclose(first.p_C, second.p_C)
 
 
+@pytest.mark.slow
 @given(values, values, st.permutations(range(4)))
 @settings(deadline=None)
 def test_the_order_of_runs_does_not_matter_and_a_constant_cancels(a: Array, b: Array, order: list[int]) -> None:

@@ -185,6 +185,7 @@ def collapsed_study() -> Study:
     return as_study(specs, source.labels_N, predictions_TN, source.features, 10, np.random.default_rng(0))
 
 
+@pytest.mark.slow
 def test_a_collapsed_condition_is_named_and_its_differences_are_one_statement() -> None:
     found = compare_study(collapsed_study(), Options()).verdict
     (sentence,) = found.established

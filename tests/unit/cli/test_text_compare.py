@@ -35,6 +35,7 @@ def test_no_line_is_wider_than_the_terminal(comparison: SweepComparison, width: 
     assert max(map(len, lines)) <= width
 
 
+@pytest.mark.slow
 def test_the_answer_comes_first_and_its_commands_before_the_tables(comparison: SweepComparison) -> None:
     shown = compared(comparison, store="./else where", width=80)
     titles = re.findall(r"^([A-Z]{2,}(?: [A-Z]+)*)  ", shown, flags=re.MULTILINE)

@@ -99,6 +99,7 @@ def test_a_store_that_the_cluster_cannot_use_is_refused(store: str, message: str
     assert "hidden" not in str(refused.value)
 
 
+@pytest.mark.slow
 def test_a_relative_path_is_refused_with_the_way_out() -> None:
     with pytest.raises(
         InvalidInputError, match=r"placement.data_root: 'data' is a relative path.*--set placement.data_root=/data"
@@ -106,12 +107,18 @@ def test_a_relative_path_is_refused_with_the_way_out() -> None:
         submission("placement.data_root=data")
     with pytest.raises(InvalidInputError, match=r"teacher.weights: 'w.th' is a relative path"):
         submission("teacher={model: resnet20, weights: w.th}")
+    # Weights to start from are files of the cluster, too.
+    for field in ("student.init", "teacher.init"):
+        with pytest.raises(InvalidInputError, match=rf"{field}: 'w.th' is a relative path"):
+            submission(f"{field}=w.th")
 
 
 def test_weights_on_the_cluster_can_be_submitted() -> None:
-    submission("teacher={model: resnet20, weights: /data/w.th}")
-    submission("teacher={model: 'timm:resnet18', weights: pretrained}")
-    submission("teacher={model: resnet20, weights: 'hub:lab/shapes'}")
+    for model, weights in (("resnet20", "/data/w.th"), ("timm:resnet18", "pretrained"), ("resnet20", "hub:lab/shapes")):
+        sent = submission(f"teacher={{model: '{model}', weights: '{weights}'}}")
+        # One given teacher, which is only evaluated, 2 scratch and 4 distilled students.
+        assert sent.num_trials == 7
+        assert weights.encode() in sent.files["sweep.yaml"]
 
 
 def test_a_name_that_is_none_is_refused() -> None:
@@ -180,6 +187,7 @@ def on_the_head(folder: Path, expects: Mapping[str, str | None]) -> subprocess.C
     return subprocess.run([sys.executable, str(script)], cwd=folder, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_the_job_becomes_the_command_where_versions_agree(tmp_path: Path) -> None:
     done = on_the_head(tmp_path, entrypoint.versions())
     assert done.returncode == 0

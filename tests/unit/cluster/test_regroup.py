@@ -13,7 +13,7 @@ import pytest
 from pyarrow import parquet
 
 from kd_ray.analysis.compare import compare
-from kd_ray.cluster.regroup import regroup
+from kd_ray.cluster.regroup import read_features, regroup
 from kd_ray.errors import InvalidInputError
 from kd_ray.housekeeping.adopt import adopt
 from kd_ray.housekeeping.audit import audit
@@ -174,6 +174,12 @@ def test_a_table_that_is_lost_is_named(finished: Store, tmp_path: Path) -> None:
         ({"file": [*IDS, ""], "light": [*LIGHT, "dark"]}, {}, "line 14: has no id"),
         ({"file": IDS, "light": ["dark"] * 12}, {}, "'light' puts the test samples into fewer than two groups: dark"),
         ({"file": IDS, "color": LIGHT}, {}, "has a feature 'color'; rename the column"),
+        ({"file": IDS, "light": ["dark\x1b[2J", *LIGHT[1:]]}, {}, "the group of light .* holds the control character"),
+        (
+            {"file": IDS, "light": ["caf\u00e9", "cafe\u0301", *LIGHT[2:]]},
+            {},
+            "look the same and have different characters",
+        ),
         ({"file": IDS}, {}, "has no column of groups beside the id column 'file'"),
         (
             {"file": IDS, "light": LIGHT},
@@ -193,6 +199,25 @@ def test_what_cannot_be_joined_is_refused(
         regroup(finished, "demo", path, **{"id_column": "file", **options})
     assert str(path) in str(error.value)
     assert sorted(item.key for item in finished.entries("")) == before
+
+
+def test_a_table_is_read_as_lists_of_data_are(tmp_path: Path) -> None:
+    """Guards: `read_list` and `texts_of`; a long value is no error, and Arrow's types are the texts that a person would write."""
+    long = "x" * 3_000_000
+    (tmp_path / "a.csv").write_text(f"file,note,light\na.png,{long},dark\n\nb.png,,bright\n")
+    found = read_features(tmp_path / "a.csv", id_column="file", columns=["light"])
+    assert (found.ids, found.places) == (["a.png", "b.png"], ["line 2", "line 4"])
+    assert found.features == {"light": [["dark"], ["bright"]]}
+    columns = {
+        "file": pa.array(["a", "b"]).dictionary_encode(),
+        "float": pa.array([0.1, 2.0], pa.float32()),
+        "bytes": pa.array([b"f", None]),
+        "lists": pa.array([["x", "y"], None]),
+    }
+    parquet.write_table(pa.table(columns), tmp_path / "a.parquet")
+    found = read_features(tmp_path / "a.parquet", id_column="file")
+    assert found.features == {"float": [["0.1"], ["2"]], "bytes": [["f"], []], "lists": [["x", "y"], []]}
+    assert found.places == ["row 1", "row 2"]
 
 
 def test_a_file_that_cannot_be_read_is_refused(finished: Store, tmp_path: Path) -> None:

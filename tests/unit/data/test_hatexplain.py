@@ -61,6 +61,7 @@ def test_three_classes_and_toxic_agree(root: Path) -> None:
     assert ((three.test.labels_N > 0) == two.test.labels_N).all()
 
 
+@pytest.mark.slow
 def test_tokens_are_the_words_between_two_marks(root: Path) -> None:
     test = loaded(root).test
     # [CLS] good x x x [SEP]: "good" is the sixth line of the vocabulary.
@@ -85,6 +86,7 @@ def test_policies_for_several_and_for_no_group() -> None:
     assert own.to_lists() == [["Men"], ["several"], ["not targeted"], ["not targeted"]]
 
 
+@pytest.mark.slow
 @given(st.lists(st.sets(st.sampled_from([name for names in FEATURES.values() for name in names])), min_size=1))
 def test_own_groups_put_every_post_in_exactly_one(communities: list[set[str]]) -> None:
     for feature in FEATURES:

@@ -78,6 +78,7 @@ def test_load_reads_what_the_list_says(tmp_path: Path) -> None:
     assert data.notes == ()
 
 
+@pytest.mark.slow
 def test_utkface_as_its_file_names_say(tmp_path: Path, shared_data: Path) -> None:
     """Real images; labels come from the list, and the names of the files say the same."""
     folder = tmp_path / "utkface"
@@ -350,6 +351,7 @@ def test_target_may_have_bins(tmp_path: Path) -> None:
         load(write_people(tmp_path, row0_age=""), **settings)
 
 
+@pytest.mark.slow
 @given(
     st.lists(st.floats(-1e6, 1e6).map(lambda edge: round(edge, 2)), min_size=1, max_size=6, unique=True).map(sorted),
     st.lists(st.one_of(st.none(), st.floats(-2e6, 2e6)), min_size=1, max_size=20),

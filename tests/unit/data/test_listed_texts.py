@@ -47,6 +47,7 @@ def dataset(root: Path, *overrides: str) -> ListedDataset:
     return found.model_copy(update={"version": fingerprint(found, root)})
 
 
+@pytest.mark.slow
 def test_texts_labels_groups_and_splits_are_those_of_the_list(root: Path) -> None:
     data = load_dataset(dataset(root), root)
     assert isinstance(data, TextData)

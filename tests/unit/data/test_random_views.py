@@ -49,6 +49,7 @@ def test_a_crop_by_hand() -> None:
     assert crop_box(100, 50, uniforms(*[0.999, 0.5] * 10)) == (25, 0, 75, 50)
 
 
+@pytest.mark.slow
 @given(st.integers(1, 400), st.integers(1, 400), st.lists(st.floats(0, 1, exclude_max=True), min_size=40, max_size=40))
 def test_every_crop_lies_within_the_image(width: int, height: int, numbers: list[float]) -> None:
     left, top, right, bottom = crop_box(width, height, uniforms(*numbers))

@@ -76,6 +76,7 @@ def test_long_tailed_keeps_the_order_and_follows_the_seed() -> None:
     assert _numbers(other) != _numbers(kept)
 
 
+@pytest.mark.slow
 def test_long_tailed_with_the_counts_of_imagenet_lt() -> None:
     kept = long_tailed(_split(*[1300] * 1000), LongTail(profile="imagenet_lt"), num_classes=1000)
     assert np.bincount(kept.labels_N).tolist() == imagenet_lt_counts().tolist()

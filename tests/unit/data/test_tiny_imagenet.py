@@ -36,6 +36,7 @@ def test_load_reads_what_torchvision_reads(tmp_path: Path) -> None:
     assert np.array_equal(data.train.images_NHWC, np.stack(expected))
 
 
+@pytest.mark.slow
 def test_real_images_have_their_labels_and_pixels(tmp_path: Path, shared_data: Path) -> None:
     with zipfile.ZipFile(shared_data / "tiny-imagenet" / "tiny-imagenet-200-mini.zip") as archive:
         wnids = archive.read("tiny-imagenet-200/wnids.txt").decode().split()[:6]

@@ -71,6 +71,7 @@ def test_generate_gives_every_combination_once(small: tuple[npt.NDArray[np.uint8
     assert codes_NF.tolist() == [[n // 100, n // 10 % 10, n % 10] for n in range(1000)]
 
 
+@pytest.mark.slow
 def test_generate_golden(small: tuple[npt.NDArray[np.uint8], npt.NDArray[np.int16]]) -> None:
     assert hashlib.sha256(small[0].tobytes()).hexdigest() == GOLDEN_SMALL_SHA256
 
@@ -224,6 +225,7 @@ def test_load_gives_each_image_its_own_names(cached_root: Path) -> None:
     assert found == by_code
 
 
+@pytest.mark.slow
 def test_load_split_is_fixed_by_its_seed(cached_root: Path) -> None:
     data = _load(cached_root, test_fraction=0.3)
     assert hashlib.sha256(data.test.labels_N.astype("<i8").tobytes()).hexdigest()[:16] == GOLDEN_TEST_SPLIT

@@ -56,6 +56,7 @@ def test_what_is_mapped_is_what_was_loaded(trifeature_root: Path) -> None:
     assert_is_the_data_set(load_data(DATASET, trifeature_root, CPU), trifeature_root)
 
 
+@pytest.mark.slow
 def test_no_worker_has_pages_of_its_own(trifeature_root: Path) -> None:
     data = load_data(DATASET, trifeature_root, CPU)
     draw = epoch_draw(len(data.resident.train), "crop_flip", seed=0, epoch=0)
@@ -88,6 +89,7 @@ def test_the_second_worker_does_not_load(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["loaded"]
 
 
+@pytest.mark.slow
 def test_without_room_for_the_files_the_data_are_held_in_memory(
     trifeature_root: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -108,6 +110,7 @@ def test_a_data_set_that_cannot_be_loaded_leaves_no_files(tmp_path: Path) -> Non
     assert [path.name for path in (tmp_path / "loaded").iterdir() if path.is_dir()] == []
 
 
+@pytest.mark.slow
 def test_a_damaged_file_is_moved_away_and_made_again(trifeature_root: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Guard: its checksum is looked at by every worker that starts."""
     dataset = DATASET.model_copy(update={"split_seed": 2})

@@ -42,6 +42,7 @@ def test_evaluation_equals_a_calculation_by_hand_and_scikit_learn() -> None:
     assert accuracy(model, RESIDENT.test) == pytest.approx((probabilities.argmax(1) == labels).mean())
 
 
+@pytest.mark.slow
 def test_calibration_is_fitted_on_other_samples_than_it_is_measured_on() -> None:
     model = fresh("lenet5")
     with torch.no_grad():

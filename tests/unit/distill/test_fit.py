@@ -285,6 +285,7 @@ def test_cosine_agrees_with_torch() -> None:
         scheduler.step()
 
 
+@pytest.mark.slow
 def test_progress_is_reported_between_steps_and_at_the_end_of_each_epoch(teachers: dict[str, Teacher]) -> None:
     students = [start(make_spec(4.0))]
     reports = list(fit(students, teachers, DATA, on_failure=_raise, report_every_s=0.0))

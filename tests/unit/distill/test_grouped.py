@@ -213,6 +213,7 @@ def test_a_student_that_is_not_finite_spoils_no_other(model: str, value: float) 
         assert_same_bits(tensors_of(healthy[k]), tensors_of(spoilt[k]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["lenet5", "resnet20"])
 def test_losing_a_member_leaves_all_as_they_were(model: str) -> None:
     students = [start(spec) for spec in specs_of(3, model)]
@@ -243,6 +244,7 @@ def test_a_plain_step_of_a_member_reaches_the_group() -> None:
         assert_close(member, alone, rtol=1e-8, atol=1e-11)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["lenet5", "resnet20"])
 def test_a_students_own_model_gives_the_logits_of_the_group(model: str) -> None:
     students = [start(spec) for spec in specs_of(3, model)]

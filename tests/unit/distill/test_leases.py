@@ -35,11 +35,11 @@ class Waits(threading.Event):
         return False
 
 
-def beat(store: Store, monkeypatch: pytest.MonkeyPatch, *lasting_s: float | None, warnings: list[str]) -> Waits:
+def beat(store: Store, *lasting_s: float | None, warnings: list[str]) -> Waits:
     """Hold a lease over some waits, each of which lasts as long as was asked for or as long as is given."""
     clock = [1_000.0]
-    monkeypatch.setattr("kd_ray.distill.leases.time.time", lambda: clock[0])
-    held = HeldLeases(SyntheticWorker(store, FILE.sweep.placement, "mine"), warnings.append)
+    worker = SyntheticWorker(store, FILE.sweep.placement, "mine")
+    held = HeldLeases(worker, warnings.append, clocks=lambda: (clock[0], 0.0))
     waits = Waits(clock, lasting_s)
     held._stop = waits
     held.acquire(TRIAL_ID)
@@ -52,10 +52,10 @@ def renewals(store: WatchedStore) -> int:
     return store.changed.count(lease_key(TRIAL_ID, 1)) - 1
 
 
-def test_a_lease_is_renewed_before_half_of_its_time_is_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lease_is_renewed_before_half_of_its_time_is_over(tmp_path: Path) -> None:
     """Guard: one late beat must not let a lease run out whose holder is at work."""
     store, warnings = WatchedStore(str(tmp_path / "store")), list[str]()
-    waits = beat(store, monkeypatch, None, None, None, warnings=warnings)
+    waits = beat(store, None, None, None, warnings=warnings)
     assert len(waits.asked_s) == 4
     assert all(0 < asked_s < LEASE_TTL_S / 2 for asked_s in waits.asked_s)
     assert renewals(store) == 3
@@ -64,7 +64,7 @@ def test_a_lease_is_renewed_before_half_of_its_time_is_over(tmp_path: Path, monk
 
 @pytest.mark.parametrize(("slept_s", "renewed"), [(LEASE_TTL_S - 1, True), (LEASE_TTL_S + 1, False)])
 def test_who_has_slept_longer_than_a_lease_lasts_asks_before_it_renews(
-    slept_s: float, renewed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    slept_s: float, renewed: bool, tmp_path: Path
 ) -> None:
     """Guard: a host that was frozen must not renew a lease whose trial another worker has taken over."""
 
@@ -77,6 +77,6 @@ def test_who_has_slept_longer_than_a_lease_lasts_asks_before_it_renews(
             return created
 
     store, warnings = TakenOver(str(tmp_path / "store")), list[str]()
-    beat(store, monkeypatch, slept_s, warnings=warnings)
+    beat(store, slept_s, warnings=warnings)
     assert renewals(store) == int(renewed)
     assert warnings == ([] if renewed else [f"trial {TRIAL_ID} was taken over; generation 1 leaves it alone"])

@@ -127,6 +127,7 @@ def test_evaluation_and_pairs_stream_too(dataset: ImagenetDataset, root: Path) -
     assert streamed.samples.labels_N.tolist() == resident.samples.labels_N.tolist()
 
 
+@pytest.mark.slow
 def test_every_set_of_files_streams_what_it_would_hold(tmp_path: Path) -> None:
     """Labels, groups, fingerprint and pixels, through each family's own listing, subsets and random splits."""
     sets: dict[str, tuple[Path, dict[str, Any]]] = {

@@ -119,6 +119,7 @@ def test_a_batch_is_padded_to_its_longest_bucket_and_masked() -> None:
     assert (tokens.ids_BL[tokens.mask_BL == 0] == 0).all()
 
 
+@pytest.mark.slow
 @given(count=st.integers(1, 90), batch_size=st.integers(1, 20), epoch=st.integers(0, 3))
 def test_arranged_shows_every_text_once(count: int, batch_size: int, epoch: int) -> None:
     split = to_device(TextData(train=texts(count), test=texts(3), class_names=("a", "b")), CPU).train

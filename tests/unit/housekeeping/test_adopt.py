@@ -167,6 +167,7 @@ def test_damaged_trials_are_named_and_skipped(key: str, message: str, source: St
     assert verify(store).problems == ()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "remove", [lambda store: store.delete(samples_key(DATASET)), lambda store: spoil(store, samples_key(DATASET))]
 )
@@ -176,6 +177,7 @@ def test_trials_without_whole_samples_are_skipped(remove: Callable[[Store], None
     assert not any(key.startswith("trials/") for key in keys(store))
 
 
+@pytest.mark.slow
 def test_trials_of_other_samples_under_one_name_are_skipped(source: Store, store: Store) -> None:
     """Guard: what is there is not overwritten, and predictions never meet labels of other samples."""
     write_samples(store, DATASET, make_samples(class_names=("a", "b", "c")))

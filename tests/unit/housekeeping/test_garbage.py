@@ -68,6 +68,7 @@ def littered(store: Store) -> Store:
     return store
 
 
+@pytest.mark.slow
 def test_finds_each_kind_with_its_reason(littered: Store) -> None:
     report = find_garbage(littered)
     assert {group.kind.value: group.num_objects for group in report.groups()} == {
@@ -84,12 +85,14 @@ def test_finds_each_kind_with_its_reason(littered: Store) -> None:
     assert report.size_bytes == sum(group.size_bytes for group in report.groups()) > 0
 
 
+@pytest.mark.slow
 def test_nothing_is_deleted_by_looking(littered: Store) -> None:
     before = files(littered)
     find_garbage(littered, with_damaged=True, with_orphans=True)
     assert files(littered) == before
 
 
+@pytest.mark.slow
 def test_deletes_just_what_it_found_and_finds_nothing_more(littered: Store) -> None:
     before = files(littered)
     found = {one.item.key for one in find_garbage(littered).garbage}
@@ -118,6 +121,7 @@ def test_harms_nothing(littered: Store) -> None:
     assert tables(littered) == rows
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seconds", [0, 60, 85])
 def test_young_objects_stay(littered: Store, seconds: float) -> None:
     """Guard: MARGIN_S. What is younger may be in use, whatever it looks like."""
@@ -125,17 +129,20 @@ def test_young_objects_stay(littered: Store, seconds: float) -> None:
     assert find_garbage(littered, with_damaged=True, with_orphans=True).garbage == ()
 
 
+@pytest.mark.slow
 def test_table_parts_and_staging_files_stay_for_an_hour(littered: Store) -> None:
     """Guard: LONG_MARGIN_S. An aggregation writes its index last, and a large object takes its time."""
     grow_old(littered, seconds=3000)
     assert {GarbageKind.PARTS, GarbageKind.STAGING} & set(counts(littered)) == set()
 
 
+@pytest.mark.slow
 def test_older_than_raises_the_margin(littered: Store) -> None:
     assert find_garbage(littered, older_than_s=7000).garbage
     assert find_garbage(littered, older_than_s=8000).garbage == ()
 
 
+@pytest.mark.slow
 def test_a_held_trial_is_left_alone_altogether(littered: Store) -> None:
     """Guard: a renewed lease protects the old objects of its trial as well."""
     lease = ledger.acquire(littered, IDS[6], launch_id="y")
@@ -145,6 +152,7 @@ def test_a_held_trial_is_left_alone_altogether(littered: Store) -> None:
     assert ledger.scan(littered, IDS[6:7])[IDS[6]].lease == lease
 
 
+@pytest.mark.slow
 def test_a_trial_that_was_taken_since_is_left_alone(littered: Store) -> None:
     """Guard: states are looked at again right before deleting."""
     report = find_garbage(littered)
@@ -155,6 +163,7 @@ def test_a_trial_that_was_taken_since_is_left_alone(littered: Store) -> None:
     assert not {IDS[0], IDS[6]} & owners
 
 
+@pytest.mark.slow
 def test_a_record_that_was_quarantined_since_keeps_the_rest(littered: Store) -> None:
     """Guard: leases of a trial without a record are never touched, nor is anything else that its record made superfluous."""
     report = find_garbage(littered)
@@ -165,6 +174,7 @@ def test_a_record_that_was_quarantined_since_keeps_the_rest(littered: Store) -> 
     assert before <= keys(littered)
 
 
+@pytest.mark.slow
 def test_another_record_since_keeps_the_weights(littered: Store) -> None:
     """Guard: weights go only while the record is the very object that was read; a new one may name them."""
     report = find_garbage(littered)
@@ -174,6 +184,7 @@ def test_another_record_since_keeps_the_weights(littered: Store) -> None:
     assert littered.exists(weights_key(IDS[2], 4))
 
 
+@pytest.mark.slow
 def test_leases_of_incomplete_trials_are_never_touched(littered: Store) -> None:
     """Guard: the number of a lease is the fencing token."""
     clean(littered, with_damaged=True)
@@ -183,6 +194,7 @@ def test_leases_of_incomplete_trials_are_never_touched(littered: Store) -> None:
     assert lease.generation == 2
 
 
+@pytest.mark.slow
 def test_two_whole_checkpoints_stay_whatever_is_damaged(littered: Store) -> None:
     """Guard: only what two newer *whole* checkpoints supersede goes; damaged ones do not count."""
     newest = max(key for key in keys(littered) if f"{IDS[6]}/checkpoint" in key)
@@ -193,6 +205,7 @@ def test_two_whole_checkpoints_stay_whatever_is_damaged(littered: Store) -> None
     assert left == ["000000020", "000000030", "000000040"]
 
 
+@pytest.mark.slow
 def test_weights_stay_where_the_record_cannot_be_read_or_names_missing_ones(littered: Store) -> None:
     """Guard: nobody knows then which of them are wanted."""
     commit_whole(littered, TRIALS[6:7], generation=5)
@@ -206,6 +219,7 @@ def test_weights_stay_where_the_record_cannot_be_read_or_names_missing_ones(litt
     assert any(note.startswith(f"weights of {IDS[2]} stay") for note in report.notes)
 
 
+@pytest.mark.slow
 def test_logits_of_a_teacher_go_when_its_last_student_is_complete(littered: Store) -> None:
     teachers = {trial.spec.teacher.trial_id for trial in TRIALS[6:] if trial.spec.teacher}
     (idle,) = {trial.spec.teacher.trial_id for trial in TRIALS if trial.spec.teacher} - teachers or {"0" * 16}
@@ -222,6 +236,7 @@ def test_logits_of_a_teacher_go_when_its_last_student_is_complete(littered: Stor
     assert clean(littered) >= {keys[owner] for owner in teachers}
 
 
+@pytest.mark.slow
 def test_the_two_newest_readable_manifests_stay(littered: Store) -> None:
     """Guard: a reader finds the newest that can be read, and one more below it."""
     littered.put(manifest_key("demo", 5), b"noise")
@@ -230,12 +245,14 @@ def test_the_two_newest_readable_manifests_stay(littered: Store) -> None:
     assert {key for key in keys(littered) if "/manifest/" in key} == {manifest_key("demo", n) for n in (3, 4, 5)}
 
 
+@pytest.mark.slow
 def test_manifests_of_another_version_stay(littered: Store) -> None:
     littered.put(manifest_key("demo", 6), b'{"manifest_version": 99}')
     grow_old(littered)
     assert GarbageKind.MANIFESTS not in counts(littered)
 
 
+@pytest.mark.slow
 def test_parts_stay_while_there_is_no_index(littered: Store) -> None:
     """Guard: without an index nothing tells which parts are in use."""
     littered.delete(table_index_key("demo"))
@@ -243,6 +260,7 @@ def test_parts_stay_while_there_is_no_index(littered: Store) -> None:
     assert gone == {"tables/trials/gone/part-00000.parquet"}
 
 
+@pytest.mark.slow
 def test_damaged_objects_stay_unless_asked_for_and_while_their_trial_is_not_complete(littered: Store) -> None:
     """Guard: a running launch learns from them why a record that its worker reported is gone."""
     for trial_id in (IDS[0], IDS[7]):
@@ -257,6 +275,7 @@ def test_damaged_objects_stay_unless_asked_for_and_while_their_trial_is_not_comp
     }
 
 
+@pytest.mark.slow
 def test_trials_of_no_sweep_go_only_on_request(littered: Store) -> None:
     other = plan_trials(make_sweep(overrides=["grid.seed=[7]", "grid.temperature=[2]"]))
     commit_whole(littered, other)
@@ -268,6 +287,7 @@ def test_trials_of_no_sweep_go_only_on_request(littered: Store) -> None:
     assert not any(key.startswith("trials/") and key.split("/")[1] in ids for key in keys(littered))
 
 
+@pytest.mark.slow
 def test_trials_that_a_sweep_no_longer_asks_for_are_no_orphans(littered: Store) -> None:
     """Guard: records are results; inactive trials are listed still."""
     write_sweep(littered, make_sweep(overrides=["grid.seed=[0]"]))
@@ -275,6 +295,7 @@ def test_trials_that_a_sweep_no_longer_asks_for_are_no_orphans(littered: Store) 
     assert GarbageKind.ORPHANS not in counts(littered, with_orphans=True)
 
 
+@pytest.mark.slow
 def test_no_orphans_while_a_manifest_cannot_be_read(littered: Store) -> None:
     """Guard: what it lists is not known."""
     commit_whole(littered, plan_trials(make_sweep(overrides=["grid.seed=[7]"])))
@@ -285,6 +306,7 @@ def test_no_orphans_while_a_manifest_cannot_be_read(littered: Store) -> None:
     assert any("manifest of sweep other cannot be read" in note for note in report.notes)
 
 
+@pytest.mark.slow
 def test_orphans_that_a_sweep_has_asked_for_since_stay(littered: Store) -> None:
     """Guard: the manifests are read again right before a record is deleted."""
     other = make_sweep(overrides=["name=later", "grid.seed=[7]"])
@@ -296,6 +318,7 @@ def test_orphans_that_a_sweep_has_asked_for_since_stay(littered: Store) -> None:
     assert GarbageKind.ORPHANS not in {found.kind for found in delete_garbage(littered, report).garbage}
 
 
+@pytest.mark.slow
 def test_an_error_of_a_failed_trial_stays(littered: Store) -> None:
     ledger.write_error(littered, IDS[7], cause="x", traceback="", host="h", launch_id="x")
     grow_old(littered)

@@ -219,6 +219,7 @@ def test_a_damaged_manifest_is_quarantined_unless_it_is_the_last(whole: Store) -
     assert whole.exists(manifest_key("demo", 1))
 
 
+@pytest.mark.slow
 def test_predictions_of_another_length_are_named(whole: Store) -> None:
     zeros_N = np.zeros(11)
     commit_whole(whole, TRIALS[7:], predictions_N=zeros_N, confidences_N=zeros_N, true_probabilities_N=zeros_N)
@@ -260,6 +261,7 @@ def test_one_sweep_is_read_alone(whole: Store) -> None:
         verify(whole, "none")
 
 
+@pytest.mark.slow
 def test_progress_and_json(whole: Store) -> None:
     seen: list[tuple[str, int, int]] = []
     report = verify(whole, on_progress=lambda *step: seen.append(step))

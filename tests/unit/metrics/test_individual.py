@@ -151,6 +151,7 @@ def test_choose_pairs_without_neighbours_has_random_pairs_only() -> None:
     assert len(choose_pairs(features_ND, num_random=50, num_anchors=0)) == 50
 
 
+@pytest.mark.slow
 def test_block_size_bounds_memory_and_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     features_ND = np.random.default_rng(1).integers(0, 50, size=(3_000, 32)).astype(np.float32)
     probabilities_NC = np.random.default_rng(2).dirichlet(np.ones(200), size=3_000)

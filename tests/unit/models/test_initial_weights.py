@@ -64,6 +64,7 @@ def test_weights_of_before_counters_fit() -> None:
     assert load_initial(model, weights) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "other", "message"),
     [
@@ -143,6 +144,7 @@ def _no_network(*args: object, **kwargs: object) -> None:
     raise OSError("there is no network")
 
 
+@pytest.mark.slow
 def test_pretrained_weights_are_fetched_by_the_launch_or_put_there(
     store: Store, tmp_path: Path, trifeature_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -163,6 +163,7 @@ def test_library_models_are_built_for_the_classes_and_images(name: str, image_si
     assert model(torch.zeros(2, 3, image_size, image_size)).shape == (2, 7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "published"),
     [
@@ -190,6 +191,7 @@ def test_transformer_of_timm_takes_a_step(name: str, image_size: int) -> None:
     assert all(parameter.grad is not None for parameter in model.parameters())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "image_size", "message"),
     [

@@ -43,6 +43,7 @@ def test_published_number_of_parameters(tmp_path: Path, kind: str, layers: int, 
     assert count_parameters(model) == pytest.approx(expected, rel=0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["bert", "distilbert"])
 def test_pretrained_body_and_random_head(tmp_path: Path, kind: str) -> None:
     write_bert(tmp_path, kind=kind)
@@ -74,6 +75,7 @@ def test_a_cut_has_the_named_layers(tmp_path: Path, kind: str, inner: str) -> No
         assert torch.equal(value, whole[source])
 
 
+@pytest.mark.slow
 def test_from_teacher_takes_layers_head_and_all(tmp_path: Path) -> None:
     write_bert(tmp_path)
     teacher = build(tmp_path, layers=(0, 1, 3))

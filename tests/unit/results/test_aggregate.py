@@ -49,6 +49,7 @@ def trial_ids(store: Store, table: str = "trials") -> list[str]:
     return [str(trial_id) for trial_id in read_table(store, table)["trial_id"].to_pylist()]
 
 
+@pytest.mark.slow
 def test_aggregation_makes_every_table(store: Store, manifest: Manifest) -> None:
     report = aggregate(store, manifest.sweep)
     assert (report.num_trials, report.num_parts_written, report.problems) == (8, 2, ())
@@ -75,6 +76,7 @@ def test_second_aggregation_writes_nothing(store: Store, manifest: Manifest) -> 
     assert {item.key: item.modified_at for item in store.entries("tables")} == before
 
 
+@pytest.mark.slow
 def test_tables_can_be_thrown_away(store: Store, manifest: Manifest) -> None:
     aggregate(store, manifest.sweep)
     before = parts(store)
@@ -138,6 +140,7 @@ def test_removed_grid_value_removes_rows_but_no_record_and_comes_back(store: Sto
     assert parts(store) == before
 
 
+@pytest.mark.slow
 def test_added_intersection_appears_without_training(store: Store) -> None:
     commit_trials(store, plan_trials(make_sweep()))
     aggregate(store, write_sweep(store, make_sweep(overrides=["intersections=null"])).sweep)
@@ -146,6 +149,7 @@ def test_added_intersection_appears_without_training(store: Store) -> None:
     assert set(read_table(store, "fairness_metrics")["feature"].to_pylist()) == {"color", "texture", "color & texture"}
 
 
+@pytest.mark.slow
 def test_trials_beyond_a_part_land_in_exactly_one_part_each(store: Store) -> None:
     file = make_sweep(overrides=["grid.temperature=[1, 4, 5]", "grid.seed=[0]"])
     commit_trials(store, plan_trials(file))
@@ -203,6 +207,7 @@ def test_part_of_corrupt_records_only_is_no_part(store: Store, manifest: Manifes
     assert list(part_keys(store, "trials")) == []
 
 
+@pytest.mark.slow
 def test_missing_samples_are_named(store: Store, manifest: Manifest) -> None:
     dataset_id = manifest.trials[0].dataset_id
     store.delete(samples_key(dataset_id))
@@ -307,6 +312,7 @@ def test_damaged_part_of_any_table_is_rebuilt_by_the_next_aggregation(
     assert aggregate(store, manifest.sweep).num_parts_written == 0
 
 
+@pytest.mark.slow
 def test_many_damaged_parts_are_rebuilt_at_once(store: Store, manifest: Manifest) -> None:
     aggregate(store, manifest.sweep)
     before = parts(store)
@@ -372,6 +378,7 @@ def test_index_can_be_thrown_away(store: Store, manifest: Manifest, damage: str,
     assert watched.changed == []
 
 
+@pytest.mark.slow
 def test_record_that_changed_after_it_was_folded_is_noticed(store: Store, manifest: Manifest) -> None:
     """Guards the e_tags in the aggregation key: the tables never show what no record says any more."""
     aggregate(store, manifest.sweep)
@@ -544,6 +551,7 @@ def test_aggregation_of_an_unknown_sweep_is_refused(store: Store) -> None:
         aggregate(store, "nope")
 
 
+@pytest.mark.slow
 def test_record_that_gives_no_rows_is_named_and_left_out(store: Store) -> None:
     """Guard: its columns are those of a record, and a metric that every trial has is missing among its scalars."""
     manifest = write_sweep(store, make_sweep())

@@ -89,6 +89,7 @@ def test_few_aliases_are_fine() -> None:
     assert parse_sweep(text, source="s").axes["seed"] == (0, 1)
 
 
+@pytest.mark.slow
 def test_grid_is_counted_before_it_is_expanded() -> None:
     overrides = [f"grid.seed={list(range(1000))}", f"grid.temperature={[1 + i / 100 for i in range(1000)]}"]
     message = (

@@ -17,6 +17,7 @@ def done(store: Store) -> Store:
     return store
 
 
+@pytest.mark.slow
 def test_more_seeds_cost_what_like_trials_took(done: Store) -> None:
     more = [
         trial.spec for trial in plan_trials(make_sweep(overrides=["grid.seed=[7]", "baselines=[]", "teacher.seed=[0]"]))
@@ -29,6 +30,7 @@ def test_more_seeds_cost_what_like_trials_took(done: Store) -> None:
     assert "of training in one worker, after " in found.sentence()
 
 
+@pytest.mark.slow
 def test_twice_the_epochs_cost_twice_the_time(done: Store) -> None:
     specs = [trial.spec for trial in plan_trials(make_sweep())]
     epochs = specs[-1].epochs
@@ -37,6 +39,7 @@ def test_twice_the_epochs_cost_twice_the_time(done: Store) -> None:
     assert cost(done, [student]).seconds == pytest.approx(2 * 50.5)
 
 
+@pytest.mark.slow
 def test_what_has_no_like_is_said(done: Store) -> None:
     other = [trial.spec for trial in plan_trials(make_sweep(overrides=["student.model=resnet32"]))]
     student = next(spec for spec in other if spec.role == "distilled")

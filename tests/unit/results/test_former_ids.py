@@ -78,6 +78,7 @@ def test_other_groups_train_nothing(changes: tuple[str, ...], former: bool, stor
     assert audit(store, ["demo"]).disagreements == ()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("former", [False, True])
 def test_groups_can_change_again_and_again(former: bool, store: Store) -> None:
     """Guard: the identities follow from the groups of the first launch, which later manifests do not ask for."""
@@ -131,6 +132,7 @@ def test_new_trials_of_a_sweep_of_kd_ray_01_learn_from_its_teachers(store: Store
     assert teachers <= {line.trial_id for line in read_manifest(store, "demo").trials}
 
 
+@pytest.mark.slow
 def test_what_trains_otherwise_is_not_taken_for_a_former_trial(store: Store) -> None:
     finish(store, sweep_of(), former=True)
     for change in ("dataset.size=48", "dataset.version=fedcba9876543210", "training.epochs=5"):

@@ -37,6 +37,7 @@ def several_axes(store: Store) -> Results:
     return Results(store)
 
 
+@pytest.mark.slow
 def test_types_of_a_frame(golden: Results) -> None:
     trials = golden.frame("trials", sweep="demo")
     assert len(trials) == 18

@@ -273,6 +273,7 @@ def test_claims_keep_their_date_and_later_ones_have_their_own(store: Store) -> N
     assert declare(store, NO_HARM, ACCURACY).declared == second.declared
 
 
+@pytest.mark.slow
 def test_a_claim_that_left_the_file_stays_as_withdrawn_and_comes_back_as_a_new_one(store: Store) -> None:
     declare(store, NO_HARM, ACCURACY)
     complete(store, 2)

@@ -182,6 +182,7 @@ def test_teacher_disagreement_agrees_with_the_metric(results: Results) -> None:
             )
 
 
+@pytest.mark.slow
 def test_teacher_disagreement_of_listed_teachers_has_a_row_for_each(store: Store) -> None:
     file = make_sweep(overrides=["teacher.seed=[5, 6]", "grid.temperature=[1, 4]", "grid.seed=[0]"])
     commit_trials(store, plan_trials(file))
@@ -265,6 +266,7 @@ class ChangingStore(Store):
         return super().entries(prefix)
 
 
+@pytest.mark.slow
 def test_a_part_that_is_replaced_under_a_query_is_looked_at_again(store: Store) -> None:
     """Seen with DuckDB 2.0: it takes the size of a file from one look and its contents from another."""
     commit_trials(store, TRIALS)

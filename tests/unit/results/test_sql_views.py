@@ -50,6 +50,7 @@ def by_part(results: Results, sql: str) -> dict[tuple[Any, ...], dict[str, Any]]
     return found
 
 
+@pytest.mark.slow
 def test_teacher_errors_by_hand(results: Results) -> None:
     found = by_part(results, "FROM teacher_errors WHERE feature IS NULL OR feature = 'color'")
     teachers = {trial.spec.seed: random_predictions(trial.spec) for trial in TRIALS[:2]}

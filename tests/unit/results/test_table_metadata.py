@@ -47,6 +47,7 @@ def test_a_column_says_its_unit_range_direction_and_meaning(results: Results) ->
     assert (loss[b"unit"], loss[b"range"], loss[b"better"]) == (b"nat", b"[0, inf)", b"lower")
 
 
+@pytest.mark.slow
 def test_files_and_the_command_say_the_same(results: Results) -> None:
     root = results.store.local_root
     assert root is not None

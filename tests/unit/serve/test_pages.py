@@ -16,6 +16,9 @@ from kd_ray.analysis.reading import read_study
 from kd_ray.analysis.stored import stored_or_made
 from kd_ray.results.query import Results
 from kd_ray.results.store import Store, open_store
+from kd_ray.serve.findings import find
+from kd_ray.serve.page_data import Read
+from kd_ray.serve.pages import classes_page
 from tests.fakes import WatchedStore, make_sweep, write_sweep
 from tests.unit.serve.asked import ask, with_client
 
@@ -41,6 +44,7 @@ def test_empty_store_says_what_to_do(store: Store) -> None:
     assert "kd-ray launch SWEEP.yaml" in page.words
 
 
+@pytest.mark.slow
 def test_live_shows_the_state_of_every_trial(unfinished: Store) -> None:
     (page,) = ask(unfinished, "/sweeps/demo")
     assert "4 of 8" in page.words
@@ -59,6 +63,7 @@ def test_live_shows_the_state_of_every_trial(unfinished: Store) -> None:
     assert "distilled 0 0 s 4 –" in page.words
 
 
+@pytest.mark.slow
 def test_live_colors_by_a_metric_of_the_study(golden: Results) -> None:
     (page,) = ask(golden.store, "/sweeps/demo?metric=accuracy")
     study = read_study(golden, "demo")
@@ -70,6 +75,7 @@ def test_live_colors_by_a_metric_of_the_study(golden: Results) -> None:
         assert cell.endswith(f">{100 * value:.2f}")
 
 
+@pytest.mark.slow
 def test_live_events_send_what_has_changed(unfinished: Store) -> None:
     async def first(client: Any) -> str:
         async with client.get("/sweeps/demo/events") as response:
@@ -88,6 +94,7 @@ def test_live_events_send_what_has_changed(unfinished: Store) -> None:
     assert "<script>" not in json.dumps(change["parts"])
 
 
+@pytest.mark.slow
 def test_conditions_say_what_the_study_says(golden: Results) -> None:
     page, text, sorted_page = ask(
         golden.store,
@@ -110,6 +117,7 @@ def test_conditions_say_what_the_study_says(golden: Results) -> None:
     assert sorted_page.words.index("T=20 3 65.83") < sorted_page.words.index("teacher 3 92.50")
 
 
+@pytest.mark.slow
 def test_conditions_of_groups_have_the_line_of_the_labels(golden: Results) -> None:
     dpd, group, class_ = ask(
         golden.store,
@@ -128,6 +136,7 @@ def test_conditions_of_groups_have_the_line_of_the_labels(golden: Results) -> No
     assert f"T=20 3 {100 * rows['a'][0].as_py():.2f}" in group.words
 
 
+@pytest.mark.slow
 def test_unknown_choices_fall_back(golden: Results) -> None:
     pages = ask(
         golden.store,
@@ -139,6 +148,7 @@ def test_unknown_choices_fall_back(golden: Results) -> None:
     assert [page.status for page in pages] == [200] * 4
 
 
+@pytest.mark.slow
 def test_differences_say_the_words_of_the_verdict(golden: Results) -> None:
     (page,) = ask(golden.store, "/sweeps/demo/differences")
     _, verdict = stored_or_made(golden, read_study(golden, "demo"))
@@ -149,6 +159,7 @@ def test_differences_say_the_words_of_the_verdict(golden: Results) -> None:
     assert page.words.index("ESTABLISHED") < page.words.index("What was tested")
 
 
+@pytest.mark.slow
 def test_differences_switch_the_correction(golden: Results) -> None:
     none, holm, text = ask(
         golden.store,
@@ -167,6 +178,7 @@ def test_differences_switch_the_correction(golden: Results) -> None:
     assert sum(line["analysis"] == "classes" for line in lines) == len(rows)
 
 
+@pytest.mark.slow
 def test_differences_of_a_store_without_comparisons_are_made_and_not_written(tmp_path: Path, golden: Results) -> None:
     root = golden.store.local_root
     assert root is not None
@@ -178,6 +190,7 @@ def test_differences_of_a_store_without_comparisons_are_made_and_not_written(tmp
     assert store.changed == []
 
 
+@pytest.mark.slow
 def test_classes_and_groups(golden: Results) -> None:
     page, samples, of_group, wrong = ask(
         golden.store,
@@ -206,6 +219,18 @@ def test_classes_and_groups(golden: Results) -> None:
     assert "condition 99: the sweep has 6, from 0" in wrong.words
 
 
+@pytest.mark.slow
+def test_classes_are_sorted_by_effects_with_all_digits(golden: Results) -> None:
+    """Guard: `Effect.value`; the shown texts are rounded, so that different effects look equal."""
+    study = read_study(golden, "demo")
+    read = Read(results=golden, study=study, parts=())
+    lines = classes_page.view(read, find(golden, study), contrast="", feature="", sort="effect")["lines"]
+    least = [min(it.value for it in line.effects) for line in lines]
+    assert least == sorted(least)
+    assert any(it.value != float(it.text.replace("−", "-")) for line in lines for it in line.effects)
+
+
+@pytest.mark.slow
 def test_trial(golden: Results) -> None:
     page, wrong = ask(golden.store, f"/sweeps/demo/trials/{TRIAL}", "/sweeps/demo/trials/0000000000000000")
     study = read_study(golden, "demo")
@@ -220,6 +245,7 @@ def test_trial(golden: Results) -> None:
     assert "has no trial 0000000000000000" in wrong.words
 
 
+@pytest.mark.slow
 def test_trial_without_results(unfinished: Store) -> None:
     (live,) = ask(unfinished, "/sweeps/demo")
     trial_id = live.text.partition('class="cell s-failed" href="/sweeps/demo/trials/')[2][:16]
@@ -229,6 +255,7 @@ def test_trial_without_results(unfinished: Store) -> None:
     assert "<script>alert" not in page.text
 
 
+@pytest.mark.slow
 def test_compare_puts_sweeps_side_by_side(golden: Results) -> None:
     nothing, page, unknown = ask(
         golden.store, "/compare", "/compare?sweep=demo&metric=worst_class_accuracy", "/compare?sweep=nope"
@@ -240,6 +267,7 @@ def test_compare_puts_sweeps_side_by_side(golden: Results) -> None:
     assert "The store has no sweep 'nope'; it has: demo." in unknown.words
 
 
+@pytest.mark.slow
 def test_sql(golden: Results) -> None:
     form, answer, text, bad = ask(
         golden.store,
@@ -256,6 +284,7 @@ def test_sql(golden: Results) -> None:
     assert "nope" in bad.words
 
 
+@pytest.mark.slow
 def test_sweep_without_a_complete_trial(tmp_path: Path) -> None:
     other = open_store(tmp_path / "other")
     write_sweep(other, make_sweep())
@@ -276,6 +305,7 @@ def test_tables_of_kd_ray_0_1_are_not_replaced(store: Store) -> None:
     assert store.get(former) == b"as it was"
 
 
+@pytest.mark.slow
 def test_nothing_is_written(golden: Results) -> None:
     root = golden.store.local_root
     assert root is not None

@@ -18,6 +18,7 @@ TOKEN = "correct-horse-battery-staple"
 CLOSED = ServeOptions(token=TOKEN)
 
 
+@pytest.mark.slow
 def test_every_answer_has_the_headers(golden: Results) -> None:
     paths = ("/", "/sweeps/demo", "/sweeps/none", "/nothing", "/static/site.css", "/sweeps/demo/conditions.csv")
     for answer in ask(golden.store, *paths, Asked(path="/", headers={"Host": "evil.example"})):
@@ -31,6 +32,7 @@ def test_every_answer_has_the_headers(golden: Results) -> None:
         assert "aiohttp" not in answer.headers["Server"]
 
 
+@pytest.mark.slow
 def test_no_page_has_a_script_or_a_style_of_its_own(golden: Results) -> None:
     paths = ("", "/conditions", "/differences", "/classes", "/trials/fa67139ca837fa94")
     for answer in ask(golden.store, "/", "/sql", "/compare?sweep=demo", *(f"/sweeps/demo{path}" for path in paths)):
@@ -245,6 +247,7 @@ def test_path_traversal_finds_nothing(golden: Results, path: str) -> None:
     assert "root:" not in text
 
 
+@pytest.mark.slow
 def test_hostile_names_stay_text(hostile: Results) -> None:
     script = "<script>alert(1)</script>"
     pages = ask(
@@ -265,6 +268,7 @@ def test_hostile_names_stay_text(hostile: Results) -> None:
         assert page.text.count("<script") == 1
 
 
+@pytest.mark.slow
 def test_what_a_url_asks_stays_text(golden: Results) -> None:
     attack = "%22%3E%3Cscript%3Ealert(1)%3C/script%3E"
     paths = (
@@ -293,6 +297,7 @@ def test_sweep_with_html_in_its_name_is_no_sweep(tmp_path: Path, golden: Results
 # --- behind a proxy -------------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_links_have_the_root_path_whether_the_proxy_takes_it_away_or_not(golden: Results) -> None:
     options = ServeOptions(root_path="/kd-ray", allowed_hosts=("lab.example",))
     host = {"Host": "lab.example"}

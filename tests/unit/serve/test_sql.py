@@ -39,6 +39,7 @@ def in_process(results: Results, *queries: str, time_limit_s: float = 10.0) -> l
     return asyncio.run(run())
 
 
+@pytest.mark.slow
 def test_tables_and_views_are_there(golden: Results) -> None:
     assert ask(golden, "SELECT count(*) AS n FROM trials").table.to_pylist() == [{"n": 18}]
     assert ask(golden, "SELECT count(*) AS n FROM worst_classes(1)").table.num_rows == 1
@@ -103,6 +104,7 @@ def test_all_but_reading_is_refused(golden: Results, sql: str, kind: str) -> Non
     assert not Path("/tmp/kd_ray_stolen.csv").exists()
 
 
+@pytest.mark.slow
 def test_settings_are_locked_and_python_is_closed(golden: Results) -> None:
     secret = golden.table("trials")
     assert secret.num_rows == 18
@@ -120,6 +122,7 @@ def test_examples_of_the_page_have_an_answer(golden: Results) -> None:
     assert [name for name, count in num_rows.items() if not count] == ["What holds"]
 
 
+@pytest.mark.slow
 def test_a_hundred_million_rows_are_cut(golden: Results) -> None:
     found = ask(golden, "SELECT * FROM range(100000000)")
     assert found.is_cut
@@ -127,16 +130,19 @@ def test_a_hundred_million_rows_are_cut(golden: Results) -> None:
     assert not ask(golden, "SELECT * FROM range(100)").is_cut
 
 
+@pytest.mark.slow
 def test_large_cells_are_refused(golden: Results) -> None:
     with pytest.raises(QueryError, match="the answer has 100 MB; at most 64 MB"):
         ask(golden, "SELECT repeat('a', 100000000) AS a", time_limit_s=300)
 
 
+@pytest.mark.slow
 def test_memory_is_limited(golden: Results) -> None:
     with pytest.raises(QueryError, match=r"(?i)out of memory"):
         ask(golden, "SELECT len(array_agg(range)) FROM range(400000000)", time_limit_s=300)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "sql",
     [

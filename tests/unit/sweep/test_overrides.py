@@ -60,6 +60,7 @@ def test_value_may_hold_equals_signs() -> None:
     assert file.raw["teacher"]["weights"] == "a=b.pt"
 
 
+@pytest.mark.slow
 def test_last_override_holds() -> None:
     assert make_sweep(overrides=["training.epochs=5", "training.epochs=6"]).sweep.training.epochs == 6
 

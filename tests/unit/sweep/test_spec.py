@@ -225,6 +225,7 @@ def test_what_does_not_change_the_result_does_not_enter(override: str) -> None:
     ]
 
 
+@pytest.mark.slow
 @given(spec=specs())
 def test_spec_round_trips_through_json(spec: TrialSpec) -> None:
     again = TrialSpec.model_validate_json(spec.model_dump_json())

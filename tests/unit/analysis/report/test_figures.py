@@ -146,6 +146,7 @@ def many_classes() -> tuple[Study, Evidence]:
     return study, make_evidence(rows, study)
 
 
+@pytest.mark.slow
 def test_a_thousand_classes_show_those_with_the_largest_effects() -> None:
     study, evidence = many_classes()
     assert bias.largest_effects(study, evidence, 3).tolist() == [0, 7, 500]

@@ -107,6 +107,7 @@ def test_pdfs_are_made_on_request_and_stages_are_told(golden: Results) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_all_numbers_of_runs_means_and_sds_are_those_of_the_study(
     golden: Results, golden_files: dict[str, bytes]
 ) -> None:
@@ -198,6 +199,7 @@ def test_sweep_that_lacks_something_has_a_report(
     assert absent not in text
 
 
+@pytest.mark.slow
 def test_running_sweep_says_what_is_missing(hostile_files: dict[str, bytes]) -> None:
     text = text_of(hostile_files)
     assert "1 of 8 trials are missing (1 pending): this report is of the others." in text

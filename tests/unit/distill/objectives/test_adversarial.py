@@ -128,6 +128,7 @@ def test_without_an_adversarys_gradient_the_own_one_is_kept_exactly() -> None:
 vectors = st.lists(st.floats(-10, 10), min_size=3, max_size=3)
 
 
+@pytest.mark.slow
 @given(g=vectors, h=vectors, weight=st.floats(0, 5))
 def test_a_step_never_helps_the_adversary(g: list[float], h: list[float], weight: float) -> None:
     """Along h, what is left of the step is −weight · |h|²; across it, g is untouched."""

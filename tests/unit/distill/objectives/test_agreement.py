@@ -192,6 +192,7 @@ def test_iad_after_an_attack_that_does_nothing_is_plain_where_trust_is_whole(exp
         torch.testing.assert_close(*gradients, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_gradient_of_iad_with_an_attack_agrees_with_finite_differences() -> None:
     asked = settings_of("iad", attack={"epsilon": 0.1, "step_size": 0.1, "steps": 1})
 

@@ -92,6 +92,7 @@ def test_a_teacher_without_a_row_for_each_class_cannot_say_what_is_similar() -> 
         background_of(settings_of("kd_sim"), teacher, make_data())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", ["ada_alpha", "ada_margin", "kd_shuffled"])
 def test_a_restart_in_the_middle_goes_on_to_the_same_bits(objective: str) -> None:
     data = make_data()

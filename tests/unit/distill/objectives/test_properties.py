@@ -48,6 +48,7 @@ def test_terms_are_those_that_are_announced(objective: str) -> None:
     assert tuple(loss_of(asked).terms) == term_names(asked)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", CHOICES)
 @pytest.mark.parametrize("changes", [{}, {"alpha": 1.0, "t_squared": False}])
 def test_gradient_agrees_with_finite_differences(objective: str, changes: dict[str, Any]) -> None:
@@ -87,6 +88,7 @@ SAME_AS_KD: dict[str, dict[str, Any]] = {
 probabilities is 1 minus the K − 1 largest."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", SAME_AS_KD)
 @given(temperature=st.floats(0.5, 40), alpha=st.floats(0, 1), t_squared=st.booleans())
 @settings(max_examples=10)
