@@ -41,6 +41,27 @@ GUARDS = (
         tests=("tests/unit/sweep/test_spec.py",),
     ),
     Guard(
+        name="a search sees the test split",
+        file="kd_ray/data/families.py",
+        right='    if dataset.evaluated_on == "validation":\n',
+        wrong='    if dataset.evaluated_on == "neither":\n',
+        tests=("tests/unit/tuning/test_splits.py",),
+    ),
+    Guard(
+        name="candidates of a search enter the tables of comparisons",
+        file="kd_ray/results/aggregate.py",
+        right="    if is_tuning(sweep):\n",
+        wrong="    if not sweep:\n",
+        tests=("tests/unit/tuning/test_keeping.py",),
+    ),
+    Guard(
+        name="a search prefers the worst candidate",
+        file="kd_ray/tuning/outcome.py",
+        right='    return 1 if METRICS[tuning.metric].better == "higher" else -1\n',
+        wrong='    return -1 if METRICS[tuning.metric].better == "higher" else 1\n',
+        tests=("tests/unit/tuning/test_tune.py",),
+    ),
+    Guard(
         name="fencing is ignored",
         file="kd_ray/distill/leases.py",
         right="            if lease is not None and ledger.is_superseded(self._store, lease):\n",

@@ -30,7 +30,9 @@ from tests import processes
 from tests.golden.make import golden_results
 from tests.processes import run_cli, run_cli_here
 from tests.sweeps import assert_same_tables, write_tiny_sweep
+from tests.unit.tuning.test_splits import tiny as tiny_search
 
+SCRATCH_SEARCH = ("tune.space={training.optimizer.lr: [0.01, 0.05]}", "training.epochs=1", "tune.scheduler=null")
 COMMANDS = Path(__file__).resolve().parents[1] / "docs" / "commands.md"
 
 
@@ -134,6 +136,39 @@ def test_launch_of_a_finished_sweep_says_so_and_shows_the_table(
         ["T=8", "2"],
     ]
     assert re.search(r"accuracy +worst-class accuracy +DPD color +EOD color +DPD texture", done.stdout)
+
+
+def test_commands_that_train_have_the_same_options() -> None:
+    launch, resume, tune = (
+        {param.name for param in cli.commands[name].params} for name in ("launch", "resume", "tune")
+    )
+    assert launch - {"sweep_file"} == resume - {"sweep_name"}
+    assert launch - tune == {"only", "mirrors"}
+    assert tune - launch == {"as_json", "output"}
+
+
+@pytest.mark.slow
+def test_tune_prints_and_writes_the_chosen_settings(tmp_path: Path, trifeature_root: Path) -> None:
+    (tmp_path / "tiny.yaml").write_text(tiny_search(trifeature_root, "tune.arm=scratch", *SCRATCH_SEARCH).to_yaml())
+    done = run_cli("tune", "tiny.yaml", "--runner", "local", "-o", "tuned.yaml", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0].split()[:4] == ["candidate", "state", "epochs", "worst-class"]
+    assert any(line.startswith("sweep tiny: 2 candidates (") for line in lines)
+    reports = tmp_path / "kd_ray_store" / "reports" / "tiny.tune"
+    assert [line for line in lines if line.startswith("written: ")] == [
+        f"written: {reports / 'slices.svg'}",
+        f"written: {reports / 'sweep.yaml'}",
+        "written: tuned.yaml",
+    ]
+    tuned = (tmp_path / "tuned.yaml").read_text()
+    assert tuned == (reports / "sweep.yaml").read_text()
+    assert tuned.startswith("# Sweep tiny with settings that `kd-ray tune` has chosen: training.optimizer.lr = ")
+    again = json.loads(run_cli("tune", "tiny.yaml", "--runner", "local", "--json", cwd=tmp_path).stdout)
+    assert (again["is_over"], [one["number"] for one in again["candidates"]]) == (True, [1, 2])
+    planned = json.loads(run_cli_here("plan", "tuned.yaml", "--json", cwd=tmp_path).stdout)
+    assert planned["sweep"] == "tiny"
+    assert "tiny.tune" in run_cli_here("status", cwd=tmp_path).stdout
 
 
 @pytest.mark.long
@@ -447,6 +482,9 @@ def test_adopt_merges_a_store(finished: Path, tmp_path: Path) -> None:
         (["plan", "none.yaml"], "none.yaml: cannot read the sweep file"),
         (["plan", "tiny.yaml", "--set", "training.epochs=0"], "--set training.epochs=0: training.epochs: should be greater than 0, got 0"),
         (["plan", "tiny.yaml", "--store", "ftp://x"], "store ftp://x: unknown scheme 'ftp'; valid: a local path, s3://, gs://, az://"),
+        (["tune", "tiny.yaml"], "tiny.yaml: tune: there is no such section; docs/tuning.md shows one"),
+        (["tune", "tiny.yaml", "--set", "tune.space={training.optimizer.rl: [1]}", "--set", "tune.arm=scratch",
+          "--set", "tune.budget.candidates=1", "--set", "tune.validation_fraction=0.2"], "training.optimizer.rl"),
         (["launch", "tiny.yaml", "--only", "zz"], "--only zz: no trial of this sweep begins with it"),
         (["launch", "tiny.yaml", "--runner", "local", "--address", "x:1"], "--address x:1 has no effect with --runner local"),
         (["launch", "tiny.yaml", "--set", "teacher={model: resnet20, weights: none.pt}"], "none.pt': No such file or directory"),

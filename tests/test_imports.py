@@ -20,11 +20,12 @@ PACKAGE = Path(kd_ray.__file__).parent
 
 # Each room with the rooms it may import; `errors`, `seeding` and `groups` are the ground that all stand on.
 MAY_IMPORT: dict[str, set[str]] = {
-    "cli": {"api", "serve", "analysis", "cluster", "housekeeping", "data", "metrics", "results", "sweep"},
+    "cli": {"api", "serve", "analysis", "cluster", "tuning", "housekeeping", "data", "metrics", "results", "sweep"},
     "serve": {"analysis", "housekeeping", "metrics", "results", "sweep"},
     "api": {"analysis", "cluster", "results", "sweep"},
-    "cluster": {"distill", "data", "models", "results", "sweep"},
-    "analysis": {"results", "metrics", "sweep"},
+    "cluster": {"distill", "tuning", "data", "models", "results", "sweep"},
+    "analysis": {"tuning", "results", "metrics", "sweep"},
+    "tuning": {"results", "metrics", "sweep"},
     "housekeeping": {"results", "sweep"},
     "distill": {"data", "models", "metrics", "results", "sweep"},
     "results": {"metrics", "sweep"},
@@ -36,7 +37,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 GROUND = {"bounded", "errors", "seeding", "groups", "notebook", "offered", "shown", "telemetry"}
 SURFACE = ("cli", "api", "serve")
 FORBIDDEN = {
-    "torch": {"sweep", "metrics", "results", "housekeeping", "analysis", "data", *SURFACE},
+    "torch": {"sweep", "metrics", "results", "housekeeping", "tuning", "analysis", "data", *SURFACE},
     "ray": {
         "sweep",
         "metrics",
@@ -89,9 +90,11 @@ def test_no_two_modules_have_the_same_name() -> None:
 
 
 @pytest.mark.slow
-def test_only_the_ray_runner_and_the_jobs_import_ray() -> None:
-    users = {path.parent.name for path in modules() if any(name.split(".")[0] == "ray" for name in imports(path))}
-    assert users == {"ray_tune", "jobs"}
+def test_only_the_ray_runner_the_jobs_and_the_searchers_import_ray() -> None:
+    users = {path for path in modules() if any(name.split(".")[0] == "ray" for name in imports(path))}
+    searchers = PACKAGE / "tuning" / "tune_search.py"
+    assert searchers in users
+    assert {path.parent.name for path in users - {searchers}} == {"ray_tune", "jobs"}
 
 
 @pytest.fixture(scope="module")
@@ -122,6 +125,7 @@ NO_HEAD = ["--address", "http://127.0.0.1:1"]
         (["status", "demo"], 0, "complete", []),
         (["query", "SELECT count(*) AS n FROM trials"], 0, "n", []),
         (["launch", "--help"], 0, "Usage:", []),
+        (["tune", "--help"], 0, "Usage:", []),
         (["compare", "--help"], 0, "Usage:", []),
         (["export", "--help"], 0, "Usage:", []),
         (["mirror", "demo", "--to", "neptune"], 2, "unknown service", []),

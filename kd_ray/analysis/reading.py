@@ -23,6 +23,8 @@ from kd_ray.results.query import Results
 from kd_ray.results.status import sweep_status
 from kd_ray.results.table_parts import SETTINGS_CELL, read_cell
 from kd_ray.results.trial_lines import TrialLine, count_states
+from kd_ray.sweep.load import parse_sweep
+from kd_ray.sweep.tuning_settings import Tuned, is_tuning
 
 VECTORS = ("held_out_n", "teacher_held_out_accuracy", "teacher_held_out_margin", "class_alpha", "class_margin")
 """What objectives hold of each class, as the table `class_metrics` names it."""
@@ -42,9 +44,12 @@ def read_study(results: Results, sweep: str, lines: Sequence[TrialLine] | None =
     """Read a sweep. Its large tables are read when they are asked for. `lines` are the states of its trials, if they are known.
 
     Raises:
-        InvalidInputError: the store has no such sweep; the message names those it has. Or none of its trials is complete.
+        InvalidInputError: the store has no such sweep; the message names those it has. Or none of its trials is complete, or it is a
+            search.
     """
     read_manifest(results.store, sweep)
+    if is_tuning(sweep):
+        raise InvalidInputError(f"sweep {sweep}: it is a search; its candidates are in the table `tuning` alone")
     tables = _Tables(results=results, sweep=sweep, trials=[])
     trials = [
         {**trial, "settings": list(read_cell(SETTINGS_CELL, trial["settings"], "trials").items())}
@@ -83,6 +88,11 @@ def read_declared(results: Results, sweep: str) -> list[Declared]:
         for it in manifest.declared
         if not it.is_withdrawn
     ]
+
+
+def read_tuned(results: Results, sweep: str) -> Tuned | None:
+    """How the settings of a sweep were found, as its sweep file says; None where it does not."""
+    return parse_sweep(read_manifest(results.store, sweep).sweep_yaml, source=f"sweep {sweep}").sweep.tuned
 
 
 def _moment(declared_at: str) -> datetime:

@@ -23,11 +23,12 @@ from kd_ray.cli.look_commands import query_command, schema_command, status_comma
 from kd_ray.cli.run_commands import launch_command, plan_command, resume_command
 from kd_ray.cli.serve_command import serve_command
 from kd_ray.cli.share_commands import export_command, mirror_command
+from kd_ray.cli.tune_commands import tune_command
 from kd_ray.errors import InvalidInputError, KdRayError
 from kd_ray.shown import cleaned
 
 VERBS: dict[str, tuple[click.Command, ...]] = {
-    "Run a sweep": (plan_command, launch_command, resume_command),
+    "Run a sweep": (plan_command, tune_command, launch_command, resume_command),
     "Look at results": (status_command, query_command, schema_command, compare_command, report_command, serve_command),
     "Take results elsewhere": (export_command, mirror_command),
     "Keep data and stores": (data_group, regroup_command, verify_command, gc_command, adopt_command),

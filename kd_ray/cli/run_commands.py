@@ -33,6 +33,22 @@ def _launch_options(function: Callable[..., Any]) -> Callable[..., Any]:
             metavar="TRIAL_ID",
             help="Run only this trial and the teacher it needs; the first characters of its id are enough.",
         ),
+        click.option(
+            "--mirror",
+            "mirrors",
+            metavar="SERVICE",
+            multiple=True,
+            envvar="KD_RAY_MIRROR",
+            help="Also copy finished trials to mlflow or wandb; may be given twice.  [env: KD_RAY_MIRROR]",
+        ),
+    ):
+        function = option(function)
+    return run_options(function)
+
+
+def run_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of everything that trains."""
+    for option in (
         click.option("--retry-failed", is_flag=True, help="Run failed trials again."),
         click.option("--address", metavar="ADDR", help="A running Ray cluster.  [default: start Ray on this machine]"),
         click.option(
@@ -43,14 +59,6 @@ def _launch_options(function: Callable[..., Any]) -> Callable[..., Any]:
             help="local: without Ray, in this process.",
         ),
         click.option("--verbose", is_flag=True, help="Show Ray's own output too."),
-        click.option(
-            "--mirror",
-            "mirrors",
-            metavar="SERVICE",
-            multiple=True,
-            envvar="KD_RAY_MIRROR",
-            help="Also copy finished trials to mlflow or wandb; may be given twice.  [env: KD_RAY_MIRROR]",
-        ),
         click.option(
             "--log-format",
             type=click.Choice(["text", "json"]),
@@ -92,7 +100,7 @@ def plan_command(
     from kd_ray.results.status import plan
 
     store = open_or_make(store_url)
-    file = with_data_version(_load(sweep_file, overrides, most_cells), store)
+    file = with_data_version(load(sweep_file, overrides, most_cells), store)
     if probe:
         from kd_ray.cluster.launch import measure
 
@@ -116,7 +124,7 @@ def plan_command(
 @_launch_options
 def launch_command(sweep_file: Path, overrides: tuple[str, ...], most_cells: int | None, **options: Any) -> None:
     """Run every trial that is not complete. The same command again resumes the sweep."""
-    _launch(_load(sweep_file, overrides, most_cells), None, **options)
+    _launch(load(sweep_file, overrides, most_cells), None, **options)
 
 
 @click.command("resume", cls=Command, example="kd-ray resume trifeature-quick --set grid.seed='[0,1,2]'")
@@ -134,7 +142,8 @@ def resume_command(sweep_name: str, overrides: tuple[str, ...], most_cells: int 
     _launch(file, weights, **options)
 
 
-def _load(path: Path, overrides: tuple[str, ...], most_cells: int | None) -> "SweepFile":
+def load(path: Path, overrides: tuple[str, ...], most_cells: int | None) -> "SweepFile":
+    """The sweep file of a command."""
     from kd_ray.sweep.load import MOST_CELLS, load_sweep
 
     return load_sweep(path, overrides, most_cells=most_cells or MOST_CELLS)

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Callable
 
 from kd_ray.cluster.display import Display
 from kd_ray.cluster.log_display import SweepMetrics
@@ -9,8 +10,6 @@ from kd_ray.cluster.mirrors import MirrorThreads
 from kd_ray.cluster.runner import Observer
 from kd_ray.distill.worker_protocol import PackProgress
 from kd_ray.errors import KdRayError
-from kd_ray.results.aggregate import aggregate
-from kd_ray.results.store import Store
 from kd_ray.sweep.plan import Pack
 
 AGGREGATE_EVERY_S = 5.0
@@ -39,9 +38,11 @@ class WarningLog:
 class BackgroundAggregation:
     """A thread that aggregates records into tables while the sweep runs, so that queries see committed trials soon."""
 
-    def __init__(self, store: Store, sweep: str, warnings: WarningLog, *, every_s: float = AGGREGATE_EVERY_S) -> None:
-        self._store = store
-        self._sweep = sweep
+    def __init__(
+        self, update: Callable[[], object], warnings: WarningLog, *, every_s: float = AGGREGATE_EVERY_S
+    ) -> None:
+        """`update` brings the tables up to date."""
+        self._update = update
         self._warnings = warnings
         self._every_s = every_s
         self._has_records = threading.Event()
@@ -70,7 +71,7 @@ class BackgroundAggregation:
                 return
             started = time.monotonic()
             try:
-                aggregate(self._store, self._sweep, settle=False)
+                self._update()
             except KdRayError as error:
                 # The aggregation at the end of the launch tries again; if that fails, the launch fails.
                 self._warnings.add(f"cannot bring the tables up to date: {error}")

@@ -15,10 +15,10 @@ _SOURCES = ("path", "function")
 """The fields that say which data these are."""
 
 
-def with_data_version(file: SweepFile, store: Store) -> SweepFile:
+def with_data_version(file: SweepFile, store: Store, *, name: str | None = None) -> SweepFile:
     """The sweep with a version in place of `auto`, which an earlier launch has recorded or this one is going to record.
 
-    Reads the data only for a sweep that says `auto`.
+    `name` is that of the manifest, where it is not the sweep's own. Reads the data only for a sweep that says `auto`.
 
     Raises:
         DataError: the data cannot be read, or they are no longer those of the first launch.
@@ -27,10 +27,10 @@ def with_data_version(file: SweepFile, store: Store) -> SweepFile:
     if section.get("version") != AUTO:
         return file
     found = fingerprint(file.sweep.dataset, Path(file.sweep.placement.data_root).expanduser())
-    recorded = _recorded(store, file)
+    recorded = _recorded(store, file, name or file.sweep.name)
     if recorded not in (None, found):
         raise DataError(
-            f"{file.source}: dataset.version: the data are not those of the first launch of {file.sweep.name}: that recorded "
+            f"{file.source}: dataset.version: the data are not those of the first launch of {name or file.sweep.name}: that recorded "
             f"{recorded!r}, and they are {found!r} now; restore them, or write `version: {found}` to train new trials with these"
         )
     filled = replace(file, raw={**file.raw, "dataset": {**section, "version": found}})
@@ -38,12 +38,12 @@ def with_data_version(file: SweepFile, store: Store) -> SweepFile:
     return replace(filled, sweep=filled.cell(first_cell))
 
 
-def _recorded(store: Store, file: SweepFile) -> str | None:
-    """The version that the manifest of this sweep has for the same list or function."""
-    manifest = find_manifest(store, file.sweep.name).manifest
+def _recorded(store: Store, file: SweepFile, name: str) -> str | None:
+    """The version that the manifest of this name has for the same list or function."""
+    manifest = find_manifest(store, name).manifest
     if manifest is None:
         return None
     before: dict[str, Any] = parse_sweep(manifest.sweep_yaml, source=file.source).raw["dataset"]
-    is_same = all(before.get(name) == file.raw["dataset"].get(name) for name in ("name", *_SOURCES))
+    is_same = all(before.get(field) == file.raw["dataset"].get(field) for field in ("name", *_SOURCES))
     version = before.get("version")
     return version if is_same and isinstance(version, str) else None

@@ -11,12 +11,13 @@ from kd_ray.cluster.runner import cpu_count
 from kd_ray.data.describe import small_joint_groups
 from kd_ray.data.families import load_dataset
 from kd_ray.data.leaks import find_leaks
+from kd_ray.data.modalities import Data
 from kd_ray.errors import DataError, InvalidInputError, SweepError
 from kd_ray.results.status import Plan, plan
 from kd_ray.sweep.architectures import library_of, own_network
 from kd_ray.sweep.axes import axis_path
 from kd_ray.sweep.claim_checks import check_classes
-from kd_ray.sweep.datasets import input_size, table_name
+from kd_ray.sweep.datasets import Dataset, input_size, table_name
 from kd_ray.sweep.initial import FIELDS as WEIGHT_FIELDS
 from kd_ray.sweep.initial import is_path, named_values
 from kd_ray.sweep.load import SweepFile
@@ -125,10 +126,15 @@ def check_data(request: LaunchRequest, trials: Collection[PlannedTrial]) -> None
             resident_bytes=placement.resident_bytes,
         )
         class_names += data.class_names
-        leaks = [leak.sentence(data.modality) for leak in find_leaks(data, with_near=False)]
+        leaks = [leak.sentence(data.modality) for leak in find_leaks(_to_compare(dataset, data), with_near=False)]
         joint = small_joint_groups(data.test, request.file.sweep.intersections, dataset.least_joint_group)
         for note in (*data.notes, *joint, *(["; ".join(leaks)] if leaks else [])):
             request.warnings.add(f"{table_name(dataset)}: {note}")
     if not any(axis.startswith("dataset.") for axis in request.file.axes):
         # With several data sets, this launch may have seen only some of their classes.
         check_classes(request.file.sweep, class_names, source=request.file.source)
+
+
+def _to_compare(dataset: Dataset, data: Data) -> Data:
+    """The splits in which the same samples may not stand: where trials are evaluated on the validation split, it is there twice."""
+    return replace(data, validation=None) if dataset.evaluated_on == "validation" else data

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kd_ray.cluster.launch_request import LaunchRequest, RequestedTrials
-from kd_ray.errors import CorruptObjectError
+from kd_ray.errors import CorruptObjectError, InvalidInputError
 from kd_ray.results import ledger
 from kd_ray.results.manifest import read_manifest, write_manifest
 from kd_ray.results.status import Plan
@@ -13,6 +13,7 @@ from kd_ray.results.store_proof import prove_store
 from kd_ray.sweep.load import MOST_CELLS, SweepFile, parse_sweep
 from kd_ray.sweep.plan import is_file
 from kd_ray.sweep.spec import TrialState
+from kd_ray.sweep.tuning_settings import is_tuning
 
 
 def write_inputs(request: LaunchRequest, plan: Plan, requested: RequestedTrials) -> None:
@@ -48,6 +49,8 @@ def resume_file(
         InvalidInputError: the store has no such sweep.
     """
     source = f"sweep {sweep} in {store.url}"
+    if is_tuning(sweep):
+        raise InvalidInputError(f"{source}: it is a search; `kd-ray tune` with its sweep file goes on with it")
 
     def parsed(text: str) -> SweepFile:
         return parse_sweep(text, source=source, overrides=overrides, most_cells=most_cells)

@@ -44,5 +44,7 @@ class RequestedTrials:
     """Those that are not settled. Some of them may be running in another launch."""
     complete: frozenset[str]
     """trial_ids of those that are complete already."""
+    until: Mapping[str, int] = field(default_factory=dict)
+    """Epoch after which a trial stops for now, by trial_id; the others train to their end."""
     retries_failed: bool
     """Whether failed trials are to run again."""

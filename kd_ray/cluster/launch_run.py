@@ -1,7 +1,8 @@
 """Third step of a launch: run packs until this launch can do no more."""
 
 import threading
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from dataclasses import replace
 from typing import Literal
 
 from kd_ray.cluster.background import BackgroundAggregation, LaunchObserver
@@ -11,13 +12,14 @@ from kd_ray.cluster.pack_queue import PackQueue
 from kd_ray.cluster.runner import LaunchContext, Runner, cpu_count, probe_students
 from kd_ray.errors import InvalidInputError, StoreError, TrialError, count_of
 from kd_ray.results import ledger
+from kd_ray.results.aggregate import aggregate
 from kd_ray.results.probe import UNMEASURED, chosen_pack_size, read_probe, representative, write_probe
 from kd_ray.results.quarantine import quarantined_trials
 from kd_ray.results.status import plan
-from kd_ray.results.store import Store
+from kd_ray.results.store import Store, stop_key
 from kd_ray.sweep.load import SweepFile
 from kd_ray.sweep.placement import Placement
-from kd_ray.sweep.plan import make_packs
+from kd_ray.sweep.plan import Pack, PlannedTrial, make_packs
 from kd_ray.sweep.spec import TrialState
 
 _POLL_S = 2.0
@@ -47,8 +49,15 @@ def choose_runner(
     return RayRunner(placement=placement, address=address, verbose=verbose)
 
 
-def run(request: LaunchRequest, requested: RequestedTrials, runner: Runner) -> None:
+def run(
+    request: LaunchRequest,
+    requested: RequestedTrials,
+    runner: Runner,
+    update_tables: Callable[[], object] | None = None,
+) -> None:
     """Run packs until this launch can do no more. Wait for the trials that another launch holds.
+
+    `update_tables` is called while packs run, where it is not the aggregation of the sweep.
 
     Raises:
         StoreError: the store cannot be used, or it lacks trials that workers have committed.
@@ -67,7 +76,11 @@ def run(request: LaunchRequest, requested: RequestedTrials, runner: Runner) -> N
     reported: set[str] = set()
     runs_without_result = 0
     with (
-        BackgroundAggregation(store, sweep, request.warnings, every_s=request.aggregate_every_s) as aggregation,
+        BackgroundAggregation(
+            update_tables or (lambda: aggregate(store, sweep, settle=False)),
+            request.warnings,
+            every_s=request.aggregate_every_s,
+        ) as aggregation,
         MirrorThreads(mirrors, store, sweep, request.warnings.add) as mirror_threads,
     ):
         observer = LaunchObserver(request.display, request.metrics, aggregation, request.warnings, mirror_threads)
@@ -78,9 +91,16 @@ def run(request: LaunchRequest, requested: RequestedTrials, runner: Runner) -> N
             states = {trial_id: status.state for trial_id, status in statuses.items()}
             done = {trial_id for trial_id, state in states.items() if state is TrialState.COMPLETE}
             held = {trial_id for trial_id, state in states.items() if state is TrialState.RUNNING}
+            stopped = {
+                trial_id
+                for trial_id, epoch in requested.until.items()
+                if trial_id not in done and store.exists(stop_key(trial_id, epoch))
+            }
+            done |= stopped
+            held -= stopped
             _check_reported(store, reported - done)
             skipped = done | held | _failed_or_blocked(requested, states)
-            packs = make_packs(requested.trials, pack_size=pack_size, done=skipped)
+            packs = _packs(requested, pack_size, skipped)
             queue = PackQueue.of(packs, done, placement.max_retries)
             if not queue.is_exhausted() and runs_without_result < _MAX_RUNS_WITHOUT_RESULT:
                 runner.run(queue, context, observer, request.interrupts)
@@ -92,6 +112,18 @@ def run(request: LaunchRequest, requested: RequestedTrials, runner: Runner) -> N
                 threading.Event().wait(_POLL_S)
             else:
                 return
+
+
+def _packs(requested: RequestedTrials, pack_size: int, skipped: Collection[str]) -> list[Pack]:
+    """The packs of the trials that are not skipped; those of a pack train to the same epoch."""
+    by_end: dict[int | None, list[PlannedTrial]] = {}
+    for trial in requested.trials:
+        by_end.setdefault(requested.until.get(trial.trial_id), []).append(trial)
+    packs: list[Pack] = []
+    for until, trials in by_end.items():
+        made = make_packs(trials, pack_size=pack_size, done=skipped)
+        packs += made if until is None else [replace(pack, until_epoch=until) for pack in made]
+    return packs
 
 
 def _failed_or_blocked(requested: RequestedTrials, states: dict[str, TrialState]) -> set[str]:

@@ -39,9 +39,10 @@ class SweepMetrics:
 
     def begin(self, plan: Plan, todo: Collection[PlannedTrial]) -> None:
         """Start measuring, if there are trials to run."""
-        self._progress.begin(plan, todo)
-        self._began_at = time.monotonic()
-        if todo:
+        with self._lock:
+            self._progress.begin(plan, todo)
+        if todo and not self._thread.is_alive():
+            self._began_at = time.monotonic()
             self._thread.start()
 
     def started(self, pack: Pack) -> None:

@@ -76,7 +76,7 @@ class PackQueue:
             self.given_up.update(trial.trial_id for trial in unfinished)
         elif crashed:
             crashes = pack.crashes + 1 if at_fault else pack.crashes
-            again = Pack(trials=pack.trials, retries=pack.retries + 1, crashes=crashes)
+            again = replace(pack, retries=pack.retries + 1, crashes=crashes)
             # Trials that needed too much memory together may fit apart, and a trial that makes its worker die ends up alone.
             self._queue_again(again, unfinished, in_halves=at_fault)
 

@@ -24,6 +24,7 @@ from kd_ray.results.store import Store, manifest_key
 from kd_ray.sweep.load import parse_sweep
 from kd_ray.sweep.plan import datasets_of
 from kd_ray.sweep.spec import dataset_id_of
+from kd_ray.sweep.tuning_settings import is_tuning
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +58,8 @@ def regroup(store: Store, sweep: str, table: Path, *, id_column: str, columns: S
         InvalidInputError: there is no such sweep, file or column; rows are missing or double. Nothing is written then.
     """
     manifest = read_manifest(store, sweep)
+    if is_tuning(sweep):
+        raise InvalidInputError(f"sweep {sweep}: it is a search; features are joined to sweeps alone")
     found = read_features(table, id_column=id_column, columns=columns)
     _check_ids(found)
     every = {
@@ -173,6 +176,9 @@ def _samples(store: Store, manifest: Manifest, dataset_id: str) -> Samples:
     placement = file.sweep.placement
     for dataset in datasets_of(file):
         if dataset_id_of(dataset) == dataset_id:
+            if dataset.evaluated_on != "test":
+                what = "the samples of a validation split have no names to join features by"
+                raise InvalidInputError(f"sweep {manifest.sweep}: dataset.evaluated_on: {dataset.evaluated_on}: {what}")
             data = load_dataset(dataset, Path(placement.data_root), resident_bytes=placement.resident_bytes)
             write_samples(store, dataset_id, samples_of(dataset, data))
     samples = read_samples(store, dataset_id)

@@ -1,8 +1,11 @@
 """Loads the samples of a sweep's `dataset` section: the dict of all families, and the steps that every family shares."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from kd_ray.data import (
     adult,
@@ -81,7 +84,14 @@ def load_dataset(
     def cut(train: S) -> tuple[S, S | None]:
         return _cut(train, dataset)
 
-    return data.cut(cut)
+    data = data.cut(cut)
+    if dataset.evaluated_on == "validation":
+        if data.validation is None:
+            raise DataError(f"{dataset.name}: evaluated_on: validation, but there is no validation split")
+        # From here on nothing can read a sample of the test split. A copy, because tensors that share memory are not cached.
+        samples = data.validation.take(np.arange(len(data.validation)))
+        return replace(data, test=samples, test_ids=None)  # type: ignore[arg-type]  # both splits are of one kind
+    return data
 
 
 def check_names(source: str, features: Mapping[str, Groups], *, class_names: Sequence[str] = ()) -> None:

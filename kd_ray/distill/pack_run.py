@@ -37,8 +37,8 @@ from kd_ray.results import ledger
 from kd_ray.results.checkpoints import Checkpoints
 from kd_ray.results.ledger import LEASE_TTL_S, Lease
 from kd_ray.results.quarantine import quarantine_trial
-from kd_ray.results.record import Provenance, Record, commit_record, sha256
-from kd_ray.results.store import weights_key
+from kd_ray.results.record import Provenance, Record, commit_record, encode_record, sha256
+from kd_ray.results.store import stop_key, weights_key
 from kd_ray.sweep.plan import Pack
 from kd_ray.sweep.spec import TrialSpec
 
@@ -71,13 +71,13 @@ def run_pack(pack: Pack, worker: PackWorker) -> Generator[PackProgress, None, No
             run.warn(
                 f"pack {pack.pack_id} is too large: {error}; its unfinished trials continue in two packs of half its size"
             )
-    epochs = pack.trials[0].spec.epochs
+    epochs = pack.until_epoch or pack.trials[0].spec.epochs
     yield PackProgress(
         epoch=epochs,
         epochs=epochs,
         warning=run.take_warning(),
         done=True,
-        committed=tuple(run.leases.complete),
+        committed=(*run.leases.complete, *run.stopped),
         failed=tuple(run.failed),
         is_too_large=is_too_large,
     )
@@ -88,6 +88,8 @@ class _Run:
 
     def __init__(self, pack: Pack, worker: PackWorker) -> None:
         self.failed: list[str] = []
+        self.stopped: list[str] = []
+        """Trials that have reached the pack's `until_epoch`."""
         self.leases = HeldLeases(worker, self.warn)
         self._pack = pack
         self._worker = worker
@@ -124,6 +126,11 @@ class _Run:
         trial_ids = [trial.trial_id for trial in self._pack.trials]
         # Exhausted, so that an error of any of them is raised.
         list(self._writers.map(self.leases.acquire, trial_ids))
+        until = self._pack.until_epoch
+        for trial_id in list(self.leases.held) if until is not None else ():
+            if self._store.exists(stop_key(trial_id, until or 0)):
+                self.stopped.append(trial_id)
+                self.leases.release(trial_id)
 
     def train(self) -> Iterator[PackProgress]:
         """Train the trials whose leases are held, commit them, and release their leases."""
@@ -140,7 +147,7 @@ class _Run:
         self._steps = {trial.spec.trial_id: trial.step() for trial in training.trials}
         placement, saved_at, saved_epoch = self._worker.placement, time.monotonic(), 0
         try:
-            for progress in training.fit():
+            for progress in () if self._has_stopped(training) else training.fit():
                 self._is_between_steps = True
                 for trial in list(training.trials):
                     if trial.spec.trial_id not in self.leases.held:
@@ -154,8 +161,12 @@ class _Run:
                     saved_at, saved_epoch = time.monotonic(), progress.epoch
                 self.leases.progress = {name: getattr(progress, name) for name in _SHOWN}
                 yield replace(progress, warning=self.take_warning())
+                if progress.end_of_epoch and self._has_stopped(training):
+                    break
                 self._is_between_steps = False
             self._is_between_steps = True
+            if self._pack.until_epoch is not None:
+                self._save(training, wait=True)
             self._commit_all(training)
         except BaseException:
             # When its driver has died, Ray ends a worker by SystemExit, often within a step. A state within a step is not saved, because
@@ -164,6 +175,11 @@ class _Run:
             if self._is_between_steps:
                 self._save(training, wait=True)
             raise
+
+    def _has_stopped(self, training: PackTraining) -> bool:
+        """Whether all trials have reached the epoch after which this pack stops."""
+        until = self._pack.until_epoch
+        return until is not None and all(len(trial.history()) >= until for trial in training.trials)
 
     def _load_state(self, spec: TrialSpec, decode: Callable[[bytes], T]) -> T | None:
         lease = self.leases.held.get(spec.trial_id)
@@ -225,11 +241,33 @@ class _Run:
                 except Exception as error:  # noqa: BLE001 (named in the store, with its traceback)
                     self._fail(trial.spec, error)
                 else:
-                    writing.append(self._writers.submit(self._commit, trial.spec, result))
+                    is_stop = self._pack.until_epoch is not None and len(result.epochs) < trial.spec.epochs
+                    write = self._write_stop if is_stop else self._commit
+                    writing.append(self._writers.submit(write, trial.spec, result))
         finally:
             futures.wait(writing)
         for future in writing:
             future.result()
+
+    def _write_stop(self, spec: TrialSpec, result: TrialResult) -> None:
+        """Write how a trial does after the epoch at which this pack stops. Its weights are those of its checkpoint."""
+        lease = self.leases.held.get(spec.trial_id)
+        if lease is not None and not self.leases.is_lost(spec.trial_id):
+            record = self._record(spec, result, lease, weights_sha256="")
+            self._store.put_new(stop_key(spec.trial_id, len(result.epochs)), encode_record(record), durable=True)
+            self.stopped.append(spec.trial_id)
+
+    def _record(self, spec: TrialSpec, result: TrialResult, lease: Lease, *, weights_sha256: str) -> Record:
+        return Record(
+            spec=spec,
+            epochs=result.epochs,
+            test=result.test,
+            weights_key=weights_key(spec.trial_id, lease.generation),
+            weights_sha256=weights_sha256,
+            num_parameters=result.num_parameters,
+            provenance=self._provenance(lease, result),
+            per_class=result.per_class,
+        )
 
     def _commit(self, spec: TrialSpec, result: TrialResult) -> None:
         """Write the weights of a trial, then its record. Nothing is written for a trial that another worker has taken over."""
@@ -240,16 +278,7 @@ class _Run:
                 return
             key = weights_key(spec.trial_id, lease.generation)
             self._store.put(key, result.weights, durable=True)
-            record = Record(
-                spec=spec,
-                epochs=result.epochs,
-                test=result.test,
-                weights_key=key,
-                weights_sha256=sha256(result.weights),
-                num_parameters=result.num_parameters,
-                provenance=self._provenance(lease, result),
-                per_class=result.per_class,
-            )
+            record = self._record(spec, result, lease, weights_sha256=sha256(result.weights))
             if commit_record(self._store, record):
                 logger.info("%s is complete after %.1f s of training", spec.describe(), result.elapsed_s)
                 # The trial is complete. If an error leaves checkpoints behind, `kd-ray gc` deletes them.

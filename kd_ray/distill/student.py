@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kd_ray.distill.batches import Batch
+from kd_ray.distill.batches import Batch, steps_per_epoch
 from kd_ray.distill.checkpoint import TrainingState
 from kd_ray.distill.device import layout_of
 from kd_ray.distill.objectives import (
@@ -26,7 +26,7 @@ from kd_ray.distill.objectives import (
 from kd_ray.distill.samples import ResidentData
 from kd_ray.distill.samples.kind import Inputs
 from kd_ray.models.initial_weights import load_initial
-from kd_ray.results.record import Epoch
+from kd_ray.results.record import Epoch, Record
 from kd_ray.seeding import stream_seed
 from kd_ray.sweep.fields import Attack
 from kd_ray.sweep.spec import TrialSpec
@@ -116,6 +116,16 @@ class Student:
                 mine.lerp_(theirs, 1 - self.training.ema_decay)
             else:
                 mine.copy_(theirs)
+
+    def take_over(self, weights: Mapping[str, Tensor], record: Record, *, num_train: int) -> None:
+        """Become the student that a committed trial with the same training has trained."""
+        self.model.load_state_dict(weights)
+        if self.average is not None:
+            self.average.load_state_dict(weights)
+        self.step = self.training.epochs * steps_per_epoch(num_train, self.training.batch_size)
+        self.history = list(record.epochs)
+        self.elapsed_s = record.provenance.elapsed_s
+        self.restarts = record.provenance.restarts
 
     @property
     def attack(self) -> Attack | None:

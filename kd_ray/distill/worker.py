@@ -40,7 +40,7 @@ from kd_ray.results.store import Store, pretrained_key
 from kd_ray.sweep.datasets import Dataset
 from kd_ray.sweep.objective_settings import LogitPrecision
 from kd_ray.sweep.placement import Placement
-from kd_ray.sweep.spec import TrialSpec, content_hash
+from kd_ray.sweep.spec import TrialSpec, content_hash, twin_of
 from kd_ray.sweep.training import Augmentation
 
 T = TypeVar("T")
@@ -93,6 +93,7 @@ class _Training:
             step=lambda: student.step,
             state=lambda: encode(student.state()),
             finish=partial(self._result, student.spec, student.result, student),
+            history=lambda: student.history,
         )
 
     def _result(self, spec: TrialSpec, model: nn.Module, student: Student | None = None) -> TrialResult:
@@ -189,12 +190,24 @@ class Worker:
                 saved = load_state(spec, decode)
                 initial = self._initial(spec) if spec.initial_weights and saved is None else None
                 build = partial(self._network, spec, data)
-                training.students.append(
-                    new_student(spec, spec.training, data.resident, self.device, saved, background, build, initial)
+                student = new_student(
+                    spec, spec.training, data.resident, self.device, saved, background, build, initial
                 )
+                if saved is None and data.resident.validation is not None:
+                    self._take_over_twin(student, data)
+                training.students.append(student)
             except Exception as error:  # noqa: BLE001 (each trial fails alone; the pack records the failure)
                 on_failure(spec, named(error))
         return training
+
+    def _take_over_twin(self, student: Student, data: LoadedData) -> None:
+        """Take weights and history of the same training from a trial that was evaluated on the other split, where it is complete."""
+        twin = twin_of(student.spec, lambda trial_id: self._committed(trial_id)[0].spec)
+        try:
+            record, weights = self._committed(twin)
+        except LostTeacherError:
+            return
+        student.take_over(from_weights(weights, source=record.weights_key), record, num_train=len(data.resident.train))
 
     def data(self, dataset: Dataset) -> LoadedData:
         """The data set, loaded once per process; its test samples are stored once per store."""

@@ -80,7 +80,9 @@ class TrialTraining:
     state: Callable[[], bytes]
     """Everything the next step depends on: the content of a checkpoint."""
     finish: Callable[[], TrialResult]
-    """Evaluate; called once, after the last step."""
+    """Evaluate; called once, after the last step that this pack takes."""
+    history: Callable[[], Sequence[Epoch]] = tuple
+    """The finished epochs."""
 
 
 class PackTraining(Protocol):

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from kd_ray.errors import CorruptObjectError, InvalidInputError, KdRayError, OtherVersionError, count_of
+from kd_ray.housekeeping.adopt_search import copy_search
 from kd_ray.results import ledger
 from kd_ray.results.aggregate import aggregate
 from kd_ray.results.declared import united_declared
@@ -28,6 +29,7 @@ from kd_ray.results.store import Store, features_key, manifest_key, pretrained_k
 from kd_ray.results.store_proof import prove_store
 from kd_ray.sweep.load import SweepFile, parse_sweep
 from kd_ray.sweep.plan import expand
+from kd_ray.sweep.tuning_settings import is_tuning
 
 Progress = Callable[[str, int, int], None]
 """Told what is done, how many are done, and how many there are."""
@@ -122,6 +124,8 @@ class _Merge:
                 self._on_progress("trials", done, len(trials))
         changed = [name for name, theirs in manifests.items() if self._sweep(theirs)]
         if not self._dry_run:
+            for theirs in manifests.values():
+                self._problems += copy_search(self._source, self._target, theirs, self._samples)
             self._aggregate(set(manifests))
         adopted, present, different = (tuple(sorted(found)) for found in self._outcome.values())
         return AdoptReport(
@@ -319,6 +323,8 @@ def _united(found: FoundManifest, theirs: Manifest) -> tuple[Manifest, list[str]
         former_datasets=tuple(dict.fromkeys([*mine.former_datasets, *theirs.former_datasets])),
     )
     warnings = _claim_warnings(mine, united)
+    if is_tuning(mine.sweep):
+        return united, warnings
     wanted = {line.trial_id for line in united.active}
     for text in _candidates(mine, theirs):
         if wanted in _asked_for(text, united.weights):
@@ -362,8 +368,9 @@ def _candidates(mine: Manifest, theirs: Manifest) -> list[str]:
 
 
 def _settings(file: SweepFile) -> dict[str, Any]:
-    """Everything but the grid, what is claimed of it, and where it runs."""
-    return {name: value for name, value in file.raw.items() if name not in ("grid", "placement", "claims")}
+    """Everything but the grid, what is claimed of it, how its settings are found, and where it runs."""
+    left_out = ("grid", "placement", "claims", "tune", "tuned")
+    return {name: value for name, value in file.raw.items() if name not in left_out}
 
 
 def _asked_for(text: str, weights: Mapping[str, str]) -> list[set[str]]:

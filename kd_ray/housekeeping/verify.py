@@ -19,7 +19,7 @@ from kd_ray.results.aggregate import INDEX
 from kd_ray.results.checkpoints import stored_checkpoints
 from kd_ray.results.inventory import SweepObjects, TrialObjects, take_inventory
 from kd_ray.results.manifest import Manifest, read_manifest
-from kd_ray.results.record import Record, Samples, misfit, read_record, read_samples, sha256
+from kd_ray.results.record import Record, Samples, misfit, read_record, read_samples, read_stop, sha256
 from kd_ray.results.store import (
     Store,
     manifest_folder,
@@ -177,6 +177,7 @@ class _Verification:
         return [(trial_id, found) for trial_id, found in trials if self._is_whole_store or trial_id in wanted]
 
     def _check_trial(self, trial_id: str, found: TrialObjects) -> Iterator[Problem]:
+        yield from self._check_stops(trial_id, found)
         if found.record is None:
             yield from self._check_checkpoints(found)
             yield from self._check_lease(trial_id, found)
@@ -217,6 +218,16 @@ class _Verification:
             return
         if (wrong := misfit(record, samples)) is not None:
             yield Problem(key=record_key(record.trial_id), what=f"it {wrong}", remedy=Remedy.NONE)
+
+    def _check_stops(self, trial_id: str, found: TrialObjects) -> Iterator[Problem]:
+        """What a search has measured in the middle of a training."""
+        for epoch, item in found.stops.items():
+            self._num_checked += 1
+            try:
+                read_stop(self._store, trial_id, epoch)
+            except (CorruptObjectError, OtherVersionError) as error:
+                what = f"{_reason(error)}; the same `kd-ray tune` measures it again"
+                yield Problem(key=item.key, what=what, remedy=Remedy.NONE)
 
     def _check_checkpoints(self, found: TrialObjects) -> Iterator[Problem]:
         for checkpoint in stored_checkpoints(found):

@@ -33,6 +33,7 @@ from kd_ray.results.rows import TrialInput, part_rows, sample_rows
 from kd_ray.results.schema import TABLES
 from kd_ray.results.store import DATASETS, TABLES_FOLDER, Kind, Store, part_key, table_columns_key, table_index_key
 from kd_ray.results.table_parts import FINGERPRINT, encode_part
+from kd_ray.sweep.tuning_settings import is_tuning
 
 logger = logging.getLogger("kd_ray")
 
@@ -82,6 +83,8 @@ def aggregate_alone(
     store: Store, sweep: str, *, passes: int = _MOST_PASSES, trials_per_part: int = TRIALS_PER_PART
 ) -> tuple[AggregateReport, bool]:
     """As `aggregate`, without the tables of other sweeps; also whether other sweeps have tables where kd_ray 0.1 put them."""
+    if is_tuning(sweep):  # its candidates are in the table `tuning`, which `kd-ray tune` writes
+        return AggregateReport(num_trials=0, num_parts_written=0), False
     written = 0
     for _ in range(passes):
         aggregation = _Aggregation(store, read_manifest(store, sweep), trials_per_part)
@@ -190,9 +193,7 @@ class _Aggregation:
         size = self._trials_per_part
         parts = [trials[i : i + size] for i in range(0, len(trials), size)]
         for number, part in enumerate(parts):
-            self._bring_up_to_date(
-                number, [trial for trial in part if trial.active and trial.trial_id in self._records]
-            )
+            self._bring_up_to_date(number, [it for it in part if it.active and it.trial_id in self._records])
         self._bring_samples_up_to_date()
         # Chance levels belong to single trials, so that they hold whatever other trials do.
         made_by_compare = {self._comparisons, part_key(CHANCE_LEVELS.name, self._manifest.sweep, 0)}
@@ -337,9 +338,7 @@ class _Aggregation:
 
     def _fingerprint(self, trials: Sequence[ManifestTrial]) -> str:
         """Stands for everything a part's rows depend on."""
-        lines = [
-            [trial.trial_id, dict(trial.settings), trial.dataset_id, self._records[trial.trial_id]] for trial in trials
-        ]
+        lines = [[it.trial_id, dict(it.settings), it.dataset_id, self._records[it.trial_id]] for it in trials]
         content = json.dumps([ROWS_VERSION, _schemas(), asdict(self._manifest.row_settings), lines], sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 

@@ -42,6 +42,8 @@ class TrialObjects:
     checkpoints: list[Entry] = field(default_factory=list)
     weights: dict[int, StoredObject] = field(default_factory=dict)
     """By generation."""
+    stops: dict[int, StoredObject] = field(default_factory=dict)
+    """By epoch."""
 
     def items(self) -> Iterator[StoredObject]:
         """All of them."""
@@ -49,6 +51,7 @@ class TrialObjects:
         yield from self.leases.values()
         yield from (entry.item for entry in self.checkpoints)
         yield from self.weights.values()
+        yield from self.stops.values()
 
 
 @dataclass(kw_only=True, slots=True)
@@ -148,6 +151,8 @@ def _add_to_trial(trial: TrialObjects, entry: Entry) -> None:
             trial.checkpoints.append(entry)
         case Kind.WEIGHTS:
             trial.weights[place.number] = item
+        case Kind.STOP:
+            trial.stops[place.number] = item
 
 
 def trial_objects(store: Store, trial_id: str) -> TrialObjects:

@@ -85,6 +85,8 @@ class TrialStatus:
     """e_tag of the record, for complete trials."""
     outlived: Lease | None = None
     """The newest lease, when its time stamp is of a wrong clock and it is over all the same; see `supersede`."""
+    stopped_at: int = 0
+    """The epoch after which a search has stopped it, early or for now; 0 for other trials."""
 
 
 _PENDING = TrialStatus(state=TrialState.PENDING)
@@ -131,7 +133,7 @@ def _status(store: Store, trial_id: str, found: TrialObjects | None) -> TrialSta
     if found.error:
         return TrialStatus(state=TrialState.FAILED, error=read_error(store, trial_id), outlived=outlived)
     if found.checkpoints:
-        return TrialStatus(state=TrialState.INTERRUPTED, outlived=outlived)
+        return TrialStatus(state=TrialState.INTERRUPTED, outlived=outlived, stopped_at=max(found.stops, default=0))
     return TrialStatus(state=TrialState.PENDING, outlived=outlived) if outlived else _PENDING
 
 

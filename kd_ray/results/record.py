@@ -24,7 +24,7 @@ from kd_ray.results.record_schema import RECORD
 from kd_ray.results.samples import Samples as Samples  # noqa: PLC0414
 from kd_ray.results.samples import read_samples as read_samples  # noqa: PLC0414
 from kd_ray.results.samples import write_samples as write_samples  # noqa: PLC0414
-from kd_ray.results.store import Kind, Store, parse_key, record_key
+from kd_ray.results.store import Kind, Store, parse_key, record_key, stop_key
 from kd_ray.sweep.spec import TrialSpec
 
 logger = logging.getLogger("kd_ray")
@@ -127,7 +127,19 @@ def read_record(store: Store, trial_id: str) -> Record | None:
     Raises:
         CorruptObjectError: the object is not a complete record of this trial.
     """
-    key = record_key(trial_id)
+    return _read(store, record_key(trial_id), trial_id)
+
+
+def read_stop(store: Store, trial_id: str, epoch: int) -> Record | None:
+    """How a trial did after this epoch, where a search stopped it; None if it did not. It names weights that were never written.
+
+    Raises:
+        CorruptObjectError: the object is not a complete record of this trial.
+    """
+    return _read(store, stop_key(trial_id, epoch), trial_id)
+
+
+def _read(store: Store, key: str, trial_id: str) -> Record | None:
     data = store.get(key)
     if data is None:
         return None

@@ -22,6 +22,7 @@ from kd_ray.results.record import Record, Samples
 from kd_ray.results.row_settings import RowSettings
 from kd_ray.results.schema import PER_CLASS, PER_SAMPLE, TABLES, TERMS
 from kd_ray.sweep.datasets import table_name
+from kd_ray.sweep.spec import TrialSpec
 
 _BY_CLASS = tuple(field.name for field in fields(OneVsRest))
 """Fairness metrics that have a value for each class taken as the positive one, and the mean of these values."""
@@ -60,7 +61,7 @@ def part_rows(trials: Iterable[TrialInput], settings: RowSettings) -> dict[str, 
     """The rows of several trials, one after another, by table."""
     chunks: dict[str, list[_Chunk]] = {name: [] for name in TABLES if name != "samples"}
     for record, samples, axes, dataset_id in trials:
-        keys = _keys(record, settings.sweep)
+        keys = key_columns(record.spec, settings.sweep)
         of_dataset = {"dataset_id": dataset_id}
         chunks["trials"].append(_Chunk(num_rows=1, columns=keys | of_dataset | _trial(record, samples, axes)))
         chunks["class_metrics"].append(_class_rows(keys, record, samples))
@@ -91,11 +92,11 @@ def sample_rows(dataset_id: str, samples: Samples, sweep: str) -> pa.Table:
     return _table("samples", [_Chunk(num_rows=n, columns=columns)])
 
 
-def _keys(record: Record, sweep: str) -> dict[str, Any]:
-    spec = record.spec
+def key_columns(spec: TrialSpec, sweep: str) -> dict[str, Any]:
+    """The columns that every row of a trial begins with."""
     return {
         "sweep": sweep,
-        "trial_id": record.trial_id,
+        "trial_id": spec.trial_id,
         "role": spec.role.value,
         "dataset": table_name(spec.dataset),
         "target": spec.dataset.target,

@@ -282,7 +282,35 @@ TABLES: dict[str, Table] = {
 }
 """The tables that are aggregated from records, by name."""
 
-QUERIED: dict[str, Table] = {**TABLES, COMPARISONS.name: COMPARISONS, CHANCE_LEVELS.name: CHANCE_LEVELS}
+TUNING = Table(
+    name="tuning",
+    one_row_per="candidate of a search (`kd-ray tune`) × trial that was trained, to its end or to where it was stopped",
+    columns=(
+        *KEYS,
+        _count("candidate", "number of the candidate, from 1"),
+        _column("settings", _TEXT, "values that were searched, a JSON object: settings ->> 'training.optimizer.lr'"),
+        _column("arm", _TEXT, "scratch, teacher, or the condition of a distilled student"),
+        _column("state", _TEXT, "of the candidate: complete, stopped (by the scheduler), failed or open"),
+        _count("epochs", "epochs after which the trial was evaluated"),
+        _column("split", _TEXT, "what it was evaluated on: validation"),
+        _column("metric", _TEXT, "the metric that is searched for"),
+        _column("feature", _TEXT, "sensitive feature of a metric of groups; null for others"),
+        _column("value", pa.float64(), "the trial's metric; null where it is undefined"),
+        _column(
+            "candidate_value", pa.float64(), "the candidate's: mean over seeds, then over the conditions of its arm"
+        ),
+        _column("is_chosen", pa.bool_(), "whether the candidate is the best complete one so far"),
+        _column("elapsed_s", pa.float64(), "training time of the trial; in a pack, its share", "s"),
+    ),
+)
+"""The candidates of searches. Made from their trials; these are in no other table."""
+
+QUERIED: dict[str, Table] = {
+    **TABLES,
+    COMPARISONS.name: COMPARISONS,
+    CHANCE_LEVELS.name: CHANCE_LEVELS,
+    TUNING.name: TUNING,
+}
 """All that people query: the aggregated tables, and what is made from them."""
 
 # Timing of an epoch is the one measured column outside `trials`.

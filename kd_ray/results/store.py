@@ -1,6 +1,7 @@
 """The layout of a store, and the only place that spells its keys. A key is made, and read back, by the forms below.
 
     <store>/trials/<trial_id>/   lease/000001.json  checkpoint/…  weights-000001.safetensors  record.parquet  error.json
+                                 stop-000010.parquet                    how a candidate of a search did after epoch 10
     <store>/datasets/<id>/       samples.parquet                        labels and sensitive features of the test samples
     <store>/datasets/features/<16 hex digits of content>.parquet        sensitive features that were added to finished sweeps
     <store>/weights/<sha256>     pretrained weights, unchanged
@@ -49,6 +50,7 @@ class Kind(StrEnum):
     """What an object of the store is, by its key."""
 
     RECORD = "record"
+    STOP = "stop"
     ERROR = "error"
     LEASE = "lease"
     CHECKPOINT = "checkpoint"
@@ -72,6 +74,7 @@ class Kind(StrEnum):
 
 _FORMS: dict[Kind, str] = {
     Kind.RECORD: f"{TRIALS}/{{trial_id}}/record.parquet",
+    Kind.STOP: f"{TRIALS}/{{trial_id}}/stop-{{number:06d}}.parquet",
     Kind.ERROR: f"{TRIALS}/{{trial_id}}/error.json",
     Kind.LEASE: f"{TRIALS}/{{trial_id}}/lease/{{number:06d}}.json",
     Kind.CHECKPOINT: f"{TRIALS}/{{trial_id}}/checkpoint/{{number:06d}}-{{step:09d}}-{{digest}}.safetensors",
@@ -121,7 +124,7 @@ class ParsedKey:
     sweep: str = ""
     table: str = ""
     number: int = 0
-    """Generation of a lease, of weights, of a checkpoint or of a manifest; place of a table part."""
+    """Generation of a lease, of weights, of a checkpoint or of a manifest; epoch of a stop; place of a table part."""
     step: int = 0
     """Optimiser steps before a checkpoint."""
     digest: str = ""
@@ -183,6 +186,11 @@ _PATTERNS = {
 def record_key(trial_id: str) -> str:
     """The commit point of a trial."""
     return _FORMS[Kind.RECORD].format(trial_id=trial_id)
+
+
+def stop_key(trial_id: str, epoch: int) -> str:
+    """How a trial did after this epoch, where a search stopped it for now."""
+    return _FORMS[Kind.STOP].format(trial_id=trial_id, number=epoch)
 
 
 def error_key(trial_id: str) -> str:

@@ -29,11 +29,13 @@ class TrialLine:
     traceback: str | None = None
     is_blocked: bool = False
     """Whether its teacher failed, so that it cannot run."""
+    is_stopped: bool = False
+    """Whether a search has stopped it, early or for now."""
 
     @property
     def is_settled(self) -> bool:
         """Whether it stays in this state until a launch asks for it."""
-        return self.state in (TrialState.COMPLETE, TrialState.FAILED) or self.is_blocked
+        return self.state in (TrialState.COMPLETE, TrialState.FAILED) or self.is_blocked or self.is_stopped
 
 
 def states_html(title: str, trials: Sequence[TrialLine]) -> str:
@@ -94,7 +96,11 @@ def trial_line(
         case TrialState.FAILED:
             why = str(error.get("cause", "unknown")) + ("" if retry_failed else "; --retry-failed runs it again")
         case TrialState.INTERRUPTED:
-            why = "continues from its checkpoint"
+            why = (
+                f"a search stopped it after epoch {at}"
+                if (at := status.stopped_at)
+                else "continues from its checkpoint"
+            )
         case _:
             why = "its record was damaged and is in quarantine" if was_damaged else "never run"
     if status.state in (TrialState.PENDING, TrialState.INTERRUPTED):
@@ -115,4 +121,5 @@ def trial_line(
         images_per_s=progress.get("images_per_s"),
         traceback=error.get("traceback"),
         is_blocked=is_blocked,
+        is_stopped=status.state is TrialState.INTERRUPTED and status.stopped_at > 0,
     )

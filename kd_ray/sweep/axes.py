@@ -16,7 +16,18 @@ AXIS_PATHS = {name: f"distillation.{name}" for name in ("temperature", "alpha", 
 """Axes with a short name, and the setting they stand for."""
 
 OBJECTIVE_PATH = AXIS_PATHS["objective"]
-NO_AXES = ("name", "grid", "placement", "sensitive_features", "intersections", "baselines", "evaluation", "claims")
+NO_AXES = (
+    "name",
+    "grid",
+    "placement",
+    "sensitive_features",
+    "intersections",
+    "baselines",
+    "evaluation",
+    "claims",
+    "tune",
+    "tuned",
+)
 """Fields of a sweep file that no axis can vary."""
 
 

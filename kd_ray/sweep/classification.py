@@ -54,6 +54,17 @@ class Classification(Config):
     long_tail: Annotated[LongTail | None, Added(None)] = None
     """Cut the training split to a long tail; left out, all samples are used."""
 
+    evaluated_on: Annotated[Literal["test", "validation"], Added("test")] = "test"
+    """The split on which trials are evaluated. With `validation`, as `kd-ray tune` sets it, no sample of the test split is used: the
+    validation split takes its place."""
+
+    @model_validator(mode="after")
+    def _evaluated_on_a_split(self) -> Self:
+        if self.evaluated_on == "validation" and not self.has_validation:
+            field, advice = self.ASK_FOR_VALIDATION
+            raise refuse("evaluated_on", f"validation needs a validation split: {field}: {advice}")
+        return self
+
     @property
     def modality(self) -> Modality:
         """The kind of samples."""

@@ -22,6 +22,7 @@ from kd_ray.sweep.datasets import Dataset, table_name
 from kd_ray.sweep.messages import messages, unknown_key
 from kd_ray.sweep.short_axes import write_out_axes
 from kd_ray.sweep.source import Location, SourceLines, apply_override, dotted, dump_yaml, read_yaml
+from kd_ray.sweep.tuning_settings import SUFFIX, is_tuning
 
 MOST_CELLS = 50_000
 """Most cells of a grid that are expanded, unless another limit is given. So many take about a minute."""
@@ -152,6 +153,10 @@ def _check_size(raw: Mapping[str, Any], origin: SourceLines, most_cells: int) ->
 def _check(raw: dict[str, Any], origin: SourceLines, most_cells: int) -> Sweep:
     """The typed sweep of the first cell, after every axis value has been tried once in its place."""
     problems = write_out_axes(raw, origin)
+    if is_tuning(str(raw.get("name", ""))):
+        problems.append(
+            origin.error(("name",), f"must not end with {SUFFIX}: searches have such names, got {raw['name']!r}")
+        )
     if not problems:
         _check_size(raw, origin, most_cells)
         problems = _grid_problems(raw, origin)

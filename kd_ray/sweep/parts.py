@@ -11,6 +11,7 @@ from kd_ray.sweep.fields import Attack, Config, refuse
 from kd_ray.sweep.networks import StudentSettings, TeacherSettings
 from kd_ray.sweep.placement import Placement
 from kd_ray.sweep.training import Training
+from kd_ray.sweep.tuning_settings import Tuned, Tuning
 
 
 class Evaluation(Config):
@@ -56,5 +57,9 @@ class Parts(Config):
     """Axes of the grid: `seed`, `temperature`, `alpha`, `t_squared`, `objective`, or the dotted path of any setting."""
     claims: tuple[Claim, ...] = ()
     """The questions to answer, declared before training; comparisons test them first. Not part of a trial's identity."""
+    tune: Tuning | None = None
+    """What `kd-ray tune` searches before the grid is run; no other verb reads it. Not part of a trial's identity."""
+    tuned: Tuned | None = None
+    """How settings of this sweep were found."""
     placement: Placement = Placement()
     """Where and how it runs."""

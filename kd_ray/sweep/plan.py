@@ -84,6 +84,8 @@ class Pack:
     """How often these trials were started again in this launch, because their worker had died."""
     crashes: int = 0
     """How often of those they may be at fault: the worker died alone, not with its node."""
+    until_epoch: int | None = None
+    """The epoch after which training stops for now, while settings are searched; None trains to the end."""
 
     @property
     def pack_id(self) -> str:

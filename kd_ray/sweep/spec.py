@@ -7,6 +7,7 @@ in two sweeps is one trial.
 import hashlib
 import json
 import operator
+from collections.abc import Callable
 from functools import cached_property, lru_cache
 from typing import Annotated, Any, Literal
 
@@ -196,3 +197,17 @@ class TrialSpec(Config):
         if self.seed is not None:
             words.append(f"seed={self.seed}")
         return " ".join(words)
+
+
+def twin_of(spec: TrialSpec, teacher_of: Callable[[str], TrialSpec]) -> str:
+    """trial_id of the same training that is evaluated on the other of test and validation split; `teacher_of` gives a teacher's spec."""
+
+    def turned(own: TrialSpec) -> TrialSpec:
+        other = "test" if own.dataset.evaluated_on == "validation" else "validation"
+        return own.changed(dataset=own.dataset.model_copy(update={"evaluated_on": other}))
+
+    twin = turned(spec)
+    if spec.teacher is not None:
+        teacher_id = turned(teacher_of(spec.teacher.trial_id)).trial_id
+        twin = twin.changed(teacher=spec.teacher.model_copy(update={"trial_id": teacher_id}))
+    return twin.trial_id

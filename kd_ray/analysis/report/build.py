@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from kd_ray.analysis.reading import read_study
+from kd_ray.analysis.reading import read_study, read_tuned
 from kd_ray.analysis.report.evidence import make_evidence
 from kd_ray.analysis.report.page import page
 from kd_ray.analysis.report.published import find_published
@@ -124,7 +124,7 @@ def make_report(
     with drawing():
         tell("draw figures and make tables")
         first = first_section(study, evidence)
-        sections = make_sections(study, evidence, find_published(study))
+        sections = make_sections(study, evidence, find_published(study), read_tuned(results, sweep))
         drawings = [it for section in (first, *sections) for it in section.drawings]
         tell(f"render {len(drawings)} figures as SVG{' and PDF' if with_pdf else ''}")
         rendered = {it.name: render(it.figure, with_pdf=with_pdf) for it in drawings}

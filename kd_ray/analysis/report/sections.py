@@ -13,8 +13,10 @@ from kd_ray.analysis.report.reference_table import published_table
 from kd_ray.analysis.report.style import Drawing
 from kd_ray.analysis.report.table import ReportTable
 from kd_ray.analysis.report.teacher_disagreement import TeacherDisagreement, disagreements, matrices
+from kd_ray.analysis.report.tuned_section import tuned_section
 from kd_ray.analysis.report.vectors import MAX_ROWS, class_vectors, vector_table
 from kd_ray.analysis.study import Study
+from kd_ray.sweep.tuning_settings import Tuned
 
 _MAX_FEATURES = 6
 """Sensitive features and intersections with a figure of their own."""
@@ -30,7 +32,9 @@ def first_section(study: Study, evidence: Evidence) -> Section:
     )
 
 
-def make_sections(study: Study, evidence: Evidence, published: Published | None) -> list[Section]:
+def make_sections(
+    study: Study, evidence: Evidence, published: Published | None, tuned: Tuned | None = None
+) -> list[Section]:
     """The chapters below it; one without anything to show is left out."""
     axis = condition_axis(study)
     found = disagreements(study)
@@ -42,6 +46,7 @@ def make_sections(study: Study, evidence: Evidence, published: Published | None)
         _trend_section(evidence),
         _power_section(evidence, study),
         *([_published_section(study, evidence, published, found)] if published else []),
+        *([tuned_section(tuned)] if tuned else []),
         _runs_section(study),
     ]
     return [section for section in sections if section.drawings or section.tables]

@@ -37,12 +37,13 @@ class TrialChunks:
             "retries": pack.retries,
             "crashes": pack.crashes,
             "is_teacher": pack.is_teacher,
+            "until_epoch": pack.until_epoch,
         }
 
     def pack(self, order: Mapping[str, Any]) -> Pack:
         """The pack that an order names."""
         trials = tuple(self._trial(int(position)) for position in order["positions"].split())
-        return Pack(trials=trials, retries=order["retries"], crashes=order["crashes"])
+        return Pack(trials=trials, retries=order["retries"], crashes=order["crashes"], until_epoch=order["until_epoch"])
 
     def _trial(self, position: int) -> PlannedTrial:
         number, i = divmod(position, _TRIALS_PER_CHUNK)

@@ -31,6 +31,7 @@ from kd_ray.results.store import (
     record_key,
     report_folder,
     samples_key,
+    stop_key,
     sweep_key,
     table_columns_key,
     table_index_key,
@@ -45,6 +46,7 @@ TRIALS = plan_trials(make_sweep())
 KEYS = {
     record_key(ID): ParsedKey(kind=Kind.RECORD, trial_id=ID),
     error_key(ID): ParsedKey(kind=Kind.ERROR, trial_id=ID),
+    stop_key(ID, 27): ParsedKey(kind=Kind.STOP, trial_id=ID, number=27),
     lease_key(ID, 1_234_567): ParsedKey(kind=Kind.LEASE, trial_id=ID, number=1_234_567),
     checkpoint_key(ID, 2, 30, "a" * 64): ParsedKey(
         kind=Kind.CHECKPOINT, trial_id=ID, number=2, step=30, digest="a" * 16

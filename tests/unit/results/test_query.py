@@ -17,7 +17,7 @@ from kd_ray.results.store import Store, StoredObject, open_store, part_key
 from tests.fakes import CLASSES, LABELS_N, commit_trials, make_sweep, plan_trials, random_predictions, write_sweep
 
 NAMES = (
-    "trials, class_metrics, group_metrics, fairness_metrics, epochs, predictions, samples, comparisons, chance_levels, "
+    "trials, class_metrics, group_metrics, fairness_metrics, epochs, predictions, samples, comparisons, chance_levels, tuning, "
     "teacher_disagreement, teacher_errors, calibration, gradient_rescaling, class_shares, worst_classes(k), disagreement(a, b), "
     "disagreement_matrix(a, b)"
 )
@@ -284,7 +284,7 @@ def test_a_part_that_is_replaced_under_a_query_is_looked_at_again(store: Store) 
 
 
 def test_unknown_table_or_sweep_is_refused_with_the_valid_ones(results: Results, empty: Results) -> None:
-    valid = "trials, class_metrics, group_metrics, fairness_metrics, epochs, predictions, samples, comparisons, chance_levels"
+    valid = "trials, class_metrics, group_metrics, fairness_metrics, epochs, predictions, samples, comparisons, chance_levels, tuning"
     with pytest.raises(QueryError, match=f"^no table 'nope'; valid: {valid}$"):
         results.table("nope")
     with pytest.raises(QueryError, match=r"no sweep 'nope'; it has: demo$"):

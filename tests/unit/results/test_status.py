@@ -153,6 +153,7 @@ def test_plan_as_json(store: Store) -> None:
         "images_per_s": None,
         "traceback": None,
         "is_blocked": False,
+        "is_stopped": False,
     }
 
 

@@ -75,6 +75,7 @@ TRAINING: list[tuple[dict[str, Any], dict[str, Any]]] = [
     (TEXTS, {"tokenizer_version": OTHER_ID}),
     (TEXTS, {"max_length": 64}),
     (TEXTS, {"missing_values": ["?"]}),
+    (IMAGES, {"validation_fraction": 0.1, "evaluated_on": "validation"}),
     (FACTORY, {"function": "a:c"}),
     (FACTORY, {"parameters": {"n": 1}}),
     (FACTORY, {"version": OTHER_ID}),
@@ -86,12 +87,14 @@ TRAINING: list[tuple[dict[str, Any], dict[str, Any]]] = [
     (FACTORY, {"validation_fraction": 0.1}),
     (FACTORY, {"validation_fraction": 0.1, "split_seed": 1}),
     (FACTORY, {"long_tail": {"imbalance_factor": 10}}),
+    (FACTORY, {"validation_fraction": 0.1, "evaluated_on": "validation"}),
     (ADULT, {"missing": "category"}),
     (ADULT, {"sensitive_inputs": False}),
     (ADULT, {"version": OTHER_ID}),
     (ADULT, {"validation_fraction": 0.1}),
     (ADULT, {"validation_fraction": 0.1, "split_seed": 1}),
     (ADULT, {"long_tail": {"imbalance_factor": 10}}),
+    (ADULT, {"validation_fraction": 0.1, "evaluated_on": "validation"}),
     (POSTS, {"target": "label"}),
     (POSTS, {"tokenizer": "hf:b"}),
     (POSTS, {"tokenizer_version": OTHER_ID}),
@@ -100,6 +103,7 @@ TRAINING: list[tuple[dict[str, Any], dict[str, Any]]] = [
     (POSTS, {"train_file": "train_partial"}),
     (POSTS, {"validation": "official"}),
     (POSTS, {"long_tail": {"imbalance_factor": 10}}),
+    (POSTS, {"validation": "official", "evaluated_on": "validation"}),
 ]
 """Settings that say what is trained on, or which samples are tested."""
 GROUPS = {"objective": "kd_groups", "temperature": 4.0, "alpha": 0.9, "t_squared": True, "feature": "sex"}

@@ -19,7 +19,7 @@ TRAINING_KEYS = (
 )
 SWEEP_KEYS = (
     "baselines, claims, dataset, distillation, evaluation, grid, intersections, name, placement, sensitive_features, "
-    "student, teacher, training"
+    "student, teacher, training, tune, tuned"
 )
 MODELS = (
     ", ".join(ARCHITECTURES)
@@ -509,7 +509,7 @@ def test_parse_dataset_takes_defaults_and_settings() -> None:
             "cifar10",
             "size=32",
             "dataset.size: unknown or without effect here; "
-            "valid: long_tail, name, normalization, split_seed, target, validation_fraction, version",
+            "valid: evaluated_on, long_tail, name, normalization, split_seed, target, validation_fraction, version",
         ),
         ("trifeature", "size=8", "dataset.size: should be greater than or equal to 16, got 8"),
         ("trifeature", "size", "--set size: expected KEY=VALUE, as in --set training.epochs=5"),

@@ -9,7 +9,7 @@ from hypothesis import given
 from pydantic import BaseModel, ValidationError
 
 from kd_ray.sweep.load import load_sweep
-from kd_ray.sweep.spec import Role, TrialSpec
+from kd_ray.sweep.spec import Role, TrialSpec, twin_of
 from tests.fakes import SWEEP_YAML, make_spec, make_sweep, plan_trials
 from tests.strategies import specs
 
@@ -56,6 +56,7 @@ def test_canonical_json_spells_out_every_field() -> None:
             "test_fraction": 0.5,
             "validation_fraction": 0.0,
             "long_tail": None,
+            "evaluated_on": "test",
         },
         "model": "lenet5",
         "initial_weights": None,
@@ -132,6 +133,7 @@ CHANGES: dict[str, Any] = {
 }
 ONE_VALUE = {
     "dataset.name",
+    "dataset.evaluated_on",
     "training.optimizer.name",
     "training.schedule.name",
     "distillation.objective",
@@ -292,3 +294,15 @@ def test_spec_is_frozen_and_refuses_unknown_fields() -> None:
         make_spec().seed = 3
     with pytest.raises(ValidationError, match="Extra inputs are not permitted"):
         make_spec(device="cuda")
+
+
+def test_what_a_trial_is_evaluated_on_is_part_of_its_identity() -> None:
+    """And no other id than that of the field's version before: `test` is left out of it."""
+    split = {"dataset.validation_fraction": 0.2}
+    on_test, on_validation = make_spec(**split), make_spec(**split, **{"dataset.evaluated_on": "validation"})
+    assert on_test.trial_id != on_validation.trial_id
+    assert on_test.dataset_id != on_validation.dataset_id
+    scratch = {"role": "scratch", "teacher": None, "distillation": None}
+    own, other = make_spec(**split, **scratch), make_spec(**split, **scratch, **{"dataset.evaluated_on": "validation"})
+    assert twin_of(own, lambda _: own) == other.trial_id
+    assert twin_of(other, lambda _: other) == own.trial_id
