@@ -1,7 +1,7 @@
 # Two commands do all the set-up on a fresh machine with Python 3.11 or later:
 #   make demo   install, and run a first sweep
 #   make test   install, and pass the tests
-# Two more for those who change the code: `make test-quick` while writing, `make test-long` before a release.
+# Three more for those who change the code: `make test-quick` while writing, `make test-long` before a release, `make docs` for the site of the docs.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -14,7 +14,7 @@ unexport PYTHONDONTWRITEBYTECODE
 ALONE := tests/benchmarks tests/contract tests/deployment
 QUICK := tests/unit tests/test_imports.py
 
-.PHONY: demo test test-quick test-long check install install-dev clean
+.PHONY: demo test test-quick test-long check docs install install-dev clean
 
 install: $(VENV)/.installed
 install-dev: $(VENV)/.installed-dev
@@ -44,6 +44,10 @@ test-quick: install-dev
 test-long: install-dev
 	$(PYTEST) $(SIDE_BY_SIDE) -m 'long and not alone'
 	$(PYTEST) -m 'long and alone' $(ALONE)
+
+docs: install-dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo "the site of the docs: build/docs/index.html"
 
 check: install-dev
 	$(BIN)/ruff check
