@@ -5,6 +5,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# Wheels of PyTorch without CUDA, for machines without a GPU.
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 PYTEST := $(BIN)/python -m pytest
 # One process more than there are CPUs, because tests wait for other processes.
 SIDE_BY_SIDE = -n $(shell $(BIN)/python -c 'import os; print(min(5, len(os.sched_getaffinity(0)) + 1))') --dist loadfile --no-loadscope-reorder
@@ -22,6 +24,8 @@ install-dev: $(VENV)/.installed-dev
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "kd_ray needs Python 3.11 or later")'
 	$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python make/torch_without_cuda.py $(TORCH_INDEX)
+	@echo "installing kd_ray and the packages that it needs into $(VENV)"
 	$(BIN)/python -m pip install --quiet --editable .
 	touch $@
 
@@ -30,9 +34,13 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	touch $@
 
 demo: install
+	@echo "a first sweep: 9 small networks on drawn images, two minutes on 2 CPU cores"
 	$(BIN)/kd-ray launch sweeps/trifeature-quick.yaml
 	$(BIN)/kd-ray query "SELECT role, temperature, count(*) AS n, avg(accuracy) AS accuracy, avg(worst_class_accuracy) AS worst_class \
 	FROM trials GROUP BY ALL ORDER BY role, temperature"
+	$(BIN)/kd-ray report trifeature-quick
+	@echo "open the page that the last line names, or run $(BIN)/kd-ray serve and open http://127.0.0.1:8080/"
+	@echo "what it all means: docs/tutorial.md"
 
 test: check
 	$(PYTEST) $(SIDE_BY_SIDE) -m 'not alone and not long'
