@@ -17,6 +17,7 @@ from pathlib import Path
 import click
 import pyarrow.parquet as pq
 import pytest
+import reference
 from click.shell_completion import ShellComplete
 
 from kd_ray.cli import cli
@@ -33,7 +34,6 @@ from tests.sweeps import assert_same_tables, write_tiny_sweep
 from tests.unit.tuning.test_splits import tiny as tiny_search
 
 SCRATCH_SEARCH = ("tune.space={training.optimizer.lr: [0.01, 0.05]}", "training.epochs=1", "tune.scheduler=null")
-COMMANDS = Path(__file__).resolve().parents[1] / "docs" / "commands.md"
 
 
 def commands(group: click.Group, prefix: str = "") -> dict[str, click.Command]:
@@ -97,7 +97,7 @@ def test_every_command_has_help_with_an_example_and_is_in_the_docs(name: str, tm
     done = run_cli_here(*name.split(), "--help", cwd=tmp_path)
     assert done.returncode == 0
     assert f"Example:\n  {command.example}" in done.stdout
-    assert f"kd-ray {name}" in COMMANDS.read_text()
+    assert f"### `kd-ray {name}`" in reference.commands()
 
 
 def test_plan_touches_nothing(tmp_path: Path, trifeature_root: Path) -> None:
