@@ -36,7 +36,7 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	touch $@
 
 demo: install
-	@echo "a first sweep: 9 small networks on drawn images, two minutes on 2 CPU cores"
+	@echo "a first sweep: 16 small networks on drawn images, three minutes on 2 CPU cores"
 	$(BIN)/kd-ray launch sweeps/trifeature-quick.yaml
 	$(BIN)/kd-ray query "SELECT role, temperature, count(*) AS n, avg(accuracy) AS accuracy, avg(worst_class_accuracy) AS worst_class \
 	FROM trials GROUP BY ALL ORDER BY role, temperature"

@@ -45,7 +45,7 @@ QUICK = ("cifar10", "cifar100", "cifar100-lt", "svhn", "tiny-imagenet", "celeba"
     ("name", "num_trials"),
     [
         # Teachers + scratch students + seeds × temperatures.
-        ("trifeature-quick", 1 + 2 + 2 * 3),
+        ("trifeature-quick", 1 + 5 + 5 * 2),
         ("trifeature-color", 5 + 5 + 5 * 13),
         ("trifeature-texture", 5 + 5 + 5 * 13),
         ("cifar10", 5 + 5 + 5 * 9),

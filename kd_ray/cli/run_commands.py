@@ -127,7 +127,7 @@ def launch_command(sweep_file: Path, overrides: tuple[str, ...], most_cells: int
     _launch(load(sweep_file, overrides, most_cells), None, **options)
 
 
-@click.command("resume", cls=Command, example="kd-ray resume trifeature-quick --set grid.seed='[0,1,2]'")
+@click.command("resume", cls=Command, example="kd-ray resume trifeature-quick --set grid.seed=0..9")
 @click.argument("sweep_name", metavar="SWEEP_NAME", shell_complete=complete_sweep)
 @SET_OPTION
 @CELLS_OPTION

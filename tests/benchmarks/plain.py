@@ -18,7 +18,7 @@ from torchvision.transforms import v2
 from kd_ray.data.image_data import ImageData, Split
 from kd_ray.distill.student import learning_rate
 from kd_ray.sweep.distillation import KnowledgeDistillation
-from kd_ray.sweep.training import Augmentation, Sgd, Training
+from kd_ray.sweep.training import AdamW, Augmentation, Optimizer, Sgd, Training
 from tests.benchmarks.laps import Clock, Contestant, take_turns
 
 _PROBE_ROUNDS = 3
@@ -110,15 +110,7 @@ def train(
     student.to(memory_format=layout).train()
     if teacher is not None:
         teacher.to(memory_format=layout).eval()
-    chosen = training.optimizer
-    assert isinstance(chosen, Sgd)
-    optimizer = torch.optim.SGD(
-        student.parameters(),
-        lr=chosen.lr,
-        momentum=chosen.momentum,
-        weight_decay=chosen.weight_decay,
-        nesterov=chosen.nesterov,
-    )
+    optimizer = _optimizer(student, training.optimizer)
     factor = functools.partial(_factor, training, len(batches))
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
     for _ in range(training.epochs):
@@ -144,6 +136,21 @@ def train(
             correct += right.item() if settings.waits else right
             count += len(labels_B)
         yield EpochLine(loss=float(total) / count, accuracy=float(correct) / count)
+
+
+def _optimizer(student: nn.Module, chosen: Optimizer) -> torch.optim.Optimizer:
+    if isinstance(chosen, Sgd):
+        return torch.optim.SGD(
+            student.parameters(),
+            lr=chosen.lr,
+            momentum=chosen.momentum,
+            weight_decay=chosen.weight_decay,
+            nesterov=chosen.nesterov,
+        )
+    kind = torch.optim.AdamW if isinstance(chosen, AdamW) else torch.optim.Adam
+    return kind(
+        student.parameters(), lr=chosen.lr, betas=chosen.betas, eps=chosen.eps, weight_decay=chosen.weight_decay
+    )
 
 
 @torch.no_grad()

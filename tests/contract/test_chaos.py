@@ -43,8 +43,6 @@ from tests.sweeps import assert_same_tables, tiny_sweep
 QUICK = Path(__file__).resolve().parents[2] / "sweeps" / "trifeature-quick.yaml"
 PATIENT = ("placement.max_retries=100", "placement.checkpoint_interval_s=0.5")
 """Kills of workers count against a trial that is alone in its pack; and between two kills a trial has a second or so to get further."""
-LONG = ("training.epochs=60",)
-"""Some more than the file's 40, so that the students are still in training when the last kill comes."""
 TINY_BUT_LONG = ("training.epochs=100", "grid.seed=[0]", "grid.temperature=[1, 2, 4, 8]")
 pytestmark = [pytest.mark.alone, pytest.mark.long]
 
@@ -424,8 +422,8 @@ def test_each_kind_of_kill_once_changes_no_table(
 
 @pytest.fixture(scope="module")
 def quick(trifeature_root: Path) -> SweepFile:
-    """The first sweep, a little longer."""
-    return load_sweep(QUICK, (*PATIENT, *LONG, f"placement.data_root={trifeature_root}"))
+    """The first sweep."""
+    return load_sweep(QUICK, (*PATIENT, f"placement.data_root={trifeature_root}"))
 
 
 @pytest.fixture(scope="module")

@@ -31,7 +31,7 @@ def lines(trials: tuple[PlannedTrial, ...]) -> list[str]:
     [
         ("trifeature-color", {"teacher": 5, "scratch": 5, "distilled": 65}),
         ("cifar10", {"teacher": 5, "scratch": 5, "distilled": 45}),
-        ("trifeature-quick", {"teacher": 1, "scratch": 2, "distilled": 6}),
+        ("trifeature-quick", {"teacher": 1, "scratch": 5, "distilled": 10}),
     ],
 )
 def test_committed_sweeps_have_the_trials_they_say(name: str, counts: dict[str, int]) -> None:

@@ -24,7 +24,7 @@ def test_trial_id_of_one_spec_is_known() -> None:
 @pytest.mark.parametrize(
     ("name", "first_trial", "dataset_id"),
     [
-        ("trifeature-quick", "d317f1b6b397a33a", "737156891426a2e5"),
+        ("trifeature-quick", "1ca9132d7e237fb3", "92b468d46db920a4"),
         ("trifeature-color", "4908135bec91dbf6", "7a70b2c391411a33"),
         ("cifar10", "2da300a2f12bddf0", "468a71ea90ac3b57"),
     ],
