@@ -17,8 +17,8 @@ site=$(mktemp -d)
 python3 -m pip install -q --no-index --no-deps --no-compile --no-cache-dir --target "$site" "$wheels"/*.whl || exit 1
 export PYTHONPATH=$site
 [ "$device" = cuda ] && nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader
-bench() { timeout "$1" python3 -m tests.benchmarks.gpu --device "$device" --out "$out/gpu.jsonl" --budget-s "$1" "${@:2}"; }
-check() { timeout "$1" python3 -m pytest -q -p no:cacheprovider --tb=short "${@:2}" 2>&1 | tee -a "$out/tests.log" | tail -60; }
+bench() { timeout -k 5 "$1" python3 -m tests.benchmarks.gpu --device "$device" --out "$out/gpu.jsonl" --budget-s "$1" "${@:2}"; }
+check() { timeout -k 5 "$1" python3 -m pytest -q -p no:cacheprovider --tb=short "${@:2}" 2>&1 | tee -a "$out/tests.log" | tail -60; }
 stage "the bits of steps"
 check 60 tests/gpu/test_steps.py
 stage "packs of ResNet-20"
