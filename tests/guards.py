@@ -50,8 +50,8 @@ GUARDS = (
     Guard(
         name="candidates of a search enter the tables of comparisons",
         file="kd_ray/results/aggregate.py",
-        right="    if is_tuning(sweep):\n",
-        wrong="    if not sweep:\n",
+        right="    if is_tuning(sweep):  # its",
+        wrong="    if not sweep:  # its",
         tests=("tests/unit/tuning/test_keeping.py",),
     ),
     Guard(
