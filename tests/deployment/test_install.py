@@ -97,7 +97,14 @@ def test_a_gpu_gets_pytorch_with_cuda(index: str, tmp_path: Path) -> None:
 
 
 def test_make_demo_asks_the_index_first_and_ends_with_report_and_site(tmp_path: Path) -> None:
-    command = ["make", "--no-print-directory", "--dry-run", "demo", f"VENV={tmp_path}", "TORCH_INDEX=https://index.example/cpu"]
+    command = [
+        "make",
+        "--no-print-directory",
+        "--dry-run",
+        "demo",
+        f"VENV={tmp_path}",
+        "TORCH_INDEX=https://index.example/cpu",
+    ]
     lines = subprocess.run(command, check=True, cwd=ROOT, capture_output=True, text=True).stdout.splitlines()
     (first,) = [
         number for number, line in enumerate(lines) if "torch_without_cuda.py https://index.example/cpu" in line
