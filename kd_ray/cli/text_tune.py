@@ -36,7 +36,7 @@ def tuned(report: "TuneReport", written: Sequence[str], *, store: str | None) ->
     lines += [f"written: {name}" for name in written]
     if report.interrupted or not outcome.is_over:
         lines.append(
-            f"not over; the same command goes on with the same candidates; see:  kd-ray status {outcome.name}{option}"
+            f"not over; the same command continues it with the same candidates; see:  kd-ray status {outcome.name}{option}"
         )
     sql = f"SELECT candidate, arm, avg(value) AS value FROM tuning WHERE sweep = '{outcome.name}' GROUP BY ALL ORDER BY ALL"  # noqa: S608 (to be read)
     lines.append(f'query: kd-ray query "{sql}"{option}')

@@ -50,7 +50,7 @@ def resume_file(
     """
     source = f"sweep {sweep} in {store.url}"
     if is_tuning(sweep):
-        raise InvalidInputError(f"{source}: it is a search; `kd-ray tune` with its sweep file goes on with it")
+        raise InvalidInputError(f"{source}: it is a search; continue it by `kd-ray tune` with its sweep file")
 
     def parsed(text: str) -> SweepFile:
         return parse_sweep(text, source=source, overrides=overrides, most_cells=most_cells)

@@ -85,11 +85,11 @@ class Asha(Config):
     grace_epochs: PositiveInt
     """Epochs that every candidate trains; decisions fall there and after each `reduction_factor` times as many."""
     reduction_factor: Annotated[int, Field(ge=2)] = 3
-    """About one candidate in so many goes on at each decision."""
+    """At each decision about one candidate in so many continues; the others are stopped."""
 
 
 class Budget(Config):
-    """When the search ends. It may be raised later: the search goes on."""
+    """When the search ends. A larger budget later continues the search."""
 
     candidates: PositiveInt
     """Most candidates."""

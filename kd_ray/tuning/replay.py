@@ -1,8 +1,8 @@
 """A search as a function of its settings and of the results that are known.
 
 Nothing about a search is stored but the results of its trials. The searcher begins anew each time, with its seed; it is asked for the same
-candidates in the same order and told the same results, so it says the same again. So a search that was killed goes on with the same
-candidates, launches share one, and a larger budget extends it:
+candidates in the same order and told the same results, so it says the same again. So a search that was killed continues with the
+same candidates, two launches share one search, and a larger budget extends it:
 
 - `random` and `grid` do not look at results: all candidates form one round. `optuna` is asked for `at_once` candidates, and told their
   results in the order of their numbers, before it is asked for the next.

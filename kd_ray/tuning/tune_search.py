@@ -174,7 +174,7 @@ class Halving:
         return tuple(found)
 
     def goes_on(self, number: int, epoch: int, value: float) -> bool:
-        """Whether the candidate goes on, by its value (larger is better) after a rung. Asked in the order of candidates at each rung."""
+        """Whether the candidate continues, by its value (larger is better) after a rung. Asked in the order of candidates at each rung."""
         trial: Any = SimpleNamespace(trial_id=str(number))
         controller: Any = None
         if number not in self._known:

@@ -7,6 +7,7 @@ The most valuable rows come first; each is printed and appended to FILE as a lin
 import argparse
 import gc
 import json
+import os
 import platform
 import sys
 import tempfile
@@ -333,7 +334,7 @@ STAGES: dict[str, Callable[[Setting], Iterator[Row]]] = {
 
 def environment(device: torch.device) -> Row:
     """Card, driver and versions."""
-    found: Row = {"device": name_of(device), "python": platform.python_version(), "cpus": len(os_cpus())}
+    found: Row = {"device": name_of(device), "python": platform.python_version(), "cpus": len(os.sched_getaffinity(0))}
     for name in ("torch", "torchvision", "numpy"):
         found[name] = str(version(name))
     if device.type == "cuda":
@@ -344,13 +345,6 @@ def environment(device: torch.device) -> Row:
             "multiprocessors": torch.cuda.get_device_properties(device).multi_processor_count,
         }
     return found
-
-
-def os_cpus() -> set[int]:
-    """CPUs that this process may use."""
-    import os
-
-    return os.sched_getaffinity(0)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -370,7 +364,7 @@ def main(arguments: Sequence[str]) -> int:
         batch_size=128 if on_gpu else 8,
         steps=40 if on_gpu else 2,
         rounds=chosen.rounds if on_gpu else 1,
-        workers=min(12, len(os_cpus())) if on_gpu else 0,
+        workers=min(12, len(os.sched_getaffinity(0))) if on_gpu else 0,
         counts=(1, 4, 10, 16, 32) if on_gpu else (1,),
     )
 

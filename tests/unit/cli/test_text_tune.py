@@ -69,12 +69,14 @@ def test_a_search_that_is_over(report: TuneReport) -> None:
     assert lines[-1].endswith("--store 's3://lab/x y'")
 
 
-def test_a_search_that_was_interrupted_says_how_it_goes_on(report: TuneReport) -> None:
+def test_a_search_that_was_interrupted_says_how_to_continue(report: TuneReport) -> None:
     open_ = placed(replace(report, interrupted=True), is_over=False)
     text = " ".join(text_tune.tuned(open_, [], store=None).split())
     assert open_.exit_code == 130
     assert "best so far: candidate" in text
-    assert "not over; the same command goes on with the same candidates; see: kd-ray status known.tune query:" in text
+    assert (
+        "not over; the same command continues it with the same candidates; see: kd-ray status known.tune query:" in text
+    )
 
 
 def test_a_candidate_that_failed_is_named_with_its_reason(report: TuneReport) -> None:

@@ -190,7 +190,7 @@ def test_only_the_budget_of_a_search_may_change(store: Store, data_root: str) ->
     search(store, data_root, "tune.budget.candidates=1")
     with pytest.raises(InvalidInputError, match=r"tune.seed: .* only the budget can change"):
         search(store, data_root, "tune.seed=1")
-    with pytest.raises(InvalidInputError, match="it is a search; `kd-ray tune` with its sweep file goes on with it"):
+    with pytest.raises(InvalidInputError, match="it is a search; continue it by `kd-ray tune` with its sweep file"):
         resume_file(store, "known.tune")
 
 
