@@ -24,6 +24,7 @@ from kd_ray.cli.commands import main
 from kd_ray.results.aggregate import aggregate
 from kd_ray.results.checkpoints import Checkpoints
 from kd_ray.results.record import sha256
+from kd_ray.results.schema import TABLES
 from kd_ray.results.store import (
     Store,
     checkpoint_key,
@@ -85,7 +86,8 @@ class Kind:
     complete: int
     open: int
     """Trials that are not complete."""
-    key: Callable[[PlannedTrial, bytes], str]
+    key: Callable[[PlannedTrial, bytes, int], str]
+    """Of a trial, the object and its seed."""
     verbs: tuple[Verb, ...]
     is_of_open: bool = False
     """Whether the objects are those of the trials that are not complete."""
@@ -96,23 +98,28 @@ class Kind:
         return max(self.complete, self.open)
 
 
-def _of_open(key: Callable[[PlannedTrial, bytes], str]) -> Kind:
+def _of_open(key: Callable[[PlannedTrial, bytes, int], str]) -> Kind:
     return Kind(complete=1, open=BATCH, key=key, verbs=(*LOOK, GC, MEND), is_of_open=True)
 
 
-def _of_complete(key: Callable[[PlannedTrial, bytes], str]) -> Kind:
+def _of_complete(key: Callable[[PlannedTrial, bytes, int], str]) -> Kind:
     return Kind(complete=BATCH, open=1, key=key, verbs=(*LOOK, MEND, QUERY, GC))
 
 
+def part_of(seed: int) -> str:
+    """The part of a table that the seed chooses: the parts of one batch are those of all tables."""
+    return part_key(tuple(TABLES)[seed % len(TABLES)], "demo", 0)
+
+
 KINDS: dict[str, Kind] = {
-    "record": _of_complete(lambda trial, _: record_key(trial.trial_id)),
-    "samples": _of_complete(lambda trial, _: samples_key(trial.spec.dataset_id)),
-    "lease": _of_open(lambda trial, _: lease_key(trial.trial_id, 1)),
-    "error": _of_open(lambda trial, _: error_key(trial.trial_id)),
-    "checkpoint": _of_open(lambda trial, data: checkpoint_key(trial.trial_id, 1, 3, sha256(data))),
+    "record": _of_complete(lambda trial, *_: record_key(trial.trial_id)),
+    "samples": _of_complete(lambda trial, *_: samples_key(trial.spec.dataset_id)),
+    "lease": _of_open(lambda trial, *_: lease_key(trial.trial_id, 1)),
+    "error": _of_open(lambda trial, *_: error_key(trial.trial_id)),
+    "checkpoint": _of_open(lambda trial, data, _: checkpoint_key(trial.trial_id, 1, 3, sha256(data))),
     "manifest": Kind(complete=1, open=1, key=lambda *_: manifest_key("demo", 2), verbs=(*LOOK, GC, MEND, QUERY)),
     "index": Kind(complete=1, open=0, key=lambda *_: table_index_key("demo"), verbs=(*LOOK, MEND, QUERY)),
-    "part": Kind(complete=1, open=0, key=lambda *_: part_key("trials", "demo", 0), verbs=(QUERY, *LOOK, MEND)),
+    "part": Kind(complete=len(TABLES), open=0, key=lambda *it: part_of(it[2]), verbs=(QUERY, *LOOK, MEND)),
 }
 
 
@@ -138,13 +145,13 @@ def whole_store(folder: Path, kind: Kind) -> Path:
     return root
 
 
-def original(name: str, store: Store, trial: PlannedTrial) -> bytes:
+def original(name: str, store: Store, trial: PlannedTrial, seed: int) -> bytes:
     """What is mutated."""
     if name == "lease":
         return replace(LEASE, trial_id=trial.trial_id).to_json()
     if name in ("error", "checkpoint"):
         return TARGETS[name][1](store) or b""
-    return store.get(manifest_key("demo", 1) if name == "manifest" else KINDS[name].key(trial, b"")) or b""
+    return store.get(manifest_key("demo", 1) if name == "manifest" else KINDS[name].key(trial, b"", seed)) or b""
 
 
 class Shown(io.BytesIO):
@@ -194,8 +201,8 @@ def through_the_verbs(folder: Path, name: str, kind: Kind, seeds: list[int]) -> 
     store, planned = open_store(root), trials_of(kind.complete + kind.open)
     trials = planned[kind.complete :] if kind.is_of_open else planned[: kind.complete]
     for trial, seed in zip(trials, seeds, strict=False):
-        data = TARGETS[name][0].mutate(original(name, store, trial), random.Random(seed))
-        store.put(kind.key(trial, data), data)
+        data = TARGETS[name][0].mutate(original(name, store, trial, seed), random.Random(seed))
+        store.put(kind.key(trial, data, seed), data)
         if name == "checkpoint":
             # The worker that continues the trial.
             Checkpoints(store, replace(LEASE, trial_id=trial.trial_id, generation=2)).load(decoded_checkpoint)

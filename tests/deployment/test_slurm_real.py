@@ -18,6 +18,27 @@ pytestmark = [
     pytest.mark.skipif(why_not() is not None, reason=f"{why_not()}"),
 ]
 
+OBJECTIVE = {
+    "lab-1.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: lab\nVersion: 1.0\n",
+    "lab-1.0.dist-info/entry_points.txt": "[kd_ray.objectives]\nloss = lab_losses:loss\n",
+    "lab_losses.py": """
+from pathlib import Path
+
+import torch
+from torch.nn import functional
+
+
+def loss(student_BC, teacher_BC, labels_B, parameters, context):
+    if not (Path.home() / "fast").exists():
+        for _ in range(8):
+            torch.ones(1000, 1000) @ torch.ones(1000, 1000)
+    return {
+        "cross_entropy": functional.cross_entropy(student_BC, labels_B),
+        "distillation": functional.cross_entropy(student_BC, teacher_BC.softmax(1)),
+    }
+""",
+}
+"""A slow step, until the file `fast` lies in the home folder: students that have an end only when the test says so."""
 SCRIPT = Path(__file__).resolve().parents[2] / "docker" / "slurm" / "sweep.sbatch"
 ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL")
 
@@ -44,14 +65,24 @@ def await_state(cluster: Slurm, job: str, *states: str, restarts: int) -> None:
 LAUNCHED = "sweep tiny: 4 trials"
 
 
-def test_a_sweep_that_is_cut_off_twice_ends_complete(trifeature_root: Path) -> None:
+def test_a_sweep_that_is_cut_off_twice_ends_complete(trifeature_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Guard: the first cut is the limit's warning, which comes up to a minute after the start: while Ray starts, or while it trains.
 
-    The second is the same signal, as soon as there are checkpoints to go on from; Slurm looks at limits only every 30 s.
+    The second is the same signal, as soon as there are checkpoints to go on from; Slurm looks at limits only every 30 s. The students take
+    some minutes for their 60 epochs until then, and seconds afterwards.
     """
     with slurm(2) as cluster:
+        for name, text in OBJECTIVE.items():
+            (cluster.folder / "site" / name).parent.mkdir(parents=True, exist_ok=True)
+            (cluster.folder / "site" / name).write_text(text)
+        monkeypatch.setenv("PYTHONPATH", str(cluster.folder / "site"))
         sweep = write_tiny_sweep(
-            cluster.home, trifeature_root, "training.epochs=150", "grid.seed=[0]", "placement.checkpoint_interval_s=1"
+            cluster.home,
+            trifeature_root,
+            "training.epochs=60",
+            "grid={seed: [0], distillation.parameters.weight: [1, 2]}",
+            "distillation={objective: 'lab_losses:loss', terms: [cross_entropy, distillation], version: '1.0'}",
+            "placement.checkpoint_interval_s=1",
         )
         # As it is written: no site-specific option is needed for the queue to take it.
         cluster.run("sbatch", "--test-only", str(SCRIPT), str(sweep))
@@ -74,6 +105,7 @@ def test_a_sweep_that_is_cut_off_twice_ends_complete(trifeature_root: Path) -> N
         await_state(cluster, job, "PENDING", restarts=2)
         assert "launch ended with 130" in cluster.output(job)
         assert sweep_status(store, "tiny").counts()["complete"] < 4
+        (cluster.home / "fast").touch()
         cluster.run("scontrol", "update", f"JobId={job}", "StartTime=now")
         await_state(cluster, job, "COMPLETED", restarts=2)
         assert Results(store).query("SELECT role, count(*) AS n FROM trials GROUP BY 1 ORDER BY 1").to_pylist() == [
