@@ -332,3 +332,17 @@ def test_cifar10_in_a_cut_down_form_on_real_images(store: Store, cifar10_root: P
         .to_pylist()
     )
     assert counts == [{"n": 800, "classes": 10}]
+
+
+def test_the_page_says_which_sweep_needs_which_extra() -> None:
+    needed: dict[str, set[str]] = {"text": set(), "models": set()}
+    for path in SWEEPS.glob("*.yaml"):
+        networks = re.findall(r"\b(hf|timm):", path.read_text())
+        for name in networks:
+            needed["text" if name == "hf" else "models"].add(path.stem)
+    (said,) = re.findall(
+        r"\*\*Two kinds of sweep need more(.*?)\n\n", (SWEEPS / "README.md").read_text(), flags=re.DOTALL
+    )
+    first, second = said.split("the extra `text`")
+    assert set(re.findall(r"`([a-z]+-[a-z]+)`", first)) == needed["text"]
+    assert set(re.findall(r"`([a-z]+-[a-z]+)`", second)) == needed["models"]

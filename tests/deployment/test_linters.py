@@ -4,6 +4,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,19 @@ def test_everything_that_the_dockerfile_copies_is_let_into_the_context() -> None
     for source in copied:
         assert (ROOT / source).exists(), source
         assert source in allowed
+
+
+def test_an_image_gets_the_extras_that_a_build_asks_for() -> None:
+    def printed(*extras: str) -> list[str]:
+        return run(sys.executable, "make/requirements.py", *extras, cwd=ROOT).stdout.splitlines()
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert printed() == project["dependencies"]
+    extras = project["optional-dependencies"]
+    assert printed("text", "models") == [*project["dependencies"], *extras["text"], *extras["models"]]
+    refused = run(sys.executable, "make/requirements.py", "txt", cwd=ROOT)
+    assert refused.returncode == 1
+    assert re.fullmatch(r"EXTRAS: txt is none of export, models, .*\n", refused.stderr)
 
 
 @pytest.mark.parametrize("profile", ["", "gpu"])
