@@ -14,6 +14,7 @@ The verbs of the command line, for notebooks:
     kd_ray.figures.overview("trifeature-quick", results)
     results.frame("trials")                                       # pandas
     results.metric_frame(trial_id, "color")                       # fairlearn
+    kd_ray.trained(trial_id, results).model                       # a torch module
 """
 
 from importlib import import_module
@@ -22,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from kd_ray import results
     from kd_ray.analysis.report import figures
-    from kd_ray.api import compare, launch, open_store, plan, report
+    from kd_ray.api import compare, launch, open_store, plan, report, trained
     from kd_ray.data.written import dataset
     from kd_ray.results.query import Results
     from kd_ray.sweep.load import load_sweep
@@ -41,6 +42,7 @@ __all__ = [
     "plan",
     "report",
     "results",
+    "trained",
 ]
 
 _MODULES = {"figures": "kd_ray.analysis.report.figures", "results": "kd_ray.results"}

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from kd_ray.analysis.compare import SweepComparison
     from kd_ray.analysis.report.build import Report
     from kd_ray.cluster.launch import LaunchReport
+    from kd_ray.distill.trained import TrainedTrial
 
 
 def open_store(url: str | os.PathLike[str]) -> Results:
@@ -99,3 +100,19 @@ def report(
     from kd_ray.analysis.report.build import report as run
 
     return run(results, sweep, None if output is None else Path(output), store=results.store.url, with_pdf=with_pdf)
+
+
+def trained(trial_id: str, results: Results, *, data_root: str | os.PathLike[str] = "./data") -> "TrainedTrial":
+    """The network that a trial has trained, as a torch module on the CPU, with its data set.
+
+    `trained(…).model` is the module, `logits()` are those of the test split, and `batches()` gives what the module takes. The data set
+    is read below `data_root`; a drawn one is drawn there if need be.
+
+    Raises:
+        InvalidInputError: there is no complete trial of that id.
+        CorruptObjectError: its record or its weights are damaged.
+        DataError: the data set cannot be loaded.
+    """
+    from kd_ray.distill.trained import trained_trial
+
+    return trained_trial(trial_id, results.store, Path(data_root))

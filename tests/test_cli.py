@@ -164,7 +164,7 @@ def test_tune_prints_and_writes_the_chosen_settings(tmp_path: Path, trifeature_r
     tuned = (tmp_path / "tuned.yaml").read_text()
     assert tuned == (reports / "sweep.yaml").read_text()
     assert tuned.startswith("# Sweep tiny with settings that `kd-ray tune` has chosen: training.optimizer.lr = ")
-    again = json.loads(run_cli("tune", "tiny.yaml", "--runner", "local", "--json", cwd=tmp_path).stdout)
+    again = json.loads(run_cli_here("tune", "tiny.yaml", "--runner", "local", "--json", cwd=tmp_path).stdout)
     assert (again["is_over"], [one["number"] for one in again["candidates"]]) == (True, [1, 2])
     planned = json.loads(run_cli_here("plan", "tuned.yaml", "--json", cwd=tmp_path).stdout)
     assert planned["sweep"] == "tiny"

@@ -114,47 +114,48 @@ COLOR = "sweeps/trifeature-color.yaml"
 NO_HEAD = ["--address", "http://127.0.0.1:1"]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("arguments", "code", "says", "heavy"),
-    [
-        (["--help"], 0, "Run a sweep:", []),
-        (["schema"], 0, "worst_classes", []),
-        (["plan", COLOR], 0, "75 to run, in 15 packs", []),
-        (["plan", "sweeps/celeba-young.yaml", "--set", "student.model='timm:resnet18'"], 0, "75 to run", []),
-        (["status", "demo"], 0, "complete", []),
-        (["query", "SELECT count(*) AS n FROM trials"], 0, "n", []),
-        (["launch", "--help"], 0, "Usage:", []),
-        (["tune", "--help"], 0, "Usage:", []),
-        (["compare", "--help"], 0, "Usage:", []),
-        (["export", "--help"], 0, "Usage:", []),
-        (["mirror", "demo", "--to", "neptune"], 2, "unknown service", []),
-        (["serve", "--help"], 0, "Usage:", []),
-        (["data", "check", "--help"], 0, "Usage:", []),
-        (["data", "prepare", "--help"], 0, "Usage:", []),
-        (["submit", COLOR, *NO_HEAD, "--set", "placement.data_root=/data"], 2, "no Ray job server answers", ["ray"]),
-        (["submit", COLOR, *NO_HEAD], 2, "placement.data_root: './data' is a relative path", []),
-    ],
-    ids=lambda value: " ".join(value[:2]) if isinstance(value, list) and value else "",
+QUICK: tuple[tuple[list[str], int, str, list[str]], ...] = (
+    (["--help"], 0, "Run a sweep:", []),
+    (["schema"], 0, "worst_classes", []),
+    (["plan", COLOR], 0, "75 to run, in 15 packs", []),
+    (["plan", "sweeps/celeba-young.yaml", "--set", "student.model='timm:resnet18'"], 0, "75 to run", []),
+    (["status", "demo"], 0, "complete", []),
+    (["query", "SELECT count(*) AS n FROM trials"], 0, "n", []),
+    (["launch", "--help"], 0, "Usage:", []),
+    (["tune", "--help"], 0, "Usage:", []),
+    (["compare", "--help"], 0, "Usage:", []),
+    (["export", "--help"], 0, "Usage:", []),
+    (["mirror", "demo", "--to", "neptune"], 2, "unknown service", []),
+    (["serve", "--help"], 0, "Usage:", []),
+    (["data", "check", "--help"], 0, "Usage:", []),
+    (["data", "prepare", "--help"], 0, "Usage:", []),
+    (["submit", COLOR, *NO_HEAD], 2, "placement.data_root: './data' is a relative path", []),
+    (["submit", COLOR, *NO_HEAD, "--set", "placement.data_root=/data"], 2, "no Ray job server answers", ["ray"]),
 )
-def test_quick_commands_import_neither_torch_nor_ray(
-    arguments: list[str], code: int, says: str, heavy: list[str], finished: Path
-) -> None:
-    """Only `submit` needs Ray, for its job client, and only after the submission was found right."""
+"""Commands with their exit code, what they say, and what they and those before them have imported of what takes long."""
+
+
+@pytest.mark.slow
+def test_quick_commands_import_neither_torch_nor_ray(finished: Path) -> None:
+    """Only `submit` needs Ray, for its job client, and only after the submission was found right. One process runs all."""
     script = (
-        "import sys, kd_ray.cli\n"
-        f"sys.argv = ['kd-ray', *{arguments!r}]\n"
-        "try:\n    code = kd_ray.cli.main()\nexcept SystemExit as end:\n    code = end.code\n"
-        "print('code:', code or 0)\n"
+        "import io, sys, kd_ray.cli\n"
         "heavy = {'torch', 'torchvision', 'ray', 'scipy', 'matplotlib', 'pandas', 'fairlearn', 'sklearn'}\n"
-        "print('heavy:', sorted(heavy & set(sys.modules)))"
+        f"for arguments in {[arguments for arguments, *_ in QUICK]!r}:\n"
+        "    sys.argv, code = ['kd-ray', *arguments], 0\n"
+        "    sys.stdout = sys.stderr = shown = io.TextIOWrapper(io.BytesIO(), write_through=True)\n"
+        "    try:\n        kd_ray.cli.main()\n    except SystemExit as end:\n        code = end.code or 0\n"
+        "    found = [code, sorted(heavy & set(sys.modules)), shown.buffer.getvalue().decode()]\n"
+        "    print(repr(found), file=sys.__stdout__)\n"
     )
     environment = {"PATH": "", "KD_RAY_STORE": str(finished)}
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=PACKAGE.parent, capture_output=True, text=True, check=True, env=environment
     )
-    assert done.stdout.splitlines()[-2:] == [f"code: {code}", f"heavy: {heavy}"]
-    assert says in done.stdout + done.stderr
+    for (arguments, code, says, heavy), line in zip(QUICK, done.stdout.splitlines(), strict=True):
+        found = ast.literal_eval(line)
+        assert found[:2] == [code, heavy], (arguments, found)
+        assert says in found[2], (arguments, found)
 
 
 @pytest.mark.slow
@@ -203,7 +204,18 @@ def test_the_driver_of_a_sweep_does_without_torch(tmp_path: Path) -> None:
 
 
 def test_public_names() -> None:
-    verbs = ["compare", "dataset", "figures", "launch", "load_sweep", "open_store", "plan", "report", "results"]
+    verbs = [
+        "compare",
+        "dataset",
+        "figures",
+        "launch",
+        "load_sweep",
+        "open_store",
+        "plan",
+        "report",
+        "results",
+        "trained",
+    ]
     assert kd_ray.__all__ == ["Results", "__version__", *verbs]
     assert dir(kd_ray) == kd_ray.__all__
     assert kd_ray.__version__ == version("kd_ray")

@@ -29,9 +29,10 @@ from kd_ray.distill.rescaling import true_logit_pulls
 from kd_ray.distill.samples import ResidentData
 from kd_ray.distill.student import Student, new_student, source_of_logits
 from kd_ray.distill.teacher import TabledTeacher, Teacher
+from kd_ray.distill.trained import network_with
 from kd_ray.distill.view_table import SharedViews, TableShape, ViewTable
 from kd_ray.distill.worker_protocol import LoadState, OnFailure, PackProgress, PackTraining, TrialResult, TrialTraining
-from kd_ray.errors import CorruptObjectError, LostTeacherError, TrialError
+from kd_ray.errors import CorruptObjectError, LostTeacherError
 from kd_ray.models import count_parameters
 from kd_ray.models.own import model_versions
 from kd_ray.models.text_classifier import from_teacher, text_classifier
@@ -347,19 +348,8 @@ class Worker:
         return key, weights
 
     def _build(self, spec: TrialSpec, weights: bytes, source: str, data: LoadedData) -> nn.Module:
-        model = self._network(_as_built(spec), data)
-        try:
-            model.load_state_dict(from_weights(weights, source=source))
-        except (RuntimeError, ValueError) as error:
-            raise TrialError(f"weights {source} do not fit {spec.model}: {error}") from error
+        model = network_with(weights, spec, data.resident, Path(self.placement.data_root), source=source)
         return model.to(device=self.device, memory_format=layout_of(self.device))  # type: ignore[call-overload,no-any-return]
-
-
-def _as_built(spec: TrialSpec) -> TrialSpec:
-    """The same network with random weights: those of a file are loaded afterwards."""
-    if spec.encoder is None:
-        return spec
-    return spec.model_copy(update={"encoder": spec.encoder.model_copy(update={"init": "random"})})
 
 
 def _train_n(data: ResidentData) -> dict[str, tuple[float, ...]]:

@@ -22,7 +22,6 @@ LEVEL = 0.05
 QUICK = {name: design for name, design in CELLS.items() if design.temperatures <= 3 and design.classes == 10}
 QUICKEST = (
     "3 T, 5 seeds, 10 classes",
-    "small cells, 5 seeds",
     "a teacher each, tau2/sigma2 0.35, 5 seeds",
     "EOD at equal accuracy, one poor condition, 5 seeds",
     "ties (6 samples per class), 10 seeds",

@@ -94,7 +94,8 @@ def test_extending_a_grid_trains_only_the_new_cells(
     assert trials.equals(Results(undisturbed).query("SELECT trial_id, accuracy, loss FROM trials ORDER BY trial_id"))
 
 
-@pytest.mark.parametrize("runner", LATER)
+@pytest.mark.long
+@pytest.mark.parametrize("runner", RUNNERS)
 def test_teachers_may_ask_for_other_resources_than_students(
     runner: RunnerName, store: Store, trifeature_root: Path
 ) -> None:

@@ -1,5 +1,6 @@
 """The batch script on a real Slurm with two nodes: cut off twice, queued again twice, and complete."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,12 @@ ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL")
 
 def keys_of(store: Store, part: str) -> list[str]:
     return [entry.key for entry in store.entries("trials") if part in entry.key]
+
+
+def await_end(cluster: Slurm, *jobs: str) -> None:
+    """Wait until every job is complete."""
+    for job in jobs:
+        await_state(cluster, job, "COMPLETED", restarts=0)
 
 
 def await_state(cluster: Slurm, job: str, *states: str, restarts: int) -> None:
@@ -115,3 +122,21 @@ def test_a_sweep_that_is_cut_off_twice_ends_complete(trifeature_root: Path, monk
         ]
         assert len(keys_of(store, "record.parquet")) == len(keys_of(store, "/weights-")) == 4
         assert not list(cluster.home.rglob("token")), "the token outlived the job"
+
+
+def test_the_jobs_of_an_array_share_a_sweep_as_the_page_says(trifeature_root: Path) -> None:
+    """Guard: each job has a Ray of its own, with its own token and ports, on the same two nodes; the store alone divides the work."""
+    page = (SCRIPT.parents[1] / "slurm.md").read_text()
+    assert "sbatch --array=1-8 --nodes=1 docker/slurm/sweep.sbatch" in page
+    with slurm(2) as cluster:
+        sweep = write_tiny_sweep(cluster.home, trifeature_root, "training.epochs=30", "placement.pack_size=1")
+        options = ("--array=1-2", "--nodes=1", "--cpus-per-task=1", "--output=kd-ray-%A_%a.log")
+        array = cluster.run("sbatch", "--parsable", *options, str(SCRIPT), str(sweep))
+        jobs = (f"{array}_1", f"{array}_2")
+        await_end(cluster, *jobs)
+        store = open_store(cluster.home / "kd_ray_store")
+        assert sweep_status(store, "tiny").counts() == {"complete": 7, "running": 0, "pending": 0, "failed": 0}
+        assert len(keys_of(store, "record.parquet")) == len(keys_of(store, "/weights-")) == 7
+        trained = [re.findall(r"(\d+) trained now", cluster.output(job)) for job in jobs]
+        assert sum(int(count) for found in trained for count in found) == 7, [cluster.output(job) for job in jobs]
+        assert not list(cluster.home.rglob("token")), "a token outlived its job"

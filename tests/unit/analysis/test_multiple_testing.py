@@ -37,7 +37,7 @@ def test_members_are_tested_at_the_share_of_families_that_remain() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("rho", [0.0, 0.5])
+@pytest.mark.parametrize("rho", [0.5, pytest.param(0.0, marks=pytest.mark.long)])
 def test_a_report_in_which_nothing_differs_names_something_in_at_most_a_twentieth(rho: float) -> None:
     """Seven families of 10 to 1000 tests whose statistics share a part."""
     rng = np.random.default_rng(3)

@@ -67,7 +67,14 @@ def accuracies(printed: str) -> dict[str, str]:
     return {label: f"{n} {accuracy}" for label, n, accuracy in lines}
 
 
-@pytest.fixture(scope="module", params=TEACHERS)
+SHORT = ("two teachers", "given weights")
+"""The two that differ from what is usual; `make test-long` has the others."""
+
+
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(name, marks=[] if name in SHORT else pytest.mark.long) for name in TEACHERS],
+)
 def results(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Results:
     """A sweep of three seeds and two temperatures with such teachers."""
     store = open_store(tmp_path_factory.mktemp("store"))

@@ -25,7 +25,12 @@ def test_model_has_published_number_of_parameters(name: str, parameters: int) ->
 
 
 SIZED = [
-    (name, size)
+    # One network of each family is short, the deep ones are not.
+    pytest.param(
+        name,
+        size,
+        marks=[] if size <= 32 and name in ("lenet5", "resnet20", "resnet18", "densenet121") else pytest.mark.long,
+    )
     for name in sorted(MODELS)
     # The least size, and one that is neither even nor square-rootable; deep networks are slow, and their sizes differ in the stem only.
     for size in ([16, 32, 64] if ARCHITECTURES[name].can_be_grouped else [ARCHITECTURES[name].min_image_size, 70])
@@ -140,7 +145,14 @@ def test_stem_follows_the_image_unless_the_name_says_it(name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in sorted(ARCHITECTURES) if not name.endswith(("169", "50"))])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.long if name.startswith("densenet") else [])
+        for name in sorted(ARCHITECTURES)
+        if not name.endswith(("169", "50"))
+    ],
+)
 def test_least_image_size_is_the_least_that_trains_on_a_single_image(name: str) -> None:
     """The last batch of an epoch may hold one sample, of which batch normalisation needs more than one pixel."""
     least = ARCHITECTURES[name].min_image_size

@@ -294,7 +294,13 @@ HARM: dict[str, Harm] = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("harm", list(HARM))
+@pytest.mark.parametrize(
+    "harm",
+    [
+        pytest.param(harm, marks=[] if harm in ("deleted", "truncated", "overwritten in place") else pytest.mark.long)
+        for harm in HARM
+    ],
+)
 def test_damaged_part_of_any_table_is_rebuilt_by_the_next_aggregation(
     store: Store, manifest: Manifest, harm: str
 ) -> None:
@@ -355,8 +361,14 @@ INDEX_DAMAGE: dict[str, bytes | None] = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("harm", [None, "truncated", "overwritten"])
-@pytest.mark.parametrize("damage", list(INDEX_DAMAGE))
+@pytest.mark.parametrize(
+    ("damage", "harm"),
+    [
+        pytest.param(damage, harm, marks=[] if harm is None or damage == "missing" else pytest.mark.long)
+        for damage in INDEX_DAMAGE
+        for harm in (None, "truncated", "overwritten")
+    ],
+)
 def test_index_can_be_thrown_away(store: Store, manifest: Manifest, damage: str, harm: str | None) -> None:
     """Guards `read_index`: without an index the parts say themselves what they were made from, and the next aggregation writes it anew."""
     aggregate(store, manifest.sweep)

@@ -67,7 +67,10 @@ def resume(store: Store, file: SweepFile) -> Sequence[PlannedTrial]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("former", [False, True])
-@pytest.mark.parametrize("changes", [(), MORE, LARGE, (*MORE, *LARGE)])
+@pytest.mark.parametrize(
+    "changes",
+    [(), (*MORE, *LARGE), pytest.param(MORE, marks=pytest.mark.long), pytest.param(LARGE, marks=pytest.mark.long)],
+)
 def test_other_groups_train_nothing(changes: tuple[str, ...], former: bool, store: Store) -> None:
     finish(store, sweep_of(), former=former)
     before = {line.trial_id for line in read_manifest(store, "demo").trials}
