@@ -4,6 +4,7 @@ Runs of one seed at several temperatures share initialisation and data order, so
 them to be. `p_exchange` is right all the same: it exchanges temperatures within seeds only.
 """
 
+import itertools
 import math
 from dataclasses import dataclass
 
@@ -14,7 +15,7 @@ from kd_ray.metrics.arrays import FloatArray, IntArray
 from kd_ray.seeding import stream
 
 EXCHANGES = 9999
-"""Random exchanges within seeds; the smallest p is 1 / 10,000, or what the number of different exchanges allows."""
+"""Random exchanges within seeds, where there are more: the smallest p is 1 / 10,000. All exchanges where they are at most so many."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,10 +36,19 @@ class Trend:
 
 
 def orders_within(seeds_N: IntArray) -> IntArray:
-    """`EXCHANGES` random orders of N runs that leave each seed's runs in that seed's places, after the order as it is, (W, N)."""
+    """Orders of N runs that leave each seed's runs in that seed's places, (W, N): the order as it is first, then all others where these
+    are at most `EXCHANGES`, and as many random ones elsewhere."""
+    members = [np.flatnonzero(seeds_N == seed) for seed in np.unique(seeds_N)]
+    if math.prod(math.factorial(min(len(it), 20)) for it in members) <= EXCHANGES:
+        ways = [list(itertools.permutations(it)) for it in members]
+        orders_WN = np.empty((math.prod(map(len, ways)), len(seeds_N)), dtype=np.int64)
+        for row_N, chosen in zip(orders_WN, itertools.product(*ways), strict=True):
+            for members_K, order_K in zip(members, chosen, strict=True):
+                row_N[members_K] = order_K
+        return orders_WN
     random = stream(0, "exchanges")
     orders_WN = np.tile(np.arange(len(seeds_N)), (EXCHANGES + 1, 1))
-    for members_K in (np.flatnonzero(seeds_N == seed) for seed in np.unique(seeds_N)):
+    for members_K in members:
         k = len(members_K)
         keys_WK = random.bit_generator.random_raw(EXCHANGES * k).reshape(EXCHANGES, k)
         orders_WN[1:, members_K] = members_K[np.argsort(keys_WK, axis=1, kind="stable")]

@@ -10,6 +10,7 @@ import numpy as np
 from kd_ray.analysis.power import CURVE, MOST_RUNS, POWER, Spreads, detectable, seeds_needed
 from kd_ray.analysis.study import SCRATCH, TEACHER, Study
 from kd_ray.results.comparison_schema import Comparison
+from kd_ray.sweep.short_axes import shortest
 
 _TYPICAL = ("sweep", "dataset", "dataset_id", "target", "model", "teacher", "contrast", "role", "objective", "level")
 _MOST_OPEN = 200
@@ -175,7 +176,7 @@ def _step(study: Study, contrast: str, what: str, num_open: int, n_now: int, n_n
     overrides = []
     if len(seeds) < n_proposed:
         first = max(seeds, default=-1) + 1
-        overrides.append(f"grid.seed=[{','.join(map(str, [*seeds, *range(first, first + n_proposed - len(seeds))]))}]")
+        overrides.append(f"grid.seed={shortest([*seeds, *range(first, first + n_proposed - len(seeds))])}")
     is_paired = all(it.has_paired_teachers for it in study.distilled)
     if contrast == TEACHER and not is_paired and n_needed is not None:
         overrides.append("teacher.seed=paired")

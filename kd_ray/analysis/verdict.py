@@ -12,6 +12,8 @@ class Verdict:
 
     asked: tuple[str, ...]
     """What was compared: conditions, seeds, teachers, test samples."""
+    accuracy: tuple[str, ...]
+    """How accuracy differs from scratch, established or not: what everybody asks first."""
     declared: tuple[str, ...]
     """What became of each claim that the sweep file declared before training."""
     established: tuple[str, ...]
@@ -32,6 +34,7 @@ class Verdict:
         nothing = ("Nothing.",)
         parts = (
             ("ASKED", self.asked),
+            ("ACCURACY", self.accuracy),
             ("DECLARED", self.declared),
             ("ESTABLISHED", self.established or nothing),
             ("HINTS", self.hints),

@@ -6,9 +6,22 @@ from statistics import median
 
 from kd_ray.analysis.chance import MIN_CELL
 from kd_ray.analysis.claim_tests import Declared
+from kd_ray.analysis.claim_words import claim_sentences
 from kd_ray.analysis.contrast import MIN_RUNS
 from kd_ray.analysis.measures import collapsed_in_words, small_groups_in_words, standing
 from kd_ray.analysis.planning import NextStep
+from kd_ray.analysis.row_words import (
+    amount,
+    capital,
+    interval,
+    is_or_are,
+    listed,
+    points,
+    scope,
+    short,
+    shown_p,
+    signed,
+)
 from kd_ray.analysis.study import CONTRASTS, SCRATCH, TEACHER, Study
 from kd_ray.analysis.verdict import Verdict
 from kd_ray.errors import count_of
@@ -24,15 +37,16 @@ def make_verdict(
     study: Study, rows: Sequence[Comparison], declared: Sequence[Declared], steps: Sequence[NextStep], *, level: float
 ) -> Verdict:
     """Say what the rows hold, and nothing beyond it, in at most ten statements and two commands."""
-    claims = _claims([row for row in rows if row.analysis == "claim"], declared)
+    claims = claim_sentences([row for row in rows if row.analysis == "claim"], declared)
     # Claims need lines, so the others share theirs.
     few = 1 if claims else 2
     return Verdict(
         asked=(" ".join(_asked(study, rows, level)),),
+        accuracy=_accuracy(rows),
         declared=claims,
         established=_established(study, rows, most=_MOST - 1 if claims else _MOST),
         hints=_within(_hints(rows, level), few),
-        held_back=_within(_held_back(rows), few),
+        held_back=_within(_held_back(rows), 1),
         not_tested=_within(_not_tested(study, rows), 1),
         more=_within(_more(study, rows, steps), 1),
         commands=_commands(study, steps),
@@ -42,46 +56,6 @@ def make_verdict(
 def _within(sentences: Sequence[str], most: int) -> tuple[str, ...]:
     """The sentences as at most so many statements: those that are too many join the last."""
     return (*sentences[: most - 1], *filter(None, [" ".join(sentences[most - 1 :])]))
-
-
-def short(row: Comparison) -> str:
-    """What a row is about: `EOD for color`, `accuracy of class cat`."""
-    if row.class_name is not None:
-        return f"accuracy of {row.class_name!r}"
-    name = METRICS[row.metric].short if row.metric in METRICS else row.metric.replace("_", " ")
-    return f"{name} for {row.sensitive_feature}" if row.sensitive_feature else name
-
-
-def amount(row: Comparison, value: float | None, *, sign: bool = False) -> str:
-    """A value of a row's metric with its unit: rates in percent points, others as they are."""
-    if value is None:
-        return "–"
-    metric = METRICS.get(row.metric)
-    # The effect on a class is in points of accuracy, whatever it is divided by.
-    is_rate = row.metric in ("relative_accuracy", "class_accuracy") or (metric is not None and metric.unit == "rate")
-    text = f"{100 * value:{'+' if sign else ''}.1f}" if is_rate else f"{value:{'+' if sign else ''}.4f}"
-    return text.replace("-", "−")
-
-
-def points(row: Comparison, value: float | None, *, sign: bool = False) -> str:
-    """The same with the word `points` for rates."""
-    metric = METRICS.get(row.metric)
-    is_rate = row.metric in ("relative_accuracy", "class_accuracy") or (metric is not None and metric.unit == "rate")
-    return amount(row, value, sign=sign) + (" points" if is_rate else "")
-
-
-def shown_p(p: float | None) -> str:
-    """A p or q value with its relation: `= 0.012`, `< 0.001`."""
-    if p is None:
-        return "undefined"
-    return "< 0.001" if p < 0.001 else f"= {p:.2g}"
-
-
-def listed(words: Sequence[str], most: int = 4) -> str:
-    """Words as a list in a sentence, cut after `most`."""
-    if len(words) > most:
-        return f"{', '.join(words[:most])} and {len(words) - most} more"
-    return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
 
 
 def _asked(study: Study, rows: Sequence[Comparison], level: float) -> tuple[str, ...]:
@@ -107,7 +81,8 @@ def _asked(study: Study, rows: Sequence[Comparison], level: float) -> tuple[str,
         )
     if study.num_missing:
         sentences.append(
-            f"{study.num_missing} of {count_of(sum(study.states.values()), 'trial')} {_is(study.num_missing)} missing; numbers will change."
+            f"{study.num_missing} of {count_of(sum(study.states.values()), 'trial')} {is_or_are(study.num_missing)} missing; "
+            "numbers will change."
         )
     if study.failed:
         sentences.append(f"Failed, so missing from the means: {listed(study.failed, 3)}.")
@@ -116,45 +91,44 @@ def _asked(study: Study, rows: Sequence[Comparison], level: float) -> tuple[str,
     return tuple(sentences)
 
 
-def _claims(rows: Sequence[Comparison], declared: Sequence[Declared]) -> tuple[str, ...]:
-    """What became of each claim; of many, the first ones and the numbers of the others."""
-    sentences = [_claim(row, it) for row, it in zip(rows, declared, strict=True)]
-    rest = rows[_MOST - 1 :] if len(rows) > _MOST else ()
-    if rest:
-        hold = sum(row.status == "established" for row in rest)
-        sentences[_MOST - 1 :] = [
-            f"{len(rest)} more claims: {hold} established, {len(rest) - hold} not; `--full` lists them."
-        ]
-    if sentences and (taken_back := declared[0].num_withdrawn):
-        sentences[-1] += (
-            f" {count_of(taken_back, 'claim')} of this sweep {'was' if taken_back == 1 else 'were'} taken back."
-        )
-    return tuple(sentences)
+def _accuracy(rows: Sequence[Comparison]) -> tuple[str, ...]:
+    """The difference from scratch of each condition, of many the lowest and the highest, and what is known of it."""
+    found = [
+        row
+        for row in rows
+        if (row.analysis, row.metric, row.contrast) == ("fairness", "accuracy", SCRATCH) and row.effect is not None
+    ]
+    if not found:
+        return ()
+    shown = found
+    if len(found) > _MOST:
+        ordered = sorted(found, key=lambda row: row.effect or 0.0)
+        shown = [ordered[0], ordered[-1]]
+    texts = [
+        f"{row.condition} {points(row, row.effect, sign=True)} ({'' if row.p_claim is None else f'p {shown_p(row.p_claim)}, '}"
+        f"{_KNOWN.get(row.status or '', 'not tested')})"
+        for row in shown
+    ]
+    if shown is found:
+        return (f"Against scratch: {'; '.join(texts)}.",)
+    of_status = {
+        known: [row.condition for row in found if (row.status or "not_tested") == status]
+        for status, known in _KNOWN.items()
+    }
+    counts = [f"{known} at {listed(conditions)}" for known, conditions in of_status.items() if conditions]
+    alike = [f"all: {known}" for known, conditions in of_status.items() if len(conditions) == len(found)]
+    known = capital("; ".join(alike or counts))
+    return (f"Against scratch, lowest and highest of {len(found)} conditions: {'; '.join(texts)}. {known}.",)
 
 
-def _claim(row: Comparison, declared: Declared) -> str:
-    when = (
-        f"declared {declared.declared_at[:10]} before training"
-        if declared.num_complete == 0
-        else f"declared {declared.declared_at[:10]}, with {count_of(declared.num_complete, 'trial')} complete"
-    )
-    text = row.claim or ""
-    if row.p_claim is None:
-        return f"Not tested: {text} ({_REASONS.get(row.held_back or '', row.held_back or 'too few runs')}); {when}."
-    holds = "Established" if row.status == "established" else "Not established"
-    size = (
-        f"rank correlation {_signed(row.effect)}"
-        if row.test == "spearman"
-        else ", ".join(filter(None, [points(row, row.effect, sign=True), _interval(row)]))
-    )
-    return f"{holds}: {text} ({size}, p {shown_p(row.p_holm)} after Holm){_scope(row)}; {when}."
-
-
-_REASONS = {
-    "small cells": f"a group has fewer than {MIN_CELL} test samples",
-    "collapsed": "its runs collapsed",
-    "accuracies differ": "accuracies are further apart than the smaller sd",
+_KNOWN = {
+    "established": "established",
+    "hint": "a hint",
+    "none": "not shown to differ",
+    "held_back": "held back",
+    "not_tested": "not tested",
 }
+"""What is known of a difference, by the status of its row."""
 
 
 def _established(study: Study, rows: Sequence[Comparison], *, most: int) -> tuple[str, ...]:
@@ -186,44 +160,17 @@ def _difference(same: Sequence[Comparison]) -> str:
     row = min(same, key=lambda it: (it.q or 0.0, it.p_claim or 0.0))
     others = [it.condition for it in same if it is not row]
     also = f" The same way at {listed(others)}." if others else ""
-    name = _capital(short(row))
+    name = capital(short(row))
     if row.analysis == "trend":
         way = "rises" if (row.effect or 0.0) > 0 else "falls"
-        numbers = f"rank correlation {_signed(row.effect)}; q {shown_p(row.q)}; {row.n_treatment} runs"
-        return f"{name} {way} with temperature over {row.condition} ({numbers}){_scope(row)}.{also}"
+        numbers = f"rank correlation {signed(row.effect)}; q {shown_p(row.q)}; {row.n_treatment} runs"
+        return f"{name} {way} with temperature over {row.condition} ({numbers}){scope(row)}.{also}"
     against = BASELINE.get(row.contrast or "", row.contrast or "")
     equal = " at equal accuracy" if row.analysis == "matched_accuracy" else ""
-    relative = " relative to overall accuracy" if row.metric == "relative_accuracy" and row.normalisation else ""
     numbers = "; ".join(
-        filter(None, [_interval(row), f"q {shown_p(row.q)}", f"{row.n_treatment} against {row.n_baseline} runs"])
+        filter(None, [interval(row), f"q {shown_p(row.q)}", f"{row.n_treatment} against {row.n_baseline} runs"])
     )
-    size = f"{points(row, row.effect, sign=True)}{relative}"
-    return f"{name}{equal}: {size} against {against} at {row.condition} ({numbers}){_scope(row)}.{also}"
-
-
-def _is(count: int) -> str:
-    return "is" if count == 1 else "are"
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
-
-
-def _signed(value: float | None) -> str:
-    return "–" if value is None else f"{value:+.2f}".replace("-", "−")
-
-
-def _interval(row: Comparison) -> str:
-    ends = (row.ci_total_low, row.ci_total_high) if row.ci_total_low is not None else (row.ci_low, row.ci_high)
-    if ends[0] is None or ends[1] is None:
-        return ""
-    return (
-        f"{100 * (1 - row.level):g} % interval {amount(row, ends[0], sign=True)} to {amount(row, ends[1], sign=True)}"
-    )
-
-
-def _scope(row: Comparison) -> str:
-    return f", for {row.scope}" if row.scope in ("this teacher", "these teachers") else ""
+    return f"{name}{equal}: {points(row, row.effect, sign=True)} against {against} at {row.condition} ({numbers}){scope(row)}.{also}"
 
 
 def _hints(rows: Sequence[Comparison], level: float) -> tuple[str, ...]:
@@ -239,7 +186,7 @@ def _hints(rows: Sequence[Comparison], level: float) -> tuple[str, ...]:
         where = f"against {BASELINE[same[0].contrast]}" if same[0].contrast in CONTRASTS else "of trends"
         is_trend = clearest.analysis == "trend"
         size = (
-            f"rank correlation {_signed(clearest.effect)}" if is_trend else points(clearest, clearest.effect, sign=True)
+            f"rank correlation {signed(clearest.effect)}" if is_trend else points(clearest, clearest.effect, sign=True)
         )
         about = f"{short(clearest)} {'over' if is_trend else 'at'} {clearest.condition}"
         known = sum(row.status == "established" for row in same)
@@ -250,7 +197,7 @@ def _hints(rows: Sequence[Comparison], level: float) -> tuple[str, ...]:
         )
         sentences.append(
             f"{count} of {count_of(len(same), 'test')} {where} {'has' if count == 1 else 'have'} p < {level:g} before correction; {most}. "
-            f"{f'{known} of them {_is(known)} established. ' if known else ''}Clearest hint: {about} ({size})."
+            f"{f'{known} of them {is_or_are(known)} established. ' if known else ''}Clearest hint: {about} ({size})."
         )
     return tuple(sentences)
 
@@ -262,7 +209,7 @@ def _held_back(rows: Sequence[Comparison]) -> tuple[str, ...]:
     for same in _grouped(held, lambda row: (row.held_back or "chance level",)):
         names = list(dict.fromkeys(short(row) for row in same))
         why, row = same[0].held_back or "chance level", same[0]
-        subject = f"{_capital(listed(names, 2))} ({count_of(len(same), 'difference')})"
+        subject = f"{capital(listed(names, 2))} ({count_of(len(same), 'difference')})"
         equal = " at equal accuracy" if row.analysis == "matched_accuracy" else ""
         if why == "small cells":
             cell = min(row.smallest_cell or 0 for row in same)

@@ -3,7 +3,6 @@
 import contextlib
 import csv
 import io
-import json
 import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -23,6 +22,7 @@ from kd_ray.results.sql_views import SQL_VIEWS
 from kd_ray.results.status import Plan, SweepStatus
 from kd_ray.results.trial_lines import TrialLine
 from kd_ray.shown import cleaned, csv_cell
+from kd_ray.sweep.short_axes import shortest
 from kd_ray.sweep.spec import Role, TrialState
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def launch_report(report: "LaunchReport", results: Results, *, store: str | None
         lines.append(f"compare:    kd-ray compare {report.sweep}{option}")
         lines.append(f"report:     kd-ray report {report.sweep}{option}")
     lines.append(
-        f"add a seed: kd-ray resume {report.sweep} --set grid.seed='{json.dumps(_more_seeds(report))}'{option}"
+        f"add a seed: kd-ray resume {report.sweep} --set grid.seed={shlex.quote(shortest(_more_seeds(report)))}{option}"
     )
     return "\n".join(lines)
 

@@ -4,6 +4,7 @@ from kd_ray.analysis.chance import MIN_CELL
 from kd_ray.analysis.compare import SweepComparison
 from kd_ray.cli.tables import render_in_parts, wrapped
 from kd_ray.cli.text_compare import chosen, mean_and_sd, title, value
+from kd_ray.metrics.catalogue import METRICS
 from kd_ray.results.comparison_schema import Comparison
 
 _CURVE = (3, 5, 10, 20, 30)
@@ -193,14 +194,14 @@ def _counts(comparison: SweepComparison, width: int | None) -> str:
             "–" if row.num_significant is None else str(row.num_significant),
             "–" if row.num_established is None else str(row.num_established),
             number(row.p_permutation),
-            value(row, row.smallest_detectable),
+            _size(row, row.smallest_detectable),
         ]
         for row in rows
     ]
     names = ["condition", "against", "published", "established", "p of the count", "would find"]
     notes = [
         "published: #SC, #TC. established: after correction over all conditions. p of the count: exchanges of runs that give as many.",
-        "would find: points of a median class that are established with probability 0.8.",
+        "would find: points of a median class that are established with probability 0.8; –: none, however large.",
     ]
     return _part("counts of classes", render_in_parts(names, cells, left=1, width=width), notes, width)
 
@@ -224,15 +225,22 @@ def _power(comparison: SweepComparison, width: int | None) -> str:
     names = ["against", "what", "tests", *(f"{n} seeds" for n in _CURVE)]
     notes = [
         "points that so many runs on each side establish with probability 0.8; in brackets: if it were the only test. Assumes normal runs "
-        "of median sd, known no better than these runs tell; a size above 100 cannot occur."
+        "of median sd, known no better than these runs tell. –: none, however large."
     ]
     return _part("what more seeds would find", render_in_parts(names, cells, left=2, width=width), notes, width)
+
+
+def _size(row: Comparison, number: float | None) -> str:
+    """A difference that can be found; one of more than 100 points cannot occur."""
+    text = value(row, number)
+    is_rate = row.metric not in METRICS or METRICS[row.metric].unit == "rate"
+    return "–" if is_rate and number is not None and number > 1 else text
 
 
 def _sizes(row: Comparison | None) -> str:
     if row is None:
         return "–"
-    return f"{value(row, row.smallest_detectable)} ({value(row, row.smallest_detectable_uncorrected)})"
+    return f"{_size(row, row.smallest_detectable)} ({_size(row, row.smallest_detectable_uncorrected)})"
 
 
 def _collapsed(comparison: SweepComparison, width: int | None) -> str:

@@ -1,5 +1,6 @@
 """Shows the progress of a launch: a live display on a terminal, plain lines elsewhere."""
 
+import threading
 import time
 from collections.abc import Callable, Collection
 from typing import Protocol, Self
@@ -161,10 +162,11 @@ class QuietDisplay:
 
 
 class TextDisplay:
-    """A live display on a terminal; elsewhere a plain line every `LINE_EVERY_S` seconds."""
+    """A live display on a terminal; elsewhere a plain line every `LINE_EVERY_S` seconds, also while no pack reports."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, *, line_every_s: float = LINE_EVERY_S) -> None:
         self._console = console
+        self._line_every_s = line_every_s
         self._state = SweepProgress()
         self._models: dict[str, str] = {}
         self._started = time.monotonic()
@@ -172,14 +174,26 @@ class TextDisplay:
         self._note = ""
         self._sweep = ""
         self._live = Live(console=console, get_renderable=self._render, refresh_per_second=4, transient=True)
+        self._is_over = threading.Event()
+        self._lines = threading.Thread(target=self._keep_telling, name="kd_ray-lines", daemon=True)
 
     def __enter__(self) -> Self:
         if self._console.is_terminal:
             self._live.start()
+        else:
+            self._lines.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._live.stop()
+        self._is_over.set()
+        if self._lines.is_alive():
+            self._lines.join()
+
+    def _keep_telling(self) -> None:
+        while not self._is_over.wait(self._line_every_s):
+            if self._sweep:
+                self._line()
 
     def preparing(self, dataset: str) -> Callable[[int, int], None]:
         bar = Progress(
@@ -197,7 +211,7 @@ class TextDisplay:
                     bar.start()
                 bar.update(task, completed=done, total=total)
                 bar.refresh()
-            elif done >= total or time.monotonic() - self._last_line >= LINE_EVERY_S:
+            elif done >= total or time.monotonic() - self._last_line >= self._line_every_s:
                 self._last_line = time.monotonic()
                 self._console.print(f"preparing {dataset}: {done:,} / {total:,}")
             if done >= total:
@@ -241,11 +255,12 @@ class TextDisplay:
 
     def _line(self, *, force: bool = False) -> None:
         now = time.monotonic()
-        if not self._console.is_terminal and (force or now - self._last_line >= LINE_EVERY_S):
+        if not self._console.is_terminal and (force or now - self._last_line >= self._line_every_s):
             self._last_line = now
-            packs = "; ".join(_describe(pack, progress) for pack, progress in self._state.running.values())
+            packs = "; ".join(_describe(pack, progress) for pack, progress in list(self._state.running.values()))
+            idle = "waiting for a worker" if self._state.pending else "writing the tables"
             self._console.print(
-                f"[{clock(now - self._started)}] {self._counts()} | {packs or self._note or 'nothing runs'}",
+                f"[{clock(now - self._started)}] {self._counts()} | {packs or self._note or idle}",
                 soft_wrap=True,
                 markup=False,
             )

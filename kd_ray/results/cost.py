@@ -33,7 +33,7 @@ class Cost:
     def sentence(self) -> str:
         """`about 1.2 h in one worker, after 24 complete trials on cpu; 3 of 30 trials have no like one`."""
         if not self.num_known:
-            return "unknown: this store has no complete trial like these; `kd-ray launch --only TRIAL_ID` trains one"
+            return "unknown: this store has no complete trial like these; `kd-ray launch SWEEP.yaml --only TRIAL_ID` trains one"
         time = f"{self.seconds / 3600:.1f} h" if self.seconds >= 3600 else f"{self.seconds / 60:.1f} min"
         trials = f"{self.num_like:,} complete trial{'' if self.num_like == 1 else 's'}"
         said = f"about {time} of training in one worker, after {trials} like these on {', '.join(self.devices)}"

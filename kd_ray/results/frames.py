@@ -51,7 +51,9 @@ def to_frame(table: pa.Table, axes: pa.Table) -> "pd.DataFrame":
     if "temperature" in frame:
         frame["temperature"] = _ordered(frame["temperature"])
     if "class_index" in frame:
-        names = frame[["class_index", "class_name"]].drop_duplicates().sort_values("class_index")["class_name"]
+        # Rows of `comparisons` about a whole model have no class.
+        classes = frame[["class_index", "class_name"]].dropna().drop_duplicates()
+        names = classes.sort_values("class_index")["class_name"]
         if names.is_unique:
             frame["class_name"] = frame["class_name"].cat.set_categories(names.astype(str), ordered=True)
     if "trial_id" in frame and len(frame):
@@ -173,6 +175,8 @@ def metric_frame(
     truth, answer = frame["label"].astype(str), frame["predicted"].astype(str)
     found: Any = {"accuracy": accuracy_score, "count": count}
     if positive_class is not None:
+        # Classes are texts; that of a column of numbers may be given as its number.
+        positive_class = str(positive_class)
         _refuse_unknown([positive_class], samples.class_names, "class")
         truth, answer = (truth == positive_class).astype(int), (answer == positive_class).astype(int)
         found |= {

@@ -87,6 +87,8 @@ class TrialStatus:
     """The newest lease, when its time stamp is of a wrong clock and it is over all the same; see `supersede`."""
     stopped_at: int = 0
     """The epoch after which a search has stopped it, early or for now; 0 for other trials."""
+    was_begun: bool = False
+    """Whether a pending trial has had a worker, which ended before the first checkpoint."""
 
 
 _PENDING = TrialStatus(state=TrialState.PENDING)
@@ -134,7 +136,7 @@ def _status(store: Store, trial_id: str, found: TrialObjects | None) -> TrialSta
         return TrialStatus(state=TrialState.FAILED, error=read_error(store, trial_id), outlived=outlived)
     if found.checkpoints:
         return TrialStatus(state=TrialState.INTERRUPTED, outlived=outlived, stopped_at=max(found.stops, default=0))
-    return TrialStatus(state=TrialState.PENDING, outlived=outlived) if outlived else _PENDING
+    return TrialStatus(state=TrialState.PENDING, outlived=outlived, was_begun=bool(found.leases))
 
 
 # --- leases ---------------------------------------------------------------------------------------------------------------------------

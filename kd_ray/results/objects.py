@@ -342,7 +342,9 @@ def open_store(url: str | os.PathLike[str], *, must_exist: bool = False, patienc
         if root.exists() and not root.is_dir():
             raise InvalidInputError(f"store {text}: it is a file; a store is a folder")
         if must_exist and not root.exists():
-            raise InvalidInputError(f"store {text}: there is no such folder; give --store PATH or set KD_RAY_STORE")
+            raise InvalidInputError(
+                f"store {text}: there is no such folder (a launch makes it when its data are ready); give --store PATH or set KD_RAY_STORE"
+            )
         return Store(str(root))
     if scheme not in SCHEMES:
         choices = ", ".join(f"{name}://" for name in SCHEMES)

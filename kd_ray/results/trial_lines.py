@@ -102,7 +102,9 @@ def trial_line(
                 else "continues from its checkpoint"
             )
         case _:
-            why = "its record was damaged and is in quarantine" if was_damaged else "never run"
+            why = "ended before its first checkpoint" if status.was_begun else "never run"
+            if was_damaged:
+                why = "its record was damaged and is in quarantine"
     if status.state in (TrialState.PENDING, TrialState.INTERRUPTED):
         is_blocked = teacher_state is TrialState.FAILED and not retry_failed
         if is_blocked:

@@ -1,6 +1,7 @@
 """Pydantic's errors as messages for the author of a sweep file: each names the field as in the file, and the valid choices."""
 
 import difflib
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -42,6 +43,8 @@ def messages(error: ValidationError, raw: Mapping[str, Any], prefix: Location = 
         else:
             problem = item["msg"].removeprefix("Value error, ").replace("Input should", "should")
             message = f"{problem.replace('boolean', 'boolean (true or false)')}, got {item['input']!r}"
+            if item["type"] == "string_type" and isinstance(item["input"], int | float):
+                message += f'; in quotes it is one: "{json.dumps(item["input"])}"'
         found.setdefault(location, []).append(message)
     return [(location, " or ".join(dict.fromkeys(messages))) for location, messages in found.items()]
 

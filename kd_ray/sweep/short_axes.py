@@ -6,9 +6,10 @@ temperature: {linspace: [1, 4, 4]}      1, 2, 3, 4: so many values at equal dist
 temperature: {logspace: [1, 100, 3]}    1, 10, 100: the same at equal ratios
 """
 
+import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kd_ray.sweep.source import SourceLines
@@ -87,3 +88,10 @@ def _whole(values: range, short: Any) -> list[int | float]:
 def _rounded(value: float) -> int | float:
     rounded = float(f"{value:.{_DIGITS}g}")
     return int(rounded) if rounded.is_integer() else rounded
+
+
+def shortest(seeds: Sequence[int]) -> str:
+    """Seeds as `--set grid.seed=` takes them: `0..4` where they follow one another, `[0, 2]` elsewhere."""
+    if len(seeds) > 1 and list(seeds) == list(range(seeds[0], seeds[-1] + 1)):
+        return f"{seeds[0]}..{seeds[-1]}"
+    return json.dumps(list(seeds))

@@ -9,7 +9,7 @@ import re
 import shlex
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -153,8 +153,8 @@ def compared(results: Results, study: Study) -> tuple[Sequence[Comparison], Verd
     try:
         return stored_or_made(results, study)
     except InvalidInputError as error:
-        empty = dict.fromkeys(("asked", "declared", "established", "hints", "held_back", "more", "commands"), ())
-        return (), Verdict(**empty, not_tested=(str(error),))
+        others = {field.name for field in fields(Verdict)} - {"not_tested"}
+        return (), Verdict(**dict.fromkeys(others, ()), not_tested=(str(error),))
 
 
 def write_files(folder: Path, files: Mapping[str, bytes]) -> None:

@@ -60,6 +60,21 @@ def test_asked_says_conditions_seeds_teachers_samples_and_the_level() -> None:
     )
 
 
+def test_accuracy_is_told_whether_anything_is_established_or_not() -> None:
+    """Guard: it is what everybody asks first; a loss of six points that is only a hint must not be missing."""
+    rows = (row(status="hint"), row(condition="T=8", effect=0.003, p_claim=0.7, status="none"))
+    assert said(*rows).accuracy == (
+        "Against scratch: T=4 −5.2 points (p < 0.001, a hint); T=8 +0.3 points (p = 0.7, not shown to differ).",
+    )
+    few = {"p_claim": None, "status": "not_tested"}
+    many = [*rows, row(condition="T=1", effect=0.02, **few), row(condition="T=2", effect=0.0, **few)]
+    assert said(*many).accuracy == (
+        "Against scratch, lowest and highest of 4 conditions: T=4 −5.2 points (p < 0.001, a hint); T=1 +2.0 points (not tested). "
+        "A hint at T=4; not shown to differ at T=8; not tested at T=1 and T=2.",
+    )
+    assert said(row(metric="loss")).accuracy == said(row(contrast="teacher_vs_distilled")).accuracy == ()
+
+
 def test_an_established_difference_has_its_size_interval_and_runs() -> None:
     assert said(row(), row(condition="T=8", q=0.01)).established == (
         "Accuracy: −5.2 points against scratch at T=4 (95 % interval −7.1 to −3.3; q = 0.004; 5 against 5 runs). "
@@ -79,7 +94,7 @@ def test_a_class_is_told_relative_to_overall_accuracy() -> None:
     )
     (sentence,) = said(one).established
     assert sentence == (
-        "Accuracy of 'cat': −5.2 points relative to overall accuracy against scratch at T=4 (q = 0.004; 5 against 5 runs)."
+        "Accuracy of 'cat' relative to overall accuracy: −5.2 points against scratch at T=4 (q = 0.004; 5 against 5 runs)."
     )
 
 
@@ -162,8 +177,8 @@ def test_two_seeds_and_one_teacher_are_said_to_be_too_few() -> None:
     assert "Against the teacher: 1 teacher cannot show how far teachers are apart; a claim needs 3." in sentence
     assert "Trends over T=2…4: fewer than 3 seeds at a temperature." in sentence
     assert found.commands == (
-        "kd-ray resume drawn --set 'grid.seed=[0,1,2,3,4]'",
-        "kd-ray resume drawn --set 'grid.seed=[0,1,2,3,4]' --set teacher.seed=paired",
+        "kd-ray resume drawn --set grid.seed=0..4",
+        "kd-ray resume drawn --set grid.seed=0..4 --set teacher.seed=paired",
     )
 
 
@@ -249,6 +264,26 @@ def test_claims_come_with_what_became_of_them_and_when_they_were_declared() -> N
     )
 
 
+@pytest.mark.parametrize(
+    ("direction", "margin", "contradicted"),
+    [
+        ("higher", None, True), ("lower", None, False), ("lower", 0.08, True), ("not_lower", 0.01, True), ("not_lower", 0.04, False),
+        ("not_higher", 0.01, False), ("equivalent", 0.02, True), ("equivalent", 0.05, False), ("different", None, False),
+    ],
+)  # fmt: skip
+def test_a_claim_that_the_whole_interval_speaks_against_is_told_so(
+    direction: str, margin: float | None, contradicted: bool
+) -> None:
+    """The interval is −7.1 to −3.3 points."""
+    claim = Claim.model_validate(
+        {"metric": "accuracy", "direction": direction} | ({"margin": margin} if margin else {})
+    )
+    lost = row(analysis="claim", claim=claim.text(), status="none", p_holm=1.0)
+    (sentence,) = said(lost, claims=(Declared(claim=claim, declared_at="2026-11-01", num_complete=0),)).declared
+    against = "Not established, and the whole interval lies where the claim is false: "
+    assert sentence.startswith(against if contradicted else "Not established: ")
+
+
 def test_a_verdict_has_at_most_ten_statements_and_two_commands() -> None:
     claims = [row(analysis="claim", claim=f"claim {i}", p_holm=0.2, status="none") for i in range(8)]
     many = [
@@ -266,7 +301,7 @@ def test_a_verdict_has_at_most_ten_statements_and_two_commands() -> None:
         found = said(*rows, claims=given, steps=steps)
         assert sum(len(statements) for title, statements in found.parts() if title != "NEXT") <= 10
         assert len(found.commands) <= 2
-    assert found.declared[-1] == "6 more claims: 0 established, 6 not; `--full` lists them."
+    assert found.declared[-1] == "7 more claims: 0 established, 7 not; `--full` lists them."
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 import kd_ray
+from kd_ray.analysis.compare import compare
 from kd_ray.errors import QueryError
 from kd_ray.groups import Groups
 from kd_ray.results.aggregate import aggregate
@@ -51,6 +52,15 @@ def test_types_of_a_frame(golden: Results) -> None:
     means = trials.groupby(["role", "temperature"], observed=True)["accuracy"].mean()
     assert [index[1] for index in means.index] == [1.0, 4.0, 10.0, 20.0]
     assert list(golden.frame("class_metrics")["class_name"].cat.categories) == ["class 0", "class 1", "class 2"]
+
+
+def test_the_comparisons_are_a_frame_although_not_all_are_about_a_class(tmp_path: Path) -> None:
+    """Guard: rows about a whole model have no class, and pandas takes no null as a category."""
+    results = golden_results(tmp_path)
+    compare(results, "demo")
+    frame = results.frame("comparisons")
+    assert list(frame["class_name"].cat.categories) == ["class 0", "class 1", "class 2"]
+    assert frame["class_name"].isna().any()
 
 
 @pytest.mark.parametrize("table", ["trials", "class_metrics", "epochs"])

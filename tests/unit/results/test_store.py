@@ -96,7 +96,7 @@ def test_empty_path_is_refused() -> None:
 
 def test_missing_folder_is_refused_where_it_must_exist(tmp_path: Path) -> None:
     path = tmp_path / "none"
-    expected = f"store {path}: there is no such folder; give --store PATH or set KD_RAY_STORE"
+    expected = f"store {path}: there is no such folder (a launch makes it when its data are ready); give --store PATH or set KD_RAY_STORE"
     with pytest.raises(InvalidInputError, match=re.escape(expected) + "$"):
         open_store(path, must_exist=True)
     assert not path.exists()
