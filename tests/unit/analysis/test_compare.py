@@ -276,7 +276,7 @@ def test_one_run_is_flagged_and_the_next_step_adds_seeds(store: Store) -> None:
     assert {row.flags for row in found.of("class_bias_counts")} == {("n<2",)}
     assert all(row.p is None and row.q is None for row in found.rows if row.analysis == "fairness")
     assert row_of(found, "class_bias_counts", contrast="scratch_vs_distilled", temperature=4).num_significant is None
-    assert found.next_steps[0].overrides == ("grid.seed=[4,5,6,7,8]",)
+    assert found.next_steps[0].overrides == ("grid.seed=4..8",)
     assert found.verdict.established == ()
     assert "1 seed cannot show how far seeds are apart" in found.verdict.not_tested[0]
 
