@@ -49,7 +49,10 @@ def load(dataset: AdultDataset, loading: Loading) -> RowData:
     check_version("adult", root / FOLDER, contents, dataset.version, ORIGINAL_MD5)
     train, test = (_rows(root / FOLDER / name, content) for name, content in contents.items())
     notes = []
-    test_ids = [str(n) for n, row in enumerate(test) if dataset.missing != "leave_out" or _UNKNOWN not in row.values()]
+    train_ids, test_ids = (
+        [str(n) for n, row in enumerate(rows) if dataset.missing != "leave_out" or _UNKNOWN not in row.values()]
+        for rows in (train, test)
+    )
     if dataset.missing == "leave_out":
         counts = []
         for rows in (train, test):
@@ -76,6 +79,7 @@ def load(dataset: AdultDataset, loading: Loading) -> RowData:
         is_number_F=is_number_F,
         notes=tuple(notes),
         test_ids=test_ids,
+        train_ids=train_ids,
     )
 
 
