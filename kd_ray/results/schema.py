@@ -17,7 +17,7 @@ from kd_ray.results.comparison_schema import CHANCE_LEVELS, COMPARISONS
 
 
 def _count(name: str, meaning: str) -> Column:
-    return Column(name=name, type=pa.int64(), unit="", meaning=meaning, low=0.0, high=math.inf)
+    return Column(name=name, type=pa.int64(), unit="", says=meaning, low=0.0, high=math.inf)
 
 
 def _metric(name: str) -> Column:
@@ -28,7 +28,7 @@ def _metric(name: str) -> Column:
         name=name,
         type=pa.float64(),
         unit=unit,
-        meaning=metric.meaning,
+        says=metric.meaning,
         low=metric.low,
         high=metric.high,
         better=metric.better,
