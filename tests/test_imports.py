@@ -158,6 +158,24 @@ def test_quick_commands_import_neither_torch_nor_ray(
 
 
 @pytest.mark.slow
+def test_a_plan_reads_neither_data_modules_nor_the_source_of_models(finished: Path) -> None:
+    """Guard: what reads data takes 75 ms to import, and Pydantic read docstrings from the source of each model for 145 ms of CPU time."""
+    code = (
+        "import sys, kd_ray.cli\n"
+        f"sys.argv = ['kd-ray', 'plan', {COLOR!r}]\n"
+        "try:\n    kd_ray.cli.main()\nexcept SystemExit:\n    pass\n"
+        "from kd_ray.sweep import docstrings\n"
+        "print(sorted({'PIL', 'kd_ray.data', 'kd_ray.distill', 'numpy.random'} & set(sys.modules)))\n"
+        "print(docstrings._of_module.cache_info().currsize)"
+    )
+    environment = {"PATH": "", "KD_RAY_STORE": str(finished)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=PACKAGE.parent, capture_output=True, text=True, check=True, env=environment
+    )
+    assert done.stdout.splitlines()[-2:] == ["[]", "0"]
+
+
+@pytest.mark.slow
 def test_what_workers_run_imports_neither_pandas_nor_fairlearn() -> None:
     """Ray Tune imports pandas itself; what trains does without."""
     code = (

@@ -136,7 +136,6 @@ def _features(rows: list[_Row], dataset: AdultDataset) -> dict[str, Groups]:
 FAMILY = Family[AdultDataset](
     load=load,
     fingerprint=lambda _, loading: fingerprint(loading.root),
-    files=lambda _, root: [root / FOLDER / name for name in ORIGINAL_MD5],
     fetch=lambda _, root, on_bytes: fetch(root, on_bytes),
     advice=lambda _, root: (
         f"Adult is free (CC BY 4.0) and is fetched from {URL}; if it cannot be fetched, put its two files there:\n"

@@ -154,8 +154,3 @@ def training_ids(dataset: Dataset, root: Path, *, processes: int = 1, resident_b
     numbered = RowSplit(values_NF=np.arange(len(data.train), dtype=np.float64)[:, None], labels_N=data.train.labels_N)
     kept_N = _cut(numbered, dataset)[0].values_NF[:, 0].astype(np.int64)
     return [str(n) if names is None else names[n] for n in kept_N]
-
-
-def missing_files(dataset: Dataset, root: Path) -> list[Path]:
-    """Files and folders of a data set that are not there, at a quick look: contents and images of a list are not looked at."""
-    return [path for path in family_of(dataset).files(dataset, root) if not path.exists()]

@@ -231,6 +231,5 @@ def _advice(_: HatexplainDataset, root: Path) -> str:
 FAMILY = Family[HatexplainDataset](
     load=load,
     fingerprint=lambda dataset, loading: fingerprint(dataset, loading.root),
-    files=lambda dataset, root: [root / FOLDER / name for name in _names(dataset)],
     advice=_advice,
 )

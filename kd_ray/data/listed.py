@@ -167,6 +167,4 @@ def _text_data(
     )
 
 
-FAMILY = Family[ListedDataset](
-    load=load, fingerprint=fingerprint, files=lambda dataset, root: [root / dataset.path], can_stream=True
-)
+FAMILY = Family[ListedDataset](load=load, fingerprint=fingerprint, can_stream=True)
