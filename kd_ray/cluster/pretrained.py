@@ -1,6 +1,7 @@
 """Pretrained weights and logits that a sweep gives: downloaded by the launching process only, and checked before anything is written."""
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 from kd_ray.cluster.background import WarningLog
@@ -58,20 +59,21 @@ def check_pretrained_weights(file: SweepFile, store: Store, plan: Plan, warnings
 
 
 def check_given_logits(request: LaunchRequest, dataset: Dataset, data: Data) -> None:
-    """Check that each file of a teacher's logits fits the training split. A file that is gone is read from the store.
+    """Check that each file of a teacher's logits fits the training split. What an earlier launch has stored is read from the store.
 
     Raises:
         DataError: a file does not fit.
     """
+    placement = request.file.sweep.placement
     for path in dict(named_values(request.file.raw)).get(LOGITS_FIELD, ()):
-        local, digest = Path(path), request.weights.get(path)
-        content = None if local.exists() or digest is None else request.store.get(pretrained_key(digest))
+        digest = request.weights.get(path)
+        stored = request.store.get(pretrained_key(digest)) if digest else None
         read_logits(
-            local.read_bytes() if content is None else content,
+            Path(path).read_bytes() if stored is None else stored,
             source=f"{request.file.source}: {LOGITS_FIELD}: {path}",
             num_samples=len(data.train),
             class_names=data.class_names,
-            ids=lambda: training_ids(dataset, Path(request.file.sweep.placement.data_root)),
+            ids=partial(training_ids, dataset, Path(placement.data_root), resident_bytes=placement.resident_bytes),
         )
 
 

@@ -225,16 +225,18 @@ class Worker:
     def _teacher_of(self, spec: TrialSpec, training: Training, data: LoadedData) -> Teacher | None:
         """The teacher that a student learns from, if it has any. Raises as `teacher` and `given_teacher`."""
         if spec.given_logits is not None:
-            key, content = self._given_bytes(spec.given_logits)
-            load = partial(given_teacher, content, spec, data, source=key, placement=self.placement, device=self.device)
-            return _remember(
-                self._teachers, f"{key} {data.dataset_id} {spec.teacher_logits}", load, keep=_KEPT_TEACHERS
-            )
+            name = f"{spec.given_logits} {data.dataset_id} {spec.teacher_logits}"
+            load = partial(self._given_teacher, spec, spec.given_logits, data)
+            return _remember(self._teachers, name, load, keep=_KEPT_TEACHERS)
         if spec.teacher is None or spec.distillation is None:
             return None
         return self.teacher(
             spec.teacher.trial_id, data, training.augmentation, spec.teacher_logits, tabled=not training.mixes
         )
+
+    def _given_teacher(self, spec: TrialSpec, digest: str, data: LoadedData) -> Teacher:
+        key, content = self._given_bytes(digest)
+        return given_teacher(content, spec, data, source=key, placement=self.placement, device=self.device)
 
     def teacher(
         self,
