@@ -2,18 +2,21 @@
 
 import json
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, get_args
 
 import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
-from pydantic import TypeAdapter
 
 from kd_ray.cli import cli
 from kd_ray.data import adult
-from kd_ray.data.families import FAMILIES, missing_files
 from kd_ray.errors import DataError
-from kd_ray.sweep.datasets import DATASET_NAMES, Dataset
+from kd_ray.sweep.classification import Classification
+from kd_ray.sweep.datasets import DATASET_NAMES, Dataset, FactoryDataset, TrifeatureDataset
+from kd_ray.sweep.load import parse_dataset
+from tests import datasets
 from tests.datasets import encoded, write_adult, write_celeba, write_people, write_svhn, write_table
 from tests.processes import run_cli_here
 
@@ -207,13 +210,31 @@ def test_plan_names_the_files_of_the_data_that_are_missing(tmp_path: Path) -> No
     assert f"missing:{list_};`kd-raydatacheck`saysmore" in said
     write_people(tmp_path / "data")
     assert "missing:" not in invoke(*planned).output
-    cifar = TypeAdapter[Dataset](Dataset).validate_python({"name": "cifar10"})
-    assert len(missing_files(cifar, tmp_path)) == 7
 
 
 def test_every_set_with_files_names_them_for_a_quick_look() -> None:
-    quick = {name for name, family in FAMILIES.items() if family.files is not FAMILIES["trifeature"].files}
-    assert quick == set(DATASET_NAMES) - {"trifeature", "factory"}
+    without = {it for it in get_args(get_args(Dataset)[0]) if it.files is Classification.files}
+    assert without == {TrifeatureDataset, FactoryDataset}
+
+
+@pytest.mark.parametrize(
+    ("name", "write", "count"),
+    [
+        ("cifar10", datasets.write_cifar10, 7),
+        ("cifar100", datasets.write_cifar100, 3),
+        ("tiny_imagenet", datasets.write_tiny_imagenet, 3),
+        ("imagenet", datasets.write_imagenet, 2),
+        ("celeba", datasets.write_celeba, 3),
+        ("adult", datasets.write_adult, 2),
+        ("hatexplain", datasets.write_hatexplain, 2),
+        pytest.param("svhn", datasets.write_svhn, 2, marks=pytest.mark.slow),
+    ],
+)
+def test_these_are_the_files_that_are_read(name: str, write: Callable[[Path], Any], count: int, tmp_path: Path) -> None:
+    write(tmp_path)
+    files = parse_dataset(name, ["tokenizer=hf:a"] if name == "hatexplain" else []).files
+    assert len(files) == count
+    assert all((tmp_path / file).exists() for file in files)
 
 
 def test_the_sets_whose_files_may_be_missing_are_all_but_the_one_that_is_drawn() -> None:

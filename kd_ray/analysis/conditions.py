@@ -10,6 +10,7 @@ import numpy as np
 from kd_ray.metrics.arrays import FloatArray, IntArray
 from kd_ray.shown import shown_number
 from kd_ray.sweep.distillation import shown_objective
+from kd_ray.sweep.spec import LOGITS
 
 ROLES = ("teacher", "scratch", "distilled")
 AXES = ("dataset", "dataset_id", "target", "model", "teacher", "objective", "alpha", "t_squared")
@@ -35,7 +36,7 @@ class Condition:
     runs: tuple[IntArray, ...]
     """Rows of the trials that make up each run."""
     teachers: tuple[tuple[str, ...], ...]
-    """trial_ids of the teachers of each run; empty for others than distilled students."""
+    """What `taught_by` names for each run; empty for others than distilled students."""
     has_paired_teachers: bool
     """Whether each seed learns from the teacher of the same seed."""
     devices: frozenset[str]
@@ -54,6 +55,11 @@ class Condition:
     def is_distilled(self) -> bool:
         """Whether a teacher takes part in its training."""
         return self.role == "distilled"
+
+    @property
+    def has_given_logits(self) -> bool:
+        """Whether nothing is known of its teacher but a file of logits of the training samples."""
+        return str(self.axes["teacher"]).startswith(LOGITS)
 
     def over_runs(self, values_T: FloatArray) -> FloatArray:
         """Values of all trials, (T, …), as values of the runs of this condition, (R, …)."""
@@ -118,6 +124,12 @@ def make_series(conditions: Sequence[Condition]) -> tuple[Series, ...]:
     )
 
 
+def taught_by(trial: Mapping[str, Any]) -> str | None:
+    """trial_id of a trial's teacher; the name of the teacher where only a file of its logits is known; None without a teacher."""
+    known: str | None = trial["teacher_trial_id"] or trial["teacher"]
+    return known
+
+
 def _condition(trials: Sequence[Mapping[str, Any]], key: tuple[Any, ...], rows: Sequence[int]) -> Condition:
     role, axes, settings, temperature = key
     of_seed: dict[Any, list[int]] = defaultdict(list)
@@ -133,9 +145,7 @@ def _condition(trials: Sequence[Mapping[str, Any]], key: tuple[Any, ...], rows: 
         label="",
         seeds=tuple(trials[run[0]]["seed"] for run in runs),
         runs=tuple(np.array(run) for run in runs),
-        teachers=tuple(
-            tuple(trials[row]["teacher_trial_id"] for row in run if trials[row]["teacher_trial_id"]) for run in runs
-        ),
+        teachers=tuple(tuple(filter(None, (taught_by(trials[row]) for row in run))) for run in runs),
         has_paired_teachers=all(
             trials[row]["seed"] is not None and trials[row]["teacher_seed"] == trials[row]["seed"] for row in rows
         ),

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from kd_ray.analysis.conditions import Condition
+from kd_ray.analysis.conditions import Condition, taught_by
 from kd_ray.analysis.study import SCRATCH, TEACHER, Study
 from kd_ray.analysis.two_groups import Exchanges, exchanges, hedges_g, paired_t, welch
 from kd_ray.analysis.uncertainty import Certainty, Part, SampleNoise, certainty, runs_part
@@ -88,7 +88,7 @@ def by_teacher(study: Study, condition: Condition) -> tuple[list[str], Condition
     """The teachers of a distilled condition, and the condition with the students of each teacher as one run."""
     of_teacher: dict[str, list[int]] = {}
     for row in condition.trials:
-        of_teacher.setdefault(str(study.trials[int(row)]["teacher_trial_id"]), []).append(int(row))
+        of_teacher.setdefault(str(taught_by(study.trials[int(row)])), []).append(int(row))
     grouped = condition.regrouped([np.array(rows) for rows in of_teacher.values()])
     return list(of_teacher), grouped
 

@@ -234,7 +234,14 @@ def _not_tested(study: Study, rows: Sequence[Comparison]) -> tuple[str, ...]:
     sentences = []
     for contrast in CONTRASTS:
         against = BASELINE[contrast]
-        lacking = [it.label for it in study.distilled if study.baseline(contrast, it) is None]
+        without = [it for it in study.distilled if study.baseline(contrast, it) is None]
+        unknown = [it.label for it in without if contrast == TEACHER and it.has_given_logits]
+        if unknown:
+            sentences.append(
+                f"Against {against}: for {listed(unknown)} only its logits of the training samples are given; its accuracy and fairness on "
+                "the test samples, and the students' disagreement with it, are not known."
+            )
+        lacking = [it.label for it in without if it.label not in unknown]
         if lacking:
             sentences.append(f"Against {against}: no such trial is complete for {listed(lacking)}.")
         few = [row for row in rows if (row.analysis, row.contrast) == ("class_bias_counts", contrast)]

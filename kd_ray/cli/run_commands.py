@@ -95,7 +95,6 @@ def plan_command(
     """
     from kd_ray.cli import text
     from kd_ray.cluster.data_version import with_data_version
-    from kd_ray.data.families import missing_files
     from kd_ray.results.cost import cost
     from kd_ray.results.status import plan
 
@@ -110,7 +109,8 @@ def plan_command(
     expected = cost(store, to_run.values())
     datasets = {spec.dataset_id: spec.dataset for spec in to_run.values()}
     root = Path(file.sweep.placement.data_root).expanduser()
-    missing = list(dict.fromkeys(str(path) for it in datasets.values() for path in missing_files(it, root)))
+    files = dict.fromkeys(root / name for dataset in datasets.values() for name in dataset.files)
+    missing = [str(path) for path in files if not path.exists()]
     if as_json:
         say(json_text({**plan_.to_dict(), "cost": expected.to_dict(), "missing_files": missing}))
     else:

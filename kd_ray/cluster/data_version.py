@@ -4,7 +4,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from kd_ray.data.families import fingerprint
 from kd_ray.errors import DataError
 from kd_ray.results.manifest import find_manifest
 from kd_ray.results.store import Store
@@ -26,6 +25,9 @@ def with_data_version(file: SweepFile, store: Store, *, name: str | None = None)
     section = file.raw["dataset"]
     if section.get("version") != AUTO:
         return file
+    # Its modules take long to import.
+    from kd_ray.data.families import fingerprint
+
     found = fingerprint(file.sweep.dataset, Path(file.sweep.placement.data_root).expanduser())
     recorded = _recorded(store, file, name or file.sweep.name)
     if recorded not in (None, found):

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from kd_ray.cluster.launch_request import LaunchRequest, RequestedTrials
-from kd_ray.cluster.pretrained import check_pretrained_weights
+from kd_ray.cluster.pretrained import check_given_logits, check_pretrained_weights
 from kd_ray.cluster.runner import cpu_count
 from kd_ray.data.describe import small_joint_groups
 from kd_ray.data.families import load_dataset
@@ -126,6 +126,7 @@ def check_data(request: LaunchRequest, trials: Collection[PlannedTrial]) -> None
             resident_bytes=placement.resident_bytes,
         )
         class_names += data.class_names
+        check_given_logits(request, dataset, data)
         leaks = [leak.sentence(data.modality) for leak in find_leaks(_to_compare(dataset, data), with_near=False)]
         joint = small_joint_groups(data.test, request.file.sweep.intersections, dataset.least_joint_group)
         for note in (*data.notes, *joint, *(["; ".join(leaks)] if leaks else [])):

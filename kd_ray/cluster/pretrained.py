@@ -1,17 +1,21 @@
-"""Pretrained weights of a sweep: downloaded by the launching process only, and checked before anything is written."""
+"""Pretrained weights and logits that a sweep gives: downloaded by the launching process only, and checked before anything is written."""
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 from kd_ray.cluster.background import WarningLog
-from kd_ray.data.families import load_dataset
+from kd_ray.cluster.launch_request import LaunchRequest
+from kd_ray.data.families import load_dataset, training_ids
+from kd_ray.data.modalities import Data
+from kd_ray.distill.logits_file import read_logits
 from kd_ray.errors import SweepError
 from kd_ray.results.status import Plan, file_digest
 from kd_ray.results.store import Store, pretrained_key
 from kd_ray.sweep.architectures import is_text_model
-from kd_ray.sweep.datasets import input_size
+from kd_ray.sweep.datasets import Dataset, input_size
 from kd_ray.sweep.encoders import read_encoder
-from kd_ray.sweep.initial import pretrained_files
+from kd_ray.sweep.initial import LOGITS_FIELD, named_values, pretrained_files
 from kd_ray.sweep.load import SweepFile
 from kd_ray.sweep.plan import is_file
 from kd_ray.sweep.spec import Encoder, Role, TrialSpec
@@ -52,6 +56,25 @@ def check_pretrained_weights(file: SweepFile, store: Store, plan: Plan, warnings
             (spec.model, spec.dataset.num_classes, spec.role is Role.TEACHER): spec for spec in specs
         }.values():
             _check_weights(file, Path(path).expanduser(), spec, warnings)
+
+
+def check_given_logits(request: LaunchRequest, dataset: Dataset, data: Data) -> None:
+    """Check that each file of a teacher's logits fits the training split. What an earlier launch has stored is read from the store.
+
+    Raises:
+        DataError: a file does not fit.
+    """
+    placement = request.file.sweep.placement
+    for path in dict(named_values(request.file.raw)).get(LOGITS_FIELD, ()):
+        digest = request.weights.get(path)
+        stored = request.store.get(pretrained_key(digest)) if digest else None
+        read_logits(
+            Path(path).read_bytes() if stored is None else stored,
+            source=f"{request.file.source}: {LOGITS_FIELD}: {path}",
+            num_samples=len(data.train),
+            class_names=data.class_names,
+            ids=partial(training_ids, dataset, Path(placement.data_root), resident_bytes=placement.resident_bytes),
+        )
 
 
 def _check_weights(file: SweepFile, path: Path, spec: TrialSpec, warnings: WarningLog) -> None:

@@ -49,7 +49,10 @@ def load(dataset: AdultDataset, loading: Loading) -> RowData:
     check_version("adult", root / FOLDER, contents, dataset.version, ORIGINAL_MD5)
     train, test = (_rows(root / FOLDER / name, content) for name, content in contents.items())
     notes = []
-    test_ids = [str(n) for n, row in enumerate(test) if dataset.missing != "leave_out" or _UNKNOWN not in row.values()]
+    train_ids, test_ids = (
+        [str(n) for n, row in enumerate(rows) if dataset.missing != "leave_out" or _UNKNOWN not in row.values()]
+        for rows in (train, test)
+    )
     if dataset.missing == "leave_out":
         counts = []
         for rows in (train, test):
@@ -76,6 +79,7 @@ def load(dataset: AdultDataset, loading: Loading) -> RowData:
         is_number_F=is_number_F,
         notes=tuple(notes),
         test_ids=test_ids,
+        train_ids=train_ids,
     )
 
 
@@ -132,7 +136,6 @@ def _features(rows: list[_Row], dataset: AdultDataset) -> dict[str, Groups]:
 FAMILY = Family[AdultDataset](
     load=load,
     fingerprint=lambda _, loading: fingerprint(loading.root),
-    files=lambda _, root: [root / FOLDER / name for name in ORIGINAL_MD5],
     fetch=lambda _, root, on_bytes: fetch(root, on_bytes),
     advice=lambda _, root: (
         f"Adult is free (CC BY 4.0) and is fetched from {URL}; if it cannot be fetched, put its two files there:\n"

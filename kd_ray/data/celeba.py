@@ -167,7 +167,6 @@ def _advice(_: CelebaDataset, root: Path) -> str:
 FAMILY = Family[CelebaDataset](
     load=load,
     fingerprint=fingerprint,
-    files=lambda _, root: [root / FOLDER / name for name in (*LISTS, "img_align_celeba")],
     can_stream=True,
     advice=_advice,
 )

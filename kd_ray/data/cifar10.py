@@ -71,6 +71,5 @@ def _read_files(root: Path) -> dict[str, bytes]:
 FAMILY = Family[Cifar10Dataset](
     load=load,
     fingerprint=lambda _, loading: fingerprint(loading.root),
-    files=lambda _, root: [root / FOLDER / name for name in FILES],
     fetch=lambda _, root, on_bytes: fetch_archive("CIFAR10", root, FOLDER, FILES, on_bytes),
 )

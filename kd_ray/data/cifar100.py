@@ -59,6 +59,5 @@ def _read_files(root: Path) -> dict[str, bytes]:
 FAMILY = Family[Cifar100Dataset](
     load=load,
     fingerprint=lambda _, loading: fingerprint(loading.root),
-    files=lambda _, root: [root / FOLDER / name for name in FILES],
     fetch=lambda _, root, on_bytes: fetch_archive("CIFAR100", root, FOLDER, FILES, on_bytes),
 )

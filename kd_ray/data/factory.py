@@ -92,7 +92,7 @@ def load(dataset: FactoryDataset, loading: Loading) -> ImageData | RowData:
     labels_N = own.labels_N.astype(np.int64)
     features = {name: _groups(own.features[name]) for name in dataset.features}
     has_validation = dataset.returns_validation
-    test_ids = [str(n) for n in chosen["test"]]
+    test_ids, train_ids = ([str(n) for n in chosen[name]] for name in ("test", "train"))
     if dataset.samples == "images":
         mean, std = moments_of(dataset.normalization)
         images = Split(images_NHWC=own.inputs, labels_N=labels_N, sensitive_features=features)
@@ -104,6 +104,7 @@ def load(dataset: FactoryDataset, loading: Loading) -> ImageData | RowData:
             mean=mean,
             std=std,
             test_ids=test_ids,
+            train_ids=train_ids,
         )
     column = Column(name="x", values=own.inputs.astype(np.float64))
     values_NF, names, is_number_F = encoded([column], split_N == "train")
@@ -117,6 +118,7 @@ def load(dataset: FactoryDataset, loading: Loading) -> ImageData | RowData:
         is_number_F=is_number_F,
         source=f"factory: {dataset.function}",
         test_ids=test_ids,
+        train_ids=train_ids,
     )
 
 

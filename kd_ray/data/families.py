@@ -24,6 +24,7 @@ from kd_ray.data.family import Family, Loading, OnProgress
 from kd_ray.data.image_data import split_off_validation
 from kd_ray.data.labelled import S
 from kd_ray.data.modalities import Data
+from kd_ray.data.row_data import RowSplit
 from kd_ray.data.subsets import long_tailed
 from kd_ray.data.unicode_forms import alike, in_words
 from kd_ray.errors import DataError
@@ -138,6 +139,18 @@ def _cut(train: S, dataset: Dataset) -> tuple[S, S | None]:
         raise DataError(f"{dataset.name}: validation_fraction: {error}") from error
 
 
-def missing_files(dataset: Dataset, root: Path) -> list[Path]:
-    """Files and folders of a data set that are not there, at a quick look: contents and images of a list are not looked at."""
-    return [path for path in family_of(dataset).files(dataset, root) if not path.exists()]
+def training_ids(dataset: Dataset, root: Path, *, processes: int = 1, resident_bytes: int | None = None) -> list[str]:
+    """Names of the training samples in their source, in the order in which `load_dataset` has them: of image files, of the user's, or
+    numbers in the training split as it was before any were left out. The arguments are those of `load_dataset`.
+
+    Raises:
+        DataError: as `load_dataset`.
+    """
+    loading = Loading(root=root, processes=processes, resident_bytes=resident_bytes)
+    data: Data = family_of(dataset).load(dataset, loading)
+    files = data.train.files if data.modality == "images" else None
+    names = data.train_ids if data.train_ids is not None else files.names() if files is not None else None
+    # What is cut away depends on the labels alone, so rows that hold their own number show what is left.
+    numbered = RowSplit(values_NF=np.arange(len(data.train), dtype=np.float64)[:, None], labels_N=data.train.labels_N)
+    kept_N = _cut(numbered, dataset)[0].values_NF[:, 0].astype(np.int64)
+    return [str(n) if names is None else names[n] for n in kept_N]

@@ -1,6 +1,6 @@
 """What a family of data sets has to offer. Each module of a family ends with its `Family`; `families.py` has the dict of all."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -37,8 +37,6 @@ class Family(Generic[D]):
     for files that are not the version of the settings."""
     fingerprint: Callable[[D, Loading], str | None]
     """The `dataset.version` that names exactly the files that are there; None for a set that is generated."""
-    files: Callable[[D, Path], Sequence[Path]] = lambda settings, root: ()
-    """What must exist below the data root, for a quick look: files, or the folder of many; empty for the other sets."""
     can_stream: bool = False
     """Whether images can stay in their files."""
     fetch: Callable[[D, Path, OnBytes | None], None] = lambda settings, root, on_bytes: None

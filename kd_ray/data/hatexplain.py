@@ -82,6 +82,7 @@ def load(dataset: HatexplainDataset, loading: Loading) -> TextData:
     for name in names:
         splits[name] = _split(dataset, posts[name], numbers, start)
         start += len(posts[name])
+    divisions = _parsed(contents[DIVISIONS], root / FOLDER / DIVISIONS)
     classes = ("normal", "toxic") if dataset.target == "toxic" else LABELS
     notes = []
     if dataset.train_file == "train_partial":
@@ -94,7 +95,9 @@ def load(dataset: HatexplainDataset, loading: Loading) -> TextData:
         test=splits["test"],
         class_names=classes,
         notes=tuple(notes),
-        test_ids=[str(it) for it in _parsed(contents[DIVISIONS], root / FOLDER / DIVISIONS)[_SPLITS["test"]]],
+        test_ids=[str(it) for it in divisions[_SPLITS["test"]]],
+        # The substitute file has its own order of the training posts.
+        train_ids=[str(it) for it in divisions[_SPLITS["train"]]] if dataset.train_file != "train_partial" else None,
     )
 
 
@@ -228,6 +231,5 @@ def _advice(_: HatexplainDataset, root: Path) -> str:
 FAMILY = Family[HatexplainDataset](
     load=load,
     fingerprint=lambda dataset, loading: fingerprint(dataset, loading.root),
-    files=lambda dataset, root: [root / FOLDER / name for name in _names(dataset)],
     advice=_advice,
 )

@@ -90,6 +90,8 @@ class ImageData:
     """Per channel, for pixels in 0..1."""
     test_ids: Sequence[str] | None = None
     """Names of the test samples in their source; None where they are those of image files, or row numbers of the test split."""
+    train_ids: Sequence[str] | None = None
+    """The same of the training samples, before `cut`."""
     notes: tuple[str, ...] = ()
     """What people should know: rows and groups that were left out."""
 

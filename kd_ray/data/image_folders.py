@@ -39,7 +39,6 @@ class ImageFolder:
         return Family(
             load=self.load,
             fingerprint=self.fingerprint,
-            files=lambda dataset, root: [root / dataset.folder / split for split in ("train", "val")],
             can_stream=True,
             advice=self.advice,
         )

@@ -108,7 +108,8 @@ def _image_data(
         mean=mean,
         std=std,
         notes=notes,
-        test_ids=_test_ids(listing),
+        test_ids=_ids(listing, "test"),
+        train_ids=_ids(listing, "train"),
     )
 
 
@@ -131,13 +132,14 @@ def _row_data(
         columns=names,
         is_number_F=is_number_F,
         notes=notes,
-        test_ids=_test_ids(listing),
+        test_ids=_ids(listing, "test"),
+        train_ids=_ids(listing, "train"),
         source=f"manifest: {path}",
     )
 
 
-def _test_ids(listing: Listing) -> list[str]:
-    return [listing.ids[int(n)] for n in np.flatnonzero(listing.split_N == SPLITS["test"])]
+def _ids(listing: Listing, split: str) -> list[str]:
+    return [listing.ids[int(n)] for n in np.flatnonzero(listing.split_N == SPLITS[split])]
 
 
 def _text_data(
@@ -160,10 +162,9 @@ def _text_data(
         test=splits["test"],
         class_names=dataset.class_names,
         notes=notes,
-        test_ids=_test_ids(listing),
+        test_ids=_ids(listing, "test"),
+        train_ids=_ids(listing, "train"),
     )
 
 
-FAMILY = Family[ListedDataset](
-    load=load, fingerprint=fingerprint, files=lambda dataset, root: [root / dataset.path], can_stream=True
-)
+FAMILY = Family[ListedDataset](load=load, fingerprint=fingerprint, can_stream=True)

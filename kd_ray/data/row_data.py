@@ -70,6 +70,8 @@ class RowData:
     """False for categories, which stay 0 and 1."""
     test_ids: Sequence[str] | None = None
     """Names of the test samples in their source; None where they are those of image files, or row numbers of the test split."""
+    train_ids: Sequence[str] | None = None
+    """The same of the training samples, before `cut`."""
     notes: tuple[str, ...] = ()
     """What people should know: rows and groups that were left out."""
     source: str = "rows"

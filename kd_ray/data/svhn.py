@@ -111,6 +111,5 @@ def _damaged(path: Path, detail: str) -> DataError:
 FAMILY = Family[SvhnDataset](
     load=load,
     fingerprint=lambda dataset, loading: fingerprint(loading.root, extra=dataset.extra),
-    files=lambda dataset, root: [root / FOLDER / name for name in _names(extra=dataset.extra)],
     fetch=fetch,
 )

@@ -81,6 +81,8 @@ class TextData:
     class_names: tuple[str, ...]
     test_ids: Sequence[str] | None = None
     """Names of the test samples in their source; None where they are those of image files, or row numbers of the test split."""
+    train_ids: Sequence[str] | None = None
+    """The same of the training samples, before `cut`."""
     notes: tuple[str, ...] = ()
     """What people should know: samples and groups that were left out."""
 

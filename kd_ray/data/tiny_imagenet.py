@@ -122,7 +122,6 @@ def _advice(_: TinyImagenetDataset, root: Path) -> str:
 FAMILY = Family[TinyImagenetDataset](
     load=load,
     fingerprint=fingerprint,
-    files=lambda _, root: [root / FOLDER / name for name in ("wnids.txt", "train", "val")],
     can_stream=True,
     advice=_advice,
 )

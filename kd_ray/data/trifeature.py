@@ -173,6 +173,7 @@ def load(dataset: TrifeatureDataset, loading: Loading) -> ImageData:
         mean=MEAN,
         std=STD,
         test_ids=[str(n) for n in test_M],
+        train_ids=[str(n) for n in rest_N],
     )
 
 

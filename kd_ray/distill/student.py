@@ -154,10 +154,11 @@ class Student:
 
 
 def source_of_logits(spec: TrialSpec) -> str | None:
-    """Names a teacher (by its trial_id) together with what is done to its logits; None where none is needed."""
-    if spec.teacher is None or spec.distillation is None:
+    """Names a teacher (by its trial_id, or the file of its logits) together with what is done to its logits; None where none is needed."""
+    name = spec.given_logits or (spec.teacher.trial_id if spec.teacher else None)
+    if name is None or spec.distillation is None:
         return None
-    words = [spec.teacher.trial_id]
+    words = [name]
     if spec.teacher_logits != "fp32":
         words.append(spec.teacher_logits)
     if shuffle := spec.distillation.teacher_shuffle:

@@ -90,7 +90,14 @@ class Teacher:
         """Called when a pack has ended, however it did."""
 
     def _forward(self, inputs: Inputs) -> Tensor:
-        exact_BC = forward(self.model, inputs).float()
+        return self.rounded(forward(self.model, inputs).float())
+
+    def rounded(self, exact_BC: Tensor) -> Tensor:
+        """The logits in the precision of this teacher, float32.
+
+        Raises:
+            TrialError: rounding to half precision changes the teacher's probabilities too much.
+        """
         if self._precision == "fp32":
             return exact_BC
         rounded_BC = exact_BC.half().float()

@@ -71,7 +71,7 @@ def trained_trial(trial_id: str, store: Store, data_root: Path) -> TrainedTrial:
         )
     data = load_data(record.spec.dataset, data_root, torch.device("cpu")).resident
     model = network_with(weights, record.spec, data, data_root, source=record.weights_key)
-    model = model.to(memory_format=layout_of(torch.device("cpu")))  # type: ignore[call-overload]
+    model = model.to(memory_format=layout_of(torch.device("cpu")))
     return TrainedTrial(spec=record.spec, model=model.eval().requires_grad_(False), data=data)
 
 

@@ -22,6 +22,7 @@ from kd_ray.distill.dataset_cache import LoadedData, load_data
 from kd_ray.distill.device import device_of, layout_of, make_deterministic, name_of, named, release_unused
 from kd_ray.distill.evaluate import evaluate, predict
 from kd_ray.distill.fit import fit
+from kd_ray.distill.given_teacher import given_teacher
 from kd_ray.distill.image_loader import Loader
 from kd_ray.distill.objective_background import background_of, teacher_for
 from kd_ray.distill.objectives.imported import distribution_of
@@ -42,7 +43,7 @@ from kd_ray.sweep.datasets import Dataset
 from kd_ray.sweep.objective_settings import LogitPrecision
 from kd_ray.sweep.placement import Placement
 from kd_ray.sweep.spec import TrialSpec, content_hash, twin_of
-from kd_ray.sweep.training import Augmentation
+from kd_ray.sweep.training import Augmentation, Training
 
 T = TypeVar("T")
 
@@ -176,14 +177,8 @@ class Worker:
                     training.pretrained.append((spec, self._pretrained(spec, data)))
                     continue
                 background = None
-                if spec.teacher and spec.distillation:
-                    teacher = self.teacher(
-                        spec.teacher.trial_id,
-                        data,
-                        spec.training.augmentation,
-                        spec.teacher_logits,
-                        tabled=not spec.training.mixes,
-                    )
+                teacher = self._teacher_of(spec, spec.training, data)
+                if teacher and spec.distillation:
                     background = background_of(spec.distillation, teacher, data.resident)
                     source = source_of_logits(spec)
                     if source and source not in training.teachers:
@@ -227,6 +222,22 @@ class Worker:
             return data
 
         return _remember(self._data, content_hash(dataset), load, keep=_KEPT_DATASETS)
+
+    def _teacher_of(self, spec: TrialSpec, training: Training, data: LoadedData) -> Teacher | None:
+        """The teacher that a student learns from, if it has any. Raises as `teacher` and `given_teacher`."""
+        if spec.given_logits is not None:
+            name = f"{spec.given_logits} {data.dataset_id} {spec.teacher_logits}"
+            load = partial(self._given_teacher, spec, spec.given_logits, data)
+            return _remember(self._teachers, name, load, keep=_KEPT_TEACHERS)
+        if spec.teacher is None or spec.distillation is None:
+            return None
+        return self.teacher(
+            spec.teacher.trial_id, data, training.augmentation, spec.teacher_logits, tabled=not training.mixes
+        )
+
+    def _given_teacher(self, spec: TrialSpec, digest: str, data: LoadedData) -> Teacher:
+        key, content = self._given_bytes(digest)
+        return given_teacher(content, spec, data, source=key, placement=self.placement, device=self.device)
 
     def teacher(
         self,
@@ -328,24 +339,25 @@ class Worker:
         Raises:
             TrialError: the weights do not fit the model.
         """
-        key, weights = self._pretrained_bytes(spec)
+        assert spec.initial_weights is not None
+        key, weights = self._given_bytes(spec.initial_weights)
         return self._build(spec, weights, key, data).eval()
 
     def _initial(self, spec: TrialSpec) -> dict[str, Tensor]:
         """The weights that training starts from."""
-        key, weights = self._pretrained_bytes(spec)
+        assert spec.initial_weights is not None
+        key, weights = self._given_bytes(spec.initial_weights)
         return from_weights(weights, source=key)
 
-    def _pretrained_bytes(self, spec: TrialSpec) -> tuple[str, bytes]:
-        """Key and content of the file that `spec.initial_weights` names."""
-        assert spec.initial_weights is not None
-        key = pretrained_key(spec.initial_weights)
-        weights = self.store.get(key)
-        if weights is None or sha256(weights) != spec.initial_weights:
+    def _given_bytes(self, digest: str) -> tuple[str, bytes]:
+        """Key and content of a file of weights or logits that the sweep gives."""
+        key = pretrained_key(digest)
+        content = self.store.get(key)
+        if content is None or sha256(content) != digest:
             raise CorruptObjectError(
-                f"store {self.store.url}: {key!r} does not hold the pretrained weights {spec.initial_weights}"
+                f"store {self.store.url}: {key!r} does not hold the file {digest} that the sweep gives"
             )
-        return key, weights
+        return key, content
 
     def _build(self, spec: TrialSpec, weights: bytes, source: str, data: LoadedData) -> nn.Module:
         model = network_with(weights, spec, data.resident, Path(self.placement.data_root), source=source)

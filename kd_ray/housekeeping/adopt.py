@@ -178,8 +178,8 @@ class _Merge:
             raise CorruptObjectError(
                 f"store {self._source.url}: {trial_id} predicts {len(record.test.predictions_N)} samples of {num_samples}"
             )
-        if record.spec.initial_weights:
-            self._take_pretrained(record.spec.initial_weights)
+        for digest in record.spec.given_files:
+            self._take_pretrained(digest)
         if not self._dry_run and not self._commit(record, weights):
             raise CorruptObjectError(f"store {self._target.url}: {trial_id} is in training there; adopt again later")
         return "adopted"

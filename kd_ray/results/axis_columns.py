@@ -8,6 +8,7 @@ A new axis changes no other file, and an axis has one type in all sweeps. A colu
 import json
 import types
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import pyarrow as pa
@@ -16,6 +17,7 @@ from pydantic import BaseModel
 from kd_ray.bounded import JsonForm
 from kd_ray.results.columns import TEXT, Column
 from kd_ray.sweep.axes import AXIS_PATHS, NO_AXES
+from kd_ray.sweep.docstrings import field_docstrings
 from kd_ray.sweep.parts import Parts
 
 _TYPES: dict[Any, pa.DataType] = {bool: pa.bool_(), int: pa.int64(), float: pa.float64(), str: TEXT}
@@ -23,8 +25,8 @@ _TYPES: dict[Any, pa.DataType] = {bool: pa.bool_(), int: pa.int64(), float: pa.f
 _ANY: JsonForm[Any] = JsonForm(kind=Any)
 
 
-def _settings(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Any, str]]:
-    """Path, type and meaning of every setting; a setting of several models comes once for each."""
+def _settings(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Any, type[BaseModel]]]:
+    """Path, type and model of every setting; a setting of several models comes once for each."""
     for name, field in model.model_fields.items():
         path = f"{prefix}{name}"
         if path in NO_AXES or path in AXIS_PATHS.values():
@@ -33,7 +35,7 @@ def _settings(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, A
             if isinstance(kind, type) and issubclass(kind, BaseModel):
                 yield from _settings(kind, f"{path}.")
             elif kind is not type(None):
-                yield path, kind, " ".join((field.description or "").split())
+                yield path, kind, model
 
 
 def _members(annotation: Any) -> list[Any]:
@@ -49,16 +51,21 @@ def _members(annotation: Any) -> list[Any]:
 
 def _columns() -> Iterator[Column]:
     kinds: dict[str, set[Any]] = {}
-    meanings: dict[str, str] = {}
-    for path, kind, meaning in _settings(Parts):
+    models: dict[str, type[BaseModel]] = {}
+    for path, kind, model in _settings(Parts):
         kinds.setdefault(path, set()).add(kind)
-        meanings.setdefault(path, meaning)
+        models.setdefault(path, model)
     for path in sorted(kinds):
         found = kinds[path]
         kind = float if found == {int, float} else next(iter(found)) if len(found) == 1 else str
-        yield Column(
-            name=path, type=_TYPES.get(kind, TEXT), unit="", meaning=meanings[path].split(". ")[0] or path, is_axis=True
-        )
+        says = partial(_meaning, path, models[path])
+        yield Column(name=path, type=_TYPES.get(kind, TEXT), unit="", says=says, is_axis=True)
+
+
+def _meaning(path: str, model: type[BaseModel]) -> str:
+    """The first sentence of the setting's docstring."""
+    text = field_docstrings(model).get(path.rpartition(".")[2], "")
+    return " ".join(text.split()).split(". ")[0] or path
 
 
 AXIS_COLUMNS = tuple(_columns())

@@ -1,5 +1,6 @@
 """The types that describe a table: its name, and the name, type, unit, range and meaning of each column."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,7 +17,8 @@ class Column:
     type: pa.DataType
     unit: str
     """`1` for a rate or probability in [0, 1], `s` for seconds, empty for names and counts."""
-    meaning: str
+    says: str | Callable[[], str]
+    """Its meaning, or a function that finds it: those of settings are read from the source, which takes a while."""
     low: float | None = None
     """Smallest possible value, where there is one."""
     high: float | None = None
@@ -25,6 +27,11 @@ class Column:
     """The direction of an improvement; None where neither direction is one."""
     is_axis: bool = False
     """Whether it is a setting that a grid axis may vary, and null where none does."""
+
+    @property
+    def meaning(self) -> str:
+        """What it holds, in words."""
+        return self.says if isinstance(self.says, str) else self.says()
 
     @property
     def range(self) -> str:
@@ -59,9 +66,9 @@ TEXT = pa.string()
 
 def column(name: str, type_: pa.DataType, meaning: str, unit: str = "") -> Column:
     """A column of any type."""
-    return Column(name=name, type=type_, unit=unit, meaning=meaning)
+    return Column(name=name, type=type_, unit=unit, says=meaning)
 
 
 def rate(name: str, meaning: str, better: Better | None = None) -> Column:
     """A column of rates or probabilities, in [0, 1]."""
-    return Column(name=name, type=pa.float64(), unit="1", meaning=meaning, low=0.0, high=1.0, better=better)
+    return Column(name=name, type=pa.float64(), unit="1", says=meaning, low=0.0, high=1.0, better=better)

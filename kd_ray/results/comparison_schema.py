@@ -28,7 +28,9 @@ class Comparison:
     dataset_id: Annotated[str, "identity of the data set with its version, target and splits"]
     target: Annotated[str, "what is classified"]
     model: Annotated[str, "architecture of the students"]
-    teacher: Annotated[Text, "architecture of their teacher; null without one"] = None
+    teacher: Annotated[
+        Text, "architecture of their teacher, or logits: and 8 digits of the file of its logits; null without one"
+    ] = None
     analysis: Annotated[
         str,
         "claim, condition (its mean alone), class_bias, class_bias_counts, fairness, trend, frontier, matched_accuracy, power",

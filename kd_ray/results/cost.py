@@ -74,5 +74,4 @@ def cost(store: Store, specs: Iterable[TrialSpec]) -> Cost:
 
 def _key(spec: TrialSpec) -> _Key:
     """As `rows.py` writes it."""
-    teacher = spec.teacher.model if spec.teacher else None
-    return spec.role.value, table_name(spec.dataset), spec.dataset.target, spec.model, teacher, spec.objective
+    return spec.role.value, table_name(spec.dataset), spec.dataset.target, spec.model, spec.teacher_name, spec.objective

@@ -101,7 +101,7 @@ def key_columns(spec: TrialSpec, sweep: str) -> dict[str, Any]:
         "dataset": table_name(spec.dataset),
         "target": spec.dataset.target,
         "model": spec.model,
-        "teacher": spec.teacher.model if spec.teacher else None,
+        "teacher": spec.teacher_name,
         "teacher_seed": spec.teacher.seed if spec.teacher else None,
         "objective": spec.objective,
         "temperature": spec.temperature,

@@ -17,7 +17,7 @@ from kd_ray.results.comparison_schema import CHANCE_LEVELS, COMPARISONS
 
 
 def _count(name: str, meaning: str) -> Column:
-    return Column(name=name, type=pa.int64(), unit="", meaning=meaning, low=0.0, high=math.inf)
+    return Column(name=name, type=pa.int64(), unit="", says=meaning, low=0.0, high=math.inf)
 
 
 def _metric(name: str) -> Column:
@@ -28,7 +28,7 @@ def _metric(name: str) -> Column:
         name=name,
         type=pa.float64(),
         unit=unit,
-        meaning=metric.meaning,
+        says=metric.meaning,
         low=metric.low,
         high=metric.high,
         better=metric.better,
@@ -85,8 +85,16 @@ KEYS = (
     _column("dataset", _TEXT, "name of the data set"),
     _column("target", _TEXT, "what is classified"),
     _column("model", _TEXT, "architecture of this trial"),
-    _column("teacher", _TEXT, "architecture of its teacher; null without one"),
-    _column("teacher_seed", pa.int64(), "seed of its teacher; null without one or with pretrained weights"),
+    _column(
+        "teacher",
+        _TEXT,
+        "architecture of its teacher, or logits: and 8 digits of the file of its logits; null without one",
+    ),
+    _column(
+        "teacher_seed",
+        pa.int64(),
+        "seed of its teacher; null without one, with pretrained weights or with a file of logits",
+    ),
     _column("objective", _TEXT, "training loss: cross_entropy, kd, another name, or an import path"),
     _column("temperature", pa.float64(), "T of the distillation term; null without one"),
     _column(
@@ -136,7 +144,9 @@ TABLES: dict[str, Table] = {
                     _TEXT,
                     "values of the other grid axes, a JSON object: settings ->> 'training.optimizer.lr'",
                 ),
-                _column("teacher_trial_id", _TEXT, "trial_id of its teacher; null without one"),
+                _column(
+                    "teacher_trial_id", _TEXT, "trial_id of its teacher; null without one or with a file of logits"
+                ),
                 _column("dataset_id", _TEXT, "identity of the data set with its version, target and splits"),
                 _count("num_parameters", "weights and biases of the model"),
                 _count("epochs", "epochs trained; 0 for pretrained weights"),

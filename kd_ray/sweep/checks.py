@@ -6,7 +6,14 @@ from kd_ray.sweep.classification import Modality
 from kd_ray.sweep.datasets import Dataset
 from kd_ray.sweep.distillation import OBJECTIVES, Distillation
 from kd_ray.sweep.fields import refuse
-from kd_ray.sweep.networks import INIT_WORDS, PRETRAINED, PretrainedTeacher, StudentSettings, TrainedTeacher
+from kd_ray.sweep.networks import (
+    INIT_WORDS,
+    PRETRAINED,
+    LogitsTeacher,
+    PretrainedTeacher,
+    StudentSettings,
+    TrainedTeacher,
+)
 from kd_ray.sweep.parts import Parts
 from kd_ray.sweep.training import Training
 
@@ -17,7 +24,7 @@ def check_initial(sweep: Parts) -> None:
     wanted = {"student.init": (sweep.student.model, sweep.student.init)}
     if isinstance(teacher, PretrainedTeacher):
         wanted["teacher.weights"] = (teacher.model, teacher.weights)
-    elif teacher is not None:
+    elif isinstance(teacher, TrainedTeacher):
         wanted["teacher.init"] = (teacher.model, teacher.init)
     for field, (model, value) in wanted.items():
         if value == PRETRAINED and library_of(model) is None:
@@ -58,7 +65,7 @@ def check_models(sweep: Parts) -> None:
     }
     if isinstance(sweep.teacher, TrainedTeacher):
         users["teacher"] = (sweep.teacher, sweep.teacher.training or sweep.training)
-    elif sweep.teacher is not None:
+    elif isinstance(sweep.teacher, PretrainedTeacher):
         users["teacher"] = (sweep.teacher, None)
     for user, (network, training) in users.items():
         name = network.model
@@ -180,7 +187,30 @@ def check_objective(sweep: Parts) -> None:
         )
         raise refuse("teacher.weights", message)
     settings.check_dataset(sweep.dataset)
+    if isinstance(teacher, LogitsTeacher):
+        _check_given_logits(settings, sweep)
     _check_training_of(settings, sweep)
+
+
+def _check_given_logits(settings: Distillation, sweep: Parts) -> None:
+    """Refuse what needs more of a teacher than one row of logits for each training sample."""
+    training = sweep.training
+    if training.augmentation != "none":
+        message = "teacher.logits has one row for each sample, so each has one view; valid: none"
+        raise refuse("training.augmentation", f"{message}, got {training.augmentation}")
+    if training.mixes:
+        raise refuse(
+            f"training.{'mixup' if training.mixup else 'cutmix'}",
+            "teacher.logits has no rows of mixed images; leave it out",
+        )
+    if settings.needs_network:
+        message = f"{settings.objective} needs the teacher's network, and teacher.logits has none"
+        raise refuse(
+            "distillation.objective", f"{message}; give teacher.weights, or use an objective of its logits, as kd"
+        )
+    if sweep.evaluation and sweep.evaluation.gradient_rescaling:
+        message = "needs the teacher's logits of the test split, and teacher.logits has none"
+        raise refuse("evaluation.gradient_rescaling", f"{message}; leave it out")
 
 
 def _check_training_of(settings: Distillation, sweep: Parts) -> None:

@@ -8,6 +8,7 @@ from kd_ray.groups import joint_name
 from kd_ray.sweep.axes import AXIS_PATHS, axis_path, entries_of
 from kd_ray.sweep.claims import Claim, is_same
 from kd_ray.sweep.config import Sweep
+from kd_ray.sweep.networks import LogitsTeacher
 from kd_ray.sweep.source import Location, dotted
 
 _FEWEST = 2
@@ -61,6 +62,9 @@ def _problems(claim: Claim, cells: Sequence[Sweep]) -> Iterable[tuple[Location, 
         yield ("against",), "this sweep has no teacher; use scratch"
     if claim.metric == "disagreement" and sweep.teacher is None:
         yield ("metric",), "disagreement is that with the teacher, and this sweep has none"
+    needs_answers = {"against": claim.against == "teacher", "metric": claim.metric == "disagreement"}
+    for field in (name for name, needs in needs_answers.items() if needs and isinstance(sweep.teacher, LogitsTeacher)):
+        yield (field,), "needs the teacher's predictions on the test split, which are not known with teacher.logits"
     named = [cell.dataset.class_names for cell in cells]
     if None not in named:
         yield from _class_problem(claim, list(dict.fromkeys(name for names in named for name in names or ())))

@@ -76,6 +76,11 @@ class Classification(Config):
         return None
 
     @property
+    def files(self) -> tuple[str, ...]:
+        """What must exist below the data root, for a quick look: files, or the folder of many; empty where that is not known."""
+        return ()
+
+    @property
     def tokenizing(self) -> Tokenizing | None:
         """How texts become numbers; None where there are no texts."""
         return None

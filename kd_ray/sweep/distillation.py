@@ -152,6 +152,11 @@ class SimilarityDistillation(SoftSettings):
     similarity_temperature: PositiveFloat = 0.3
     """Temperature of the softmax over similarities; smaller is closer to the hard labels."""
 
+    @property
+    def needs_network(self) -> bool:
+        """Its last layer."""
+        return True
+
 
 class TopKDistillation(SoftSettings):
     """KD-topk style (after Tang et al. 2020): `kd` from the teacher's k largest probabilities, the rest spread evenly over the others.

@@ -21,6 +21,10 @@ CELEBA_ATTRIBUTES: tuple[str, ...] = get_args(CelebaAttribute)
 """The 40 attributes, in the order of list_attr_celeba.txt."""
 
 
+def _below(folder: str, *names: str) -> tuple[str, ...]:
+    return tuple(f"{folder}/{name}" for name in names)
+
+
 class TrifeatureDataset(Classification):
     """Generated images that differ in shape, texture and color (Hermann & Lampinen, NeurIPS 2020)."""
 
@@ -83,6 +87,11 @@ class Cifar10Dataset(PublishedImages):
     """Whose channel means and deviations standardise the pixels; pretrained weights need the ones they were trained with."""
 
     @property
+    def files(self) -> tuple[str, ...]:
+        """The original files."""
+        return _below("cifar-10-batches-py", *(f"data_batch_{n}" for n in range(1, 6)), "test_batch", "batches.meta")
+
+    @property
     def num_classes(self) -> int:
         """Classes of the target."""
         return 10
@@ -96,6 +105,11 @@ class Cifar100Dataset(PublishedImages):
     """What is classified: the 100 classes, or their 20 superclasses."""
     normalization: Literal["cifar100", "imagenet"] = "cifar100"
     """Whose channel means and deviations standardise the pixels; pretrained weights need the ones they were trained with."""
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The original files."""
+        return _below("cifar-100-python", "train", "test", "meta")
 
     @property
     def num_classes(self) -> int:
@@ -113,6 +127,13 @@ class SvhnDataset(PublishedImages):
     """Train on `extra_32x32.mat` as well: 531,131 easier images."""
     normalization: Literal["svhn", "imagenet"] = "svhn"
     """Whose channel means and deviations standardise the pixels; pretrained weights need the ones they were trained with."""
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The files of the splits."""
+        return _below(
+            "svhn", *(f"{split}_32x32.mat" for split in ("train", "test", *(["extra"] if self.extra else [])))
+        )
 
     @property
     def num_classes(self) -> int:
@@ -134,6 +155,11 @@ class TinyImagenetDataset(RandomValidation):
     """`original` (200 classes of 500 and 50 images; nobody publishes checksums of the files), or the fingerprint of what is there."""
     normalization: Literal["imagenet", "half"] = "imagenet"
     """Channel means and deviations: those usual for ImageNet, or 0.5 throughout."""
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The list of classes, and the folders of the splits."""
+        return _below("tiny-imagenet-200", "wnids.txt", "train", "val")
 
     @property
     def image_size(self) -> int:
@@ -160,6 +186,11 @@ class FolderDataset(RandomValidation):
     """`original` (the published numbers of classes and images), or the fingerprint of what is there."""
     normalization: Literal["imagenet", "half"] = "imagenet"
     """Channel means and deviations: those usual for ImageNet, or 0.5 throughout."""
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The folders of the splits."""
+        return _below(self.folder, "train", "val")
 
     @property
     def image_size(self) -> int:
@@ -195,6 +226,11 @@ class CelebaDataset(OfficialValidation):
     """`original` (both lists by published checksum, and all 202,599 images), or the fingerprint of what is there."""
     normalization: Literal["imagenet", "half"] = "half"
     """Channel means and deviations: those usual for ImageNet, or 0.5 throughout."""
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The lists, and the folder of the images."""
+        return _below("celeba", "list_attr_celeba.txt", "list_eval_partition.txt", "img_align_celeba")
 
     @property
     def num_classes(self) -> int:

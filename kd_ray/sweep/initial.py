@@ -1,4 +1,4 @@
-"""Where a network's first weights come from: a file that the sweep names, or one in which what a launch fetches is kept."""
+"""The files that a sweep gives: the first weights of its networks, also those that a launch fetches, and logits of a teacher."""
 
 import itertools
 from collections.abc import Iterator, Mapping
@@ -13,8 +13,9 @@ from kd_ray.sweep.datasets import input_size
 from kd_ray.sweep.load import SweepFile
 from kd_ray.sweep.networks import HUB, INIT_WORDS, PRETRAINED, PretrainedTeacher, TrainedTeacher
 
-FIELDS = ("teacher.weights", "teacher.init", "student.init")
-"""Fields that name a file of weights, or say `pretrained`."""
+LOGITS_FIELD = "teacher.logits"
+FIELDS = ("teacher.weights", "teacher.init", "student.init", LOGITS_FIELD)
+"""Fields that name a file of weights or of logits, or say `pretrained`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +58,7 @@ def is_fetched(value: object) -> bool:
 
 
 def is_path(value: object) -> bool:
-    """Whether this names a file of weights by its path; other values are words, as `random`, or name what is fetched."""
+    """Whether this names a file by its path; other values are words, as `random`, or name what is fetched."""
     return isinstance(value, str) and value not in INIT_WORDS and not is_fetched(value)
 
 
@@ -81,7 +82,7 @@ def pretrained_files(file: SweepFile) -> dict[str, Fetched]:
 
 
 def named_values(raw: Mapping[str, Any]) -> Iterator[tuple[str, tuple[Any, ...]]]:
-    """The fields that name weights, each with its values: one, or those of an axis."""
+    """The fields that name files, each with its values: one, or those of an axis."""
     for field in FIELDS:
         section, name = field.split(".")
         if (value := (raw.get(section) or {}).get(name)) is not None:

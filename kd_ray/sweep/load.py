@@ -20,6 +20,7 @@ from kd_ray.sweep.claim_checks import claim_problems
 from kd_ray.sweep.config import Sweep
 from kd_ray.sweep.datasets import Dataset, table_name
 from kd_ray.sweep.messages import messages, unknown_key
+from kd_ray.sweep.networks import LogitsTeacher
 from kd_ray.sweep.short_axes import write_out_axes
 from kd_ray.sweep.source import Location, SourceLines, apply_override, dotted, dump_yaml, read_yaml
 from kd_ray.sweep.tuning_settings import SUFFIX, is_tuning
@@ -63,7 +64,10 @@ class SweepFile:
     def _repr_html_(self) -> str:
         """For notebooks: data set, networks and the axes of the grid."""
         sweep = self.sweep
-        taught = f"{sweep.teacher.model} → {sweep.student.model}" if sweep.teacher else sweep.student.model
+        teacher = (
+            "a file of logits" if isinstance(sweep.teacher, LogitsTeacher) else sweep.teacher and sweep.teacher.model
+        )
+        taught = f"{teacher} → {sweep.student.model}" if teacher else sweep.student.model
         about = f"{table_name(sweep.dataset)}, target {sweep.dataset.target}; {taught}"
         rows = [(axis, len(values), ", ".join(map(str, values))) for axis, values in self.axes.items()]
         heading = f"sweep {sweep.name}"

@@ -10,12 +10,12 @@ from pydantic import BaseModel, ValidationError
 from kd_ray.sweep.config import Sweep
 from kd_ray.sweep.datasets import DATASET_NAMES
 from kd_ray.sweep.distillation import IMPORT_PATH, OBJECTIVES, objective_kind
-from kd_ray.sweep.networks import PretrainedTeacher, TrainedTeacher, teacher_kind
+from kd_ray.sweep.networks import LogitsTeacher, PretrainedTeacher, TrainedTeacher, teacher_kind
 from kd_ray.sweep.source import Location
 
 _TAGS = {
     *(*DATASET_NAMES, "constant", "step", "cosine", "linear", "sgd", "adam", "adamw"),
-    *("trained", "pretrained", "constrained-float", *OBJECTIVES),
+    *("trained", "pretrained", "given_logits", "constrained-float", *OBJECTIVES),
 }
 _IMPORTED = "package.module:function"
 
@@ -95,7 +95,8 @@ def _tag(model: type[BaseModel]) -> str | None:
     if name is not None and getattr(name.annotation, "__args__", None):
         return str(name.annotation.__args__[0])  # type: ignore[union-attr]
     named: dict[type[BaseModel], str] = {model: name for name, model in OBJECTIVES.items()}
-    return (named | {TrainedTeacher: "trained", PretrainedTeacher: "pretrained"}).get(model)
+    teachers = {TrainedTeacher: "trained", PretrainedTeacher: "pretrained", LogitsTeacher: "given_logits"}
+    return (named | teachers).get(model)
 
 
 def _unknown_key(location: Location, raw: Mapping[str, Any]) -> str:

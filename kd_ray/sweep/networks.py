@@ -1,4 +1,4 @@
-"""Teacher and student in a sweep file, and their initial weights."""
+"""Teacher and student in a sweep file, and their initial weights; a teacher may be a file with its logits."""
 
 import re
 from typing import Annotated, Any, Literal, Self
@@ -62,17 +62,38 @@ class PretrainedTeacher(Config):
     by the launch."""
 
 
+LOGITS_FILES = (".npy", ".parquet")
+"""Endings of a file with logits."""
+
+
+def _check_logits_file(value: str) -> str:
+    if not value.endswith(LOGITS_FILES):
+        raise PydanticCustomError("logits", "Input should be the path of an .npy or .parquet file")
+    return value
+
+
+class LogitsTeacher(Config):
+    """A teacher of which only its logits of the training samples are given, with `augmentation: none`. How it does on the test split is not
+    known."""
+
+    logits: Annotated[str, AfterValidator(_check_logits_file)]
+    """Path of an `.npy` file, training samples × classes in the order of the training split, or of a `.parquet` file with a column
+    `sample_id`, and one column of lists or one column for each class, named as the class."""
+
+
 def teacher_kind(value: Any) -> str:
-    """`pretrained` where weights stand, else `trained`."""
+    """`given_logits` where a file of logits stands, `pretrained` where weights stand, else `trained`."""
     keys = value if isinstance(value, dict) else getattr(value, "model_fields_set", ())
-    return "pretrained" if "weights" in keys else "trained"
+    return "given_logits" if "logits" in keys else "pretrained" if "weights" in keys else "trained"
 
 
 TeacherSettings = Annotated[
-    Annotated[TrainedTeacher, Tag("trained")] | Annotated[PretrainedTeacher, Tag("pretrained")],
+    Annotated[TrainedTeacher, Tag("trained")]
+    | Annotated[PretrainedTeacher, Tag("pretrained")]
+    | Annotated[LogitsTeacher, Tag("given_logits")],
     Discriminator(teacher_kind),
 ]
-"""Trained by the sweep, or pretrained (`weights`)."""
+"""Trained by the sweep, pretrained (`weights`), or known by its logits alone (`logits`)."""
 
 
 class StudentSettings(Config):

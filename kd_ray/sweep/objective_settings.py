@@ -68,6 +68,11 @@ class ObjectiveSettings(Config):
         return False
 
     @property
+    def needs_network(self) -> bool:
+        """Whether the teacher's logits of the training samples are not all that it needs of the teacher."""
+        return self.needs_held_out or self.trains_under_attack is not None
+
+    @property
     def trains_under_attack(self) -> Attack | None:
         """The attack on its training images, for an objective that trains on attacked images."""
         return None

@@ -118,6 +118,11 @@ class ListedDataset(Classification):
     """Channel means and deviations of images: those usual for ImageNet, 0.5 throughout, or `{mean: […], std: […]}`."""
 
     @property
+    def files(self) -> tuple[str, ...]:
+        """The list."""
+        return (self.path,)
+
+    @property
     def modality(self) -> Modality:
         """The kind of samples."""
         return "texts" if self.text is not None else "rows" if self.columns else "images"

@@ -22,13 +22,13 @@ from kd_ray.sweep.distillation import Distillation
 from kd_ray.sweep.encoders import TOKENIZER_OF
 from kd_ray.sweep.initial import initial_files
 from kd_ray.sweep.load import SweepFile
-from kd_ray.sweep.networks import PretrainedTeacher, StudentSettings, TrainedTeacher
+from kd_ray.sweep.networks import LogitsTeacher, PretrainedTeacher, StudentSettings, TrainedTeacher
 from kd_ray.sweep.parts import Evaluation
 from kd_ray.sweep.spec import Encoder, Role, TeacherRef, TrialSpec, dataset_id_of, identity_of
 from kd_ray.sweep.training import StepSchedule, Training
 
 WeightsDigest = Callable[[str], str]
-"""Path of pretrained weights → their SHA-256 in hex; `hf:NAME` → the version of its folder, `tokenizer of hf:NAME` → of its tokenizer."""
+"""Path of weights or logits → their SHA-256 in hex; `hf:NAME` → the version of its folder, `tokenizer of hf:NAME` → of its tokenizer."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -179,7 +179,9 @@ def _cell_trials(
 
     seeds = tuple(seeds)
     learns = sweep.distillation is not None and sweep.distillation.NEEDS_TEACHER
-    teachers = _teachers(sweep, seeds, weights_digest, groups_in_id=groups_in_id) if learns else {}
+    logits = weights_digest(sweep.teacher.logits) if learns and isinstance(sweep.teacher, LogitsTeacher) else None
+    has_teachers = learns and logits is None
+    teachers = _teachers(sweep, seeds, weights_digest, groups_in_id=groups_in_id) if has_teachers else {}
     distinct = {spec.trial_id: spec for specs in teachers.values() for spec in specs}
     refs = {key: TeacherRef(trial_id=key, model=spec.model, seed=spec.seed) for key, spec in distinct.items()}
     for spec in distinct.values():
@@ -194,8 +196,8 @@ def _cell_trials(
             yield planned(student(Role.SCRATCH, seed, teacher=start))
         for teacher in teachers.get(seed, ()):
             yield planned(student(Role.DISTILLED, seed, teacher=refs[teacher.trial_id]))
-        if sweep.distillation is not None and not learns:
-            yield planned(student(Role.DISTILLED, seed))
+        if sweep.distillation is not None and not has_teachers:
+            yield planned(student(Role.DISTILLED, seed, given_logits=logits))
 
 
 def _with_tokenizer(sweep: Sweep, digest: WeightsDigest) -> Sweep:
@@ -209,7 +211,7 @@ def _with_tokenizer(sweep: Sweep, digest: WeightsDigest) -> Sweep:
 
 
 def is_file(name: str) -> bool:
-    """Whether what `WeightsDigest` was asked for is a file of weights; the others are networks of texts, and tokenizers."""
+    """Whether what `WeightsDigest` was asked for is a file of weights or logits; the others are networks of texts, and tokenizers."""
     return not is_text_model(name) and not name.startswith(TOKENIZER_OF)
 
 
@@ -228,6 +230,7 @@ def _teachers(
     """The teachers each student seed learns from."""
     teacher = sweep.teacher
     assert teacher is not None
+    assert not isinstance(teacher, LogitsTeacher)
     if isinstance(teacher, PretrainedTeacher):
         digest = weights_digest(initial_files(sweep)["teacher.weights"][1])
         given = TrialSpec(
@@ -280,6 +283,7 @@ def _student(
     encoder: Encoder | None,
     groups_in_id: bool,
     teacher: TeacherRef | None = None,
+    given_logits: str | None = None,
 ) -> TrialSpec:
     settings = sweep.distillation if role is Role.DISTILLED else None
     return TrialSpec(
@@ -291,6 +295,7 @@ def _student(
         training=longer(sweep.training, settings.epoch_factor) if settings else sweep.training,
         distillation=settings,
         teacher=teacher,
+        given_logits=given_logits,
         seed=seed,
         evaluation=evaluation_of(sweep.evaluation, settings),
         groups_in_id=groups_in_id,

@@ -34,6 +34,11 @@ class AdultDataset(RandomValidation):
         return "rows"
 
     @property
+    def files(self) -> tuple[str, ...]:
+        """Both splits."""
+        return ("adult/adult.data", "adult/adult.test")
+
+    @property
     def num_classes(self) -> int:
         """Up to and above 50,000 dollars."""
         return 2
@@ -86,6 +91,15 @@ class HatexplainDataset(OfficialValidation):
     def modality(self) -> Modality:
         """The kind of samples."""
         return "texts"
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Posts, splits, and the substitute file if it is asked for."""
+        return (
+            "hatexplain/Data/dataset.json",
+            "hatexplain/Data/post_id_divisions.json",
+            *(["hatexplain/train_partial.jsonl.gz"] if self.train_file == "train_partial" else []),
+        )
 
     @property
     def tokenizing(self) -> Tokenizing:

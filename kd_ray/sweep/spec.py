@@ -27,6 +27,8 @@ from kd_ray.sweep.trial_states import TrialState as TrialState  # noqa: PLC0414
 SPEC_VERSION = 1
 """Raised whenever the same settings would train to other numbers."""
 
+LOGITS = "logits:"
+"""Begins the name of a teacher of which only a file of logits is given."""
 TrialId = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
@@ -114,6 +116,8 @@ class TrialSpec(Config):
     distillation: Distillation | None = None
     """None for plain cross-entropy."""
     teacher: TeacherRef | None = None
+    given_logits: Annotated[Sha256 | None, Field(exclude_if=operator.not_)] = None
+    """SHA-256 of the file with its teacher's logits, where they are given in place of a teacher."""
     seed: Seed | None
     """Initialisation, data order and augmentation draw named streams from it; none for pretrained weights."""
     evaluation: Annotated[Evaluation | None, Added(None)] = None
@@ -170,6 +174,18 @@ class TrialSpec(Config):
         """Whether the distillation term is multiplied by T², where there is one."""
         value: bool | None = getattr(self.distillation, "t_squared", None)
         return value
+
+    @property
+    def teacher_name(self) -> str | None:
+        """Architecture of its teacher, `logits:` and the first 8 digits of the file where logits are given; None without a teacher."""
+        if self.given_logits is not None:
+            return f"{LOGITS}{self.given_logits[:8]}"
+        return self.teacher.model if self.teacher else None
+
+    @property
+    def given_files(self) -> tuple[str, ...]:
+        """SHA-256 of the files that the store has to hold for it."""
+        return tuple(digest for digest in (self.initial_weights, self.given_logits) if digest is not None)
 
     @property
     def teacher_logits(self) -> LogitPrecision:

@@ -13,7 +13,7 @@ from kd_ray.errors import InvalidInputError, SweepError
 from kd_ray.metrics.catalogue import METRICS
 from kd_ray.sweep.axes import axis_path, with_axes
 from kd_ray.sweep.load import SweepFile
-from kd_ray.sweep.networks import PretrainedTeacher
+from kd_ray.sweep.networks import TrainedTeacher
 from kd_ray.sweep.plan import PlannedTrial, WeightsDigest, expand
 from kd_ray.sweep.spec import Role
 from kd_ray.sweep.tuning_settings import SUFFIX, Dimension, Integers, LogUniform, Tuning, Uniform
@@ -72,7 +72,7 @@ def tuning_of(file: SweepFile) -> Tuning:
             problems.append(f"tune.grid.{axis}: no such axis of the grid; valid: {names}")
     if tuning.arm in ("distilled", "all") and sweep.distillation is None:
         problems.append(f"tune.arm: {tuning.arm}, but the sweep has no distilled students")
-    if tuning.arm == "teacher" and (sweep.teacher is None or isinstance(sweep.teacher, PretrainedTeacher)):
+    if tuning.arm == "teacher" and not isinstance(sweep.teacher, TrainedTeacher):
         problems.append("tune.arm: teacher, but the sweep trains none")
     if problems := [*problems, *_metric_problems(file, tuning)]:
         raise InvalidInputError("\n".join(f"{file.source}: {problem}" for problem in problems))

@@ -189,7 +189,10 @@ def _of_store(command: str, store: str | None) -> str:
 
 def _lead(study: Study) -> str:
     students = sorted({str(c.axes["model"]) for c in study.conditions if c.role != "teacher"})
-    teachers = sorted({str(c.axes["model"]) for c in study.of_role("teacher")})
+    teachers = sorted(
+        {str(c.axes["model"]) for c in study.of_role("teacher")}
+        | {str(c.axes["teacher"]) for c in study.distilled if c.has_given_logits}
+    )
     samples = sorted({row["num_test"] for row in study.trials})
     count = sum(study.states.values())
     taught = f"{', '.join(teachers) or 'no teacher'} → {', '.join(students) or 'no student'}"

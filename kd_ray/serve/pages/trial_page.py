@@ -58,6 +58,7 @@ def view(now: SweepNow, read: Read | None, trial_id: str) -> Mapping[str, Any]:
         "classes": (),
         "groups": (),
         "teacher_line": None,
+        "given_logits": None,
     }
     if read is None or row is None:
         return found
@@ -71,6 +72,7 @@ def view(now: SweepNow, read: Read | None, trial_id: str) -> Mapping[str, Any]:
     return found | {
         "row": trial,
         "teacher_line": None if teacher is None else read.study.trials[teacher],
+        "given_logits": trial["teacher"] if trial["teacher_trial_id"] is None else None,
         "metrics": _metrics(trial, None if teacher is None else read.study.trials[teacher]),
         "provenance": {words: _shown(trial[name]) for name, words in PROVENANCE.items() if trial[name] is not None},
         "spec": json.dumps(record.spec.model_dump(mode="json"), indent=2, ensure_ascii=False) if record else None,

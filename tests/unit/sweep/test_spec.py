@@ -128,6 +128,7 @@ CHANGES: dict[str, Any] = {
     "teacher.trial_id": "0123456789abcdee",
     "teacher.model": "resnet32",
     "teacher.seed": 1,
+    "given_logits": "ab" * 32,
     "seed": 1,
     "evaluation": {"gradient_rescaling": True},
 }
