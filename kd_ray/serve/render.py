@@ -48,7 +48,7 @@ class Templates:
         }
 
     def compile(self) -> None:
-        """Have the templates of the first page ready, which takes a tenth of a second."""
+        """Have the templates of the first page ready, which takes a twentieth of a second."""
         self._environment.get_template("sweeps.html.j2")
         for name in ("base", "macros", "parts"):
             self._environment.get_template(f"{name}.html.j2")
@@ -58,7 +58,7 @@ class Templates:
         return self._environment.get_template(f"{name}.html.j2").render(**values)
 
     def part(self, name: str, part: str, values: Mapping[str, Any]) -> str:
-        """One macro of `parts.html.j2` with these values."""
+        """One macro of a template with these values."""
         module = self._environment.get_template(f"{name}.html.j2").make_module(dict(values))
         return str(getattr(module, part)(values))
 

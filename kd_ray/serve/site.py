@@ -267,7 +267,7 @@ class Site:
                 values = {**_live_values(now, read, request.query), "query": dict(request.query)}
                 cells = {it.trial_id: (it.css, it.sign, it.words) for it in values["cells"].values()}
                 names = ("summary", "packs", "failures", "costs", "legend")
-                return cells, {name: self._templates.part("parts", name, values) for name in names}
+                return cells, {name: self._templates.part("live_parts", name, values) for name in names}
 
             return await self._changes.get(request.path_qs, (now, read), make)
 
