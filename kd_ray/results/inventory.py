@@ -117,6 +117,7 @@ def _add(found: Inventory, entry: Entry) -> None:
     place, item = entry.place, entry.item
     if place.trial_id and place.kind is not Kind.LOGITS:
         _add_to_trial(found.trials.setdefault(place.trial_id, TrialObjects()), entry)
+        return
     match place.kind:
         case Kind.SWEEP_FILE:
             found.sweeps.setdefault(place.sweep, SweepObjects()).sweep_file = item

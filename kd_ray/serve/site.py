@@ -56,6 +56,7 @@ class Site:
             changed = [(it.changed_at, it.name) for it in sweeps if it.changed_at]
             if changed:
                 await self.reading.read(max(changed)[1])
+        await asyncio.to_thread(self._templates.compile, self._templates.names())
         await self.sql.start()
 
     # --- pages ------------------------------------------------------------------------------------------------------------------------
