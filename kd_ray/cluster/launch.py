@@ -103,7 +103,7 @@ def launch(
                 del plan  # as large as the sweep, and outdated from here on
                 if requested.to_run and connected is not None:
                     run(request, requested, connected)
-                tables = aggregate(store, file.sweep.name)
+                tables = aggregate(store, file.sweep.name, records_read=request.records_read)
                 if request.interrupts.requested() or not repair(request, requested, tables):
                     break
         assert first is not None

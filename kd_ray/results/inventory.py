@@ -4,6 +4,7 @@ Other modules ask here what a store holds, and take no key apart themselves. Onl
 sync tool, `._part-00000.parquet`, `.DS_Store`) are kept apart as `strangers`, and are never read as data.
 """
 
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -101,13 +102,18 @@ class Inventory:
 def take_inventory(store: Store, *folders: str, keep: Callable[[ParsedKey], bool] | None = None) -> Inventory:
     """List `folders`, or the whole store, and sort what is found; only entries that are to be kept are remembered."""
     found = Inventory()
-    for folder in folders or ("",):
+    lock = threading.Lock()
+
+    def sort(folder: str) -> None:
         for item in store.entries(folder):
             place = parse_key(item.key)
-            if place is None:
-                found.strangers.append(item.key)
-            elif keep is None or keep(place):
-                _add(found, Entry(place=place, item=item))
+            with lock:
+                if place is None:
+                    found.strangers.append(item.key)
+                elif keep is None or keep(place):
+                    _add(found, Entry(place=place, item=item))
+
+    store.at_once(sort, folders or ("",))
     found.parts.sort(key=lambda entry: entry.item.key)
     found.strangers.sort()
     return found

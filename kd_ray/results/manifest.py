@@ -8,7 +8,7 @@ stay listed, as inactive.
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -194,14 +194,14 @@ class FoundManifest:
     """Content of newer ones that cannot be read, by key."""
 
 
-def read_manifest(store: Store, sweep: str) -> Manifest:
-    """The newest manifest of a sweep that can be read.
+def read_manifest(store: Store, sweep: str, listed: Collection[int] | None = None) -> Manifest:
+    """The newest manifest of a sweep that can be read; `listed` are its generations, where they are known.
 
     Raises:
         InvalidInputError: the store has no such sweep; the message names those it has.
         CorruptObjectError: it has, but no manifest can be read.
     """
-    found = find_manifest(store, sweep)
+    found = find_manifest(store, sweep, listed)
     if found.manifest is not None:
         return found.manifest
     if found.damaged:
@@ -237,13 +237,13 @@ def write_manifest(
             return manifest
 
 
-def find_manifest(store: Store, sweep: str) -> FoundManifest:
-    """The newest manifest of a sweep that can be read, and what cannot be read above it.
+def find_manifest(store: Store, sweep: str, listed: Collection[int] | None = None) -> FoundManifest:
+    """The newest manifest of a sweep that can be read, and what cannot be read above it; `listed` as above.
 
     Raises:
         OtherVersionError: the newest whole one was written by another version of kd_ray.
     """
-    generations = sorted(manifests(store, sweep), reverse=True)
+    generations = sorted(manifests(store, sweep) if listed is None else listed, reverse=True)
     newest = generations[0] if generations else 0
     damaged: dict[str, bytes] = {}
     for key in (manifest_key(sweep, generation) for generation in generations):

@@ -9,7 +9,8 @@ import os
 import random
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -26,6 +27,7 @@ from kd_ray.errors import CorruptObjectError, InvalidInputError, StoreError
 from kd_ray.results.links import link_on_the_way, walk
 from kd_ray.results.object_listing import Pages, StoredObject, listed, plain_e_tag, stored
 
+K = TypeVar("K")
 T = TypeVar("T")
 logger = logging.getLogger("kd_ray")
 
@@ -47,6 +49,8 @@ UNKNOWN_REQUEST = (405, 501)
 _NAMED: set[tuple[str, str]] = set()
 """Links that this process has warned of, by store."""
 _DICE = random.SystemRandom()
+AT_ONCE = 16
+"""Requests to an object store at a time."""
 
 
 @dataclass(frozen=True)
@@ -178,6 +182,13 @@ class Store:
             pages = Pages(client, prefix)
             while page := self._ask("list", pages.following):
                 yield from map(stored, page)
+
+    def at_once(self, ask: Callable[[K], T], of: Iterable[K]) -> list[T]:
+        """What `ask` gives for each, in order. An object store is asked for several at a time, because each answer takes its way."""
+        if self._remote is None:
+            return list(map(ask, of))
+        with ThreadPoolExecutor(max_workers=AT_ONCE) as pool:
+            return list(pool.map(ask, of))
 
     def _reader(self) -> ObjectStore | None:
         """The client, or None for a local folder that does not exist."""

@@ -1,7 +1,7 @@
 """Reads and writes the Parquet tables of a store: whole parts, by table and sweep. Each part says what it is in its metadata."""
 
 import functools
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from importlib.metadata import version
 from typing import Any, TypeVar
 
@@ -56,7 +56,16 @@ def read_table(store: Store, table: str, sweeps: Collection[str] | None = None) 
     Raises:
         CorruptObjectError: a part cannot be read; the next aggregation rebuilds it.
     """
-    parts = [read_part(store, key) for key in part_keys(store, table, sweeps)]
+    return read_parts(store, table, part_keys(store, table, sweeps))
+
+
+def read_parts(store: Store, table: str, keys: Iterable[str]) -> pa.Table:
+    """The rows of some parts of a table.
+
+    Raises:
+        CorruptObjectError: a part cannot be read; the next aggregation rebuilds it.
+    """
+    parts = store.at_once(lambda key: read_part(store, key), keys)
     try:
         schema = QUERIED[table].arrow_schema
         return pa.concat_tables([schema.empty_table(), *parts], promote_options="default").select(schema.names)
