@@ -26,7 +26,7 @@ from kd_ray.cluster.launch import launch
 from kd_ray.cluster.local import LocalRunner
 from kd_ray.results.store import open_store, parse_key
 from tests.benchmarks.scale import environment
-from tests.benchmarks.serve import serving
+from tests.benchmarks.serve import make_store, serving
 from tests.benchmarks.synthetic import packs_of_ten, synthetic_worker
 from tests.faulty_s3 import Fault, FaultyS3, at_random, faulty_s3
 from tests.s3 import BUCKET, s3_server, settings_for
@@ -129,10 +129,13 @@ def cost_of(proxy: FarS3, command: Callable[[], float | None]) -> Cost:
     return Cost(elapsed_s=elapsed_s, charged=proxy.charged.copy(), kinds=proxy.kinds.copy())
 
 
-def measure(distance: Distance, server: str, num_trials: int, folder: Path) -> dict[str, Cost]:
-    """The cost of each command, with a prefix of the bucket of its own."""
+def measure(distance: Distance, server: str, num_trials: int, folder: Path, *, committed: bool) -> dict[str, Cost]:
+    """The cost of each command, with a prefix of the bucket of its own; with `committed`, of a sweep that was made without a launch."""
     url = f"s3://{BUCKET}/{distance.name.replace(' ', '').replace(',', '').replace('%', '')}"
     file = packs_of_ten(num_trials, str(folder / "data"))
+    if committed:
+        with far_store(DISTANCES[0], server):
+            make_store(open_store(url), num_trials, keep_back=0)
 
     def launched() -> None:
         report = launch(file, open_store(url), runner=LocalRunner(worker=synthetic_worker))
@@ -143,9 +146,8 @@ def measure(distance: Distance, server: str, num_trials: int, folder: Path) -> d
             return first.first_page_s
 
     with far_store(distance, server) as proxy:
-        return {
-            "launch": cost_of(proxy, launched),
-            "launch again": cost_of(proxy, launched),
+        launches = {name: cost_of(proxy, launched) for name in ("launch", "launch again") if not committed}
+        return launches | {
             "status": cost_of(proxy, lambda: _run("status", "--store", url)),
             "status SWEEP": cost_of(proxy, lambda: _run("status", "synthetic", "--store", url)),
             "query": cost_of(proxy, lambda: _run("query", "SELECT count(*) FROM trials", "--store", url)),
@@ -161,6 +163,7 @@ def main() -> None:
     """Measure every distance, and print the tables."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
     parser.add_argument("--trials", type=int, default=201)
+    parser.add_argument("--committed", action="store_true", help="launch nothing: trials are committed as they are")
     parser.add_argument("--only", action="append", help="name of a distance; the near store is always measured")
     parser.add_argument("--kinds", action="store_true", help="print the requests of each command by kind of object")
     options = parser.parse_args()
@@ -175,8 +178,8 @@ def main() -> None:
         for distance in DISTANCES:
             if options.only and distance.name not in ("near", *options.only):
                 continue
-            costs = measure(distance, server, options.trials, Path(name))
-            pack_s = costs["launch"].elapsed_s / num_packs
+            costs = measure(distance, server, options.trials, Path(name), committed=options.committed)
+            pack_s = costs["launch"].elapsed_s / num_packs if "launch" in costs else 0.0
             near_s = near_s or pack_s
             for command, cost in costs.items():
                 speed = f"{(TRAINED_S + near_s) / (TRAINED_S + pack_s):.1%}" if command == "launch" else ""
