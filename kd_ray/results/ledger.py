@@ -14,6 +14,7 @@ import platform
 import time
 import uuid
 from collections.abc import Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -33,6 +34,8 @@ CLOCK_SKEW_S = 60.0
 """How far the clocks of two hosts may differ."""
 _LONGEST_TTL_S = 86_400.0
 """A lease that claims to last longer is not one of ours."""
+_READERS = 16
+"""Objects that are read at a time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,10 +107,12 @@ def scan(store: Store, trial_ids: Collection[str]) -> dict[str, TrialStatus]:
 
 def states(store: Store, found: Mapping[str, TrialObjects], trial_ids: Collection[str]) -> dict[str, TrialStatus]:
     """The same, from a listing that has been taken."""
-    # Leases and errors are read only of trials that were begun and are not complete.
+    # Leases and errors are read one by one, but only those of trials that were begun and are not complete.
     begun = [trial_id for trial_id in trial_ids if trial_id in found and not found[trial_id].record]
-    statuses = store.at_once(lambda trial_id: _status(store, trial_id, found[trial_id]), begun)
-    read = dict(zip(begun, statuses, strict=True))
+    with ThreadPoolExecutor(max_workers=_READERS) as pool:
+        read = dict(
+            zip(begun, pool.map(lambda trial_id: _status(store, trial_id, found[trial_id]), begun), strict=True)
+        )
     return {trial_id: read.get(trial_id) or _status(store, trial_id, found.get(trial_id)) for trial_id in trial_ids}
 
 

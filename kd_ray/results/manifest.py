@@ -82,8 +82,14 @@ class Manifest:
             datasets = datasets_of(parse_sweep(self.sweep_yaml, source=self.sweep))
         except KdRayError:
             datasets = ()
-        former = map(_former_dataset, self.former_datasets)
-        return tuple(it for it in (*datasets, *former) if it and has_grouping(it))
+        return (*filter(has_grouping, datasets), *self.former_grouped)
+
+    @property
+    def former_grouped(self) -> "tuple[Dataset, ...]":
+        """Those of them that it had once."""
+        from kd_ray.sweep.classification import has_grouping
+
+        return tuple(it for it in map(_former_dataset, self.former_datasets) if it and has_grouping(it))
 
     @property
     def active(self) -> tuple[ManifestTrial, ...]:
@@ -278,7 +284,11 @@ def _continue(
     declared = found.manifest.declared if found.manifest else ()
     added = found.manifest.row_settings.added if found.manifest else ()
     asked_for = {trial.dataset for trial in trials}
-    before_now = found.manifest.grouped_datasets if found.manifest else ()
+    before_now: tuple[Dataset, ...] = ()
+    if found.manifest is not None:
+        # A sweep file that has not changed has the data sets that are asked for now, and is not read again.
+        has_changed = found.manifest.sweep_yaml != sweep_yaml
+        before_now = found.manifest.grouped_datasets if has_changed else found.manifest.former_grouped
     more = [name for table in added for name in table.features]
     return Manifest(
         sweep=sweep.name,
