@@ -50,7 +50,7 @@ _NAMED: set[tuple[str, str]] = set()
 """Links that this process has warned of, by store."""
 _DICE = random.SystemRandom()
 AT_ONCE = 16
-"""Requests to an object store at a time."""
+"""Requests to an object store that are made at a time."""
 
 
 @dataclass(frozen=True)
@@ -177,7 +177,7 @@ class Store:
             if self._remote is None:
                 leaving: list[str] = []
                 yield from listed(Path(self.url), prefix, leaving)
-                self._name(leaving)
+                self._warn_of(leaving)
                 return
             pages = Pages(client, prefix)
             while page := self._ask("list", pages.following):
@@ -205,10 +205,10 @@ class Store:
             with self._translated("list", ""):
                 for _ in walk(Path(self.url), "", leaving):
                     pass
-            self._name(leaving)
+            self._warn_of(leaving)
         return sorted(leaving)
 
-    def _name(self, leaving: Sequence[str]) -> None:
+    def _warn_of(self, leaving: Sequence[str]) -> None:
         for link in leaving:
             if (self.url, link) not in _NAMED:
                 _NAMED.add((self.url, link))

@@ -17,7 +17,7 @@ from kd_ray.results.inventory import sweep_names, table_parts
 from kd_ray.results.schema import QUERIED
 from kd_ray.results.sql_views import SQL_VIEWS
 from kd_ray.results.store import Store
-from kd_ray.results.table_parts import read_parts, read_table
+from kd_ray.results.table_parts import read_table, read_tables
 
 if TYPE_CHECKING:
     import duckdb
@@ -243,9 +243,6 @@ def _connect_files(
             f"CREATE VIEW {name} AS SELECT * FROM read_parquet([{_listed(files)}], hive_partitioning = false, "
             "union_by_name = true)"
         )
-    others = [name for name in keys if name not in local]
-    for name, table in zip(
-        others, store.at_once(lambda name: read_parts(store, name, keys[name]), others), strict=True
-    ):
+    for name, table in read_tables(store, {name: found for name, found in keys.items() if name not in local}).items():
         connection.register(name, table)
     return [file for files in local.values() for file in files]

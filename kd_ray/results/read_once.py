@@ -20,7 +20,8 @@ class RecordsRead:
     While a sweep runs, the part of the tables that fills up is made again after every pack.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, most: int = MOST_RECORDS) -> None:
+        self._most = most
         self._records: OrderedDict[str, tuple[str, Record]] = OrderedDict()
         self._num_samples = 0
         self._lock = threading.Lock()
@@ -42,7 +43,7 @@ class RecordsRead:
         former = self._records.pop(trial_id, None)
         self._num_samples += len(record.test.predictions_N) - (len(former[1].test.predictions_N) if former else 0)
         self._records[trial_id] = (e_tag, record)
-        while len(self._records) > MOST_RECORDS or self._num_samples > MOST_SAMPLES:
+        while len(self._records) > self._most or self._num_samples > MOST_SAMPLES:
             _, (_, oldest) = self._records.popitem(last=False)
             self._num_samples -= len(oldest.test.predictions_N)
 

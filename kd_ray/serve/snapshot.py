@@ -107,7 +107,7 @@ def take_snapshot(store: Store, before: Snapshot | None) -> Snapshot:
         # The same object says that nothing has changed.
         same = before.sweeps.get(name) if before else None
         sweeps[name] = same if same == now and same is not None else now
-    return Snapshot(sweeps=sweeps, unreadable=unreadable, manifests=manifests)
+    return Snapshot(sweeps=sweeps, unreadable=dict(sorted(unreadable.items())), manifests=manifests)
 
 
 def _finished(manifest: Manifest, trials: Mapping[str, TrialObjects]) -> tuple[datetime, ...]:

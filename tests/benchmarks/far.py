@@ -11,6 +11,7 @@ for packs that train for a minute: (60 s + that time with the near store) / (60 
 
 import argparse
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -93,6 +94,8 @@ class Cost:
     """What one command took."""
 
     elapsed_s: float
+    cpu_s: float
+    """Of the command's own process; a launch has none."""
     charged: Counter[str]
     kinds: Counter[tuple[str, str]]
 
@@ -123,10 +126,11 @@ def cost_of(proxy: FarS3, command: Callable[[], float | None]) -> Cost:
     """Run a command, and say what it took; one that returns a time has measured itself."""
     proxy.charged.clear()
     proxy.kinds.clear()
-    began = time.perf_counter()
+    began, spent = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     measured = command()
     elapsed_s = time.perf_counter() - began if measured is None else measured
-    return Cost(elapsed_s=elapsed_s, charged=proxy.charged.copy(), kinds=proxy.kinds.copy())
+    cpu_s = sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2]) - sum(spent[:2])
+    return Cost(elapsed_s=elapsed_s, cpu_s=cpu_s, charged=proxy.charged.copy(), kinds=proxy.kinds.copy())
 
 
 def measure(distance: Distance, server: str, num_trials: int, folder: Path, *, committed: bool) -> dict[str, Cost]:
@@ -170,8 +174,8 @@ def main() -> None:
     num_packs = 1 + (options.trials - 1) // 10
     say(environment(), f"load {os.getloadavg()[0]:.1f}", "")
     say(
-        "| store | command | s | PUT, LIST | GET, HEAD | DELETE | per trial | USD | speed |",
-        "|---|---|--:|--:|--:|--:|--:|--:|--:|",
+        "| store | command | s | CPU s | PUT, LIST | GET, HEAD | DELETE | per trial | USD | speed |",
+        "|---|---|--:|--:|--:|--:|--:|--:|--:|--:|",
     )
     near_s = 0.0
     with tempfile.TemporaryDirectory(prefix="kd_ray_far_") as name, s3_server() as server:
@@ -183,10 +187,10 @@ def main() -> None:
             near_s = near_s or pack_s
             for command, cost in costs.items():
                 speed = f"{(TRAINED_S + near_s) / (TRAINED_S + pack_s):.1%}" if command == "launch" else ""
-                say(
-                    f"| {distance.name} | {command} | {cost.elapsed_s:.1f} | {cost.charged['PUT']:,} | {cost.charged['GET']:,} "
-                    f"| {cost.charged['DELETE']:,} | {cost.charged.total() / options.trials:.2f} | {cost.usd:.4f} | {speed} |"
-                )
+                times = f"{cost.elapsed_s:.1f} | {cost.cpu_s:.1f}"
+                counts = " | ".join(f"{cost.charged[name]:,}" for name in ("PUT", "GET", "DELETE"))
+                each = f"{cost.charged.total() / options.trials:.2f} | {cost.usd:.4f}"
+                say(f"| {distance.name} | {command} | {times} | {counts} | {each} | {speed} |")
                 if options.kinds:
                     say(*(f"    {did} {kind}: {count:,}" for (did, kind), count in cost.kinds.most_common()))
 

@@ -14,6 +14,7 @@ from kd_ray.results.query import Results
 from kd_ray.results.status import all_statuses, sweep_status
 from kd_ray.results.store import Store, open_store
 from kd_ray.serve.snapshot import take_snapshot
+from kd_ray.sweep.load import SweepFile
 from tests.benchmarks.far import FarS3
 from tests.benchmarks.synthetic import SyntheticWorker, packs_of_ten, synthetic_sweep, synthetic_worker
 from tests.faulty_s3 import Fault, FaultyS3, faulty_s3
@@ -32,7 +33,9 @@ class Launched:
 
     store: Store
     proxy: FarS3
+    file: SweepFile
     requests: Counter[tuple[str, str]]
+    """Of the launch."""
 
     def requests_of(self, act: Callable[[], object]) -> int:
         """How many requests a call makes."""
@@ -52,7 +55,7 @@ def launched(s3: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Laun
         file = packs_of_ten(NUM_TRIALS, str(tmp_path_factory.mktemp("data")))
         report = launch(file, store, runner=LocalRunner(worker=synthetic_worker), aggregate_every_s=0.05)
         assert (report.exit_code, len(report.trials)) == (0, NUM_TRIALS)
-        yield Launched(store=store, proxy=proxy, requests=proxy.kinds.copy())
+        yield Launched(store=store, proxy=proxy, file=file, requests=proxy.kinds.copy())
 
 
 def test_a_trial_takes_seven_requests(launched: Launched) -> None:
@@ -72,8 +75,9 @@ def test_a_trial_takes_seven_requests(launched: Launched) -> None:
     assert done.total() <= 7 * NUM_TRIALS + FIXED
 
 
-def test_commands_that_look_make_few_requests(launched: Launched) -> None:
+def test_commands_that_train_nothing_make_few_requests(launched: Launched) -> None:
     store = launched.store
+    assert launched.requests_of(lambda: launch(launched.file, store, runner=LocalRunner())) == 14
     assert launched.requests_of(lambda: sweep_status(store, "synthetic")) == 5
     assert launched.requests_of(lambda: all_statuses(store)) == 5
     assert launched.requests_of(lambda: take_snapshot(store, None)) == 3
