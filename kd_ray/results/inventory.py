@@ -4,7 +4,6 @@ Other modules ask here what a store holds, and take no key apart themselves. Onl
 sync tool, `._part-00000.parquet`, `.DS_Store`) are kept apart as `strangers`, and are never read as data.
 """
 
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -102,16 +101,15 @@ class Inventory:
 def take_inventory(store: Store, *folders: str, keep: Callable[[ParsedKey], bool] | None = None) -> Inventory:
     """List `folders`, or the whole store, and sort what is found; only entries that are to be kept are remembered."""
     found = Inventory()
-    lock = threading.Lock()
 
+    # Folders are sorted at once: each has its own kinds of objects, and to append is safe.
     def sort(folder: str) -> None:
         for item in store.entries(folder):
             place = parse_key(item.key)
-            with lock:
-                if place is None:
-                    found.strangers.append(item.key)
-                elif keep is None or keep(place):
-                    _add(found, Entry(place=place, item=item))
+            if place is None:
+                found.strangers.append(item.key)
+            elif keep is None or keep(place):
+                _add(found, Entry(place=place, item=item))
 
     store.at_once(sort, folders or ("",))
     found.parts.sort(key=lambda entry: entry.item.key)
