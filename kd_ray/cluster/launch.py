@@ -25,6 +25,7 @@ from kd_ray.cluster.mirrors import check_mirrors
 from kd_ray.cluster.pretrained import fetch_pretrained_files
 from kd_ray.cluster.runner import Runner
 from kd_ray.results.aggregate import aggregate
+from kd_ray.results.status import planned_lines
 from kd_ray.results.store import Store
 from kd_ray.sweep.load import SweepFile
 from kd_ray.telemetry import LogFormat
@@ -100,14 +101,18 @@ def launch(
                     _name_uncopied(request, requested)
                     display.begin(plan, requested.to_run)
                     request.metrics.begin(plan, requested.to_run)
+                # Where nothing runs, the states stay as they are, and are not listed again.
+                lines = plan.trials if not requested.to_run and only is None else None
                 del plan  # as large as the sweep, and outdated from here on
                 if requested.to_run and connected is not None:
                     run(request, requested, connected)
-                tables = aggregate(store, file.sweep.name)
+                tables = aggregate(store, file.sweep.name, records_read=request.records_read)
                 if request.interrupts.requested() or not repair(request, requested, tables):
                     break
+                lines = None
         assert first is not None
-        return report(request, first, tables, started=started)
+        lines = lines or planned_lines(store, first.trials)
+        return report(request, first, tables, lines, started=started)
 
 
 def _name_uncopied(request: LaunchRequest, requested: RequestedTrials) -> None:

@@ -14,7 +14,6 @@ from kd_ray.results import ledger
 from kd_ray.results.aggregate import AggregateReport
 from kd_ray.results.quarantine import quarantine_trial, trial_damage
 from kd_ray.results.record import write_samples
-from kd_ray.results.status import planned_lines
 from kd_ray.results.store import samples_key
 from kd_ray.results.table_parts import read_table
 from kd_ray.results.trial_lines import TrialLine, count_states, states_html
@@ -100,10 +99,14 @@ def repair(request: LaunchRequest, requested: RequestedTrials, tables: Aggregate
 
 
 def report(
-    request: LaunchRequest, requested: RequestedTrials, tables: AggregateReport, *, started: float
+    request: LaunchRequest,
+    requested: RequestedTrials,
+    tables: AggregateReport,
+    trials: tuple[TrialLine, ...],
+    *,
+    started: float,
 ) -> LaunchReport:
-    """How the launch ended; `requested` as its first check found them, `started` on the monotonic clock."""
-    trials = planned_lines(request.store, requested.trials)
+    """How the launch ended; `requested` as its first check found them, `trials` as they are now, `started` on the monotonic clock."""
     new = {trial.trial_id for trial in trials if trial.state == TrialState.COMPLETE} - requested.complete
     num_elsewhere = len(new & _trained_elsewhere(request)) if new else 0
     return LaunchReport(

@@ -8,6 +8,7 @@ from kd_ray.cluster.display import Display
 from kd_ray.cluster.interrupts import Interrupts
 from kd_ray.cluster.log_display import SweepMetrics
 from kd_ray.results import ledger
+from kd_ray.results.read_once import RecordsRead
 from kd_ray.results.store import Store
 from kd_ray.sweep.load import SweepFile
 from kd_ray.sweep.plan import PlannedTrial
@@ -33,6 +34,8 @@ class LaunchRequest:
     aggregate_every_s: float
     launch_id: str = field(default_factory=ledger.new_launch_id)
     """Stands in the leases and in the records of this launch."""
+    records_read: RecordsRead = field(default_factory=RecordsRead)
+    """By the aggregations of this launch."""
 
 
 @dataclass(frozen=True, kw_only=True)

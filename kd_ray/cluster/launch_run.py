@@ -77,7 +77,7 @@ def run(
     runs_without_result = 0
     with (
         BackgroundAggregation(
-            update_tables or (lambda: aggregate(store, sweep, settle=False)),
+            update_tables or (lambda: aggregate(store, sweep, settle=False, records_read=request.records_read)),
             request.warnings,
             every_s=request.aggregate_every_s,
         ) as aggregation,

@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from kd_ray.distill.worker_protocol import PackWorker
@@ -16,7 +17,8 @@ from kd_ray.results.store import record_key
 class HeldLeases:
     """The leases of a pack. A thread renews them; each is released when its trial ends, the others at the end of the pack.
 
-    One lock guards every renewal and every release, so that a late renewal cannot restore a lease that was released.
+    A lock for each trial guards its renewals and its release, so that a late renewal cannot restore a lease that was released. Leases of
+    different trials are renewed at once: a store that is far away would not answer for a large pack, one after another, in time.
     """
 
     def __init__(
@@ -34,7 +36,7 @@ class HeldLeases:
         self._warn = warn
         self._clocks = clocks
         """The wall clock and one that is never set; those of this host unless given."""
-        self._lock = threading.Lock()
+        self._locks: dict[str, threading.Lock] = {}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="kd_ray-heartbeat", daemon=True)
 
@@ -46,11 +48,16 @@ class HeldLeases:
         self._stop.set()
         self._thread.join()
         began = time.monotonic()
-        for trial_id in list(self.held):
-            self.release(trial_id)
-            if time.monotonic() - began > LEASE_TTL_S:
-                # The store does not answer. The other leases expire.
-                return
+
+        def release(trial_id: str) -> None:
+            # If the store does not answer, the other leases expire.
+            if time.monotonic() - began <= LEASE_TTL_S:
+                self.release(trial_id)
+
+        self._store.at_once(release, list(self.held))
+
+    def _lock(self, trial_id: str) -> threading.Lock:
+        return self._locks.setdefault(trial_id, threading.Lock())
 
     def acquire(self, trial_id: str) -> None:
         """Take a trial if it is neither complete nor held by another launch."""
@@ -62,12 +69,11 @@ class HeldLeases:
             self.complete.append(trial_id)
             ledger.remove(self._store, lease)
             return
-        with self._lock:
-            self.held[trial_id] = lease
+        self.held[trial_id] = lease
 
     def release(self, trial_id: str) -> None:
         """Release the lease of a trial, if it is held. A lease that cannot be released expires."""
-        with self._lock:
+        with self._lock(trial_id):
             lease = self.held.pop(trial_id, None)
             if lease is not None:
                 try:
@@ -77,7 +83,7 @@ class HeldLeases:
 
     def committed(self, lease: Lease) -> None:
         """A trial is complete: delete its leases."""
-        with self._lock:
+        with self._lock(lease.trial_id):
             self.held.pop(lease.trial_id, None)
         self.complete.append(lease.trial_id)
         # A lease that cannot be deleted has no effect: a trial with a record is complete, whatever leases it has.
@@ -86,7 +92,7 @@ class HeldLeases:
 
     def is_lost(self, trial_id: str) -> bool:
         """Whether another worker has taken the trial over; it is not held any more then."""
-        with self._lock:
+        with self._lock(trial_id):
             lease = self.held.get(trial_id)
             if lease is not None and ledger.is_superseded(self._store, lease):
                 self._forget(lease)
@@ -107,21 +113,21 @@ class HeldLeases:
             now = clocks()
             overslept = any(new - old > LEASE_TTL_S for new, old in zip(now, beaten_at, strict=True))
             beaten_at = now
-            for trial_id in list(self.held):
-                with self._lock:
-                    lease = self.held.get(trial_id)
-                    if lease is not None:
-                        self._renew(lease, ask_first=overslept)
+            self._store.at_once(partial(self._renew, ask_first=overslept), list(self.held))
 
-    def _renew(self, lease: Lease, *, ask_first: bool) -> None:
-        try:
-            if ask_first and ledger.is_superseded(self._store, lease):
-                self._forget(lease)
-            else:
-                ledger.renew(self._store, lease, self.progress)
-        except StoreError as error:
-            # The lease may expire. That is harmless because of fencing, and the next beat tries again.
-            self._warn(f"cannot renew the lease of {lease.trial_id}: {error}")
+    def _renew(self, trial_id: str, *, ask_first: bool) -> None:
+        with self._lock(trial_id):
+            lease = self.held.get(trial_id)
+            if lease is None:
+                return
+            try:
+                if ask_first and ledger.is_superseded(self._store, lease):
+                    self._forget(lease)
+                else:
+                    ledger.renew(self._store, lease, self.progress)
+            except StoreError as error:
+                # The lease may expire. That is harmless because of fencing, and the next beat tries again.
+                self._warn(f"cannot renew the lease of {trial_id}: {error}")
 
 
 def _clocks() -> tuple[float, float]:

@@ -46,7 +46,7 @@ T = TypeVar("T")
 
 _SHOWN = ("epoch", "epochs", "accuracy", "images_per_s")
 """What a lease tells `kd-ray status` of the progress."""
-_WRITERS = 4
+_WRITERS = 16
 """Trials of a pack whose objects are written at once."""
 
 logger = logging.getLogger("kd_ray")

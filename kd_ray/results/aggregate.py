@@ -23,12 +23,11 @@ from pydantic import Field
 
 from kd_ray.bounded import MEGABYTE, JsonForm
 from kd_ray.errors import CorruptObjectError, OtherVersionError, StoreError
-from kd_ray.results.added_features import samples_with
 from kd_ray.results.comparison_schema import CHANCE_LEVELS, COMPARISONS
 from kd_ray.results.inventory import Entry, committed, sweep_names, take_inventory
 from kd_ray.results.manifest import Manifest, ManifestTrial, read_manifest
-from kd_ray.results.record import Record, Samples, decode_table, misfit, read_record, read_samples
-from kd_ray.results.row_settings import AddedFeatures
+from kd_ray.results.read_once import RecordsRead, SamplesRead
+from kd_ray.results.record import Record, Samples, decode_table, misfit
 from kd_ray.results.rows import TrialInput, part_rows, sample_rows
 from kd_ray.results.schema import TABLES
 from kd_ray.results.store import DATASETS, TABLES_FOLDER, Kind, Store, part_key, table_columns_key, table_index_key
@@ -62,9 +61,16 @@ class AggregateReport:
 
 
 def aggregate(
-    store: Store, sweep: str, *, settle: bool = True, trials_per_part: int = TRIALS_PER_PART
+    store: Store,
+    sweep: str,
+    *,
+    settle: bool = True,
+    trials_per_part: int = TRIALS_PER_PART,
+    records_read: RecordsRead | None = None,
 ) -> AggregateReport:
     """Bring the tables of a sweep up to date with its newest manifest and the committed trials.
+
+    Who aggregates again and again passes the same `records_read`, so that a record is read once.
 
     Two launches may aggregate at the same time. With `settle`, each repeats its listing after its last write, so the last writer leaves the
     newest state. While trials are being committed there is always something new, so a running launch passes `settle=False` and lists once.
@@ -73,21 +79,28 @@ def aggregate(
         InvalidInputError: the store has no such sweep.
     """
     passes = _MOST_PASSES if settle else 1
-    report, has_former = aggregate_alone(store, sweep, passes=passes, trials_per_part=trials_per_part)
+    report, has_former = aggregate_alone(
+        store, sweep, passes=passes, trials_per_part=trials_per_part, records_read=records_read
+    )
     if has_former or not _has_these_columns(store):
         upgrade_tables(store, but=sweep)
     return report
 
 
 def aggregate_alone(
-    store: Store, sweep: str, *, passes: int = _MOST_PASSES, trials_per_part: int = TRIALS_PER_PART
+    store: Store,
+    sweep: str,
+    *,
+    passes: int = _MOST_PASSES,
+    trials_per_part: int = TRIALS_PER_PART,
+    records_read: RecordsRead | None = None,
 ) -> tuple[AggregateReport, bool]:
     """As `aggregate`, without the tables of other sweeps; also whether other sweeps have tables where kd_ray 0.1 put them."""
     if is_tuning(sweep):  # its candidates are in the table `tuning`, which `kd-ray tune` writes
         return AggregateReport(num_trials=0, num_parts_written=0), False
     written = 0
     for _ in range(passes):
-        aggregation = _Aggregation(store, read_manifest(store, sweep), trials_per_part)
+        aggregation = _Aggregation(store, read_manifest(store, sweep), trials_per_part, records_read)
         report = aggregation.run()
         written += report.num_parts_written
         if not report.num_parts_written or report.problems:
@@ -164,7 +177,9 @@ _Read = tuple[ManifestTrial, Record, Samples]
 class _Aggregation:
     """One pass: a listing of the store, and the parts that have to change."""
 
-    def __init__(self, store: Store, manifest: Manifest, trials_per_part: int) -> None:
+    def __init__(
+        self, store: Store, manifest: Manifest, trials_per_part: int, records_read: RecordsRead | None
+    ) -> None:
         self._store = store
         self._manifest = manifest
         self._trials_per_part = trials_per_part
@@ -179,7 +194,8 @@ class _Aggregation:
         self._comparisons = part_key(COMPARISONS.name, manifest.sweep, 0)
         self._known = read_index(store, manifest.sweep)
         self._index: dict[str, list[str]] = {}
-        self._samples = _SamplesCache(store, manifest.row_settings.added)
+        self._samples = SamplesRead(store, manifest.row_settings.added)
+        self._records_read = records_read or RecordsRead()
         self._num_trials = 0
         self._written = 0
         self._damaged_trials: dict[str, str] = {}
@@ -254,8 +270,7 @@ class _Aggregation:
                 self._drop_part(key)
             return held
         fingerprint = self._fingerprint(held)
-        for name, key in keys.items():
-            self._put_part(key, name, tables[name], fingerprint)
+        self._put_parts(keys, tables, fingerprint)
         # Arrow keeps freed memory for its next table, and a long launch aggregates seldom.
         del tables
         pa.default_memory_pool().release_unused()
@@ -283,7 +298,7 @@ class _Aggregation:
     def _try_read(self, trial: ManifestTrial) -> Record | None:
         try:
             # A record that was deleted since the listing counts as not committed.
-            return read_record(self._store, trial.trial_id)
+            return self._records_read.read(self._store, trial.trial_id, self._records[trial.trial_id])
         except CorruptObjectError as error:
             self._damaged_trials[trial.trial_id] = f"{error}; the tables lack this trial"
         except OtherVersionError as error:
@@ -326,6 +341,9 @@ class _Aggregation:
             self._store.delete(self._comparisons)
             del self._present[self._comparisons]
 
+    def _put_parts(self, keys: Mapping[str, str], tables: Mapping[str, pa.Table], fingerprint: str) -> None:
+        self._store.at_once(lambda name: self._put_part(keys[name], name, tables[name], fingerprint), keys)
+
     def _put_part(self, key: str, name: str, table: pa.Table, fingerprint: str) -> None:
         e_tag = self._store.put(key, encode_part(table, name, self._manifest.sweep, fingerprint))
         self._index[key] = [fingerprint, e_tag]
@@ -346,30 +364,6 @@ class _Aggregation:
 def _input(read: _Read) -> TrialInput:
     trial, record, samples = read
     return TrialInput(record, samples, trial.settings, trial.dataset_id)
-
-
-class _SamplesCache:
-    """Samples with added features by dataset_id, each read once."""
-
-    def __init__(self, store: Store, added: Sequence[AddedFeatures]) -> None:
-        self._store = store
-        self._added = added
-        self._samples: dict[str, Samples] = {}
-
-    def __getitem__(self, dataset_id: str) -> Samples:
-        if dataset_id not in self._samples:
-            samples = samples_with(self._store, dataset_id, self._added)
-            if samples is None:
-                raise CorruptObjectError(f"store {self._store.url}: the samples of data set {dataset_id} are missing")
-            self._samples[dataset_id] = samples
-        return self._samples[dataset_id]
-
-    def is_whole(self, dataset_id: str) -> bool:
-        """Whether the samples without added features can be read."""
-        try:
-            return read_samples(self._store, dataset_id) is not None
-        except CorruptObjectError:
-            return False
 
 
 def read_index(store: Store, sweep: str) -> dict[str, list[str]]:

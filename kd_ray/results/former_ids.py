@@ -4,13 +4,13 @@ A trial that was planned is looked for under the identities that it had there: w
 a sweep of the store asks for, or asked for once. So it is not trained again, whatever groups are asked for.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from kd_ray.errors import OtherVersionError
-from kd_ray.results.inventory import sweep_names
+from kd_ray.results.inventory import take_inventory
 from kd_ray.results.manifest import Manifest, find_manifest
-from kd_ray.results.store import Store
+from kd_ray.results.store import SWEEPS, Store
 from kd_ray.sweep.classification import has_grouping
 from kd_ray.sweep.datasets import Dataset
 from kd_ray.sweep.plan import PlannedTrial
@@ -22,7 +22,7 @@ def with_former_ids(store: Store, planned: Sequence[PlannedTrial]) -> tuple[Plan
     asked = {trial.spec.dataset for trial in planned}
     if not any(has_grouping(dataset) for dataset in asked) or any(trial.spec.groups_in_id for trial in planned):
         return tuple(planned)
-    manifests = list(_manifests(store))
+    manifests = _manifests(store)
     listed = {line.trial_id for manifest in manifests for line in manifest.trials}
     known = [dataset for manifest in manifests for dataset in manifest.grouped_datasets]
     variants = {dataset: _variants(dataset, known) for dataset in asked}
@@ -45,14 +45,16 @@ def _found(trial: PlannedTrial, variants: Sequence[Dataset], listed: set[str], f
     return trial
 
 
-def _manifests(store: Store) -> Iterator[Manifest]:
-    for sweep in sweep_names(store):
+def _manifests(store: Store) -> list[Manifest]:
+    found = take_inventory(store, SWEEPS).sweeps
+
+    def read(sweep: str) -> Manifest | None:
         try:
-            manifest = find_manifest(store, sweep).manifest
+            return find_manifest(store, sweep, found[sweep].manifests).manifest
         except OtherVersionError:
-            continue
-        if manifest is not None:
-            yield manifest
+            return None
+
+    return [it for it in store.at_once(read, sorted(found)) if it is not None]
 
 
 def _variants(asked: Dataset, known: Sequence[Dataset]) -> Sequence[Dataset]:

@@ -101,13 +101,17 @@ class Inventory:
 def take_inventory(store: Store, *folders: str, keep: Callable[[ParsedKey], bool] | None = None) -> Inventory:
     """List `folders`, or the whole store, and sort what is found; only entries that are to be kept are remembered."""
     found = Inventory()
-    for folder in folders or ("",):
+
+    # Folders are sorted at once: each has its own kinds of objects, and to append is safe.
+    def sort(folder: str) -> None:
         for item in store.entries(folder):
             place = parse_key(item.key)
             if place is None:
                 found.strangers.append(item.key)
             elif keep is None or keep(place):
                 _add(found, Entry(place=place, item=item))
+
+    store.at_once(sort, folders or ("",))
     found.parts.sort(key=lambda entry: entry.item.key)
     found.strangers.sort()
     return found
@@ -117,6 +121,7 @@ def _add(found: Inventory, entry: Entry) -> None:
     place, item = entry.place, entry.item
     if place.trial_id and place.kind is not Kind.LOGITS:
         _add_to_trial(found.trials.setdefault(place.trial_id, TrialObjects()), entry)
+        return
     match place.kind:
         case Kind.SWEEP_FILE:
             found.sweeps.setdefault(place.sweep, SweepObjects()).sweep_file = item

@@ -6,6 +6,7 @@ another are followed.
 """
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 
@@ -20,30 +21,42 @@ def link_on_the_way(root: Path, key: str) -> str | None:
     return str(next((prefix for prefix in prefixes if not _is_below(os.path.realpath(root / prefix), inside)), key))
 
 
-def leaving_links(root: Path, prefix: str) -> list[str]:
-    """The links below a folder that leave the store, lead in a circle or lead nowhere, as keys and in order."""
+def walk(root: Path, prefix: str, leaving: list[str]) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    """The files below a folder of a store, by key. Links that leave the store, lead in a circle or lead nowhere are added to `leaving`.
+
+    Raises:
+        OSError: a folder may not be read.
+    """
     if (link := link_on_the_way(root, prefix)) is not None:
-        return [link]
+        leaving.append(link)
+        return
     inside = os.path.realpath(root)
-    found: list[str] = []
-    # Texts rather than paths: this walks all folders of a store before each listing.
-    folders = [str(root / prefix)]
+    # Texts rather than paths: every listing of a store is made here. Beside each folder stand the links on the way to it.
+    folders: list[tuple[str, tuple[str, ...]]] = [(prefix, ())]
     while folders:
-        folder = folders.pop()
+        folder, entered = folders.pop()
+        path = f"{root}/{folder}"
         try:
-            with os.scandir(folder) as entries:
-                for entry in entries:
-                    if entry.is_symlink():
-                        target = os.path.realpath(entry.path)
-                        is_of_use = _is_below(target, inside) and os.path.exists(entry.path)  # noqa: PTH110
-                        if not is_of_use or _is_below(os.path.realpath(folder), target):
-                            found.append(os.path.relpath(entry.path, root))
-                    elif entry.is_dir(follow_symlinks=False):
-                        folders.append(entry.path)
-        except (FileNotFoundError, NotADirectoryError, PermissionError):
-            # It was deleted since, or the listing itself will say what is wrong.
+            entries = os.scandir(path)
+        except (FileNotFoundError, NotADirectoryError):
+            # It was deleted since.
             continue
-    return sorted(found)
+        with entries:
+            for entry in entries:
+                key = f"{folder}/{entry.name}" if folder else entry.name
+                if entry.is_symlink():
+                    target = os.path.realpath(entry.path)
+                    is_of_use = _is_below(target, inside) and os.path.exists(target)  # noqa: PTH110
+                    if not is_of_use or target in entered or _is_below(os.path.realpath(path), target):
+                        leaving.append(key)
+                    elif entry.is_dir():
+                        folders.append((key, (*entered, target)))
+                    else:
+                        yield key, entry
+                elif entry.is_dir():
+                    folders.append((key, entered))
+                else:
+                    yield key, entry
 
 
 def _is_below(path: str, folder: str) -> bool:

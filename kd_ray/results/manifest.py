@@ -8,7 +8,7 @@ stay listed, as inactive.
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -82,8 +82,14 @@ class Manifest:
             datasets = datasets_of(parse_sweep(self.sweep_yaml, source=self.sweep))
         except KdRayError:
             datasets = ()
-        former = map(_former_dataset, self.former_datasets)
-        return tuple(it for it in (*datasets, *former) if it and has_grouping(it))
+        return (*filter(has_grouping, datasets), *self.former_grouped)
+
+    @property
+    def former_grouped(self) -> "tuple[Dataset, ...]":
+        """Those of them that it had once."""
+        from kd_ray.sweep.classification import has_grouping
+
+        return tuple(it for it in map(_former_dataset, self.former_datasets) if it and has_grouping(it))
 
     @property
     def active(self) -> tuple[ManifestTrial, ...]:
@@ -194,14 +200,14 @@ class FoundManifest:
     """Content of newer ones that cannot be read, by key."""
 
 
-def read_manifest(store: Store, sweep: str) -> Manifest:
-    """The newest manifest of a sweep that can be read.
+def read_manifest(store: Store, sweep: str, listed: Collection[int] | None = None) -> Manifest:
+    """The newest manifest of a sweep that can be read; `listed` are its generations, where they are known.
 
     Raises:
         InvalidInputError: the store has no such sweep; the message names those it has.
         CorruptObjectError: it has, but no manifest can be read.
     """
-    found = find_manifest(store, sweep)
+    found = find_manifest(store, sweep, listed)
     if found.manifest is not None:
         return found.manifest
     if found.damaged:
@@ -237,13 +243,13 @@ def write_manifest(
             return manifest
 
 
-def find_manifest(store: Store, sweep: str) -> FoundManifest:
-    """The newest manifest of a sweep that can be read, and what cannot be read above it.
+def find_manifest(store: Store, sweep: str, listed: Collection[int] | None = None) -> FoundManifest:
+    """The newest manifest of a sweep that can be read, and what cannot be read above it; `listed` as above.
 
     Raises:
         OtherVersionError: the newest whole one was written by another version of kd_ray.
     """
-    generations = sorted(manifests(store, sweep), reverse=True)
+    generations = sorted(manifests(store, sweep) if listed is None else listed, reverse=True)
     newest = generations[0] if generations else 0
     damaged: dict[str, bytes] = {}
     for key in (manifest_key(sweep, generation) for generation in generations):
@@ -278,7 +284,11 @@ def _continue(
     declared = found.manifest.declared if found.manifest else ()
     added = found.manifest.row_settings.added if found.manifest else ()
     asked_for = {trial.dataset for trial in trials}
-    before_now = found.manifest.grouped_datasets if found.manifest else ()
+    before_now: tuple[Dataset, ...] = ()
+    if found.manifest is not None:
+        # A sweep file that has not changed has the data sets that are asked for now, and is not read again.
+        has_changed = found.manifest.sweep_yaml != sweep_yaml
+        before_now = found.manifest.grouped_datasets if has_changed else found.manifest.former_grouped
     more = [name for table in added for name in table.features]
     return Manifest(
         sweep=sweep.name,

@@ -2,14 +2,16 @@
 
 import os
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from obstore.exceptions import BaseError, NotSupportedError
+from obstore.exceptions import NotSupportedError
 from obstore.store import ObjectStore
+
+from kd_ray.results.links import walk
 
 if TYPE_CHECKING:
     from obstore import ObjectMeta
@@ -51,7 +53,6 @@ class Pages:
         if self._stream is None:
             if not self._is_ordered:
                 raise NotSupportedError("the listing broke off, and this server does not list in the order of the keys")
-            # Only object stores are asked a second time.
             self._stream = self._new_pages(self._last)
         try:
             page = next(self._stream, ())
@@ -70,29 +71,26 @@ class Pages:
                 yield new
 
 
-def walked(client: ObjectStore, root: Path, prefix: str, links: Collection[str] = ()) -> Iterator[StoredObject]:
-    """The objects of a local folder, file by file, but for those behind `links`. A name that obstore refuses is given with escapes, which
-    no key of ours has.
+def listed(root: Path, prefix: str, leaving: list[str]) -> Iterator[StoredObject]:
+    """The objects of a local folder as obstore lists them, in half its time; links that do not count are added to `leaving`.
+
+    A name that is not UTF-8 is given with escapes, which no key of ours has.
     """
-
-    def fail(error: OSError) -> None:
-        raise error
-
-    if prefix and any(f"{prefix}/".startswith(f"{link}/") for link in links):
-        return
-    for folder, folders, names in os.walk(root / prefix, onerror=fail, followlinks=True):
-        place = Path(folder).relative_to(root)
-        folders[:] = [name for name in folders if str(place / name) not in links]
-        for name in names:
-            key = str(place / name)
-            if key in links:
-                continue
-            try:
-                yield stored(client.head(key))
-            except (BaseError, ValueError, OSError):
-                if not STAGING_NAME.fullmatch(name):
-                    escaped = os.fsencode(key).decode(errors="backslashreplace")
-                    yield StoredObject(key=escaped, size_bytes=0, modified_at=datetime.now(UTC), e_tag="")
+    for key, entry in walk(root, prefix, leaving):
+        if STAGING_NAME.fullmatch(entry.name):
+            continue
+        try:
+            found = entry.stat()
+        except FileNotFoundError:
+            # It was deleted since.
+            continue
+        modified_us = found.st_mtime_ns // 1000
+        yield StoredObject(
+            key=key if key.isascii() else os.fsencode(key).decode(errors="backslashreplace"),
+            size_bytes=found.st_size,
+            modified_at=datetime.fromtimestamp(modified_us / 1e6, UTC),
+            e_tag=f"{found.st_ino:x}-{modified_us:x}-{found.st_size:x}",
+        )
 
 
 def stored(item: "ObjectMeta") -> StoredObject:

@@ -4,19 +4,19 @@ It uses only what each of them can do: write a whole object atomically, create a
 object store that fail for a reason that may pass are repeated. Which keys exist is left to `store.py`.
 """
 
-import errno
 import logging
 import os
 import random
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 from obstore.exceptions import AlreadyExistsError, BaseError, GenericError, NotFoundError
@@ -24,12 +24,10 @@ from obstore.store import LocalStore, ObjectStore, from_url
 
 from kd_ray import telemetry
 from kd_ray.errors import CorruptObjectError, InvalidInputError, StoreError
-from kd_ray.results.links import leaving_links, link_on_the_way
-from kd_ray.results.object_listing import Pages, StoredObject, plain_e_tag, stored, walked
+from kd_ray.results.links import link_on_the_way, walk
+from kd_ray.results.object_listing import Pages, StoredObject, listed, plain_e_tag, stored
 
-if TYPE_CHECKING:
-    pass
-
+K = TypeVar("K")
 T = TypeVar("T")
 logger = logging.getLogger("kd_ray")
 
@@ -51,6 +49,8 @@ UNKNOWN_REQUEST = (405, 501)
 _NAMED: set[tuple[str, str]] = set()
 """Links that this process has warned of, by store."""
 _DICE = random.SystemRandom()
+AT_ONCE = 16
+"""Requests to an object store that are made at a time."""
 
 
 @dataclass(frozen=True)
@@ -174,25 +174,21 @@ class Store:
         with self._translated("list", prefix):
             if (client := self._reader()) is None:
                 return
-            if self._remote is None and not os.access(self.url, os.R_OK | os.X_OK):
-                # The client takes a folder that it may not list for an empty one.
-                raise PermissionError(errno.EACCES, "Permission denied", self.url)
-            if links := self.leaving_links(prefix):
-                yield from walked(client, Path(self.url), prefix, links)
+            if self._remote is None:
+                leaving: list[str] = []
+                yield from listed(Path(self.url), prefix, leaving)
+                self._warn_of(leaving)
                 return
             pages = Pages(client, prefix)
-            seen: set[str] = set()
-            try:
-                while page := self._ask("list", pages.following):
-                    for item in page:
-                        if self._remote is None:
-                            seen.add(item["path"])
-                        yield stored(item)
-            except BaseError:
-                if self._remote is not None:
-                    raise
-                # One file whose name obstore refuses, such as `Icon\r`, must not spoil the listing of all others.
-                yield from (item for item in walked(client, Path(self.url), prefix) if item.key not in seen)
+            while page := self._ask("list", pages.following):
+                yield from map(stored, page)
+
+    def at_once(self, ask: Callable[[K], T], of: Iterable[K]) -> list[T]:
+        """What `ask` gives for each, in order. An object store is asked for several at a time, because each answer takes its way."""
+        if self._remote is None:
+            return list(map(ask, of))
+        with ThreadPoolExecutor(max_workers=AT_ONCE) as pool:
+            return list(pool.map(ask, of))
 
     def _reader(self) -> ObjectStore | None:
         """The client, or None for a local folder that does not exist."""
@@ -202,12 +198,18 @@ class Store:
             self._local = LocalStore(self.url)
         return self._local
 
-    def leaving_links(self, prefix: str = "") -> list[str]:
-        """The links below a folder of a local store that leave it, lead in a circle or lead nowhere. Each is named in one warning."""
-        if self._remote is not None:
-            return []
-        links = leaving_links(Path(self.url), prefix)
-        for link in links:
+    def leaving_links(self) -> list[str]:
+        """The links of a local store that leave it, lead in a circle or lead nowhere. Each is named in one warning."""
+        leaving: list[str] = []
+        if self._remote is None:
+            with self._translated("list", ""):
+                for _ in walk(Path(self.url), "", leaving):
+                    pass
+            self._warn_of(leaving)
+        return sorted(leaving)
+
+    def _warn_of(self, leaving: Sequence[str]) -> None:
+        for link in leaving:
             if (self.url, link) not in _NAMED:
                 _NAMED.add((self.url, link))
                 logger.warning(
@@ -215,7 +217,6 @@ class Store:
                     self.url,
                     link,
                 )
-        return links
 
     def local_path(self, key: str) -> Path:
         """The path of a key in a local store, to be written.

@@ -31,11 +31,11 @@ def trial_damage(store: Store, trial_id: str) -> str | None:
     return None
 
 
-def quarantined_of(store: Store, sweep: str, trial_ids: Collection[str]) -> list[Quarantined]:
+def quarantined_of(quarantined: Collection[Quarantined], sweep: str, trial_ids: Collection[str]) -> list[Quarantined]:
     """The quarantined objects that belong to a sweep: those of its trials, its own, and all data sets."""
     return [
         found
-        for found in take_inventory(store, DAMAGED).quarantined
+        for found in quarantined
         if (place := found.place)
         and (place.trial_id in trial_ids or place.sweep == sweep or place.kind is Kind.SAMPLES)
     ]

@@ -13,11 +13,11 @@ import pyarrow as pa
 
 from kd_ray.errors import QueryError
 from kd_ray.results.aggregate import refuse_former_parts, upgrade_tables
-from kd_ray.results.inventory import sweep_names
+from kd_ray.results.inventory import sweep_names, table_parts
 from kd_ray.results.schema import QUERIED
 from kd_ray.results.sql_views import SQL_VIEWS
 from kd_ray.results.store import Store
-from kd_ray.results.table_parts import part_keys, read_table
+from kd_ray.results.table_parts import read_table, read_tables
 
 if TYPE_CHECKING:
     import duckdb
@@ -222,22 +222,27 @@ def _connect_tables(connection: "duckdb.DuckDBPyConnection", store: Store, sql: 
     views = [name for name in SQL_VIEWS if name in words]
     # A statement such as SHOW TABLES mentions none of them and wants all.
     wanted = {name for name in QUERIED if name in words} | {table for view in views for table in SQL_VIEWS[view].tables}
-    files = [file for name in wanted or QUERIED for file in _connect_table(connection, store, name)]
+    keys: dict[str, list[str]] = {name: [] for name in wanted or QUERIED}
+    for entry in table_parts(store):
+        if entry.place.table in keys:
+            keys[entry.place.table].append(entry.item.key)
+    files = _connect_files(connection, store, keys)
     for view in views if wanted else SQL_VIEWS:
         connection.execute(SQL_VIEWS[view].sql)
     return files
 
 
-def _connect_table(connection: "duckdb.DuckDBPyConnection", store: Store, name: str) -> list[str]:
-    """Make one table known; returns the files it reads."""
-    keys = list(part_keys(store, name))
+def _connect_files(
+    connection: "duckdb.DuckDBPyConnection", store: Store, keys: Mapping[str, Sequence[str]]
+) -> list[str]:
+    """Make tables known, each with the keys of its parts; returns the files that DuckDB reads itself."""
     root = store.local_root
-    if root is None or not keys:
-        connection.register(name, read_table(store, name))
-        return []
-    files = [str(root / key) for key in keys]
-    connection.execute(
-        f"CREATE VIEW {name} AS SELECT * FROM read_parquet([{_listed(files)}], hive_partitioning = false, "
-        "union_by_name = true)"
-    )
-    return files
+    local = {name: [str(root / key) for key in found] for name, found in keys.items() if found} if root else {}
+    for name, files in local.items():
+        connection.execute(
+            f"CREATE VIEW {name} AS SELECT * FROM read_parquet([{_listed(files)}], hive_partitioning = false, "
+            "union_by_name = true)"
+        )
+    for name, table in read_tables(store, {name: found for name, found in keys.items() if name not in local}).items():
+        connection.register(name, table)
+    return [file for files in local.values() for file in files]

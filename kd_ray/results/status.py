@@ -9,12 +9,12 @@ from typing import Any
 
 from kd_ray.errors import CorruptObjectError, DataError, OtherVersionError, SweepError
 from kd_ray.results.former_ids import with_former_ids
-from kd_ray.results.inventory import sweep_names, take_inventory
-from kd_ray.results.ledger import TrialStatus, scan
+from kd_ray.results.inventory import Inventory, take_inventory
+from kd_ray.results.ledger import TrialStatus, scan, states
 from kd_ray.results.manifest import find_manifest, read_manifest
 from kd_ray.results.probe import chosen_pack_size, read_probe, representative
 from kd_ray.results.quarantine import quarantined_of
-from kd_ray.results.store import SWEEPS, TABLES_FOLDER, Store
+from kd_ray.results.store import DAMAGED, SWEEPS, TABLES_FOLDER, TRIALS, Kind, Store
 from kd_ray.results.trial_lines import TrialLine, count_states, manifest_lines, states_html, trial_line
 from kd_ray.sweep.architectures import is_text_model
 from kd_ray.sweep.encoders import TOKENIZER_OF, check_encoder, read_encoder, tokenizer_version
@@ -214,32 +214,47 @@ def sweep_status(store: Store, sweep: str) -> SweepStatus:
     Raises:
         InvalidInputError: the store has no such sweep.
     """
-    found = find_manifest(store, sweep)
-    manifest = found.manifest or read_manifest(store, sweep)
-    statuses = scan(store, [trial.trial_id for trial in manifest.active])
-    quarantined = quarantined_of(store, sweep, statuses)
+    return _sweep_status(store, sweep, *_listed(store))
+
+
+def all_statuses(store: Store) -> list[SweepStatus]:
+    """The state of every sweep in the store. One without a readable manifest has no trials, and says in `problems` why."""
+    named, trials = _listed(store)
+
+    def status(name: str) -> SweepStatus:
+        try:
+            return _sweep_status(store, name, named, trials)
+        except (CorruptObjectError, OtherVersionError) as error:
+            return SweepStatus(sweep=name, store=store.url, trials=(), problems=(str(error),))
+
+    return store.at_once(status, sorted(name for name, sweep in named.sweeps.items() if sweep.manifests))
+
+
+def _listed(store: Store) -> list[Inventory]:
+    """What stands under the names of sweeps; and trials, with what is in quarantine."""
+    # Weights do not decide a state, and in a large store they are half of all objects.
+    folders = ((SWEEPS, TABLES_FOLDER), (TRIALS, DAMAGED))
+    return store.at_once(
+        lambda some: take_inventory(store, *some, keep=lambda it: it.kind is not Kind.WEIGHTS), folders
+    )
+
+
+def _sweep_status(store: Store, sweep: str, named: Inventory, trials: Inventory) -> SweepStatus:
+    newest = find_manifest(store, sweep, named.sweeps[sweep].manifests if sweep in named.sweeps else ())
+    manifest = newest.manifest or read_manifest(store, sweep)
+    statuses = states(store, trials.trials, [trial.trial_id for trial in manifest.active])
+    quarantined = quarantined_of(trials.quarantined, sweep, statuses)
     damaged = {one.key for one in quarantined}
     lines = manifest_lines(manifest, statuses, damaged=damaged)
     problems = (
         *(
             f"{key} is damaged; an older manifest is shown, and the next launch writes a new one"
-            for key in found.damaged
+            for key in newest.damaged
         ),
         *(f"{one.key} was damaged; it is in quarantine as {one.item.key}" for one in quarantined),
     )
-    strangers = tuple(take_inventory(store, SWEEPS, TABLES_FOLDER).strangers)
+    strangers = tuple(named.strangers)
     return SweepStatus(sweep=sweep, store=store.url, trials=lines, problems=problems, strangers=strangers)
-
-
-def all_statuses(store: Store) -> list[SweepStatus]:
-    """The state of every sweep in the store. One without a readable manifest has no trials, and says in `problems` why."""
-    statuses = []
-    for name in sweep_names(store):
-        try:
-            statuses.append(sweep_status(store, name))
-        except (CorruptObjectError, OtherVersionError) as error:
-            statuses.append(SweepStatus(sweep=name, store=store.url, trials=(), problems=(str(error),)))
-    return statuses
 
 
 def planned_lines(store: Store, planned: Sequence[PlannedTrial]) -> tuple[TrialLine, ...]:

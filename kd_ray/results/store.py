@@ -23,10 +23,10 @@ they guess from the text. It is the sweep's name, but a word that Hugging Face `
 """
 
 import re
-from dataclasses import dataclass
 from enum import StrEnum
 from hashlib import sha256
 from string import Formatter
+from typing import NamedTuple
 
 from kd_ray.results.object_listing import StoredObject
 from kd_ray.results.objects import SCHEMES, Store, open_store
@@ -114,9 +114,10 @@ _FIELDS = {
 """What each part of a key may be; numbers are padded with zeros to the width that their form gives."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ParsedKey:
+class ParsedKey(NamedTuple):
     """A key that kd_ray writes, taken apart. Parts that this kind of object does not have are empty."""
+
+    # A tuple, because a listing makes one for each object, and a frozen dataclass takes three times as long.
 
     kind: Kind
     trial_id: str = ""

@@ -1,7 +1,7 @@
 """Reads and writes the Parquet tables of a store: whole parts, by table and sweep. Each part says what it is in its metadata."""
 
 import functools
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any, TypeVar
 
@@ -56,7 +56,20 @@ def read_table(store: Store, table: str, sweeps: Collection[str] | None = None) 
     Raises:
         CorruptObjectError: a part cannot be read; the next aggregation rebuilds it.
     """
-    parts = [read_part(store, key) for key in part_keys(store, table, sweeps)]
+    return read_tables(store, {table: list(part_keys(store, table, sweeps))})[table]
+
+
+def read_tables(store: Store, keys: Mapping[str, Sequence[str]]) -> dict[str, pa.Table]:
+    """The rows of some parts of tables, whose keys are given for each table.
+
+    Raises:
+        CorruptObjectError: a part cannot be read; the next aggregation rebuilds it.
+    """
+    parts = iter(store.at_once(lambda key: read_part(store, key), [key for found in keys.values() for key in found]))
+    return {name: _joined(store, name, [next(parts) for _ in found]) for name, found in keys.items()}
+
+
+def _joined(store: Store, table: str, parts: Sequence[pa.Table]) -> pa.Table:
     try:
         schema = QUERIED[table].arrow_schema
         return pa.concat_tables([schema.empty_table(), *parts], promote_options="default").select(schema.names)

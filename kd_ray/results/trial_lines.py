@@ -64,7 +64,7 @@ def manifest_lines(
             line.epochs,
             line.teacher,
             statuses,
-            was_damaged=record_key(line.trial_id) in damaged,
+            was_damaged=bool(damaged) and record_key(line.trial_id) in damaged,
         )
         for line in manifest.active
     )

@@ -56,6 +56,7 @@ class Site:
             changed = [(it.changed_at, it.name) for it in sweeps if it.changed_at]
             if changed:
                 await self.reading.read(max(changed)[1])
+        await asyncio.to_thread(self._templates.compile, self._templates.names())
         await self.sql.start()
 
     # --- pages ------------------------------------------------------------------------------------------------------------------------
@@ -267,7 +268,7 @@ class Site:
                 values = {**_live_values(now, read, request.query), "query": dict(request.query)}
                 cells = {it.trial_id: (it.css, it.sign, it.words) for it in values["cells"].values()}
                 names = ("summary", "packs", "failures", "costs", "legend")
-                return cells, {name: self._templates.part("parts", name, values) for name in names}
+                return cells, {name: self._templates.part("live_parts", name, values) for name in names}
 
             return await self._changes.get(request.path_qs, (now, read), make)
 

@@ -83,29 +83,31 @@ class Snapshot:
 
 def take_snapshot(store: Store, before: Snapshot | None) -> Snapshot:
     """Read a store: a listing of its sweeps and of its trials, and the leases of running trials."""
-    found = take_inventory(store, SWEEPS).sweeps
+    # Weights do not decide a state, and in a large store they are half of all objects.
+    found = take_inventory(store, SWEEPS, TRIALS, keep=lambda place: place.kind is not Kind.WEIGHTS)
+    trials = found.trials
+    listed = {name: sweep.manifests for name, sweep in sorted(found.sweeps.items()) if sweep.manifests}
     manifests: dict[tuple[str, int], Manifest] = {}
     unreadable: dict[str, str] = {}
-    for name in sorted(name for name, sweep in found.items() if sweep.manifests):
-        key = (name, max(found[name].manifests))
+
+    def read(name: str) -> None:
+        key = (name, max(listed[name]))
         try:
             known = before.manifests.get(key) if before else None
-            manifests[key] = known or read_manifest(store, name)
+            manifests[key] = known or read_manifest(store, name, listed[name])
         except KdRayError as error:
             unreadable[name] = str(error)
+
+    store.at_once(read, listed)
     asked = dict.fromkeys(line.trial_id for manifest in manifests.values() for line in manifest.active)
-    # Weights do not decide a state, and in a large store they are half of all objects.
-    trials = take_inventory(
-        store, TRIALS, keep=lambda place: place.trial_id in asked and place.kind is not Kind.WEIGHTS
-    ).trials
     statuses = states(store, trials, asked)
     sweeps = {}
-    for (name, _), manifest in manifests.items():
+    for (name, _), manifest in sorted(manifests.items(), key=lambda it: it[0]):
         now = SweepNow(name=name, lines=manifest_lines(manifest, statuses), finished_at=_finished(manifest, trials))
         # The same object says that nothing has changed.
         same = before.sweeps.get(name) if before else None
         sweeps[name] = same if same == now and same is not None else now
-    return Snapshot(sweeps=sweeps, unreadable=unreadable, manifests=manifests)
+    return Snapshot(sweeps=sweeps, unreadable=dict(sorted(unreadable.items())), manifests=manifests)
 
 
 def _finished(manifest: Manifest, trials: Mapping[str, TrialObjects]) -> tuple[datetime, ...]:

@@ -8,7 +8,7 @@ import hashlib
 import json
 import operator
 from collections.abc import Callable
-from functools import cached_property, lru_cache
+from functools import cache, cached_property, lru_cache
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -41,8 +41,13 @@ def content_hash(model: Config) -> str:
     """
     content = model.model_dump(mode="json")
     _leave_out_added(model, content)
-    text = json.dumps(_without_negative_zeros(content), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    text = _CANONICAL.encode(content)
+    if "-0.0" in text:
+        text = _CANONICAL.encode(_without_negative_zeros(content))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True)
 
 
 def _without_negative_zeros(content: Any) -> Any:
@@ -57,12 +62,23 @@ def _without_negative_zeros(content: Any) -> Any:
 
 
 def _leave_out_added(model: Config, content: dict[str, Any]) -> None:
-    for name, field in type(model).model_fields.items():
-        value = getattr(model, name)
-        if any(isinstance(mark, Added) and mark.before == content[name] for mark in field.metadata):
+    for name, before in _added_fields(type(model)):
+        if name in content and content[name] == before:
             del content[name]
-        elif isinstance(value, Config):
-            _leave_out_added(value, content[name])
+    for name, value in content.items():
+        if isinstance(value, dict) and isinstance(part := getattr(model, name), Config):
+            _leave_out_added(part, value)
+
+
+@cache
+def _added_fields(kind: type[Config]) -> tuple[tuple[str, Any], ...]:
+    """Name and former value of each field that was added later."""
+    return tuple(
+        (name, mark.before)
+        for name, field in kind.model_fields.items()
+        for mark in field.metadata
+        if isinstance(mark, Added)
+    )
 
 
 def identity_of(spec: "TrialSpec") -> str:

@@ -21,6 +21,7 @@ import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 from statistics import median, quantiles
@@ -94,8 +95,21 @@ def commit(store: Store, trial: PlannedTrial) -> None:
     store.put(record_key(record.trial_id), encode_record(record))
 
 
+@dataclass(frozen=True, kw_only=True)
+class FirstPage:
+    """Times from the start of a server."""
+
+    listens_s: float
+    first_page_s: float
+    cpu_s: float
+
+    def __str__(self) -> str:
+        listens = f"it listens after {self.listens_s:.2f} s"
+        return f"{listens}; first page after {self.first_page_s:.2f} s, {self.cpu_s:.2f} s of CPU"
+
+
 @contextmanager
-def serving(url: str, folder: Path) -> Iterator[tuple[str, int, str]]:
+def serving(url: str, folder: Path) -> Iterator[tuple[str, int, FirstPage]]:
     """A server: its URL, its process id, and how long its first page took."""
     began = time.perf_counter()
     with started("serve", "--store", url, "--port", "0", cwd=folder) as process:
@@ -105,12 +119,8 @@ def serving(url: str, folder: Path) -> Iterator[tuple[str, int, str]]:
         listens_s = time.perf_counter() - began
         seconds_of(f"{match[0]}/")
         first_s = time.perf_counter() - began
-        cpu_s = cpu_seconds(process.pid)
-        yield (
-            match[0],
-            process.pid,
-            f"it listens after {listens_s:.2f} s; first page after {first_s:.2f} s, {cpu_s:.2f} s of CPU",
-        )
+        first = FirstPage(listens_s=listens_s, first_page_s=first_s, cpu_s=cpu_seconds(process.pid))
+        yield match[0], process.pid, first
 
 
 def cpu_seconds(pid: int) -> float:

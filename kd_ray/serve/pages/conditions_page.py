@@ -187,12 +187,10 @@ def _series(it: Quantity, layout: Layout, number: int, count: int, scale: Scale)
 def _dot_values(condition: Condition, it: Quantity) -> tuple[list[str], list[float]]:
     """Some of the runs, evenly chosen, with their seeds; the same ones every time."""
     values_R = it.over_runs(condition)
-    defined = [
-        (str(seed), float(value)) for seed, value in zip(condition.seeds, values_R, strict=True) if np.isfinite(value)
-    ]
+    defined = np.flatnonzero(np.isfinite(values_R))
     if len(defined) > MAX_DOTS:
-        defined = [defined[i] for i in np.linspace(0, len(defined) - 1, MAX_DOTS).astype(int)]
-    return [seed for seed, _ in defined], [value for _, value in defined]
+        defined = defined[np.linspace(0, len(defined) - 1, MAX_DOTS).astype(int)]
+    return [str(condition.seeds[r]) for r in defined], values_R[defined].tolist()
 
 
 def _levels(it: Quantity, layout: Layout, scale: Scale) -> tuple[Level, ...]:

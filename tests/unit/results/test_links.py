@@ -105,6 +105,15 @@ def test_links_that_lead_nowhere_or_in_a_circle_do_not_count(store: Store) -> No
     assert [item.key for item in store.entries("")] == ["a/b"]
 
 
+def test_two_links_that_lead_to_each_other_are_followed_once(store: Store) -> None:
+    store.put("a/b", b"1")
+    store.put("c/d", b"2")
+    (root_of(store) / "a" / "to_c").symlink_to(root_of(store) / "c")
+    (root_of(store) / "c" / "to_a").symlink_to(root_of(store) / "a")
+    keys = sorted(item.key for item in store.entries("a"))
+    assert keys == ["a/b", "a/to_c/d", "a/to_c/to_a/b"]
+
+
 def test_links_within_the_store_are_followed(store: Store) -> None:
     store.put("a/b", b"1")
     (root_of(store) / "other").symlink_to(root_of(store) / "a")

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from kd_ray.errors import OtherVersionError
+from kd_ray.results.inventory import take_inventory
 from kd_ray.results.ledger import acquire, release, scan
 from kd_ray.results.quarantine import quarantine_trial, quarantined_of, quarantined_trials, trial_damage
 from kd_ray.results.record import commit_record, decode_table, encode_record, encode_table, read_record, sha256
@@ -67,7 +68,7 @@ def test_damaged_trial_goes_into_quarantine_and_is_pending_again(
     assert quarantine_trial(store, TRIAL, launch_id="mine") is True
     assert not store.exists(record_key(TRIAL))
     assert state(store) is TrialState.PENDING
-    (found,) = quarantined_of(store, "demo", {TRIAL})
+    (found,) = quarantined_of(take_inventory(store).quarantined, "demo", {TRIAL})
     kept = found.item.key
     assert found.key == record_key(TRIAL)
     assert store.get(kept) == data

@@ -1,5 +1,6 @@
 """The local store: the contract of all stores, and its messages."""
 
+import errno
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -60,9 +61,13 @@ def test_read_only_folder_is_named(store: Store) -> None:
 
 
 def test_a_folder_that_may_not_be_listed_is_not_empty(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Guard: `entries` asks before; the store of somebody else was said to have no sweeps yet."""
+    """Guard: the store of somebody else was said to have no sweeps yet."""
     store.put("a", b"1")
-    monkeypatch.setattr(os, "access", lambda path, mode: path != store.url)
+
+    def denied(path: str) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", path)
+
+    monkeypatch.setattr(os, "scandir", denied)
     with pytest.raises(StoreError, match=re.escape(f"store {store.url}: cannot list '': ") + ".*Permission denied"):
         list(store.entries(""))
 
