@@ -24,6 +24,7 @@ from kd_ray.cluster.pack_queue import PackQueue
 from kd_ray.cluster.ray_tune.capacity import FreeSlots, alive_nodes, check_capacity, packs_on, request_of, slots
 from kd_ray.cluster.ray_tune.private_ray import private_ray
 from kd_ray.cluster.ray_tune.prometheus import RayMetrics
+from kd_ray.cluster.ray_tune.quick_start import quick_start
 from kd_ray.cluster.ray_tune.trainable import PackTrainable
 from kd_ray.cluster.ray_tune.trial_chunks import TrialChunks
 from kd_ray.cluster.ray_tune.tune_hooks import InOrderScheduler, PackSearcher, ProgressCallback, StopOnInterrupt
@@ -179,19 +180,25 @@ class RayRunner:
             logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)
         if self.address is not None:
             _check_address(self.address)
+        trains = self.worker is training_worker
         try:
-            with warnings.catch_warnings():
+            with warnings.catch_warnings(), ExitStack() as starting:
                 # Ray warns here of changes of its own defaults, which users of kd_ray cannot influence.
                 warnings.simplefilter("ignore")
-                private = {} if self.address else self._private.enter_context(private_ray())
+                own: dict[str, Any] = {}
+                if not self.address:
+                    num_cpus = self.num_cpus or cpu_count()
+                    own = self._private.enter_context(private_ray())
+                    own |= {"num_cpus": num_cpus, "include_dashboard": False}
+                    starting.enter_context(
+                        quick_start(self.placement, num_cpus=num_cpus, trains=trains, verbose=self.verbose)
+                    )
                 ray.init(
                     address=self.address or "local",
-                    num_cpus=None if self.address else self.num_cpus or cpu_count(),
-                    include_dashboard=None if self.address else False,
-                    job_config=_InstalledCodeOnly() if self.worker is training_worker else JobConfig(),
+                    job_config=_InstalledCodeOnly() if trains else JobConfig(),
                     log_to_driver=self.verbose,
                     logging_level=level,
-                    **private,
+                    **own,
                 )
         except (Exception, SystemExit) as error:  # Ray raises whatever its parts raise where it cannot start
             if isinstance(error, SystemExit) and error.code == signal.SIGTERM:
