@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, Self
 
 import ray
-from ray import tune
 from ray.job_config import JobConfig
 
 from kd_ray import telemetry
@@ -25,10 +24,6 @@ from kd_ray.cluster.ray_tune.capacity import FreeSlots, alive_nodes, check_capac
 from kd_ray.cluster.ray_tune.private_ray import private_ray
 from kd_ray.cluster.ray_tune.prometheus import RayMetrics
 from kd_ray.cluster.ray_tune.quick_start import quick_start
-from kd_ray.cluster.ray_tune.trainable import PackTrainable
-from kd_ray.cluster.ray_tune.trial_chunks import TrialChunks
-from kd_ray.cluster.ray_tune.tune_hooks import InOrderScheduler, PackSearcher, ProgressCallback, StopOnInterrupt
-from kd_ray.cluster.ray_tune.worker_errors import treat_ray_errors_as_actor_deaths
 from kd_ray.cluster.runner import LaunchContext, Observer, WorkerFactory, cpu_count, probe_students, training_worker
 from kd_ray.errors import InvalidInputError
 from kd_ray.results import ledger
@@ -69,7 +64,6 @@ class RayRunner:
         Raises:
             InvalidInputError: there is no cluster at `address`, or none of its nodes can run a pack.
         """
-        treat_ray_errors_as_actor_deaths()
         try:
             self._connect()
             check_capacity(self.placement)
@@ -135,41 +129,19 @@ class RayRunner:
         limit: int,
     ) -> bool:
         """Run at most `limit` packs as one Tune experiment; returns whether any pack was started."""
-        trial_chunks = TrialChunks([trial for pack in queue.waiting for trial in pack.trials])
-        trainable = tune.with_resources(
-            tune.with_parameters(PackTrainable, context=context, trial_chunks=trial_chunks, worker=self.worker),
-            lambda order: tune.PlacementGroupFactory(
-                [request_of(context.placement.of(is_teacher=order["is_teacher"]))]
-            ),
+        # Tune takes as long to import as Ray to start: meanwhile the workers of a Ray that has just started import torch.
+        from kd_ray.cluster.ray_tune.experiment import run_experiment
+
+        return run_experiment(
+            queue,
+            context,
+            observer,
+            interrupts,
+            folder=folder,
+            limit=limit,
+            worker=self.worker,
+            free_slots=FreeSlots(self.placement, grows=self.address is not None),
         )
-        free_slots = FreeSlots(self.placement, grows=self.address is not None)
-        searcher = PackSearcher(queue, context, observer, interrupts, trial_chunks, limit, free_slots)
-        tuner = tune.Tuner(
-            trainable,
-            tune_config=tune.TuneConfig(
-                search_alg=searcher,
-                scheduler=InOrderScheduler(),
-                num_samples=-1,
-                reuse_actors=True,
-                trial_name_creator=_name_of,
-                trial_dirname_creator=_name_of,
-            ),
-            run_config=tune.RunConfig(
-                name="packs",
-                storage_path=folder,
-                verbose=0,
-                failure_config=tune.FailureConfig(max_failures=0),
-                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-                stop=StopOnInterrupt(searcher, interrupts),
-                callbacks=[ProgressCallback(searcher, observer)],
-            ),
-        )
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            tuner.fit()
-        if searcher.error:
-            raise searcher.error
-        return searcher.num_left < limit
 
     def _connect(self) -> None:
         level = logging.INFO if self.verbose else logging.ERROR
@@ -284,7 +256,3 @@ def _delete_abandoned_folders() -> None:
         pid = folder.name.removeprefix(_FOLDER).split("_")[0]
         if pid.isdigit() and ledger.process_started(int(pid)) == "":
             shutil.rmtree(folder, ignore_errors=True)
-
-
-def _name_of(trial: Any) -> str:
-    return str(trial.trial_id)
