@@ -114,13 +114,15 @@ class SweepProgress:
         return sum(progress.images_per_s for _, progress in self.running.values() if progress)
 
     def seconds_left(self, models: Callable[[str], str | None]) -> float | None:
-        """Estimated seconds to the end, from the mean epoch time of each model so far; None while one that has to train has none yet."""
+        """Estimated seconds to the end, from the mean epoch time of each model; None while one that has still to train has none."""
         work = 0.0
         for trial_id, left in list(self._epochs_left.items()):
+            if not left:
+                continue
             seconds, count = self._rates.get(models(trial_id) or "", (0.0, 0))
-            if left and not count:
+            if not count:
                 return None
-            work += left * seconds / count if left else 0.0
+            work += left * seconds / count
         return work / max(1, len(self.running))
 
 

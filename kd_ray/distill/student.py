@@ -311,7 +311,7 @@ def _plain(state: Mapping[str, Any]) -> dict[str, Any]:
 def _restore(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
     """Load a state that may come from another device: how the optimiser computes, and where its learning rate stands, remain."""
     own: list[dict[str, Any]] = [
-        {name: group[name] for name in ("lr", "fused", "capturable") if name in group}
+        {name: group[name] for name in ("lr", "foreach", "fused", "capturable") if name in group}
         for group in optimizer.param_groups
     ]
     groups = [{**saved, **mine} for saved, mine in zip(state["param_groups"], own, strict=True)]

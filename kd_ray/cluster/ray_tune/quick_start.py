@@ -1,7 +1,6 @@
-"""A Ray that one launch starts for itself is up sooner: without processes that nobody asks, and with workers that import while they wait.
+"""A Ray that one launch starts for itself comes up without processes that the launch does not use, and its workers import ahead.
 
-Measured beside other work (docs/performance.md): half of the start of Ray is the start of processes that a single launch does not need, and
-a worker imports torch for seconds after it has got its first pack.
+Beside other work that halved the time until workers were ready (tests/benchmarks/README.md).
 """
 
 import os
@@ -13,9 +12,9 @@ from ray._private.node import Node
 from kd_ray.sweep.placement import Placement
 
 _UNUSED = ("start_monitor", "start_api_server")
-"""Methods that start the autoscaler and the dashboard's server, which a Ray of one node has no use for."""
+"""Methods that start the autoscaler and the server of the dashboard; a Ray of one node needs neither."""
 _LOG_MONITOR = "start_log_monitor"
-"""The method that starts what copies the output of workers to the driver; only `--verbose` shows it."""
+"""The method that starts the process which copies the output of workers to the driver; only `--verbose` shows it."""
 _MODULES = "RAY_preload_python_modules"
 _NICENESS = "RAY_worker_niceness"
 _MOST_CPUS = 8
@@ -24,11 +23,10 @@ _MOST_CPUS = 8
 
 @contextmanager
 def quick_start(placement: Placement, *, num_cpus: int, trains: bool, verbose: bool) -> Iterator[None]:
-    """Inside, `ray.init` starts a Ray of this kind.
+    """Inside, `ray.init` starts such a Ray.
 
-    Its workers have the priority of the launch, so `nice kd-ray launch` decides it. Ray would lower theirs below that of everything else,
-    also of its own processes, which start beside them. Where the packs of this placement take one CPU each and no GPU, and `trains`,
-    workers import what training needs before they get a pack.
+    Its workers have the priority of the launch; Ray would lower theirs, also below that of its own processes, which start at the same time.
+    If the launch `trains`, and a pack takes one CPU and no GPU, workers import what training needs before they get a pack.
     """
     unused = _UNUSED if verbose else (*_UNUSED, _LOG_MONITOR)
     methods = {name: getattr(Node, name) for name in unused}

@@ -129,7 +129,7 @@ class RayRunner:
         limit: int,
     ) -> bool:
         """Run at most `limit` packs as one Tune experiment; returns whether any pack was started."""
-        # Tune takes as long to import as Ray to start: meanwhile the workers of a Ray that has just started import torch.
+        # Here, and not above: while the driver imports Tune, the workers of a Ray that has just started import torch.
         from kd_ray.cluster.ray_tune.experiment import run_experiment
 
         return run_experiment(

@@ -14,7 +14,7 @@ NICENESS, MODULES = NAMES = ("RAY_worker_niceness", "RAY_preload_python_modules"
 METHODS = ("start_monitor", "start_api_server", "start_log_monitor")
 
 
-def test_ray_starts_without_what_nobody_asks_and_only_inside(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ray_starts_without_unused_processes_only_inside(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fails on a Ray that starts its processes by other methods."""
     for name in NAMES:
         monkeypatch.delenv(name, raising=False)
