@@ -95,8 +95,10 @@ def plan_command(
     """
     from kd_ray.cli import text
     from kd_ray.cluster.data_version import with_data_version
+    from kd_ray.cluster.runner import cpu_count
     from kd_ray.results.cost import cost
     from kd_ray.results.status import plan
+    from kd_ray.sweep.plan import advice_for_teachers
 
     store = open_or_make(store_url)
     file = with_data_version(load(sweep_file, overrides, most_cells), store)
@@ -114,7 +116,8 @@ def plan_command(
     if as_json:
         say(json_text({**plan_.to_dict(), "cost": expected.to_dict(), "missing_files": missing}))
     else:
-        say("\n".join([text.plan(plan_), *text.needs(expected, missing)]))
+        of_teachers = advice_for_teachers(plan_.packs, file.sweep.placement, cpu_count())
+        say("\n".join([text.plan(plan_), *text.needs(expected, missing), *filter(None, [of_teachers])]))
 
 
 @click.command("launch", cls=Command, example="kd-ray launch sweeps/trifeature-quick.yaml --store ./kd_ray_store")

@@ -47,14 +47,18 @@ class Display(Observer, Protocol):
 class SweepProgress:
     """The counts that a display shows."""
 
-    def __init__(self) -> None:
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        """`now` is the time in seconds."""
         self.total = 0
         self.complete = 0
         self.failed = 0
         self.running: dict[str, tuple[Pack, PackProgress | None]] = {}
         self._epochs_left: dict[str, int] = {}
+        self._now = now
         self._rates: dict[str, tuple[float, int]] = {}
-        self._marks: dict[str, tuple[float, int]] = {}
+        """By model: seconds, and the epochs of trials that they took."""
+        self._marks: dict[str, tuple[float | None, int]] = {}
+        """By pack: when it reached its last epoch, and which; no time before the first end of an epoch."""
 
     def begin(self, plan: Plan, todo: Collection[PlannedTrial]) -> None:
         """Start counting."""
@@ -68,7 +72,7 @@ class SweepProgress:
     def started(self, pack: Pack) -> None:
         """A worker has begun a pack."""
         self.running[pack.pack_id] = (pack, None)
-        self._marks[pack.pack_id] = (time.monotonic(), -1)
+        self._marks[pack.pack_id] = (None, -1)
 
     def progressed(self, pack: Pack, progress: PackProgress) -> None:
         """A running pack reports its progress."""
@@ -77,12 +81,13 @@ class SweepProgress:
         self.running[pack.pack_id] = (pack, progress)
         mark, epoch = self._marks[pack.pack_id]
         if progress.epoch > epoch and not progress.done:
-            now = time.monotonic()
-            if epoch >= 0:
+            now = self._now()
+            if mark is not None:
                 model = pack.trials[0].spec.model
                 seconds, count = self._rates.get(model, (0.0, 0))
                 self._rates[model] = (seconds + now - mark, count + (progress.epoch - epoch) * len(pack.trials))
-            self._marks[pack.pack_id] = (now, progress.epoch)
+            # The first epoch is slower than the others: imports, compilation, the table of a teacher's logits.
+            self._marks[pack.pack_id] = (None if epoch < 0 else now, progress.epoch)
             for trial in pack.trials:
                 self._epochs_left[trial.trial_id] = trial.spec.epochs - progress.epoch
 
@@ -110,14 +115,15 @@ class SweepProgress:
         return sum(progress.images_per_s for _, progress in self.running.values() if progress)
 
     def seconds_left(self, models: Callable[[str], str | None]) -> float | None:
-        """Estimated seconds to the end, from the mean epoch time of each model so far; None before the first epoch."""
-        if not self._rates:
-            return None
-        rates = {model: seconds / count for model, (seconds, count) in self._rates.items() if count}
-        typical = sum(rates.values()) / len(rates) if rates else 0.0
-        work = sum(
-            left * rates.get(models(trial_id) or "", typical) for trial_id, left in list(self._epochs_left.items())
-        )
+        """Estimated seconds to the end, from the mean epoch time of each model; None while one that has still to train has none."""
+        work = 0.0
+        for trial_id, left in list(self._epochs_left.items()):
+            if not left:
+                continue
+            seconds, count = self._rates.get(models(trial_id) or "", (0.0, 0))
+            if not count:
+                return None
+            work += left * seconds / count
         return work / max(1, len(self.running))
 
 

@@ -1,11 +1,11 @@
 """Students of one architecture as one network whose channels stand side by side, for many small networks.
 
 A small network spends much of a step on the way into and out of each operation. Here the K students that take the same step share these
-ways: convolutions have K groups, batch normalisation goes over all channels at once, linear layers are batched matrix products, and one SGD
-updates the stacked weights. The first convolution is a plain one, because all students see the same images.
+ways: convolutions have K groups, batch normalisation goes over all channels at once, linear layers are batched matrix products, and one
+optimiser updates the stacked weights. The first convolution is a plain one, because all students see the same images.
 
-The stacked tensors own the memory. Each student's weights, buffers and momentum are views of them, so `Student.state()`, evaluation and
-even a step of a single student work as before, and nothing is copied back.
+The stacked tensors own the memory. Each student's weights, buffers and averages of gradients are views of them, so `Student.state()`,
+evaluation and even a step of a single student work as before, and nothing is copied back.
 
 The same members in the same order give the same bits. In float32 on the CPU a student's last bits may depend on the other members,
 though no number of one student enters another's: kernels are chosen by the number of channels, and handle the ends of rows apart. Found
@@ -16,7 +16,6 @@ K = 2 and 3 the last student differs. With three classes the place in the group 
 
 import copy
 from collections.abc import Sequence
-from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +24,7 @@ from torch.nn import functional
 from kd_ray.distill.batches import Batch
 from kd_ray.distill.device import arithmetic_of
 from kd_ray.distill.objectives import Context, objective_of, student_loss, term_names
-from kd_ray.distill.student import Student, forward_of, learning_rate, set_rate, sgd
+from kd_ray.distill.student import Student, forward_of, learning_rate, optimizer_of, set_rate
 from kd_ray.errors import TrialError
 from kd_ray.models.resnet_cifar import BasicBlock, ResNetCifar
 from kd_ray.sweep.distillation import Distillation
@@ -51,7 +50,7 @@ class GroupedStudents:
         self.students = tuple(students)
         self.model = grouped_model([student.model for student in students], name=students[0].spec.model)
         self._forward = forward_of(self.model, students[0].training, students[0].sums.device)
-        self.optimizer = _grouped_optimizer(self.model, students)
+        self.optimizer, self._counts_KP = _grouped_optimizer(self.model, students)
         self._loss = GroupLoss([student.spec.distillation for student in students])
         self._sums_KS = _stacked_sums(students)
 
@@ -77,6 +76,7 @@ class GroupedStudents:
         self.optimizer.zero_grad(set_to_none=True)
         losses_KL[:, 0].sum().backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
+        self._counts_KP[1:] += 1
         with torch.no_grad():
             sums_KL = losses_KL.double() * len(labels_B)
             correct_K1 = (logits_KCB.argmax(1) == labels_B).sum(1, keepdim=True)
@@ -190,8 +190,6 @@ def _arrange(group: nn.Module, size: int) -> None:
     for convolution in others:
         convolution.groups *= size
     for path, layer in list(group.named_modules()):
-        if isinstance(layer, nn.Sequential):
-            _pool_first(layer)
         if isinstance(layer, nn.Linear):
             _replace(group, path, _GroupedLinear(layer, size))
         if isinstance(layer, BasicBlock):
@@ -201,13 +199,6 @@ def _arrange(group: nn.Module, size: int) -> None:
 def _replace(root: nn.Module, path: str, layer: nn.Module) -> None:
     parent, _, name = path.rpartition(".")
     setattr(root.get_submodule(parent), name, layer)
-
-
-def _pool_first(layers: nn.Sequential) -> None:
-    """Take the maximum before the ReLU, which then has a quarter of the work: the same values and gradients, as ReLU never falls."""
-    for (i, a), (j, b) in pairwise(list(enumerate(layers))):
-        if isinstance(a, nn.ReLU) and isinstance(b, nn.MaxPool2d):
-            layers[i], layers[j] = b, a
 
 
 class _GroupedLinear(nn.Module):
@@ -284,24 +275,35 @@ def _parts(stacked: Tensor, tensors: Sequence[Tensor]) -> list[Tensor]:
     return list(stacked.unbind() if tensors[0].ndim == 0 else stacked.chunk(len(tensors)))
 
 
-def _grouped_optimizer(group: nn.Module, students: Sequence[Student]) -> torch.optim.SGD:
-    """SGD over the stacked weights with the students' momentum, which becomes views; one that has none yet starts from zero."""
-    training = students[0].training
+def _grouped_optimizer(group: nn.Module, students: Sequence[Student]) -> tuple[torch.optim.Optimizer, Tensor]:
+    """One optimiser over the stacked weights, and Adam's counters of steps, a row for each student.
+
+    The students' averages of gradients become views of its own; one that has none yet starts from zero.
+    """
+    training, device = students[0].training, students[0].sums.device
     parameters = dict(group.named_parameters())
-    optimizer = sgd(parameters.values(), training, students[0].sums.device, fused=True)
-    assert isinstance(training.optimizer, Sgd)
-    if training.optimizer.momentum:
-        for name, parameter in parameters.items():
-            own = [student.model.get_parameter(name) for student in students]
-            slots = [student.optimizer.state[each] for student, each in zip(students, own, strict=True)]
-            momenta = [
-                torch.zeros_like(each) if slot.get("momentum_buffer") is None else slot["momentum_buffer"]
-                for slot, each in zip(slots, own, strict=True)
-            ]
-            optimizer.state[parameter]["momentum_buffer"] = _stacked(momenta)
-            for slot, part in zip(slots, _parts(optimizer.state[parameter]["momentum_buffer"], own), strict=True):
-                slot["momentum_buffer"] = part
-    return optimizer
+    optimizer = optimizer_of(parameters.values(), training, device, fused=True)
+    averages, counts_KP = ["exp_avg", "exp_avg_sq"], torch.zeros(len(students), len(parameters), device=device)
+    if isinstance(training.optimizer, Sgd):
+        averages, counts_KP = ["momentum_buffer"] if training.optimizer.momentum else [], counts_KP[:, :0]
+    for place, (name, parameter) in enumerate(parameters.items()):
+        own = [student.model.get_parameter(name) for student in students]
+        slots = [student.optimizer.state[each] for student, each in zip(students, own, strict=True)]
+        mine = optimizer.state[parameter]
+        for average in averages:
+            before = [slot.get(average) for slot in slots]
+            mine[average] = _stacked(
+                [torch.zeros_like(each) if known is None else known for each, known in zip(own, before, strict=True)]
+            )
+            for slot, part in zip(slots, _parts(mine[average], own), strict=True):
+                slot[average] = part
+        if counts_KP.numel():
+            for slot, counts_P in zip(slots, counts_KP, strict=True):
+                counts_P[place] = slot.get("step", 0.0)
+                slot["step"] = counts_P[place]
+            # The optimiser counts in the first row.
+            mine["step"] = counts_KP[0, place]
+    return optimizer, counts_KP
 
 
 def _stacked_sums(students: Sequence[Student]) -> Tensor:

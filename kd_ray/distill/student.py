@@ -183,41 +183,33 @@ def forward_of(model: nn.Module, training: Training, device: torch.device) -> Ca
     return in_bf16
 
 
-def optimizer_of(parameters: Iterable[nn.Parameter], training: Training, device: torch.device) -> torch.optim.Optimizer:
-    """The optimiser that the settings ask for. On a GPU its state and its learning rate stay there."""
+def optimizer_of(
+    parameters: Iterable[nn.Parameter], training: Training, device: torch.device, *, fused: bool = False
+) -> torch.optim.Optimizer:
+    """The optimiser that the settings ask for. On a GPU it is fused, and its state and its learning rate stay there."""
     settings = training.optimizer
     on_gpu = device.type == "cuda"
+    fused = fused or on_gpu
+    rate = torch.tensor(settings.lr, device=device) if on_gpu else settings.lr
     if isinstance(settings, Sgd):
-        return sgd(parameters, training, device, fused=on_gpu)
+        return torch.optim.SGD(
+            parameters,
+            lr=rate,
+            momentum=settings.momentum,
+            weight_decay=settings.weight_decay,
+            nesterov=settings.nesterov,
+            fused=fused or None,
+        )
     kind = torch.optim.AdamW if isinstance(settings, AdamW) else torch.optim.Adam
     return kind(
         parameters,
-        lr=_rate_on(device, settings.lr),
+        lr=rate,
         betas=settings.betas,
         eps=settings.eps,
         weight_decay=settings.weight_decay,
         capturable=on_gpu,
-        fused=on_gpu or None,
-    )
-
-
-def _rate_on(device: torch.device, rate: float) -> float | Tensor:
-    """A learning rate as an optimiser on this device wants it."""
-    return torch.tensor(rate, device=device) if device.type == "cuda" else rate
-
-
-def sgd(
-    parameters: Iterable[nn.Parameter], training: Training, device: torch.device, *, fused: bool = False
-) -> torch.optim.SGD:
-    """SGD as the settings ask for it."""
-    settings = training.optimizer
-    assert isinstance(settings, Sgd)
-    return torch.optim.SGD(
-        parameters,
-        lr=_rate_on(device, settings.lr),
-        momentum=settings.momentum,
-        weight_decay=settings.weight_decay,
-        nesterov=settings.nesterov,
+        # All weights in one call; the same bits as one after another.
+        foreach=not fused,
         fused=fused or None,
     )
 
@@ -320,7 +312,7 @@ def _plain(state: Mapping[str, Any]) -> dict[str, Any]:
 def _restore(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
     """Load a state that may come from another device: how the optimiser computes, and where its learning rate stands, remain."""
     own: list[dict[str, Any]] = [
-        {name: group[name] for name in ("lr", "fused", "capturable") if name in group}
+        {name: group[name] for name in ("lr", "foreach", "fused", "capturable") if name in group}
         for group in optimizer.param_groups
     ]
     groups = [{**saved, **mine} for saved, mine in zip(state["param_groups"], own, strict=True)]

@@ -15,12 +15,13 @@ def lenet5(num_classes: int, image_size: int) -> nn.Module:
     if side < 1:
         raise ValueError(f"lenet5 needs images of at least 16 pixels, got {image_size}")
     return nn.Sequential(
+        # Pooling before the ReLU, which then has a quarter of the work: the same values and gradients, as ReLU never falls.
         nn.Conv2d(3, 6, 5),
-        nn.ReLU(),
         nn.MaxPool2d(2),
+        nn.ReLU(),
         nn.Conv2d(6, 16, 5),
-        nn.ReLU(),
         nn.MaxPool2d(2),
+        nn.ReLU(),
         nn.Flatten(),
         nn.Linear(16 * side * side, 120),
         nn.ReLU(),

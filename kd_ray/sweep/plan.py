@@ -24,6 +24,7 @@ from kd_ray.sweep.initial import initial_files
 from kd_ray.sweep.load import SweepFile
 from kd_ray.sweep.networks import LogitsTeacher, PretrainedTeacher, StudentSettings, TrainedTeacher
 from kd_ray.sweep.parts import Evaluation
+from kd_ray.sweep.placement import Placement
 from kd_ray.sweep.spec import Encoder, Role, TeacherRef, TrialSpec, dataset_id_of, identity_of
 from kd_ray.sweep.training import StepSchedule, Training
 
@@ -361,6 +362,26 @@ def make_packs(trials: Iterable[PlannedTrial], *, pack_size: int, done: Collecti
         packs += [Pack(trials=tuple(itertools.islice(rest, part))) for part in even_parts(len(members), pack_size)]
     order = [Role.TEACHER, Role.DISTILLED, Role.SCRATCH]
     return tuple(sorted(packs, key=lambda pack: order.index(pack.trials[0].spec.role)))
+
+
+def advice_for_teachers(packs: Collection[Pack], placement: Placement, cpus: int) -> str | None:
+    """A sentence where CPUs of a machine that has so many are idle while teachers train; None elsewhere.
+
+    It is no default, because the last bits of a result follow the number of threads.
+    """
+    teachers = {trial.trial_id: trial.spec for pack in packs if pack.is_teacher for trial in pack.trials}
+    waiting = [pack for pack in packs if pack.teachers & teachers.keys()]
+    count = sum(pack.is_teacher for pack in packs)
+    taken = placement.cpus_per_pack * (len(packs) - len(waiting))
+    if not waiting or taken >= cpus or placement.teacher or placement.gpus_per_pack:
+        return None
+    each = placement.cpus_per_pack + (cpus - taken) // count
+    if each == placement.cpus_per_pack or any(spec.training is None for spec in teachers.values()):
+        return None
+    return (
+        f"{cpus - taken} of {cpus} CPUs here would be idle while {'the teacher trains' if count == 1 else 'teachers train'}: "
+        f"placement.teacher.cpus_per_pack: {each} uses them; a teacher's last bits follow this number"
+    )
 
 
 def settings_json(settings: Mapping[str, Any]) -> dict[str, str]:

@@ -170,7 +170,7 @@ class Training(Config):
     @model_validator(mode="after")
     def _group_is_plain(self) -> Self:
         if self.execution == "grouped":
-            for name in ("label_smoothing", "mixup", "cutmix", "ema_decay"):
+            for name in ("clip_norm", "label_smoothing", "mixup", "cutmix", "ema_decay"):
                 if getattr(self, name):
                     raise refuse(name, f"is not known to execution: grouped; use loop, got {getattr(self, name)}")
         return self
@@ -188,7 +188,4 @@ class Training(Config):
         if isinstance(self.schedule, CosineSchedule) and self.schedule.final_lr >= self.optimizer.lr:
             got_lr = self.schedule.final_lr
             raise refuse("schedule.final_lr", f"must be below optimizer.lr = {self.optimizer.lr}, got {got_lr}")
-        if self.execution == "grouped" and (self.optimizer.name != "sgd" or self.clip_norm is not None):
-            what = "clip_norm" if self.optimizer.name == "sgd" else f"optimizer {self.optimizer.name}"
-            raise refuse("execution", f"grouped knows only sgd without clip_norm, not {what}; use loop")
         return self

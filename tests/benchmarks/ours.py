@@ -5,9 +5,9 @@ Each contestant is an iterator; a step of it is one epoch.
 
 import json
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -67,6 +67,7 @@ class Race:
     """One student each, side by side with us."""
     batch_size: int = 64
     execution: Execution = "loop"
+    optimizer: Mapping[str, Any] = field(default_factory=lambda: {"lr": 1e-4, "momentum": 0.9, "weight_decay": 5e-4})
     device: torch.device = CPU
     precision: Precision = "fp32"
     compile: bool = False
@@ -87,7 +88,7 @@ class Race:
         settings: dict[str, Any] = {
             "epochs": _MANY_EPOCHS,
             "batch_size": self.batch_size,
-            "optimizer": {"lr": 1e-4, "momentum": 0.9, "weight_decay": 5e-4},
+            "optimizer": dict(self.optimizer),
             "schedule": {"name": "constant"},
             "augmentation": "crop_flip",
             "execution": self.execution,

@@ -11,87 +11,27 @@ import platform
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
 from statistics import mean, median
+from typing import get_args
 
 import torch
 
 from kd_ray.data.image_data import ImageData
-from tests.benchmarks import agreement, plain, texts, where, whole
+from tests.benchmarks import agreement, launches, plain, texts, where
 from tests.benchmarks import many as many_trials
-from tests.benchmarks.laps import Clock, Contestant, ratio, take_turns
-from tests.benchmarks.ours import Execution, Race, synthetic_images
+from tests.benchmarks.laps import Contestant, ratio, take_turns
+from tests.benchmarks.ours import Execution, Race
+from tests.benchmarks.rows import Options, Row, compared
 
 TEMPERATURES = (1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0)
 AS_WRITTEN = plain.Settings(channels_last=False, num_workers=0)
 """What stands in most scripts."""
 _CIFAR10_SIZE = 50_000
 _PROBE_STEPS = 6
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """What the user asks for."""
-
-    rounds: int
-    steps: int
-    """Steps of an epoch of the benchmarks with one ResNet; the others take proportionally many."""
-    epochs: int
-    """Of the students of a sweep."""
-    data_root: Path | None
-    teacher: Path | None
-    clock: Clock
-
-    def images(self, steps: int) -> ImageData:
-        """Images for so many steps: the first of CIFAR-10, or random ones."""
-        count = 64 * max(1, steps)
-        if self.data_root is None:
-            return synthetic_images(count)
-        from kd_ray.data.cifar10 import fingerprint, load
-        from kd_ray.data.family import Loading
-        from kd_ray.sweep.datasets import Cifar10Dataset
-
-        dataset = Cifar10Dataset(name="cifar10", version=fingerprint(self.data_root))
-        data = load(dataset, Loading(root=self.data_root))
-        first = data.train.take(torch.arange(count).numpy())
-        return ImageData(train=first, test=data.test, class_names=data.class_names, mean=data.mean, std=data.std)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """One line of the table."""
-
-    work: str
-    against: str = "–"
-    ours: str = "–"
-    theirs: str = "–"
-    found: str = "–"
-    target: str = "–"
-    met: bool | None = None
-
-    def __str__(self) -> str:
-        met = {None: "–", True: "yes", False: "**no**"}[self.met]
-        cells = [self.work, self.against, self.ours, self.theirs, self.found, self.target, met]
-        return "| " + " | ".join(cells) + " |"
-
-
-def compared(work: str, against: str, race: Race, ours: list[float], theirs: list[float], at_least: float) -> Row:
-    """A ratio of training speeds; the other one trains one student, and takes its time for each of ours."""
-    students = len(race.temperatures)
-    found = ratio(theirs, ours, factor=students)
-    return Row(
-        work=work,
-        against=against,
-        ours=f"{students * race.num_images / median(ours):,.0f}",
-        theirs=f"{race.num_images / median(theirs):,.0f}",
-        found=f"{found} ×",
-        target=f"≥ {at_least:g} ×",
-        met=found.median >= at_least,
-    )
 
 
 def resnet20(options: Options) -> list[Row]:
@@ -179,77 +119,46 @@ def fastest_plain(student: str, options: Options, *, teacher: str = "resnet56") 
     return plain.fastest_settings(race.plain, most_workers=most_workers, clock=options.clock)
 
 
-def startup(options: Options) -> list[Row]:
-    """Commands as whole processes."""
-    with tempfile.TemporaryDirectory(prefix="kd_ray_speed_") as folder:
-        whole.help_seconds()
-        rounds = [(whole.help_seconds(), whole.plan_seconds(Path(folder))) for _ in range(options.rounds)]
-    helps, plans = zip(*rounds, strict=True)
-    return [
-        _timed("`kd-ray --help`", helps, 0.3),
-        _timed(f"`kd-ray plan` of {whole.PLANNED_TRIALS:,} trials", plans, 2.0),
-    ]
-
-
-def _timed(work: str, seconds: Sequence[float], at_most: float) -> Row:
-    found = f"{median(seconds):.2f} ({min(seconds):.2f} to {max(seconds):.2f}) s"
-    return Row(work=work, found=found, target=f"≤ {at_most:g} s", met=median(seconds) <= at_most)
-
-
-def memory(options: Options) -> list[Row]:
-    """Worker processes side by side."""
-    del options
+def grouped(options: Options) -> list[Row]:
+    """LeNet-5 with AdamW, as one network and one after another, with one thread and with two."""
     rows = []
-    with tempfile.TemporaryDirectory(prefix="kd_ray_speed_") as folder:
-        version_id = whole.write_cifar10(Path(folder))
-        for workers in (1, 2, 4):
-            found = whole.memory_mb(Path(folder), version_id, workers)
-            work = f"memory per worker with CIFAR-10 loaded, {workers} workers"
-            rows.append(Row(work=work, found=f"{found['Pss']:,.0f} MB PSS, {found['Rss']:,.0f} MB RSS"))
+    data = options.images(options.steps)
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        for count in (5, 10):
+            temperatures = tuple(float(1 + place) for place in range(count))
+            races = {
+                execution: Race(
+                    student="lenet5",
+                    teacher="resnet20",
+                    data=data,
+                    temperatures=temperatures,
+                    batch_size=32,
+                    execution=execution,
+                    optimizer={"name": "adamw", "lr": 1e-4},
+                )
+                for execution in get_args(Execution)
+            }
+            laps = take_turns(
+                {
+                    name: Contestant(laps=race.ours("ready", epochs=1 + options.rounds), deterministic=True)
+                    for name, race in races.items()
+                },
+                rounds=options.rounds,
+                clock=options.clock,
+            )
+            images = count * races["loop"].num_images
+            rows.append(
+                Row(
+                    work=f"{count} × LeNet-5, AdamW, batches of 32, grouped, table ready, {threads} threads",
+                    against="the same students in a loop",
+                    ours=f"{images / median(laps['grouped']):,.0f}",
+                    theirs=f"{images / median(laps['loop']):,.0f}",
+                    found=f"{ratio(laps['loop'], laps['grouped'])} ×",
+                )
+            )
+    torch.set_num_threads(1)
     return rows
-
-
-def sweep(options: Options) -> list[Row]:
-    """The quick sweep from launch to tables on all cores, against its trials one after another."""
-    with tempfile.TemporaryDirectory(prefix="kd_ray_speed_") as folder:
-        data_root = Path(folder) / "data"
-        whole.draw_data(whole.QUICK, data_root)
-        # The plain loop may use all cores too, through torch's threads.
-        choices = sorted({1, os.cpu_count() or 1})
-        first = {threads: whole.plain_sweep_seconds(whole.QUICK, data_root, threads, trials=2) for threads in choices}
-        threads = min(first, key=lambda choice: first[choice])
-        ours, theirs = [], []
-        for _ in range(options.rounds):
-            ours.append(whole.our_sweep_seconds(whole.QUICK, data_root, Path(folder)))
-            theirs.append(whole.plain_sweep_seconds(whole.QUICK, data_root, threads))
-    found = ratio(theirs, ours)
-    return [
-        Row(
-            work="the quick sweep end to end, Ray and tables included",
-            against=f"its trials with plain loops in one process ({threads} threads)",
-            ours=f"{median(ours):.0f} s",
-            theirs=f"{median(theirs):.0f} s",
-            found=f"{found} ×",
-            target="≥ 4 ×",
-            met=found.median >= 4.0,
-        )
-    ]
-
-
-def many(options: Options) -> list[Row]:
-    """A sweep of 105 trials, once: the share of the cores' time that is training."""
-    with tempfile.TemporaryDirectory(prefix="kd_ray_speed_") as folder:
-        found = many_trials.launch_many(Path(folder), epochs=options.epochs)
-    return [
-        Row(
-            work=f"a sweep of {found.trials} trials from launch to last table: training as a share of the cores' time",
-            against=f"{found.wall_s:.0f} s × {os.cpu_count()} cores",
-            ours=f"{found.training_s:.0f} s",
-            found=f"{100 * found.share:.0f} %",
-            target="≥ 90 %",
-            met=found.share >= 0.9,
-        )
-    ]
 
 
 def agree(options: Options) -> list[Row]:
@@ -327,14 +236,16 @@ ROWS: dict[str, Callable[[Options], list[Row]]] = {
     "resnet20": resnet20,
     "packs": packs,
     "lenet5": lenet5,
-    "startup": startup,
-    "memory": memory,
-    "sweep": sweep,
-    "many": many,
+    "grouped": grouped,
+    "startup": launches.startup,
+    "memory": launches.memory,
+    "sweep": launches.sweep,
+    "repeat": launches.repeat,
+    "many": launches.many,
     "agree": agree,
 }
 """Benchmarks with lines in the table, by name."""
-LONG = ("sweep", "many", "agree")
+LONG = ("sweep", "repeat", "many", "agree")
 """Left out unless asked for."""
 
 

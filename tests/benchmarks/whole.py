@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -73,13 +73,45 @@ def draw_data(sweep: Path, data_root: Path) -> None:
     load_dataset(load_sweep(sweep).sweep.dataset, data_root)
 
 
-def our_sweep_seconds(sweep: Path, data_root: Path, folder: Path) -> float:
+def our_sweep_seconds(sweep: Path, data_root: Path, folder: Path, *overrides: str) -> float:
     """`kd-ray launch` in a fresh store, beside data without any table of logits."""
     fresh = folder / "fresh"
     shutil.rmtree(fresh, ignore_errors=True)
     shutil.copytree(data_root, fresh / "data")
-    setting = f"placement.data_root={fresh / 'data'}"
-    return seconds("-m", "kd_ray.cli", "launch", str(sweep), "--store", str(fresh / "store"), "--set", setting)
+    settings = _settings(f"placement.data_root={fresh / 'data'}", *overrides)
+    return seconds("-m", "kd_ray.cli", "launch", str(sweep), "--store", str(fresh / "store"), *settings)
+
+
+def _settings(*overrides: str) -> list[str]:
+    return [word for override in overrides for word in ("--set", override)]
+
+
+def repeated_sweep_seconds(sweep: Path, data_root: Path, store: Path, seeds: Sequence[int]) -> float:
+    """From the command to the first report of a pack that trains, where the store has the same short sweep for fewer seeds.
+
+    A pack reports after a second of training, or after an epoch. The launch runs to its end.
+    """
+    settings = _settings(
+        f"placement.data_root={data_root}",
+        f"grid.seed={list(seeds)}",
+        *(
+            "training.epochs=2",
+            "training.schedule.warmup_epochs=0",
+            "teacher.training.epochs=1",
+            "tune=null",
+            "tuned=null",
+        ),
+    )
+    command = ["-m", "kd_ray.cli", "launch", str(sweep), "--store", str(store), "--log-format", "json", *settings]
+    started, found = time.perf_counter(), None
+    with subprocess.Popen([sys.executable, *command], cwd=ROOT, stderr=subprocess.PIPE, text=True) as launch:
+        assert launch.stderr is not None
+        for line in launch.stderr:
+            if found is None and "images/s" in line:
+                found = time.perf_counter() - started
+    if found is None or launch.returncode:
+        raise RuntimeError(f"{command}: exit code {launch.returncode}, no report of a pack")
+    return found
 
 
 def plain_sweep_seconds(sweep: Path, data_root: Path, threads: int, *, trials: int = 1000) -> float:

@@ -152,17 +152,26 @@ def test_no_port_is_open_to_the_network_and_no_other_user_sees_the_token(home: P
     assert {name: os.environ.get(name) for name in VARIABLES} == before
 
 
+@pytest.mark.ray
+def test_workers_have_imported_what_training_needs(home: Path) -> None:
+    def seen() -> tuple[bool, str | None]:
+        return "kd_ray.distill.worker" in sys.modules, os.environ.get("OMP_NUM_THREADS")
+
+    with RayRunner(placement=Placement(), num_cpus=1):
+        assert ray.get(ray.remote(seen).remote()) == (True, "1")
+
+
 def family(pid: int) -> set[int]:
     """A process and all that descend from it."""
     found = {pid}
-    parents = {int(path.parent.name): int(path.read_text().rsplit(")", 1)[1].split()[1]) for path in stats()}
+    parents = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        # Other processes end meanwhile.
+        with suppress(FileNotFoundError, ProcessLookupError):
+            parents[int(path.parent.name)] = int(path.read_text().rsplit(")", 1)[1].split()[1])
     while new := {child for child, parent in parents.items() if parent in found} - found:
         found |= new
     return found
-
-
-def stats() -> list[Path]:
-    return [path for path in Path("/proc").glob("[0-9]*/stat") if path.exists()]
 
 
 def listening(pids: Iterable[int]) -> set[tuple[str, int]]:

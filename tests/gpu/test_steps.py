@@ -103,11 +103,11 @@ def test_a_trial_stopped_at_any_step_goes_on_to_the_same_bits(
     assert_same_bits(straight[1], fresh)
 
 
-@pytest.mark.parametrize("model", ["lenet5", "resnet20"])
+@pytest.mark.parametrize(("model", "more"), [("lenet5", {}), ("resnet20", {}), ("lenet5", {"optimizer": ADAMW})])
 def test_a_group_has_the_same_bits_with_and_without_a_recording(
-    model: str, teachers: dict[str, Teacher], data: ResidentData
+    model: str, more: dict[str, Any], teachers: dict[str, Teacher], data: ResidentData
 ) -> None:
-    specs = [make_spec(t, model=model, execution="grouped") for t in (1.0, 4.0, 10.0)]
+    specs = [make_spec(t, model=model, execution="grouped", **more) for t in (1.0, 4.0, 10.0)]
     together = run(specs, teachers, data)
     with not_recorded():
         for student, plain in zip(together, run(specs, teachers, data), strict=True):

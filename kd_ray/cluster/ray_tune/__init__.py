@@ -1,7 +1,10 @@
 """Runs packs through Ray Tune. Only this package and `jobs/client.py` import ray.
 
     ray_runner.py     connects to a cluster or starts one, and runs a queue of packs as Tune experiments
+    experiment.py     one of these experiments
     private_ray.py    closes a Ray that a launch starts to other users and to the network
+    quick_start.py    lets that Ray start without what a launch does not need, and its workers import ahead
+    preloaded.py      what they import
     capacity.py       how many packs fit on the nodes
     tune_hooks.py     what Tune calls: gives it the next pack, records how each pack ended
     trial_chunks.py   the trials in Ray's object store

@@ -32,8 +32,6 @@ _NETWORK = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR
 """With 0 every part of Ray takes the loopback address for that of its node, as it does on macOS without being asked. With 1, Ray listens on
 all interfaces."""
 _LOOPBACK = "127.0.0.1"
-_NICENESS = "RAY_worker_niceness"
-"""By how much Ray lowers the priority of its workers, by default 15. On a machine with other work they would get almost no time."""
 
 
 @contextmanager
@@ -50,7 +48,7 @@ def private_ray() -> Iterator[dict[str, Any]]:
     folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=base))
     try:
         (folder / _PID).write_text(str(os.getpid()))
-        with _own_token(), _at_own_priority(), _on_loopback() as address:
+        with _own_token(), _on_loopback() as address:
             # Ray opens its folder to everybody, so it lies within ours. Paths of sockets have to be short.
             yield {"_temp_dir": str(folder / "r"), **address}
     finally:
@@ -76,19 +74,6 @@ def _own_token() -> Iterator[None]:
         if mode is None:
             os.environ.pop(_MODE, None)
         _forget_token()
-
-
-@contextmanager
-def _at_own_priority() -> Iterator[None]:
-    """Let the workers have the priority of the launch, unless the user has chosen another: `nice kd-ray launch` lowers both."""
-    if _NICENESS in os.environ:
-        yield
-        return
-    os.environ[_NICENESS] = "0"
-    try:
-        yield
-    finally:
-        os.environ.pop(_NICENESS, None)
 
 
 def _forget_token() -> None:

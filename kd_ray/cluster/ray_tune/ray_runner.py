@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, Self
 
 import ray
-from ray import tune
 from ray.job_config import JobConfig
 
 from kd_ray import telemetry
@@ -24,10 +23,7 @@ from kd_ray.cluster.pack_queue import PackQueue
 from kd_ray.cluster.ray_tune.capacity import FreeSlots, alive_nodes, check_capacity, packs_on, request_of, slots
 from kd_ray.cluster.ray_tune.private_ray import private_ray
 from kd_ray.cluster.ray_tune.prometheus import RayMetrics
-from kd_ray.cluster.ray_tune.trainable import PackTrainable
-from kd_ray.cluster.ray_tune.trial_chunks import TrialChunks
-from kd_ray.cluster.ray_tune.tune_hooks import InOrderScheduler, PackSearcher, ProgressCallback, StopOnInterrupt
-from kd_ray.cluster.ray_tune.worker_errors import treat_ray_errors_as_actor_deaths
+from kd_ray.cluster.ray_tune.quick_start import quick_start
 from kd_ray.cluster.runner import LaunchContext, Observer, WorkerFactory, cpu_count, probe_students, training_worker
 from kd_ray.errors import InvalidInputError
 from kd_ray.results import ledger
@@ -68,7 +64,6 @@ class RayRunner:
         Raises:
             InvalidInputError: there is no cluster at `address`, or none of its nodes can run a pack.
         """
-        treat_ray_errors_as_actor_deaths()
         try:
             self._connect()
             check_capacity(self.placement)
@@ -134,41 +129,19 @@ class RayRunner:
         limit: int,
     ) -> bool:
         """Run at most `limit` packs as one Tune experiment; returns whether any pack was started."""
-        trial_chunks = TrialChunks([trial for pack in queue.waiting for trial in pack.trials])
-        trainable = tune.with_resources(
-            tune.with_parameters(PackTrainable, context=context, trial_chunks=trial_chunks, worker=self.worker),
-            lambda order: tune.PlacementGroupFactory(
-                [request_of(context.placement.of(is_teacher=order["is_teacher"]))]
-            ),
+        # Here, and not above: while the driver imports Tune, the workers of a Ray that has just started import torch.
+        from kd_ray.cluster.ray_tune.experiment import run_experiment
+
+        return run_experiment(
+            queue,
+            context,
+            observer,
+            interrupts,
+            folder=folder,
+            limit=limit,
+            worker=self.worker,
+            free_slots=FreeSlots(self.placement, grows=self.address is not None),
         )
-        free_slots = FreeSlots(self.placement, grows=self.address is not None)
-        searcher = PackSearcher(queue, context, observer, interrupts, trial_chunks, limit, free_slots)
-        tuner = tune.Tuner(
-            trainable,
-            tune_config=tune.TuneConfig(
-                search_alg=searcher,
-                scheduler=InOrderScheduler(),
-                num_samples=-1,
-                reuse_actors=True,
-                trial_name_creator=_name_of,
-                trial_dirname_creator=_name_of,
-            ),
-            run_config=tune.RunConfig(
-                name="packs",
-                storage_path=folder,
-                verbose=0,
-                failure_config=tune.FailureConfig(max_failures=0),
-                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-                stop=StopOnInterrupt(searcher, interrupts),
-                callbacks=[ProgressCallback(searcher, observer)],
-            ),
-        )
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            tuner.fit()
-        if searcher.error:
-            raise searcher.error
-        return searcher.num_left < limit
 
     def _connect(self) -> None:
         level = logging.INFO if self.verbose else logging.ERROR
@@ -179,19 +152,25 @@ class RayRunner:
             logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)
         if self.address is not None:
             _check_address(self.address)
+        trains = self.worker is training_worker
         try:
-            with warnings.catch_warnings():
+            with warnings.catch_warnings(), ExitStack() as starting:
                 # Ray warns here of changes of its own defaults, which users of kd_ray cannot influence.
                 warnings.simplefilter("ignore")
-                private = {} if self.address else self._private.enter_context(private_ray())
+                own: dict[str, Any] = {}
+                if not self.address:
+                    num_cpus = self.num_cpus or cpu_count()
+                    own = self._private.enter_context(private_ray())
+                    own |= {"num_cpus": num_cpus, "include_dashboard": False}
+                    starting.enter_context(
+                        quick_start(self.placement, num_cpus=num_cpus, trains=trains, verbose=self.verbose)
+                    )
                 ray.init(
                     address=self.address or "local",
-                    num_cpus=None if self.address else self.num_cpus or cpu_count(),
-                    include_dashboard=None if self.address else False,
-                    job_config=_InstalledCodeOnly() if self.worker is training_worker else JobConfig(),
+                    job_config=_InstalledCodeOnly() if trains else JobConfig(),
                     log_to_driver=self.verbose,
                     logging_level=level,
-                    **private,
+                    **own,
                 )
         except (Exception, SystemExit) as error:  # Ray raises whatever its parts raise where it cannot start
             if isinstance(error, SystemExit) and error.code == signal.SIGTERM:
@@ -277,7 +256,3 @@ def _delete_abandoned_folders() -> None:
         pid = folder.name.removeprefix(_FOLDER).split("_")[0]
         if pid.isdigit() and ledger.process_started(int(pid)) == "":
             shutil.rmtree(folder, ignore_errors=True)
-
-
-def _name_of(trial: Any) -> str:
-    return str(trial.trial_id)

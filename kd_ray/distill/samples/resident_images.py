@@ -89,6 +89,8 @@ class ResidentImages:
         if self.is_streamed or isinstance(views, EndlessViews):
             views_B = views_B.cpu()
             return _finished(self, self.loader.block(_request(self, samples_B.cpu(), views_B, views)), views_B, views)
+        if views.num_views == 1:
+            return standardised(self, _without_padding(self.images_NHWC).index_select(0, samples_B))
         return _cropped(self, self.images_NHWC, samples_B, views.crops(views_B))
 
     def inputs_ahead(self, draw: Draw, parts: Sequence[slice]) -> Iterator[Tensor] | None:
@@ -220,8 +222,7 @@ def _originals(split: ResidentImages, samples_B: Tensor) -> Callable[[int], Imag
     if (files := split.files) is not None:
         numbers = samples_B.tolist()
         return lambda i: picture(files, numbers[i])
-    inner = slice(PADDING, PADDING + split.image_size)
-    images_BHWC = split.images_NHWC[samples_B.to(split.images_NHWC.device), inner, inner].cpu().numpy()
+    images_BHWC = _without_padding(split.images_NHWC)[samples_B.to(split.images_NHWC.device)].cpu().numpy()
     return lambda i: Image.fromarray(images_BHWC[i])
 
 
@@ -244,7 +245,9 @@ def _cropped(split: ResidentImages, padded_NHWC: Tensor, chosen_B: Tensor, crops
     steps = torch.arange(size, device=chosen_B.device)
     rows_BH = crops_B3[:, :1] + steps
     columns_BW = torch.where(crops_B3[:, 2:] == 1, steps.flip(0), steps) + crops_B3[:, 1:2]
-    images_BHWC = padded_NHWC[chosen_B[:, None, None], rows_BH[:, :, None], columns_BW[:, None, :]]
+    rows_BHR = padded_NHWC[chosen_B[:, None], rows_BH].flatten(2)
+    bytes_BR = (3 * columns_BW[:, :, None] + torch.arange(3, device=chosen_B.device)).flatten(1)
+    images_BHWC = rows_BHR.gather(2, bytes_BR[:, None].expand(-1, size, -1)).view(-1, size, size, 3)
     return standardised(split, images_BHWC)
 
 
@@ -262,12 +265,19 @@ def plain_pixels(split: ResidentImages, batch_size: int) -> Iterator[tuple[Tenso
             labels_B = split.labels_N[first : first + batch_size]
             yield block_BHWC.to(labels_B.device), labels_B
         return
-    inner = slice(PADDING, PADDING + split.image_size)
+    images_NHWC = _without_padding(split.images_NHWC)
     for first in starts:
-        yield split.images_NHWC[first : first + batch_size, inner, inner], split.labels_N[first : first + batch_size]
+        yield images_NHWC[first : first + batch_size], split.labels_N[first : first + batch_size]
+
+
+def _without_padding(padded_NHWC: Tensor) -> Tensor:
+    return padded_NHWC[:, PADDING:-PADDING, PADDING:-PADDING]
 
 
 def standardised(split: ResidentImages, images_BHWC: Tensor) -> Tensor:
     """uint8 (B, H, W, 3) → float32 (B, 3, H, W), channels last in memory; on a GPU contiguous, where weights decide the layout."""
-    images_BCHW = (images_BHWC.float() * split.scale_C + split.shift_C).permute(0, 3, 1, 2)
+    # Pixel rows of W · 3 numbers: three numbers at a time are too few for vector instructions.
+    width = images_BHWC.shape[2]
+    rows_BHR = images_BHWC.float().flatten(2) * split.scale_C.repeat(width) + split.shift_C.repeat(width)
+    images_BCHW = rows_BHR.view(images_BHWC.shape).permute(0, 3, 1, 2)
     return images_BCHW.contiguous() if images_BCHW.is_cuda else images_BCHW

@@ -9,6 +9,7 @@ from kd_ray.data.image_data import ImageData, Split
 from kd_ray.distill.augmentations import AUGMENTATIONS, PADDING, CountableViews, num_views
 from kd_ray.distill.batches import Batch, batches, epoch_draw, steps_per_epoch
 from kd_ray.distill.samples import to_device
+from kd_ray.distill.samples.resident_images import ResidentImages
 from kd_ray.sweep.training import Augmentation
 
 
@@ -75,6 +76,22 @@ def test_augmented_equals_pad_crop_flip_of_one_image(top: int, left: int, flip: 
     view = torch.tensor([(top * 9 + left) * 2 + flip])
     got = RESIDENT.train.inputs(torch.tensor([4]), view, "crop_flip")[0]
     torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("augmentation", ["none", "flip", "crop_flip"])
+def test_images_have_the_bits_of_pixel_times_scale_plus_shift(augmentation: Augmentation) -> None:
+    """Whatever way pixels are gathered: a record's bits follow from these."""
+    train = RESIDENT.train
+    assert isinstance(train, ResidentImages)
+    views = AUGMENTATIONS[augmentation]
+    assert isinstance(views, CountableViews)
+    samples_B = torch.tensor([4, 0, 22, 4, 7])
+    views_B = torch.tensor([0, 1, 50, 161, 80]) % views.num_views
+    got_BCHW = train.inputs(samples_B, views_B, augmentation)
+    for sample, (top, left, flip), got_CHW in zip(samples_B, views.crops(views_B).tolist(), got_BCHW, strict=True):
+        cut_HWC = train.images_NHWC[sample, top : top + 16, left : left + 16]
+        cut_HWC = cut_HWC.flip(1) if flip else cut_HWC
+        assert torch.equal(got_CHW, (cut_HWC.float() * train.scale_C + train.shift_C).permute(2, 0, 1))
 
 
 def test_all_162_views_of_crop_flip_occur_and_are_about_equally_likely() -> None:

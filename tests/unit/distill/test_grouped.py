@@ -52,12 +52,19 @@ def _one_thread() -> Iterator[None]:
     torch.use_deterministic_algorithms(False)
 
 
-def make_spec(temperature: float | None, *, model: str = "lenet5", seed: int = 0) -> TrialSpec:
+OPTIMIZERS: dict[str, dict[str, Any]] = {
+    "sgd": {"lr": 0.05, "momentum": 0.9, "weight_decay": 1e-3, "nesterov": True},
+    "adam": {"name": "adam", "lr": 0.003, "weight_decay": 1e-3},
+    "adamw": {"name": "adamw", "lr": 0.003, "weight_decay": 0.1, "betas": (0.8, 0.99)},
+}
+
+
+def make_spec(temperature: float | None, *, model: str = "lenet5", seed: int = 0, optimizer: str = "sgd") -> TrialSpec:
     training = Training.model_validate(
         {
             "epochs": 3,
             "batch_size": 16,
-            "optimizer": {"lr": 0.05, "momentum": 0.9, "weight_decay": 1e-3, "nesterov": True},
+            "optimizer": OPTIMIZERS[optimizer],
             "schedule": {"name": "cosine", "warmup_epochs": 1},
         }
     )
@@ -84,9 +91,10 @@ def start(
     return student
 
 
-def specs_of(size: int, model: str) -> list[TrialSpec]:
+def specs_of(size: int, model: str, optimizer: str = "sgd") -> list[TrialSpec]:
     """Different temperatures, and different weights at the start."""
-    return [make_spec(temperature, model=model, seed=k) for k, temperature in enumerate((1.0, 4.0, 10.0)[:size])]
+    temperatures = enumerate((1.0, 4.0, 10.0)[:size])
+    return [make_spec(temperature, model=model, seed=k, optimizer=optimizer) for k, temperature in temperatures]
 
 
 def make_batches(count: int, *, size: int = 16, dtype: torch.dtype = torch.float32) -> list[tuple[Batch, Tensor]]:
@@ -117,11 +125,12 @@ def step_alone(student: Student, batches: Sequence[tuple[Batch, Tensor]]) -> Non
 
 
 def tensors_of(student: Student) -> dict[str, Tensor]:
-    momenta = {
-        f"momentum {index}": slots["momentum_buffer"]
+    slots = {
+        f"{slot} {index}": value
         for index, slots in student.optimizer.state_dict()["state"].items()
+        for slot, value in sorted(slots.items())
     }
-    return {**student.model.state_dict(), **momenta, "sums": student.sums}
+    return {**student.model.state_dict(), **slots, "sums": student.sums}
 
 
 def copies_of(student: Student) -> dict[str, Tensor]:
@@ -141,14 +150,20 @@ def assert_same_bits(a: dict[str, Tensor], b: dict[str, Tensor]) -> None:
         assert torch.equal(x, b[name]), name
 
 
+KINDS = pytest.mark.parametrize(
+    ("model", "optimizer"), [("lenet5", "sgd"), ("resnet20", "sgd"), ("lenet5", "adam"), ("lenet5", "adamw")]
+)
+"""Networks and optimisers."""
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [1, 3])
-@pytest.mark.parametrize("model", ["lenet5", "resnet20"])
-def test_a_group_takes_the_steps_of_the_plain_loop(model: str, size: int) -> None:
+@KINDS
+def test_a_group_takes_the_steps_of_the_plain_loop(model: str, optimizer: str, size: int) -> None:
     batches = [*make_batches(4, dtype=torch.float64), *make_batches(1, size=7, dtype=torch.float64)]
-    together = [start(spec, dtype=torch.float64) for spec in specs_of(size, model)]
+    together = [start(spec, dtype=torch.float64) for spec in specs_of(size, model, optimizer)]
     step_group(together, batches)
-    for spec, member in zip(specs_of(size, model), together, strict=True):
+    for spec, member in zip(specs_of(size, model, optimizer), together, strict=True):
         alone = start(spec, dtype=torch.float64)
         step_alone(alone, batches)
         assert_close(member, alone, rtol=1e-8, atol=1e-11)
@@ -182,12 +197,12 @@ def test_scratch_students_and_different_teachers_take_the_steps_of_the_plain_loo
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model", ["lenet5", "resnet20"])
-def test_a_group_goes_on_from_checkpoints_to_the_same_bits(model: str) -> None:
+@KINDS
+def test_a_group_goes_on_from_checkpoints_to_the_same_bits(model: str, optimizer: str) -> None:
     batches = make_batches(4)
-    straight = [start(spec) for spec in specs_of(3, model)]
+    straight = [start(spec) for spec in specs_of(3, model, optimizer)]
     step_group(straight, batches)
-    stopped = [start(spec) for spec in specs_of(3, model)]
+    stopped = [start(spec) for spec in specs_of(3, model, optimizer)]
     step_group(stopped, batches[:2])
     states = [checkpoint.decode(checkpoint.encode(student.state())) for student in stopped]
     resumed = [start(student.spec, state) for student, state in zip(stopped, states, strict=True)]
@@ -198,11 +213,11 @@ def test_a_group_goes_on_from_checkpoints_to_the_same_bits(model: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model", ["lenet5", "resnet20"])
+@KINDS
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_a_student_that_is_not_finite_spoils_no_other(model: str, value: float) -> None:
-    healthy = [start(spec) for spec in specs_of(3, model)]
-    spoilt = [start(spec) for spec in specs_of(3, model)]
+def test_a_student_that_is_not_finite_spoils_no_other(model: str, optimizer: str, value: float) -> None:
+    healthy = [start(spec) for spec in specs_of(3, model, optimizer)]
+    spoilt = [start(spec) for spec in specs_of(3, model, optimizer)]
     with torch.no_grad():
         next(spoilt[1].model.parameters()).fill_(value)
     for students in (healthy, spoilt):
@@ -214,9 +229,9 @@ def test_a_student_that_is_not_finite_spoils_no_other(model: str, value: float) 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model", ["lenet5", "resnet20"])
-def test_losing_a_member_leaves_all_as_they_were(model: str) -> None:
-    students = [start(spec) for spec in specs_of(3, model)]
+@KINDS
+def test_losing_a_member_leaves_all_as_they_were(model: str, optimizer: str) -> None:
+    students = [start(spec) for spec in specs_of(3, model, optimizer)]
     step_group(students, make_batches(2))
     before = [copies_of(student) for student in students]
     smaller = GroupedStudents([students[0], students[2]])
@@ -231,14 +246,15 @@ def test_losing_a_member_leaves_all_as_they_were(model: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_plain_step_of_a_member_reaches_the_group() -> None:
+@KINDS
+def test_a_plain_step_of_a_member_reaches_the_group(model: str, optimizer: str) -> None:
     batches = make_batches(2, dtype=torch.float64)
-    students = [start(spec, dtype=torch.float64) for spec in specs_of(2, "resnet20")]
+    students = [start(spec, dtype=torch.float64) for spec in specs_of(2, model, optimizer)]
     group = GroupedStudents(students)
     for student in students:
         step_alone(student, batches[:1])
     group.step(batches[1][0], [batches[1][1]] * 2, steps=STEPS_PER_EPOCH)
-    for spec, member in zip(specs_of(2, "resnet20"), students, strict=True):
+    for spec, member in zip(specs_of(2, model, optimizer), students, strict=True):
         alone = start(spec, dtype=torch.float64)
         step_alone(alone, batches)
         assert_close(member, alone, rtol=1e-8, atol=1e-11)

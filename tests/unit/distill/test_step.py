@@ -64,8 +64,9 @@ def test_no_step_reads_a_value(training: dict[str, Any]) -> None:
             compute(student, batch, teacher_BC)
 
 
-def test_no_step_of_a_group_reads_a_value() -> None:
-    students = [start(make_spec(t, execution="grouped")) for t in (1.0, 4.0)]
+@pytest.mark.parametrize("optimizer", [{"lr": 0.05, "momentum": 0.9}, {"name": "adamw", "lr": 0.003}])
+def test_no_step_of_a_group_reads_a_value(optimizer: dict[str, Any]) -> None:
+    students = [start(make_spec(t, execution="grouped", optimizer=optimizer)) for t in (1.0, 4.0)]
     batch, teacher_BC = batch_and_logits(3)
     group = GroupedStudents(students)
     with NothingIsRead():

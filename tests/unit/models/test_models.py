@@ -1,3 +1,4 @@
+import copy
 import hashlib
 
 import pytest
@@ -65,6 +66,22 @@ def test_same_generator_state_gives_same_weights() -> None:
         return list(build_model("lenet5", num_classes=3, image_size=32).parameters())
 
     assert all(torch.equal(a, b) for a, b in zip(weights(), weights(), strict=True))
+
+
+def test_lenet5_has_the_bits_of_pooling_after_the_relu() -> None:
+    torch.manual_seed(0)
+    pooled_first = build_model("lenet5", num_classes=3, image_size=32)
+    conv1, pool, relu, conv2, _, _, *others = copy.deepcopy(pooled_first).children()
+    pooled_last = torch.nn.Sequential(conv1, relu, pool, conv2, relu, pool, *others)
+    images_BCHW = torch.randn(8, 3, 32, 32)
+    images_BCHW[0] = 0  # ties
+    logits, expected = pooled_first(images_BCHW), pooled_last(images_BCHW)
+    assert torch.equal(logits, expected)
+    gradients = torch.autograd.grad(logits.square().sum(), list(pooled_first.parameters()))
+    for ours, theirs in zip(
+        gradients, torch.autograd.grad(expected.square().sum(), list(pooled_last.parameters())), strict=True
+    ):
+        assert torch.equal(ours, theirs)
 
 
 def test_lenet5_refuses_images_that_are_too_small() -> None:

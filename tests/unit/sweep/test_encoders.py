@@ -95,7 +95,7 @@ def test_identity_follows_the_content_of_the_folder_and_not_its_place(root: Path
         (["training.augmentation=flip"], "training.augmentation: flip is for images; texts have none"),
         (["training.compile=true"], "training.compile: is for inputs of one shape; texts have many lengths"),
         (["training.execution=grouped", "training.optimizer={lr: 0.1}", "training.clip_norm=null"], "cannot be grouped; use loop"),
-        (["training.execution=grouped"], "training.execution: grouped knows only sgd without clip_norm, not optimizer adamw"),
+        (["training.execution=grouped"], "training.clip_norm: is not known to execution: grouped; use loop"),
         (["student.layers=[2, 0]"], "student.layers: must increase, got [2, 0]"),
         (["student.layers=[0, 4]"], "student.layers: hf:tiny-bert has layers 0 to 3, got [0, 4]"),
         (["teacher.layers=[0, 1]"], "student.layers: must be among the teacher's layers; the teacher has [0, 1], got [0, 2]"),

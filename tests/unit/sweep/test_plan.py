@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from kd_ray.sweep.load import load_sweep
-from kd_ray.sweep.plan import PlannedTrial, make_packs, settings_json
+from kd_ray.sweep.placement import Placement, TeacherPlacement
+from kd_ray.sweep.plan import PlannedTrial, advice_for_teachers, make_packs, settings_json
 from kd_ray.sweep.spec import Role
 from tests.fakes import WEIGHTS_DIGEST, make_sweep, plan_trials
 
@@ -251,3 +252,28 @@ def test_pack_names_itself_and_the_teachers_it_waits_for() -> None:
     assert teacher.teachers == frozenset()
     assert distilled.pack_id == f"distilled-{trials[3].trial_id}x2"
     assert distilled.teachers == {trials[0].trial_id, trials[1].trial_id}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "placement", "cpus", "advice"),
+    [
+        (("teacher.seed=[0]", "baselines=[]"), Placement(), 2, "1 of 2 CPUs here would be idle while the teacher trains: "
+            "placement.teacher.cpus_per_pack: 2 uses them; a teacher's last bits follow this number"),
+        (("teacher.seed=[0, 1]", "baselines=[]"), Placement(), 8, "6 of 8 CPUs here would be idle while teachers train: "
+            "placement.teacher.cpus_per_pack: 4 uses them; a teacher's last bits follow this number"),
+        # Scratch students use the other CPU; there is none; it is taken; students train on a GPU; fewer CPUs than teachers are left.
+        (("teacher.seed=[0]", "grid.seed=[0]"), Placement(), 2, None),
+        (("teacher.seed=[0]", "baselines=[]"), Placement(), 1, None),
+        (("teacher.seed=[0]", "baselines=[]"), Placement(teacher=TeacherPlacement(cpus_per_pack=2)), 2, None),
+        (("teacher.seed=[0]", "baselines=[]"), Placement(gpus_per_pack=1), 2, None),
+        (("teacher.seed=[0, 1]", "baselines=[]"), Placement(), 3, None),
+    ],
+)  # fmt: skip
+def test_advice_for_cpus_that_a_teacher_leaves_idle(
+    overrides: tuple[str, ...], placement: Placement, cpus: int, advice: str | None
+) -> None:
+    packs = make_packs(plan_trials(make_sweep(overrides=overrides)), pack_size=8)
+    assert advice_for_teachers(packs, placement, cpus) == advice
+    teachers = {trial.trial_id for pack in packs if pack.is_teacher for trial in pack.trials}
+    left = make_packs(plan_trials(make_sweep(overrides=overrides)), pack_size=8, done=teachers)
+    assert advice_for_teachers(left, placement, cpus) is None
