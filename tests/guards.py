@@ -77,9 +77,9 @@ GUARDS = (
     ),
     Guard(
         name="an aggregation reads each record twice",
-        file="kd_ray/results/aggregate.py",
-        right="            return read_record(self._store, trial.trial_id)\n",
-        wrong="            read_record(self._store, trial.trial_id)\n            return read_record(self._store, trial.trial_id)\n",
+        file="kd_ray/results/read_once.py",
+        right="        record = read_record(store, trial_id)\n",
+        wrong="        read_record(store, trial_id)\n        record = read_record(store, trial_id)\n",
         tests=("tests/unit/results/test_aggregate.py",),
     ),
     Guard(

@@ -7,7 +7,6 @@ from typing import Any
 
 from kd_ray.cluster.launch_request import LaunchRequest, RequestedTrials
 from kd_ray.cluster.pretrained import check_given_logits, check_pretrained_weights
-from kd_ray.cluster.runner import cpu_count
 from kd_ray.data.describe import small_joint_groups
 from kd_ray.data.families import load_dataset
 from kd_ray.data.leaks import find_leaks
@@ -21,6 +20,7 @@ from kd_ray.sweep.datasets import Dataset, input_size, table_name
 from kd_ray.sweep.initial import FIELDS as WEIGHT_FIELDS
 from kd_ray.sweep.initial import is_path, named_values
 from kd_ray.sweep.load import SweepFile
+from kd_ray.sweep.placement import cpu_count
 from kd_ray.sweep.plan import PlannedTrial
 from kd_ray.sweep.spec import TrialState
 

@@ -7,7 +7,6 @@ from pathlib import Path
 import pyarrow.compute as pc
 
 from kd_ray.cluster.launch_request import LaunchRequest, RequestedTrials
-from kd_ray.cluster.runner import cpu_count
 from kd_ray.data.families import load_dataset
 from kd_ray.distill.stored_samples import samples_of
 from kd_ray.results import ledger
@@ -17,6 +16,7 @@ from kd_ray.results.record import write_samples
 from kd_ray.results.store import samples_key
 from kd_ray.results.table_parts import read_table
 from kd_ray.results.trial_lines import TrialLine, count_states, states_html
+from kd_ray.sweep.placement import cpu_count
 from kd_ray.sweep.spec import TrialState
 
 

@@ -9,7 +9,7 @@ from kd_ray.cluster.background import BackgroundAggregation, LaunchObserver
 from kd_ray.cluster.launch_request import LaunchRequest, RequestedTrials
 from kd_ray.cluster.mirrors import MIRRORS, MirrorThreads
 from kd_ray.cluster.pack_queue import PackQueue
-from kd_ray.cluster.runner import LaunchContext, Runner, cpu_count, probe_students
+from kd_ray.cluster.runner import LaunchContext, Runner, probe_students
 from kd_ray.errors import InvalidInputError, StoreError, TrialError, count_of
 from kd_ray.results import ledger
 from kd_ray.results.aggregate import aggregate
@@ -18,7 +18,7 @@ from kd_ray.results.quarantine import quarantined_trials
 from kd_ray.results.status import plan
 from kd_ray.results.store import Store, stop_key
 from kd_ray.sweep.load import SweepFile
-from kd_ray.sweep.placement import Placement
+from kd_ray.sweep.placement import Placement, cpu_count
 from kd_ray.sweep.plan import Pack, PlannedTrial, make_packs
 from kd_ray.sweep.spec import TrialState
 

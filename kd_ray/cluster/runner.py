@@ -1,6 +1,5 @@
 """What the local runner and the Ray runner share: their protocol, the context of a launch, and the observer of its packs."""
 
-import os
 from dataclasses import dataclass
 from typing import Protocol, Self
 
@@ -82,8 +81,3 @@ class Runner(Protocol):
 
     def run(self, queue: PackQueue, context: LaunchContext, observer: Observer, interrupts: Interrupts) -> None:
         """Run the packs. After an interrupt it returns normally, when the packs have stopped."""
-
-
-def cpu_count() -> int:
-    """CPUs that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

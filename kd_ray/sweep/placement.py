@@ -1,5 +1,6 @@
 """Where and how trials run, as a sweep file says it; never part of a trial's identity."""
 
+import os
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt
@@ -78,3 +79,8 @@ class Placement(Config):
             return self
         own = self.teacher.model_dump(exclude_none=True) if is_teacher else {}
         return self.model_copy(update={"teacher": None, **own})
+
+
+def cpu_count() -> int:
+    """CPUs that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -19,7 +19,7 @@ from kd_ray.cluster.launch import LaunchReport, launch, resume_file
 from kd_ray.cluster.local import LocalRunner
 from kd_ray.cluster.pack_queue import PackQueue
 from kd_ray.cluster.ray_tune.ray_runner import RayRunner
-from kd_ray.cluster.runner import LaunchContext, Observer, cpu_count
+from kd_ray.cluster.runner import LaunchContext, Observer
 from kd_ray.distill.worker_protocol import LoadState, OnFailure, PackProgress, PackTraining, PackWorker
 from kd_ray.errors import InvalidInputError
 from kd_ray.results.inventory import take_inventory
@@ -27,6 +27,7 @@ from kd_ray.results.ledger import scan
 from kd_ray.results.query import Results
 from kd_ray.results.store import Store, open_store, record_key
 from kd_ray.sweep.load import parse_sweep
+from kd_ray.sweep.placement import cpu_count
 from kd_ray.sweep.spec import Role, TrialSpec, TrialState
 from tests.benchmarks.synthetic import SWEEP as SYNTHETIC
 from tests.benchmarks.synthetic import SyntheticTraining, SyntheticWorker

@@ -12,11 +12,12 @@ import pytest
 from kd_ray.cluster.launch import launch
 from kd_ray.cluster.local import LocalRunner
 from kd_ray.cluster.ray_tune.ray_runner import RayRunner
-from kd_ray.cluster.runner import LaunchContext, cpu_count
+from kd_ray.cluster.runner import LaunchContext
 from kd_ray.distill.worker_protocol import PackWorker
 from kd_ray.results.inventory import committed
 from kd_ray.results.query import Results
 from kd_ray.results.store import Store
+from kd_ray.sweep.placement import cpu_count
 from tests.benchmarks.synthetic import synthetic_sweep, synthetic_worker
 from tests.fakes import WatchedStore
 

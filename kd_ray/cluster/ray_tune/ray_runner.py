@@ -24,11 +24,11 @@ from kd_ray.cluster.ray_tune.capacity import FreeSlots, alive_nodes, check_capac
 from kd_ray.cluster.ray_tune.private_ray import private_ray
 from kd_ray.cluster.ray_tune.prometheus import RayMetrics
 from kd_ray.cluster.ray_tune.quick_start import quick_start
-from kd_ray.cluster.runner import LaunchContext, Observer, WorkerFactory, cpu_count, probe_students, training_worker
+from kd_ray.cluster.runner import LaunchContext, Observer, WorkerFactory, probe_students, training_worker
 from kd_ray.errors import InvalidInputError
 from kd_ray.results import ledger
 from kd_ray.results.probe import Probe
-from kd_ray.sweep.placement import Placement
+from kd_ray.sweep.placement import Placement, cpu_count
 from kd_ray.sweep.spec import TrialSpec
 
 _FOLDER = "kd_ray_tune_"
