@@ -23,7 +23,6 @@ QUICK = {name: design for name, design in CELLS.items() if design.temperatures <
 QUICKEST = (
     "3 T, 5 seeds, 10 classes",
     "a teacher each, tau2/sigma2 0.35, 5 seeds",
-    "EOD at equal accuracy, one poor condition, 5 seeds",
     "ties (6 samples per class), 10 seeds",
 )
 """One of each kind; `make test-long` draws the others."""

@@ -168,6 +168,7 @@ def test_deleting_the_tables_loses_nothing(finished: Store, undisturbed: Store, 
     assert_same_tables(finished, undisturbed)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(
     damage: Callable[[bytes], bytes], store: Store, tmp_path: Path, trifeature_root: Path

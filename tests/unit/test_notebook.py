@@ -57,7 +57,7 @@ def test_html_of_sweeps_plans_and_comparisons(golden: Results) -> None:
     assert "<h5>ESTABLISHED</h5>" in comparison._repr_html_()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_figures_give_axes(golden: Results) -> None:
     overview = kd_ray.figures.overview("demo", golden)
     assert isinstance(overview, list)

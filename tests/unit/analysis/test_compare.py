@@ -86,6 +86,7 @@ def test_comparing_again_replaces_the_table(store: Store) -> None:
     assert [item.key for item in store.entries("tables/comparisons")] == [part_key("comparisons", "demo", 0)]
 
 
+@pytest.mark.long
 def test_chance_levels_stay_with_their_trials(store: Store) -> None:
     results = simulate(store)
     first = compare(results, "demo")
@@ -401,6 +402,7 @@ def test_options_out_of_range_are_refused(golden: Results, option: dict[str, obj
 # --- as a person meets it ----------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_the_command_prints_what_the_table_says(golden: Results, tmp_path: Path) -> None:
     store = str(golden.store.local_root)
     done = run_cli_here("compare", "demo", "--store", store, cwd=tmp_path)

@@ -150,7 +150,7 @@ def test_mlflow_has_each_trial_once_with_its_curves(
     assert [(point.step, point.value) for point in curve] == [(1, 1.0), (2, 0.5), (3, pytest.approx(1 / 3)), (4, 0.25)]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_weights_and_biases_has_each_trial_in_its_offline_files(
     store: Store, pack: Pack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

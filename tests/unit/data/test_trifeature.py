@@ -100,7 +100,7 @@ def test_generate_is_independent_of_processes_and_of_how_many_follow() -> None:
     assert progress == sorted(progress)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_generate_changes_with_seed_and_index(small: tuple[npt.NDArray[np.uint8], npt.NDArray[np.int16]]) -> None:
     other, _ = trifeature.generate(size=8, images_per_combination=2, seed=1)
     assert (other[::2] != other[1::2]).any(axis=(1, 2, 3)).mean() > 0.99
@@ -316,7 +316,7 @@ def test_damaged_cache_is_moved_away_and_drawn_again(
     assert "is damaged" in caplog.text
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_second_damage_keeps_the_first(cached_root: Path, tmp_path: Path) -> None:
     root = tmp_path / "data"
     shutil.copytree(cached_root, root)

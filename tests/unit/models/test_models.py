@@ -124,7 +124,7 @@ def test_large_model_takes_the_weights_and_gives_the_logits_of_torchvision(name:
         torch.testing.assert_close(model(images), reference(images), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "names_and_shapes", "expected"),
     [

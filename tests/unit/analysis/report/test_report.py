@@ -251,6 +251,7 @@ def test_a_folder_that_cannot_be_written_is_noticed_before_the_work(golden: Resu
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
+@pytest.mark.long
 def test_who_may_only_read_a_store_can_compare(golden: Results) -> None:
     """Guard: `compare` gives its result without the write, and says why the store does not keep it."""
 

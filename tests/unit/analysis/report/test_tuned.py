@@ -82,7 +82,7 @@ def test_a_metric_of_groups_and_one_without_points() -> None:
     assert section.tables[0].rows[0][1] == pytest.approx(0.25)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_report_of_the_grid_says_how_its_settings_were_found(store: Store) -> None:
     results = simulate(store, f"tuned={TUNED.model_dump_json()}")
     assert read_tuned(results, "demo") == TUNED
