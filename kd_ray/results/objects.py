@@ -176,7 +176,7 @@ class Store:
                 return
             if self._remote is None:
                 leaving: list[str] = []
-                yield from listed(Path(self.url), prefix, leaving)
+                yield from self._ask("list", lambda: list(listed(Path(self.url), prefix, leaving)))
                 self._warn_of(leaving)
                 return
             pages = Pages(client, prefix)
