@@ -3,7 +3,7 @@
 import errno
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from obstore.exceptions import GenericError
 
+from kd_ray import telemetry
 from kd_ray.errors import InvalidInputError, StoreError
 from kd_ray.results import store as keys
 from kd_ray.results.objects import Patience
@@ -247,3 +248,26 @@ def test_a_listing_in_another_order_is_not_continued() -> None:
     with pytest.raises(StoreError, match=r"^store s3://shaky: cannot list 'trials/': the listing broke off, and this"):
         list(store.entries("trials/"))
     assert client.asked == [None]
+
+
+def test_every_kind_of_request_is_timed_on_a_local_store(store: Store) -> None:
+    """Guard: a local store is listed without the client that times the others."""
+    verbs: list[str] = []
+
+    class Kept:
+        """A sink that keeps the verbs."""
+
+        def record(self, metric: telemetry.Measurement, value: float, tags: Mapping[str, str]) -> None:
+            if metric is telemetry.STORE_SECONDS:
+                verbs.append(tags["verb"])
+
+    telemetry.measure_into(Kept())
+    try:
+        store.put_new("sweeps/demo/sweep.yaml", b"1")
+        store.put("sweeps/demo/sweep.yaml", b"2")
+        store.get("sweeps/demo/sweep.yaml")
+        assert len(list(store.entries("sweeps"))) == 1
+        store.delete("sweeps/demo/sweep.yaml")
+    finally:
+        telemetry.measure_into(None)
+    assert set(verbs) >= {"create", "write", "read", "list", "delete"}
