@@ -56,7 +56,7 @@ def is_or_are(count: int) -> str:
 
 
 def capital(text: str) -> str:
-    """The text with a capital at its begin."""
+    """The text with a capital first letter."""
     return text[:1].upper() + text[1:]
 
 

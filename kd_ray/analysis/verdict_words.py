@@ -110,7 +110,7 @@ def _accuracy(rows: Sequence[Comparison]) -> tuple[str, ...]:
         for row in shown
     ]
     if shown is found:
-        return (f"Against scratch: {'; '.join(texts)}.",)
+        return (f"Against scratch, p before correction: {'; '.join(texts)}.",)
     of_status = {
         known: [row.condition for row in found if (row.status or "not_tested") == status]
         for status, known in _KNOWN.items()
@@ -118,7 +118,9 @@ def _accuracy(rows: Sequence[Comparison]) -> tuple[str, ...]:
     counts = [f"{known} at {listed(conditions)}" for known, conditions in of_status.items() if conditions]
     alike = [f"all: {known}" for known, conditions in of_status.items() if len(conditions) == len(found)]
     known = capital("; ".join(alike or counts))
-    return (f"Against scratch, lowest and highest of {len(found)} conditions: {'; '.join(texts)}. {known}.",)
+    return (
+        f"Against scratch, lowest and highest of {len(found)} conditions, p before correction: {'; '.join(texts)}. {known}.",
+    )
 
 
 _KNOWN = {

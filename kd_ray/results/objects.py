@@ -184,7 +184,7 @@ class Store:
                 yield from map(stored, page)
 
     def at_once(self, ask: Callable[[K], T], of: Iterable[K]) -> list[T]:
-        """What `ask` gives for each, in order. An object store is asked for several at a time, because each answer takes its way."""
+        """What `ask` gives for each, in order. An object store is asked for several at a time, because each answer is a round trip."""
         if self._remote is None:
             return list(map(ask, of))
         with ThreadPoolExecutor(max_workers=AT_ONCE) as pool:

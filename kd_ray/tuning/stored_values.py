@@ -147,7 +147,7 @@ def metric_of(record: Record, samples: Samples, tuning: Tuning) -> float:
 
 
 def arm_of(trial: PlannedTrial, axes: Mapping[str, object]) -> str:
-    """Whom a trial stands for beside its seed: `scratch`, `teacher`, or the condition of a distilled student, as in `temperature=4`."""
+    """What a trial is of, apart from its seed: `scratch`, `teacher`, or the condition of a distilled student, as in `temperature=4`."""
     spec = trial.spec
     own = {
         "temperature": spec.temperature,

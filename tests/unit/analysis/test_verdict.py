@@ -64,12 +64,13 @@ def test_accuracy_is_told_whether_anything_is_established_or_not() -> None:
     """Guard: it is what everybody asks first; a loss of six points that is only a hint must not be missing."""
     rows = (row(status="hint"), row(condition="T=8", effect=0.003, p_claim=0.7, status="none"))
     assert said(*rows).accuracy == (
-        "Against scratch: T=4 −5.2 points (p < 0.001, a hint); T=8 +0.3 points (p = 0.7, not shown to differ).",
+        "Against scratch, p before correction: T=4 −5.2 points (p < 0.001, a hint); T=8 +0.3 points (p = 0.7, not shown to differ).",
     )
     few = {"p_claim": None, "status": "not_tested"}
     many = [*rows, row(condition="T=1", effect=0.02, **few), row(condition="T=2", effect=0.0, **few)]
     assert said(*many).accuracy == (
-        "Against scratch, lowest and highest of 4 conditions: T=4 −5.2 points (p < 0.001, a hint); T=1 +2.0 points (not tested). "
+        "Against scratch, lowest and highest of 4 conditions, p before correction: T=4 −5.2 points (p < 0.001, a hint); "
+        "T=1 +2.0 points (not tested). "
         "A hint at T=4; not shown to differ at T=8; not tested at T=1 and T=2.",
     )
     assert said(row(metric="loss")).accuracy == said(row(contrast="teacher_vs_distilled")).accuracy == ()
