@@ -8,7 +8,7 @@ from kd_ray.errors import SweepError
 from kd_ray.sweep.load import SweepFile
 from kd_ray.sweep.plan import PlannedTrial, expand
 from kd_ray.sweep.spec import LOGITS
-from tests.fakes import make_sweep
+from tests.fakes import make_sweep, plan_trials
 
 GIVEN = ("teacher={logits: l.npy}", "training.augmentation=none")
 AXIS = "teacher.logits: [a.npy, b.parquet]"
@@ -91,4 +91,7 @@ def test_what_needs_more_of_a_teacher_is_refused_in_one_line(overrides: list[str
 
 @pytest.mark.parametrize("objective", ["kd_shuffled", "dkd, beta: 8.0", "iad", "kd_pt", "logit_standardization"])
 def test_objectives_of_logits_alone_are_taken(objective: str) -> None:
-    given("grid.objective=null", f"distillation={{objective: {objective}, alpha: 0.9, t_squared: true}}")
+    file = given("grid.objective=null", f"distillation={{objective: {objective}, alpha: 0.9, t_squared: true}}")
+    distilled = [trial.spec for trial in plan_trials(file) if trial.spec.distillation]
+    assert {spec.objective for spec in distilled} == {objective.split(",", maxsplit=1)[0]}
+    assert all(spec.given_logits and spec.teacher is None for spec in distilled)
