@@ -5,6 +5,7 @@ included, so a node is known by that session's id: nothing here goes by a proces
 """
 
 import itertools
+import json
 import os
 import secrets
 import shutil
@@ -13,7 +14,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +31,17 @@ HEALTH_CHECK = {
     "RAY_health_check_failure_threshold": "3",
 }
 """The head gives a silent node up after 3 × (1 + 2) s; Ray's default is about a minute."""
+
+_EMPTY_LISTS = (
+    "initialization_commands",
+    "setup_commands",
+    "head_setup_commands",
+    "worker_setup_commands",
+    "head_start_ray_commands",
+    "worker_start_ray_commands",
+    "cluster_synced_files",
+)
+"""Fields that the configuration of an autoscaler must have."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,15 +132,44 @@ class LoopbackCluster:
             "RAY_gcs_rpc_server_reconnect_timeout_s": "10",  # until a silent head is given up; 60 by default
         }
 
-    def start_head(self) -> Node:
+    def start_head(self, *options: str, **environment: str) -> Node:
         """Start the head, also one that was killed: at the same address, and with no memory of what was before."""
-        head = self._start(HEAD, "--head", f"--port={self.port}", "--num-cpus=0", "--include-dashboard=false")
+        own = (f"--port={self.port}", "--num-cpus=0", "--include-dashboard=false")
+        head = self._start(HEAD, "--head", *own, *options, **environment)
         self._await(head)
         return head
 
-    def add_nodes(self, *addresses: str, cpus: int = 1, wait: bool = True) -> list[Node]:
+    def start_scaling_head(self, *, most: int, idle_s: float) -> Node:
+        """Start the head with Ray's own autoscaler: it starts up to `most` nodes of one CPU, in the session of the head, and ends them when
+        they were idle for so long."""
+        config = {
+            "cluster_name": "scaling",
+            "max_workers": most,
+            "upscaling_speed": 10.0,
+            "idle_timeout_minutes": idle_s / 60,
+            # Ray's provider for tests: a node is a raylet on this machine.
+            "provider": {"type": "fake_multinode", "gcs_address": self.address, "launch_multiple": True},
+            "head_node_type": "ray.head.default",
+            "available_node_types": {
+                "ray.head.default": {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
+                "worker": {
+                    "resources": {"CPU": 1, "object_store_memory": 80 * 2**20},
+                    "node_config": {},
+                    "min_workers": 0,
+                    "max_workers": most,
+                },
+            },
+            **{field: {} for field in ("auth", "docker", "file_mounts")},
+            **{field: [] for field in _EMPTY_LISTS},
+        }
+        path = self.folder / "autoscaling.json"
+        path.write_text(json.dumps(config))
+        return self.start_head(f"--autoscaling-config={path}", RAY_FAKE_CLUSTER="1", AUTOSCALER_UPDATE_INTERVAL_S="1")
+
+    def add_nodes(self, *addresses: str, cpus: int = 1, options: Sequence[str] = (), wait: bool = True) -> list[Node]:
         """Start nodes that join the head, side by side; without `wait` they come up by and by."""
-        nodes = [self._start(address, f"--address={self.address}", f"--num-cpus={cpus}") for address in addresses]
+        given = (f"--address={self.address}", f"--num-cpus={cpus}", *options)
+        nodes = [self._start(address, *given) for address in addresses]
         for node in nodes if wait else ():
             self._await(node)
         return nodes
@@ -152,7 +193,7 @@ class LoopbackCluster:
         for node in self.nodes:
             node.kill()
 
-    def _start(self, address: str, *options: str) -> Node:
+    def _start(self, address: str, *options: str, **environment: str) -> Node:
         files = self.folder / str(next(self._numbers))
         files.mkdir()
         command = [
@@ -167,7 +208,7 @@ class LoopbackCluster:
             process = subprocess.Popen(
                 command,
                 cwd=files,
-                env={**os.environ, **self.environment, **HEALTH_CHECK},
+                env={**os.environ, **self.environment, **HEALTH_CHECK, **environment},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

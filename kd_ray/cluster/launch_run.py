@@ -10,17 +10,18 @@ from kd_ray.cluster.launch_request import LaunchRequest, RequestedTrials
 from kd_ray.cluster.mirrors import MIRRORS, MirrorThreads
 from kd_ray.cluster.pack_queue import PackQueue
 from kd_ray.cluster.runner import LaunchContext, Runner, probe_students
-from kd_ray.errors import InvalidInputError, StoreError, TrialError, count_of
+from kd_ray.errors import CorruptObjectError, InvalidInputError, StoreError, TrialError, count_of
 from kd_ray.results import ledger
 from kd_ray.results.aggregate import aggregate
-from kd_ray.results.probe import UNMEASURED, chosen_pack_size, read_probe, representative, write_probe
+from kd_ray.results.probe import UNMEASURED, Probe, chosen_pack_size, read_probe, representative, write_probe
 from kd_ray.results.quarantine import quarantined_trials
 from kd_ray.results.status import plan
 from kd_ray.results.store import Store, stop_key
+from kd_ray.results.table_parts import read_table
 from kd_ray.sweep.load import SweepFile
 from kd_ray.sweep.placement import Placement, cpu_count
 from kd_ray.sweep.plan import Pack, PlannedTrial, make_packs
-from kd_ray.sweep.spec import TrialState
+from kd_ray.sweep.spec import Role, TrialState
 
 _POLL_S = 2.0
 """How often the trials that another launch holds are looked at."""
@@ -63,13 +64,16 @@ def run(
         StoreError: the store cannot be used, or it lacks trials that workers have committed.
     """
     store, sweep, placement = request.store, request.file.sweep.name, request.file.sweep.placement
-    pack_size = _pack_size(request, requested, runner)
+    for note in (*runner.notes(), *_mixed_devices(store, sweep, placement)):
+        request.warnings.add(note)
+    pack_sizes = _pack_sizes(request, requested, runner)
     context = LaunchContext(
         store=store,
         placement=placement,
         launch_id=request.launch_id,
         sweep=sweep,
         log_format=request.log_format,
+        most_students=pack_sizes if len(pack_sizes) > 1 else {},
     )
     mirrors = {name: MIRRORS[name] for name in request.mirrors}
     trial_ids = [trial.trial_id for trial in requested.trials]
@@ -100,7 +104,7 @@ def run(
             held -= stopped
             _check_reported(store, reported - done)
             skipped = done | held | _failed_or_blocked(requested, states)
-            packs = _packs(requested, pack_size, skipped)
+            packs = _packs(requested, max(pack_sizes.values()), skipped)
             queue = PackQueue.of(packs, done, placement.max_retries)
             if not queue.is_exhausted() and runs_without_result < _MAX_RUNS_WITHOUT_RESULT:
                 runner.run(queue, context, observer, request.interrupts)
@@ -157,19 +161,45 @@ def measure(file: SweepFile, store: Store) -> None:
         write_probe(store, student, placement, probe_students(student, placement, sharers))
 
 
-def _pack_size(request: LaunchRequest, requested: RequestedTrials, runner: Runner) -> int:
-    """The pack size of the sweep. With `auto` it comes from a measurement on a worker, which is made once per store."""
+def _pack_sizes(request: LaunchRequest, requested: RequestedTrials, runner: Runner) -> dict[str, int]:
+    """The pack size on each device, by its name. With `auto` it comes from a measurement on each kind, which is made once per store.
+
+    The name is empty for packs of a size that does not follow the device.
+    """
     placement, student = request.file.sweep.placement, representative(requested.to_run)
-    probe = None
+    probes: list[Probe | None] = []
     if placement.pack_size == "auto" and student is not None and len(requested.to_run) > 1:
-        probe = read_probe(request.store, student, placement)
-        if probe is None:
-            try:
-                probe = runner.probe(student, placement)
-            except TrialError as error:
-                request.warnings.add(
-                    f"placement.pack_size: auto cannot be measured: {error}; packs have {UNMEASURED} students"
-                )
-            else:
-                write_probe(request.store, student, placement, probe)
-    return chosen_pack_size(placement, probe, requested.to_run, done=(), slots=runner.slots())
+        for kind in runner.kinds():
+            probe = read_probe(request.store, student, placement, kind)
+            if probe is None:
+                try:
+                    probe = runner.probe(student, placement, kind)
+                except TrialError as error:
+                    request.warnings.add(
+                        f"placement.pack_size: auto cannot be measured: {error}; packs have {UNMEASURED} students"
+                    )
+                    continue
+                write_probe(request.store, student, placement, probe, kind)
+            probes.append(probe)
+    slots = runner.slots()
+    return {
+        probe.device if probe else "": chosen_pack_size(placement, probe, requested.to_run, done=(), slots=slots)
+        for probe in probes or [None]
+    }
+
+
+def _mixed_devices(store: Store, sweep: str, placement: Placement) -> list[str]:
+    """What to say where this launch trains students on the other sort of device than those before."""
+    try:
+        trials = read_table(store, "trials", [sweep]).select(["role", "device"]).to_pylist()
+    except CorruptObjectError:
+        # The aggregation at the end names it and makes it again.
+        return []
+    uses_gpu = placement.gpus_per_pack > 0
+    before = [it["device"] for it in trials if it["role"] != Role.TEACHER and (it["device"] != "cpu") != uses_gpu]
+    if not before:
+        return []
+    return [
+        f"{count_of(len(before), 'student')} of sweep {sweep} ran on {before[0]}, and the packs of this launch "
+        f"{'ask for a GPU' if uses_gpu else 'ask for no GPU'} (placement.gpus_per_pack); comparisons over both carry the flag mixed_devices"
+    ]

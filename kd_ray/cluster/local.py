@@ -31,8 +31,17 @@ class LocalRunner:
         """1: this process."""
         return 1
 
-    def probe(self, spec: TrialSpec, placement: Placement) -> Probe:
+    def kinds(self) -> tuple[str, ...]:
         """See `Runner`."""
+        return ("",)
+
+    def notes(self) -> tuple[str, ...]:
+        """See `Runner`."""
+        return ()
+
+    def probe(self, spec: TrialSpec, placement: Placement, kind: str) -> Probe:
+        """See `Runner`."""
+        del kind
         return probe_students(spec, placement, 1)
 
     def run(self, queue: PackQueue, context: LaunchContext, observer: Observer, interrupts: Interrupts) -> None:

@@ -1,6 +1,7 @@
 """What the local runner and the Ray runner share: their protocol, the context of a launch, and the observer of its packs."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Protocol, Self
 
 from kd_ray.cluster.interrupts import Interrupts
@@ -25,6 +26,8 @@ class LaunchContext:
     """Name of the sweep, for measurements and log lines; no result depends on it."""
     log_format: LogFormat = "text"
     """How workers log."""
+    most_students: Mapping[str, int] = field(default_factory=dict)
+    """By name of a device: students of one pack there, where `pack_size: auto` has measured several kinds. A larger pack is halved."""
 
 
 class WorkerFactory(Protocol):
@@ -76,8 +79,14 @@ class Runner(Protocol):
     def slots(self) -> int:
         """Number of packs that run at once now."""
 
-    def probe(self, spec: TrialSpec, placement: Placement) -> Probe:
-        """Measure students like this one on a machine that runs packs. Raises TrialError when none can be trained there."""
+    def kinds(self) -> tuple[str, ...]:
+        """Names of the kinds of GPU on which a pack can run now; one empty name where there is only one kind to measure."""
+
+    def notes(self) -> tuple[str, ...]:
+        """What a user should know of the machines before packs run, one sentence each."""
+
+    def probe(self, spec: TrialSpec, placement: Placement, kind: str) -> Probe:
+        """Measure students like this one on a machine of a kind. Raises TrialError when none can be trained there."""
 
     def run(self, queue: PackQueue, context: LaunchContext, observer: Observer, interrupts: Interrupts) -> None:
         """Run the packs. After an interrupt it returns normally, when the packs have stopped."""

@@ -29,7 +29,7 @@ from kd_ray.sweep.datasets import input_size
 from kd_ray.sweep.distillation import KnowledgeDistillation
 from kd_ray.sweep.placement import Placement
 from kd_ray.sweep.spec import TrialSpec
-from kd_ray.sweep.training import ConstantSchedule, Execution, Sgd, Training
+from kd_ray.sweep.training import ConstantSchedule, Execution, Training
 
 _LARGEST = 16
 _WORSE = 1.1
@@ -59,7 +59,7 @@ def probe(spec: TrialSpec, placement: Placement, *, sharers: int) -> Probe:
     if loop is None:
         raise OutOfMemoryError(f"the memory of {name_of(device)} is too small for one {spec.model}")
     grouped = None
-    if isinstance(spec.training.optimizer, Sgd) and spec.training.clip_norm is None:
+    if spec.training.clip_norm is None:
         with suppress(TrialError):
             grouped = pace_of(functools.partial(step_s, "grouped"), device, first=2)
     return Probe(

@@ -52,14 +52,19 @@ _WRITERS = 16
 logger = logging.getLogger("kd_ray")
 
 
-def run_pack(pack: Pack, worker: PackWorker) -> Generator[PackProgress, None, None]:
+def run_pack(pack: Pack, worker: PackWorker, *, most: int | None = None) -> Generator[PackProgress, None, None]:
     """Train and commit the trials of a pack, except those that are complete or held by another launch.
 
-    Closing the iterator early stops the pack: its students write checkpoints and their leases are released.
+    Closing the iterator early stops the pack: its students write checkpoints and their leases are released. A pack of more than `most`
+    trials is given back to be halved, before anything is done.
 
     Raises:
         StoreError: an operation of the store failed. No trial is marked as failed then, and the pack can be started again.
     """
+    epochs = pack.until_epoch or pack.trials[0].spec.epochs
+    if most is not None and len(pack.trials) > most:
+        yield PackProgress(epoch=0, epochs=epochs, done=True, is_too_large=True)
+        return
     run = _Run(pack, worker)
     is_too_large = False
     with run.leases, run.writing():
@@ -71,7 +76,6 @@ def run_pack(pack: Pack, worker: PackWorker) -> Generator[PackProgress, None, No
             run.warn(
                 f"pack {pack.pack_id} is too large: {error}; its unfinished trials continue in two packs of half its size"
             )
-    epochs = pack.until_epoch or pack.trials[0].spec.epochs
     yield PackProgress(
         epoch=epochs,
         epochs=epochs,

@@ -136,13 +136,13 @@ def chosen_pack_size(
     return probe.pack_size(students[0].training.execution, list(streams.values()), slots)
 
 
-def read_probe(store: Store, spec: TrialSpec, placement: Placement) -> Probe | None:
-    """The measurement for students like this one, or None.
+def read_probe(store: Store, spec: TrialSpec, placement: Placement, kind: str = "") -> Probe | None:
+    """The measurement for students like this one on a kind of GPU, or None.
 
     Raises:
         CorruptObjectError: there is something else in its place.
     """
-    key = probe_key(_key(spec, placement))
+    key = probe_key(_key(spec, placement, kind))
     data = store.get(key)
     if data is None:
         return None
@@ -152,12 +152,12 @@ def read_probe(store: Store, spec: TrialSpec, placement: Placement) -> Probe | N
         raise CorruptObjectError(f"store {store.url}: {key!r} does not hold a probe; it can be deleted") from error
 
 
-def write_probe(store: Store, spec: TrialSpec, placement: Placement, probe: Probe) -> None:
+def write_probe(store: Store, spec: TrialSpec, placement: Placement, probe: Probe, kind: str = "") -> None:
     """Store a measurement, in the place of an earlier one."""
-    store.put(probe_key(_key(spec, placement)), _FORM.dump_json(probe, indent=1))
+    store.put(probe_key(_key(spec, placement, kind)), _FORM.dump_json(probe, indent=1))
 
 
-def _key(spec: TrialSpec, placement: Placement) -> str:
+def _key(spec: TrialSpec, placement: Placement, kind: str) -> str:
     """Names what the measurement depends on, as far as a driver knows it."""
     training = spec.training
     assert training is not None
@@ -165,5 +165,6 @@ def _key(spec: TrialSpec, placement: Placement) -> str:
         *(spec.model, input_size(spec.dataset), spec.dataset.num_classes),
         *(training.batch_size, training.augmentation, training.precision, training.compile),
         *(placement.cpus_per_pack, placement.gpus_per_pack),
+        *([kind] if kind else []),
     ]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]

@@ -137,7 +137,7 @@ def measure(*, nodes: int, cpus: int, cpus_per_pack: int, trials: int, pack_s: f
     try:
         for _ in range(nodes):
             cluster.add_node(num_cpus=cpus, object_store_memory=80 * 2**20)
-        file = packs_of_ten(trials, str(folder / "data"), cpus_per_pack)
+        file = packs_of_ten(trials, str(folder / "data"), cpus_per_pack=cpus_per_pack)
         store = open_store(folder / "store")
         runner = CountingRunner(
             placement=file.sweep.placement, address=cluster.address, worker=partial(waiting_worker, pack_s=pack_s)

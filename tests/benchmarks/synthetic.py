@@ -56,12 +56,12 @@ placement: {pack_size: 10}
 """
 
 
-def packs_of_ten(num_trials: int, data_root: str, cpus_per_pack: int = 1) -> SweepFile:
-    """About `num_trials` trials: a teacher, and ten temperatures per seed, which are one pack."""
+def packs_of_ten(num_trials: int, data_root: str, *more: str, cpus_per_pack: int = 1) -> SweepFile:
+    """About `num_trials` trials: a teacher, and ten temperatures per seed, which are one pack; `more` overrides."""
     seeds = list(range(max(1, round((num_trials - 1) / 10))))
     overrides = [f"grid.seed={seeds}", f"grid.temperature={list(range(1, 11))}", "baselines=[]"]
     placement = [f"placement.data_root={data_root}", f"placement.cpus_per_pack={cpus_per_pack}"]
-    return parse_sweep(SWEEP, source="synthetic.yaml", overrides=[*overrides, *placement])
+    return parse_sweep(SWEEP, source="synthetic.yaml", overrides=[*overrides, *placement, *more])
 
 
 def synthetic_sweep(num_trials: int, data_root: str = "./data") -> SweepFile:

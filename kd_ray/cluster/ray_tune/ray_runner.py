@@ -20,7 +20,18 @@ from ray.job_config import JobConfig
 from kd_ray import telemetry
 from kd_ray.cluster.interrupts import Interrupts
 from kd_ray.cluster.pack_queue import PackQueue
-from kd_ray.cluster.ray_tune.capacity import FreeSlots, alive_nodes, check_capacity, packs_on, request_of, slots
+from kd_ray.cluster.ray_tune.capacity import (
+    FreeSlots,
+    NodeGroup,
+    alive_nodes,
+    check_capacity,
+    kinds,
+    mixed_kinds,
+    most_slots,
+    node_groups,
+    packs_on,
+    request_of,
+)
 from kd_ray.cluster.ray_tune.private_ray import private_ray
 from kd_ray.cluster.ray_tune.prometheus import RayMetrics
 from kd_ray.cluster.ray_tune.quick_start import quick_start
@@ -35,6 +46,8 @@ _FOLDER = "kd_ray_tune_"
 _HEAD_EVERY_S = 5.0
 _HEAD_MISSES = 3
 _CONNECT_S = 5.0
+_SHARE_OF_KIND = 0.001
+"""Of Ray's resource that names the kind of a node's GPUs; each node has one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +79,7 @@ class RayRunner:
         """
         try:
             self._connect()
-            check_capacity(self.placement)
+            check_capacity(self.placement, alive_nodes(), self._groups())
             telemetry.measure_into(RayMetrics())
         except BaseException as error:
             ray.shutdown()
@@ -83,13 +96,23 @@ class RayRunner:
         self._private.close()
 
     def slots(self) -> int:
-        """Packs that fit on the nodes of the cluster."""
-        return slots(self.placement, alive_nodes())
+        """Packs that fit on the nodes of the cluster, with those that its autoscaler can start."""
+        return most_slots(self.placement, alive_nodes(), self._groups())
 
-    def probe(self, spec: TrialSpec, placement: Placement) -> Probe:
-        """See `Runner`; on any node that can run a pack."""
-        num_packs = max(packs_on(node, placement) for node in alive_nodes())
-        request = request_of(placement)
+    def kinds(self) -> tuple[str, ...]:
+        """See `Runner`."""
+        return kinds(self.placement, alive_nodes())
+
+    def notes(self) -> tuple[str, ...]:
+        """See `Runner`."""
+        waits = check_capacity(self.placement, alive_nodes(), self._groups())
+        return (*([waits] if waits else []), *mixed_kinds(self.kinds()))
+
+    def probe(self, spec: TrialSpec, placement: Placement, kind: str) -> Probe:
+        """See `Runner`; on any node of the kind that can run a pack. Where there is none yet, it waits for one."""
+        forms = [*alive_nodes(), *(group.resources for group in self._groups())]
+        num_packs = max((packs_on(node, placement) for node in forms if not kind or kind in node), default=1)
+        request = request_of(placement) | ({kind: _SHARE_OF_KIND} if kind else {})
         measure = ray.remote(
             num_cpus=request.pop("CPU"),
             num_gpus=request.pop("GPU", 0),
@@ -97,7 +120,7 @@ class RayRunner:
             resources=request,
         )(probe_students)
         try:
-            return ray.get(measure.remote(spec, placement, num_packs))
+            return ray.get(measure.remote(spec, placement, max(1, num_packs)))
         except ray.exceptions.RayTaskError as error:
             raise error.as_instanceof_cause() from error  # type: ignore[no-untyped-call]
 
@@ -140,8 +163,12 @@ class RayRunner:
             folder=folder,
             limit=limit,
             worker=self.worker,
-            free_slots=FreeSlots(self.placement, grows=self.address is not None),
+            free_slots=FreeSlots(self.placement, grows=self.address is not None, groups=self._groups()),
         )
+
+    def _groups(self) -> list[NodeGroup]:
+        """Nodes that the cluster's autoscaler can start; a Ray of this launch has none."""
+        return node_groups() if self.address is not None else []
 
     def _connect(self) -> None:
         level = logging.INFO if self.verbose else logging.ERROR

@@ -91,7 +91,8 @@ class PackTrainable(tune.Trainable):
                 with no_collection():
                     self._worker = self._make_worker(replace(self._context, placement=placement))
             if self._steps is None:
-                self._steps = run_pack(self._pack, self._worker)
+                most = self._context.most_students.get(self._worker.device_name)
+                self._steps = run_pack(self._pack, self._worker, most=most)
             progress = next(self._steps)
             watch_gpu(self._worker.placement)
         except Exception as error:  # noqa: BLE001 (the driver counts and reports it)

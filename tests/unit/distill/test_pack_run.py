@@ -88,3 +88,11 @@ def test_a_trial_that_is_complete_is_left_alone(store: Store) -> None:
     assert words[0].committed == (TRIAL.trial_id,)
     assert store.get(record_key(TRIAL.trial_id)) == before
     assert [item.key for item in store.entries(f"trials/{TRIAL.trial_id}/lease")] == []
+
+
+def test_a_pack_of_more_than_its_device_takes_is_given_back_untouched(store: Store) -> None:
+    pack = Pack(trials=plan_trials(FILE)[1:4])
+    (word,) = run_pack(pack, worker_of(store), most=2)
+    assert (word.done, word.is_too_large, word.committed, word.failed) == (True, True, (), ())
+    assert not list(store.entries("trials"))
+    assert len(list(run_pack(pack, worker_of(store), most=3))[-1].committed) == 3
