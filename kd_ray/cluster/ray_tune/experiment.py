@@ -4,6 +4,7 @@ A module of its own, because a launch imports Tune after Ray has been started.
 """
 
 import warnings
+from contextlib import nullcontext
 from typing import Any
 
 from ray import tune
@@ -11,6 +12,7 @@ from ray import tune
 from kd_ray.cluster.interrupts import Interrupts
 from kd_ray.cluster.pack_queue import PackQueue
 from kd_ray.cluster.ray_tune.capacity import FreeSlots, request_of
+from kd_ray.cluster.ray_tune.quick_start import idle_workers
 from kd_ray.cluster.ray_tune.trainable import PackTrainable
 from kd_ray.cluster.ray_tune.trial_chunks import TrialChunks
 from kd_ray.cluster.ray_tune.tune_hooks import InOrderScheduler, PackSearcher, ProgressCallback, StopOnInterrupt
@@ -28,8 +30,12 @@ def run_experiment(
     limit: int,
     worker: WorkerFactory,
     free_slots: FreeSlots,
+    is_own_ray: bool,
 ) -> bool:
-    """Run at most `limit` packs; returns whether any pack was started. Tune's files lie in `folder`."""
+    """Run at most `limit` packs; returns whether any pack was started. Tune's files lie in `folder`.
+
+    `is_own_ray` says that this process has started Ray.
+    """
     treat_ray_errors_as_actor_deaths()
     trial_chunks = TrialChunks([trial for pack in queue.waiting for trial in pack.trials])
     trainable = tune.with_resources(
@@ -57,7 +63,7 @@ def run_experiment(
             callbacks=[ProgressCallback(searcher, observer)],
         ),
     )
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), idle_workers() if is_own_ray else nullcontext():
         warnings.simplefilter("ignore")
         tuner.fit()
     if searcher.error:

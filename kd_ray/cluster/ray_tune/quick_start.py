@@ -6,7 +6,9 @@ tests/benchmarks/README.md says what was measured.
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
+import ray
 from ray._private.node import Node
 
 from kd_ray.sweep.placement import Placement
@@ -45,6 +47,30 @@ def quick_start(placement: Placement, *, num_cpus: int, trains: bool, verbose: b
             setattr(Node, name, method)
         for name in added:
             os.environ.pop(name, None)
+
+
+@contextmanager
+def idle_workers() -> Iterator[None]:
+    """Inside, Tune's actors take workers that are up and have imported ahead.
+
+    Tune (2.60) gives its actors a runtime environment with some variables of the driver, and Ray starts a new process for each actor with
+    one. The workers of a Ray that this process has started have all its variables. Tune has no public switch, so a private method is
+    replaced; a later Tune that has it no more starts new processes again, and does no harm.
+    """
+    from ray.tune.execution.class_cache import _ActorClassCache as Cache
+
+    original = Cache.get
+
+    def get(self: Any, trainable: type) -> Any:
+        if trainable not in self._cache:
+            self._cache[trainable] = ray.remote(trainable)
+        return self._cache[trainable]
+
+    Cache.get = get  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        Cache.get = original  # type: ignore[method-assign]
 
 
 def _nothing(*_: object, **__: object) -> None:

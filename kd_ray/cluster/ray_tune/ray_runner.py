@@ -164,6 +164,7 @@ class RayRunner:
             limit=limit,
             worker=self.worker,
             free_slots=FreeSlots(self.placement, grows=self.address is not None, groups=self._groups()),
+            is_own_ray=self.address is None,
         )
 
     def _groups(self) -> list[NodeGroup]:
