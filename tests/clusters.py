@@ -32,6 +32,8 @@ HEALTH_CHECK = {
 }
 """The head gives a silent node up after 3 × (1 + 2) s; Ray's default is about a minute."""
 
+_HEAD_ID = "f" * 51 + "00000"
+"""Of the head, for an autoscaler whose nodes are on this machine."""
 _EMPTY_LISTS = (
     "initialization_commands",
     "setup_commands",
@@ -148,7 +150,13 @@ class LoopbackCluster:
             "upscaling_speed": 10.0,
             "idle_timeout_minutes": idle_s / 60,
             # Ray's provider for tests: a node is a raylet on this machine.
-            "provider": {"type": "fake_multinode", "gcs_address": self.address, "launch_multiple": True},
+            "provider": {
+                "type": "external",
+                "module": "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider",
+                "gcs_address": self.address,
+                "launch_multiple": True,
+                "head_node_id": _HEAD_ID,
+            },
             "head_node_type": "ray.head.default",
             "available_node_types": {
                 "ray.head.default": {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
@@ -164,7 +172,14 @@ class LoopbackCluster:
         }
         path = self.folder / "autoscaling.json"
         path.write_text(json.dumps(config))
-        return self.start_head(f"--autoscaling-config={path}", RAY_FAKE_CLUSTER="1", AUTOSCALER_UPDATE_INTERVAL_S="1")
+        return self.start_head(
+            f"--autoscaling-config={path}",
+            RAY_FAKE_CLUSTER="1",
+            RAY_enable_autoscaler_v2="1",
+            RAY_CLOUD_INSTANCE_ID=_HEAD_ID,
+            RAY_OVERRIDE_NODE_ID_FOR_TESTING=_HEAD_ID,
+            AUTOSCALER_UPDATE_INTERVAL_S="1",
+        )
 
     def add_nodes(self, *addresses: str, cpus: int = 1, options: Sequence[str] = (), wait: bool = True) -> list[Node]:
         """Start nodes that join the head, side by side; without `wait` they come up by and by."""

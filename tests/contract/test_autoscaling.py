@@ -50,17 +50,3 @@ def test_a_sweep_begins_without_workers_grows_and_leaves_none(
     undisturbed = open_store(tmp_path / "undisturbed")
     assert launch(tiny_sweep(trifeature_root, *SWEEP), undisturbed, runner="local").exit_code == 0
     assert_same_tables(open_store(tmp_path / "store"), undisturbed)
-
-
-def test_what_the_autoscaler_can_never_start_is_refused(
-    tmp_path: Path, cluster: LoopbackCluster, trifeature_root: Path
-) -> None:
-    cluster.start_scaling_head(most=2, idle_s=3)
-    file = write_tiny_sweep(tmp_path, trifeature_root, "placement.cpus_per_pack=2")
-    with started(
-        "launch", str(file), "--store", str(tmp_path / "store"), "--address", cluster.address, cwd=tmp_path
-    ) as it:
-        output = output_of(it, timeout_s=120)
-    assert it.returncode == 2
-    assert "a pack asks for 2 CPUs, which no node has, nor one that the autoscaler may start; nodes:" in output
-    assert not (tmp_path / "store").exists()

@@ -1,8 +1,7 @@
-"""How many packs fit on the nodes of a Ray cluster, and on those that its autoscaler can start."""
+"""How many packs fit on the nodes of a Ray cluster, and how many may wait for more nodes."""
 
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 
 import ray
@@ -13,8 +12,6 @@ from kd_ray.sweep.plan import Pack
 
 _SLOTS_AGE_S = 5.0
 """Age from which the number of slots is counted again."""
-_UNLIMITED = 1000
-"""Nodes of a group for which an autoscaler sets no limit."""
 
 Resources = Mapping[str, float]
 """Amounts by Ray's name of the resource; memory in bytes."""
@@ -24,32 +21,17 @@ KIND_PREFIX = "accelerator_type:"
 """Of the resource by which Ray names the kind of a node's GPUs, such as `accelerator_type:H100`."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class NodeGroup:
-    """Nodes of one form that an autoscaler starts when packs wait for them."""
-
-    resources: Resources
-    """Of one node."""
-    most: int
-    """Nodes there can be at once."""
-
-
 def alive_nodes() -> list[Resources]:
     """Resources of the nodes that are alive."""
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
 
 
-def node_groups() -> list[NodeGroup]:
-    """What the autoscaler of the cluster has told it; nothing where there is none."""
-    # Ray (2.60) has no public function for it; its own libraries size their work by this one.
-    from ray._private.state import state
+def scales() -> bool:
+    """Whether the cluster has an autoscaler, Ray's second one (of KubeRay and `ray up`)."""
+    # Ray (2.60) has no public function for it.
+    from ray.autoscaler.v2.utils import is_autoscaler_v2
 
-    config = state.get_cluster_config()
-    groups = config.node_group_configs if config is not None else ()
-    return [
-        NodeGroup(resources=dict(group.resources), most=_UNLIMITED if group.max_count < 0 else group.max_count)
-        for group in groups
-    ]
+    return is_autoscaler_v2(fetch_from_server=True)
 
 
 def kinds(placement: Placement, nodes: Iterable[Resources]) -> tuple[str, ...]:
@@ -87,14 +69,8 @@ def slots(placement: Placement, nodes: Iterable[Resources]) -> int:
     return sum(packs_on(node, placement) for node in nodes)
 
 
-def most_slots(placement: Placement, nodes: Iterable[Resources], groups: Iterable[NodeGroup]) -> int:
-    """Number of packs that fit at once when the autoscaler has started all it may."""
-    return max(slots(placement, nodes), sum(group.most * packs_on(group.resources, placement) for group in groups))
-
-
-def check_capacity(placement: Placement, nodes: Sequence[Resources], groups: Sequence[NodeGroup]) -> str | None:
-    """Refuse a placement of which no node can run one pack. Nodes that the autoscaler may start count; so does any node that may join a
-    head without workers.
+def check_capacity(placement: Placement, nodes: Sequence[Resources], *, scales: bool) -> str | None:
+    """Refuse a placement of which no node can run one pack. On a cluster that `scales`, and beside a head without workers, packs wait.
 
     Returns:
         What the launch will wait for, where no node can run a pack yet.
@@ -110,11 +86,9 @@ def check_capacity(placement: Placement, nodes: Sequence[Resources], groups: Seq
             continue
         request = request_of(pack_placement)
         asked = f"{field}: a pack asks for {_described(request, request)}"
-        if not most_slots(pack_placement, nodes, groups) and (groups or has_workers):
-            forms = [*nodes, *(group.resources for group in groups if group.most)]
-            what = "no node has, nor one that the autoscaler may start" if groups else "no node has"
-            available = "; ".join(_described(node, request) for node in forms) or "none"
-            raise InvalidInputError(f"{asked}, which {what}; nodes: {available}")
+        if has_workers and not scales:
+            available = "; ".join(_described(node, request) for node in nodes)
+            raise InvalidInputError(f"{asked}, which no node has; nodes: {available}")
         waits = waits or f"{asked}; no node of the cluster has it yet, so packs wait until one joins"
     return waits
 
@@ -130,7 +104,7 @@ def _described(resources: Resources, names: Iterable[str]) -> str:
 
 
 class FreeSlots:
-    """Limits the packs that Tune has at once to the slots of the cluster, and to those that its autoscaler can add.
+    """Limits the packs that Tune has at once to the slots of the cluster, and some that wait.
 
     With more packs than slots, Tune would give a pack that waits for a new actor an actor that has just become free, and stop the new one
     before it is up. Packs that take less time than the start of an actor would then all run on one actor.
@@ -141,31 +115,29 @@ class FreeSlots:
         placement: Placement,
         *,
         grows: bool,
+        scales: bool = False,
         nodes: Callable[[], Collection[Resources]] = alive_nodes,
-        groups: Sequence[NodeGroup] = (),
     ) -> None:
-        """On a cluster that `grows`, at least one pack more than the slots is allowed: packs that wait are the demand that starts nodes."""
+        """On a cluster that `grows`, one pack more than the slots is allowed. On one that `scales`, as many as there are slots: packs that
+        wait are the demand by which its autoscaler starts nodes, so the cluster can double, as Ray's `upscaling_speed` of 1 lets it."""
         self._placements = {is_teacher: placement.of(is_teacher=is_teacher) for is_teacher in (False, True)}
-        self._num_extra = 1 if grows else 0
+        self._grows = grows
+        self._scales = scales
         self._nodes = nodes
-        self._groups = groups
         self._slots: dict[bool, int] = {}
-        self._most: dict[bool, int] = {}
         self._counted_at = -_SLOTS_AGE_S
 
     def has_room_for(self, pack: Pack, running: Collection[Pack]) -> bool:
         """Whether a pack fits beside the running ones. Each pack takes one slot's share of the cluster."""
         if not self._fits(pack, running) and time.monotonic() - self._counted_at > _SLOTS_AGE_S:
             nodes = self._nodes()
-            for is_teacher, placement in self._placements.items():
-                self._slots[is_teacher] = slots(placement, nodes)
-                self._most[is_teacher] = most_slots(placement, nodes, self._groups)
+            self._slots = {is_teacher: slots(placement, nodes) for is_teacher, placement in self._placements.items()}
             self._counted_at = time.monotonic()
         return self._fits(pack, running)
 
     def _fits(self, pack: Pack, running: Collection[Pack]) -> bool:
         num_slots = self._slots.get(pack.is_teacher, 0)
-        num_extra = max(self._num_extra, self._most.get(pack.is_teacher, 0) - num_slots)
+        num_extra = max(num_slots if self._scales else 0, 1 if self._grows else 0)
         if num_slots == 0:
             return len(running) < num_extra
         taken = sum(Fraction(1, max(1, self._slots[other.is_teacher])) for other in running)

@@ -22,15 +22,14 @@ from kd_ray.cluster.interrupts import Interrupts
 from kd_ray.cluster.pack_queue import PackQueue
 from kd_ray.cluster.ray_tune.capacity import (
     FreeSlots,
-    NodeGroup,
     alive_nodes,
     check_capacity,
     kinds,
     mixed_kinds,
-    most_slots,
-    node_groups,
     packs_on,
     request_of,
+    scales,
+    slots,
 )
 from kd_ray.cluster.ray_tune.private_ray import private_ray
 from kd_ray.cluster.ray_tune.prometheus import RayMetrics
@@ -79,7 +78,7 @@ class RayRunner:
         """
         try:
             self._connect()
-            check_capacity(self.placement, alive_nodes(), self._groups())
+            check_capacity(self.placement, alive_nodes(), scales=self._scales())
             telemetry.measure_into(RayMetrics())
         except BaseException as error:
             ray.shutdown()
@@ -96,8 +95,8 @@ class RayRunner:
         self._private.close()
 
     def slots(self) -> int:
-        """Packs that fit on the nodes of the cluster, with those that its autoscaler can start."""
-        return most_slots(self.placement, alive_nodes(), self._groups())
+        """Packs that fit on the nodes of the cluster."""
+        return slots(self.placement, alive_nodes())
 
     def kinds(self) -> tuple[str, ...]:
         """See `Runner`."""
@@ -105,13 +104,12 @@ class RayRunner:
 
     def notes(self) -> tuple[str, ...]:
         """See `Runner`."""
-        waits = check_capacity(self.placement, alive_nodes(), self._groups())
+        waits = check_capacity(self.placement, alive_nodes(), scales=self._scales())
         return (*([waits] if waits else []), *mixed_kinds(self.kinds()))
 
     def probe(self, spec: TrialSpec, placement: Placement, kind: str) -> Probe:
         """See `Runner`; on any node of the kind that can run a pack. Where there is none yet, it waits for one."""
-        forms = [*alive_nodes(), *(group.resources for group in self._groups())]
-        num_packs = max((packs_on(node, placement) for node in forms if not kind or kind in node), default=1)
+        num_packs = max((packs_on(node, placement) for node in alive_nodes() if not kind or kind in node), default=1)
         request = request_of(placement) | ({kind: _SHARE_OF_KIND} if kind else {})
         measure = ray.remote(
             num_cpus=request.pop("CPU"),
@@ -163,13 +161,13 @@ class RayRunner:
             folder=folder,
             limit=limit,
             worker=self.worker,
-            free_slots=FreeSlots(self.placement, grows=self.address is not None, groups=self._groups()),
+            free_slots=FreeSlots(self.placement, grows=self.address is not None, scales=self._scales()),
             is_own_ray=self.address is None,
         )
 
-    def _groups(self) -> list[NodeGroup]:
-        """Nodes that the cluster's autoscaler can start; a Ray of this launch has none."""
-        return node_groups() if self.address is not None else []
+    def _scales(self) -> bool:
+        """Whether nodes are started when packs wait for them; a Ray of this launch has no autoscaler."""
+        return self.address is not None and scales()
 
     def _connect(self) -> None:
         level = logging.INFO if self.verbose else logging.ERROR

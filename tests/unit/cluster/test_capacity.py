@@ -4,11 +4,9 @@ import pytest
 
 from kd_ray.cluster.ray_tune.capacity import (
     FreeSlots,
-    NodeGroup,
     check_capacity,
     kinds,
     mixed_kinds,
-    most_slots,
     packs_on,
     request_of,
 )
@@ -73,51 +71,30 @@ def test_free_slots_follow_a_cluster_that_loses_its_nodes() -> None:
 
 
 HEAD = {"memory": 8e9, "node:10.0.0.1": 1.0}
-SMALL, LARGE = NodeGroup(resources={"CPU": 2}, most=3), NodeGroup(resources={"CPU": 4, "GPU": 1}, most=2)
-
-
-def test_nodes_that_an_autoscaler_may_start_count() -> None:
-    assert most_slots(Placement(), [HEAD], [SMALL, LARGE]) == 3 * 2 + 2 * 4
-    assert most_slots(Placement(gpus_per_pack=0.5), [HEAD], [SMALL, LARGE]) == 2 * 2
-    assert most_slots(Placement(), [{"CPU": 16.0}], [SMALL]) == 16
-    assert most_slots(Placement(), [], []) == 0
 
 
 def test_packs_wait_for_nodes_that_may_join() -> None:
-    assert check_capacity(Placement(), [{"CPU": 1.0}], []) is None
+    assert check_capacity(Placement(), [{"CPU": 1.0}], scales=False) is None
     waits = (
         "placement: a pack asks for 1 CPUs, 0 GPUs; no node of the cluster has it yet, so packs wait until one joins"
     )
-    assert check_capacity(Placement(), [HEAD], [SMALL]) == waits
-    assert check_capacity(Placement(), [HEAD], []) == waits
-    gpu = check_capacity(Placement(teacher=TeacherPlacement(gpus_per_pack=1)), [{"CPU": 2.0}], [LARGE])
-    assert gpu is not None
-    assert gpu.startswith("placement.teacher: a pack asks for 1 CPUs, 1 GPUs;")
+    assert check_capacity(Placement(), [HEAD], scales=False) == waits
+    assert check_capacity(Placement(), [HEAD], scales=True) == waits
+    with_gpu = Placement(teacher=TeacherPlacement(gpus_per_pack=1))
+    assert (check_capacity(with_gpu, [{"CPU": 2.0}], scales=True) or "").startswith(
+        "placement.teacher: a pack asks for"
+    )
+    with pytest.raises(InvalidInputError, match=r"1 GPUs, which no node has; nodes: 0 CPUs, 0 GPUs; 2 CPUs, 0 GPUs"):
+        check_capacity(with_gpu, [HEAD, {"CPU": 2.0}], scales=False)
 
 
-@pytest.mark.parametrize(
-    ("nodes", "groups", "message"),
-    [
-        ([{"CPU": 2.0}], [], "which no node has; nodes: 2 CPUs, 0 GPUs"),
-        ([HEAD], [SMALL], "nor one that the autoscaler may start; nodes: 0 CPUs, 0 GPUs; 2 CPUs, 0 GPUs"),
-        ([{"CPU": 2.0}], [LARGE], "nor one that the autoscaler may start; nodes: 2 CPUs, 0 GPUs; 4 CPUs, 1 GPUs"),
-    ],
-)
-def test_packs_that_no_node_can_ever_run_are_refused(
-    nodes: list[dict[str, float]], groups: list[NodeGroup], message: str
-) -> None:
-    with pytest.raises(InvalidInputError, match=message):
-        check_capacity(Placement(cpus_per_pack=8), nodes, groups)
-
-
-def test_all_packs_that_an_autoscaler_can_serve_wait_at_once() -> None:
-    """They are the demand it goes by; one after another they would start one node after another."""
-    free_slots = FreeSlots(Placement(), grows=True, nodes=lambda: [HEAD], groups=[SMALL])
-    assert free_slots.has_room_for(STUDENTS, [STUDENTS] * 5)
-    assert not free_slots.has_room_for(STUDENTS, [STUDENTS] * 6)
-    grown = FreeSlots(Placement(), grows=True, nodes=lambda: [HEAD, {"CPU": 2.0}], groups=[SMALL])
-    assert grown.has_room_for(STUDENTS, [STUDENTS] * 5)
-    assert not grown.has_room_for(STUDENTS, [STUDENTS] * 6)
+@pytest.mark.parametrize(("num_slots", "most"), [(0, 1), (1, 2), (4, 8)])
+def test_as_many_packs_as_a_scaling_cluster_has_slots_wait_for_more(num_slots: int, most: int) -> None:
+    """They are the demand an autoscaler goes by; one at a time would start one node after another."""
+    nodes = [HEAD, {"CPU": float(num_slots)}]
+    free_slots = FreeSlots(Placement(), grows=True, scales=True, nodes=lambda: nodes)
+    assert free_slots.has_room_for(STUDENTS, [STUDENTS] * (most - 1))
+    assert not free_slots.has_room_for(STUDENTS, [STUDENTS] * most)
 
 
 def test_several_kinds_of_gpu_are_named() -> None:
