@@ -76,7 +76,8 @@ def read_declared(results: Results, sweep: str) -> list[Declared]:
     look.
     """
     manifest = read_manifest(results.store, sweep)
-    finished = results.query(f"SELECT finished_at FROM trials WHERE sweep = '{sweep}'")["finished_at"].to_pylist()
+    dates = results.query_own(f"SELECT finished_at FROM trials WHERE sweep = '{sweep}'", sweep=sweep)
+    finished = dates["finished_at"].to_pylist()
     withdrawn = sum(it.is_withdrawn for it in manifest.declared)
     return [
         Declared(
@@ -109,7 +110,8 @@ class _Tables:
     trials: Sequence[Mapping[str, Any]]
 
     def ask(self, columns: str, table: str, more: str = "") -> Any:
-        return self.results.query(f"SELECT {columns} FROM {table} WHERE sweep = '{self.sweep}' {more}")
+        sql = f"SELECT {columns} FROM {table} WHERE sweep = '{self.sweep}' {more}"
+        return self.results.query_own(sql, sweep=self.sweep)
 
     @property
     def _row(self) -> dict[str, int]:
