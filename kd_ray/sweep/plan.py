@@ -189,7 +189,10 @@ def _cell_trials(
         yield planned(spec)
     digest = _initial_digest(sweep, "student.init", weights_digest)
     encoder = _encoder(sweep.student, weights_digest)
-    student = functools.partial(_student, sweep, digest=digest, encoder=encoder, groups_in_id=groups_in_id)
+    first = functools.partial(
+        _student, sweep, digest=digest, encoder=encoder, groups_in_id=groups_in_id, given_logits=logits
+    )
+    student = _others_like(first)
     for seed in seeds:
         if "scratch" in sweep.baselines:
             # With `init: teacher`, a scratch student starts from the weights of its teacher; otherwise it has no teacher.
@@ -198,7 +201,20 @@ def _cell_trials(
         for teacher in teachers.get(seed, ()):
             yield planned(student(Role.DISTILLED, seed, teacher=refs[teacher.trial_id]))
         if sweep.distillation is not None and not has_teachers:
-            yield planned(student(Role.DISTILLED, seed, given_logits=logits))
+            yield planned(student(Role.DISTILLED, seed))
+
+
+def _others_like(first: Callable[..., TrialSpec]) -> Callable[..., TrialSpec]:
+    """A function of role, seed and teacher. It makes one spec of a role, whose fields are checked, and copies it for the other seeds."""
+    made: dict[Role, TrialSpec] = {}
+
+    def spec(role: Role, seed: int, *, teacher: TeacherRef | None = None) -> TrialSpec:
+        if role not in made:
+            made[role] = first(role, seed, teacher=teacher)
+            return made[role]
+        return made[role].changed(seed=seed, teacher=teacher)
+
+    return spec
 
 
 def _with_tokenizer(sweep: Sweep, digest: WeightsDigest) -> Sweep:
@@ -286,6 +302,7 @@ def _student(
     teacher: TeacherRef | None = None,
     given_logits: str | None = None,
 ) -> TrialSpec:
+    """The first student of a role in a cell."""
     settings = sweep.distillation if role is Role.DISTILLED else None
     return TrialSpec(
         role=role,
@@ -296,7 +313,7 @@ def _student(
         training=longer(sweep.training, settings.epoch_factor) if settings else sweep.training,
         distillation=settings,
         teacher=teacher,
-        given_logits=given_logits,
+        given_logits=given_logits if role is Role.DISTILLED else None,
         seed=seed,
         evaluation=evaluation_of(sweep.evaluation, settings),
         groups_in_id=groups_in_id,
