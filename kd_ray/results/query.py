@@ -10,7 +10,7 @@ A person's query has a DuckDB of its own, which costs 20 ms of CPU time. The que
 import functools
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _TRIES = 10
+_PARTS_AT_ONCE = 4
+"""Parts of a large table that are read together: about a thousand trials."""
 
 
 class Results:
@@ -145,13 +147,19 @@ class Results:
         """
         self._prepare()
 
-        def run() -> pa.Table:
-            # Views belong to a cursor, so that threads do not see each other's.
-            with _shared_database(self.store.local_root).cursor() as connection:
-                _connect_files(connection, self.store, _part_keys(self.store, _tables_in(sql), sweep=sweep))
-                return connection.sql(sql).to_arrow_table()
+        return _until_whole(lambda: _answer_own(self.store, sql, _part_keys(self.store, _tables_in(sql), sweep=sweep)))
 
-        return _until_whole(run)
+    def query_own_in_parts(self, sql: str, table: str, *, sweep: str) -> Iterator[pa.Table]:
+        """The answers to such a SELECT over a few parts of one table at a time, in order, for one that is large.
+
+        Raises:
+            QueryError: as above.
+        """
+        self._prepare()
+        keys = _part_keys(self.store, [table], sweep=sweep)[table]
+        for i in range(0, len(keys), _PARTS_AT_ONCE):
+            some = {table: keys[i : i + _PARTS_AT_ONCE]}
+            yield _until_whole(functools.partial(_answer_own, self.store, sql, some))
 
     def _prepare(self) -> None:
         """Refuse a store that does not exist, and bring tables of an older kd_ray up to date, once."""
@@ -211,6 +219,13 @@ def _until_whole(query: Callable[[], T]) -> T:
             )
             raise QueryError(f"SQL: {error}{hint}\ntables and views: {names}") from error
     raise AssertionError("the last try returns or raises")
+
+
+def _answer_own(store: Store, sql: str, keys: Mapping[str, Sequence[str]]) -> pa.Table:
+    # Views belong to a cursor, so that threads do not see each other's.
+    with _shared_database(store.local_root).cursor() as connection:
+        _connect_files(connection, store, keys)
+        return connection.sql(sql).to_arrow_table()
 
 
 @functools.lru_cache(maxsize=4)

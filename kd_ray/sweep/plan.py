@@ -43,9 +43,13 @@ class PlannedTrial:
     """The data set as the sweep asks for it, where the trial is in the store with other groups of test samples."""
     trial_id: str = field(init=False)
     """The spec's identity. Kept here, because a spec with a cached identity takes twice the memory, and a driver holds many specs."""
+    description: str = field(init=False)
+    """One short line for people, with the values of the other axes."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "trial_id", identity_of(self.spec))
+        words = [self.spec.describe(), *(f"{axis}={value}" for axis, value in settings_json(self.settings).items())]
+        object.__setattr__(self, "description", " ".join(words))
 
     @property
     def dataset(self) -> Dataset:
@@ -56,13 +60,6 @@ class PlannedTrial:
     def dataset_id(self) -> str:
         """16 hex digits that stand for it."""
         return dataset_id_of(self.dataset)
-
-    @property
-    def description(self) -> str:
-        """One short line for people, with the values of the other axes."""
-        return " ".join(
-            [self.spec.describe(), *(f"{axis}={value}" for axis, value in settings_json(self.settings).items())]
-        )
 
     def is_chosen_by(self, claim: Claim) -> bool:
         """Whether the claim is about this trial, a distilled one."""

@@ -82,7 +82,7 @@ def synthetic_worker(context: LaunchContext) -> PackWorker:
 
 
 def finish(file: SweepFile, store: Store) -> int:
-    """Leave a store as a launch of a sweep does, without Ray, leases and packs, and with few test samples. Returns how many trials it has."""
+    """Leave a store as a launch of a sweep does, without Ray, leases and packs, and with 12 test samples. Returns the number of trials."""
     trials = expand(file, lambda path: path)
     commit_whole(store, trials)
     write_manifest(store, file.sweep, trials, sweep_yaml=file.to_yaml(), weights={})

@@ -193,10 +193,10 @@ def test_identity_from_parts_is_that_of_the_whole_spec(spec: TrialSpec) -> None:
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in SWEEPS.glob("*.yaml")))
 def test_identity_from_parts_is_that_of_the_whole_spec_in_committed_sweeps(name: str) -> None:
-    trials = expand(
-        load_sweep(SWEEPS / f"{name}.yaml"),
-        lambda path: WEIGHTS_DIGEST[:16] if path.startswith(("hf:", "tok")) else WEIGHTS_DIGEST,
-    )
+    def digest(path: str) -> str:
+        return WEIGHTS_DIGEST[:16] if path.startswith(("hf:", "tokenizer of")) else WEIGHTS_DIGEST
+
+    trials = expand(load_sweep(SWEEPS / f"{name}.yaml"), digest)
     assert [trial.trial_id for trial in trials] == [as_one_text(trial.spec) for trial in trials]
 
 
@@ -210,7 +210,12 @@ def test_parts_that_trials_share_are_encoded_once(monkeypatch: pytest.MonkeyPatc
     """A sweep with many seeds took 0.13 ms for each trial, to encode the same data set and training again."""
     dumped: list[int] = []
     dump = Config.model_dump
-    monkeypatch.setattr(Config, "model_dump", lambda self, **more: dumped.append(1) or dump(self, **more))
+
+    def counted(self: Config, **more: Any) -> dict[str, Any]:
+        dumped.append(1)
+        return dump(self, **more)
+
+    monkeypatch.setattr(Config, "model_dump", counted)
     counts = []
     for seeds in ("[0, 1]", "[0, 1, 2, 3, 4, 5, 6, 7]"):
         dumped.clear()
