@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from kd_ray.groups import Groups
 from kd_ray.results.manifest import Manifest, write_manifest
+from kd_ray.results.object_listing import InFolders
 from kd_ray.results.record import Epoch, Evaluated, Provenance, Record, Samples, commit_record, write_samples
 from kd_ray.results.store import Store, StoredObject, weights_key
 from kd_ray.sweep.load import SweepFile, parse_sweep
@@ -209,6 +210,12 @@ class WatchedStore(Store):
     def entries(self, prefix: str) -> Iterator[StoredObject]:
         self.listed.append(prefix)
         return super().entries(prefix)
+
+    def in_folders(self, prefix: str, name: str) -> InFolders | None:
+        # Where it is None, a listing follows.
+        if (found := super().in_folders(prefix, name)) is not None:
+            self.listed.append(prefix)
+        return found
 
     def put(self, key: str, data: bytes, *, durable: bool = False) -> str:
         self.changed.append(key)

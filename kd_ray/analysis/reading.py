@@ -1,9 +1,10 @@
 """Read a study from the tables of a store."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
@@ -51,10 +52,10 @@ def read_study(results: Results, sweep: str, lines: Sequence[TrialLine] | None =
     if is_tuning(sweep):
         raise InvalidInputError(f"sweep {sweep}: it is a search; its candidates are in the table `tuning` alone")
     tables = _Tables(results=results, sweep=sweep, trials=[])
-    trials = [
-        {**trial, "settings": list(read_cell(SETTINGS_CELL, trial["settings"], "trials").items())}
-        for trial in tables.ask(_TRIAL, "trials").to_pylist()
-    ]
+    rows = tables.ask(_TRIAL, "trials").to_pylist()
+    # Many trials have the same settings.
+    settings = {text: read_cell(SETTINGS_CELL, text, "trials") for text in {row["settings"] for row in rows}}
+    trials = [{**row, "settings": list(settings[row["settings"]].items())} for row in rows]
     if not trials:
         raise InvalidInputError(f"sweep {sweep}: no complete trials yet; `kd-ray status {sweep}` says how far it is")
     if lines is None:
@@ -76,7 +77,8 @@ def read_declared(results: Results, sweep: str) -> list[Declared]:
     look.
     """
     manifest = read_manifest(results.store, sweep)
-    finished = results.query(f"SELECT finished_at FROM trials WHERE sweep = '{sweep}'")["finished_at"].to_pylist()
+    dates = results.query_own(f"SELECT finished_at FROM trials WHERE sweep = '{sweep}'", sweep=sweep)
+    finished = dates["finished_at"].to_pylist()
     withdrawn = sum(it.is_withdrawn for it in manifest.declared)
     return [
         Declared(
@@ -109,9 +111,10 @@ class _Tables:
     trials: Sequence[Mapping[str, Any]]
 
     def ask(self, columns: str, table: str, more: str = "") -> Any:
-        return self.results.query(f"SELECT {columns} FROM {table} WHERE sweep = '{self.sweep}' {more}")
+        sql = f"SELECT {columns} FROM {table} WHERE sweep = '{self.sweep}' {more}"
+        return self.results.query_own(sql, sweep=self.sweep)
 
-    @property
+    @cached_property
     def _row(self) -> dict[str, int]:
         return {trial["trial_id"]: row for row, trial in enumerate(self.trials)}
 
@@ -191,18 +194,32 @@ class _Tables:
             return {}
         wanted = ", ".join(f"'{self.trials[row]['trial_id']}'" for row in rows)
         some = f"AND trial_id IN ({wanted})" if len(rows) < len(self.trials) else ""
-        table = self.ask("trial_id, predictions", "predictions", some)
+        found = self._predictions_by_row(self.ask("trial_id, predictions", "predictions", some))
+        self._refuse_missing(rows, found)
+        return found
+
+    def all_predictions(self) -> Iterator[dict[int, IntArray]]:
+        sql = f"SELECT trial_id, predictions FROM predictions WHERE sweep = '{self.sweep}'"
+        seen: set[int] = set()
+        for table in self.results.query_own_in_parts(sql, "predictions", sweep=self.sweep):
+            found = self._predictions_by_row(table)
+            seen |= found.keys()
+            yield found
+        self._refuse_missing(range(len(self.trials)), seen)
+
+    def _predictions_by_row(self, table: pa.Table) -> dict[int, IntArray]:
         lists = table["predictions"].combine_chunks()
         values, ends = lists.values.to_numpy(), lists.offsets.to_numpy()
         row_of = self._row
         ids = table["trial_id"].to_pylist()
-        found = {row_of[it]: values[ends[i] : ends[i + 1]] for i, it in enumerate(ids) if it in row_of}
-        missing = [self.trials[row]["trial_id"] for row in rows if row not in found]
-        if missing:
+        return {row_of[it]: values[ends[i] : ends[i + 1]] for i, it in enumerate(ids) if it in row_of}
+
+    def _refuse_missing(self, rows: Iterable[int], found: Container[int]) -> None:
+        missing = next((self.trials[row]["trial_id"] for row in rows if row not in found), None)
+        if missing is not None:
             raise CorruptObjectError(
-                f"sweep {self.sweep}: the table `predictions` lacks trial {missing[0]}; `kd-ray verify --repair` rebuilds it"
+                f"sweep {self.sweep}: the table `predictions` lacks trial {missing}; `kd-ray verify --repair` rebuilds it"
             )
-        return found
 
     def _compared_groups(self, dataset_id: str) -> dict[str, set[str]]:
         """The groups of each feature that the tables compare: small joint groups may be left out."""

@@ -6,7 +6,8 @@ a run of its own, and so is each pretrained teacher, which has no seed.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, Protocol
@@ -101,6 +102,9 @@ class StudySource(Protocol):
 
     def predictions(self, rows: Sequence[int]) -> Mapping[int, IntArray]:
         """Predicted classes of some trials, (N,), by row."""
+
+    def all_predictions(self) -> Iterable[Mapping[int, IntArray]]:
+        """The same of all trials, some of them at a time."""
 
     def test_set(self, dataset_id: str) -> TestSet:
         """The test samples of a data set."""
@@ -276,16 +280,19 @@ class Study:
     @cached_property
     def collapsed(self) -> Mapping[int, str]:
         """Rows of the trials whose predictions say next to nothing about the labels, with what is wrong in words."""
-        found = {}
-        for first in range(0, len(self.trials), _AT_ONCE):
-            rows = range(first, min(first + _AT_ONCE, len(self.trials)))
-            for row, predictions_N in self.predictions_of(rows).items():
-                dataset_id = self.trials[row]["dataset_id"]
-                num_classes = len(self.classes[dataset_id].names)
-                why = collapse(self.test_sets[dataset_id].labels_N, predictions_N, num_classes=num_classes)
-                if why:
-                    found[row] = why
-        return found
+        found: dict[int, str] = {}
+        held = [self.predictions] if "predictions" in self.__dict__ else self.source.all_predictions()
+        for some in held:
+            rows_of: dict[str, list[int]] = defaultdict(list)
+            for row in some:
+                rows_of[self.trials[row]["dataset_id"]].append(row)
+            for dataset_id, rows in rows_of.items():
+                labels_N, num_classes = self.test_sets[dataset_id].labels_N, len(self.classes[dataset_id].names)
+                for first in range(0, len(rows), _AT_ONCE):
+                    together = rows[first : first + _AT_ONCE]
+                    whys = collapses(labels_N, np.stack([some[row] for row in together]), num_classes=num_classes)
+                    found |= {row: why for row, why in zip(together, whys, strict=True) if why}
+        return dict(sorted(found.items()))
 
     def predictions_of(self, rows: Sequence[int]) -> Mapping[int, IntArray]:
         """Predictions of some trials, without holding those of all."""
@@ -310,16 +317,26 @@ COLLAPSED_SHARE = 0.99
 
 
 def collapse(labels_N: IntArray, predictions_N: npt.NDArray[np.integer], *, num_classes: int) -> str:
-    """Why predictions say next to nothing about the labels, in words; empty where they say something.
+    """Why predictions say next to nothing about the labels, in words; empty where they say something. `collapses` has the rule."""
+    return collapses(labels_N, predictions_N[None], num_classes=num_classes)[0]
+
+
+def collapses(labels_N: IntArray, predictions_KN: npt.NDArray[np.integer], *, num_classes: int) -> list[str]:
+    """The same for several trials at once.
 
     Either (nearly) all of them are one class, or they are right no more often than labels and predictions would agree by chance, with the
     shares that both have (Cohen's kappa not above 0 by two standard errors).
     """
-    share_C = np.bincount(predictions_N, minlength=num_classes) / len(labels_N)
-    if share_C.max() >= COLLAPSED_SHARE and np.bincount(labels_N).max() < COLLAPSED_SHARE * len(labels_N):
-        return "predicts one class"
-    chance = float(share_C @ (np.bincount(labels_N, minlength=num_classes) / len(labels_N)))
-    accuracy = float((labels_N == predictions_N).mean())
-    if accuracy <= chance + 2 * (chance * (1 - chance) / len(labels_N)) ** 0.5:
-        return "is at chance level"
-    return ""
+    K, n = predictions_KN.shape
+    num_classes = max(num_classes, int(predictions_KN.max(initial=0)) + 1)
+    places_KN = predictions_KN + num_classes * np.arange(K)[:, None]
+    share_KC = np.bincount(places_KN.ravel(), minlength=K * num_classes).reshape(K, num_classes) / n
+    n_C = np.bincount(labels_N, minlength=num_classes)
+    has_one_class_K = (share_KC.max(axis=1) >= COLLAPSED_SHARE) & (n_C.max() < COLLAPSED_SHARE * n)
+    chance_K = share_KC @ (n_C / n)
+    accuracy_K = (labels_N == predictions_KN).mean(axis=1)
+    is_chance_K = accuracy_K <= chance_K + 2 * np.sqrt(chance_K * (1 - chance_K) / n)
+    return [
+        "predicts one class" if has_one else "is at chance level" if is_chance else ""
+        for has_one, is_chance in zip(has_one_class_K, is_chance_K, strict=True)
+    ]

@@ -95,7 +95,7 @@ def launch_report(report: "LaunchReport", results: Results, *, store: str | None
     if counts[TrialState.COMPLETE]:
         # No table where no complete trial can be read; the problems below say why.
         with contextlib.suppress(InvalidInputError):
-            lines.append(_conditions(results, report.sweep))
+            lines.append(_conditions(results, report))
     complete = f"{counts[TrialState.COMPLETE]} of {len(report.trials)} {'chosen ' if report.is_selection else ''}trials complete"
     elsewhere = f", {report.num_trained_elsewhere} meanwhile by other launches" if report.num_trained_elsewhere else ""
     if report.num_trained or elsewhere:
@@ -135,12 +135,13 @@ def _more_seeds(report: "LaunchReport") -> list[int]:
     return [*report.seeds, max(report.seeds) + 1]
 
 
-def _conditions(results: Results, sweep: str) -> str:
+def _conditions(results: Results, report: "LaunchReport") -> str:
     # numpy and scipy are imported here: commands that print no such table start without them.
     from kd_ray.analysis.closing_table import closing_table
     from kd_ray.analysis.reading import read_study
 
-    return conditions(closing_table(read_study(results, sweep)))
+    lines = None if report.is_selection else report.trials
+    return conditions(closing_table(read_study(results, report.sweep, lines)))
 
 
 def conditions(table: "ClosingTable") -> str:

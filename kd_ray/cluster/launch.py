@@ -102,11 +102,13 @@ def launch(
                     display.begin(plan, requested.to_run)
                     request.metrics.begin(plan, requested.to_run)
                 # Where nothing runs, the states stay as they are, and are not listed again.
-                lines = plan.trials if not requested.to_run and only is None else None
+                is_unchanged = not requested.to_run
+                lines = plan.trials if is_unchanged and only is None else None
+                records = plan.records if is_unchanged else None
                 del plan  # as large as the sweep, and outdated from here on
                 if requested.to_run and connected is not None:
                     run(request, requested, connected)
-                tables = aggregate(store, file.sweep.name, records_read=request.records_read)
+                tables = aggregate(store, file.sweep.name, records_read=request.records_read, records=records)
                 if request.interrupts.requested() or not repair(request, requested, tables):
                     break
                 lines = None

@@ -67,10 +67,12 @@ def aggregate(
     settle: bool = True,
     trials_per_part: int = TRIALS_PER_PART,
     records_read: RecordsRead | None = None,
+    records: Mapping[str, str] | None = None,
 ) -> AggregateReport:
     """Bring the tables of a sweep up to date with its newest manifest and the committed trials.
 
-    Who aggregates again and again passes the same `records_read`, so that a record is read once.
+    Who aggregates again and again passes the same `records_read`, so that a record is read once. Who has just listed the records of the
+    sweep passes their e_tags by trial_id as `records`; they are listed again if a part has to be made.
 
     Two launches may aggregate at the same time. With `settle`, each repeats its listing after its last write, so the last writer leaves the
     newest state. While trials are being committed there is always something new, so a running launch passes `settle=False` and lists once.
@@ -80,7 +82,7 @@ def aggregate(
     """
     passes = _MOST_PASSES if settle else 1
     report, has_former = aggregate_alone(
-        store, sweep, passes=passes, trials_per_part=trials_per_part, records_read=records_read
+        store, sweep, passes=passes, trials_per_part=trials_per_part, records_read=records_read, records=records
     )
     if has_former or not _has_these_columns(store):
         upgrade_tables(store, but=sweep)
@@ -94,13 +96,15 @@ def aggregate_alone(
     passes: int = _MOST_PASSES,
     trials_per_part: int = TRIALS_PER_PART,
     records_read: RecordsRead | None = None,
+    records: Mapping[str, str] | None = None,
 ) -> tuple[AggregateReport, bool]:
     """As `aggregate`, without the tables of other sweeps; also whether other sweeps have tables where kd_ray 0.1 put them."""
     if is_tuning(sweep):  # its candidates are in the table `tuning`, which `kd-ray tune` writes
         return AggregateReport(num_trials=0, num_parts_written=0), False
     written = 0
     for _ in range(passes):
-        aggregation = _Aggregation(store, read_manifest(store, sweep), trials_per_part, records_read)
+        listed, records = committed(store) if records is None else records, None
+        aggregation = _Aggregation(store, read_manifest(store, sweep), trials_per_part, records_read, listed)
         report = aggregation.run()
         written += report.num_parts_written
         if not report.num_parts_written or report.problems:
@@ -178,12 +182,17 @@ class _Aggregation:
     """One pass: a listing of the store, and the parts that have to change."""
 
     def __init__(
-        self, store: Store, manifest: Manifest, trials_per_part: int, records_read: RecordsRead | None
+        self,
+        store: Store,
+        manifest: Manifest,
+        trials_per_part: int,
+        records_read: RecordsRead | None,
+        records: Mapping[str, str],
     ) -> None:
         self._store = store
         self._manifest = manifest
         self._trials_per_part = trials_per_part
-        self._records = committed(store)
+        self._records = records
         found = take_inventory(
             store,
             TABLES_FOLDER,

@@ -11,6 +11,7 @@ from kd_ray.errors import OtherVersionError
 from kd_ray.results.inventory import take_inventory
 from kd_ray.results.manifest import Manifest, find_manifest
 from kd_ray.results.store import SWEEPS, Store
+from kd_ray.sweep.by_object import distinct
 from kd_ray.sweep.classification import has_grouping
 from kd_ray.sweep.datasets import Dataset
 from kd_ray.sweep.plan import PlannedTrial
@@ -19,7 +20,7 @@ from kd_ray.sweep.spec import identity_of
 
 def with_former_ids(store: Store, planned: Sequence[PlannedTrial]) -> tuple[PlannedTrial, ...]:
     """The same trials, teachers first; each with the identity under which a sweep of the store lists it, if one does."""
-    asked = {trial.spec.dataset for trial in planned}
+    asked = set(distinct(trial.spec.dataset for trial in planned))
     if not any(has_grouping(dataset) for dataset in asked) or any(trial.spec.groups_in_id for trial in planned):
         return tuple(planned)
     manifests = _manifests(store)

@@ -4,7 +4,7 @@ Other modules ask here what a store holds, and take no key apart themselves. Onl
 sync tool, `._part-00000.parquet`, `.DS_Store`) are kept apart as `strangers`, and are never read as data.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass, field
 
 from kd_ray.results.store import (
@@ -15,8 +15,10 @@ from kd_ray.results.store import (
     ParsedKey,
     Store,
     StoredObject,
+    is_trial_id,
     manifest_folder,
     parse_key,
+    record_key,
     sweep_folder,
     table_folder,
     trial_folder,
@@ -178,8 +180,33 @@ def manifests(store: Store, sweep: str) -> dict[int, StoredObject]:
 
 def committed(store: Store) -> dict[str, str]:
     """The e_tag of every record by trial_id."""
-    trials = take_inventory(store, TRIALS, keep=lambda place: place.kind is Kind.RECORD).trials
+    trials = deciding_objects(store, only_records=True)
     return {trial_id: trial.record.e_tag for trial_id, trial in trials.items() if trial.record}
+
+
+def deciding_objects(
+    store: Store, asked: Container[str] | None = None, *, only_records: bool = False
+) -> dict[str, TrialObjects]:
+    """What says in which state each trial is, or each of those that are `asked` for: its record, otherwise all its objects but weights.
+
+    A local store is asked for each record, and only the folders of the other trials are listed. With `only_records` not even those are.
+    """
+
+    def decides(place: ParsedKey) -> bool:
+        # In a large store weights are half of all objects.
+        is_of_use = place.kind is Kind.RECORD or not (only_records or place.kind is Kind.WEIGHTS)
+        return is_of_use and (asked is None or place.trial_id in asked)
+
+    looked = store.in_folders(TRIALS, record_key("").rsplit("/", 1)[-1])
+    if looked is None:
+        return take_inventory(store, TRIALS, keep=decides).trials
+
+    def is_asked(folder: str) -> bool:
+        return is_trial_id(folder) and (asked is None or folder in asked)
+
+    trials = {folder: TrialObjects(record=item) for folder, item in looked.found.items() if is_asked(folder)}
+    others = [it for it in (*looked.linked, *(() if only_records else looked.lacking)) if is_asked(it)]
+    return trials | (take_inventory(store, *map(trial_folder, others), keep=decides).trials if others else {})
 
 
 def sweep_names(store: Store) -> list[str]:

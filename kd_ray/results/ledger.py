@@ -24,8 +24,8 @@ from pydantic import AwareDatetime, Field
 
 from kd_ray.bounded import MEGABYTE, JsonForm
 from kd_ray.errors import CorruptObjectError
-from kd_ray.results.inventory import TrialObjects, take_inventory, trial_objects
-from kd_ray.results.store import TRIALS, Kind, Store, StoredObject, error_key, lease_folder, lease_key
+from kd_ray.results.inventory import TrialObjects, deciding_objects, take_inventory, trial_objects
+from kd_ray.results.store import Store, StoredObject, error_key, lease_folder, lease_key
 from kd_ray.sweep.trial_states import TrialState
 
 LEASE_TTL_S = 30.0
@@ -100,11 +100,7 @@ def scan(store: Store, trial_ids: Collection[str]) -> dict[str, TrialStatus]:
     First match wins: record → complete; live lease → running; error → failed; checkpoint → interrupted; else pending.
     """
     asked = dict.fromkeys(trial_ids)
-    # Weights do not decide a state, and in a large store they are half of all objects.
-    found = take_inventory(
-        store, TRIALS, keep=lambda place: place.trial_id in asked and place.kind is not Kind.WEIGHTS
-    ).trials
-    return states(store, found, asked)
+    return states(store, deciding_objects(store, asked), asked)
 
 
 def states(store: Store, found: Mapping[str, TrialObjects], trial_ids: Collection[str]) -> dict[str, TrialStatus]:

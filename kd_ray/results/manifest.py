@@ -255,12 +255,24 @@ def find_manifest(store: Store, sweep: str, listed: Collection[int] | None = Non
     for key in (manifest_key(sweep, generation) for generation in generations):
         data = store.get(key) or b""
         try:
-            return FoundManifest(manifest=Manifest.from_json(data), newest=newest, damaged=damaged)
+            return FoundManifest(manifest=_parsed(data), newest=newest, damaged=damaged)
         except OtherVersionError as error:
             raise OtherVersionError(f"store {store.url}: {key!r}: {error}") from error
         except ValueError:
             damaged[key] = data
     return FoundManifest(manifest=None, newest=newest, damaged=damaged)
+
+
+_last_parsed: tuple[bytes, Manifest] | None = None
+"""The last manifest with its content: a launch reads the same one several times, and to parse 100,000 lines takes half a second."""
+
+
+def _parsed(data: bytes) -> Manifest:
+    global _last_parsed  # noqa: PLW0603 (one value, replaced as a whole)
+    last = _last_parsed
+    if last is None or last[0] != data:
+        last = _last_parsed = (data, Manifest.from_json(data))
+    return last[1]
 
 
 def _continue(
@@ -272,6 +284,7 @@ def _continue(
     sweep_yaml: str,
     weights: Mapping[str, str],
 ) -> Manifest:
+    from kd_ray.sweep.by_object import distinct
     from kd_ray.sweep.classification import Classification
     from kd_ray.sweep.plan import make_packs
 
@@ -283,7 +296,7 @@ def _continue(
     lines = (*kept, *asked.values())
     declared = found.manifest.declared if found.manifest else ()
     added = found.manifest.row_settings.added if found.manifest else ()
-    asked_for = {trial.dataset for trial in trials}
+    asked_for = set(distinct(trial.dataset for trial in trials))
     before_now: tuple[Dataset, ...] = ()
     if found.manifest is not None:
         # A sweep file that has not changed has the data sets that are asked for now, and is not read again.

@@ -2,11 +2,12 @@
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+import stat
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from obstore.exceptions import NotSupportedError
 from obstore.store import ObjectStore
@@ -22,9 +23,10 @@ STAGING_NAME = re.compile(r".+#\d+")
 """How obstore names the file of a local write that is not finished; its listings leave such files out."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class StoredObject:
+class StoredObject(NamedTuple):
     """An entry of a listing."""
+
+    # A tuple, because a listing makes one for each object, and a frozen dataclass takes three times as long.
 
     key: str
     size_bytes: int
@@ -84,13 +86,61 @@ def listed(root: Path, prefix: str, leaving: list[str]) -> Iterator[StoredObject
         except FileNotFoundError:
             # It was deleted since.
             continue
-        modified_us = found.st_mtime_ns // 1000
-        yield StoredObject(
-            key=key if key.isascii() else os.fsencode(key).decode(errors="backslashreplace"),
-            size_bytes=found.st_size,
-            modified_at=datetime.fromtimestamp(modified_us / 1e6, UTC),
-            e_tag=f"{found.st_ino:x}-{modified_us:x}-{found.st_size:x}",
-        )
+        yield _of_file(key if key.isascii() else os.fsencode(key).decode(errors="backslashreplace"), found)
+
+
+def _of_file(key: str, found: os.stat_result) -> StoredObject:
+    modified_us = found.st_mtime_ns // 1000
+    return StoredObject(
+        key=key,
+        size_bytes=found.st_size,
+        modified_at=datetime.fromtimestamp(modified_us / 1e6, UTC),
+        e_tag=f"{found.st_ino:x}-{modified_us:x}-{found.st_size:x}",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class InFolders:
+    """Where the folders of a folder have an object of one name."""
+
+    found: Mapping[str, StoredObject]
+    """By folder."""
+    lacking: Sequence[str]
+    """Folders without it."""
+    linked: Sequence[str]
+    """Folders for which only a listing can tell, because a link is on the way."""
+
+
+def in_folders(root: Path, prefix: str, name: str) -> InFolders:
+    """Look for one name in each folder of a local folder. A look takes a quarter of the time of a listing.
+
+    Raises:
+        OSError: a folder may not be read.
+    """
+    found: dict[str, StoredObject] = {}
+    lacking, linked = [], []
+    try:
+        entries = os.scandir(root / prefix)
+    except (FileNotFoundError, NotADirectoryError):
+        return InFolders(found={}, lacking=(), linked=())
+    with entries:
+        for entry in entries:
+            folder = entry.name
+            if entry.is_symlink():
+                linked.append(folder)
+                continue
+            try:
+                there = os.lstat(f"{entry.path}/{name}")
+            except FileNotFoundError:
+                lacking.append(folder)
+            except NotADirectoryError:
+                continue
+            else:
+                if stat.S_ISREG(there.st_mode):
+                    found[folder] = _of_file(f"{prefix}/{folder}/{name}", there)
+                else:
+                    linked.append(folder)
+    return InFolders(found=found, lacking=lacking, linked=linked)
 
 
 def stored(item: "ObjectMeta") -> StoredObject:

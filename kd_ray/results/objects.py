@@ -25,7 +25,7 @@ from obstore.store import LocalStore, ObjectStore, from_url
 from kd_ray import telemetry
 from kd_ray.errors import CorruptObjectError, InvalidInputError, StoreError
 from kd_ray.results.links import link_on_the_way, walk
-from kd_ray.results.object_listing import Pages, StoredObject, listed, plain_e_tag, stored
+from kd_ray.results.object_listing import InFolders, Pages, StoredObject, in_folders, listed, plain_e_tag, stored
 
 K = TypeVar("K")
 T = TypeVar("T")
@@ -182,6 +182,13 @@ class Store:
             pages = Pages(client, prefix)
             while page := self._ask("list", pages.following):
                 yield from map(stored, page)
+
+    def in_folders(self, prefix: str, name: str) -> InFolders | None:
+        """Which folders directly below the folder `prefix` have an object of this name; None where only a listing of all can tell."""
+        with self._translated("list", prefix):
+            if self._remote is not None or (Path(self.url) / prefix).is_symlink():
+                return None
+            return self._ask("list", lambda: in_folders(Path(self.url), prefix, name))
 
     def at_once(self, ask: Callable[[K], T], of: Iterable[K]) -> list[T]:
         """What `ask` gives for each, in order. An object store is asked for several at a time, because each answer is a round trip."""

@@ -9,12 +9,12 @@ from typing import Any
 
 from kd_ray.errors import CorruptObjectError, DataError, OtherVersionError, SweepError
 from kd_ray.results.former_ids import with_former_ids
-from kd_ray.results.inventory import Inventory, take_inventory
+from kd_ray.results.inventory import Inventory, TrialObjects, deciding_objects, take_inventory
 from kd_ray.results.ledger import TrialStatus, scan, states
 from kd_ray.results.manifest import find_manifest, read_manifest
 from kd_ray.results.probe import chosen_pack_size, read_probe, representative
 from kd_ray.results.quarantine import quarantined_of
-from kd_ray.results.store import DAMAGED, SWEEPS, TABLES_FOLDER, TRIALS, Kind, Store
+from kd_ray.results.store import DAMAGED, SWEEPS, TABLES_FOLDER, Store
 from kd_ray.results.trial_lines import TrialLine, count_states, manifest_lines, states_html, trial_line
 from kd_ray.sweep.architectures import is_text_model
 from kd_ray.sweep.encoders import TOKENIZER_OF, check_encoder, read_encoder, tokenizer_version
@@ -43,6 +43,8 @@ class Plan:
     """SHA-256 of the weights that the sweep gives, by path."""
     claims: tuple[str, ...] = ()
     """The claims that the sweep declares, in words."""
+    records: Mapping[str, str] = field(default_factory=dict)
+    """The e_tag of the record of each complete trial, by trial_id."""
 
     @cached_property
     def packs(self) -> tuple[Pack, ...]:
@@ -147,6 +149,7 @@ def plan(
         pack_size=pack_size,
         not_run=frozenset(idle),
         claims=tuple(claim.text() for claim in file.sweep.claims),
+        records={trial_id: status.record_tag for trial_id, status in statuses.items() if status.record_tag},
         advice=probe.advice() if probe else None,
         num_dropped=sum(statuses[trial_id].state is TrialState.COMPLETE for trial_id in dropped),
     )
@@ -181,8 +184,7 @@ def _check_encoders(file: SweepFile, planned: Sequence[PlannedTrial]) -> None:
     seen = set()
     for trial in planned:
         spec = trial.spec
-        what = (spec.model, spec.encoder, spec.dataset_id)
-        if spec.encoder is None or what in seen:
+        if spec.encoder is None or (what := (spec.model, spec.encoder, spec.dataset_id)) in seen:
             continue
         seen.add(what)
         try:
@@ -230,20 +232,19 @@ def all_statuses(store: Store) -> list[SweepStatus]:
     return store.at_once(status, sorted(name for name, sweep in named.sweeps.items() if sweep.manifests))
 
 
-def _listed(store: Store) -> list[Inventory]:
-    """What stands under the names of sweeps; and trials, with what is in quarantine."""
-    # Weights do not decide a state, and in a large store they are half of all objects.
-    folders = ((SWEEPS, TABLES_FOLDER), (TRIALS, DAMAGED))
-    return store.at_once(
-        lambda some: take_inventory(store, *some, keep=lambda it: it.kind is not Kind.WEIGHTS), folders
-    )
+_Listed = tuple[Inventory, Mapping[str, TrialObjects]]
+"""What stands under the names of sweeps, with what is in quarantine; and the trials."""
 
 
-def _sweep_status(store: Store, sweep: str, named: Inventory, trials: Inventory) -> SweepStatus:
+def _listed(store: Store) -> _Listed:
+    return take_inventory(store, SWEEPS, TABLES_FOLDER, DAMAGED), deciding_objects(store)
+
+
+def _sweep_status(store: Store, sweep: str, named: Inventory, trials: Mapping[str, TrialObjects]) -> SweepStatus:
     newest = find_manifest(store, sweep, named.sweeps[sweep].manifests if sweep in named.sweeps else ())
     manifest = newest.manifest or read_manifest(store, sweep)
-    statuses = states(store, trials.trials, [trial.trial_id for trial in manifest.active])
-    quarantined = quarantined_of(trials.quarantined, sweep, statuses)
+    statuses = states(store, trials, [trial.trial_id for trial in manifest.active])
+    quarantined = quarantined_of(named.quarantined, sweep, statuses)
     damaged = {one.key for one in quarantined}
     lines = manifest_lines(manifest, statuses, damaged=damaged)
     problems = (

@@ -98,6 +98,7 @@ _FORMS: dict[Kind, str] = {
 """The key of every kind of object. No other name is written by kd_ray, but for a former part, which the next aggregation replaces."""
 
 _ID = r"[0-9a-f]{16}"
+_TRIAL_ID = re.compile(_ID)
 _FIELDS = {
     "trial_id": _ID,
     "dataset_id": _ID,
@@ -187,6 +188,11 @@ _PATTERNS = {
 def record_key(trial_id: str) -> str:
     """The commit point of a trial."""
     return _FORMS[Kind.RECORD].format(trial_id=trial_id)
+
+
+def is_trial_id(text: str) -> bool:
+    """Whether a folder of trials has a name that kd_ray gives."""
+    return _TRIAL_ID.fullmatch(text) is not None
 
 
 def stop_key(trial_id: str, epoch: int) -> str:

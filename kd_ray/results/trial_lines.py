@@ -10,6 +10,8 @@ from kd_ray.results.manifest import Manifest
 from kd_ray.results.store import record_key
 from kd_ray.sweep.trial_states import TrialState
 
+_COMPLETE = TrialState.COMPLETE.value
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrialLine:
@@ -83,14 +85,22 @@ def trial_line(
 ) -> TrialLine:
     """The line of a trial, from the states of all trials of its sweep."""
     status = statuses[trial_id]
+    if status.state is TrialState.COMPLETE:
+        # Most lines of a large sweep are such lines.
+        return TrialLine(
+            trial_id=trial_id,
+            role=role,
+            description=description,
+            state=_COMPLETE,
+            why="its record is in the store",
+            epochs=epochs,
+        )
     error = status.error or {}
     lease = status.lease
     progress = (lease.progress or {}) if lease else {}
     is_blocked = False
     teacher_state = statuses[teacher].state if teacher is not None and teacher in statuses else None
     match status.state:
-        case TrialState.COMPLETE:
-            why = "its record is in the store"
         case TrialState.RUNNING:
             why = f"held by process {lease.pid} on {lease.host}" if lease else "held"
         case TrialState.FAILED:

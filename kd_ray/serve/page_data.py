@@ -85,9 +85,10 @@ class Read:
         # The accuracy of a group stands beside each positive class; those of one class for each data set are read.
         firsts = {it.names[0] for it in self.study.classes.values() if it.names}
         names = ", ".join("'" + name.replace("'", "''") + "'" for name in sorted(firsts))
-        rows = self.results.query(
+        rows = self.results.query_own(
             f'SELECT trial_id, feature, "group", max(n) AS n, max(accuracy) AS accuracy FROM group_metrics '
-            f"WHERE sweep = '{self.study.sweep}' AND positive_class IN ({names}) GROUP BY ALL ORDER BY feature, \"group\", trial_id"
+            f"WHERE sweep = '{self.study.sweep}' AND positive_class IN ({names}) GROUP BY ALL ORDER BY feature, \"group\", trial_id",
+            sweep=self.study.sweep,
         )
         frame = rows.to_pandas()
         frame["row"] = frame["trial_id"].map(self.study.index)

@@ -172,7 +172,8 @@ def _check(raw: dict[str, Any], origin: SourceLines, most_cells: int) -> Sweep:
     cells = []
     for axis, values in grid.items():
         others = first | _objective_with(axis, raw)
-        for i, value in enumerate(values):
+        # A seed stays in the grid, so that the cells of all seeds are the same.
+        for i, value in enumerate(values[:1] if axis == "seed" else values):
             try:
                 cells.append(_validate(with_axes(raw, {**others, axis: value})))
             except ValidationError as error:

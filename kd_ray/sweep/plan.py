@@ -43,9 +43,13 @@ class PlannedTrial:
     """The data set as the sweep asks for it, where the trial is in the store with other groups of test samples."""
     trial_id: str = field(init=False)
     """The spec's identity. Kept here, because a spec with a cached identity takes twice the memory, and a driver holds many specs."""
+    description: str = field(init=False)
+    """One short line for people, with the values of the other axes."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "trial_id", identity_of(self.spec))
+        words = [self.spec.describe(), *(f"{axis}={value}" for axis, value in settings_json(self.settings).items())]
+        object.__setattr__(self, "description", " ".join(words))
 
     @property
     def dataset(self) -> Dataset:
@@ -56,13 +60,6 @@ class PlannedTrial:
     def dataset_id(self) -> str:
         """16 hex digits that stand for it."""
         return dataset_id_of(self.dataset)
-
-    @property
-    def description(self) -> str:
-        """One short line for people, with the values of the other axes."""
-        return " ".join(
-            [self.spec.describe(), *(f"{axis}={value}" for axis, value in settings_json(self.settings).items())]
-        )
 
     def is_chosen_by(self, claim: Claim) -> bool:
         """Whether the claim is about this trial, a distilled one."""
@@ -189,7 +186,10 @@ def _cell_trials(
         yield planned(spec)
     digest = _initial_digest(sweep, "student.init", weights_digest)
     encoder = _encoder(sweep.student, weights_digest)
-    student = functools.partial(_student, sweep, digest=digest, encoder=encoder, groups_in_id=groups_in_id)
+    first = functools.partial(
+        _student, sweep, digest=digest, encoder=encoder, groups_in_id=groups_in_id, given_logits=logits
+    )
+    student = _others_like(first)
     for seed in seeds:
         if "scratch" in sweep.baselines:
             # With `init: teacher`, a scratch student starts from the weights of its teacher; otherwise it has no teacher.
@@ -198,7 +198,20 @@ def _cell_trials(
         for teacher in teachers.get(seed, ()):
             yield planned(student(Role.DISTILLED, seed, teacher=refs[teacher.trial_id]))
         if sweep.distillation is not None and not has_teachers:
-            yield planned(student(Role.DISTILLED, seed, given_logits=logits))
+            yield planned(student(Role.DISTILLED, seed))
+
+
+def _others_like(first: Callable[..., TrialSpec]) -> Callable[..., TrialSpec]:
+    """A function of role, seed and teacher. It makes one spec of a role, whose fields are checked, and copies it for the other seeds."""
+    made: dict[Role, TrialSpec] = {}
+
+    def spec(role: Role, seed: int, *, teacher: TeacherRef | None = None) -> TrialSpec:
+        if role not in made:
+            made[role] = first(role, seed, teacher=teacher)
+            return made[role]
+        return made[role].changed(seed=seed, teacher=teacher)
+
+    return spec
 
 
 def _with_tokenizer(sweep: Sweep, digest: WeightsDigest) -> Sweep:
@@ -286,6 +299,7 @@ def _student(
     teacher: TeacherRef | None = None,
     given_logits: str | None = None,
 ) -> TrialSpec:
+    """The first student of a role in a cell."""
     settings = sweep.distillation if role is Role.DISTILLED else None
     return TrialSpec(
         role=role,
@@ -296,7 +310,7 @@ def _student(
         training=longer(sweep.training, settings.epoch_factor) if settings else sweep.training,
         distillation=settings,
         teacher=teacher,
-        given_logits=given_logits,
+        given_logits=given_logits if role is Role.DISTILLED else None,
         seed=seed,
         evaluation=evaluation_of(sweep.evaluation, settings),
         groups_in_id=groups_in_id,

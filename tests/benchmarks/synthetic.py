@@ -19,11 +19,15 @@ from kd_ray.distill.worker_protocol import (
     TrialTraining,
 )
 from kd_ray.groups import Groups
+from kd_ray.results.aggregate import aggregate
+from kd_ray.results.manifest import write_manifest
 from kd_ray.results.record import Epoch, Evaluated, Samples, write_samples
 from kd_ray.results.store import Store
 from kd_ray.sweep.load import SweepFile, parse_sweep
 from kd_ray.sweep.placement import Placement
+from kd_ray.sweep.plan import expand
 from kd_ray.sweep.spec import TrialSpec
+from tests.unit.housekeeping.whole import commit_whole
 
 NUM_CLASSES = 100
 NUM_SAMPLES = 1000
@@ -75,6 +79,15 @@ def synthetic_sweep(num_trials: int, data_root: str = "./data") -> SweepFile:
 def synthetic_worker(context: LaunchContext) -> PackWorker:
     """Makes a worker that trains nothing."""
     return SyntheticWorker(context.store, context.placement, context.launch_id)
+
+
+def finish(file: SweepFile, store: Store) -> int:
+    """Leave a store as a launch of a sweep does, without Ray, leases and packs, and with 12 test samples. Returns the number of trials."""
+    trials = expand(file, lambda path: path)
+    commit_whole(store, trials)
+    write_manifest(store, file.sweep, trials, sweep_yaml=file.to_yaml(), weights={})
+    aggregate(store, file.sweep.name)
+    return len(trials)
 
 
 class SyntheticWorker:

@@ -5,7 +5,7 @@ difficulty add up to more than 0. So runs agree on samples as trained networks d
 the whole way from predictions to sentences.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -109,6 +109,9 @@ class Arrays:
 
     def predictions(self, rows: Sequence[int]) -> dict[int, IntArray]:
         return {row: self.predictions_TN[row] for row in rows}
+
+    def all_predictions(self) -> Iterator[Mapping[int, IntArray]]:
+        yield self.predictions(range(len(self.predictions_TN)))
 
     def test_set(self, dataset_id: str) -> TestSet:
         return TestSet(labels_N=self.labels_N, features=self.features)

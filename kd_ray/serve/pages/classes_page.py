@@ -170,11 +170,13 @@ def samples(read: Read, *, condition: int, class_name: str, feature: str, group:
 
 def _sample_names(read: Read, dataset_id: str, places: Sequence[int]) -> dict[int, str]:
     """The names of samples in their source, by their place; none for samples and tables of an older kd_ray."""
-    if not places or "sample_id" not in read.results.query("SELECT * FROM samples LIMIT 0").column_names:
+    sweep, query = read.study.sweep, read.results.query_own
+    if not places or "sample_id" not in query("SELECT * FROM samples LIMIT 0", sweep=sweep).column_names:
         return {}
-    rows = read.results.query(
-        f"SELECT sample_index, sample_id FROM samples WHERE sweep = '{read.study.sweep}' AND dataset_id = '{dataset_id}' "
-        f"AND sample_id IS NOT NULL AND sample_index IN ({', '.join(map(str, places))})"
+    rows = query(
+        f"SELECT sample_index, sample_id FROM samples WHERE sweep = '{sweep}' AND dataset_id = '{dataset_id}' "
+        f"AND sample_id IS NOT NULL AND sample_index IN ({', '.join(map(str, places))})",
+        sweep=sweep,
     )
     return dict(zip(rows["sample_index"].to_pylist(), rows["sample_id"].to_pylist(), strict=True))
 

@@ -1,9 +1,11 @@
 """SQL over the tables of a store."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import numpy as np
 import pytest
 
@@ -223,6 +225,59 @@ def test_two_sweeps_that_share_trials_are_both_visible(store: Store) -> None:
     ]
     assert results.table("trials", sweep="other")["sweep"].to_pylist() == ["other"] * 8
     assert results.table("trials").num_rows == 16
+
+
+# --- queries of kd_ray's own -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_own_queries_share_one_database(results: Results, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[int] = []
+    connect = duckdb.connect
+
+    def counted(*args: Any, **more: Any) -> duckdb.DuckDBPyConnection:
+        opened.append(1)
+        return connect(*args, **more)
+
+    monkeypatch.setattr("duckdb.connect", counted)
+    again = Results(open_store(results.store.url))
+    with ThreadPoolExecutor(4) as pool:
+        found = list(
+            pool.map(lambda _: again.query_own("SELECT count(*) AS n FROM trials")["n"].to_pylist(), range(20))
+        )
+    assert found == [[8]] * 20
+    assert len(opened) <= 4  # one, or one for each thread that came first
+
+
+@pytest.mark.slow
+def test_own_query_of_a_sweep_opens_its_parts_alone_and_sees_new_ones(store: Store) -> None:
+    other = make_sweep(overrides=["name=other", "grid.temperature=[4, 9]"])
+    for file in (make_sweep(), other):
+        commit_trials(store, plan_trials(file))
+        aggregate(store, write_sweep(store, file).sweep)
+    results = Results(store)
+    sql = "SELECT sweep, count(*) AS n FROM trials GROUP BY 1 ORDER BY 1"
+    assert results.query_own(sql)["n"].to_pylist() == [8, 8]
+    assert results.query_own(sql, sweep="other").to_pylist() == [{"sweep": "other", "n": 8}]
+    wider = make_sweep(overrides=["name=other", "grid.temperature=[4, 9, 16]"])
+    commit_trials(store, [trial for trial in plan_trials(wider) if trial.spec.temperature == 16])
+    aggregate(store, write_sweep(store, wider).sweep)
+    store.put(part_key("trials", "demo", 0), b"junk")
+    assert results.query_own(sql, sweep="other").to_pylist() == [{"sweep": "other", "n": 10}]
+    assert results.query_own(sql, sweep="nope").num_rows == 0
+    # A link within the store is followed.
+    root = Path(store.url)
+    (root / "tables").rename(root / "moved")
+    (root / "tables").symlink_to("moved")
+    assert results.query_own(sql, sweep="other").to_pylist() == [{"sweep": "other", "n": 10}]
+
+
+def test_own_query_reads_no_other_file(results: Results, tmp_path: Path) -> None:
+    secret = tmp_path / "secret.csv"
+    secret.write_text("a\n1\n")
+    for source in (f"'{secret}'", f"'{results.store.url}/../secret.csv'", "secret", "tmp_path"):
+        with pytest.raises(QueryError):
+            results.query_own(f"SELECT * FROM {source}")
 
 
 # --- what cannot be answered -------------------------------------------------------------------------------------------------------------

@@ -8,10 +8,14 @@ import pytest
 from hypothesis import given
 from pydantic import BaseModel, ValidationError
 
+from kd_ray.sweep.fields import Config
 from kd_ray.sweep.load import load_sweep
-from kd_ray.sweep.spec import Role, TrialSpec, twin_of
-from tests.fakes import SWEEP_YAML, make_spec, make_sweep, plan_trials
+from kd_ray.sweep.plan import expand
+from kd_ray.sweep.spec import Role, TrialSpec, content_hash, identity_of, twin_of
+from tests.fakes import SWEEP_YAML, WEIGHTS_DIGEST, make_spec, make_sweep, plan_trials
 from tests.strategies import specs
+
+SWEEPS = Path(__file__).parents[3] / "sweeps"
 
 
 def test_trial_id_of_one_spec_is_known() -> None:
@@ -31,7 +35,7 @@ def test_trial_id_of_one_spec_is_known() -> None:
 )
 def test_trials_of_committed_sweeps_keep_their_identity(name: str, first_trial: str, dataset_id: str) -> None:
     """Guard: a setting that is new to a data set, such as a long tail, changes nothing while it is not used."""
-    first = plan_trials(load_sweep(Path(__file__).parents[3] / "sweeps" / f"{name}.yaml"))[0]
+    first = plan_trials(load_sweep(SWEEPS / f"{name}.yaml"))[0]
     assert (first.trial_id, first.spec.dataset_id) == (first_trial, dataset_id)
 
 
@@ -174,6 +178,50 @@ def test_trial_id_changes_with_every_field(path: str) -> None:
 )
 def test_trial_id_changes_with_every_part(changes: dict[str, Any]) -> None:
     assert make_spec(**changes).trial_id != make_spec().trial_id
+
+
+def as_one_text(spec: TrialSpec) -> str:
+    """The identity from the JSON of the whole spec, as its definition says."""
+    dataset = spec.dataset.without_grouping(getattr(spec.distillation, "feature", None))
+    return content_hash(spec.model_copy(update={"dataset": dataset, "groups_in_id": False}))
+
+
+@given(specs())
+def test_identity_from_parts_is_that_of_the_whole_spec(spec: TrialSpec) -> None:
+    assert identity_of(spec) == as_one_text(spec)
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in SWEEPS.glob("*.yaml")))
+def test_identity_from_parts_is_that_of_the_whole_spec_in_committed_sweeps(name: str) -> None:
+    def digest(path: str) -> str:
+        return WEIGHTS_DIGEST[:16] if path.startswith(("hf:", "tokenizer of")) else WEIGHTS_DIGEST
+
+    trials = expand(load_sweep(SWEEPS / f"{name}.yaml"), digest)
+    assert [trial.trial_id for trial in trials] == [as_one_text(trial.spec) for trial in trials]
+
+
+def test_identity_from_parts_is_that_of_the_whole_spec_with_every_change() -> None:
+    for path, value in {**CHANGES, "training.optimizer.weight_decay": -0.0, "seed": None, "training": None}.items():
+        spec = make_spec(**{path: value})
+        assert identity_of(spec) == as_one_text(spec), path
+
+
+def test_parts_that_trials_share_are_encoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sweep with many seeds took 0.13 ms for each trial, to encode the same data set and training again."""
+    dumped: list[int] = []
+    dump = Config.model_dump
+
+    def counted(self: Config, **more: Any) -> dict[str, Any]:
+        dumped.append(1)
+        return dump(self, **more)
+
+    monkeypatch.setattr(Config, "model_dump", counted)
+    counts = []
+    for seeds in ("[0, 1]", "[0, 1, 2, 3, 4, 5, 6, 7]"):
+        dumped.clear()
+        plan_trials(make_sweep(overrides=[f"grid.seed={seeds}", "teacher.seed=[0]"]))
+        counts.append(len(dumped))
+    assert counts[0] == counts[1] < 20
 
 
 def test_all_changes_differ_among_each_other() -> None:

@@ -1,6 +1,6 @@
 """Studies and comparisons written by hand, and one sweep with names that nobody should have."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -73,6 +73,9 @@ class Made:
 
     def predictions(self, rows: Sequence[int]) -> dict[int, IntArray]:
         return {row: self.predicted[row] for row in rows if row in self.predicted}
+
+    def all_predictions(self) -> Iterator[Mapping[int, IntArray]]:
+        yield self.predicted
 
     def test_set(self, dataset_id: str) -> TestSet:
         return TestSet(labels_N=np.zeros(4, dtype=np.int64), features={})
