@@ -10,6 +10,7 @@ from kd_ray.cluster.launch_request import LaunchRequest, RequestedTrials
 from kd_ray.cluster.mirrors import MIRRORS, MirrorThreads
 from kd_ray.cluster.pack_queue import PackQueue
 from kd_ray.cluster.runner import LaunchContext, Runner, probe_students
+from kd_ray.cluster.shared_data.find_sets import find_sets, to_plan
 from kd_ray.errors import InvalidInputError, StoreError, TrialError, count_of
 from kd_ray.results import ledger
 from kd_ray.results.aggregate import aggregate
@@ -63,14 +64,15 @@ def run(
         StoreError: the store cannot be used, or it lacks trials that workers have committed.
     """
     store, sweep, placement = request.store, request.file.sweep.name, request.file.sweep.placement
-    pack_size = _pack_size(request, requested, runner)
     context = LaunchContext(
         store=store,
         placement=placement,
         launch_id=request.launch_id,
         sweep=sweep,
         log_format=request.log_format,
+        sets=request.sets,
     )
+    pack_size = _pack_size(request, requested, runner, context)
     mirrors = {name: MIRRORS[name] for name in request.mirrors}
     trial_ids = [trial.trial_id for trial in requested.trials]
     reported: set[str] = set()
@@ -151,13 +153,14 @@ def measure(file: SweepFile, store: Store) -> None:
         TrialError: no student can be trained here.
     """
     placement = file.sweep.placement
-    student = representative(plan(file, None).planned)
+    student = representative(plan(to_plan(file), None).planned)
     if student is not None:
         sharers = max(1, cpu_count() // placement.cpus_per_pack)
-        write_probe(store, student, placement, probe_students(student, placement, sharers))
+        context = LaunchContext(store=store, placement=placement, launch_id="", sets=find_sets(file))
+        write_probe(store, student, placement, probe_students(student, context, sharers))
 
 
-def _pack_size(request: LaunchRequest, requested: RequestedTrials, runner: Runner) -> int:
+def _pack_size(request: LaunchRequest, requested: RequestedTrials, runner: Runner, context: LaunchContext) -> int:
     """The pack size of the sweep. With `auto` it comes from a measurement on a worker, which is made once per store."""
     placement, student = request.file.sweep.placement, representative(requested.to_run)
     probe = None
@@ -165,7 +168,7 @@ def _pack_size(request: LaunchRequest, requested: RequestedTrials, runner: Runne
         probe = read_probe(request.store, student, placement)
         if probe is None:
             try:
-                probe = runner.probe(student, placement)
+                probe = runner.probe(student, context)
             except TrialError as error:
                 request.warnings.add(
                     f"placement.pack_size: auto cannot be measured: {error}; packs have {UNMEASURED} students"

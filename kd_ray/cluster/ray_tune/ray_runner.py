@@ -86,10 +86,10 @@ class RayRunner:
         """Packs that fit on the nodes of the cluster."""
         return slots(self.placement, alive_nodes())
 
-    def probe(self, spec: TrialSpec, placement: Placement) -> Probe:
+    def probe(self, spec: TrialSpec, context: LaunchContext) -> Probe:
         """See `Runner`; on any node that can run a pack."""
-        num_packs = max(packs_on(node, placement) for node in alive_nodes())
-        request = request_of(placement)
+        num_packs = max(packs_on(node, context.placement) for node in alive_nodes())
+        request = request_of(context.placement)
         measure = ray.remote(
             num_cpus=request.pop("CPU"),
             num_gpus=request.pop("GPU", 0),
@@ -97,7 +97,7 @@ class RayRunner:
             resources=request,
         )(probe_students)
         try:
-            return ray.get(measure.remote(spec, placement, num_packs))
+            return ray.get(measure.remote(spec, context, num_packs))
         except ray.exceptions.RayTaskError as error:
             raise error.as_instanceof_cause() from error  # type: ignore[no-untyped-call]
 
