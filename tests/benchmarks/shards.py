@@ -63,7 +63,7 @@ def main() -> None:
                 for part in parts:
                     part.mkdir()
                 started = time.monotonic()
-                fetch(FoundSet(url=far.url, what="imagenet", index=report.index), *parts)
+                fetch(FoundSet(url=far.url, what="imagenet", index=report.index), parts[0], parts[1])
                 elapsed_s = time.monotonic() - started
                 speed = f"{asked.files / elapsed_s:,.0f} files/s, {report.index.size_bytes / elapsed_s / 1e6:.0f} MB/s"
                 print(f"shards of {size} MiB: {speed}, {len(report.index.shards)} requests for {asked.files:,} files")

@@ -147,7 +147,11 @@ def _hold(folder: Path) -> None:
 
 def _delete(folder: Path) -> bool:
     """Delete a folder that nobody uses, with what an unfinished fetch left; returns whether it was deleted."""
-    descriptor = os.open(folder.with_name(f"{folder.name}.use"), os.O_RDONLY)
+    try:
+        # Over NFS only a file that is open for writing can be locked alone.
+        descriptor = os.open(folder.with_name(f"{folder.name}.use"), os.O_RDWR)
+    except PermissionError:  # another user's
+        return False
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         for part in (folder, _partial(folder)):
@@ -156,8 +160,7 @@ def _delete(folder: Path) -> bool:
                 gone = folder.with_name(f".{part.name}{_GONE}")
                 part.rename(gone)
                 shutil.rmtree(gone)
-    except (BlockingIOError, PermissionError):
-        # In use, or another user's.
+    except BlockingIOError:
         return False
     finally:
         os.close(descriptor)
