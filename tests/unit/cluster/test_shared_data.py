@@ -1,42 +1,31 @@
-"""Data sets at a URL: what is pushed comes back the same, once for each node, and nothing else is written or deleted."""
+"""Data sets at a URL: what is pushed comes back the same, once for each node, and nothing that is in use is deleted."""
 
-import io
-import json
 import os
 import shutil
-import tarfile
 from collections.abc import Callable, Iterator
-from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
 from kd_ray.cluster.shared_data import fetched_sets
-from kd_ray.cluster.shared_data.data_index import MOST_SHARD_BYTES, Index, Shard, read_index
-from kd_ray.cluster.shared_data.fetch_data import FoundSet, order
-from kd_ray.cluster.shared_data.fetched_sets import on_this_node
-from kd_ray.cluster.shared_data.find_sets import find_sets, missing_sets, with_local_data
-from kd_ray.cluster.shared_data.push_data import PushReport, push
-from kd_ray.cluster.shared_data.set_files import files_of, sets_of, wanted_sets
-from kd_ray.cluster.shared_data.shards import check_name, packed, parts_of, unpack_files
+from kd_ray.cluster.shared_data.data_index import read_index
+from kd_ray.cluster.shared_data.fetch_data import order
+from kd_ray.cluster.shared_data.set_files import files_of, sets_of
+from kd_ray.cluster.shared_data.shards import packed, parts_of
 from kd_ray.data.families import fingerprint
-from kd_ray.errors import CacheError, CorruptObjectError, DataError, StoreError
+from kd_ray.errors import CacheError, CorruptObjectError, StoreError
 from kd_ray.results.store import Store, open_store
-from kd_ray.sweep.datasets import Dataset
 from kd_ray.sweep.load import parse_dataset
-from kd_ray.sweep.placement import Placement
 from tests.datasets import (
     write_adult,
-    write_bert,
     write_celeba,
     write_cifar10,
-    write_hatexplain,
     write_imagenet,
     write_people,
     write_svhn,
     write_table,
 )
-from tests.sweeps import tiny_sweep
+from tests.shared_data import cifar, contents, fetched, let_go, let_go_of_all, pushed
 
 pytestmark = pytest.mark.slow
 
@@ -53,35 +42,7 @@ PEOPLE = (
 @pytest.fixture(autouse=True)
 def _nothing_stays_in_use() -> Iterator[None]:
     yield
-    for folder in list(fetched_sets._HELD):
-        let_go(folder)
-
-
-def let_go(folder: Path) -> None:
-    """What the end of a process does."""
-    os.close(fetched_sets._HELD.pop(folder))
-
-
-def pushed(dataset: Dataset, root: Path, url: Path, *, shard_bytes: int = 2**14) -> PushReport:
-    (wanted,) = sets_of(dataset)
-    return push(wanted, root, open_store(url), shard_bytes=shard_bytes)
-
-
-def fetched(report: PushReport, url: Path, node: Path, **settings: float) -> Path:
-    """The folder of the set on a node."""
-    found = FoundSet(url=str(url), what=report.what, index=report.index)
-    placement = Placement.model_validate({"data_root": str(node), **settings})
-    return Path(on_this_node(placement, [found]).data_root)
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-def cifar(tmp_path: Path, *, num_train: int = 40) -> tuple[PushReport, Path]:
-    """A pushed set, and its URL."""
-    root = write_cifar10(tmp_path / f"data-{num_train}", num_train=num_train)
-    return pushed(parse_dataset("cifar10"), root, tmp_path / "url"), tmp_path / "url"
+    let_go_of_all()
 
 
 @pytest.mark.parametrize(
@@ -259,108 +220,6 @@ def test_a_damaged_shard_is_refused_with_what_to_do(damage: bytes | None, tmp_pa
     assert fetched(report, url, tmp_path / "node").is_dir()
 
 
-def tar_of(*members: tarfile.TarInfo, data: bytes = b"") -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:
-        for member in members:
-            tar.addfile(member, io.BytesIO(data) if member.isreg() else None)
-    return buffer.getvalue()
-
-
-def member(name: str, *, kind: bytes = tarfile.REGTYPE, link: str = "", size: int = 0) -> tarfile.TarInfo:
-    made = tarfile.TarInfo(name)
-    made.type, made.linkname, made.size = kind, link, size
-    return made
-
-
-def longer_than_it_is() -> bytes:
-    made = member("big")
-    made.size = 2**40
-    return made.tobuf() + b"\0" * 1024
-
-
-HOSTILE = {
-    "out of the folder": tar_of(member("ok"), member("../out")),
-    "in the middle": tar_of(member("a/../../out")),
-    "absolute": tar_of(member("/tmp/out")),
-    "no name": tar_of(member(".")),
-    "link": tar_of(member("a", kind=tarfile.SYMTYPE, link="/etc/passwd")),
-    "hard link": tar_of(member("a"), member("b", kind=tarfile.LNKTYPE, link="../out")),
-    "device": tar_of(member("null", kind=tarfile.CHRTYPE)),
-    "fifo": tar_of(member("pipe", kind=tarfile.FIFOTYPE)),
-    "sparse": tar_of(member("a", kind=tarfile.GNUTYPE_SPARSE)),
-    "made by kd_ray": tar_of(member("loaded/0123/tensors.safetensors")),
-    "long": longer_than_it_is(),
-    "no tar": b"not a tar at all" * 100,
-}
-
-
-@pytest.mark.parametrize("data", HOSTILE.values(), ids=HOSTILE.keys())
-def test_a_hostile_tar_writes_nothing(data: bytes, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"."):
-        unpack_files(data, tmp_path / "inside")
-    assert not list(tmp_path.iterdir())
-    digest = sha256(data).hexdigest()
-    (tmp_path / "url" / "shards").mkdir(parents=True)
-    (tmp_path / "url" / "shards" / digest).write_bytes(data)
-    index = Index(form=1, version=None, num_files=1, shards=(Shard(sha256=digest, size_bytes=len(data)),))
-    report = PushReport(what="cifar10", index=index, num_sent=0, sent_bytes=0)
-    with pytest.raises(CorruptObjectError, match=rf"cifar10: {tmp_path}/url/shards/{digest} was not unpacked: "):
-        fetched(report, tmp_path / "url", tmp_path / "node")
-    (partial,) = (tmp_path / "node" / "fetched").glob(".*.partial")
-    assert not list((partial / "files").iterdir())
-
-
-@pytest.mark.parametrize("name", ["../a", "/a", "a/../../b", "", ".", "a\0b", "pretrained/x", "fetched/a.use"])
-def test_a_name_that_leaves_the_folder_is_refused(name: str) -> None:
-    with pytest.raises(ValueError, match="is no name of a file of a data set"):
-        check_name(name)
-
-
-SHA = "0" * 64
-
-
-@pytest.mark.parametrize(
-    ("written", "what"),
-    [
-        (b"{", "EOF"),
-        (b"[" * 10_000, "recursion limit"),
-        ({"form": 2, "version": None, "num_files": 0, "shards": []}, "form"),
-        ({"form": 1, "version": "../x", "num_files": 0, "shards": []}, "version"),
-        ({"form": 1, "version": None, "num_files": -1, "shards": []}, "num_files"),
-        ({"form": 1, "version": None, "num_files": 0, "shards": [{"sha256": "../x", "size_bytes": 1}]}, "sha256"),
-        ({"form": 1, "version": None, "num_files": 0, "shards": [{"sha256": SHA, "size_bytes": 2**40}]}, "size_bytes"),
-        (
-            {
-                "form": 1,
-                "version": None,
-                "num_files": 1,
-                "shards": [{"sha256": SHA, "size_bytes": 9, "path": "a", "offset": 2**60}],
-            },
-            "a piece of 'a' begins at",
-        ),
-    ],
-)
-def test_a_hostile_index_is_refused(written: bytes | dict[str, object], what: str, store: Store) -> None:
-    store.put("sets/x/latest.json", written if isinstance(written, bytes) else json.dumps(written).encode())
-    with pytest.raises(CorruptObjectError, match=rf"'sets/x/latest.json' is no index of a data set: .*{what}"):
-        read_index(store, "x", None)
-
-
-def test_sets_that_need_more_than_there_is_are_refused_before_anything_is_fetched(tmp_path: Path) -> None:
-    shards = tuple(Shard(sha256=f"{n:064x}", size_bytes=MOST_SHARD_BYTES) for n in range(20_000))
-    report = PushReport(
-        what="huge", index=Index(form=1, version=None, num_files=1, shards=shards), num_sent=0, sent_bytes=0
-    )
-    with pytest.raises(
-        CacheError, match=r"the data need 1.34e\+03 GB, .* of the 200 GB of placement.data_cache_gb, and the disk has"
-    ):
-        fetched(report, tmp_path / "url", tmp_path / "node")
-    with pytest.raises(CacheError, match=r"raise the limit, make room, or name another placement\.data_root"):
-        fetched(report, tmp_path / "url", tmp_path / "node", data_cache_gb=1e9)
-    assert not list((tmp_path / "node" / "fetched").glob(".*.partial"))
-
-
 def test_room_is_made_of_what_was_not_used_for_longest_and_is_not_in_use(tmp_path: Path) -> None:
     reports = {n: cifar(tmp_path, num_train=n)[0] for n in (40, 60, 80, 100)}
     url, node = tmp_path / "url", tmp_path / "node"
@@ -402,84 +261,3 @@ def test_a_full_disk_ends_in_one_line(tmp_path: Path, monkeypatch: pytest.Monkey
         CacheError, match=r"cannot be made: \[Errno 28\] No space left on device; make room, or name another"
     ):
         fetched(report, url, tmp_path / "node")
-
-
-# --- what a sweep needs ---------------------------------------------------------------------------------------------------------------
-
-
-def test_a_drawn_set_needs_nothing(tmp_path: Path) -> None:
-    file = tiny_sweep(tmp_path, f"placement.data_url={tmp_path}/url")
-    assert wanted_sets(file) == ()
-    assert with_local_data(file) is file
-
-
-def test_a_set_has_one_name_whatever_is_done_with_it() -> None:
-    names = {sets_of(parse_dataset("cifar10", settings))[0].name for settings in ((), ("validation_fraction=0.1",))}
-    assert names == {"cifar10-600b17c1"}
-    assert sets_of(parse_dataset("svhn"))[0].name != sets_of(parse_dataset("svhn", ("extra=true",)))[0].name
-
-
-CIFAR = (
-    "dataset={name: cifar10, version: 92d74d05f039e59e}",
-    "sensitive_features=null",
-    "intersections=null",
-    "teacher.model=lenet5",
-)
-
-
-def test_the_sweep_reads_its_data_from_the_fetched_folder(tmp_path: Path) -> None:
-    report, url = cifar(tmp_path)
-    file = tiny_sweep(tmp_path / "node", *CIFAR, f"placement.data_url={url}")
-    assert report.index.version == "92d74d05f039e59e"
-    assert find_sets(file) == (FoundSet(url=str(url), what="cifar10", index=report.index),)
-    local = with_local_data(file)
-    folder = Path(local.sweep.placement.data_root)
-    assert folder.parent == tmp_path / "node" / "fetched"
-    assert local.sweep.placement.data_url is None
-    assert local.cell({"seed": 0, "temperature": 1}).placement == local.sweep.placement
-    assert fingerprint(local.sweep.dataset, folder) == "92d74d05f039e59e"
-    # Nothing but the placement has changed.
-    assert local.sweep.model_copy(update={"placement": file.sweep.placement}) == file.sweep
-
-
-def test_a_set_that_is_not_there_is_named(tmp_path: Path) -> None:
-    file = tiny_sweep(tmp_path / "node", *CIFAR, f"placement.data_url={tmp_path}/url")
-    message = (
-        f"tiny.yaml: placement.data_url: data set cifar10: {tmp_path}/url does not have it; "
-        f"`kd-ray data push tiny.yaml {tmp_path}/url` puts it there"
-    )
-    with pytest.raises(DataError) as refused:
-        find_sets(file)
-    assert str(refused.value) == message
-    assert missing_sets(file) == [f"cifar10 at {tmp_path}/url"]
-
-
-@pytest.mark.parametrize("url", ["hf://lab/data", "ftp://lab/data"])
-def test_a_url_that_no_store_can_have_is_refused(url: str, tmp_path: Path) -> None:
-    with pytest.raises(
-        DataError, match=rf"placement.data_url: store {url}: unknown scheme .*; valid: a local path, s3://"
-    ):
-        find_sets(tiny_sweep(tmp_path, *CIFAR, f"placement.data_url={url}"))
-
-
-def test_networks_of_texts_travel_with_their_data(tmp_path: Path) -> None:
-    root = write_bert(write_hatexplain(tmp_path / "data"), weights=False)
-    (root / "models" / "tiny-bert" / "code.py").write_text("print('not sent')")
-    dataset = "dataset={name: hatexplain, target: toxic, tokenizer: 'hf:tiny-bert', max_length: 16}"
-    file = tiny_sweep(
-        tmp_path / "node",
-        dataset,
-        "sensitive_features=null",
-        "intersections=null",
-        "teacher.model='hf:tiny-bert'",
-        "student.model='hf:tiny-bert'",
-        "training.augmentation=null",
-        f"placement.data_url={tmp_path}/url",
-    )
-    sets = wanted_sets(file)
-    assert [it.what for it in sets] == ["hatexplain", "hf:tiny-bert"]
-    for wanted in sets:
-        push(wanted, root, open_store(tmp_path / "url"))
-    folder = Path(with_local_data(file).sweep.placement.data_root)
-    names = {f"models/tiny-bert/{name}" for name in ("config.json", "vocab.txt", "tokenizer_config.json")}
-    assert set(contents(folder)) == names | {f"hatexplain/Data/{it}.json" for it in ("dataset", "post_id_divisions")}
