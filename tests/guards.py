@@ -62,6 +62,20 @@ GUARDS = (
         tests=("tests/unit/tuning/test_tune.py",),
     ),
     Guard(
+        name="a fetched shard is not compared with its checksum",
+        file="kd_ray/cluster/shared_data/fetch_data.py",
+        right=" or sha256(data).hexdigest() != shard.sha256:\n",
+        wrong=" or not sha256(data).hexdigest():\n",
+        tests=("tests/unit/cluster/test_shared_data.py",),
+    ),
+    Guard(
+        name="a fetched data set is deleted while it is used",
+        file="kd_ray/cluster/shared_data/fetched_sets.py",
+        right="fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)",
+        wrong="fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)",
+        tests=("tests/unit/cluster/test_shared_data.py",),
+    ),
+    Guard(
         name="fencing is ignored",
         file="kd_ray/distill/leases.py",
         right="            if lease is not None and ledger.is_superseded(self._store, lease):\n",

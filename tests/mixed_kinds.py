@@ -17,7 +17,6 @@ from kd_ray.cluster.runner import LaunchContext
 from kd_ray.distill.worker_protocol import PackWorker
 from kd_ray.results.probe import Pace, Probe
 from kd_ray.results.store import open_store
-from kd_ray.sweep.placement import Placement
 from kd_ray.sweep.spec import TrialSpec
 from tests.benchmarks.synthetic import SyntheticWorker, packs_of_ten
 
@@ -38,7 +37,7 @@ def worker_of_its_node(context: LaunchContext) -> PackWorker:
 class Measured(RayRunner):
     """Knows what each kind holds."""
 
-    def probe(self, spec: TrialSpec, placement: Placement, kind: str) -> Probe:
+    def probe(self, spec: TrialSpec, context: LaunchContext, kind: str) -> Probe:
         name = kind.removeprefix(KIND_PREFIX)
         pace = Pace(seconds={2**i: 0.01 for i in range(5)}, bytes_per_student=800)
         room = 1000 * SIZES[name]

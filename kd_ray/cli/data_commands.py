@@ -76,12 +76,16 @@ def check_command(
 
     The exit code is 1 when a launch would refuse the files.
     """
+    from kd_ray.cluster.display import TextDisplay
+    from kd_ray.cluster.shared_data.find_sets import with_local_data
     from kd_ray.data.describe import describe
     from kd_ray.sweep.datasets import table_name
     from kd_ray.sweep.load import load_sweep, parse_dataset
 
     if what.endswith((".yaml", ".yml")):
-        sweep = load_sweep(what, overrides).sweep
+        file = load_sweep(what, overrides)
+        # A folder that the user names is looked at as it is.
+        sweep = (file if data_root else with_local_data(file, display=TextDisplay(console()))).sweep
         dataset, features, intersections = sweep.dataset, sweep.sensitive_features, sweep.intersections
         data_root = data_root or Path(sweep.placement.data_root)
         resident_bytes = sweep.placement.resident_bytes
@@ -133,6 +137,49 @@ def prepare_command(name: str, overrides: tuple[str, ...], data_root: Path) -> N
     sizes = f"{len(examined.data.train):,} training and {len(examined.data.test):,} test {dataset.modality}"
     say(f"{name}: {sizes}; {_version(examined)}")
     sys.exit(1 if examined.refusal else 0)
+
+
+@data_group.command("push", cls=Command, example="kd-ray data push sweeps/celeba-young.yaml s3://lab/data")
+@click.argument("what", metavar="SWEEP.yaml|NAME")
+@click.argument("url")
+@click.option(
+    "--set",
+    "overrides",
+    metavar="KEY=VALUE",
+    multiple=True,
+    help="A field of the sweep file, or, with a NAME, of its dataset section.",
+)
+@click.option(
+    "--data-root",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="[default: the sweep file's placement.data_root, or ./data]",
+)
+def push_command(what: str, url: str, overrides: tuple[str, ...], data_root: Path | None) -> None:
+    """Put the data of a sweep, or the set called NAME, at a URL, from where nodes fetch them (placement.data_url).
+
+    URL is s3://, gs:// or az://, or a folder that all nodes see. What is there already is not sent again, and nothing there is deleted.
+    """
+    from kd_ray.cluster.display import TextDisplay
+    from kd_ray.cluster.shared_data.find_sets import open_data_url
+    from kd_ray.cluster.shared_data.push_data import push
+    from kd_ray.cluster.shared_data.set_files import sets_of, wanted_sets
+    from kd_ray.sweep.load import load_sweep, parse_dataset
+
+    if what.endswith((".yaml", ".yml")):
+        file = load_sweep(what, overrides)
+        sets, data_root = wanted_sets(file), data_root or Path(file.sweep.placement.data_root)
+    else:
+        sets = sets_of(parse_dataset(what, overrides))
+    if not sets:
+        raise InvalidInputError(f"{what}: there is nothing to push: its data are drawn, or a function makes them")
+    store, display = open_data_url(url), TextDisplay(console())
+    for wanted in sets:
+        root = (data_root or Path("./data")).expanduser()
+        done = push(wanted, root, store, on_progress=display.preparing(f"{wanted.what} (shards)"))
+        index = done.index
+        size = f"{count_of(index.num_files, 'file')} in {count_of(len(index.shards), 'shard')}, {index.size_bytes / 1e6:,.1f} MB"
+        sent = f"{count_of(done.num_sent, 'shard')} sent, {done.sent_bytes / 1e6:,.1f} MB"
+        say(f"{wanted.what} at {store.url}: {f'version {index.version}; ' if index.version else ''}{size}; {sent}")
 
 
 def _examine(dataset: Any, data_root: Path, resident_bytes: int | None = None) -> "Examined":

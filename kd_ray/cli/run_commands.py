@@ -106,13 +106,22 @@ def plan_command(
         from kd_ray.cluster.launch import measure
 
         measure(file, store)
+    missing = None
+    if file.sweep.placement.data_url is not None:
+        # Its modules take long to import.
+        from kd_ray.cluster.display import TextDisplay
+        from kd_ray.cluster.shared_data.find_sets import missing_sets, to_plan
+
+        missing = missing_sets(file)
+        file = to_plan(file, TextDisplay(console()))
     plan_ = plan(file, store)
     to_run = {trial.trial_id: trial.spec for pack in plan_.packs for trial in pack.trials}
     expected = cost(store, to_run.values())
     datasets = {spec.dataset_id: spec.dataset for spec in to_run.values()}
-    root = Path(file.sweep.placement.data_root).expanduser()
-    files = dict.fromkeys(root / name for dataset in datasets.values() for name in dataset.files)
-    missing = [str(path) for path in files if not path.exists()]
+    if missing is None:
+        root = Path(file.sweep.placement.data_root).expanduser()
+        files = dict.fromkeys(root / name for dataset in datasets.values() for name in dataset.files)
+        missing = [str(path) for path in files if not path.exists()]
     if as_json:
         say(json_text({**plan_.to_dict(), "cost": expected.to_dict(), "missing_files": missing}))
     else:

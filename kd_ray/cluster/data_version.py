@@ -25,10 +25,7 @@ def with_data_version(file: SweepFile, store: Store, *, name: str | None = None)
     section = file.raw["dataset"]
     if section.get("version") != AUTO:
         return file
-    # Its modules take long to import.
-    from kd_ray.data.families import fingerprint
-
-    found = fingerprint(file.sweep.dataset, Path(file.sweep.placement.data_root).expanduser())
+    found = _version_now(file)
     recorded = _recorded(store, file, name or file.sweep.name)
     if recorded not in (None, found):
         raise DataError(
@@ -38,6 +35,18 @@ def with_data_version(file: SweepFile, store: Store, *, name: str | None = None)
     filled = replace(file, raw={**file.raw, "dataset": {**section, "version": found}})
     first_cell = {axis: values[0] for axis, values in file.raw["grid"].items()}
     return replace(filled, sweep=filled.cell(first_cell))
+
+
+def _version_now(file: SweepFile) -> str | None:
+    """The version of the data: that of the index, where they come from a `data_url`, so that they need not be on this machine."""
+    # Its modules take long to import.
+    from kd_ray.cluster.shared_data.find_sets import find_sets
+
+    if versions := [it.index.version for it in find_sets(file) if it.index.version]:
+        return versions[0]
+    from kd_ray.data.families import fingerprint
+
+    return fingerprint(file.sweep.dataset, Path(file.sweep.placement.data_root).expanduser())
 
 
 def _recorded(store: Store, file: SweepFile, name: str) -> str | None:

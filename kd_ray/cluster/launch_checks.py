@@ -7,6 +7,8 @@ from typing import Any
 
 from kd_ray.cluster.launch_request import LaunchRequest, RequestedTrials
 from kd_ray.cluster.pretrained import check_given_logits, check_pretrained_weights
+from kd_ray.cluster.shared_data.find_sets import has_text_networks
+from kd_ray.cluster.shared_data.set_files import wanted_sets
 from kd_ray.data.describe import small_joint_groups
 from kd_ray.data.families import load_dataset
 from kd_ray.data.leaks import find_leaks
@@ -29,6 +31,8 @@ def with_absolute_paths(file: SweepFile) -> SweepFile:
     """The same sweep with absolute paths, so that the manifest means the same in every folder."""
     raw: dict[str, Any] = {**file.raw, "placement": dict(file.raw.get("placement") or {})}
     raw["placement"]["data_root"] = str(Path(file.sweep.placement.data_root).expanduser().resolve())
+    if (url := file.sweep.placement.data_url) is not None and "://" not in url:
+        raw["placement"]["data_url"] = str(Path(url).expanduser().resolve())
 
     def absolute(value: Any) -> Any:
         return str(Path(value).expanduser().resolve()) if is_path(value) else value
@@ -52,9 +56,12 @@ def check(request: LaunchRequest, *, retry_failed: bool) -> tuple[Plan, Requeste
     Raises:
         InvalidInputError: the sweep, its weights or `only` cannot be used.
     """
-    now = plan(request.file, request.store, retry_failed=retry_failed, weights=request.weights)
+    file = request.local_file if has_text_networks(request.file) else request.file
+    now = plan(file, request.store, retry_failed=retry_failed, weights=request.weights)
     trials = _selected(now.planned, request.only)
-    check_pretrained_weights(request.file, request.store, now, request.warnings)
+    check_pretrained_weights(request, now)
+    if request.file.sweep.placement.data_url is not None and not wanted_sets(request.file):
+        request.warnings.add("placement.data_url has no effect: the data are drawn, or a function makes them")
     states = {view.trial_id: view.state for view in now.trials}
     open_ids = {view.trial_id for view in now.trials if not view.is_settled}
     if retry_failed:
@@ -80,7 +87,7 @@ def _selected(planned: tuple[PlannedTrial, ...], only: str | None) -> tuple[Plan
     return tuple(trial for trial in planned if trial is found[0] or (teacher and trial.trial_id == teacher.trial_id))
 
 
-def check_networks(file: SweepFile, trials: Collection[PlannedTrial]) -> None:
+def check_networks(request: LaunchRequest, trials: Collection[PlannedTrial]) -> None:
     """Build each network of a library, of the user's own for images, and of texts once: only its code knows whether it can.
 
     Raises:
@@ -103,9 +110,9 @@ def check_networks(file: SweepFile, trials: Collection[PlannedTrial]) -> None:
             from kd_ray.models.text_classifier import text_classifier
 
             assert encoder is not None
-            text_classifier(model, encoder, num_classes, Path(file.sweep.placement.data_root))
+            text_classifier(model, encoder, num_classes, Path(request.local_file.sweep.placement.data_root))
     except (ValueError, DataError) as error:
-        raise SweepError(f"{file.source}: {error}") from error
+        raise SweepError(f"{request.file.source}: {error}") from error
 
 
 def check_data(request: LaunchRequest, trials: Collection[PlannedTrial]) -> None:
@@ -115,7 +122,7 @@ def check_data(request: LaunchRequest, trials: Collection[PlannedTrial]) -> None
         DataError: a data set cannot be loaded.
         SweepError: a claim names a class that the data do not have.
     """
-    placement = request.file.sweep.placement
+    placement = request.local_file.sweep.placement
     class_names: list[str] = []
     for dataset in {trial.spec.dataset_id: trial.spec.dataset for trial in trials}.values():
         data = load_dataset(

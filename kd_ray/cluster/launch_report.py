@@ -79,11 +79,11 @@ def repair(request: LaunchRequest, requested: RequestedTrials, tables: Aggregate
         elif trial_damage(store, trial_id) is None:
             # Another launch has quarantined it already; this launch also runs the trial, or waits for it.
             has_changed = True
-    placement = request.file.sweep.placement
     datasets = {trial.dataset_id: trial.dataset for trial in requested.trials}
     for dataset_id in tables.damaged_samples:
         if dataset := datasets.get(dataset_id):
             is_there = store.exists(samples_key(dataset_id))
+            placement = request.local_file.sweep.placement
             data = load_dataset(
                 dataset, Path(placement.data_root), processes=cpu_count(), resident_bytes=placement.resident_bytes
             )

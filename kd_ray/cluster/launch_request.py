@@ -2,11 +2,14 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from kd_ray.cluster.background import WarningLog
 from kd_ray.cluster.display import Display
 from kd_ray.cluster.interrupts import Interrupts
 from kd_ray.cluster.log_display import SweepMetrics
+from kd_ray.cluster.shared_data.fetch_data import FoundSet
+from kd_ray.cluster.shared_data.find_sets import find_sets, with_local_data
 from kd_ray.results import ledger
 from kd_ray.results.read_once import RecordsRead
 from kd_ray.results.store import Store
@@ -36,6 +39,16 @@ class LaunchRequest:
     """Stands in the leases and in the records of this launch."""
     records_read: RecordsRead = field(default_factory=RecordsRead)
     """By the aggregations of this launch."""
+
+    @cached_property
+    def sets(self) -> tuple[FoundSet, ...]:
+        """What the nodes fetch of `placement.data_url`, as it is when it is first asked for."""
+        return find_sets(self.file)
+
+    @cached_property
+    def local_file(self) -> SweepFile:
+        """The sweep with its data on this machine, fetched if need be."""
+        return with_local_data(self.file, self.sets, self.display)
 
 
 @dataclass(frozen=True, kw_only=True)

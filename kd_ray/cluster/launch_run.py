@@ -10,6 +10,7 @@ from kd_ray.cluster.launch_request import LaunchRequest, RequestedTrials
 from kd_ray.cluster.mirrors import MIRRORS, MirrorThreads
 from kd_ray.cluster.pack_queue import PackQueue
 from kd_ray.cluster.runner import LaunchContext, Runner, probe_students
+from kd_ray.cluster.shared_data.find_sets import find_sets, to_plan
 from kd_ray.errors import CorruptObjectError, InvalidInputError, StoreError, TrialError, count_of
 from kd_ray.results import ledger
 from kd_ray.results.aggregate import aggregate
@@ -66,15 +67,17 @@ def run(
     store, sweep, placement = request.store, request.file.sweep.name, request.file.sweep.placement
     for note in (*runner.notes(), *_mixed_devices(store, sweep, placement)):
         request.warnings.add(note)
-    pack_sizes = _pack_sizes(request, requested, runner)
     context = LaunchContext(
         store=store,
         placement=placement,
         launch_id=request.launch_id,
         sweep=sweep,
         log_format=request.log_format,
-        most_students=pack_sizes if len(pack_sizes) > 1 else {},
+        sets=request.sets,
     )
+    pack_sizes = _pack_sizes(request, requested, runner, context)
+    if len(pack_sizes) > 1:
+        context = replace(context, most_students=pack_sizes)
     mirrors = {name: MIRRORS[name] for name in request.mirrors}
     trial_ids = [trial.trial_id for trial in requested.trials]
     reported: set[str] = set()
@@ -155,13 +158,16 @@ def measure(file: SweepFile, store: Store) -> None:
         TrialError: no student can be trained here.
     """
     placement = file.sweep.placement
-    student = representative(plan(file, None).planned)
+    student = representative(plan(to_plan(file), None).planned)
     if student is not None:
         sharers = max(1, cpu_count() // placement.cpus_per_pack)
-        write_probe(store, student, placement, probe_students(student, placement, sharers))
+        context = LaunchContext(store=store, placement=placement, launch_id="", sets=find_sets(file))
+        write_probe(store, student, placement, probe_students(student, context, sharers))
 
 
-def _pack_sizes(request: LaunchRequest, requested: RequestedTrials, runner: Runner) -> dict[str, int]:
+def _pack_sizes(
+    request: LaunchRequest, requested: RequestedTrials, runner: Runner, context: LaunchContext
+) -> dict[str, int]:
     """The pack size on each device, by its name. With `auto` it comes from a measurement on each kind, which is made once per store.
 
     The name is empty for packs of a size that does not follow the device.
@@ -173,7 +179,7 @@ def _pack_sizes(request: LaunchRequest, requested: RequestedTrials, runner: Runn
             probe = read_probe(request.store, student, placement, kind)
             if probe is None:
                 try:
-                    probe = runner.probe(student, placement, kind)
+                    probe = runner.probe(student, context, kind)
                 except TrialError as error:
                     request.warnings.add(
                         f"placement.pack_size: auto cannot be measured: {error}; packs have {UNMEASURED} students"

@@ -10,7 +10,6 @@ from kd_ray.cluster.runner import LaunchContext, Observer, WorkerFactory, probe_
 from kd_ray.distill.pack_run import run_pack
 from kd_ray.distill.worker_protocol import PackWorker
 from kd_ray.results.probe import Probe
-from kd_ray.sweep.placement import Placement
 from kd_ray.sweep.spec import TrialSpec
 
 
@@ -39,10 +38,10 @@ class LocalRunner:
         """See `Runner`."""
         return ()
 
-    def probe(self, spec: TrialSpec, placement: Placement, kind: str) -> Probe:
+    def probe(self, spec: TrialSpec, context: LaunchContext, kind: str) -> Probe:
         """See `Runner`."""
         del kind
-        return probe_students(spec, placement, 1)
+        return probe_students(spec, context, 1)
 
     def run(self, queue: PackQueue, context: LaunchContext, observer: Observer, interrupts: Interrupts) -> None:
         """Run the packs in the order of the queue."""

@@ -4,14 +4,13 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
-from kd_ray.cluster.background import WarningLog
 from kd_ray.cluster.launch_request import LaunchRequest
 from kd_ray.data.families import load_dataset, training_ids
 from kd_ray.data.modalities import Data
 from kd_ray.distill.logits_file import read_logits
 from kd_ray.errors import SweepError
 from kd_ray.results.status import Plan, file_digest
-from kd_ray.results.store import Store, pretrained_key
+from kd_ray.results.store import pretrained_key
 from kd_ray.sweep.architectures import is_text_model
 from kd_ray.sweep.datasets import Dataset, input_size
 from kd_ray.sweep.encoders import read_encoder
@@ -41,21 +40,21 @@ def fetch_pretrained_files(file: SweepFile, known: Mapping[str, str] | None) -> 
             raise SweepError(f"{file.source}: {wanted.field}: {error}") from error
 
 
-def check_pretrained_weights(file: SweepFile, store: Store, plan: Plan, warnings: WarningLog) -> None:
+def check_pretrained_weights(request: LaunchRequest, plan: Plan) -> None:
     """Check that each weights file which the store lacks can be read and fits the networks that start from it.
 
     Raises:
         SweepError: a file cannot be read, or does not hold weights of such a network.
     """
     for path, digest in plan.weights.items():
-        if not is_file(path) or store.exists(pretrained_key(digest)):
+        if not is_file(path) or request.store.exists(pretrained_key(digest)):
             continue
-        file_digest(path, file)
+        file_digest(path, request.file)
         specs = [trial.spec for trial in plan.planned if trial.spec.initial_weights == digest]
         for spec in {
             (spec.model, spec.dataset.num_classes, spec.role is Role.TEACHER): spec for spec in specs
         }.values():
-            _check_weights(file, Path(path).expanduser(), spec, warnings)
+            _check_weights(request, Path(path).expanduser(), spec)
 
 
 def check_given_logits(request: LaunchRequest, dataset: Dataset, data: Data) -> None:
@@ -64,7 +63,7 @@ def check_given_logits(request: LaunchRequest, dataset: Dataset, data: Data) -> 
     Raises:
         DataError: a file does not fit.
     """
-    placement = request.file.sweep.placement
+    placement = request.local_file.sweep.placement
     for path in dict(named_values(request.file.raw)).get(LOGITS_FIELD, ()):
         digest = request.weights.get(path)
         stored = request.store.get(pretrained_key(digest)) if digest else None
@@ -77,7 +76,7 @@ def check_given_logits(request: LaunchRequest, dataset: Dataset, data: Data) -> 
         )
 
 
-def _check_weights(file: SweepFile, path: Path, spec: TrialSpec, warnings: WarningLog) -> None:
+def _check_weights(request: LaunchRequest, path: Path, spec: TrialSpec) -> None:
     # The driver imports torch only for weights that the store lacks.
     from kd_ray.distill.checkpoint import from_weights
     from kd_ray.models import build_model
@@ -85,14 +84,17 @@ def _check_weights(file: SweepFile, path: Path, spec: TrialSpec, warnings: Warni
     from kd_ray.models.mlp import mlp
     from kd_ray.models.text_classifier import text_classifier
 
-    dataset, root = spec.dataset, Path(file.sweep.placement.data_root).expanduser()
-    num_classes = dataset.num_classes
+    dataset, num_classes = spec.dataset, spec.dataset.num_classes
+
+    def root() -> Path:
+        return Path(request.local_file.sweep.placement.data_root).expanduser()
+
     field = "student.init" if spec.role is not Role.TEACHER else "teacher.init" if spec.training else "teacher.weights"
     if dataset.modality == "rows":
-        model = mlp(spec.model, num_classes, load_dataset(dataset, root).train.num_inputs)
+        model = mlp(spec.model, num_classes, load_dataset(dataset, root()).train.num_inputs)
     elif is_text_model(spec.model):
-        start = Encoder(version=read_encoder(spec.model, root).version, init="random")
-        model = text_classifier(spec.model, start, num_classes, root)
+        start = Encoder(version=read_encoder(spec.model, root()).version, init="random")
+        model = text_classifier(spec.model, start, num_classes, root())
     else:
         model = build_model(spec.model, num_classes=num_classes, image_size=input_size(dataset))
     try:
@@ -104,10 +106,10 @@ def _check_weights(file: SweepFile, path: Path, spec: TrialSpec, warnings: Warni
     except (RuntimeError, ValueError) as error:
         reason = str(error).splitlines()
         raise SweepError(
-            f"{file.source}: {field}: {path} does not fit {spec.model} with {num_classes} classes: "
+            f"{request.file.source}: {field}: {path} does not fit {spec.model} with {num_classes} classes: "
             + " ".join(line.strip() for line in reason[:4])
         ) from error
     if other is not None:
-        warnings.add(
+        request.warnings.add(
             f"{field}: {path} has a head for {other:,} classes; one for {num_classes:,} is drawn from each trial's seed instead"
         )

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from kd_ray.cluster.shared_data.find_sets import with_local_data
 from kd_ray.data.families import check_names, load_dataset
 from kd_ray.data.listed_values import list_columns, read_list, texts_in_lists, texts_of
 from kd_ray.distill.stored_samples import samples_of
@@ -173,12 +174,12 @@ def _samples(store: Store, manifest: Manifest, dataset_id: str) -> Samples:
     if samples is not None and samples.ids is not None:
         return samples
     file = parse_sweep(manifest.sweep_yaml, source=f"sweep {manifest.sweep} in {store.url}")
-    placement = file.sweep.placement
     for dataset in datasets_of(file):
         if dataset_id_of(dataset) == dataset_id:
             if dataset.evaluated_on != "test":
                 what = "the samples of a validation split have no names to join features by"
                 raise InvalidInputError(f"sweep {manifest.sweep}: dataset.evaluated_on: {dataset.evaluated_on}: {what}")
+            placement = with_local_data(file).sweep.placement
             data = load_dataset(dataset, Path(placement.data_root), resident_bytes=placement.resident_bytes)
             write_samples(store, dataset_id, samples_of(dataset, data))
     samples = read_samples(store, dataset_id)

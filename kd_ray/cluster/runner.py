@@ -6,9 +6,12 @@ from typing import Protocol, Self
 
 from kd_ray.cluster.interrupts import Interrupts
 from kd_ray.cluster.pack_queue import PackQueue
+from kd_ray.cluster.shared_data.fetch_data import FoundSet
+from kd_ray.cluster.shared_data.fetched_sets import on_this_node
 from kd_ray.distill.worker_protocol import PackProgress, PackWorker
 from kd_ray.results.probe import Probe
 from kd_ray.results.store import Store
+from kd_ray.sweep.architectures import is_text_model
 from kd_ray.sweep.placement import Placement
 from kd_ray.sweep.plan import Pack
 from kd_ray.sweep.spec import TrialSpec
@@ -28,6 +31,8 @@ class LaunchContext:
     """How workers log."""
     most_students: Mapping[str, int] = field(default_factory=dict)
     """By name of a device: students of one pack there, where `pack_size: auto` has measured several kinds. A larger pack is halved."""
+    sets: tuple[FoundSet, ...] = ()
+    """What each node fetches of `placement.data_url`."""
 
 
 class WorkerFactory(Protocol):
@@ -39,16 +44,19 @@ class WorkerFactory(Protocol):
 
 def training_worker(context: LaunchContext) -> PackWorker:
     """The worker that trains. It imports torch here, so that the driver need not."""
+    placement = on_this_node(context.placement, context.sets)
     from kd_ray.distill.worker import Worker
 
-    return Worker(context.store, context.placement, launch_id=context.launch_id)
+    return Worker(context.store, placement, launch_id=context.launch_id)
 
 
-def probe_students(spec: TrialSpec, placement: Placement, sharers: int) -> Probe:
+def probe_students(spec: TrialSpec, context: LaunchContext, sharers: int) -> Probe:
     """Measure students side by side in this process. It imports torch here, so that the driver need not."""
     from kd_ray.distill.pace_probe import probe
 
-    return probe(spec, placement, sharers=sharers)
+    # Inputs are random; of the data only the folder of a network of texts is read.
+    sets = context.sets if is_text_model(spec.model) else ()
+    return probe(spec, on_this_node(context.placement, sets), sharers=sharers)
 
 
 class Observer(Protocol):
@@ -85,7 +93,7 @@ class Runner(Protocol):
     def notes(self) -> tuple[str, ...]:
         """What a user should know of the machines before packs run, one sentence each."""
 
-    def probe(self, spec: TrialSpec, placement: Placement, kind: str) -> Probe:
+    def probe(self, spec: TrialSpec, context: LaunchContext, kind: str) -> Probe:
         """Measure students like this one on a machine of a kind. Raises TrialError when none can be trained there."""
 
     def run(self, queue: PackQueue, context: LaunchContext, observer: Observer, interrupts: Interrupts) -> None:

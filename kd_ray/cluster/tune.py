@@ -23,6 +23,7 @@ from kd_ray.cluster.launch_run import choose_runner, run
 from kd_ray.cluster.log_display import LogDisplay
 from kd_ray.cluster.pretrained import fetch_pretrained_files
 from kd_ray.cluster.runner import Runner
+from kd_ray.cluster.shared_data.find_sets import to_plan
 from kd_ray.errors import InvalidInputError
 from kd_ray.results import ledger
 from kd_ray.results.inventory import trial_objects
@@ -113,7 +114,7 @@ def tune(
             requested = search.requested(replayed)
             if connected is None:
                 chosen = choose_runner(runner, request.file.sweep.placement, address, verbose=verbose)
-                check_networks(request.file, requested.to_run)
+                check_networks(request, requested.to_run)
                 if address is None:
                     check_data(request, requested.to_run)
                 connected = stack.enter_context(chosen)
@@ -178,7 +179,7 @@ class _Search:
 
     def _digest(self, name: str) -> str:
         if name not in self._digests:
-            self._digests[name] = input_digest(name, self.file)
+            self._digests[name] = input_digest(name, to_plan(self.file))
         return self._digests[name]
 
     def _halving(self) -> HalvingLike | None:

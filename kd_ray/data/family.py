@@ -1,6 +1,6 @@
 """What a family of data sets has to offer. Each module of a family ends with its `Family`; `families.py` has the dict of all."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -37,6 +37,8 @@ class Family(Generic[D]):
     for files that are not the version of the settings."""
     fingerprint: Callable[[D, Loading], str | None]
     """The `dataset.version` that names exactly the files that are there; None for a set that is generated."""
+    files: Callable[[D, Path], Sequence[str]] | None = None
+    """The files of the set, below the data root, where they are not those of `Classification.files` with all in their folders."""
     can_stream: bool = False
     """Whether images can stay in their files."""
     fetch: Callable[[D, Path, OnBytes | None], None] = lambda settings, root, on_bytes: None

@@ -30,6 +30,13 @@ def fingerprint(dataset: ListedDataset, loading: Loading) -> str:
     return _fingerprint(listing, _prepared(dataset, loading, listing))
 
 
+def files(dataset: ListedDataset, root: Path) -> tuple[str, ...]:
+    """The list, and the image files that it names. Raises DataError for a list that `load` refuses."""
+    inputs = read_listing(dataset, root).inputs
+    images = inputs.names if isinstance(inputs, Sources) and inputs.folder is not None else ()
+    return (dataset.path, *images)
+
+
 def load(dataset: ListedDataset, loading: Loading) -> Data:
     """The listed samples, in the order of the list, in their splits; rows are not standardised yet.
 
@@ -167,4 +174,4 @@ def _text_data(
     )
 
 
-FAMILY = Family[ListedDataset](load=load, fingerprint=fingerprint, can_stream=True)
+FAMILY = Family[ListedDataset](load=load, fingerprint=fingerprint, files=files, can_stream=True)

@@ -190,11 +190,11 @@ class Store:
                 return None
             return self._ask("list", lambda: in_folders(Path(self.url), prefix, name))
 
-    def at_once(self, ask: Callable[[K], T], of: Iterable[K]) -> list[T]:
+    def at_once(self, ask: Callable[[K], T], of: Iterable[K], *, most: int = AT_ONCE) -> list[T]:
         """What `ask` gives for each, in order. An object store is asked for several at a time, because each answer is a round trip."""
         if self._remote is None:
             return list(map(ask, of))
-        with ThreadPoolExecutor(max_workers=AT_ONCE) as pool:
+        with ThreadPoolExecutor(max_workers=most) as pool:
             return list(pool.map(ask, of))
 
     def _reader(self) -> ObjectStore | None:

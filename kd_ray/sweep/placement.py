@@ -52,6 +52,12 @@ class Placement(Config):
     the number of workers."""
     data_root: str = "./data"
     """Folder with the data sets, the same path on every node."""
+    data_url: str | None = None
+    """Where `kd-ray data push` has put the data sets: `s3://`, `gs://`, `az://`, or a folder that all nodes see. Each node fetches what the
+    sweep needs to `<data_root>/fetched`, once."""
+    data_cache_gb: PositiveFloat = 200.0
+    """Most disk space, on each node, for fetched data sets and what is made of them, in GB. To make room, those that were not used for
+    longest are deleted, and none that is in use."""
     checkpoint_interval_s: Annotated[float, Field(ge=0)] = 30.0
     """Least time in seconds between two checkpoints of a trial; 0 writes one after every epoch."""
     checkpoint_every_epochs: PositiveInt | None = None

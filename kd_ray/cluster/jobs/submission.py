@@ -71,7 +71,9 @@ def make_submission(
     name = name or file.sweep.name
     if not _NAME.fullmatch(name):
         raise InvalidInputError(f"--name {name}: expected lower-case letters, digits, `.`, `_` and `-`, 100 at most")
-    _check_store(store)
+    _check_url("--store", store)
+    if file.sweep.placement.data_url is not None:
+        _check_url("placement.data_url", file.sweep.placement.data_url)
     _check_paths(file)
     arguments = ["launch", _SWEEP, "--store", store, "--address", "auto", *(["--retry-failed"] if retry_failed else [])]
     arguments += [] if most_cells is None else ["--max-cells", str(most_cells)]
@@ -89,24 +91,24 @@ def make_submission(
     return Submission(name=name, sweep=file.sweep.name, store=store, num_trials=num_trials, files={**theirs, **ours})
 
 
-def _check_store(store: str) -> None:
-    """Refuse a store that the cluster cannot reach, and a URL with credentials."""
-    if "://" not in store:
-        if not PurePosixPath(store).is_absolute():
+def _check_url(option: str, url: str) -> None:
+    """Refuse a place that the cluster cannot reach, and a URL with credentials."""
+    if "://" not in url:
+        if not PurePosixPath(url).is_absolute():
             choices = ", ".join(f"{scheme}://…" for scheme in SCHEMES)
             raise InvalidInputError(
-                f"--store {store}: on the cluster this would be another folder; give {choices}, "
+                f"{option} {url}: on the cluster this would be another folder; give {choices}, "
                 "or the absolute path of a folder that all its nodes share"
             )
         return
-    parts = urlsplit(store)
+    parts = urlsplit(url)
     if parts.scheme not in SCHEMES:
         raise InvalidInputError(
-            f"--store {parts.scheme}://…: unknown scheme; valid: {', '.join(f'{scheme}://' for scheme in SCHEMES)}"
+            f"{option} {parts.scheme}://…: unknown scheme; valid: {', '.join(f'{scheme}://' for scheme in SCHEMES)}"
         )
     if "@" in parts.netloc or parts.query:
         raise InvalidInputError(
-            f"--store {parts.scheme}://…: a URL must not hold credentials, because everyone who sees the job can read them; "
+            f"{option} {parts.scheme}://…: a URL must not hold credentials, because everyone who sees the job can read them; "
             "the cluster takes them from its environment or its identity"
         )
 

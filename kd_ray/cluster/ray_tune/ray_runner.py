@@ -107,8 +107,9 @@ class RayRunner:
         waits = check_capacity(self.placement, alive_nodes(), scales=self._scales())
         return (*([waits] if waits else []), *mixed_kinds(self.kinds()))
 
-    def probe(self, spec: TrialSpec, placement: Placement, kind: str) -> Probe:
+    def probe(self, spec: TrialSpec, context: LaunchContext, kind: str) -> Probe:
         """See `Runner`; on any node of the kind that can run a pack. Where there is none yet, it waits for one."""
+        placement = context.placement
         num_packs = max((packs_on(node, placement) for node in alive_nodes() if not kind or kind in node), default=1)
         request = request_of(placement) | ({kind: _SHARE_OF_KIND} if kind else {})
         measure = ray.remote(
@@ -118,7 +119,7 @@ class RayRunner:
             resources=request,
         )(probe_students)
         try:
-            return ray.get(measure.remote(spec, placement, max(1, num_packs)))
+            return ray.get(measure.remote(spec, context, max(1, num_packs)))
         except ray.exceptions.RayTaskError as error:
             raise error.as_instanceof_cause() from error  # type: ignore[no-untyped-call]
 

@@ -101,6 +101,15 @@ def test_a_store_that_the_cluster_cannot_use_is_refused(store: str, message: str
     assert "hidden" not in str(refused.value)
 
 
+@pytest.mark.parametrize("url", ["data", "s3://key:hidden@lab/x"])
+def test_a_data_url_that_the_cluster_cannot_use_is_refused(url: str) -> None:
+    with pytest.raises(
+        InvalidInputError, match=r"^placement\.data_url (data: on the cluster|s3://…: a URL must not hold)"
+    ) as refused:
+        submission(f"placement.data_url={url}")
+    assert "hidden" not in str(refused.value)
+
+
 def test_a_relative_path_is_refused_with_the_way_out() -> None:
     with pytest.raises(
         InvalidInputError, match=r"placement.data_root: 'data' is a relative path.*--set placement.data_root=/data"
