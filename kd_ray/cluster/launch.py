@@ -84,8 +84,8 @@ def launch(
             plan, requested = check(request, retry_failed=retry_failed and first is None)
             if requested.to_run and connected is None:
                 chosen = choose_runner(runner, request.file.sweep.placement, address, verbose=verbose)
-                # On a cluster the data lie on its nodes.
                 check_networks(request, requested.to_run)
+                # On a cluster the data lie on its nodes.
                 if address is None:
                     check_data(request, requested.to_run)
                 connected = stack.enter_context(chosen)

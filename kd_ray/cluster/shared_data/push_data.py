@@ -12,7 +12,7 @@ from pathlib import Path
 from kd_ray.cluster.shared_data.data_index import Index, Shard, shard_key, write_index
 from kd_ray.cluster.shared_data.set_files import WantedSet, files_of, version_of
 from kd_ray.cluster.shared_data.shards import SHARD_BYTES, Part, check_name, packed, parts_of
-from kd_ray.errors import DataError
+from kd_ray.errors import DataError, StoreError
 from kd_ray.results.store import Store
 from kd_ray.sweep.placement import cpu_count
 
@@ -68,10 +68,14 @@ def push(
             return Shard(sha256=digest, size_bytes=len(data), path=path, offset=part.offset), is_new
 
         done = store.at_once(send, parts, most=AT_ONCE)
+        index = Index(form=1, version=version, num_files=len(files), shards=tuple(shard for shard, _ in done))
+        write_index(store, wanted.name, index)
+    except StoreError as error:
+        raise StoreError(
+            f"data set {wanted.what}: {error}; check the URL, and your credentials for it (docs/stores.md); the same command goes on"
+        ) from error
     except (OSError, ValueError) as error:
         raise DataError(f"{wanted.what}: cannot be sent: {error}") from error
-    index = Index(form=1, version=version, num_files=len(files), shards=tuple(shard for shard, _ in done))
-    write_index(store, wanted.name, index)
     new = [shard for shard, is_new in done if is_new]
     return PushReport(
         what=wanted.what, index=index, num_sent=len(new), sent_bytes=sum(shard.size_bytes for shard in new)
