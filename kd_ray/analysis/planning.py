@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from kd_ray.analysis.power import CURVE, MOST_RUNS, POWER, Spreads, detectable, seeds_needed
+from kd_ray.analysis.power import CURVE, POWER, Spreads, detectable, seeds_for_share, stacked
 from kd_ray.analysis.study import SCRATCH, TEACHER, Study
 from kd_ray.results.comparison_schema import Comparison
 from kd_ray.sweep.short_axes import shortest
@@ -76,7 +76,7 @@ def power_curves(rows: Sequence[Comparison], levels: Sequence[float]) -> list[Co
         typical[every.n_baseline, every.n_treatment, strict].append((group[0], _median(every)))
     curves = []
     for (_, _, strict), found in typical.items():
-        spreads = _stacked([it for _, it in found])
+        spreads = stacked([it for _, it in found])
         for n in CURVE:
             here_M = detectable(spreads, n, n, strict)
             alone_M = detectable(spreads, n, n, found[0][0].level)
@@ -121,15 +121,6 @@ def _median(every: Spreads) -> Spreads:
     )
 
 
-def _stacked(some: Sequence[Spreads]) -> Spreads:
-    return replace(
-        some[0],
-        sd_baseline_M=np.concatenate([it.sd_baseline_M for it in some]),
-        sd_treatment_M=np.concatenate([it.sd_treatment_M for it in some]),
-        sampling_sd_M=np.concatenate([it.sampling_sd_M for it in some]),
-    )
-
-
 def next_steps(study: Study, rows: Sequence[Comparison], levels: Sequence[float]) -> list[NextStep]:
     """For each contrast and question: what is open, and the seeds that would settle half of it."""
     found = []
@@ -144,13 +135,13 @@ def next_steps(study: Study, rows: Sequence[Comparison], levels: Sequence[float]
             if n_now < 3:
                 found.append(_step(study, contrast, what, len(hints), n_now, FIRST_SEEDS))
             elif hints:
-                needed = sorted(
-                    seeds_needed(row.effect or 0.0, row.standard_error or 0.0, _spreads([row]), levels[i]) or np.inf
+                clearest = [
+                    (row.effect or 0.0, row.standard_error or 0.0, _spreads([row]), levels[i])
                     for i in hints[:_MOST_OPEN]
                     if (row := rows[i]).sd_baseline is not None and row.sd_treatment is not None
-                )
-                half = needed[(len(needed) - 1) // 2] if needed else np.inf
-                n_needed = max(int(half), n_now + 1) if half <= MOST_RUNS else None
+                ]
+                half = seeds_for_share(clearest, (len(clearest) + 1) // 2) if clearest else None
+                n_needed = None if half is None else max(half, n_now + 1)
                 found.append(_step(study, contrast, what, len(hints), n_now, n_needed))
     return found
 

@@ -115,10 +115,9 @@ def _strata(groups: Groups) -> IntArray:
 
 def _gap(rate_GCB: FloatArray) -> FloatArray:
     """Largest minus smallest defined rate over groups, (C, B); NaN with fewer than two."""
-    defined_GCB = ~np.isnan(rate_GCB)
-    largest_CB = np.where(defined_GCB, rate_GCB, -np.inf).max(axis=0)
-    smallest_CB = np.where(defined_GCB, rate_GCB, np.inf).min(axis=0)
-    return np.where(defined_GCB.sum(axis=0) >= 2, largest_CB - smallest_CB, np.nan)
+    # fmax and fmin leave NaN out.
+    width_CB = np.fmax.reduce(rate_GCB, axis=0) - np.fmin.reduce(rate_GCB, axis=0)
+    return np.where((~np.isnan(rate_GCB)).sum(axis=0) >= 2, width_CB, np.nan)
 
 
 def _mean_of_defined(values_CB: FloatArray) -> FloatArray:

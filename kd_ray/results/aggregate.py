@@ -9,7 +9,6 @@ the e_tag of each part, so an aggregation that has nothing to do reads the index
 damaged since has another e_tag and is checked.
 """
 
-import functools
 import hashlib
 import json
 import logging
@@ -29,7 +28,7 @@ from kd_ray.results.manifest import Manifest, ManifestTrial, read_manifest
 from kd_ray.results.read_once import RecordsRead, SamplesRead
 from kd_ray.results.record import Record, Samples, decode_table, misfit
 from kd_ray.results.rows import TrialInput, part_rows, sample_rows
-from kd_ray.results.schema import TABLES
+from kd_ray.results.schema import TABLES, columns_text
 from kd_ray.results.store import DATASETS, TABLES_FOLDER, Kind, Store, part_key, table_columns_key, table_index_key
 from kd_ray.results.table_parts import FINGERPRINT, encode_part
 from kd_ray.sweep.tuning_settings import is_tuning
@@ -170,7 +169,7 @@ def _has_these_columns(store: Store) -> bool:
 
 def _columns() -> bytes:
     """The content of an object that says which columns the parts of all tables have."""
-    digest = hashlib.sha256(f"{ROWS_VERSION} {_schemas()}".encode()).hexdigest()[:16]
+    digest = hashlib.sha256(f"{ROWS_VERSION} {columns_text()}".encode()).hexdigest()[:16]
     return json.dumps({"columns": digest}).encode()
 
 
@@ -366,7 +365,7 @@ class _Aggregation:
     def _fingerprint(self, trials: Sequence[ManifestTrial]) -> str:
         """Stands for everything a part's rows depend on."""
         lines = [[it.trial_id, dict(it.settings), it.dataset_id, self._records[it.trial_id]] for it in trials]
-        content = json.dumps([ROWS_VERSION, _schemas(), asdict(self._manifest.row_settings), lines], sort_keys=True)
+        content = json.dumps([ROWS_VERSION, columns_text(), asdict(self._manifest.row_settings), lines], sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
@@ -396,8 +395,3 @@ def _fingerprint_of_part(store: Store, key: str) -> str | None:
         return str(metadata.get(FINGERPRINT, b"").decode())
     except (pa.ArrowException, OSError, ValueError):
         return None
-
-
-@functools.cache
-def _schemas() -> str:
-    return str({name: [(it.name, str(it.type)) for it in table.columns] for name, table in TABLES.items()})

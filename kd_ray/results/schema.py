@@ -3,6 +3,7 @@
 `kd-ray schema` prints them, the aggregation writes exactly these columns with unit, range and meaning, and a test compares the two.
 """
 
+import functools
 import math
 
 import pyarrow as pa
@@ -326,3 +327,9 @@ QUERIED: dict[str, Table] = {
 # Timing of an epoch is the one measured column outside `trials`.
 TIMING_NAMES = PROVENANCE_NAMES | {"elapsed_s"}
 """Columns that may differ between two runs of the same sweep on one device type, over all tables."""
+
+
+@functools.cache
+def columns_text() -> str:
+    """Name and type of every column of all tables, from which a part shows whether it has other ones."""
+    return str({name: [(it.name, str(it.type)) for it in table.columns] for name, table in TABLES.items()})

@@ -186,10 +186,8 @@ def _cell_trials(
         yield planned(spec)
     digest = _initial_digest(sweep, "student.init", weights_digest)
     encoder = _encoder(sweep.student, weights_digest)
-    first = functools.partial(
-        _student, sweep, digest=digest, encoder=encoder, groups_in_id=groups_in_id, given_logits=logits
-    )
-    student = _others_like(first)
+    fixed: dict[str, Any] = {"digest": digest, "encoder": encoder, "groups_in_id": groups_in_id, "given_logits": logits}
+    student = _others_like(functools.partial(_student, sweep, **fixed))
     for seed in seeds:
         if "scratch" in sweep.baselines:
             # With `init: teacher`, a scratch student starts from the weights of its teacher; otherwise it has no teacher.
@@ -205,10 +203,9 @@ def _others_like(first: Callable[..., TrialSpec]) -> Callable[..., TrialSpec]:
     """A function of role, seed and teacher. It makes one spec of a role, whose fields are checked, and copies it for the other seeds."""
     made: dict[Role, TrialSpec] = {}
 
-    def spec(role: Role, seed: int, *, teacher: TeacherRef | None = None) -> TrialSpec:
+    def spec(role: Role, seed: int, teacher: TeacherRef | None = None) -> TrialSpec:
         if role not in made:
             made[role] = first(role, seed, teacher=teacher)
-            return made[role]
         return made[role].changed(seed=seed, teacher=teacher)
 
     return spec

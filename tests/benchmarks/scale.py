@@ -6,6 +6,9 @@ weights, records, tables. Then, each in a process of its own as a user types it:
 class rows.
 
 `ms per trial` is the wall time without starting and stopping Ray, which stands beside it; `relaunch` and `status` include starting Python.
+
+`--finished` leaves Ray, packs and leases out: the store is filled directly, with 12 test samples for each trial, and the same launch and
+`status` are measured in CPU seconds, which say something on a busy machine, too.
 """
 
 import argparse
@@ -40,6 +43,30 @@ def measure(num_trials: int, folder: Path) -> dict[str, float]:
     found["relaunch_s"] = _seconds("-m", "kd_ray.cli", "launch", str(sweep), "--store", str(store))
     found["status_s"] = _seconds("-m", "kd_ray.cli", "status", "synthetic", "--store", str(store))
     found |= json.loads(_python("-m", "tests.benchmarks.scale", "--query", str(store)).splitlines()[-1])
+    return found
+
+
+def measure_finished(num_trials: int, folder: Path) -> dict[str, float]:
+    """CPU seconds and memory of a launch with nothing to do, and of `status`."""
+    from kd_ray.cluster.launch_checks import with_absolute_paths
+    from kd_ray.results.store import open_store
+    from tests.benchmarks.synthetic import finish, packs_of_ten
+
+    store, sweep = folder / f"finished-{num_trials}", folder / f"finished-{num_trials}.yaml"
+    file = with_absolute_paths(packs_of_ten(num_trials, str(folder / "data")))
+    sweep.write_text(file.to_yaml())
+    found: dict[str, float] = {"trials": finish(file, open_store(store))}
+    limit = ("--max-cells", "1000000")
+    for name, verb in (
+        ("status", ("status", "synthetic")),
+        ("relaunch", ("launch", str(sweep), *limit)),
+    ):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        _python("-m", "kd_ray.cli", *verb, "--store", str(store))
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        found[f"{name}_cpu_s"] = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        # Of the largest child so far, so that the smaller one comes first.
+        found[f"{name}_mb"] = after.ru_maxrss / 1000
     return found
 
 
@@ -139,6 +166,7 @@ def main() -> None:
     """Measure every size, and print the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
     parser.add_argument("sizes", nargs="*", type=int, default=list(SIZES))
+    parser.add_argument("--finished", action="store_true", help="measure the launch of a finished sweep and `status`")
     parser.add_argument("--driver", nargs=2, metavar=("SWEEP", "STORE"), help=argparse.SUPPRESS)
     parser.add_argument("--query", metavar="STORE", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -146,6 +174,11 @@ def main() -> None:
         sys.stdout.write(json.dumps(drive(*options.driver)) + "\n")
     elif options.query:
         sys.stdout.write(json.dumps(query(options.query)) + "\n")
+    elif options.finished:
+        with tempfile.TemporaryDirectory(prefix="kd_ray_scale_") as folder:
+            for size in options.sizes:
+                sys.stdout.write(json.dumps(measure_finished(size, Path(folder))) + "\n")
+        sys.stdout.write(f"{environment()}; n = 1 run per size\n")
     else:
         with tempfile.TemporaryDirectory(prefix="kd_ray_scale_") as folder:
             rows = []

@@ -65,7 +65,8 @@ def packs_of_ten(num_trials: int, data_root: str, *more: str, cpus_per_pack: int
     seeds = list(range(max(1, round((num_trials - 1) / 10))))
     overrides = [f"grid.seed={seeds}", f"grid.temperature={list(range(1, 11))}", "baselines=[]"]
     placement = [f"placement.data_root={data_root}", f"placement.cpus_per_pack={cpus_per_pack}"]
-    return parse_sweep(SWEEP, source="synthetic.yaml", overrides=[*overrides, *placement, *more])
+    every = [*overrides, *placement, *more]
+    return parse_sweep(SWEEP, source="synthetic.yaml", overrides=every, most_cells=1_000_000)
 
 
 def synthetic_sweep(num_trials: int, data_root: str = "./data") -> SweepFile:

@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 from scipy import special, stats
 
-from kd_ray.analysis.power import MOST_RUNS, Spreads, detectable, rejection_rate, seeds_needed
+from kd_ray.analysis.power import (
+    MOST_RUNS,
+    Spreads,
+    _counts,
+    _t_quantile,
+    detectable,
+    rejection_rate,
+    seeds_for_share,
+    seeds_needed,
+)
 from kd_ray.analysis.uncertainty import SampleNoise, certainty, runs_part
 
 DRAWS = 20_000
@@ -99,3 +108,32 @@ def test_seeds_needed_takes_a_selected_effect_for_smaller_than_it_looks() -> Non
     assert seeds_needed(0.0, 0.6, known, 0.001) is None
     assert seeds_needed(1.0, 0.0, known, 0.001) is None
     assert MOST_RUNS == 200
+
+
+def test_runs_for_half_of_the_hints_are_those_of_a_search_one_by_one() -> None:
+    hints = [(effect, 0.6, spreads(1.0, 5, 0.1 * i), 0.001) for i, effect in enumerate((0.5, 2.0, 2.5, 3.0, 4.0))]
+    needed = sorted(seeds_needed(*hint) or np.inf for hint in hints)
+    assert needed[-1] == np.inf
+    one_by_one = [
+        next(
+            (n for n in _counts() if detectable(known, n, n, level)[0] <= effect * (1 - (error / effect) ** 2)), np.inf
+        )
+        for effect, error, known, level in hints[1:]
+    ]
+    assert needed[:4] == sorted(one_by_one)
+    assert [seeds_for_share(hints, count) for count in (1, 2, 3, 4, 5)] == [*needed[:4], None]
+
+
+def test_quantiles_of_many_values_are_interpolated_to_their_last_digits() -> None:
+    df = np.random.default_rng(0).uniform(2, 60, 200_000)
+    for quantile in (0.975, 1 - 0.05 / 26_000):
+        np.testing.assert_allclose(_t_quantile(df, quantile), special.stdtrit(df, quantile), rtol=1e-11)
+        assert (_t_quantile(df[:1000], quantile) == special.stdtrit(df[:1000], quantile)).all()
+
+
+def test_many_quantities_are_as_detectable_as_each_alone() -> None:
+    sd_M = np.linspace(0.5, 2, 1_500)
+    many = Spreads(sd_baseline_M=sd_M, sd_treatment_M=sd_M, n_baseline=5, n_treatment=5, sampling_sd_M=0.1 * sd_M)
+    found_M = detectable(many, 5, 5, 0.01)
+    for i in (0, 999, 1_000, 1_499):
+        np.testing.assert_allclose(found_M[i], detectable(many.only(slice(i, i + 1)), 5, 5, 0.01)[0], rtol=1e-11)
