@@ -1,15 +1,13 @@
 """One suite for both runners, and what only Ray can show: kills."""
 
-import json
 import os
 import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -160,35 +158,6 @@ def test_processes_that_have_nothing_to_do_until_their_teacher_is_there_are_kept
     devices = Results(store).query("SELECT role, device FROM trials").to_pylist()
     assert len({row["device"] for row in devices if row["role"] == "distilled"}) == 2
     assert len({row["device"] for row in devices}) == 2
-
-
-class _LateRunner(RayRunner):
-    """Gives out packs when Ray's workers are up, and keeps their process ids."""
-
-    def run(self, *rest: Any) -> None:
-        idle: set[int] = set()
-        deadline = time.monotonic() + 60
-        while len(idle) < 2 and time.monotonic() < deadline:
-            idle = {pid for pid in session_pids(os.getsid(0)) if command_line(pid).startswith("ray::IDLE")}
-        rest[1].store.put("idle", json.dumps(sorted(map(str, idle))).encode())
-        super().run(*rest)
-
-
-@pytest.mark.ray
-def test_workers_that_are_up_get_the_packs(store: Store, trifeature_root: Path) -> None:
-    """Guard: Tune asks for a runtime environment, for which Ray starts new processes; those that have imported ahead would stay idle."""
-    file = parse_sweep(SYNTHETIC, source="synthetic.yaml", overrides=[f"placement.data_root={trifeature_root}"])
-    runner = _LateRunner(placement=file.sweep.placement, worker=_quick_worker, num_cpus=2)
-    report = launch(file, store, runner=runner)
-    assert (report.exit_code, report.num_trained) == (0, 3), report.warnings
-    used = {row["device"] for row in Results(store).query("SELECT DISTINCT device FROM trials").to_pylist()}
-    assert used <= set(json.loads(store.get("idle") or b"[]"))
-
-
-def _quick_worker(context: LaunchContext) -> PackWorker:
-    worker = SyntheticWorker(context.store, context.placement, context.launch_id)
-    worker.device_name = str(os.getpid())
-    return worker
 
 
 @pytest.mark.ray

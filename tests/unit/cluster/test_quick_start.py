@@ -5,7 +5,7 @@ import os
 import pytest
 from ray._private.node import Node
 
-from kd_ray.cluster.ray_tune.quick_start import quick_start
+from kd_ray.cluster.ray_tune.quick_start import idle_workers, quick_start
 from kd_ray.sweep.placement import Placement
 
 pytestmark = pytest.mark.slow
@@ -50,3 +50,19 @@ def test_choices_of_the_user_stand(monkeypatch: pytest.MonkeyPatch) -> None:
     with quick_start(Placement(), num_cpus=1, trains=True, verbose=False):
         assert os.environ[NICENESS] == "15"
     assert os.environ[NICENESS] == "15"
+
+
+def test_tune_asks_for_no_environment_only_inside() -> None:
+    """Guard: for an actor with a runtime environment Ray starts a new process, and those that have imported ahead stay idle."""
+    from ray.tune.execution.class_cache import _ActorClassCache as Cache
+
+    class Trainable:
+        """Stands for any."""
+
+    with idle_workers():
+        cache = Cache()  # type: ignore[no-untyped-call]
+        actor = cache.get(Trainable)  # type: ignore[no-untyped-call]
+        assert actor is cache.get(Trainable)  # type: ignore[no-untyped-call]
+        assert not actor._default_options.get("runtime_env")
+    outside = Cache().get(Trainable)  # type: ignore[no-untyped-call]
+    assert outside._default_options["runtime_env"]["env_vars"]
