@@ -190,8 +190,8 @@ GUARDS = (
     Guard(
         name="SQL overwrites the part of a table",
         file="kd_ray/results/query.py",
-        right="                    _check_reads_only(connection, sql)\n",
-        wrong="                    pass\n",
+        right="                _check_reads_only(connection, sql)\n",
+        wrong="                pass\n",
         tests=("tests/unit/results/test_query.py",),
     ),
     Guard(
