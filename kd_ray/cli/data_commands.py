@@ -36,6 +36,20 @@ def data_group() -> None:
     """Describe data sets and download their files."""
 
 
+_SET_OF_FIELD = click.option(
+    "--set",
+    "overrides",
+    metavar="KEY=VALUE",
+    multiple=True,
+    help="A field of the sweep file, or, with a NAME, of its dataset section.",
+)
+_ROOT_OF_SWEEP = click.option(
+    "--data-root",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="[default: the sweep file's placement.data_root, or ./data]",
+)
+
+
 @data_group.command("show", cls=Command, example="kd-ray data show trifeature --set size=64 -o sheet.png")
 @click.argument("name")
 @_SET
@@ -55,18 +69,8 @@ def show_command(name: str, overrides: tuple[str, ...], data_root: Path, output:
 
 @data_group.command("check", cls=Command, example="kd-ray data check sweeps/celeba-young.yaml -o sheet.png")
 @click.argument("what", metavar="SWEEP.yaml|NAME")
-@click.option(
-    "--set",
-    "overrides",
-    metavar="KEY=VALUE",
-    multiple=True,
-    help="A field of the sweep file, or, with a NAME, of its dataset section.",
-)
-@click.option(
-    "--data-root",
-    type=click.Path(path_type=Path, file_okay=False),
-    help="[default: the sweep file's placement.data_root, or ./data]",
-)
+@_SET_OF_FIELD
+@_ROOT_OF_SWEEP
 @click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Write a contact sheet, PNG.")
 @JSON_OPTION
 def check_command(
@@ -142,22 +146,12 @@ def prepare_command(name: str, overrides: tuple[str, ...], data_root: Path) -> N
 @data_group.command("push", cls=Command, example="kd-ray data push sweeps/celeba-young.yaml s3://lab/data")
 @click.argument("what", metavar="SWEEP.yaml|NAME")
 @click.argument("url")
-@click.option(
-    "--set",
-    "overrides",
-    metavar="KEY=VALUE",
-    multiple=True,
-    help="A field of the sweep file, or, with a NAME, of its dataset section.",
-)
-@click.option(
-    "--data-root",
-    type=click.Path(path_type=Path, file_okay=False),
-    help="[default: the sweep file's placement.data_root, or ./data]",
-)
+@_SET_OF_FIELD
+@_ROOT_OF_SWEEP
 def push_command(what: str, url: str, overrides: tuple[str, ...], data_root: Path | None) -> None:
     """Put the data of a sweep, or the set called NAME, at a URL, from where nodes fetch them (placement.data_url).
 
-    URL is s3://, gs:// or az://, or a folder that all nodes see. What is there already is not sent again, and nothing there is deleted.
+    URL is s3://, gs:// or az://, or a folder that all nodes see. A shard that the URL has is not sent again, and nothing there is deleted.
     """
     from kd_ray.cluster.display import TextDisplay
     from kd_ray.cluster.shared_data.find_sets import open_data_url

@@ -65,7 +65,8 @@ def run(
         StoreError: the store cannot be used, or it lacks trials that workers have committed.
     """
     store, sweep, placement = request.store, request.file.sweep.name, request.file.sweep.placement
-    for note in (*runner.notes(), *_mixed_devices(store, sweep, placement)):
+    before = _mixed_devices(store, sweep, placement) if requested.complete else []
+    for note in (*runner.notes(), *before):
         request.warnings.add(note)
     context = LaunchContext(
         store=store,

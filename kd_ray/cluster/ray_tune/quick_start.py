@@ -55,10 +55,13 @@ def idle_workers() -> Iterator[None]:
 
     Tune (2.60) gives its actors a runtime environment with some variables of the driver, and Ray starts a new process for each actor with
     one. The workers of a Ray that this process has started have all its variables. Tune has no public switch, so a private method is
-    replaced; a later Tune that has it no more starts new processes again, and does no harm.
+    replaced. Where a later Tune lacks it, Ray starts new processes again.
     """
-    from ray.tune.execution.class_cache import _ActorClassCache as Cache
-
+    try:
+        from ray.tune.execution.class_cache import _ActorClassCache as Cache
+    except ImportError:
+        yield
+        return
     original = Cache.get
 
     def get(self: Any, trainable: type) -> Any:

@@ -69,6 +69,8 @@ class RayRunner:
 
     _private: ExitStack = field(default_factory=ExitStack, init=False, repr=False, compare=False)
     """What is left to end of a Ray that this launch has started."""
+    _waits: list[str] = field(default_factory=list, init=False, repr=False, compare=False)
+    """What the launch waits for, when no node could run a pack as it connected."""
 
     def __enter__(self) -> Self:
         """Connect to the cluster, or start one.
@@ -78,7 +80,8 @@ class RayRunner:
         """
         try:
             self._connect()
-            check_capacity(self.placement, alive_nodes(), scales=self._scales())
+            waits = check_capacity(self.placement, alive_nodes(), scales=self._scales())
+            self._waits.extend([waits] if waits else [])
             telemetry.measure_into(RayMetrics())
         except BaseException as error:
             ray.shutdown()
@@ -104,8 +107,7 @@ class RayRunner:
 
     def notes(self) -> tuple[str, ...]:
         """See `Runner`."""
-        waits = check_capacity(self.placement, alive_nodes(), scales=self._scales())
-        return (*([waits] if waits else []), *mixed_kinds(self.kinds()))
+        return (*self._waits, *mixed_kinds(self.kinds()))
 
     def probe(self, spec: TrialSpec, context: LaunchContext, kind: str) -> Probe:
         """See `Runner`; on any node of the kind that can run a pack. Where there is none yet, it waits for one."""

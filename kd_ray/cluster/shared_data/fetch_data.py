@@ -1,4 +1,4 @@
-"""Shards of an index to files of a folder. An interrupted fetch goes on where it stopped: finished shards are not fetched again."""
+"""Shards of an index to files of a folder. After an interruption, shards that are finished are not fetched again."""
 
 import random
 import socket

@@ -1,6 +1,6 @@
 """The verb `data push`: put a data set at a URL. Shards first, then the index: so a set is there completely, or as it was before.
 
-A shard that is there is not sent again: the same command goes on after an interruption, and sends no shard of an unchanged set.
+A shard that the URL has is not sent again, so a push that was interrupted can be repeated, and an unchanged set costs no shard.
 """
 
 import threading
@@ -72,7 +72,7 @@ def push(
         write_index(store, wanted.name, index)
     except StoreError as error:
         raise StoreError(
-            f"data set {wanted.what}: {error}; check the URL, and your credentials for it (docs/stores.md); the same command goes on"
+            f"data set {wanted.what}: {error}; check the URL, and your credentials for it (docs/stores.md), and run the same command again"
         ) from error
     except (OSError, ValueError) as error:
         raise DataError(f"{wanted.what}: cannot be sent: {error}") from error

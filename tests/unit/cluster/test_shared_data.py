@@ -123,7 +123,7 @@ def test_a_push_that_ends_early_leaves_no_index(tmp_path: Path, monkeypatch: pyt
     with monkeypatch.context() as patch:
         patch.setattr(Store, "put", fails)
         with pytest.raises(
-            StoreError, match=r"data set cifar10: the line is cut; check the URL, .*; the same command goes on"
+            StoreError, match=r"data set cifar10: the line is cut; check the URL, .*, and run the same command again"
         ):
             pushed(parse_dataset("cifar10"), root, url)
     assert len(contents(url)) == 3
