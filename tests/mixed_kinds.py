@@ -6,6 +6,9 @@ the workers train nothing, and the measurement of each kind is given.
 
 import json
 import sys
+import threading
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import ray
@@ -14,21 +17,33 @@ from kd_ray.cluster.launch import launch
 from kd_ray.cluster.ray_tune.capacity import KIND_PREFIX
 from kd_ray.cluster.ray_tune.ray_runner import RayRunner
 from kd_ray.cluster.runner import LaunchContext
-from kd_ray.distill.worker_protocol import PackWorker
+from kd_ray.distill.worker_protocol import LoadState, OnFailure, PackTraining, PackWorker
 from kd_ray.results.probe import Pace, Probe
 from kd_ray.results.store import open_store
-from kd_ray.sweep.spec import TrialSpec
+from kd_ray.sweep.spec import Role, TrialSpec
 from tests.benchmarks.synthetic import SyntheticWorker, packs_of_ten
 
 SIZES = {"Large": 8, "Small": 2}
 """Students that fit on each kind."""
 
 
+class OneOfTwo(SyntheticWorker):
+    """Begins with students when there is a worker on each kind, so that neither trains them all."""
+
+    def begin(self, specs: Sequence[TrialSpec], load_state: LoadState, on_failure: OnFailure) -> PackTraining:
+        if specs[0].role is not Role.TEACHER:
+            self.store.put(f"kinds/{self.device_name}", b"")
+            deadline = time.monotonic() + 120
+            while len(list(self.store.entries("kinds"))) < len(SIZES) and time.monotonic() < deadline:
+                threading.Event().wait(0.05)
+        return super().begin(specs, load_state, on_failure)
+
+
 def worker_of_its_node(context: LaunchContext) -> PackWorker:
     """A worker that trains nothing, and names its device as Ray names the node's."""
     here = ray.get_runtime_context().get_node_id()
     (resources,) = (node["Resources"] for node in ray.nodes() if node["NodeID"] == here)  # type: ignore[no-untyped-call]
-    worker = SyntheticWorker(context.store, context.placement, context.launch_id)
+    worker = OneOfTwo(context.store, context.placement, context.launch_id)
     (worker.device_name,) = (name.removeprefix(KIND_PREFIX) for name in resources if name.startswith(KIND_PREFIX))
     return worker
 

@@ -13,8 +13,8 @@ from tests.sweeps import assert_same_tables, tiny_sweep, write_tiny_sweep
 
 pytestmark = [pytest.mark.ray, pytest.mark.alone, pytest.mark.long]
 
-SWEEP = ("training.epochs=40", "grid.seed=[0, 1]", "grid.temperature=[1, 2, 4, 8]", "placement.pack_size=2")
-"""Two teachers, and packs of two students, so that two nodes have something to do."""
+SWEEP = ("training.epochs=100", "grid.seed=[0, 1]", "grid.temperature=[1, 2, 4, 8]", "placement.pack_size=2")
+"""Packs of two students, long enough that a second node is up before they are done."""
 
 
 @pytest.fixture
