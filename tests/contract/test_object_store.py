@@ -47,16 +47,19 @@ def test_azure_keeps_the_contract(promise: Callable[[Store], None], azure_store:
     promise(azure_store)
 
 
-def test_a_sweep_on_azure_gives_the_tables_of_a_local_one(
-    azure_store: Store, store: Store, trifeature_root: Path
+@pytest.mark.parametrize("service", ["s3", "azure"])
+def test_a_sweep_on_an_object_store_gives_the_tables_of_a_local_one(
+    service: str, request: pytest.FixtureRequest, store: Store, trifeature_root: Path
 ) -> None:
+    away: Store = request.getfixturevalue(f"{service}_store")
     file = tiny_sweep(trifeature_root, "grid.seed=[0]")
     assert launch(file, store, runner="local").exit_code == 0
-    assert launch(file, azure_store, runner="local").exit_code == 0
-    assert_same_tables(store, azure_store)
+    assert launch(file, away, runner="local").exit_code == 0
+    assert_same_tables(store, away)
     sql = "SELECT class_name, sum(num_disagree) AS n FROM teacher_disagreement GROUP BY 1 ORDER BY 1"
-    assert Results(azure_store).query(sql).equals(Results(store).query(sql))
-    assert verify(azure_store).problems == ()
+    assert Results(away).query(sql).equals(Results(store).query(sql))
+    found = verify(away)
+    assert (found.problems, found.num_checked) == ((), verify(store).num_checked)
 
 
 @pytest.mark.long
