@@ -21,18 +21,18 @@ from kd_ray.errors import InvalidInputError
 @click.option("--failed", is_flag=True, help="Show the traceback of each failed trial.")
 def status_command(sweep_name: str | None, store_url: str, as_json: bool, watch: bool, failed: bool) -> None:
     """Show the state of a sweep's trials, from the store alone. Without a name, list the sweeps."""
-    from kd_ray.cli import text
+    from kd_ray.cli import text_status
     from kd_ray.results.status import all_statuses, sweep_status
 
     store = open_existing(store_url)
     if sweep_name is None:
         statuses = all_statuses(store)
-        say(json_text([s.to_dict() for s in statuses]) if as_json else text.sweeps(statuses, store.url))
+        say(json_text([s.to_dict() for s in statuses]) if as_json else text_status.sweeps(statuses, store.url))
         return
     shown = ""
     while True:
         status = sweep_status(store, sweep_name)
-        words = json_text(status.to_dict()) if as_json else text.status(status, tracebacks=failed)
+        words = json_text(status.to_dict()) if as_json else text_status.status(status, tracebacks=failed)
         if watch and sys.stdout.isatty():
             click.clear()
         if words != shown or sys.stdout.isatty():

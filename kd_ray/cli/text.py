@@ -13,14 +13,14 @@ from kd_ray.cli.json_text import json_text, text_of_bytes
 from kd_ray.cli.tables import render as render  # noqa: PLC0414 (used by text_compare too)
 from kd_ray.cli.tables import table_of as table_of  # noqa: PLC0414
 from kd_ray.cli.tables import wrapped
+from kd_ray.cli.text_status import SHOWN, counts, listed
 from kd_ray.errors import InvalidInputError, QueryError, count_of, some
 from kd_ray.results.cost import Cost
+from kd_ray.results.planning import Plan
 from kd_ray.results.query import Results
 from kd_ray.results.record import encode_table
 from kd_ray.results.schema import QUERIED
 from kd_ray.results.sql_views import SQL_VIEWS
-from kd_ray.results.status import Plan, SweepStatus
-from kd_ray.results.trial_lines import TrialLine
 from kd_ray.shown import cleaned, csv_cell
 from kd_ray.sweep.short_axes import shortest
 from kd_ray.sweep.spec import Role, TrialState
@@ -32,21 +32,19 @@ if TYPE_CHECKING:
 
 _FEW = 4
 """Most features whose small groups are named."""
-_SHOWN = 30
-"""Most trials in a list; further ones are only counted."""
 
 
 def plan(plan: Plan) -> str:
     """What would run, and why."""
     to_run = sum(len(pack.trials) for pack in plan.packs)
-    head = f"sweep {plan.sweep}: {count_of(len(plan.trials), 'trial')} ({_counts(plan.trials)})"
+    head = f"sweep {plan.sweep}: {count_of(len(plan.trials), 'trial')} ({counts(plan.trials)})"
     if plan.num_dropped:
         head += f"\n{plan.dropped()}"
     head += "".join(f"\nclaim: {claim}" for claim in plan.claims)
     if not to_run:
-        return f"{head}\n{_trials(plan.trials)}\nnothing to run"
+        return f"{head}\n{listed(plan.trials)}\nnothing to run"
     advice = f"\n{plan.advice}" if plan.advice else ""
-    return f"{head}\n{_trials(plan.trials)}\n{to_run} to run, in {count_of(len(plan.packs), 'pack')}{advice}"
+    return f"{head}\n{listed(plan.trials)}\n{to_run} to run, in {count_of(len(plan.packs), 'pack')}{advice}"
 
 
 def needs(cost: Cost, missing: Sequence[str]) -> list[str]:
@@ -57,35 +55,6 @@ def needs(cost: Cost, missing: Sequence[str]) -> list[str]:
     if missing:
         lines.append(wrapped(f"missing: {some(missing)}; `kd-ray data check` says more"))
     return lines
-
-
-def status(status: SweepStatus, *, tracebacks: bool = False) -> str:
-    """The state of a sweep's trials."""
-    lines = [f"sweep {status.sweep}: {count_of(len(status.trials), 'trial')} ({_counts(status.trials)})"]
-    unsettled = [trial for trial in status.trials if trial.state != TrialState.COMPLETE]
-    lines.append(_trials(unsettled) if unsettled else "everything is complete")
-    lines += [f"note: {problem}" for problem in status.problems]
-    lines += [ignored(status.strangers)] if status.strangers else []
-    if tracebacks:
-        lines += [
-            f"\n{trial.trial_id}  {trial.description}\n{trial.traceback or trial.why}"
-            for trial in unsettled
-            if trial.traceback
-        ]
-    return "\n".join(lines)
-
-
-def sweeps(statuses: Sequence[SweepStatus], store: str) -> str:
-    """The sweeps of a store, one line each."""
-    if not statuses:
-        return f"store {store}: no sweeps yet"
-    table = table_of(["sweep", "trials", "states"], right=[1])
-    for status in statuses:
-        table.add_row(
-            status.sweep, str(len(status.trials)), _counts(status.trials) if status.trials else "not readable"
-        )
-    unreadable = [problem for status in statuses if not status.trials for problem in status.problems]
-    return "\n".join([render(table), *(f"note: {problem}" for problem in unreadable)])
 
 
 def launch_report(report: "LaunchReport", results: Results, *, store: str | None) -> str:
@@ -164,8 +133,8 @@ def conditions(table: "ClosingTable") -> str:
     if table.collapsed:
         notes.append(f"collapsed: {'; '.join(table.collapsed)}. Do not read their fairness.")
     if table.failed:
-        more = f" and {len(table.failed) - _SHOWN} more" if len(table.failed) > _SHOWN else ""
-        notes.append(f"failed, so missing above: {', '.join(table.failed[:_SHOWN])}{more}")
+        more = f" and {len(table.failed) - SHOWN} more" if len(table.failed) > SHOWN else ""
+        notes.append(f"failed, so missing above: {', '.join(table.failed[:SHOWN])}{more}")
     return "\n".join([render(shown), *map(wrapped, notes)])
 
 
@@ -176,12 +145,6 @@ def mean_and_sd(column: "ClosingColumn", value: "Spread") -> str:
     scale, digits = column.metric.scale, column.metric.digits
     sd = f" ± {value.sd * scale:.{digits}f}" if value.n > 1 else ""
     return f"{value.mean * scale:.{digits}f}{sd}"
-
-
-def ignored(keys: Sequence[str]) -> str:
-    """Files in a store that kd_ray did not write."""
-    shown = ", ".join(repr(key) for key in keys[:3]) + (", …" if len(keys) > 3 else "")
-    return f"ignored: {count_of(len(keys), 'file')} that kd_ray did not write: {shown}"
 
 
 def schema(name: str | None) -> str:
@@ -256,23 +219,3 @@ def _cell(value: object) -> str:
         return f"{value:.4f}" if 1e-3 <= abs(value) < 1e5 else f"{value:.4g}"
     text = " ".join((text_of_bytes(value) if isinstance(value, bytes) else str(value)).splitlines())
     return text if len(text) <= 60 else text[:59] + "…"
-
-
-def _counts(trials: Sequence[TrialLine]) -> str:
-    states = [trial.state for trial in trials]
-    return (
-        ", ".join(f"{states.count(state.value)} {state.value}" for state in TrialState if state.value in states)
-        or "none"
-    )
-
-
-def _trials(trials: Sequence[TrialLine]) -> str:
-    table = table_of(["trial_id", "trial", "state", "why"])
-    for trial in trials[:_SHOWN]:
-        why = trial.why
-        if trial.epoch is not None:
-            accuracy = f", training accuracy of its pack {trial.accuracy:.1%}" if trial.accuracy is not None else ""
-            why = f"epoch {trial.epoch} of {trial.epochs}{accuracy}; {why}"
-        table.add_row(trial.trial_id, trial.description, trial.state, next(iter(why.splitlines()), ""))
-    more = f"\n… and {len(trials) - _SHOWN} more; --json lists all" if len(trials) > _SHOWN else ""
-    return render(table) + more

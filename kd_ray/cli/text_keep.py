@@ -3,7 +3,7 @@
 import shlex
 
 from kd_ray.cli.tables import render, table_of
-from kd_ray.cli.text import ignored
+from kd_ray.cli.text_status import ignored
 from kd_ray.errors import count_of
 from kd_ray.housekeeping.adopt import AdoptReport
 from kd_ray.housekeeping.audit import DEFINITIONS, AuditReport

@@ -14,9 +14,9 @@ from kd_ray.cluster.shared_data.find_sets import find_sets, to_plan
 from kd_ray.errors import CorruptObjectError, InvalidInputError, StoreError, TrialError, count_of
 from kd_ray.results import ledger
 from kd_ray.results.aggregate import aggregate
+from kd_ray.results.planning import plan
 from kd_ray.results.probe import UNMEASURED, Probe, chosen_pack_size, read_probe, representative, write_probe
 from kd_ray.results.quarantine import quarantined_trials
-from kd_ray.results.status import plan
 from kd_ray.results.store import Store, stop_key
 from kd_ray.results.table_parts import read_table
 from kd_ray.sweep.load import SweepFile

@@ -4,7 +4,7 @@ Other modules ask here what a store holds, and take no key apart themselves. Onl
 sync tool, `._part-00000.parquet`, `.DS_Store`) are kept apart as `strangers`, and are never read as data.
 """
 
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Collection, Container, Iterator
 from dataclasses import dataclass, field
 
 from kd_ray.results.store import (
@@ -207,6 +207,16 @@ def deciding_objects(
     trials = {folder: TrialObjects(record=item) for folder, item in looked.found.items() if is_asked(folder)}
     others = [it for it in (*looked.linked, *(() if only_records else looked.lacking)) if is_asked(it)]
     return trials | (take_inventory(store, *map(trial_folder, others), keep=decides).trials if others else {})
+
+
+def quarantined_of(quarantined: Collection[Quarantined], sweep: str, trial_ids: Collection[str]) -> list[Quarantined]:
+    """The quarantined objects that belong to a sweep: those of its trials, its own, and all data sets."""
+    return [
+        found
+        for found in quarantined
+        if (place := found.place)
+        and (place.trial_id in trial_ids or place.sweep == sweep or place.kind is Kind.SAMPLES)
+    ]
 
 
 def sweep_names(store: Store) -> list[str]:

@@ -4,13 +4,12 @@
 """
 
 import logging
-from collections.abc import Collection
 
 from kd_ray.errors import CorruptObjectError
 from kd_ray.results import ledger
-from kd_ray.results.inventory import Quarantined, take_inventory, trial_objects
+from kd_ray.results.inventory import take_inventory, trial_objects
 from kd_ray.results.record import read_record, sha256
-from kd_ray.results.store import DAMAGED, Kind, Store, quarantine, record_key
+from kd_ray.results.store import DAMAGED, Store, quarantine, record_key
 
 logger = logging.getLogger("kd_ray")
 
@@ -29,16 +28,6 @@ def trial_damage(store: Store, trial_id: str) -> str | None:
     if sha256(weights) != record.weights_sha256:
         return f"store {store.url}: {record.weights_key!r} is not what the record of {trial_id} names"
     return None
-
-
-def quarantined_of(quarantined: Collection[Quarantined], sweep: str, trial_ids: Collection[str]) -> list[Quarantined]:
-    """The quarantined objects that belong to a sweep: those of its trials, its own, and all data sets."""
-    return [
-        found
-        for found in quarantined
-        if (place := found.place)
-        and (place.trial_id in trial_ids or place.sweep == sweep or place.kind is Kind.SAMPLES)
-    ]
 
 
 def quarantined_trials(store: Store) -> set[str]:

@@ -25,9 +25,10 @@ from kd_ray.results import ledger
 from kd_ray.results.aggregate import aggregate
 from kd_ray.results.ledger import Lease
 from kd_ray.results.manifest import write_manifest
+from kd_ray.results.planning import plan
 from kd_ray.results.query import Results
 from kd_ray.results.record import read_record
-from kd_ray.results.status import plan, sweep_status
+from kd_ray.results.status import sweep_status
 from kd_ray.results.store import Store, lease_key, manifest_key, open_store, record_key
 from kd_ray.sweep.spec import TrialSpec, TrialState
 from tests.benchmarks.synthetic import SyntheticWorker, synthetic_sweep, synthetic_worker

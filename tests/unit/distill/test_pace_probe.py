@@ -10,8 +10,8 @@ from kd_ray.cluster.launch import launch, measure
 from kd_ray.cluster.local import LocalRunner
 from kd_ray.distill.pace_probe import pace_of, probe
 from kd_ray.errors import OutOfMemoryError
+from kd_ray.results.planning import plan
 from kd_ray.results.probe import read_probe, representative
-from kd_ray.results.status import plan
 from kd_ray.results.store import Store, open_store
 from kd_ray.sweep.datasets import TrifeatureDataset
 from kd_ray.sweep.placement import Placement

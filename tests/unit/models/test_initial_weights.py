@@ -14,9 +14,9 @@ from kd_ray.errors import SweepError
 from kd_ray.models import build_model
 from kd_ray.models.initial_weights import fetch_pretrained, load_initial
 from kd_ray.results.manifest import read_manifest
+from kd_ray.results.planning import plan
 from kd_ray.results.query import Results
 from kd_ray.results.record import read_record
-from kd_ray.results.status import plan
 from kd_ray.results.store import Store
 from kd_ray.sweep.load import SweepFile, parse_sweep
 

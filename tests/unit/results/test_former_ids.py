@@ -8,9 +8,9 @@ from kd_ray.housekeeping.audit import audit
 from kd_ray.results.aggregate import aggregate
 from kd_ray.results.former_ids import with_former_ids
 from kd_ray.results.manifest import read_manifest, write_manifest
+from kd_ray.results.planning import plan
 from kd_ray.results.query import Results
 from kd_ray.results.record import commit_record, read_record, write_samples
-from kd_ray.results.status import plan
 from kd_ray.results.store import Store
 from kd_ray.sweep.load import SweepFile
 from kd_ray.sweep.plan import PlannedTrial, expand

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kd_ray.errors import CorruptObjectError
+from kd_ray.results.planning import plan
 from kd_ray.results.probe import (
     UNMEASURED,
     Pace,
@@ -16,7 +17,6 @@ from kd_ray.results.probe import (
     representative,
     write_probe,
 )
-from kd_ray.results.status import plan
 from kd_ray.results.store import Store
 from kd_ray.sweep.placement import Placement
 from kd_ray.sweep.plan import even_parts, expand

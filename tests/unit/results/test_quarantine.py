@@ -6,9 +6,9 @@ from collections.abc import Callable
 import pytest
 
 from kd_ray.errors import OtherVersionError
-from kd_ray.results.inventory import take_inventory
+from kd_ray.results.inventory import quarantined_of, take_inventory
 from kd_ray.results.ledger import acquire, release, scan
-from kd_ray.results.quarantine import quarantine_trial, quarantined_of, quarantined_trials, trial_damage
+from kd_ray.results.quarantine import quarantine_trial, quarantined_trials, trial_damage
 from kd_ray.results.record import commit_record, decode_table, encode_record, encode_table, read_record, sha256
 from kd_ray.results.store import Store, lease_key, record_key, weights_key
 from kd_ray.sweep.spec import TrialState

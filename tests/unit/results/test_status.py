@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from kd_ray.cli.text import sweeps
+from kd_ray.cli.text_status import sweeps
 from kd_ray.errors import InvalidInputError, SweepError
 from kd_ray.results.ledger import acquire, renew, write_error
-from kd_ray.results.status import Plan, all_statuses, plan, sweep_status
+from kd_ray.results.planning import Plan, plan
+from kd_ray.results.status import all_statuses, sweep_status
 from kd_ray.results.store import Store, checkpoint_key, manifest_key, quarantine, record_key, samples_key
 from kd_ray.sweep.plan import PlannedTrial
 from tests.fakes import commit_trials, make_sweep, plan_trials, write_sweep
