@@ -56,23 +56,23 @@ def chance_levels(
     for dealt_N in dealt_DN:
         for place_M in places:
             dealt_N[place_M] = codes_N[place_M][shuffled(len(place_M), random)]
-    first_DN = dealt_DN * num_classes + (np.arange(DRAWS) * len(strata) * num_classes)[:, None]
+    first_DN = 2 * num_classes * (dealt_DN + (np.arange(DRAWS) * len(strata))[:, None])
+    strata_SG = strata.astype(np.float64)
 
-    def count(class_N: npt.NDArray[np.integer], chosen_N: npt.NDArray[np.bool_] | slice) -> FloatArray:
-        cells = (first_DN[:, chosen_N] + class_N[chosen_N]).ravel()
-        counts = np.bincount(cells, minlength=DRAWS * len(strata) * num_classes)
-        counts_DSC = counts.reshape(DRAWS, len(strata), num_classes).astype(np.float64)
-        return np.asarray(np.einsum("sg,dsc->gcd", strata.astype(np.float64), counts_DSC))
+    def count(class_N: npt.NDArray[np.integer], is_right_N: npt.NDArray[np.bool_]) -> tuple[FloatArray, FloatArray]:
+        """By group, class and deal: the samples that are not right, and those that are; in one pass over all of them."""
+        cells = (first_DN + (class_N + num_classes * is_right_N)).ravel()
+        counts = np.bincount(cells, minlength=DRAWS * len(strata) * 2 * num_classes)
+        counts_DSKC = counts.reshape(DRAWS, len(strata), 2, num_classes).astype(np.float64)
+        wrong_GCD, right_GCD = np.einsum("sg,dskc->kgcd", strata_SG, counts_DSKC)
+        return wrong_GCD, right_GCD
 
-    positive_GCD = count(labels_N, slice(None))
-    found_TDM = np.stack(
-        [
-            macro_fairness(
-                positive_GCD, count(predictions_N, slice(None)), count(predictions_N, labels_N == predictions_N)
-            )
-            for predictions_N in predictions
-        ]
-    )
+    _, positive_GCD = count(labels_N, np.ones(len(labels_N), dtype=np.bool_))
+    found = []
+    for predictions_N in predictions:
+        wrong_GCD, right_GCD = count(predictions_N, labels_N == predictions_N)
+        found.append(macro_fairness(positive_GCD, wrong_GCD + right_GCD, right_GCD))
+    found_TDM = np.stack(found)
     return Chance(mean_TM=found_TDM.mean(axis=1), sd_TM=found_TDM.std(axis=1, ddof=1))
 
 

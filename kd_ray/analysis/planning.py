@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from kd_ray.analysis.power import CURVE, POWER, Spreads, detectable, seeds_for_share, stacked
+from kd_ray.analysis.power import CURVE, POWER, Spreads, detectable_at, seeds_for_share, stacked
 from kd_ray.analysis.study import SCRATCH, TEACHER, Study
 from kd_ray.results.comparison_schema import Comparison
 from kd_ray.sweep.short_axes import shortest
@@ -50,8 +50,7 @@ def with_detectable(rows: Sequence[Comparison], levels: Sequence[float]) -> list
     found = list(rows)
     for (n_baseline, n_treatment, strict, level), places in groups.items():
         spreads = _spreads([rows[i] for i in places])
-        here_M = detectable(spreads, n_baseline, n_treatment, strict)
-        alone_M = detectable(spreads, n_baseline, n_treatment, level)
+        here_M, alone_M = detectable_at(spreads, n_baseline, n_treatment, [strict, level])
         for i, here, alone in zip(places, here_M, alone_M, strict=True):
             if np.isfinite(here):
                 found[i] = rows[i].but(
@@ -78,8 +77,7 @@ def power_curves(rows: Sequence[Comparison], levels: Sequence[float]) -> list[Co
     for (_, _, strict), found in typical.items():
         spreads = stacked([it for _, it in found])
         for n in CURVE:
-            here_M = detectable(spreads, n, n, strict)
-            alone_M = detectable(spreads, n, n, found[0][0].level)
+            here_M, alone_M = detectable_at(spreads, n, n, [strict, found[0][0].level])
             curves += [
                 _curve_row(first, it, n, float(here), float(alone))
                 for (first, it), here, alone in zip(found, here_M, alone_M, strict=True)

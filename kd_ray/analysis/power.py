@@ -83,39 +83,71 @@ def detectable(spreads: Spreads, n_baseline: int, n_treatment: int, level: float
     probability holds on average over sweeps that look like this one. Then new runs are drawn and held to the test of a claim
     (`uncertainty.py`). NaN below two runs on any side, or where no run differs from its group's mean.
     """
+    return detectable_at(spreads, n_baseline, n_treatment, [level], power)[0]
+
+
+def detectable_at(
+    spreads: Spreads, n_baseline: int, n_treatment: int, levels: Sequence[float], power: float = POWER
+) -> list[FloatArray]:
+    """The same at each of the levels, from the same possible futures."""
     count = len(spreads.sd_baseline_M)
     if min(n_baseline, n_treatment, spreads.n_baseline, spreads.n_treatment) < 2:
-        return np.full(count, np.nan)
+        return [np.full(count, np.nan) for _ in levels]
     if count > _AT_ONCE:
         parts = [spreads.only(slice(i, i + _AT_ONCE)) for i in range(0, count, _AT_ONCE)]
-        return np.concatenate([detectable(part, n_baseline, n_treatment, level, power) for part in parts])
-    uniform_D5 = _spread_evenly(DRAWS, 5)
-    known = (
-        (spreads.sd_baseline_M, spreads.n_baseline, n_baseline, uniform_D5[:, 0], uniform_D5[:, 1]),
-        (spreads.sd_treatment_M, spreads.n_treatment, n_treatment, uniform_D5[:, 2], uniform_D5[:, 3]),
-    )
-    parts_PDM = []
-    noise_DM = np.zeros((DRAWS, len(spreads.sd_baseline_M)))
-    for sd_M, n_now, n, true_D, shown_D in known:
-        variance_DM = sd_M**2 / (special.chdtri(n_now - 1, true_D) / (n_now - 1))[:, None]
-        parts_PDM.append(variance_DM * (special.chdtri(n - 1, shown_D) / (n - 1))[:, None] / n)
-        noise_DM = noise_DM + variance_DM / n
-    noise_DM = np.sqrt(noise_DM) * special.ndtri(uniform_D5[:, 4])[:, None]
-    runs_DM = parts_PDM[0] + parts_PDM[1]
-    spread_DM = parts_PDM[0] ** 2 / (n_baseline - 1) + parts_PDM[1] ** 2 / (n_treatment - 1)
-    smallest = float(min(n_baseline, n_treatment) - 1)
-    df_DM = claim_df(runs_DM, spread_DM, smallest=smallest, is_balanced=n_baseline == n_treatment)
-    total_DM = runs_DM + spreads.sampling_sd_M**2
-    with np.errstate(invalid="ignore", divide="ignore"):
-        all_df_DM = df_DM + SAMPLES_DF_SHARE * (total_DM**2 / (runs_DM**2 / df_DM) - df_DM)
-    quantile = 1 - level / 2
-    needed_DM = np.maximum(
-        _t_quantile(df_DM, quantile) * np.sqrt(runs_DM), _t_quantile(all_df_DM, quantile) * np.sqrt(total_DM)
-    )
-    needed_DM = needed_DM - noise_DM
-    found_M = np.quantile(needed_DM, power, axis=0)
+        found = [detectable_at(part, n_baseline, n_treatment, levels, power) for part in parts]
+        return [np.concatenate(at_level) for at_level in zip(*found, strict=True)]
+    futures = _Futures.of(spreads, n_baseline, n_treatment)
     nothing_M = (spreads.sd_baseline_M == 0) & (spreads.sd_treatment_M == 0)
-    return np.where(nothing_M, np.nan, np.maximum(found_M, 0.0))
+    return [
+        np.where(nothing_M, np.nan, np.maximum(np.quantile(futures.needed(level), power, axis=0), 0.0))
+        for level in levels
+    ]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Futures:
+    """What new runs may be like, in D draws of M quantities."""
+
+    df_DM: FloatArray
+    all_df_DM: FloatArray
+    runs_DM: FloatArray
+    """Squared standard error over runs, and below with that over test samples."""
+    total_DM: FloatArray
+    noise_DM: FloatArray
+    """How far the difference of the new runs is from the true one."""
+
+    @classmethod
+    def of(cls, spreads: Spreads, n_baseline: int, n_treatment: int) -> "_Futures":
+        uniform_D5 = _spread_evenly(DRAWS, 5)
+        known = (
+            (spreads.sd_baseline_M, spreads.n_baseline, n_baseline, uniform_D5[:, 0], uniform_D5[:, 1]),
+            (spreads.sd_treatment_M, spreads.n_treatment, n_treatment, uniform_D5[:, 2], uniform_D5[:, 3]),
+        )
+        parts_PDM = []
+        noise_DM = np.zeros((DRAWS, len(spreads.sd_baseline_M)))
+        for sd_M, n_now, n, true_D, shown_D in known:
+            variance_DM = sd_M**2 / (special.chdtri(n_now - 1, true_D) / (n_now - 1))[:, None]
+            parts_PDM.append(variance_DM * (special.chdtri(n - 1, shown_D) / (n - 1))[:, None] / n)
+            noise_DM = noise_DM + variance_DM / n
+        noise_DM = np.sqrt(noise_DM) * special.ndtri(uniform_D5[:, 4])[:, None]
+        runs_DM = parts_PDM[0] + parts_PDM[1]
+        spread_DM = parts_PDM[0] ** 2 / (n_baseline - 1) + parts_PDM[1] ** 2 / (n_treatment - 1)
+        smallest = float(min(n_baseline, n_treatment) - 1)
+        df_DM = claim_df(runs_DM, spread_DM, smallest=smallest, is_balanced=n_baseline == n_treatment)
+        total_DM = runs_DM + spreads.sampling_sd_M**2
+        with np.errstate(invalid="ignore", divide="ignore"):
+            all_df_DM = df_DM + SAMPLES_DF_SHARE * (total_DM**2 / (runs_DM**2 / df_DM) - df_DM)
+        return cls(df_DM=df_DM, all_df_DM=all_df_DM, runs_DM=runs_DM, total_DM=total_DM, noise_DM=noise_DM)
+
+    def needed(self, level: float) -> FloatArray:
+        """The true difference from which on each is established, (D, M)."""
+        quantile = 1 - level / 2
+        needed_DM = np.maximum(
+            _t_quantile(self.df_DM, quantile) * np.sqrt(self.runs_DM),
+            _t_quantile(self.all_df_DM, quantile) * np.sqrt(self.total_DM),
+        )
+        return np.asarray(needed_DM - self.noise_DM)
 
 
 def _t_quantile(df_DM: FloatArray, quantile: float) -> FloatArray:
