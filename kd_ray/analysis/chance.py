@@ -64,7 +64,7 @@ def chance_levels(
         cells = (first_DN + (class_N + num_classes * is_right_N)).ravel()
         counts = np.bincount(cells, minlength=DRAWS * len(strata) * 2 * num_classes)
         counts_DSKC = counts.reshape(DRAWS, len(strata), 2, num_classes).astype(np.float64)
-        wrong_GCD, right_GCD = np.einsum("sg,dskc->kgcd", strata_SG, counts_DSKC)
+        wrong_GCD, right_GCD = (np.einsum("sg,dsc->gcd", strata_SG, counts_DSKC[:, :, k]) for k in range(2))
         return wrong_GCD, right_GCD
 
     _, positive_GCD = count(labels_N, np.ones(len(labels_N), dtype=np.bool_))
