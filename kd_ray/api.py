@@ -4,8 +4,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from kd_ray.results.planning import Plan
-from kd_ray.results.planning import plan as _plan
+from kd_ray.results.launch_plan import Plan
+from kd_ray.results.launch_plan import plan as _plan
 from kd_ray.results.query import Results
 from kd_ray.results.store import open_store as _open_store
 from kd_ray.sweep.load import SweepFile

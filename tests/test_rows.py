@@ -14,7 +14,7 @@ from kd_ray.distill.pack_run import run_pack
 from kd_ray.distill.worker import Worker
 from kd_ray.errors import SweepError
 from kd_ray.models.mlp import mlp
-from kd_ray.results.planning import plan
+from kd_ray.results.launch_plan import plan
 from kd_ray.results.query import Results
 from kd_ray.results.store import Store, open_store
 from kd_ray.sweep.load import SweepFile, parse_sweep

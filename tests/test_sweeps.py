@@ -12,7 +12,7 @@ from kd_ray.data import cifar10
 from kd_ray.data.families import fingerprint, load_dataset
 from kd_ray.errors import DataError
 from kd_ray.models import build_model
-from kd_ray.results.planning import plan
+from kd_ray.results.launch_plan import plan
 from kd_ray.results.query import Results
 from kd_ray.results.schema import TABLES
 from kd_ray.results.store import Store

@@ -96,7 +96,7 @@ def plan_command(
     from kd_ray.cli import text
     from kd_ray.cluster.data_version import with_data_version
     from kd_ray.results.cost import cost
-    from kd_ray.results.planning import plan
+    from kd_ray.results.launch_plan import plan
     from kd_ray.sweep.placement import cpu_count
     from kd_ray.sweep.plan import advice_for_teachers
 

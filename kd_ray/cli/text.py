@@ -16,7 +16,7 @@ from kd_ray.cli.tables import wrapped
 from kd_ray.cli.text_status import SHOWN, counts, listed
 from kd_ray.errors import InvalidInputError, QueryError, count_of, some
 from kd_ray.results.cost import Cost
-from kd_ray.results.planning import Plan
+from kd_ray.results.launch_plan import Plan
 from kd_ray.results.query import Results
 from kd_ray.results.record import encode_table
 from kd_ray.results.schema import QUERIED

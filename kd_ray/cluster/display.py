@@ -13,7 +13,7 @@ from rich.table import Table
 from kd_ray.cluster.runner import Observer
 from kd_ray.distill.worker_protocol import PackProgress
 from kd_ray.errors import count_of
-from kd_ray.results.planning import Plan
+from kd_ray.results.launch_plan import Plan
 from kd_ray.shown import cleaned
 from kd_ray.sweep.plan import Pack, PlannedTrial
 from kd_ray.sweep.spec import TrialState

@@ -25,7 +25,7 @@ from kd_ray.cluster.mirrors import check_mirrors
 from kd_ray.cluster.pretrained import fetch_pretrained_files
 from kd_ray.cluster.runner import Runner
 from kd_ray.results.aggregate import aggregate
-from kd_ray.results.planning import planned_lines
+from kd_ray.results.launch_plan import planned_lines
 from kd_ray.results.store import Store
 from kd_ray.sweep.load import SweepFile
 from kd_ray.telemetry import LogFormat

@@ -14,7 +14,7 @@ from kd_ray.data.families import load_dataset
 from kd_ray.data.leaks import find_leaks
 from kd_ray.data.modalities import Data
 from kd_ray.errors import DataError, InvalidInputError, SweepError
-from kd_ray.results.planning import Plan, plan
+from kd_ray.results.launch_plan import Plan, plan
 from kd_ray.sweep.architectures import library_of, own_network
 from kd_ray.sweep.axes import axis_path
 from kd_ray.sweep.claim_checks import check_classes

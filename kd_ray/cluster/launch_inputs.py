@@ -6,8 +6,8 @@ from pathlib import Path
 from kd_ray.cluster.launch_request import LaunchRequest, RequestedTrials
 from kd_ray.errors import CorruptObjectError, InvalidInputError
 from kd_ray.results import ledger
+from kd_ray.results.launch_plan import Plan
 from kd_ray.results.manifest import read_manifest, write_manifest
-from kd_ray.results.planning import Plan
 from kd_ray.results.store import Store, pretrained_key, sweep_key
 from kd_ray.results.store_proof import prove_store
 from kd_ray.sweep.load import MOST_CELLS, SweepFile, parse_sweep

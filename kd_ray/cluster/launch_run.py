@@ -14,7 +14,7 @@ from kd_ray.cluster.shared_data.find_sets import find_sets, to_plan
 from kd_ray.errors import CorruptObjectError, InvalidInputError, StoreError, TrialError, count_of
 from kd_ray.results import ledger
 from kd_ray.results.aggregate import aggregate
-from kd_ray.results.planning import plan
+from kd_ray.results.launch_plan import plan
 from kd_ray.results.probe import UNMEASURED, Probe, chosen_pack_size, read_probe, representative, write_probe
 from kd_ray.results.quarantine import quarantined_trials
 from kd_ray.results.store import Store, stop_key

@@ -9,7 +9,7 @@ from kd_ray.data.families import load_dataset, training_ids
 from kd_ray.data.modalities import Data
 from kd_ray.distill.logits_file import read_logits
 from kd_ray.errors import SweepError
-from kd_ray.results.planning import Plan, file_digest
+from kd_ray.results.launch_plan import Plan, file_digest
 from kd_ray.results.store import pretrained_key
 from kd_ray.sweep.architectures import is_text_model
 from kd_ray.sweep.datasets import Dataset, input_size

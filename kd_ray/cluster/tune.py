@@ -27,8 +27,8 @@ from kd_ray.cluster.shared_data.find_sets import to_plan
 from kd_ray.errors import InvalidInputError
 from kd_ray.results import ledger
 from kd_ray.results.inventory import trial_objects
+from kd_ray.results.launch_plan import Plan, input_digest, planned_lines
 from kd_ray.results.manifest import find_manifest
-from kd_ray.results.planning import Plan, input_digest, planned_lines
 from kd_ray.results.quarantine import quarantine_trial
 from kd_ray.results.store import Store, quarantine, stop_key
 from kd_ray.sweep.load import SweepFile, parse_sweep

@@ -18,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from kd_ray.distill.augmentations import num_views
 from kd_ray.distill.batches import steps_per_epoch
 from kd_ray.models import build_model
-from kd_ray.results.planning import plan
+from kd_ray.results.launch_plan import plan
 from kd_ray.sweep.architectures import mlp_widths
 from kd_ray.sweep.datasets import Dataset
 from kd_ray.sweep.load import load_sweep

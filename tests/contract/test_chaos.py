@@ -30,8 +30,8 @@ from kd_ray.distill.batches import steps_per_epoch
 from kd_ray.housekeeping.delete_garbage import delete_garbage
 from kd_ray.housekeeping.find_garbage import find_garbage
 from kd_ray.results.inventory import TrialObjects, take_inventory
+from kd_ray.results.launch_plan import plan
 from kd_ray.results.ledger import Lease, is_live
-from kd_ray.results.planning import plan
 from kd_ray.results.record import read_record, sha256
 from kd_ray.results.store import Store, lease_folder, open_store
 from kd_ray.sweep.load import SweepFile, load_sweep

@@ -23,9 +23,9 @@ from kd_ray.distill.worker import Worker
 from kd_ray.distill.worker_protocol import LoadState, OnFailure, PackTraining, PackWorker
 from kd_ray.results import ledger
 from kd_ray.results.aggregate import aggregate
+from kd_ray.results.launch_plan import plan
 from kd_ray.results.ledger import Lease
 from kd_ray.results.manifest import write_manifest
-from kd_ray.results.planning import plan
 from kd_ray.results.query import Results
 from kd_ray.results.record import read_record
 from kd_ray.results.status import sweep_status

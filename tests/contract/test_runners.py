@@ -206,7 +206,7 @@ def test_a_failing_teacher_blocks_its_students_and_nothing_hangs(
 
 
 def test_only_runs_one_trial_and_its_teacher(store: Store, trifeature_root: Path) -> None:
-    from kd_ray.results.planning import plan
+    from kd_ray.results.launch_plan import plan
 
     file = tiny_sweep(trifeature_root)
     wanted = plan(file, store).planned[-1]
@@ -218,7 +218,7 @@ def test_only_runs_one_trial_and_its_teacher(store: Store, trifeature_root: Path
 
 
 def test_resume_needs_no_sweep_file(store: Store, undisturbed: Store, trifeature_root: Path) -> None:
-    from kd_ray.results.planning import plan
+    from kd_ray.results.launch_plan import plan
 
     file = tiny_sweep(trifeature_root)
     launch(file, store, runner="local", only=plan(file, store).planned[0].trial_id)

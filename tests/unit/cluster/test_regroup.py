@@ -20,8 +20,8 @@ from kd_ray.housekeeping.audit import audit
 from kd_ray.housekeeping.verify import verify
 from kd_ray.results.aggregate import aggregate
 from kd_ray.results.inventory import committed
+from kd_ray.results.launch_plan import plan
 from kd_ray.results.manifest import read_manifest
-from kd_ray.results.planning import plan
 from kd_ray.results.query import Results
 from kd_ray.results.samples import read_samples, write_samples
 from kd_ray.results.store import Store, features_key, open_store, part_key

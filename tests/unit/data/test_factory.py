@@ -20,7 +20,7 @@ from kd_ray.data.families import load_dataset
 from kd_ray.data.family import Loading
 from kd_ray.data.image_data import ImageData
 from kd_ray.errors import DataError
-from kd_ray.results.planning import plan
+from kd_ray.results.launch_plan import plan
 from kd_ray.results.query import Results
 from kd_ray.results.store import Store
 from kd_ray.sweep.datasets import FactoryDataset

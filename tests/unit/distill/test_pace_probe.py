@@ -10,7 +10,7 @@ from kd_ray.cluster.launch import launch, measure
 from kd_ray.cluster.local import LocalRunner
 from kd_ray.distill.pace_probe import pace_of, probe
 from kd_ray.errors import OutOfMemoryError
-from kd_ray.results.planning import plan
+from kd_ray.results.launch_plan import plan
 from kd_ray.results.probe import read_probe, representative
 from kd_ray.results.store import Store, open_store
 from kd_ray.sweep.datasets import TrifeatureDataset

@@ -13,8 +13,8 @@ from kd_ray.cluster.launch import launch
 from kd_ray.errors import SweepError
 from kd_ray.models import build_model
 from kd_ray.models.initial_weights import fetch_pretrained, load_initial
+from kd_ray.results.launch_plan import plan
 from kd_ray.results.manifest import read_manifest
-from kd_ray.results.planning import plan
 from kd_ray.results.query import Results
 from kd_ray.results.record import read_record
 from kd_ray.results.store import Store

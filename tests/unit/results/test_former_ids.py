@@ -7,8 +7,8 @@ import pytest
 from kd_ray.housekeeping.audit import audit
 from kd_ray.results.aggregate import aggregate
 from kd_ray.results.former_ids import with_former_ids
+from kd_ray.results.launch_plan import plan
 from kd_ray.results.manifest import read_manifest, write_manifest
-from kd_ray.results.planning import plan
 from kd_ray.results.query import Results
 from kd_ray.results.record import commit_record, read_record, write_samples
 from kd_ray.results.store import Store

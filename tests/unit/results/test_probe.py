@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kd_ray.errors import CorruptObjectError
-from kd_ray.results.planning import plan
+from kd_ray.results.launch_plan import plan
 from kd_ray.results.probe import (
     UNMEASURED,
     Pace,

@@ -9,8 +9,8 @@ import pytest
 
 from kd_ray.cli.text_status import sweeps
 from kd_ray.errors import InvalidInputError, SweepError
+from kd_ray.results.launch_plan import Plan, plan
 from kd_ray.results.ledger import acquire, renew, write_error
-from kd_ray.results.planning import Plan, plan
 from kd_ray.results.status import all_statuses, sweep_status
 from kd_ray.results.store import Store, checkpoint_key, manifest_key, quarantine, record_key, samples_key
 from kd_ray.sweep.plan import PlannedTrial

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from kd_ray.errors import SweepError
-from kd_ray.results.planning import plan
+from kd_ray.results.launch_plan import plan
 from kd_ray.sweep.load import parse_sweep
 from kd_ray.sweep.plan import PlannedTrial
 from kd_ray.sweep.spec import Role, TrialSpec
