@@ -109,11 +109,14 @@ def detectable_at(
 class _Futures:
     """What new runs may be like, in D draws of M quantities."""
 
-    df_DM: FloatArray
-    all_df_DM: FloatArray
     runs_DM: FloatArray
-    """Squared standard error over runs, and below with that over test samples."""
+    """Squared standard error of the difference over runs."""
+    df_DM: FloatArray
+    """Its degrees of freedom."""
     total_DM: FloatArray
+    """The same with the error over test samples."""
+    all_df_DM: FloatArray
+    """Its degrees of freedom."""
     noise_DM: FloatArray
     """How far the difference of the new runs is from the true one."""
 
