@@ -1,9 +1,8 @@
 """Checks the tables of a sweep: aggregates its records again, in memory, and compares the result with the stored parts row by row."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import TypeVar
 
 import pyarrow as pa
 
@@ -13,15 +12,10 @@ from kd_ray.results import ledger
 from kd_ray.results.aggregate import aggregate_alone
 from kd_ray.results.inventory import table_parts
 from kd_ray.results.manifest import Manifest
-from kd_ray.results.object_listing import InFolders
-from kd_ray.results.objects import AT_ONCE
 from kd_ray.results.record import decode_table
 from kd_ray.results.schema import TABLES
 from kd_ray.results.store import TABLES_FOLDER, Store, StoredObject, sweep_parts, table_index_key
 from kd_ray.sweep.spec import TrialState
-
-K = TypeVar("K")
-T = TypeVar("T")
 
 MISSING = "it is missing; the next aggregation writes it"
 STALE = "it is not up to date with the records; the next aggregation rebuilds it"
@@ -64,6 +58,8 @@ class _ComparingStore(Store):
 
     def __init__(self, store: Store, sweep: str) -> None:
         super().__init__(store.url)
+        # What is not overridden below asks where the real store asks: an object store has another client than a folder.
+        vars(self).update(vars(store))
         self._real = store
         self._sweep = sweep
         self._index = table_index_key(sweep)
@@ -78,14 +74,6 @@ class _ComparingStore(Store):
     def entries(self, prefix: str) -> Iterator[StoredObject]:
         """Everything but the tables."""
         return iter(list(self._parts.values())) if prefix == TABLES_FOLDER else self._real.entries(prefix)
-
-    def in_folders(self, prefix: str, name: str) -> InFolders | None:
-        """Of the real store, as everything that is not about tables."""
-        return self._real.in_folders(prefix, name)
-
-    def at_once(self, ask: Callable[[K], T], of: Iterable[K], *, most: int = AT_ONCE) -> list[T]:
-        """As many requests at a time as the real store takes."""
-        return self._real.at_once(ask, of, most=most)
 
     def put(self, key: str, data: bytes, *, durable: bool = False) -> str:
         """Compare a part with the one in the store."""

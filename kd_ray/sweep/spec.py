@@ -119,11 +119,13 @@ def _shared_texts(spec: "TrialSpec") -> list[str]:
     """The text of each field in the order of canonical JSON; empty for what is left out, and for the fields of one trial alone."""
     shared = _shared_fields()(spec.__dict__)
     key = tuple(map(id, shared))
-    if key not in _made:
+    # Another thread may clear what was found, so it is looked up once.
+    found = _made.get(key)
+    if found is None:
         if len(_made) >= _MOST_MADE:
             _made.clear()
-        _made[key] = (shared, _new_texts(spec))
-    return _made[key][1]
+        found = _made[key] = (shared, _new_texts(spec))
+    return found[1]
 
 
 @cache
