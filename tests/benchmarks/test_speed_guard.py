@@ -1,14 +1,16 @@
-"""What must not become slow unnoticed: ratios inside one run, far below what is usual, and the best of a few rounds.
+"""What must not become slow unnoticed: counts of operations, and ratios inside one run, far below what is usual, the best of a few rounds.
 CPU time, because CI shares its cores.
 
 How fast it is, `python -m tests.benchmarks.speed` tells.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.benchmarks import plain
 from tests.benchmarks.laps import Contestant, ratio, take_turns
@@ -43,10 +45,11 @@ def test_one_student_with_a_ready_table_outruns_the_plain_loop() -> None:
     assert ratio(laps["plain"], laps["ours"]).best >= 1.3
 
 
-def test_eight_grouped_students_outrun_a_loop_over_them() -> None:
+def test_eight_grouped_students_take_a_fifth_of_the_operations_of_a_loop_and_less_time() -> None:
     data = synthetic_images(8 * 64)
     loop = Race(student="lenet5", teacher="lenet5", data=data, temperatures=TEMPERATURES)
     grouped = Race(student="lenet5", teacher="lenet5", data=data, temperatures=TEMPERATURES, execution="grouped")
+    assert operations_of_an_epoch(loop) >= 5 * operations_of_an_epoch(grouped)
     laps = take_turns(
         {
             "loop": Contestant(laps=loop.ours("ready", epochs=1 + ROUNDS), deterministic=True),
@@ -55,4 +58,33 @@ def test_eight_grouped_students_outrun_a_loop_over_them() -> None:
         rounds=ROUNDS,
         clock=time.process_time,
     )
-    assert ratio(laps["loop"], laps["grouped"]).best >= 1.25
+    # What a saved operation is worth follows the machine: 1.18 to 1.55 times less time were measured on machines with the same two cores.
+    assert ratio(laps["loop"], laps["grouped"]).best > 1.0
+
+
+def operations_of_an_epoch(race: Race) -> int:
+    """Operations of torch that the second epoch takes; the same on every machine."""
+    laps = race.ours("ready", epochs=2)
+    next(laps)
+    operations = Operations()
+    with operations:
+        next(laps)
+    return operations.count
+
+
+class Operations(TorchDispatchMode):
+    """Counts operations of torch, those of the backward pass included."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.count = 0
+
+    def __torch_dispatch__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        self.count += 1
+        return func(*args, **(kwargs or {}))
