@@ -4,12 +4,12 @@
 """
 
 import shlex
-from collections.abc import Sequence
 
 from kd_ray.analysis.compare import SweepComparison
 from kd_ray.analysis.study import SCRATCH, TEACHER
+from kd_ray.cli.comparison_values import mean_and_sd, title, value
 from kd_ray.cli.tables import render_in_parts, terminal_width, wrapped
-from kd_ray.metrics.catalogue import METRICS
+from kd_ray.cli.text_compare_full import full_tables
 from kd_ray.results.comparison_schema import Comparison
 
 _WITH_CHANCE = ("equalized_odds_difference", "demographic_parity_difference")
@@ -25,8 +25,6 @@ def compared(comparison: SweepComparison, *, store: str | None, full: bool = Fal
     width = width or terminal_width()
     parts = [_verdict(comparison, store, width), _conditions(comparison, width, full=full), _counts(comparison, width)]
     if full:
-        from kd_ray.cli.text_compare_full import full_tables
-
         parts += full_tables(comparison, width)
     else:
         option = "" if store is None else f" --store {shlex.quote(store)}"
@@ -36,17 +34,17 @@ def compared(comparison: SweepComparison, *, store: str | None, full: bool = Fal
 
 def _verdict(comparison: SweepComparison, store: str | None, width: int | None) -> str:
     parts = comparison.verdict.parts()
-    wide = max(len(title) for title, _ in parts) + 2
+    wide = max(len(heading) for heading, _ in parts) + 2
     is_narrow = width is not None and width < _NARROW
     option = "" if store is None else f" --store {shlex.quote(store)}"
     lines = []
-    for title, statements in parts:
+    for heading, statements in parts:
         if is_narrow:
-            lines.append(title)
+            lines.append(heading)
         for i, statement in enumerate(statements):
-            first = "  " if is_narrow else (title if i == 0 else "").ljust(wide)
+            first = "  " if is_narrow else (heading if i == 0 else "").ljust(wide)
             then = "  " if is_narrow else " " * wide
-            if title == _COMMANDS:
+            if heading == _COMMANDS:
                 lines.append(command(statement + option, width, before=first))
             else:
                 mark = "- " if len(statements) > 1 else ""
@@ -168,35 +166,5 @@ def _count(row: Comparison | None) -> list[str]:
     return [str(row.num_significant), expected]
 
 
-def title(metric: str, feature: str | None = None) -> str:
-    """Heading of a metric, such as `EOD color`."""
-    name = METRICS[metric].short if metric in METRICS else metric.replace("_", " ")
-    return " ".join(filter(None, [name, feature]))
-
-
-def mean_and_sd(row: Comparison) -> str:
-    """Mean of a condition, with its sd where there is one."""
-    sd = "" if row.sd_treatment is None else f" ± {value(row, row.sd_treatment)}"
-    return f"{value(row, row.mean_treatment)}{sd}"
-
-
-def value(row: Comparison, number: float | None, *, sign: bool = False) -> str:
-    """A number in the unit and digits of the row's metric; effects on classes in points."""
-    if number is None:
-        return "–"
-    metric = METRICS.get(row.metric)
-    if row.metric in ("relative_accuracy", "class_accuracy") or metric is None:
-        scale, digits = 100.0, 2
-    else:
-        scale, digits = metric.scale, metric.digits
-    return f"{number * scale:{'+' if sign else ''}.{digits}f}".replace("-", "−")
-
-
 def _key(row: Comparison) -> tuple[object, ...]:
     return row.dataset_id, row.role, row.model, row.condition
-
-
-def chosen(rows: Sequence[Comparison], *statuses: str) -> list[Comparison]:
-    """The rows with one of these statuses, the clearest first."""
-    found = [row for row in rows if row.status in statuses]
-    return sorted(found, key=lambda row: (statuses.index(row.status or ""), row.q or 0.0, row.p_claim or 0.0))

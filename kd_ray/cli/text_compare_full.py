@@ -2,8 +2,8 @@
 
 from kd_ray.analysis.chance import MIN_CELL
 from kd_ray.analysis.compare import SweepComparison
+from kd_ray.cli.comparison_values import chosen, mean_and_sd, title, value
 from kd_ray.cli.tables import render_in_parts, wrapped
-from kd_ray.cli.text_compare import chosen, mean_and_sd, title, value
 from kd_ray.metrics.catalogue import METRICS
 from kd_ray.results.comparison_schema import Comparison
 
