@@ -148,7 +148,8 @@ def test_quick_commands_import_neither_torch_nor_ray(finished: Path) -> None:
         "    found = [code, sorted(heavy & set(sys.modules)), shown.buffer.getvalue().decode()]\n"
         "    print(repr(found), file=sys.__stdout__)\n"
     )
-    environment = {"PATH": "", "KD_RAY_STORE": str(finished)}
+    # Without a token, what `submit` says would follow whether this user has ever used Ray.
+    environment = {"PATH": "", "KD_RAY_STORE": str(finished), "RAY_AUTH_TOKEN": "a token"}
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=PACKAGE.parent, capture_output=True, text=True, check=True, env=environment
     )
@@ -169,7 +170,8 @@ def test_a_plan_reads_neither_data_modules_nor_the_source_of_models(finished: Pa
         "print(sorted({'PIL', 'kd_ray.data', 'kd_ray.distill', 'numpy.random'} & set(sys.modules)))\n"
         "print(docstrings._of_module.cache_info().currsize)"
     )
-    environment = {"PATH": "", "KD_RAY_STORE": str(finished)}
+    # Without a token, what `submit` says would follow whether this user has ever used Ray.
+    environment = {"PATH": "", "KD_RAY_STORE": str(finished), "RAY_AUTH_TOKEN": "a token"}
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=PACKAGE.parent, capture_output=True, text=True, check=True, env=environment
     )
