@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from kd_ray.analysis.trial_rows import column
 from kd_ray.metrics.arrays import FloatArray, IntArray
 from kd_ray.shown import shown_number
 from kd_ray.sweep.distillation import shown_objective
@@ -99,9 +100,10 @@ class Series:
 def make_conditions(trials: Sequence[Mapping[str, Any]]) -> tuple[Condition, ...]:
     """Group the rows of the table `trials`: teachers, then scratch, then distilled by temperature."""
     members: dict[tuple[Any, ...], list[int]] = defaultdict(list)
-    for row, trial in enumerate(trials):
-        axes = tuple(trial[name] for name in AXES)
-        members[trial["role"], axes, tuple(sorted(trial["settings"])), trial["temperature"]].append(row)
+    roles, settings, temperatures = (column(trials, name) for name in ("role", "settings", "temperature"))
+    axes = zip(*(column(trials, name) for name in AXES), strict=True)
+    for row, key in enumerate(zip(roles, axes, map(_sorted_settings, settings), temperatures, strict=True)):
+        members[key].append(row)
     bare = [_condition(trials, key, rows) for key, rows in members.items()]
     bare.sort(key=lambda c: (ROLES.index(c.role), str(sorted(c.axes.items(), key=str)), c.settings, c.temperature or 0))
     varying = {role: _varying([c for c in bare if c.role == role]) for role in ROLES}
@@ -130,12 +132,20 @@ def taught_by(trial: Mapping[str, Any]) -> str | None:
     return known
 
 
+def _sorted_settings(settings: Sequence[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
+    return tuple(sorted(settings))
+
+
 def _condition(trials: Sequence[Mapping[str, Any]], key: tuple[Any, ...], rows: Sequence[int]) -> Condition:
     role, axes, settings, temperature = key
+    trial_ids, seeds, teacher_seeds, devices = (
+        column(trials, name) for name in ("trial_id", "seed", "teacher_seed", "device")
+    )
+    teacher_ids, teachers = (column(trials, name) for name in ("teacher_trial_id", "teacher"))
     of_seed: dict[Any, list[int]] = defaultdict(list)
     for row in rows:
         # Pretrained weights have no seed; each of them counts as one run.
-        of_seed[trials[row]["trial_id"] if trials[row]["seed"] is None else trials[row]["seed"]].append(row)
+        of_seed[trial_ids[row] if seeds[row] is None else seeds[row]].append(row)
     runs = [of_seed[seed] for seed in sorted(of_seed, key=lambda it: (isinstance(it, str), it))]
     return Condition(
         role=role,
@@ -143,13 +153,12 @@ def _condition(trials: Sequence[Mapping[str, Any]], key: tuple[Any, ...], rows: 
         settings=settings,
         temperature=temperature,
         label="",
-        seeds=tuple(trials[run[0]]["seed"] for run in runs),
+        seeds=tuple(seeds[run[0]] for run in runs),
         runs=tuple(np.array(run) for run in runs),
-        teachers=tuple(tuple(filter(None, (taught_by(trials[row]) for row in run))) for run in runs),
-        has_paired_teachers=all(
-            trials[row]["seed"] is not None and trials[row]["teacher_seed"] == trials[row]["seed"] for row in rows
-        ),
-        devices=frozenset(str(trials[row]["device"]) for row in rows),
+        # As `taught_by` says.
+        teachers=tuple(tuple(filter(None, (teacher_ids[row] or teachers[row] for row in run))) for run in runs),
+        has_paired_teachers=all(seeds[row] is not None and teacher_seeds[row] == seeds[row] for row in rows),
+        devices=frozenset(str(devices[row]) for row in rows),
     )
 
 

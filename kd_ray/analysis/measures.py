@@ -105,17 +105,18 @@ def measure(study: Study, known: KnownLevels | None = None) -> Measured:
     values_TM[:, len(SCALARS)] = study.disagreement_T
     place = {(it.name, it.feature): m for m, it in enumerate(measures)}
     labels: dict[tuple[str, str], float] = {}
+    dataset_ids = study.column("dataset_id")
     for fairness in study.fairness:
         for name in FAIRNESS:
             values_TM[:, place[name, fairness.feature]] = fairness.metrics[name]
         label_T = fairness.metrics["label_demographic_parity_difference"]
         for row in np.flatnonzero(~np.isnan(label_T)).tolist():
-            labels[study.trials[row]["dataset_id"], fairness.feature] = float(label_T[row])
+            labels[dataset_ids[row], fairness.feature] = float(label_T[row])
     draws_TBM = np.full((len(study.trials), RESAMPLES, len(measures)), np.nan)
     chance_TM, chance_sd_TM, shrunken_TM = (np.full_like(values_TM, np.nan) for _ in range(3))
     cells: dict[tuple[str, str], SmallestCells] = {}
     for dataset_id, test_set in study.test_sets.items():
-        rows = [row for row, trial in enumerate(study.trials) if trial["dataset_id"] == dataset_id]
+        rows = [row for row, its in enumerate(study.column("dataset_id")) if its == dataset_id]
         predictions = [study.predictions[row] for row in rows]
         labels_N, num_classes = test_set.labels_N, len(study.classes[dataset_id].names)
         draws_TBM[rows, :, place["worst_class_accuracy", None]] = resampled_worst_class(
@@ -129,7 +130,7 @@ def measure(study: Study, known: KnownLevels | None = None) -> Measured:
             draws_TBM[np.ix_(rows, range(RESAMPLES), found)] = resampled_fairness(
                 labels_N, predictions, groups, weights(groups), num_classes=num_classes
             )
-            trial_ids = [study.trials[row]["trial_id"] for row in rows]
+            trial_ids = [study.column("trial_id")[row] for row in rows]
             chance = known.of(trial_ids, feature, labels_N, predictions, groups, num_classes=num_classes)
             chance_TM[at], chance_sd_TM[at] = chance.mean_TM, chance.sd_TM
             shrunken_TM[at] = [shrunken_fairness(labels_N, it, groups, num_classes=num_classes) for it in predictions]
@@ -206,7 +207,7 @@ def _without_small_groups(study: Study, feature: str, dataset_id: str) -> str:
     counts_GC = group_rates(labels_N, labels_N, groups, num_classes=num_classes).num_positive_GC
     small_G = ((counts_GC > 0) & (counts_GC < MIN_CELL)).any(axis=1)
     stored = next(it.metrics["equalized_odds_difference"] for it in study.fairness if it.feature == feature)
-    rows = [row for row, trial in enumerate(study.trials) if trial["dataset_id"] == dataset_id]
+    rows = [row for row, its in enumerate(study.column("dataset_id")) if its == dataset_id]
     rows = [row for row in rows if row not in study.collapsed and not np.isnan(stored[row])]
     rows = rows[:: max(1, len(rows) // _MOST_TRIALS)]
     large = groups.only(np.flatnonzero(~small_G & (counts_GC.sum(axis=1) > 0)))

@@ -15,14 +15,16 @@ import pyarrow.compute as pc
 from kd_ray.analysis.claim_tests import Declared
 from kd_ray.analysis.conditions import make_conditions
 from kd_ray.analysis.study import FAIRNESS, Classes, Fairness, Study, TestSet
+from kd_ray.analysis.trial_rows import TrialRows, column
 from kd_ray.bounded import JsonForm
 from kd_ray.errors import CorruptObjectError, InvalidInputError
 from kd_ray.groups import Groups, intersect, joint_name
+from kd_ray.lasting import without_garbage_search
 from kd_ray.metrics.arrays import FloatArray, IntArray
 from kd_ray.results.manifest import read_manifest
 from kd_ray.results.query import Results
 from kd_ray.results.status import sweep_status
-from kd_ray.results.table_parts import SETTINGS_CELL, read_cell
+from kd_ray.results.table_parts import read_cell
 from kd_ray.results.trial_lines import TrialLine, count_states
 from kd_ray.sweep.load import parse_sweep
 from kd_ray.sweep.tuning_settings import Tuned, is_tuning
@@ -41,6 +43,7 @@ _GROUPS_CELL: JsonForm[dict[str, list[str]]] = JsonForm(kind=dict[str, list[str]
 """The column `sensitive_features`: the groups of a test sample, by feature."""
 
 
+@without_garbage_search()
 def read_study(results: Results, sweep: str, lines: Sequence[TrialLine] | None = None) -> Study:
     """Read a sweep. Its large tables are read when they are asked for. `lines` are the states of its trials, if they are known.
 
@@ -51,11 +54,7 @@ def read_study(results: Results, sweep: str, lines: Sequence[TrialLine] | None =
     read_manifest(results.store, sweep)
     if is_tuning(sweep):
         raise InvalidInputError(f"sweep {sweep}: it is a search; its candidates are in the table `tuning` alone")
-    tables = _Tables(results=results, sweep=sweep, trials=[])
-    rows = tables.ask(_TRIAL, "trials").to_pylist()
-    # Many trials have the same settings.
-    settings = {text: read_cell(SETTINGS_CELL, text, "trials") for text in {row["settings"] for row in rows}}
-    trials = [{**row, "settings": list(settings[row["settings"]].items())} for row in rows]
+    trials = TrialRows(_Tables(results=results, sweep=sweep, trials=()).ask(_TRIAL, "trials"))
     if not trials:
         raise InvalidInputError(f"sweep {sweep}: no complete trials yet; `kd-ray status {sweep}` says how far it is")
     if lines is None:
@@ -116,7 +115,7 @@ class _Tables:
 
     @cached_property
     def _row(self) -> dict[str, int]:
-        return {trial["trial_id"]: row for row, trial in enumerate(self.trials)}
+        return {trial_id: row for row, trial_id in enumerate(column(self.trials, "trial_id"))}
 
     def _rows_of(self, ids: pa.ChunkedArray) -> IntArray:
         """Row of each trial_id of a column; -1 for a trial that was committed since the trials were read."""
@@ -127,9 +126,13 @@ class _Tables:
         return np.repeat(row_D, np.diff(runs.run_ends.to_numpy(), prepend=0))
 
     def classes(self) -> dict[str, Classes]:
-        first = {trial["dataset_id"]: trial["trial_id"] for trial in reversed(self.trials)}
+        first: dict[str, str] = {}
+        for dataset_id, trial_id in zip(
+            *(column(self.trials, name) for name in ("dataset_id", "trial_id")), strict=True
+        ):
+            first.setdefault(dataset_id, trial_id)
         found = {}
-        for dataset_id, trial_id in reversed(first.items()):
+        for dataset_id, trial_id in first.items():
             rows = self.ask("class_name, n", "class_metrics", f"AND trial_id = '{trial_id}' ORDER BY class_index")
             found[dataset_id] = Classes(names=tuple(rows["class_name"].to_pylist()), n_C=rows["n"].to_numpy())
         return found

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kd_ray.analysis.conditions import Condition
+from kd_ray.analysis.trial_rows import column
 from kd_ray.groups import Groups
 from kd_ray.metrics.arrays import FloatArray, IntArray
 
@@ -128,12 +129,12 @@ class Study:
     @property
     def dataset(self) -> str:
         """Names of the data sets."""
-        return ", ".join(dict.fromkeys(str(row["dataset"]) for row in self.trials))
+        return ", ".join(dict.fromkeys(map(str, self.column("dataset"))))
 
     @property
     def target(self) -> str:
         """What is classified."""
-        return ", ".join(dict.fromkeys(str(row["target"]) for row in self.trials))
+        return ", ".join(dict.fromkeys(map(str, self.column("target"))))
 
     @property
     def num_missing(self) -> int:
@@ -143,7 +144,7 @@ class Study:
     @cached_property
     def index(self) -> Mapping[str, int]:
         """Row of a trial by its trial_id."""
-        return {trial["trial_id"]: row for row, trial in enumerate(self.trials)}
+        return {trial_id: row for row, trial_id in enumerate(self.column("trial_id"))}
 
     @cached_property
     def classes(self) -> Mapping[str, Classes]:
@@ -199,9 +200,13 @@ class Study:
         """The treatments, by temperature."""
         return self.of_role("distilled")
 
-    def values(self, column: str) -> FloatArray:
+    def column(self, name: str) -> Sequence[Any]:
+        """A column of the table `trials`, by row."""
+        return column(self.trials, name)
+
+    def values(self, name: str) -> FloatArray:
         """A numeric column of the table `trials`, (T,); NaN where it is null."""
-        return np.array([np.nan if row[column] is None else row[column] for row in self.trials], dtype=np.float64)
+        return np.array([np.nan if value is None else value for value in self.column(name)], dtype=np.float64)
 
     def baseline(self, contrast: str, treatment: Condition) -> Condition | None:
         """The condition that a contrast compares a distilled condition with; None where the sweep has none.
@@ -223,7 +228,8 @@ class Study:
 
     def trial_ids(self, condition: Condition) -> set[str]:
         """trial_ids of a condition."""
-        return {self.trials[row]["trial_id"] for row in condition.trials}
+        trial_ids = self.column("trial_id")
+        return {trial_ids[row] for row in condition.trials}
 
     def scope(self, condition: Condition) -> Scope | None:
         """What may be said of the teachers of a distilled condition; None for others.
@@ -281,11 +287,12 @@ class Study:
     def collapsed(self) -> Mapping[int, str]:
         """Rows of the trials whose predictions say next to nothing about the labels, with what is wrong in words."""
         found: dict[int, str] = {}
+        dataset_ids = self.column("dataset_id")
         held = [self.predictions] if "predictions" in self.__dict__ else self.source.all_predictions()
         for some in held:
             rows_of: dict[str, list[int]] = defaultdict(list)
             for row in some:
-                rows_of[self.trials[row]["dataset_id"]].append(row)
+                rows_of[dataset_ids[row]].append(row)
             for dataset_id, rows in rows_of.items():
                 labels_N, num_classes = self.test_sets[dataset_id].labels_N, len(self.classes[dataset_id].names)
                 for first in range(0, len(rows), _AT_ONCE):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kd_ray.errors import DataError, SweepError
+from kd_ray.lasting import without_garbage_search
 from kd_ray.results.former_ids import with_former_ids
 from kd_ray.results.ledger import TrialStatus, scan
 from kd_ray.results.manifest import find_manifest
@@ -76,6 +77,7 @@ class Plan:
         }
 
 
+@without_garbage_search()
 def plan(
     file: SweepFile, store: Store | None, *, retry_failed: bool = False, weights: Mapping[str, str] | None = None
 ) -> Plan:
@@ -180,6 +182,7 @@ def file_digest(path: str, file: SweepFile) -> str:
         raise SweepError(f"{where}: cannot read {path!r}: {error.strerror}{advice}") from error
 
 
+@without_garbage_search()
 def planned_lines(store: Store, planned: Sequence[PlannedTrial]) -> tuple[TrialLine, ...]:
     """The trials of a launch as they are now, whatever the newest manifest asks for."""
     statuses = scan(store, [trial.trial_id for trial in planned])

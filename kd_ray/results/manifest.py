@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from kd_ray.bounded import MEGABYTE, JsonForm
 from kd_ray.errors import CorruptObjectError, InvalidInputError, KdRayError, OtherVersionError
+from kd_ray.lasting import without_garbage_search
 from kd_ray.results.declared import DeclaredClaim, continue_declared
 from kd_ray.results.inventory import manifests, sweep_names
 from kd_ray.results.row_settings import RowSettings
@@ -220,6 +221,7 @@ def read_manifest(store: Store, sweep: str, listed: Collection[int] | None = Non
     raise InvalidInputError(f"store {store.url}: no sweep {sweep!r}; it has: {names}")
 
 
+@without_garbage_search()
 def write_manifest(
     store: Store, sweep: "Sweep", trials: "Sequence[PlannedTrial]", *, sweep_yaml: str, weights: Mapping[str, str]
 ) -> Manifest:
@@ -292,7 +294,7 @@ def _continue(
         trial.trial_id: _line(trial) for pack in make_packs(trials, pack_size=len(trials)) for trial in pack.trials
     }
     before = found.manifest.trials if found.manifest else ()
-    kept = [asked.pop(old.trial_id, replace(old, active=False)) for old in before]
+    kept = [asked.pop(it.trial_id) if it.trial_id in asked else replace(it, active=False) for it in before]
     lines = (*kept, *asked.values())
     declared = found.manifest.declared if found.manifest else ()
     added = found.manifest.row_settings.added if found.manifest else ()

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from kd_ray.errors import CorruptObjectError, OtherVersionError
+from kd_ray.lasting import without_garbage_search
 from kd_ray.results.inventory import Inventory, TrialObjects, deciding_objects, quarantined_of, take_inventory
 from kd_ray.results.ledger import states
 from kd_ray.results.manifest import find_manifest, read_manifest
@@ -40,6 +41,7 @@ class SweepStatus:
         }
 
 
+@without_garbage_search()
 def sweep_status(store: Store, sweep: str) -> SweepStatus:
     """The state of every trial that a sweep in the store asks for.
 

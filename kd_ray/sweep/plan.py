@@ -363,7 +363,7 @@ def make_packs(trials: Iterable[PlannedTrial], *, pack_size: int, done: Collecti
     Packs stand in the order in which they should start: teachers, distilled students, scratch students (a distilled pack waits for its
     teachers, and scratch students fill that time).
     """
-    streams: dict[str, list[PlannedTrial]] = {}
+    streams: dict[object, list[PlannedTrial]] = {}
     for trial in trials:
         if trial.trial_id not in done:
             streams.setdefault(trial.spec.stream_key(), []).append(trial)
