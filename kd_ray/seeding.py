@@ -25,7 +25,12 @@ def shuffled(count: int, random: np.random.Generator) -> npt.NDArray[np.int64]:
 
     Sorted by raw 64-bit draws rather than `Generator.permutation`, whose results NumPy may change between versions (NEP 19).
     """
-    return np.argsort(random.bit_generator.random_raw(count), kind="stable")
+    return order_of(random.bit_generator.random_raw(count))
+
+
+def order_of(raw: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
+    """The same from raw draws, for each row of an array."""
+    return np.argsort(raw, axis=-1, kind="stable")
 
 
 def integers(high: int, count: int, random: np.random.Generator) -> npt.NDArray[np.int64]:

@@ -11,13 +11,15 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from kd_ray.analysis.resampling import macro_fairness, macro_of_rates
+from kd_ray.analysis.resampling import FAIRNESS, macro_fairness, macro_of_rates
 from kd_ray.groups import Groups
 from kd_ray.metrics.arrays import FloatArray, IntArray, divide
-from kd_ray.seeding import shuffled, stream
+from kd_ray.seeding import order_of, stream
 
 DRAWS = 200
 """Deals of the groups; the mean over them is uncertain by sd / 14."""
+_AT_ONCE = 500_000
+"""Samples, over all deals, that are dealt together: few enough for the cache of a core, and for memory with millions of test samples."""
 MIN_CELL = 10
 """Test samples of a class in a group below which a rate of that group decides nothing: one sample would move it by ten points."""
 
@@ -50,29 +52,41 @@ def chance_levels(
     """
     strata, inverse_N = np.unique(groups.membership_NG, axis=0, return_inverse=True)
     codes_N = inverse_N.reshape(-1)
-    random = stream(seed, "chance")
-    places = [np.flatnonzero(labels_N == c) for c in range(num_classes)]
-    dealt_DN = np.tile(codes_N, (DRAWS, 1))
-    for dealt_N in dealt_DN:
-        for place_M in places:
-            dealt_N[place_M] = codes_N[place_M][shuffled(len(place_M), random)]
-    first_DN = 2 * num_classes * (dealt_DN + (np.arange(DRAWS) * len(strata))[:, None])
     strata_SG = strata.astype(np.float64)
+    places = [np.flatnonzero(labels_N == c) for c in range(num_classes)]
+    random = stream(seed, "chance")
 
-    def count(class_N: npt.NDArray[np.integer], is_right_N: npt.NDArray[np.bool_]) -> tuple[FloatArray, FloatArray]:
+    def deal(count: int) -> IntArray:
+        """The strata of all samples in so many deals, (D, N)."""
+        raw_DN = random.bit_generator.random_raw(count * len(labels_N)).reshape(count, len(labels_N))
+        dealt_DN = np.empty((count, len(labels_N)), dtype=np.int64)
+        first = 0
+        for place_M in places:
+            order_DM = order_of(raw_DN[:, first : first + len(place_M)])
+            dealt_DN[:, place_M] = codes_N[place_M][order_DM]
+            first += len(place_M)
+        return dealt_DN
+
+    def count(
+        first_DN: IntArray, class_N: npt.NDArray[np.integer], is_right_N: npt.NDArray[np.bool_]
+    ) -> tuple[FloatArray, FloatArray]:
         """By group, class and deal: the samples that are not right, and those that are; in one pass over all of them."""
         cells = (first_DN + (class_N + num_classes * is_right_N)).ravel()
-        counts = np.bincount(cells, minlength=DRAWS * len(strata) * 2 * num_classes)
-        counts_DSKC = counts.reshape(DRAWS, len(strata), 2, num_classes).astype(np.float64)
+        counts = np.bincount(cells, minlength=len(first_DN) * len(strata) * 2 * num_classes)
+        counts_DSKC = counts.reshape(len(first_DN), len(strata), 2, num_classes).astype(np.float64)
         wrong_GCD, right_GCD = (np.einsum("sg,dsc->gcd", strata_SG, counts_DSKC[:, :, k]) for k in range(2))
         return wrong_GCD, right_GCD
 
-    _, positive_GCD = count(labels_N, np.ones(len(labels_N), dtype=np.bool_))
-    found = []
-    for predictions_N in predictions:
-        wrong_GCD, right_GCD = count(predictions_N, labels_N == predictions_N)
-        found.append(macro_fairness(positive_GCD, wrong_GCD + right_GCD, right_GCD))
-    found_TDM = np.stack(found)
+    found_TDM = np.empty((len(predictions), DRAWS, len(FAIRNESS)))
+    at_once = max(1, _AT_ONCE // len(labels_N))
+    for first in range(0, DRAWS, at_once):
+        dealt_DN = deal(min(at_once, DRAWS - first))
+        num_dealt = len(dealt_DN)
+        first_DN = 2 * num_classes * (dealt_DN + (np.arange(num_dealt) * len(strata))[:, None])
+        _, positive_GCD = count(first_DN, labels_N, np.ones(len(labels_N), dtype=np.bool_))
+        for t, predictions_N in enumerate(predictions):
+            wrong_GCD, right_GCD = count(first_DN, predictions_N, labels_N == predictions_N)
+            found_TDM[t, first : first + num_dealt] = macro_fairness(positive_GCD, wrong_GCD + right_GCD, right_GCD)
     return Chance(mean_TM=found_TDM.mean(axis=1), sd_TM=found_TDM.std(axis=1, ddof=1))
 
 

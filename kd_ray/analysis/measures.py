@@ -1,6 +1,7 @@
 """The metrics of every trial of a study: their values, how they move under resamples of the test samples, and their chance levels."""
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -127,11 +128,14 @@ def measure(study: Study, known: KnownLevels | None = None) -> Measured:
             if not found or not groups.names:
                 continue
             at = np.ix_(rows, found)
-            draws_TBM[np.ix_(rows, range(RESAMPLES), found)] = resampled_fairness(
-                labels_N, predictions, groups, weights(groups), num_classes=num_classes
-            )
             trial_ids = [study.column("trial_id")[row] for row in rows]
-            chance = known.of(trial_ids, feature, labels_N, predictions, groups, num_classes=num_classes)
+            # NumPy lets the other one run while it computes.
+            with ThreadPoolExecutor(1) as beside:
+                drawn = beside.submit(
+                    resampled_fairness, labels_N, predictions, groups, weights(groups), num_classes=num_classes
+                )
+                chance = known.of(trial_ids, feature, labels_N, predictions, groups, num_classes=num_classes)
+                draws_TBM[np.ix_(rows, range(RESAMPLES), found)] = drawn.result()
             chance_TM[at], chance_sd_TM[at] = chance.mean_TM, chance.sd_TM
             shrunken_TM[at] = [shrunken_fairness(labels_N, it, groups, num_classes=num_classes) for it in predictions]
             cells[dataset_id, feature] = smallest_cells(labels_N, groups, num_classes=num_classes)

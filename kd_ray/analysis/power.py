@@ -29,6 +29,7 @@ _AT_ONCE = 1000
 """Quantities whose possible futures are held together."""
 _MANY, _NODES = 200_000, 2_000
 """From so many values on, quantiles are interpolated between so many exact ones."""
+_IN_CACHE = 16_384
 
 
 @lru_cache(maxsize=4096)
@@ -154,15 +155,24 @@ class _Futures:
 
 
 def _t_quantile(df_DM: FloatArray, quantile: float) -> FloatArray:
-    """Quantile of Student's t. Of many values it is interpolated over 1 / df, which takes a fifth of the time, to 1e-12 of its size."""
+    """Quantile of Student's t. Of many values it is interpolated over 1 / df, which takes a tenth of the time, to 1e-12 of its size."""
     low, high = df_DM.min(initial=np.inf), df_DM.max(initial=-np.inf)
     if df_DM.size < _MANY or not 1 <= low < high < np.inf:
         return np.asarray(special.stdtrit(df_DM, quantile), dtype=np.float64)
     from scipy.interpolate import CubicSpline
 
     inverse_K = np.linspace(1 / high, 1 / low, _NODES)
-    spline = CubicSpline(inverse_K, np.log(special.stdtrit(1 / inverse_K, quantile)))
-    return np.asarray(np.exp(spline(1 / df_DM)))
+    cubic, square, slope, start = CubicSpline(inverse_K, np.log(special.stdtrit(1 / inverse_K, quantile))).c
+    per_node = (_NODES - 1) / (inverse_K[-1] - inverse_K[0])
+    found = np.empty(df_DM.size)
+    # The nodes are evenly spaced, so that no search for the interval of a value is needed. Arrays of this size stay in the cache.
+    for first in range(0, found.size, _IN_CACHE):
+        some = slice(first, first + _IN_CACHE)
+        inverse = 1 / df_DM.reshape(-1)[some]
+        places = np.minimum(((inverse - inverse_K[0]) * per_node).astype(np.intp), _NODES - 2)
+        x = inverse - inverse_K[places]
+        found[some] = np.exp(((cubic[places] * x + square[places]) * x + slope[places]) * x + start[places])
+    return found.reshape(df_DM.shape)
 
 
 @lru_cache(maxsize=4)

@@ -115,9 +115,13 @@ def _strata(groups: Groups) -> IntArray:
 
 def _gap(rate_GCB: FloatArray) -> FloatArray:
     """Largest minus smallest defined rate over groups, (C, B); NaN with fewer than two."""
+    undefined_GCB = np.isnan(rate_GCB)
+    if len(rate_GCB) >= 2 and not undefined_GCB.any():
+        return np.asarray(np.maximum.reduce(rate_GCB, axis=0) - np.minimum.reduce(rate_GCB, axis=0))
     # fmax and fmin leave NaN out.
     width_CB = np.fmax.reduce(rate_GCB, axis=0) - np.fmin.reduce(rate_GCB, axis=0)
-    return np.where((~np.isnan(rate_GCB)).sum(axis=0) >= 2, width_CB, np.nan)
+    num_undefined_CB = np.add.reduce(undefined_GCB, axis=0, dtype=np.int32)
+    return np.where(num_undefined_CB <= len(rate_GCB) - 2, width_CB, np.nan)
 
 
 def _mean_of_defined(values_CB: FloatArray) -> FloatArray:

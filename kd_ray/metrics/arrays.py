@@ -45,7 +45,9 @@ def divide(numerator: npt.NDArray[Any], denominator: npt.NDArray[Any]) -> FloatA
     # Dividing everything and then taking back takes about half the time of a division that leaves places out.
     with np.errstate(divide="ignore", invalid="ignore"):
         quotient = np.asarray(np.true_divide(numerator, denominator), dtype=np.float64)
-    np.copyto(quotient, np.nan, where=denominator == 0)
+    is_undefined = denominator == 0
+    if is_undefined.any():
+        np.copyto(quotient, np.nan, where=is_undefined)
     return quotient
 
 

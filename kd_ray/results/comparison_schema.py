@@ -1,7 +1,8 @@
 """The tables that `kd-ray compare` writes: `comparisons`, a row for each statement, and the chance levels of trials."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields
+from operator import attrgetter
 from typing import Annotated, Any, get_args, get_type_hints
 
 import pyarrow as pa
@@ -155,7 +156,12 @@ class Comparison:
 
     def but(self, **values: Any) -> "Comparison":
         """The same row with other values in some columns."""
-        return replace(self, **values)
+        # Half the time of `dataclasses.replace`; a large study has 50,000 rows.
+        return Comparison(**{**dict(zip(_NAMES, _values(self), strict=True)), **values})
+
+
+_NAMES = tuple(column.name for column in fields(Comparison))
+_values = attrgetter(*_NAMES)
 
 
 _TYPES: dict[Any, pa.DataType] = {

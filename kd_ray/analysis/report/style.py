@@ -15,6 +15,7 @@ from typing import Any
 
 import matplotlib as mpl
 from matplotlib import font_manager
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 BLACK, GREY, BLUE, VERMILLION, GREEN, PURPLE, SKY, ORANGE = (
@@ -121,7 +122,10 @@ def render(figure: Figure, *, with_pdf: bool = False) -> Rendered:
         engine.execute(figure)
     figure.set_layout_engine("none")
     svg, pdf = io.BytesIO(), io.BytesIO()
-    figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    # `savefig` would draw once more before, for a layout that is done.
+    figure.set_dpi(mpl.rcParams["savefig.dpi"])
+    about = {"Date": None, "Creator": None, "Format": None, "Type": None}
+    FigureCanvasSVG(figure).print_svg(svg, metadata=about)  # type: ignore[no-untyped-call]
     if with_pdf:
         figure.savefig(pdf, format="pdf", metadata={"CreationDate": None, "Creator": None, "Producer": None})
     return Rendered(svg=svg.getvalue(), pdf=pdf.getvalue() if with_pdf else None)

@@ -12,28 +12,30 @@ from kd_ray.metrics.arrays import FloatArray
 from kd_ray.metrics.catalogue import METRICS
 from kd_ray.shown import cleaned, csv_cell
 
-_LATEX = {
-    "\\": r"\textbackslash{}",
-    "{": r"\{",
-    "}": r"\}",
-    "$": r"\$",
-    "&": r"\&",
-    "%": r"\%",
-    "#": r"\#",
-    "_": r"\_",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-    "²": r"\textsuperscript{2}",
-    "−": r"\ensuremath{-}",
-    "–": "--",
-    "…": r"\ldots{}",
-    "±": r"\ensuremath{\pm}",
-    "÷": r"\ensuremath{\div}",
-    "→": r"\ensuremath{\rightarrow}",
-}
+_LATEX = str.maketrans(
+    {
+        "\\": r"\textbackslash{}",
+        "{": r"\{",
+        "}": r"\}",
+        "$": r"\$",
+        "&": r"\&",
+        "%": r"\%",
+        "#": r"\#",
+        "_": r"\_",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "<": r"\textless{}",
+        ">": r"\textgreater{}",
+        "|": r"\textbar{}",
+        "²": r"\textsuperscript{2}",
+        "−": r"\ensuremath{-}",
+        "–": "--",
+        "…": r"\ldots{}",
+        "±": r"\ensuremath{\pm}",
+        "÷": r"\ensuremath{\div}",
+        "→": r"\ensuremath{\rightarrow}",
+    }
+)
 MISSING = "–"
 
 
@@ -146,7 +148,7 @@ def sort_key(cell: Cell) -> str:
 
 def latex(text: str) -> str:
     """Text that LaTeX sets as it is."""
-    return "".join(_LATEX.get(character, character) for character in cleaned(" ".join(text.split())))
+    return cleaned(" ".join(text.split())).translate(_LATEX)
 
 
 def p_value(p: float) -> str:

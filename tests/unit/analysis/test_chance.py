@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 
-from kd_ray.analysis.chance import chance_levels, shrunken, shrunken_fairness, smallest_cells
+from kd_ray.analysis.chance import DRAWS, chance_levels, shrunken, shrunken_fairness, smallest_cells
 from kd_ray.analysis.resampling import FAIRNESS
 from kd_ray.analysis.study import collapse
 from kd_ray.groups import Groups, intersect
 from kd_ray.metrics.fairness import fairness_metrics, group_rates
+from kd_ray.seeding import shuffled, stream
 
 EOD, DPD, WORST = (
     FAIRNESS.index(name)
@@ -44,6 +45,20 @@ def test_chance_level_is_the_mean_over_groups_dealt_within_classes() -> None:
     error_M = 4 * np.std(dealt, axis=0) / np.sqrt(200)
     assert (np.abs(found.mean_TM[0] - np.mean(dealt, axis=0)) < error_M).all()
     np.testing.assert_allclose(found.sd_TM[0], np.std(dealt, axis=0), rtol=0.25)
+
+
+@pytest.mark.parametrize("at_once", [1, 180 * 7, 10**6])
+def test_chance_levels_are_those_of_deals_made_one_by_one(at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kd_ray.analysis.chance._AT_ONCE", at_once)
+    random, dealt = stream(0, "chance"), []
+    for _ in range(DRAWS):
+        codes_N = CODES_N.copy()
+        for c in range(3):
+            codes_N[c == LABELS_N] = codes_N[c == LABELS_N][shuffled(60, random)]
+        dealt.append(metrics_of(codes_N))
+    found = chance_levels(LABELS_N, [PREDICTIONS_N], GROUPS, num_classes=3)
+    np.testing.assert_allclose(found.mean_TM[0], np.mean(dealt, axis=0), rtol=1e-12)
+    np.testing.assert_allclose(found.sd_TM[0], np.std(dealt, axis=0, ddof=1), rtol=1e-12)
 
 
 def test_chance_levels_are_always_the_same_and_do_not_depend_on_other_trials() -> None:
