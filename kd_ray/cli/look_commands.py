@@ -51,6 +51,12 @@ def status_command(sweep_name: str | None, store_url: str, as_json: bool, watch:
 @click.argument("sql", metavar="SQL")
 @store_option
 @click.option(
+    "--sweep",
+    metavar="NAME",
+    shell_complete=complete_sweep,
+    help="Let the tables hold the rows of this sweep alone; quicker in a store with many large sweeps.",
+)
+@click.option(
     "--format",
     "format_",
     type=click.Choice(["table", "csv", "json", "parquet"]),
@@ -62,7 +68,9 @@ def status_command(sweep_name: str | None, store_url: str, as_json: bool, watch:
 @click.option(
     "--unsafe", is_flag=True, help="Let the SQL read and write files, too, as DuckDB does; never for SQL of a stranger."
 )
-def query_command(sql: str, store_url: str, format_: str | None, output: Path | None, *, unsafe: bool) -> None:
+def query_command(
+    sql: str, store_url: str, sweep: str | None, format_: str | None, output: Path | None, *, unsafe: bool
+) -> None:
     """Run a DuckDB query on the tables; `kd-ray schema` lists them. The SQL sees the tables and no file."""
     from kd_ray.cli import text
     from kd_ray.results.query import Results
@@ -72,7 +80,7 @@ def query_command(sql: str, store_url: str, format_: str | None, output: Path | 
         format_ = suffixes.get(output.suffix, "table") if output else "table"
     if format_ == "parquet" and output is None and sys.stdout.isatty():
         raise InvalidInputError("--format parquet writes bytes; give -o FILE or send the output to a file")
-    answer = Results(open_existing(store_url)).query(sql, unsafe=unsafe)
+    answer = Results(open_existing(store_url)).query(sql, sweep=sweep, unsafe=unsafe)
     write(text.encode(answer, format_), output)
 
 

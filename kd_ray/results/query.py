@@ -58,10 +58,7 @@ class Results:
         """
         if name not in QUERIED:
             raise QueryError(f"no table {name!r}; valid: {', '.join(QUERIED)}")
-        if sweep is not None and sweep not in self.sweeps():
-            raise QueryError(
-                f"store {self.store.url}: no sweep {sweep!r}; it has: {', '.join(self.sweeps()) or 'none'}"
-            )
+        self._check_sweep(sweep)
         self._prepare()
         return read_table(self.store, name, None if sweep is None else [sweep])
 
@@ -123,21 +120,23 @@ class Results:
             sweeps = dict(zip(rows["sweep"].to_pylist(), rows["dataset_id"].to_pylist(), strict=True))
         return read_trial(self.store, trial_id, sweeps)
 
-    def query(self, sql: str, *, unsafe: bool = False) -> pa.Table:
+    def query(self, sql: str, *, sweep: str | None = None, unsafe: bool = False) -> pa.Table:
         """The answer of DuckDB to `sql`, which sees every table and view by its name.
 
-        Only with `unsafe` may it be more than a SELECT, read and write files, attach databases and load extensions.
+        With `sweep`, they hold the rows of this sweep alone: in a store with many large sweeps DuckDB then opens few of their files. Only
+        with `unsafe` may it be more than a SELECT, read and write files, attach databases and load extensions.
 
         Raises:
-            QueryError: it is no SELECT, or DuckDB refuses the query; its message says why.
+            QueryError: it is no SELECT, there is no such sweep, or DuckDB refuses the query; its message says why.
         """
+        self._check_sweep(sweep)
         self._prepare()
 
         def run(connection: "duckdb.DuckDBPyConnection") -> pa.Table:
             relation = connection.sql(sql)
             return pa.table({"ok": [True]}) if relation is None else relation.to_arrow_table()
 
-        return ask(self.store, sql, run, unsafe=unsafe)
+        return ask(self.store, sql, run, sweep=sweep, unsafe=unsafe)
 
     def query_own(self, sql: str, *, sweep: str | None = None) -> pa.Table:
         """The answer to a SELECT over tables that kd_ray has written itself; with `sweep`, the tables hold the rows of this sweep alone.
@@ -161,6 +160,10 @@ class Results:
             some = {table: keys[i : i + _PARTS_AT_ONCE]}
             yield _until_whole(functools.partial(_answer_own, self.store, sql, some))
 
+    def _check_sweep(self, sweep: str | None) -> None:
+        if sweep is not None and sweep not in (known := self.sweeps()):
+            raise QueryError(f"store {self.store.url}: no sweep {sweep!r}; it has: {', '.join(known) or 'none'}")
+
     def _prepare(self) -> None:
         """Refuse a store that does not exist, and bring tables of an older kd_ray up to date, once."""
         root = self.store.local_root
@@ -176,12 +179,14 @@ def ask(
     sql: str,
     run: "Callable[[duckdb.DuckDBPyConnection], T]",
     *,
+    sweep: str | None = None,
     unsafe: bool = False,
     settings: Mapping[str, Any] | None = None,
 ) -> T:
     """What `run` gives with a connection on which `sql` is safe: it sees every table and view by its name, and nothing else.
 
-    `settings` are DuckDB's. `run` is called again when an aggregation has replaced a file in between.
+    With `sweep`, they hold its rows alone. `settings` are DuckDB's. `run` is called again when an aggregation has replaced a file
+    in between.
 
     Raises:
         QueryError: it is no SELECT, or DuckDB refuses the query; its message says why.
@@ -192,7 +197,7 @@ def ask(
         with duckdb.connect(config=dict(settings or {})) as connection:
             if not unsafe:
                 _check_reads_only(connection, sql)
-            files = _connect_tables(connection, store, sql)
+            files = _connect_tables(connection, store, sql, sweep)
             if not unsafe:
                 _lock(connection, files)
             return run(connection)
@@ -277,12 +282,12 @@ def _may_pass(error: "duckdb.Error") -> bool:
     return type(error) is duckdb.Error or isinstance(error, duckdb.IOException | duckdb.InvalidInputException)
 
 
-def _connect_tables(connection: "duckdb.DuckDBPyConnection", store: Store, sql: str) -> list[str]:
+def _connect_tables(connection: "duckdb.DuckDBPyConnection", store: Store, sql: str, sweep: str | None) -> list[str]:
     """Make the tables and views that `sql` mentions known to a DuckDB connection, under their own names; returns the files it reads."""
     views = _mentioned(SQL_VIEWS, sql)
     # A statement such as SHOW TABLES mentions none of them and wants all.
     wanted = _tables_in(sql) | {table for view in views for table in SQL_VIEWS[view].tables}
-    files = _connect_files(connection, store, _part_keys(store, wanted or QUERIED))
+    files = _connect_files(connection, store, _part_keys(store, wanted or QUERIED, sweep=sweep))
     for view in views if wanted else SQL_VIEWS:
         connection.execute(SQL_VIEWS[view].sql)
     return files

@@ -250,6 +250,21 @@ def test_own_queries_share_one_database(results: Results, monkeypatch: pytest.Mo
 
 
 @pytest.mark.slow
+def test_query_of_a_sweep_sees_its_rows_alone_and_opens_no_other_part(store: Store) -> None:
+    commit_trials(store, TRIALS)
+    for name in ("one", "two"):
+        aggregate(store, write_sweep(store, make_sweep(overrides=[f"name={name}"])).sweep)
+    results = Results(store)
+    sql = "SELECT DISTINCT sweep FROM trials JOIN class_metrics USING (sweep, trial_id)"
+    assert results.query(sql, sweep="one")["sweep"].to_pylist() == ["one"]
+    assert results.query("SELECT count(*) AS n FROM calibration", sweep="one")["n"].to_pylist()[0] > 0
+    assert store.local_root is not None
+    (store.local_root / part_key("trials", "two", 0)).write_bytes(b"no table")
+    assert results.query(sql, sweep="one").num_rows == 1
+    with pytest.raises(QueryError, match="no sweep 'three'; it has: one, two"):
+        results.query(sql, sweep="three")
+
+
 def test_own_query_of_a_sweep_opens_its_parts_alone_and_sees_new_ones(store: Store) -> None:
     other = make_sweep(overrides=["name=other", "grid.temperature=[4, 9]"])
     for file in (make_sweep(), other):
