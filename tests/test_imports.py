@@ -34,7 +34,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "metrics": set(),
     "sweep": set(),
 }
-GROUND = {"bounded", "errors", "seeding", "groups", "notebook", "offered", "shown", "telemetry"}
+GROUND = {"bounded", "errors", "lasting", "seeding", "groups", "notebook", "offered", "shown", "telemetry"}
 SURFACE = ("cli", "api", "serve")
 FORBIDDEN = {
     "torch": {"sweep", "metrics", "results", "housekeeping", "tuning", "analysis", "data", *SURFACE},

@@ -154,7 +154,7 @@ def push_command(what: str, url: str, overrides: tuple[str, ...], data_root: Pat
     URL is s3://, gs:// or az://, or a folder that all nodes see. A shard that the URL has is not sent again, and nothing there is deleted.
     """
     from kd_ray.cluster.display import TextDisplay
-    from kd_ray.cluster.shared_data.find_sets import open_data_url
+    from kd_ray.cluster.shared_data.places import open_writable_place
     from kd_ray.cluster.shared_data.push_data import push
     from kd_ray.cluster.shared_data.set_files import sets_of, wanted_sets
     from kd_ray.sweep.load import load_sweep, parse_dataset
@@ -166,7 +166,7 @@ def push_command(what: str, url: str, overrides: tuple[str, ...], data_root: Pat
         sets = sets_of(parse_dataset(what, overrides))
     if not sets:
         raise InvalidInputError(f"{what}: there is nothing to push: its data are drawn, or a function makes them")
-    store, display = open_data_url(url), TextDisplay(console())
+    store, display = open_writable_place(url), TextDisplay(console())
     for wanted in sets:
         root = (data_root or Path("./data")).expanduser()
         done = push(wanted, root, store, on_progress=display.preparing(f"{wanted.what} (shards)"))

@@ -53,8 +53,8 @@ class Placement(Config):
     data_root: str = "./data"
     """Folder with the data sets, the same path on every node."""
     data_url: str | None = None
-    """Where `kd-ray data push` has put the data sets: `s3://`, `gs://`, `az://`, or a folder that all nodes see. Each node fetches what the
-    sweep needs to `<data_root>/fetched`, once."""
+    """Where `kd-ray data push` has put the data sets: `s3://`, `gs://`, `az://`, or a folder that all nodes see; `hf://datasets/` for
+    such a folder in a repository of the Hugging Face hub. Each node fetches what the sweep needs to `<data_root>/fetched`, once."""
     data_cache_gb: PositiveFloat = 200.0
     """Most disk space, on each node, for fetched data sets and what is made of them, in GB. To make room, those that were not used for
     longest are deleted, and none that is in use."""

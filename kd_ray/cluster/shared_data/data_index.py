@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field, TypeAdapter
 
 from kd_ray.bounded import MEGABYTE, JsonForm
+from kd_ray.cluster.shared_data.places import Place
 from kd_ray.errors import CorruptObjectError
 from kd_ray.results.store import Store
 
@@ -73,20 +74,20 @@ def write_index(store: Store, name: str, index: Index) -> None:
             store.put(index_key(name, version), data, durable=True)
 
 
-def read_index(store: Store, name: str, version: str | None) -> Index | None:
+def read_index(place: Place, name: str, version: str | None) -> Index | None:
     """The index of this version, or the latest one where there is none of it, or none is asked for; None where the set is not there.
 
     Raises:
         CorruptObjectError: it is not an index.
     """
     for wanted in (version, LATEST):
-        if wanted is None or (data := store.get(key := index_key(name, wanted), most_bytes=_INDEX.most_bytes)) is None:
+        if wanted is None or (data := place.get(key := index_key(name, wanted), most_bytes=_INDEX.most_bytes)) is None:
             continue
         try:
             index = _INDEX.read(data)
             _check_pieces(index)
         except ValueError as error:
-            raise CorruptObjectError(f"store {store.url}: {key!r} is no index of a data set: {error}") from error
+            raise CorruptObjectError(f"{place.url}: {key!r} is no index of a data set: {error}") from error
         return index
     return None
 

@@ -9,11 +9,11 @@ from hashlib import sha256
 from pathlib import Path
 
 from kd_ray.cluster.shared_data.data_index import Index, Shard, shard_key
+from kd_ray.cluster.shared_data.places import Place, open_place
 from kd_ray.cluster.shared_data.push_data import AT_ONCE
 from kd_ray.cluster.shared_data.shards import unpack_files, unpack_piece
 from kd_ray.data.family import OnBytes
 from kd_ray.errors import CorruptObjectError, StoreError
-from kd_ray.results.store import Store, open_store
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,14 +34,14 @@ def fetch(found: FoundSet, folder: Path, done: Path, on_bytes: OnBytes | None = 
         StoreError: the URL cannot be read.
         OSError: a file cannot be written.
     """
-    store = open_store(found.url)
+    place = open_place(found.url)
     total, lock = found.index.size_bytes, threading.Lock()
     there = [0]
 
     def get(shard: Shard) -> None:
         mark = done / f"{shard.sha256}-{sha256(f'{shard.path} {shard.offset}'.encode()).hexdigest()[:16]}"
         if not mark.exists():
-            _write(shard, _content(store, found, shard), folder, found)
+            _write(shard, _content(place, found, shard), folder, found)
             mark.touch()
         with lock:
             there[0] += shard.size_bytes
@@ -49,7 +49,7 @@ def fetch(found: FoundSet, folder: Path, done: Path, on_bytes: OnBytes | None = 
                 on_bytes(found.what, there[0], total)
 
     try:
-        store.at_once(get, order(found.index.shards, node=f"{socket.gethostname()} {folder}"), most=AT_ONCE)
+        place.at_once(get, order(found.index.shards, node=f"{socket.gethostname()} {folder}"), most=AT_ONCE)
     except CorruptObjectError:
         raise
     except StoreError as error:
@@ -63,9 +63,9 @@ def order(shards: Sequence[Shard], *, node: str) -> list[Shard]:
     return random.Random(node).sample(shards, len(shards))  # noqa: S311 (no secret)
 
 
-def _content(store: Store, found: FoundSet, shard: Shard) -> bytes:
+def _content(place: Place, found: FoundSet, shard: Shard) -> bytes:
     key = shard_key(shard.sha256)
-    data = store.get(key, most_bytes=shard.size_bytes)
+    data = place.get(key, most_bytes=shard.size_bytes)
     what = None
     if data is None:
         what = "is missing"

@@ -7,10 +7,10 @@ from typing import Protocol
 from kd_ray.cluster.shared_data.data_index import read_index
 from kd_ray.cluster.shared_data.fetch_data import FoundSet
 from kd_ray.cluster.shared_data.fetched_sets import on_this_node
+from kd_ray.cluster.shared_data.places import Place, open_place, push_advice
 from kd_ray.cluster.shared_data.set_files import WantedSet, wanted_sets
 from kd_ray.data.family import OnBytes, OnProgress
-from kd_ray.errors import DataError, InvalidInputError, StoreError
-from kd_ray.results.store import Store, open_store
+from kd_ray.errors import DataError, StoreError
 from kd_ray.sweep.architectures import is_text_model
 from kd_ray.sweep.load import SweepFile
 
@@ -20,14 +20,6 @@ class Preparing(Protocol):
 
     def preparing(self, dataset: str) -> OnProgress:
         """See `Display`."""
-
-
-def open_data_url(url: str) -> Store:
-    """The place of the sets. Raises DataError for a URL that no store can have."""
-    try:
-        return open_store(url)
-    except InvalidInputError as error:
-        raise DataError(f"placement.data_url: {error}") from error
 
 
 def find_sets(file: SweepFile) -> tuple[FoundSet, ...]:
@@ -40,30 +32,30 @@ def find_sets(file: SweepFile) -> tuple[FoundSet, ...]:
     url = file.sweep.placement.data_url
     if url is None:
         return ()
-    store = open_data_url(url)
-    return tuple(_find(store, wanted, file.source) for wanted in wanted_sets(file))
+    place = open_place(url)
+    return tuple(_find(place, wanted, file.source) for wanted in wanted_sets(file))
 
 
-def _find(store: Store, wanted: WantedSet, source: str) -> FoundSet:
+def _find(place: Place, wanted: WantedSet, source: str) -> FoundSet:
     where = f"{source}: placement.data_url: data set {wanted.what}"
     try:
-        index = read_index(store, wanted.name, wanted.version)
+        index = read_index(place, wanted.name, wanted.version)
     except StoreError as error:
         raise StoreError(f"{where}: {error}; check the URL, and your credentials for it (docs/stores.md)") from error
     if index is None:
-        raise DataError(f"{where}: {store.url} does not have it; `kd-ray data push {source} {store.url}` puts it there")
-    return FoundSet(url=store.url, what=wanted.what, index=index)
+        raise DataError(f"{where}: {place.url} does not have it; {push_advice(source, place.url)}")
+    return FoundSet(url=place.url, what=wanted.what, index=index)
 
 
 def missing_sets(file: SweepFile) -> list[str]:
     """The sets of the sweep that its `data_url` does not have. Raises StoreError as `find_sets`."""
     missing = []
     for wanted in wanted_sets(file) if file.sweep.placement.data_url else ():
-        store = open_data_url(str(file.sweep.placement.data_url))
+        place = open_place(str(file.sweep.placement.data_url))
         try:
-            _find(store, wanted, file.source)
+            _find(place, wanted, file.source)
         except DataError:
-            missing.append(f"{wanted.what} at {store.url}")
+            missing.append(f"{wanted.what} at {place.url}")
     return missing
 
 

@@ -73,11 +73,15 @@ def test_a_set_that_is_not_there_is_named(tmp_path: Path) -> None:
     assert missing_sets(file) == [f"cifar10 at {tmp_path}/url"]
 
 
-@pytest.mark.parametrize("url", ["hf://lab/data", "ftp://lab/data"])
-def test_a_url_that_no_store_can_have_is_refused(url: str, tmp_path: Path) -> None:
-    with pytest.raises(
-        DataError, match=rf"placement.data_url: store {url}: unknown scheme .*; valid: a local path, s3://"
-    ):
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("hf://lab/data", "'hf://lab/data' must be hf://datasets/OWNER/NAME"),
+        ("ftp://lab/data", "store ftp://lab/data: unknown scheme .*; valid: a local path, s3://"),
+    ],
+)
+def test_a_url_that_no_place_can_have_is_refused(url: str, says: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=f"placement.data_url: {says}"):
         find_sets(tiny_sweep(tmp_path, *CIFAR, f"placement.data_url={url}"))
 
 
