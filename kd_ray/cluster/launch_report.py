@@ -14,7 +14,7 @@ from kd_ray.results.aggregate import AggregateReport
 from kd_ray.results.quarantine import quarantine_trial, trial_damage
 from kd_ray.results.record import write_samples
 from kd_ray.results.store import samples_key
-from kd_ray.results.table_parts import read_table
+from kd_ray.results.table_parts import read_columns
 from kd_ray.results.trial_lines import TrialLine, count_states, states_html
 from kd_ray.sweep.placement import cpu_count
 from kd_ray.sweep.spec import TrialState
@@ -63,7 +63,7 @@ class LaunchReport:
 
 def _trained_elsewhere(request: LaunchRequest) -> set[str]:
     """trial_ids of the trials of the sweep that other launches have trained, from the tables."""
-    rows = read_table(request.store, "trials", [request.file.sweep.name])
+    rows = read_columns(request.store, "trials", request.file.sweep.name, ["trial_id", "launch_id"])
     return set(rows.filter(pc.field("launch_id") != request.launch_id)["trial_id"].to_pylist())
 
 

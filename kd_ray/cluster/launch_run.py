@@ -18,7 +18,7 @@ from kd_ray.results.launch_plan import plan
 from kd_ray.results.probe import UNMEASURED, Probe, chosen_pack_size, read_probe, representative, write_probe
 from kd_ray.results.quarantine import quarantined_trials
 from kd_ray.results.store import Store, stop_key
-from kd_ray.results.table_parts import read_table
+from kd_ray.results.table_parts import read_columns
 from kd_ray.sweep.load import SweepFile
 from kd_ray.sweep.placement import Placement, cpu_count
 from kd_ray.sweep.plan import Pack, PlannedTrial, make_packs
@@ -198,7 +198,7 @@ def _pack_sizes(
 def _mixed_devices(store: Store, sweep: str, placement: Placement) -> list[str]:
     """What to say where this launch trains students on the other sort of device than those before."""
     try:
-        trials = read_table(store, "trials", [sweep]).select(["role", "device"]).to_pylist()
+        trials = read_columns(store, "trials", sweep, ["role", "device"]).to_pylist()
     except CorruptObjectError:
         # The aggregation at the end names it and makes it again.
         return []

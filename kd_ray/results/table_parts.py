@@ -59,6 +59,20 @@ def read_table(store: Store, table: str, sweeps: Collection[str] | None = None) 
     return read_tables(store, {table: list(part_keys(store, table, sweeps))})[table]
 
 
+def read_columns(store: Store, table: str, sweep: str, columns: Sequence[str]) -> pa.Table:
+    """Some columns of the rows of a sweep. Of 100,000 trials all columns would take hundreds of megabytes.
+
+    Raises:
+        CorruptObjectError: as above.
+    """
+
+    def of_part(key: str) -> pa.Table:
+        part = read_part(store, key)
+        return part.select([name for name in columns if name in part.column_names])
+
+    return _joined(store, table, store.at_once(of_part, part_keys(store, table, [sweep])), columns)
+
+
 def read_tables(store: Store, keys: Mapping[str, Sequence[str]]) -> dict[str, pa.Table]:
     """The rows of some parts of tables, whose keys are given for each table.
 
@@ -69,10 +83,12 @@ def read_tables(store: Store, keys: Mapping[str, Sequence[str]]) -> dict[str, pa
     return {name: _joined(store, name, [next(parts) for _ in found]) for name, found in keys.items()}
 
 
-def _joined(store: Store, table: str, parts: Sequence[pa.Table]) -> pa.Table:
+def _joined(store: Store, table: str, parts: Sequence[pa.Table], columns: Sequence[str] = ()) -> pa.Table:
     try:
-        schema = QUERIED[table].arrow_schema
-        return pa.concat_tables([schema.empty_table(), *parts], promote_options="default").select(schema.names)
+        empty = QUERIED[table].arrow_schema.empty_table()
+        if columns:
+            empty = empty.select(columns)
+        return pa.concat_tables([empty, *parts], promote_options="default").select(empty.column_names)
     except pa.ArrowException as error:
         what = "has other columns than this kd_ray writes, `kd-ray verify --rebuild-tables` makes it again"
         raise CorruptObjectError(f"store {store.url}: a part of table {table} {what}") from error

@@ -240,6 +240,8 @@ class TrialSpec(Config):
         """A copy with other values, which are not checked."""
         copy = self.model_copy(update=fields)
         copy.__dict__.pop("trial_id", None)  # the cached identity of this one
+        # A set of its own would be a third of what a copy holds, and a large sweep has 100,000.
+        object.__setattr__(copy, "__pydantic_fields_set__", self.__pydantic_fields_set__)
         return copy
 
     @property
