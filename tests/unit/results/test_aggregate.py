@@ -26,7 +26,7 @@ from kd_ray.results.store import (
     table_columns_key,
     table_index_key,
 )
-from kd_ray.results.table_parts import part_keys, read_table
+from kd_ray.results.table_parts import part_keys, read_columns, read_table
 from tests.fakes import WatchedStore, commit_trials, make_record, make_samples, make_sweep, plan_trials, write_sweep
 
 
@@ -253,6 +253,9 @@ def test_read_table_by_sweep(store: Store, manifest: Manifest) -> None:
     assert read_table(store, "trials", ["demo-2"])["sweep"].to_pylist() == ["demo-2"] * 8
     assert read_table(store, "trials", ["demo", "demo-2"]).num_rows == read_table(store, "trials").num_rows == 16
     assert read_table(store, "trials", []).num_rows == read_table(store, "trials", ["none"]).num_rows == 0
+    columns = ["accuracy", "trial_id"]
+    assert read_columns(store, "trials", "demo-2", columns) == read_table(store, "trials", ["demo-2"]).select(columns)
+    assert read_columns(store, "trials", "none", columns).column_names == columns
 
 
 @pytest.mark.slow
