@@ -78,7 +78,7 @@ def chance_levels(
         return wrong_GCD, right_GCD
 
     found_TDM = np.empty((len(predictions), DRAWS, len(FAIRNESS)))
-    at_once = max(1, _AT_ONCE // len(labels_N))
+    at_once = max(1, _AT_ONCE // max(1, len(labels_N)))
     for first in range(0, DRAWS, at_once):
         dealt_DN = deal(min(at_once, DRAWS - first))
         num_dealt = len(dealt_DN)

@@ -72,10 +72,12 @@ class HubPlace:
             raise StoreError(f"{self.url}: {_first_line(error)}") from error
         except EntryNotFoundError:
             return None
-        except (HfHubHTTPError, OSError, ValueError) as error:
+        except HfHubHTTPError as error:
             raise StoreError(
                 f"{self.url}: {_first_line(error)}; a private repository needs HF_TOKEN, or `hf auth login`"
             ) from error
+        except (OSError, ValueError) as error:
+            raise StoreError(f"{self.url}: {_first_line(error)}") from error
 
     def at_once(self, ask: Callable[[K], T], of: Iterable[K], *, most: int) -> list[T]:
         """What `ask` gives for each, in order, several at a time."""
