@@ -266,14 +266,15 @@ def find_manifest(store: Store, sweep: str, listed: Collection[int] | None = Non
 
 
 _last_parsed: tuple[bytes, Manifest] | None = None
-"""The last manifest with its content: a launch reads the same one several times, and to parse 100,000 lines takes half a second."""
+"""The last manifest with the SHA-256 of its content: a launch reads the same one several times, and to parse 100,000 lines takes half a
+second."""
 
 
 def _parsed(data: bytes) -> Manifest:
     global _last_parsed  # noqa: PLW0603 (one value, replaced as a whole)
-    last = _last_parsed
-    if last is None or last[0] != data:
-        last = _last_parsed = (data, Manifest.from_json(data))
+    last, digest = _last_parsed, hashlib.sha256(data).digest()
+    if last is None or last[0] != digest:
+        last = _last_parsed = (digest, Manifest.from_json(data))
     return last[1]
 
 
