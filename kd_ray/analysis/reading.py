@@ -21,6 +21,7 @@ from kd_ray.errors import CorruptObjectError, InvalidInputError
 from kd_ray.groups import Groups, intersect, joint_name
 from kd_ray.lasting import without_garbage_search
 from kd_ray.metrics.arrays import FloatArray, IntArray
+from kd_ray.results.aggregate import TRIALS_PER_PART
 from kd_ray.results.manifest import read_manifest
 from kd_ray.results.query import Results
 from kd_ray.results.status import sweep_status
@@ -39,6 +40,8 @@ _TRIAL = (
 )
 
 
+_MOST_PREDICTIONS = 3_000_000
+"""Predictions that are held together where each trial is looked at once; they take 4 bytes each. A part of the table is held whole."""
 _GROUPS_CELL: JsonForm[dict[str, list[str]]] = JsonForm(kind=dict[str, list[str]])
 """The column `sensitive_features`: the groups of a test sample, by feature."""
 
@@ -204,7 +207,8 @@ class _Tables:
     def all_predictions(self) -> Iterator[dict[int, IntArray]]:
         sql = f"SELECT trial_id, predictions FROM predictions WHERE sweep = '{self.sweep}'"
         seen: set[int] = set()
-        for table in self.results.query_own_in_parts(sql, "predictions", sweep=self.sweep):
+        at_once = max(1, _MOST_PREDICTIONS // (TRIALS_PER_PART * max(1, *column(self.trials, "num_test"))))
+        for table in self.results.query_own_in_parts(sql, "predictions", sweep=self.sweep, at_once=at_once):
             found = self._predictions_by_row(table)
             seen |= found.keys()
             yield found

@@ -291,12 +291,13 @@ def _continue(
     from kd_ray.sweep.classification import Classification
     from kd_ray.sweep.plan import make_packs
 
-    asked = {
-        trial.trial_id: _line(trial) for pack in make_packs(trials, pack_size=len(trials)) for trial in pack.trials
-    }
+    asked = {trial.trial_id: trial for trial in trials}
     before = found.manifest.trials if found.manifest else ()
-    kept = [asked.pop(it.trial_id) if it.trial_id in asked else replace(it, active=False) for it in before]
-    lines = (*kept, *asked.values())
+    kept = [_line(asked[it.trial_id]) if it.trial_id in asked else replace(it, active=False) for it in before]
+    known = {it.trial_id for it in before}
+    new = [trial for trial in trials if trial.trial_id not in known]
+    packs = make_packs(new, pack_size=len(new)) if new else ()
+    lines = (*kept, *(_line(trial) for pack in packs for trial in pack.trials))
     declared = found.manifest.declared if found.manifest else ()
     added = found.manifest.row_settings.added if found.manifest else ()
     asked_for = set(distinct(trial.dataset for trial in trials))

@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _TRIES = 10
-_PARTS_AT_ONCE = 4
-"""Parts of a large table that are read together: about a thousand trials."""
 
 
 class Results:
@@ -148,16 +146,16 @@ class Results:
 
         return _until_whole(lambda: _answer_own(self.store, sql, _part_keys(self.store, _tables_in(sql), sweep=sweep)))
 
-    def query_own_in_parts(self, sql: str, table: str, *, sweep: str) -> Iterator[pa.Table]:
-        """The answers to such a SELECT over a few parts of one table at a time, in order, for one that is large.
+    def query_own_in_parts(self, sql: str, table: str, *, sweep: str, at_once: int) -> Iterator[pa.Table]:
+        """The answers to such a SELECT over so many parts of one table at a time, in order, for one that is large.
 
         Raises:
             QueryError: as above.
         """
         self._prepare()
         keys = _part_keys(self.store, [table], sweep=sweep)[table]
-        for i in range(0, len(keys), _PARTS_AT_ONCE):
-            some = {table: keys[i : i + _PARTS_AT_ONCE]}
+        for i in range(0, len(keys), at_once):
+            some = {table: keys[i : i + at_once]}
             yield _until_whole(functools.partial(_answer_own, self.store, sql, some))
 
     def _check_sweep(self, sweep: str | None) -> None:

@@ -101,7 +101,7 @@ def test_an_image_gets_the_extras_that_a_build_asks_for() -> None:
     assert printed("text", "models") == [*project["dependencies"], *extras["text"], *extras["models"]]
     refused = run(sys.executable, "make/requirements.py", "txt", cwd=ROOT)
     assert refused.returncode == 1
-    assert re.fullmatch(r"EXTRAS: txt is none of export, models, .*\n", refused.stderr)
+    assert re.fullmatch(r"EXTRAS: txt is none of export, hub, models, .*\n", refused.stderr)
 
 
 @pytest.mark.parametrize("profile", ["", "gpu"])

@@ -110,6 +110,6 @@ def test_predictions_are_looked_at_part_by_part(finished: WatchedStore, monkeypa
         return connect(connection, store, keys)
 
     monkeypatch.setattr("kd_ray.results.query._connect_files", counted)
-    monkeypatch.setattr("kd_ray.results.query._PARTS_AT_ONCE", 1)
+    monkeypatch.setattr("kd_ray.analysis.reading._MOST_PREDICTIONS", 1)
     closing_table(read_study(Results(finished), "demo"))
     assert [number for number in opened if number] == [1] * 4
