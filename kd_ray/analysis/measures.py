@@ -117,7 +117,7 @@ def measure(study: Study, known: KnownLevels | None = None) -> Measured:
     chance_TM, chance_sd_TM, shrunken_TM = (np.full_like(values_TM, np.nan) for _ in range(3))
     cells: dict[tuple[str, str], SmallestCells] = {}
     for dataset_id, test_set in study.test_sets.items():
-        rows = [row for row, its in enumerate(study.column("dataset_id")) if its == dataset_id]
+        rows = [row for row, its in enumerate(dataset_ids) if its == dataset_id]
         predictions = [study.predictions[row] for row in rows]
         labels_N, num_classes = test_set.labels_N, len(study.classes[dataset_id].names)
         draws_TBM[rows, :, place["worst_class_accuracy", None]] = resampled_worst_class(

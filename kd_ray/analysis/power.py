@@ -30,6 +30,7 @@ _AT_ONCE = 1000
 _MANY, _NODES = 200_000, 2_000
 """From so many values on, quantiles are interpolated between so many exact ones."""
 _IN_CACHE = 16_384
+"""Values of an array that are interpolated together."""
 
 
 @lru_cache(maxsize=4096)

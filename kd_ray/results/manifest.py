@@ -296,8 +296,7 @@ def _continue(
     kept = [_line(asked[it.trial_id]) if it.trial_id in asked else replace(it, active=False) for it in before]
     known = {it.trial_id for it in before}
     new = [trial for trial in trials if trial.trial_id not in known]
-    packs = make_packs(new, pack_size=len(new)) if new else ()
-    lines = (*kept, *(_line(trial) for pack in packs for trial in pack.trials))
+    lines = (*kept, *(_line(trial) for pack in make_packs(new, pack_size=len(new)) for trial in pack.trials))
     declared = found.manifest.declared if found.manifest else ()
     added = found.manifest.row_settings.added if found.manifest else ()
     asked_for = set(distinct(trial.dataset for trial in trials))

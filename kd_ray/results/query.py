@@ -56,8 +56,8 @@ class Results:
         """
         if name not in QUERIED:
             raise QueryError(f"no table {name!r}; valid: {', '.join(QUERIED)}")
-        self._check_sweep(sweep)
         self._prepare()
+        self._check_sweep(sweep)
         return read_table(self.store, name, None if sweep is None else [sweep])
 
     def frame(self, name: str, *, sweep: str | None = None) -> "pd.DataFrame":
@@ -127,8 +127,8 @@ class Results:
         Raises:
             QueryError: it is no SELECT, there is no such sweep, or DuckDB refuses the query; its message says why.
         """
-        self._check_sweep(sweep)
         self._prepare()
+        self._check_sweep(sweep)
 
         def run(connection: "duckdb.DuckDBPyConnection") -> pa.Table:
             relation = connection.sql(sql)

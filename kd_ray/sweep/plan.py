@@ -48,10 +48,8 @@ class PlannedTrial:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "trial_id", identity_of(self.spec))
-        words = self.spec.describe()
-        for axis, value in settings_json(self.settings).items() if self.settings else ():
-            words += f" {axis}={value}"
-        object.__setattr__(self, "description", words)
+        words = [self.spec.describe(), *(f"{axis}={value}" for axis, value in settings_json(self.settings).items())]
+        object.__setattr__(self, "description", " ".join(words))
 
     @property
     def dataset(self) -> Dataset:

@@ -238,13 +238,10 @@ class TrialSpec(Config):
 
     def changed(self, **fields: Any) -> "TrialSpec":
         """A copy with other values, which are not checked."""
-        # What `model_copy` does, in a quarter of the time: a large sweep has 100,000 copies. They share the set of given fields, which
-        # would be half of what each holds.
-        copy = TrialSpec.__new__(TrialSpec)
-        object.__setattr__(copy, "__dict__", {**self.__dict__, **fields})
-        for name in ("__pydantic_fields_set__", "__pydantic_extra__", "__pydantic_private__"):
-            object.__setattr__(copy, name, getattr(self, name))
+        copy = self.model_copy(update=fields)
         copy.__dict__.pop("trial_id", None)  # the cached identity of this one
+        # A set of its own would be half of what a copy holds, and a large sweep has 100,000.
+        object.__setattr__(copy, "__pydantic_fields_set__", self.__pydantic_fields_set__)
         return copy
 
     @property
