@@ -271,37 +271,40 @@ class _Aggregation:
                     self._problems.append(f"trial {trial.trial_id} {what}; the tables lack this trial")
                     continue
                 read.append((trial, record, samples))
-        tables, read = self._rows(read)
-        held = [trial for trial, _, _ in read]
-        if not held:
+        encoded, held = self._encoded(read)
+        if held:
+            fingerprint = self._fingerprint(held)
+            self._store.at_once(lambda name: self._put_part(keys[name], encoded[name], fingerprint), keys)
+        else:
             for key in keys.values():
                 self._drop_part(key)
-            return held
-        fingerprint = self._fingerprint(held)
-        self._put_parts(keys, tables, fingerprint)
         # Arrow keeps freed memory for its next table, and a long launch aggregates seldom.
-        del tables
         pa.default_memory_pool().release_unused()
         return held
 
-    def _rows(self, read: list[_Read]) -> tuple[dict[str, pa.Table], list[_Read]]:
-        """The rows of these trials, and the trials that have any: a record may be whole and still not be one that rows can be made of."""
-        settings = self._manifest.row_settings
+    def _encoded(self, read: list[_Read]) -> tuple[dict[str, bytes], list[ManifestTrial]]:
+        """The part of each table with these trials, and the trials that have rows: a record may be whole and still not be one that rows can
+        be made of. Tables are encoded one after another, because one alone may take 100 MB.
+        """
+        settings, sweep = self._manifest.row_settings, self._manifest.sweep
+        held = [trial for trial, _, _ in read]
+        fingerprint = self._fingerprint(held)
         try:
-            return part_rows(map(_input, read), settings), read
+            tables = part_rows(map(_input, read), settings)
+            return {name: encode_part(table, name, sweep, fingerprint) for name, table in tables}, held
         except (ValueError, KeyError, TypeError, IndexError, ArithmeticError, pa.ArrowException):
             fitting = []
             for one in read:
                 trial = one[0]
                 try:
-                    part_rows([_input(one)], settings)
+                    _ = [*part_rows([_input(one)], settings)]
                     fitting.append(one)
                 except (ValueError, KeyError, TypeError, IndexError, ArithmeticError, pa.ArrowException) as error:
                     reason = " ".join(str(error).split())[:300]
                     self._problems.append(f"trial {trial.trial_id} gives no rows: {reason}; the tables lack this trial")
             if len(fitting) == len(read):
                 raise
-            return self._rows(fitting)
+            return self._encoded(fitting)
 
     def _try_read(self, trial: ManifestTrial) -> Record | None:
         try:
@@ -340,7 +343,8 @@ class _Aggregation:
             if wanted is None or samples is None:
                 self._drop_part(key)
             else:
-                self._put_part(key, "samples", sample_rows(dataset_id, samples, self._manifest.sweep), wanted)
+                rows = sample_rows(dataset_id, samples, self._manifest.sweep)
+                self._put_part(key, encode_part(rows, "samples", self._manifest.sweep, wanted), wanted)
 
     def _changes_a_part(self) -> None:
         """Delete the comparisons before the first part changes, so that after a crash none is left that describes other trials."""
@@ -349,12 +353,8 @@ class _Aggregation:
             self._store.delete(self._comparisons)
             del self._present[self._comparisons]
 
-    def _put_parts(self, keys: Mapping[str, str], tables: Mapping[str, pa.Table], fingerprint: str) -> None:
-        self._store.at_once(lambda name: self._put_part(keys[name], name, tables[name], fingerprint), keys)
-
-    def _put_part(self, key: str, name: str, table: pa.Table, fingerprint: str) -> None:
-        e_tag = self._store.put(key, encode_part(table, name, self._manifest.sweep, fingerprint))
-        self._index[key] = [fingerprint, e_tag]
+    def _put_part(self, key: str, data: bytes, fingerprint: str) -> None:
+        self._index[key] = [fingerprint, self._store.put(key, data)]
 
     def _drop_part(self, key: str) -> None:
         self._index.pop(key, None)

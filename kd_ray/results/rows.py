@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from itertools import chain
@@ -54,11 +54,11 @@ class TrialInput(NamedTuple):
 
 def trial_rows(record: Record, samples: Samples, settings: RowSettings, axes: Mapping[str, str]) -> dict[str, pa.Table]:
     """The rows of one trial with the groups that its record names, by table."""
-    return part_rows([TrialInput(record, samples, axes, record.spec.dataset_id)], settings)
+    return dict(part_rows([TrialInput(record, samples, axes, record.spec.dataset_id)], settings))
 
 
-def part_rows(trials: Iterable[TrialInput], settings: RowSettings) -> dict[str, pa.Table]:
-    """The rows of several trials, one after another, by table."""
+def part_rows(trials: Iterable[TrialInput], settings: RowSettings) -> Iterator[tuple[str, pa.Table]]:
+    """The rows of several trials, one trial after another, table after table: who is done with one before the next needs less memory."""
     chunks: dict[str, list[_Chunk]] = {name: [] for name in TABLES if name != "samples"}
     for record, samples, axes, dataset_id in trials:
         keys = key_columns(record.spec, settings.sweep)
@@ -71,7 +71,8 @@ def part_rows(trials: Iterable[TrialInput], settings: RowSettings) -> dict[str, 
             chunks["fairness_metrics"].append(fairness_chunk)
         chunks["epochs"].append(_epoch_rows(keys, record))
         chunks["predictions"].append(_prediction_row(keys | of_dataset, record))
-    return {name: _table(name, found) for name, found in chunks.items()}
+    for name in tuple(chunks):
+        yield name, _table(name, chunks.pop(name))
 
 
 def sample_rows(dataset_id: str, samples: Samples, sweep: str) -> pa.Table:

@@ -123,7 +123,7 @@ def _read_record(store: Store, data: bytes) -> None:
         manifest = find_manifest(store, "demo").manifest
         assert manifest is not None
         try:
-            part_rows([TrialInput(record, samples, {}, record.spec.dataset_id)], manifest.row_settings)
+            list(part_rows([TrialInput(record, samples, {}, record.spec.dataset_id)], manifest.row_settings))
         except (ValueError, KeyError) as error:
             # An aggregation names the trial, and leaves it out.
             raise KdRayError(str(error)) from error
