@@ -37,6 +37,9 @@ class Display(Observer, Protocol):
     def begin(self, plan: Plan, todo: Collection[PlannedTrial]) -> None:
         """The launch has planned the sweep; `todo` are the trials to run."""
 
+    def nothing_to_run(self, sweep: str, num_trials: int) -> None:
+        """Every trial of the sweep was complete before the launch."""
+
     def waiting(self, num_held: int) -> None:
         """Only trials that another launch holds are left, this many."""
 
@@ -151,6 +154,9 @@ class QuietDisplay:
     def begin(self, plan: Plan, todo: Collection[PlannedTrial]) -> None:
         return
 
+    def nothing_to_run(self, sweep: str, num_trials: int) -> None:
+        return
+
     def waiting(self, num_held: int) -> None:
         return
 
@@ -239,6 +245,9 @@ class TextDisplay:
                 soft_wrap=True,
                 markup=False,
             )
+
+    def nothing_to_run(self, sweep: str, num_trials: int) -> None:
+        return
 
     def waiting(self, num_held: int) -> None:
         self._note = f"waiting for {count_of(num_held, 'trial')} that another launch holds"

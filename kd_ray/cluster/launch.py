@@ -3,7 +3,7 @@
     check ──▶ write inputs ──▶ run what is missing ──▶ aggregate tables and report
 
 Each step has a module of its own: `launch_checks`, `launch_inputs`, `launch_run`, `launch_report`. Launching the same sweep again runs the
-trials that are still missing, and none if none is missing.
+trials that are still missing, and none if none is missing. Where `launch_finished` finds that, only the last step is done.
 """
 
 import time
@@ -15,7 +15,14 @@ from kd_ray import telemetry
 from kd_ray.cluster.background import AGGREGATE_EVERY_S, WarningLog
 from kd_ray.cluster.data_version import with_data_version
 from kd_ray.cluster.display import Display, QuietDisplay
-from kd_ray.cluster.launch_checks import check, check_data, check_networks, with_absolute_paths
+from kd_ray.cluster.launch_checks import (
+    check,
+    check_data,
+    check_networks,
+    warn_of_unused_settings,
+    with_absolute_paths,
+)
+from kd_ray.cluster.launch_finished import find_finished
 from kd_ray.cluster.launch_inputs import resume_file, write_inputs
 from kd_ray.cluster.launch_report import LaunchReport, repair, report
 from kd_ray.cluster.launch_request import LaunchRequest, RequestedTrials
@@ -26,6 +33,7 @@ from kd_ray.cluster.pretrained import fetch_pretrained_files
 from kd_ray.cluster.runner import Runner
 from kd_ray.results.aggregate import aggregate
 from kd_ray.results.launch_plan import planned_lines
+from kd_ray.results.plan_mark import write_mark
 from kd_ray.results.store import Store
 from kd_ray.sweep.load import SweepFile
 from kd_ray.telemetry import LogFormat
@@ -77,9 +85,13 @@ def launch(
         aggregate_every_s=aggregate_every_s,
     )
     fetch_pretrained_files(request.file, weights)
+    warn_of_unused_settings(request)
+    if only is None and (ended := _end_finished(request, started)) is not None:
+        return ended
     with ExitStack() as stack:
         connected: Runner | None = None
         first: RequestedTrials | None = None
+        damaged: set[str] = set()
         for _ in range(_MAX_REPAIRS):
             plan, requested = check(request, retry_failed=retry_failed and first is None)
             if requested.to_run and connected is None:
@@ -95,10 +107,10 @@ def launch(
             # After the runner, because Ray replaces signal handlers when it starts.
             with request.interrupts.watch():
                 # Up to here nothing was written.
-                write_inputs(request, plan, requested)
+                write_mark(store, write_inputs(request, plan, requested), request.file)
                 if first is None:
                     first = requested
-                    _name_uncopied(request, requested)
+                    _name_uncopied(request, len(requested.complete))
                     display.begin(plan, requested.to_run)
                     request.metrics.begin(plan, requested.to_run)
                 # Where nothing runs, the states stay as they are, and are not listed again.
@@ -111,15 +123,45 @@ def launch(
                 tables = aggregate(store, file.sweep.name, records_read=request.records_read, records=records)
                 if request.interrupts.requested() or not repair(request, requested, tables):
                     break
+                damaged.update(tables.damaged_trials)
                 lines = None
         assert first is not None
         lines = lines or planned_lines(store, first.trials)
-        return report(request, first, tables, lines, started=started)
+        return report(
+            request,
+            tables,
+            lines,
+            complete_before=first.complete - damaged,
+            has_settings=any(trial.settings for trial in first.trials),
+            started=started,
+        )
 
 
-def _name_uncopied(request: LaunchRequest, requested: RequestedTrials) -> None:
+def _end_finished(request: LaunchRequest, started: float) -> LaunchReport | None:
+    """The end of a launch that has nothing to run; None where there is something to run, or to mend."""
+    if (finished := find_finished(request)) is None:
+        return None
+    with request.interrupts.watch():
+        tables = aggregate(
+            request.store, request.file.sweep.name, records_read=request.records_read, records=finished.records
+        )
+    if tables.damaged_trials or tables.damaged_samples:
+        return None
+    _name_uncopied(request, len(finished.trials))
+    request.display.nothing_to_run(request.file.sweep.name, len(finished.trials))
+    return report(
+        request,
+        tables,
+        finished.trials,
+        complete_before=finished.records,
+        has_settings=finished.has_settings,
+        started=started,
+    )
+
+
+def _name_uncopied(request: LaunchRequest, count: int) -> None:
     """Say which command copies the trials that were complete before: a launch copies those that it sees become complete."""
-    sweep, count = request.file.sweep.name, len(requested.complete)
+    sweep = request.file.sweep.name
     for name in request.mirrors if count else ():
         request.warnings.add(
             f"mirror {name}: {count:,} {'trial was' if count == 1 else 'trials were'} complete before this launch; "

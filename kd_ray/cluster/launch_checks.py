@@ -50,6 +50,12 @@ def with_absolute_paths(file: SweepFile) -> SweepFile:
     return replace(moved, sweep=moved.cell(first_cell))
 
 
+def warn_of_unused_settings(request: LaunchRequest) -> None:
+    """Warn of a `placement.data_url` that nothing is fetched from."""
+    if request.file.sweep.placement.data_url is not None and not wanted_sets(request.file):
+        request.warnings.add("placement.data_url has no effect: the data are drawn, or a function makes them")
+
+
 def check(request: LaunchRequest, *, retry_failed: bool) -> tuple[Plan, RequestedTrials]:
     """Plan the sweep against the store, select the trials to run, and check the pretrained weights.
 
@@ -60,8 +66,6 @@ def check(request: LaunchRequest, *, retry_failed: bool) -> tuple[Plan, Requeste
     now = plan(file, request.store, retry_failed=retry_failed, weights=request.weights)
     trials = _selected(now.planned, request.only)
     check_pretrained_weights(request, now)
-    if request.file.sweep.placement.data_url is not None and not wanted_sets(request.file):
-        request.warnings.add("placement.data_url has no effect: the data are drawn, or a function makes them")
     states = {view.trial_id: view.state for view in now.trials}
     open_ids = {view.trial_id for view in now.trials if not view.is_settled}
     if retry_failed:

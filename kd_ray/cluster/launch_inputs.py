@@ -7,7 +7,7 @@ from kd_ray.cluster.launch_request import LaunchRequest, RequestedTrials
 from kd_ray.errors import CorruptObjectError, InvalidInputError
 from kd_ray.results import ledger
 from kd_ray.results.launch_plan import Plan
-from kd_ray.results.manifest import read_manifest, write_manifest
+from kd_ray.results.manifest import Manifest, read_manifest, write_manifest
 from kd_ray.results.store import Store, pretrained_key, sweep_key
 from kd_ray.results.store_proof import prove_store
 from kd_ray.sweep.load import MOST_CELLS, SweepFile, parse_sweep
@@ -16,7 +16,7 @@ from kd_ray.sweep.spec import TrialState
 from kd_ray.sweep.tuning_settings import is_tuning
 
 
-def write_inputs(request: LaunchRequest, plan: Plan, requested: RequestedTrials) -> None:
+def write_inputs(request: LaunchRequest, plan: Plan, requested: RequestedTrials) -> Manifest:
     """Write the pretrained weights that the store lacks, and the manifest. For a retry, delete the errors of the failed trials.
 
     Raises:
@@ -28,7 +28,7 @@ def write_inputs(request: LaunchRequest, plan: Plan, requested: RequestedTrials)
     for path, digest in plan.weights.items():
         if is_file(path) and not store.exists(pretrained_key(digest)):
             store.put(pretrained_key(digest), Path(path).expanduser().read_bytes())
-    write_manifest(
+    manifest = write_manifest(
         store, request.file.sweep, plan.planned, sweep_yaml=request.file.to_yaml(), weights=dict(plan.weights)
     )
     if requested.retries_failed:
@@ -36,6 +36,7 @@ def write_inputs(request: LaunchRequest, plan: Plan, requested: RequestedTrials)
         for view in plan.trials:
             if view.state == TrialState.FAILED and view.trial_id in to_run:
                 ledger.clear_error(store, view.trial_id)
+    return manifest
 
 
 def resume_file(

@@ -1,6 +1,7 @@
 """Last step of a launch: bring the tables up to date, quarantine damaged records, and report how the launch ended."""
 
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -100,21 +101,22 @@ def repair(request: LaunchRequest, requested: RequestedTrials, tables: Aggregate
 
 def report(
     request: LaunchRequest,
-    requested: RequestedTrials,
     tables: AggregateReport,
     trials: tuple[TrialLine, ...],
     *,
+    complete_before: Collection[str],
+    has_settings: bool,
     started: float,
 ) -> LaunchReport:
-    """How the launch ended; `requested` as its first check found them, `trials` as they are now, `started` on the monotonic clock."""
-    new = {trial.trial_id for trial in trials if trial.state == TrialState.COMPLETE} - requested.complete
+    """How the launch ended, with the `trials` as they are now. `complete_before` are trial_ids, `started` is on the monotonic clock."""
+    new = {trial.trial_id for trial in trials if trial.state == TrialState.COMPLETE}.difference(complete_before)
     num_elsewhere = len(new & _trained_elsewhere(request)) if new else 0
     return LaunchReport(
         sweep=request.file.sweep.name,
         store=request.store.url,
         trials=trials,
         seeds=tuple(request.file.axes["seed"]),
-        has_settings=any(trial.settings for trial in requested.trials),
+        has_settings=has_settings,
         is_selection=request.only is not None,
         num_trained=len(new) - num_elsewhere,
         num_trained_elsewhere=num_elsewhere,

@@ -90,6 +90,9 @@ class LogDisplay(QuietDisplay):
     def begin(self, plan: Plan, todo: Collection[PlannedTrial]) -> None:
         logger.info("sweep %s: %d trials, %d to run", plan.sweep, len(plan.trials), len(todo))
 
+    def nothing_to_run(self, sweep: str, num_trials: int) -> None:
+        logger.info("sweep %s: %d trials, 0 to run", sweep, num_trials)
+
     def waiting(self, num_held: int) -> None:
         if self._is_due("waiting"):
             logger.info("waiting for %d trials that another launch holds", num_held)

@@ -62,6 +62,7 @@ class Kind(StrEnum):
     PROBE = "probe"
     SWEEP_FILE = "sweep file"
     MANIFEST = "manifest"
+    PLAN_MARK = "mark of a plan"
     TABLE_INDEX = "table index"
     TABLE_PART = "table part"
     FORMER_PART = "table part of kd_ray 0.1"
@@ -86,6 +87,7 @@ _FORMS: dict[Kind, str] = {
     Kind.PROBE: f"{PROBES}/{{probe_id}}.json",
     Kind.SWEEP_FILE: f"{SWEEPS}/{{sweep}}/sweep.yaml",
     Kind.MANIFEST: f"{SWEEPS}/{{sweep}}/manifest/{{number:06d}}.json",
+    Kind.PLAN_MARK: f"{SWEEPS}/{{sweep}}/planned.json",
     Kind.TABLE_INDEX: f"{SWEEPS}/{{sweep}}/folded.json",
     Kind.TABLE_PART: f"{TABLES_FOLDER}/{{table}}/{{folder}}/part-{{number:05d}}.parquet",
     Kind.FORMER_PART: f"{TABLES_FOLDER}/{{table}}/sweep={{sweep}}/part-{{number:05d}}.parquet",
@@ -253,6 +255,11 @@ def sweep_key(sweep: str) -> str:
 def manifest_key(sweep: str, generation: int) -> str:
     """What a sweep asked for, trial by trial; the highest generation holds."""
     return _FORMS[Kind.MANIFEST].format(sweep=sweep, number=generation)
+
+
+def plan_mark_key(sweep: str) -> str:
+    """Which manifest lists what this kd_ray plans."""
+    return _FORMS[Kind.PLAN_MARK].format(sweep=sweep)
 
 
 def table_index_key(sweep: str) -> str:

@@ -24,7 +24,8 @@ from kd_ray.distill.checkpoint import TrainingState, decode, encode
 from kd_ray.errors import KdRayError
 from kd_ray.results import ledger
 from kd_ray.results.aggregate import aggregate, read_index
-from kd_ray.results.manifest import find_manifest
+from kd_ray.results.manifest import find_manifest, read_manifest
+from kd_ray.results.plan_mark import is_marked, this_code
 from kd_ray.results.record import (
     decode_table,
     encode_record,
@@ -44,6 +45,7 @@ from kd_ray.results.store import (
     manifest_key,
     open_store,
     part_key,
+    plan_mark_key,
     record_key,
     samples_key,
     table_index_key,
@@ -217,6 +219,14 @@ TARGETS: dict[str, tuple[Target, Callable[[Store], bytes | None]]] = {
             key=table_index_key("demo"), mutate=either(mutate_json), read=lambda store, _: read_index(store, "demo")
         ),
         lambda store: store.get(table_index_key("demo")),
+    ),
+    "mark": (
+        Target(
+            key=plan_mark_key("demo"),
+            mutate=either(mutate_json),
+            read=lambda store, _: is_marked(store, read_manifest(store, "demo"), make_sweep()),
+        ),
+        lambda store: json.dumps({"generation": 1, "sweep": "0" * 64, "code": this_code()}).encode(),
     ),
     "part": (
         Target(

@@ -24,6 +24,7 @@ from kd_ray.results.store import (
     manifest_key,
     parse_key,
     part_key,
+    plan_mark_key,
     pretrained_key,
     probe_key,
     proof_key,
@@ -59,6 +60,7 @@ KEYS = {
     probe_key(ID): ParsedKey(kind=Kind.PROBE, probe_id=ID),
     sweep_key("a-b.c_1"): ParsedKey(kind=Kind.SWEEP_FILE, sweep="a-b.c_1"),
     manifest_key("demo", 3): ParsedKey(kind=Kind.MANIFEST, sweep="demo", number=3),
+    plan_mark_key("demo"): ParsedKey(kind=Kind.PLAN_MARK, sweep="demo"),
     table_index_key("demo"): ParsedKey(kind=Kind.TABLE_INDEX, sweep="demo"),
     part_key("class_metrics", "demo", 4): ParsedKey(
         kind=Kind.TABLE_PART, table="class_metrics", sweep="demo", number=4
