@@ -1,6 +1,6 @@
 """The table that ends a launch: one line for each condition, mean ± sd over its runs, and which runs to doubt or to miss.
 
-It reads the small tables of a sweep, and predictions only to see which runs collapsed. It tests nothing.
+It reads the small tables of a sweep, and no predictions, unless small groups may decide a difference. It tests nothing.
 """
 
 from dataclasses import dataclass

@@ -1,7 +1,7 @@
 """Read a study from the tables of a store."""
 
 from collections import defaultdict
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from kd_ray.analysis.claim_tests import Declared
+from kd_ray.analysis.collapse import PredictionCounts
 from kd_ray.analysis.conditions import make_conditions
 from kd_ray.analysis.study import FAIRNESS, Classes, Fairness, Study, TestSet
 from kd_ray.analysis.trial_rows import TrialRows, column
@@ -21,7 +22,6 @@ from kd_ray.errors import CorruptObjectError, InvalidInputError
 from kd_ray.groups import Groups, intersect, joint_name
 from kd_ray.lasting import without_garbage_search
 from kd_ray.metrics.arrays import FloatArray, IntArray
-from kd_ray.results.aggregate import TRIALS_PER_PART
 from kd_ray.results.manifest import read_manifest
 from kd_ray.results.query import Results
 from kd_ray.results.status import sweep_status
@@ -38,10 +38,6 @@ _TRIAL = (
     "worst_class_accuracy, individual_fairness, individual_fairness_hard, individual_fairness_calibrated, mean_confidence, "
     "elapsed_s, device, threads, host, started_at, finished_at"
 )
-
-
-_MOST_PREDICTIONS = 3_000_000
-"""Predictions that are held together where each trial is looked at once; they take 4 bytes each. A part of the table is held whole."""
 _GROUPS_CELL: JsonForm[dict[str, list[str]]] = JsonForm(kind=dict[str, list[str]])
 """The column `sensitive_features`: the groups of a test sample, by feature."""
 
@@ -200,32 +196,39 @@ class _Tables:
             return {}
         wanted = ", ".join(f"'{self.trials[row]['trial_id']}'" for row in rows)
         some = f"AND trial_id IN ({wanted})" if len(rows) < len(self.trials) else ""
-        found = self._predictions_by_row(self.ask("trial_id, predictions", "predictions", some))
-        self._refuse_missing(rows, found)
-        return found
-
-    def all_predictions(self) -> Iterator[dict[int, IntArray]]:
-        sql = f"SELECT trial_id, predictions FROM predictions WHERE sweep = '{self.sweep}'"
-        seen: set[int] = set()
-        at_once = max(1, _MOST_PREDICTIONS // (TRIALS_PER_PART * max(1, *column(self.trials, "num_test"))))
-        for table in self.results.query_own_in_parts(sql, "predictions", sweep=self.sweep, at_once=at_once):
-            found = self._predictions_by_row(table)
-            seen |= found.keys()
-            yield found
-        self._refuse_missing(range(len(self.trials)), seen)
-
-    def _predictions_by_row(self, table: pa.Table) -> dict[int, IntArray]:
+        table = self.ask("trial_id, predictions", "predictions", some)
         lists = table["predictions"].combine_chunks()
         values, ends = lists.values.to_numpy(), lists.offsets.to_numpy()
         row_of = self._row
         ids = table["trial_id"].to_pylist()
-        return {row_of[it]: values[ends[i] : ends[i + 1]] for i, it in enumerate(ids) if it in row_of}
+        found = {row_of[it]: values[ends[i] : ends[i + 1]] for i, it in enumerate(ids) if it in row_of}
+        self._refuse_missing(rows, found, "predictions")
+        return found
 
-    def _refuse_missing(self, rows: Iterable[int], found: Container[int]) -> None:
+    def prediction_counts(self) -> PredictionCounts:
+        counted = {
+            "num_test_T": "sum(n)::BIGINT",
+            "num_correct_T": "sum(num_correct)::BIGINT",
+            "largest_class_T": "max(n)",
+            "most_predicted_T": "max(num_predicted)",
+            "by_chance_T": "sum(n * num_predicted)::BIGINT",
+        }
+        columns = ", ".join(f"{sql} AS {name}" for name, sql in counted.items())
+        table = self.ask(f"trial_id, {columns}", "class_metrics", "GROUP BY trial_id")
+        row_K = self._rows_of(table["trial_id"])
+        known_K = row_K >= 0
+        self._refuse_missing(range(len(self.trials)), set(row_K.tolist()), "class_metrics")
+        found = {}
+        for name in counted:
+            found[name] = np.empty(len(self.trials), dtype=np.int64)
+            found[name][row_K[known_K]] = table[name].to_numpy()[known_K]
+        return PredictionCounts(**found)
+
+    def _refuse_missing(self, rows: Iterable[int], found: Container[int], table: str) -> None:
         missing = next((self.trials[row]["trial_id"] for row in rows if row not in found), None)
         if missing is not None:
             raise CorruptObjectError(
-                f"sweep {self.sweep}: the table `predictions` lacks trial {missing}; `kd-ray verify --repair` rebuilds it"
+                f"sweep {self.sweep}: the table `{table}` lacks trial {missing}; `kd-ray verify --repair` rebuilds it"
             )
 
     def _compared_groups(self, dataset_id: str) -> dict[str, set[str]]:

@@ -6,15 +6,14 @@ a run of its own, and so is each pretrained teacher, which has no seed.
 """
 
 import math
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
+from kd_ray.analysis.collapse import PredictionCounts, collapses
 from kd_ray.analysis.conditions import Condition
 from kd_ray.analysis.trial_rows import column
 from kd_ray.groups import Groups
@@ -104,8 +103,8 @@ class StudySource(Protocol):
     def predictions(self, rows: Sequence[int]) -> Mapping[int, IntArray]:
         """Predicted classes of some trials, (N,), by row."""
 
-    def all_predictions(self) -> Iterable[Mapping[int, IntArray]]:
-        """The same of all trials, some of them at a time."""
+    def prediction_counts(self) -> PredictionCounts:
+        """How all trials predict their test samples, counted."""
 
     def test_set(self, dataset_id: str) -> TestSet:
         """The test samples of a data set."""
@@ -286,20 +285,8 @@ class Study:
     @cached_property
     def collapsed(self) -> Mapping[int, str]:
         """Rows of the trials whose predictions say next to nothing about the labels, with what is wrong in words."""
-        found: dict[int, str] = {}
-        dataset_ids = self.column("dataset_id")
-        held = [self.predictions] if "predictions" in self.__dict__ else self.source.all_predictions()
-        for some in held:
-            rows_of: dict[str, list[int]] = defaultdict(list)
-            for row in some:
-                rows_of[dataset_ids[row]].append(row)
-            for dataset_id, rows in rows_of.items():
-                labels_N, num_classes = self.test_sets[dataset_id].labels_N, len(self.classes[dataset_id].names)
-                for first in range(0, len(rows), _AT_ONCE):
-                    together = rows[first : first + _AT_ONCE]
-                    whys = collapses(labels_N, np.stack([some[row] for row in together]), num_classes=num_classes)
-                    found |= {row: why for row, why in zip(together, whys, strict=True) if why}
-        return dict(sorted(found.items()))
+        whys = collapses(self.source.prediction_counts())
+        return {row: why for row, why in enumerate(whys) if why}
 
     def predictions_of(self, rows: Sequence[int]) -> Mapping[int, IntArray]:
         """Predictions of some trials, without holding those of all."""
@@ -308,42 +295,8 @@ class Study:
         return self.source.predictions(rows)
 
 
-_AT_ONCE = 256
-"""Trials whose predictions are read together where each is looked at once."""
-
-
 def spread(values_R: FloatArray) -> Spread:
     """Mean and standard deviation of the defined values."""
     defined = values_R[~np.isnan(values_R)]
     n = len(defined)
     return Spread(mean=float(defined.mean()) if n else np.nan, sd=float(defined.std(ddof=1)) if n > 1 else np.nan, n=n)
-
-
-COLLAPSED_SHARE = 0.99
-"""Share of the predictions above which they count as one class."""
-
-
-def collapse(labels_N: IntArray, predictions_N: npt.NDArray[np.integer], *, num_classes: int) -> str:
-    """Why predictions say next to nothing about the labels, in words; empty where they say something. `collapses` has the rule."""
-    return collapses(labels_N, predictions_N[None], num_classes=num_classes)[0]
-
-
-def collapses(labels_N: IntArray, predictions_KN: npt.NDArray[np.integer], *, num_classes: int) -> list[str]:
-    """The same for several trials at once.
-
-    Either (nearly) all of them are one class, or they are right no more often than labels and predictions would agree by chance, with the
-    shares that both have (Cohen's kappa not above 0 by two standard errors).
-    """
-    K, n = predictions_KN.shape
-    num_classes = max(num_classes, int(predictions_KN.max(initial=0)) + 1)
-    places_KN = predictions_KN + num_classes * np.arange(K)[:, None]
-    share_KC = np.bincount(places_KN.ravel(), minlength=K * num_classes).reshape(K, num_classes) / n
-    n_C = np.bincount(labels_N, minlength=num_classes)
-    has_one_class_K = (share_KC.max(axis=1) >= COLLAPSED_SHARE) & (n_C.max() < COLLAPSED_SHARE * n)
-    chance_K = share_KC @ (n_C / n)
-    accuracy_K = (labels_N == predictions_KN).mean(axis=1)
-    is_chance_K = accuracy_K <= chance_K + 2 * np.sqrt(chance_K * (1 - chance_K) / n)
-    return [
-        "predicts one class" if has_one else "is at chance level" if is_chance else ""
-        for has_one, is_chance in zip(has_one_class_K, is_chance_K, strict=True)
-    ]

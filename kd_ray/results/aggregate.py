@@ -83,7 +83,7 @@ def aggregate(
     report, has_former = aggregate_alone(
         store, sweep, passes=passes, trials_per_part=trials_per_part, records_read=records_read, records=records
     )
-    if has_former or not _has_these_columns(store):
+    if has_former or not has_these_columns(store):
         upgrade_tables(store, but=sweep)
     return report
 
@@ -130,7 +130,7 @@ def upgrade_tables(store: Store, *, but: str = "") -> None:
     """
     found = take_inventory(store, TABLES_FOLDER)
     older = list(found.former_parts)
-    if not _has_these_columns(store):
+    if not has_these_columns(store):
         older += [entry for entry in found.parts if entry.place.table in TABLES]
     if not older:
         return
@@ -163,7 +163,8 @@ def _upgrade(store: Store, older: Sequence[Entry], known: Sequence[str]) -> None
                     store.delete(entry.item.key)
 
 
-def _has_these_columns(store: Store) -> bool:
+def has_these_columns(store: Store) -> bool:
+    """Whether the parts of each sweep have the columns that this kd_ray writes, or all those of an older one."""
     return store.get(table_columns_key()) == _columns()
 
 

@@ -10,14 +10,14 @@ A person's query has a DuckDB of its own, which costs 20 ms of CPU time. The que
 import functools
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pyarrow as pa
 
 from kd_ray.errors import QueryError
-from kd_ray.results.aggregate import refuse_former_parts, upgrade_tables
+from kd_ray.results.aggregate import has_these_columns, refuse_former_parts, upgrade_tables
 from kd_ray.results.inventory import sweep_names, table_parts
 from kd_ray.results.schema import QUERIED
 from kd_ray.results.sql_views import SQL_VIEWS
@@ -144,19 +144,13 @@ class Results:
         """
         self._prepare()
 
-        return _until_whole(lambda: _answer_own(self.store, sql, _part_keys(self.store, _tables_in(sql), sweep=sweep)))
+        def run() -> pa.Table:
+            # Views belong to a cursor, so that threads do not see each other's.
+            with _shared_database(self.store.local_root).cursor() as connection:
+                _connect_files(connection, self.store, _tables_in(sql), sweep=sweep)
+                return connection.sql(sql).to_arrow_table()
 
-    def query_own_in_parts(self, sql: str, table: str, *, sweep: str, at_once: int) -> Iterator[pa.Table]:
-        """The answers to such a SELECT over so many parts of one table at a time, in order, for one that is large.
-
-        Raises:
-            QueryError: as above.
-        """
-        self._prepare()
-        keys = _part_keys(self.store, [table], sweep=sweep)[table]
-        for i in range(0, len(keys), at_once):
-            some = {table: keys[i : i + at_once]}
-            yield _until_whole(functools.partial(_answer_own, self.store, sql, some))
+        return _until_whole(run)
 
     def _check_sweep(self, sweep: str | None) -> None:
         if sweep is not None and sweep not in (known := self.sweeps()):
@@ -224,13 +218,6 @@ def _until_whole(query: Callable[[], T]) -> T:
     raise AssertionError("the last try returns or raises")
 
 
-def _answer_own(store: Store, sql: str, keys: Mapping[str, Sequence[str]]) -> pa.Table:
-    # Views belong to a cursor, so that threads do not see each other's.
-    with _shared_database(store.local_root).cursor() as connection:
-        _connect_files(connection, store, keys)
-        return connection.sql(sql).to_arrow_table()
-
-
 @functools.lru_cache(maxsize=4)
 def _shared_database(root: Path | None) -> "duckdb.DuckDBPyConnection":
     """The DuckDB of kd_ray's own queries. It may read the store at `root`, within which links may lead anywhere, and no other file."""
@@ -285,7 +272,7 @@ def _connect_tables(connection: "duckdb.DuckDBPyConnection", store: Store, sql: 
     views = _mentioned(SQL_VIEWS, sql)
     # A statement such as SHOW TABLES mentions none of them and wants all.
     wanted = _tables_in(sql) | {table for view in views for table in SQL_VIEWS[view].tables}
-    files = _connect_files(connection, store, _part_keys(store, wanted or QUERIED, sweep=sweep))
+    files = _connect_files(connection, store, wanted or QUERIED, sweep=sweep)
     for view in views if wanted else SQL_VIEWS:
         connection.execute(SQL_VIEWS[view].sql)
     return files
@@ -310,15 +297,18 @@ def _part_keys(store: Store, tables: Iterable[str], *, sweep: str | None = None)
 
 
 def _connect_files(
-    connection: "duckdb.DuckDBPyConnection", store: Store, keys: Mapping[str, Sequence[str]]
+    connection: "duckdb.DuckDBPyConnection", store: Store, tables: Iterable[str], *, sweep: str | None
 ) -> list[str]:
-    """Make tables known, each with the keys of its parts; returns the files that DuckDB reads itself."""
-    root = store.local_root
+    """Make tables known, with the rows of one sweep or of all; returns the files that DuckDB reads itself."""
+    root, keys = store.local_root, _part_keys(store, tables, sweep=sweep)
     local = {name: [str(root / key) for key in found] for name, found in keys.items() if found} if root else {}
+    # Parts of several forms are put together by the names of their columns, for which DuckDB opens all of them first: of a sweep of 100,000
+    # trials, that takes twice as long as to read what is asked for.
+    have_one_form = bool(local) and sweep is not None and has_these_columns(store)
     for name, files in local.items():
         connection.execute(
             f"CREATE TEMP VIEW {name} AS SELECT * FROM read_parquet([{_listed(files)}], hive_partitioning = false, "
-            "union_by_name = true)"
+            f"union_by_name = {not have_one_form})"
         )
     for name, table in read_tables(store, {name: found for name, found in keys.items() if name not in local}).items():
         connection.register(name, table)

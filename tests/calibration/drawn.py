@@ -5,19 +5,21 @@ difficulty add up to more than 0. So runs agree on samples as trained networks d
 the whole way from predictions to sentences.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from kd_ray.analysis.collapse import PredictionCounts
 from kd_ray.analysis.conditions import make_conditions
 from kd_ray.analysis.study import FAIRNESS, Classes, Fairness, Study, TestSet
 from kd_ray.groups import Groups, intersect
 from kd_ray.metrics.arrays import FloatArray, IntArray
 from kd_ray.metrics.fairness import fairness_metrics, group_rates
 from kd_ray.metrics.per_class import class_metrics
+from tests.counted import count_predictions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,8 +112,8 @@ class Arrays:
     def predictions(self, rows: Sequence[int]) -> dict[int, IntArray]:
         return {row: self.predictions_TN[row] for row in rows}
 
-    def all_predictions(self) -> Iterator[Mapping[int, IntArray]]:
-        yield self.predictions(range(len(self.predictions_TN)))
+    def prediction_counts(self) -> PredictionCounts:
+        return count_predictions(self.labels_N, self.predictions_TN)
 
     def test_set(self, dataset_id: str) -> TestSet:
         return TestSet(labels_N=self.labels_N, features=self.features)

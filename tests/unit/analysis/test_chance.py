@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 
 from kd_ray.analysis.chance import DRAWS, chance_levels, shrunken, shrunken_fairness, smallest_cells
+from kd_ray.analysis.collapse import collapses
 from kd_ray.analysis.resampling import FAIRNESS
-from kd_ray.analysis.study import collapse
 from kd_ray.groups import Groups, intersect
+from kd_ray.metrics.arrays import IntArray
 from kd_ray.metrics.fairness import fairness_metrics, group_rates
 from kd_ray.seeding import shuffled, stream
+from tests.counted import count_predictions
 
 EOD, DPD, WORST = (
     FAIRNESS.index(name)
@@ -116,14 +118,17 @@ def test_shrunken_differences_are_no_larger_than_the_plain_ones() -> None:
 
 
 def test_models_that_say_nothing_are_named() -> None:
+    def why(labels_N: IntArray, predictions_N: IntArray) -> str:
+        return collapses(count_predictions(labels_N, predictions_N[None]))[0]
+
     labels_N = np.repeat([0, 1], 100)
-    assert collapse(labels_N, np.zeros(200, dtype=np.int64), num_classes=2) == "predicts one class"
+    assert why(labels_N, np.zeros(200, dtype=np.int64)) == "predicts one class"
     nearly_N = np.where(np.arange(200) == 0, 1, 0)
-    assert collapse(labels_N, nearly_N, num_classes=2) == "predicts one class"
-    assert collapse(labels_N, np.arange(200) % 2, num_classes=2) == "is at chance level"
-    assert collapse(labels_N, np.where(np.arange(200) % 4, labels_N, 1 - labels_N), num_classes=2) == ""
+    assert why(labels_N, nearly_N) == "predicts one class"
+    assert why(labels_N, np.arange(200) % 2) == "is at chance level"
+    assert why(labels_N, np.where(np.arange(200) % 4, labels_N, 1 - labels_N)) == ""
     # An imbalanced task: better than its own shares would be by chance, though below the most frequent label.
     rare_N = np.repeat([0, 1], [180, 20])
     found_N = np.concatenate([np.repeat([0, 1], [140, 40]), np.repeat([0, 1], [2, 18])])
     assert (rare_N == found_N).mean() < 0.9
-    assert collapse(rare_N, found_N, num_classes=2) == ""
+    assert why(rare_N, found_N) == ""

@@ -15,7 +15,8 @@ from kd_ray.results.aggregate import aggregate
 from kd_ray.results.query import Results
 from kd_ray.results.record import read_record
 from kd_ray.results.schema import QUERIED
-from kd_ray.results.store import Store, StoredObject, open_store, part_key
+from kd_ray.results.store import Store, StoredObject, open_store, part_key, table_columns_key
+from kd_ray.results.table_parts import encode_part, read_part
 from tests.fakes import CLASSES, LABELS_N, commit_trials, make_sweep, plan_trials, random_predictions, write_sweep
 
 NAMES = (
@@ -385,6 +386,20 @@ def test_show_tables_names_all(which: str, request: pytest.FixtureRequest) -> No
         "gradient_rescaling",
         "class_shares",
     }
+
+
+@pytest.mark.parametrize("sweep", ["demo", None])
+def test_parts_that_an_older_kd_ray_wrote_lack_columns_and_stay_readable(store: Store, sweep: str | None) -> None:
+    commit_trials(store, TRIALS)
+    aggregate(store, write_sweep(store, make_sweep()).sweep, trials_per_part=4)
+    key = part_key("trials", "demo", 0)
+    store.put(key, encode_part(read_part(store, key).drop_columns(["threads"]), "trials", "demo"))
+    store.put(table_columns_key(), b'{"columns": "of an older kd_ray"}')
+    # Who may not write cannot bring them up to date.
+    only_read = Results(store, may_write=False)
+    for ask in (only_read.query, only_read.query_own):
+        assert ask("SELECT threads FROM trials", sweep=sweep)["threads"].to_pylist() == [None] * 4 + [1] * 4
+        assert "threads" in ask("SELECT * FROM trials", sweep=sweep).column_names
 
 
 def test_statement_without_an_answer_says_ok(results: Results) -> None:

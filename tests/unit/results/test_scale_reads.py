@@ -2,11 +2,13 @@
 
 from pathlib import Path
 
+import numpy as np
+import pyarrow.compute as pc
 import pytest
 
-from kd_ray.analysis.closing_table import closing_table
 from kd_ray.analysis.reading import read_study
 from kd_ray.cluster.launch import launch
+from kd_ray.errors import CorruptObjectError
 from kd_ray.results import query
 from kd_ray.results.aggregate import aggregate
 from kd_ray.results.inventory import committed, deciding_objects
@@ -14,9 +16,11 @@ from kd_ray.results.ledger import scan
 from kd_ray.results.manifest import Manifest, read_manifest
 from kd_ray.results.query import Results
 from kd_ray.results.status import sweep_status
-from kd_ray.results.store import Store, record_key, trial_folder
+from kd_ray.results.store import Store, part_key, record_key, trial_folder
+from kd_ray.results.table_parts import encode_part, read_part
 from kd_ray.sweep.trial_states import TrialState
-from tests.fakes import WatchedStore, make_sweep, plan_trials, write_sweep
+from tests.counted import count_predictions
+from tests.fakes import LABELS_N, WatchedStore, make_sweep, plan_trials, write_sweep
 from tests.unit.housekeeping.whole import commit_whole
 
 TRIALS = plan_trials(make_sweep())
@@ -99,17 +103,36 @@ def test_a_manifest_is_parsed_once_and_again_when_it_changes(
     assert len(read_manifest(finished, "demo").trials) == len(first.trials) + 2
 
 
-def test_predictions_are_looked_at_part_by_part(finished: WatchedStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Batches of trials, each asked of the whole table, took a time that grew with the square of their number."""
+def test_collapsed_trials_are_found_without_their_predictions(
+    finished: WatchedStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To read 100 million predictions took a third of the closing table."""
+    one = TRIALS[4]
+    finished.delete(record_key(one.trial_id))
+    commit_whole(finished, [one], predictions_N=np.zeros(len(LABELS_N), dtype=np.int32))
     aggregate(finished, "demo", trials_per_part=2)
-    opened: list[int] = []
+    opened: set[str] = set()
     connect = query._connect_files
 
-    def counted(connection, store, keys):  # type: ignore[no-untyped-def]
-        opened.append(len(keys.get("predictions", ())))
-        return connect(connection, store, keys)
+    def counted(connection, store, tables, *, sweep):  # type: ignore[no-untyped-def]
+        opened.update(tables)
+        return connect(connection, store, tables, sweep=sweep)
 
     monkeypatch.setattr("kd_ray.results.query._connect_files", counted)
-    monkeypatch.setattr("kd_ray.analysis.reading._MOST_PREDICTIONS", 1)
-    closing_table(read_study(Results(finished), "demo"))
-    assert [number for number in opened if number] == [1] * 4
+    study = read_study(Results(finished), "demo")
+    assert study.collapsed[study.index[one.trial_id]] == "predicts one class"
+    assert "predictions" not in opened
+    counts = study.source.prediction_counts()
+    predictions_TN = np.stack([study.predictions[row] for row in range(len(TRIALS))])
+    assert {name: values.tolist() for name, values in vars(counts).items()} == {
+        name: values.tolist() for name, values in vars(count_predictions(LABELS_N, predictions_TN)).items()
+    }
+
+
+def test_a_trial_whose_classes_are_missing_is_named(finished: WatchedStore) -> None:
+    key = part_key("class_metrics", "demo", 0)
+    part = read_part(finished, key)
+    lost = TRIALS[4].trial_id
+    finished.put(key, encode_part(part.filter(pc.field("trial_id") != lost), "class_metrics", "demo"))
+    with pytest.raises(CorruptObjectError, match=rf"`class_metrics` lacks trial {lost}; `kd-ray verify --repair`"):
+        _ = read_study(Results(finished), "demo").collapsed

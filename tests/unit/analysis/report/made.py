@@ -1,11 +1,12 @@
 """Studies and comparisons written by hand, and one sweep with names that nobody should have."""
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from kd_ray.analysis.collapse import PredictionCounts
 from kd_ray.analysis.conditions import Condition, make_conditions
 from kd_ray.analysis.study import SCRATCH, Classes, Fairness, Study, TestSet
 from kd_ray.groups import Groups
@@ -15,6 +16,7 @@ from kd_ray.results.comparison_schema import Comparison
 from kd_ray.results.query import Results
 from kd_ray.results.record import commit_record, write_samples
 from kd_ray.results.store import Store
+from tests.counted import count_predictions
 from tests.fakes import (
     COLORS_N,
     TEXTURES_N,
@@ -74,8 +76,12 @@ class Made:
     def predictions(self, rows: Sequence[int]) -> dict[int, IntArray]:
         return {row: self.predicted[row] for row in rows if row in self.predicted}
 
-    def all_predictions(self) -> Iterator[Mapping[int, IntArray]]:
-        yield self.predicted
+    def prediction_counts(self) -> PredictionCounts:
+        # Who is not predicted is right about everything.
+        labels_N = np.arange(4) % 2
+        return count_predictions(
+            labels_N, np.stack([self.predicted.get(row, labels_N) for row in range(len(self.class_accuracy_TC))])
+        )
 
     def test_set(self, dataset_id: str) -> TestSet:
         return TestSet(labels_N=np.zeros(4, dtype=np.int64), features={})
