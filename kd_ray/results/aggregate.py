@@ -29,16 +29,14 @@ from kd_ray.results.read_once import RecordsRead, SamplesRead
 from kd_ray.results.record import Record, Samples, decode_table, misfit
 from kd_ray.results.rows import TrialInput, part_rows, sample_rows
 from kd_ray.results.schema import TABLES, columns_text
-from kd_ray.results.store import DATASETS, TABLES_FOLDER, Kind, Store, part_key, table_columns_key, table_index_key
+from kd_ray.results.store import DATASETS, TABLES_FOLDER, Kind, Store, part_key, table_index_key
+from kd_ray.results.table_form import ROWS_VERSION, has_this_form, write_form
 from kd_ray.results.table_parts import FINGERPRINT, encode_part
 from kd_ray.sweep.tuning_settings import is_tuning
 
 logger = logging.getLogger("kd_ray")
 
 TRIALS_PER_PART = 256
-ROWS_VERSION = 5
-"""Raised when the same record gives other rows."""
-
 _READERS = 8
 _MOST_PASSES = 3
 """Passes of an aggregation that settles; more would only follow a launch that is still committing."""
@@ -83,7 +81,7 @@ def aggregate(
     report, has_former = aggregate_alone(
         store, sweep, passes=passes, trials_per_part=trials_per_part, records_read=records_read, records=records
     )
-    if has_former or not has_these_columns(store):
+    if has_former or not has_this_form(store):
         upgrade_tables(store, but=sweep)
     return report
 
@@ -130,13 +128,13 @@ def upgrade_tables(store: Store, *, but: str = "") -> None:
     """
     found = take_inventory(store, TABLES_FOLDER)
     older = list(found.former_parts)
-    if not has_these_columns(store):
+    if not has_this_form(store):
         older += [entry for entry in found.parts if entry.place.table in TABLES]
     if not older:
         return
     try:
-        _upgrade(store, [entry for entry in older if entry.place.sweep != but], sweep_names(store))
-        store.put(table_columns_key(), _columns())
+        left = _upgrade(store, [entry for entry in older if entry.place.sweep != but], sweep_names(store))
+        write_form(store, but=left)
     except StoreError as error:
         if not found.former_parts:
             logger.warning("the tables keep the columns of an older kd_ray: %s", error)
@@ -150,28 +148,22 @@ def refuse_former_parts(store: Store) -> None:
         raise StoreError(f"store {store.url}: {_FORMER}; {_ADVICE}")
 
 
-def _upgrade(store: Store, older: Sequence[Entry], known: Sequence[str]) -> None:
+def _upgrade(store: Store, older: Sequence[Entry], known: Sequence[str]) -> list[str]:
+    """Aggregate the sweeps of these parts; returns those whose parts stay as they are."""
+    left = []
     for sweep in sorted({entry.place.sweep for entry in older}):
         if sweep in known:
             try:
                 aggregate_alone(store, sweep)
             except (CorruptObjectError, OtherVersionError) as error:
                 logger.warning("the tables of sweep %s stay as an older kd_ray wrote them: %s", sweep, error)
+                left.append(sweep)
         else:
+            left.append(sweep)
             for entry in older:
                 if entry.place.sweep == sweep and entry.place.kind is Kind.FORMER_PART:
                     store.delete(entry.item.key)
-
-
-def has_these_columns(store: Store) -> bool:
-    """Whether the parts of each sweep have the columns that this kd_ray writes, or all those of an older one."""
-    return store.get(table_columns_key()) == _columns()
-
-
-def _columns() -> bytes:
-    """The content of an object that says which columns the parts of all tables have."""
-    digest = hashlib.sha256(f"{ROWS_VERSION} {columns_text()}".encode()).hexdigest()[:16]
-    return json.dumps({"columns": digest}).encode()
+    return left
 
 
 _Read = tuple[ManifestTrial, Record, Samples]

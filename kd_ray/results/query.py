@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import pyarrow as pa
 
 from kd_ray.errors import QueryError
-from kd_ray.results.aggregate import has_these_columns, refuse_former_parts, upgrade_tables
+from kd_ray.results.aggregate import refuse_former_parts, upgrade_tables
 from kd_ray.results.inventory import sweep_names, table_parts
-from kd_ray.results.schema import QUERIED
+from kd_ray.results.schema import QUERIED, TABLES
 from kd_ray.results.sql_views import SQL_VIEWS
 from kd_ray.results.store import Store
+from kd_ray.results.table_form import have_one_form
 from kd_ray.results.table_parts import read_table, read_tables
 
 if TYPE_CHECKING:
@@ -144,10 +145,10 @@ class Results:
         """
         self._prepare()
 
-        def run() -> pa.Table:
+        def run(by_name: bool) -> pa.Table:
             # Views belong to a cursor, so that threads do not see each other's.
             with _shared_database(self.store.local_root).cursor() as connection:
-                _connect_files(connection, self.store, _tables_in(sql), sweep=sweep)
+                _connect_files(connection, self.store, _tables_in(sql), sweep=sweep, by_name=by_name)
                 return connection.sql(sql).to_arrow_table()
 
         return _until_whole(run)
@@ -185,11 +186,11 @@ def ask(
     """
     import duckdb
 
-    def once() -> T:
+    def once(by_name: bool) -> T:
         with duckdb.connect(config=dict(settings or {})) as connection:
             if not unsafe:
                 _check_reads_only(connection, sql)
-            files = _connect_tables(connection, store, sql, sweep)
+            files = _connect_tables(connection, store, sql, sweep=sweep, by_name=by_name)
             if not unsafe:
                 _lock(connection, files)
             return run(connection)
@@ -197,13 +198,16 @@ def ask(
     return _until_whole(once)
 
 
-def _until_whole(query: Callable[[], T]) -> T:
-    """What the query gives. DuckDB opens a file more than once; if an aggregation replaces it in between, the query is repeated."""
+def _until_whole(query: Callable[[bool], T]) -> T:
+    """What the query gives. DuckDB opens a file more than once; if an aggregation replaces it in between, the query is repeated.
+
+    It is asked `by_name` from the second time on, in case a part has another form than the store says.
+    """
     import duckdb
 
     for tries_left in reversed(range(_TRIES)):
         try:
-            return query()
+            return query(tries_left < _TRIES - 1)
         except duckdb.Error as error:
             if tries_left and _may_pass(error):
                 continue
@@ -267,12 +271,14 @@ def _may_pass(error: "duckdb.Error") -> bool:
     return type(error) is duckdb.Error or isinstance(error, duckdb.IOException | duckdb.InvalidInputException)
 
 
-def _connect_tables(connection: "duckdb.DuckDBPyConnection", store: Store, sql: str, sweep: str | None) -> list[str]:
+def _connect_tables(
+    connection: "duckdb.DuckDBPyConnection", store: Store, sql: str, *, sweep: str | None, by_name: bool
+) -> list[str]:
     """Make the tables and views that `sql` mentions known to a DuckDB connection, under their own names; returns the files it reads."""
     views = _mentioned(SQL_VIEWS, sql)
     # A statement such as SHOW TABLES mentions none of them and wants all.
     wanted = _tables_in(sql) | {table for view in views for table in SQL_VIEWS[view].tables}
-    files = _connect_files(connection, store, wanted or QUERIED, sweep=sweep)
+    files = _connect_files(connection, store, wanted or QUERIED, sweep=sweep, by_name=by_name)
     for view in views if wanted else SQL_VIEWS:
         connection.execute(SQL_VIEWS[view].sql)
     return files
@@ -297,18 +303,21 @@ def _part_keys(store: Store, tables: Iterable[str], *, sweep: str | None = None)
 
 
 def _connect_files(
-    connection: "duckdb.DuckDBPyConnection", store: Store, tables: Iterable[str], *, sweep: str | None
+    connection: "duckdb.DuckDBPyConnection", store: Store, tables: Iterable[str], *, sweep: str | None, by_name: bool
 ) -> list[str]:
-    """Make tables known, with the rows of one sweep or of all; returns the files that DuckDB reads itself."""
+    """Make tables known, with the rows of one sweep or of all; returns the files that DuckDB reads itself.
+
+    Parts of several forms are put together by the names of their columns, for which DuckDB opens all of them first: of a sweep of 100,000
+    trials, that takes twice as long as to read what is asked for. So it is done where the store may hold other forms, or where `by_name`
+    asks for it.
+    """
     root, keys = store.local_root, _part_keys(store, tables, sweep=sweep)
     local = {name: [str(root / key) for key in found] for name, found in keys.items() if found} if root else {}
-    # Parts of several forms are put together by the names of their columns, for which DuckDB opens all of them first: of a sweep of 100,000
-    # trials, that takes twice as long as to read what is asked for.
-    have_one_form = bool(local) and sweep is not None and has_these_columns(store)
+    by_name = by_name or not local or not have_one_form(store, sweep)
     for name, files in local.items():
         connection.execute(
             f"CREATE TEMP VIEW {name} AS SELECT * FROM read_parquet([{_listed(files)}], hive_partitioning = false, "
-            f"union_by_name = {not have_one_form})"
+            f"union_by_name = {by_name or name not in TABLES})"
         )
     for name, table in read_tables(store, {name: found for name, found in keys.items() if name not in local}).items():
         connection.register(name, table)

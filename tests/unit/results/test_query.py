@@ -15,7 +15,8 @@ from kd_ray.results.aggregate import aggregate
 from kd_ray.results.query import Results
 from kd_ray.results.record import read_record
 from kd_ray.results.schema import QUERIED
-from kd_ray.results.store import Store, StoredObject, open_store, part_key, table_columns_key
+from kd_ray.results.store import Store, StoredObject, manifest_key, open_store, part_key, table_columns_key
+from kd_ray.results.table_form import have_one_form
 from kd_ray.results.table_parts import encode_part, read_part
 from tests.fakes import CLASSES, LABELS_N, commit_trials, make_sweep, plan_trials, random_predictions, write_sweep
 
@@ -388,18 +389,48 @@ def test_show_tables_names_all(which: str, request: pytest.FixtureRequest) -> No
     }
 
 
+def _lacks_threads(store: Store, sweep: str = "demo") -> None:
+    """The first part of `trials` lacks a column, as if an older kd_ray had written it."""
+    key = part_key("trials", sweep, 0)
+    store.put(key, encode_part(read_part(store, key).drop_columns(["threads"]), "trials", sweep))
+
+
 @pytest.mark.parametrize("sweep", ["demo", None])
-def test_parts_that_an_older_kd_ray_wrote_lack_columns_and_stay_readable(store: Store, sweep: str | None) -> None:
+def test_parts_of_an_older_kd_ray_lack_columns_and_stay_readable(store: Store, sweep: str | None) -> None:
     commit_trials(store, TRIALS)
     aggregate(store, write_sweep(store, make_sweep()).sweep, trials_per_part=4)
-    key = part_key("trials", "demo", 0)
-    store.put(key, encode_part(read_part(store, key).drop_columns(["threads"]), "trials", "demo"))
+    _lacks_threads(store)
     store.put(table_columns_key(), b'{"columns": "of an older kd_ray"}')
     # Who may not write cannot bring them up to date.
     only_read = Results(store, may_write=False)
     for ask in (only_read.query, only_read.query_own):
         assert ask("SELECT threads FROM trials", sweep=sweep)["threads"].to_pylist() == [None] * 4 + [1] * 4
         assert "threads" in ask("SELECT * FROM trials", sweep=sweep).column_names
+
+
+def test_a_sweep_that_cannot_be_upgraded_keeps_its_columns_and_hides_none_of_the_others(store: Store) -> None:
+    for name in ("a", "demo"):
+        file = make_sweep(overrides=[f"name={name}"])
+        commit_trials(store, TRIALS)
+        aggregate(store, write_sweep(store, file).sweep)
+    assert have_one_form(store, None)
+    _lacks_threads(store, "a")
+    store.put(manifest_key("a", 1), b"{")
+    store.delete(table_columns_key())
+    results = Results(store)
+    assert "threads" in results.query("SELECT * FROM trials").column_names
+    assert [have_one_form(store, sweep) for sweep in ("a", "demo", None)] == [False, True, False]
+    assert results.query("SELECT count(threads) AS n FROM trials")["n"].to_pylist() == [8]
+
+
+def test_a_part_with_fewer_columns_than_the_store_says_is_read_all_the_same(store: Store) -> None:
+    commit_trials(store, TRIALS)
+    aggregate(store, write_sweep(store, make_sweep()).sweep, trials_per_part=4)
+    key = part_key("trials", "demo", 1)
+    store.put(key, encode_part(read_part(store, key).drop_columns(["threads"]), "trials", "demo"))
+    assert have_one_form(store, "demo")
+    threads = Results(store).query("SELECT threads FROM trials", sweep="demo")["threads"]
+    assert threads.to_pylist() == [1] * 4 + [None] * 4
 
 
 def test_statement_without_an_answer_says_ok(results: Results) -> None:

@@ -114,9 +114,9 @@ def test_collapsed_trials_are_found_without_their_predictions(
     opened: set[str] = set()
     connect = query._connect_files
 
-    def counted(connection, store, tables, *, sweep):  # type: ignore[no-untyped-def]
+    def counted(connection, store, tables, **how):  # type: ignore[no-untyped-def]
         opened.update(tables)
-        return connect(connection, store, tables, sweep=sweep)
+        return connect(connection, store, tables, **how)
 
     monkeypatch.setattr("kd_ray.results.query._connect_files", counted)
     study = read_study(Results(finished), "demo")
