@@ -4,7 +4,7 @@ import functools
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 
 from kd_ray.bounded import JsonForm
 from kd_ray.errors import CorruptObjectError
@@ -41,7 +41,9 @@ def have_one_form(store: Store, sweep: str | None) -> bool:
 
 def write_form(store: Store, *, but: Sequence[str]) -> None:
     """Note that all parts have the columns that this kd_ray writes, but for those of some sweeps."""
-    store.put(table_columns_key(), json.dumps(asdict(_Form(columns=_columns(), but=list(but)))).encode())
+    # Without exceptions it says what kd_ray has always said, so that an older one with the same columns does not make its tables again.
+    form = {"columns": _columns(), **({"but": list(but)} if but else {})}
+    store.put(table_columns_key(), json.dumps(form).encode())
 
 
 def _read(store: Store) -> _Form | None:
