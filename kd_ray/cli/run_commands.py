@@ -97,8 +97,8 @@ def plan_command(
     from kd_ray.cluster.data_version import with_data_version
     from kd_ray.results.cost import cost
     from kd_ray.results.launch_plan import plan
+    from kd_ray.sweep.packs import advice_for_teachers
     from kd_ray.sweep.placement import cpu_count
-    from kd_ray.sweep.plan import advice_for_teachers
 
     store = open_or_make(store_url)
     file = with_data_version(load(sweep_file, overrides, most_cells), store)

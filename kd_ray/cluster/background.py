@@ -10,7 +10,7 @@ from kd_ray.cluster.mirrors import MirrorThreads
 from kd_ray.cluster.runner import Observer
 from kd_ray.distill.worker_protocol import PackProgress
 from kd_ray.errors import KdRayError
-from kd_ray.sweep.plan import Pack
+from kd_ray.sweep.packs import Pack
 
 AGGREGATE_EVERY_S = 5.0
 """Shortest pause between two aggregations; the pause is also at least as long as the last aggregation took."""

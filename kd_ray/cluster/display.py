@@ -15,7 +15,8 @@ from kd_ray.distill.worker_protocol import PackProgress
 from kd_ray.errors import count_of
 from kd_ray.results.launch_plan import Plan
 from kd_ray.shown import cleaned
-from kd_ray.sweep.plan import Pack, PlannedTrial
+from kd_ray.sweep.packs import Pack
+from kd_ray.sweep.plan import PlannedTrial
 from kd_ray.sweep.spec import TrialState
 
 LINE_EVERY_S = 10.0

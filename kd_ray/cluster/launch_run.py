@@ -20,8 +20,9 @@ from kd_ray.results.quarantine import quarantined_trials
 from kd_ray.results.store import Store, stop_key
 from kd_ray.results.table_parts import read_columns
 from kd_ray.sweep.load import SweepFile
+from kd_ray.sweep.packs import Pack, make_packs
 from kd_ray.sweep.placement import Placement, cpu_count
-from kd_ray.sweep.plan import Pack, PlannedTrial, make_packs
+from kd_ray.sweep.plan import PlannedTrial
 from kd_ray.sweep.spec import Role, TrialState
 
 _POLL_S = 2.0

@@ -10,7 +10,8 @@ from kd_ray import telemetry
 from kd_ray.cluster.display import LINE_EVERY_S, QuietDisplay, SweepProgress
 from kd_ray.distill.worker_protocol import PackProgress
 from kd_ray.results.launch_plan import Plan
-from kd_ray.sweep.plan import Pack, PlannedTrial
+from kd_ray.sweep.packs import Pack
+from kd_ray.sweep.plan import PlannedTrial
 
 logger = logging.getLogger("kd_ray")
 

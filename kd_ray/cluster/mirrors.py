@@ -20,7 +20,7 @@ from kd_ray.results.record import Epoch, read_record, read_samples
 from kd_ray.results.row_settings import RowSettings
 from kd_ray.results.rows import trial_rows
 from kd_ray.results.store import Store
-from kd_ray.sweep.plan import Pack
+from kd_ray.sweep.packs import Pack
 
 _MOST_WAITING = 10_000
 """Most trials that wait to be copied; beyond that the oldest are dropped."""

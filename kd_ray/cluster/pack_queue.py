@@ -9,7 +9,8 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-from kd_ray.sweep.plan import Pack, PlannedTrial
+from kd_ray.sweep.packs import Pack
+from kd_ray.sweep.plan import PlannedTrial
 
 _MAX_RETRIES_WITHOUT_FAULT = 100
 """How often a pack that is not at fault starts again; the limit only makes sure that a launch ends."""

@@ -12,8 +12,8 @@ from kd_ray.distill.worker_protocol import PackProgress, PackWorker
 from kd_ray.results.probe import Probe
 from kd_ray.results.store import Store
 from kd_ray.sweep.architectures import is_text_model
+from kd_ray.sweep.packs import Pack
 from kd_ray.sweep.placement import Placement
-from kd_ray.sweep.plan import Pack
 from kd_ray.sweep.spec import TrialSpec
 from kd_ray.telemetry import LogFormat
 

@@ -39,7 +39,7 @@ from kd_ray.results.ledger import LEASE_TTL_S, Lease
 from kd_ray.results.quarantine import quarantine_trial
 from kd_ray.results.record import Provenance, Record, commit_record, encode_record, sha256
 from kd_ray.results.store import stop_key, weights_key
-from kd_ray.sweep.plan import Pack
+from kd_ray.sweep.packs import Pack
 from kd_ray.sweep.spec import TrialSpec
 
 T = TypeVar("T")

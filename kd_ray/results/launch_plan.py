@@ -19,7 +19,8 @@ from kd_ray.sweep.architectures import is_text_model
 from kd_ray.sweep.encoders import TOKENIZER_OF, check_encoder, read_encoder, tokenizer_version
 from kd_ray.sweep.initial import field_of, pretrained_files
 from kd_ray.sweep.load import SweepFile
-from kd_ray.sweep.plan import Pack, PlannedTrial, expand, make_packs
+from kd_ray.sweep.packs import Pack, make_packs
+from kd_ray.sweep.plan import PlannedTrial, expand
 from kd_ray.sweep.spec import Role, TrialState
 
 

@@ -289,7 +289,7 @@ def _continue(
 ) -> Manifest:
     from kd_ray.sweep.by_object import distinct
     from kd_ray.sweep.classification import Classification
-    from kd_ray.sweep.plan import make_packs
+    from kd_ray.sweep.packs import make_packs
 
     asked = {trial.trial_id: trial for trial in trials}
     before = found.manifest.trials if found.manifest else ()

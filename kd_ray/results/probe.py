@@ -16,8 +16,9 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, TypeAdap
 from kd_ray.errors import CorruptObjectError
 from kd_ray.results.store import Store, probe_key
 from kd_ray.sweep.datasets import input_size
+from kd_ray.sweep.packs import even_parts
 from kd_ray.sweep.placement import Placement
-from kd_ray.sweep.plan import PlannedTrial, even_parts
+from kd_ray.sweep.plan import PlannedTrial
 from kd_ray.sweep.spec import Role, TrialSpec
 from kd_ray.sweep.training import Execution
 

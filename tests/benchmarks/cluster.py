@@ -42,7 +42,7 @@ from typing import TYPE_CHECKING, Any
 
 from kd_ray.cluster.runner import LaunchContext, Observer
 from kd_ray.distill.worker_protocol import LoadState, OnFailure, PackProgress, PackTraining, PackWorker
-from kd_ray.sweep.plan import Pack
+from kd_ray.sweep.packs import Pack
 from kd_ray.sweep.spec import TrialSpec
 from tests.benchmarks.synthetic import EPOCHS, SyntheticTraining, SyntheticWorker, packs_of_ten
 

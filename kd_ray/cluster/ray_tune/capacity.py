@@ -7,8 +7,8 @@ from fractions import Fraction
 import ray
 
 from kd_ray.errors import InvalidInputError
+from kd_ray.sweep.packs import Pack
 from kd_ray.sweep.placement import Placement
-from kd_ray.sweep.plan import Pack
 
 _SLOTS_AGE_S = 5.0
 """Age from which the number of slots is counted again."""

@@ -6,7 +6,8 @@ from typing import Any
 
 import ray
 
-from kd_ray.sweep.plan import Pack, PlannedTrial
+from kd_ray.sweep.packs import Pack
+from kd_ray.sweep.plan import PlannedTrial
 
 _TRIALS_PER_CHUNK = 500
 

@@ -17,7 +17,7 @@ from kd_ray.cluster.ray_tune.worker_errors import describe, died_with_its_node, 
 from kd_ray.cluster.runner import LaunchContext, Observer
 from kd_ray.errors import KdRayError, StoreError, count_of
 from kd_ray.results import ledger
-from kd_ray.sweep.plan import Pack
+from kd_ray.sweep.packs import Pack
 from kd_ray.sweep.spec import TrialState
 
 

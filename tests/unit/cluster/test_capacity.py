@@ -11,8 +11,8 @@ from kd_ray.cluster.ray_tune.capacity import (
     request_of,
 )
 from kd_ray.errors import InvalidInputError
+from kd_ray.sweep.packs import Pack
 from kd_ray.sweep.placement import Placement, TeacherPlacement
-from kd_ray.sweep.plan import Pack
 from tests.unit.cluster.test_pack_queue import PACKS
 
 pytestmark = pytest.mark.slow

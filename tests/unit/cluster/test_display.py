@@ -10,7 +10,7 @@ from kd_ray.cluster.display import SweepProgress, TextDisplay
 from kd_ray.distill.worker_protocol import PackProgress
 from kd_ray.results.launch_plan import plan
 from kd_ray.results.store import Store
-from kd_ray.sweep.plan import make_packs
+from kd_ray.sweep.packs import make_packs
 from tests.fakes import make_sweep
 
 

@@ -20,7 +20,7 @@ from kd_ray.cluster.mirrors import (
 from kd_ray.errors import InvalidInputError, MirrorError
 from kd_ray.results.record import commit_record, write_samples
 from kd_ray.results.store import Store
-from kd_ray.sweep.plan import Pack
+from kd_ray.sweep.packs import Pack
 from tests.fakes import commit_trials, make_record, make_samples, make_sweep, plan_trials, write_sweep
 
 

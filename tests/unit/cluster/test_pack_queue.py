@@ -1,6 +1,7 @@
 from kd_ray.cluster.pack_queue import PackQueue
 from kd_ray.sweep.load import parse_sweep
-from kd_ray.sweep.plan import Pack, expand, make_packs
+from kd_ray.sweep.packs import Pack, make_packs
+from kd_ray.sweep.plan import expand
 
 SWEEP = """
 name: q

@@ -11,7 +11,7 @@ from kd_ray.results import ledger
 from kd_ray.results.ledger import Lease
 from kd_ray.results.record import read_record
 from kd_ray.results.store import Store, error_key, lease_key, record_key
-from kd_ray.sweep.plan import Pack, make_packs
+from kd_ray.sweep.packs import Pack, make_packs
 from kd_ray.sweep.spec import TrialSpec, TrialState
 from tests.benchmarks.synthetic import SyntheticWorker, synthetic_sweep
 from tests.fakes import plan_trials

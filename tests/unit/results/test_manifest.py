@@ -13,7 +13,7 @@ from kd_ray.results.manifest import Manifest, find_manifest, read_manifest, writ
 from kd_ray.results.record import commit_record
 from kd_ray.results.row_settings import RowSettings
 from kd_ray.results.store import Store, manifest_key, sweep_key
-from kd_ray.sweep.plan import make_packs
+from kd_ray.sweep.packs import make_packs
 from tests.fakes import make_record, make_sweep, plan_trials, write_sweep
 
 

@@ -18,8 +18,9 @@ from kd_ray.results.probe import (
     write_probe,
 )
 from kd_ray.results.store import Store
+from kd_ray.sweep.packs import even_parts
 from kd_ray.sweep.placement import Placement
-from kd_ray.sweep.plan import even_parts, expand
+from kd_ray.sweep.plan import expand
 from kd_ray.sweep.spec import Role
 from tests.sweeps import tiny_sweep
 

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from kd_ray.sweep.load import load_sweep
+from kd_ray.sweep.packs import advice_for_teachers, make_packs
 from kd_ray.sweep.placement import Placement, TeacherPlacement
-from kd_ray.sweep.plan import PlannedTrial, advice_for_teachers, make_packs, settings_json
+from kd_ray.sweep.plan import PlannedTrial, settings_json
 from kd_ray.sweep.spec import Role
 from tests.fakes import WEIGHTS_DIGEST, make_sweep, plan_trials
 
