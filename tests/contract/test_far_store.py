@@ -77,7 +77,7 @@ def test_a_trial_takes_seven_requests(launched: Launched) -> None:
 
 def test_commands_that_train_nothing_make_few_requests(launched: Launched) -> None:
     store = launched.store
-    assert launched.requests_of(lambda: launch(launched.file, store, runner=LocalRunner())) == 13
+    assert launched.requests_of(lambda: launch(launched.file, store, runner=LocalRunner())) == 12
     assert launched.requests_of(lambda: sweep_status(store, "synthetic")) == 5
     assert launched.requests_of(lambda: all_statuses(store)) == 5
     assert launched.requests_of(lambda: take_snapshot(store, None)) == 3
