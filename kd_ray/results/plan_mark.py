@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-import kd_ray
 from kd_ray.bounded import JsonForm
 from kd_ray.errors import CorruptObjectError
 from kd_ray.results.manifest import Manifest
@@ -57,7 +56,7 @@ def _mark(manifest: Manifest, file: SweepFile) -> PlanMark:
 def this_code() -> str:
     """16 hex digits of what decides which trials a sweep file asks for: the modules of kd_ray, and the version of pydantic."""
     digest = hashlib.sha256(f"{version('kd_ray')} {version('pydantic')}".encode())
-    root = Path(kd_ray.__file__).parent
+    root = Path(__file__).parents[1]
     for path in sorted(root.rglob("*.py")):
         digest.update(f"\n{path.relative_to(root)}\n".encode())
         digest.update(path.read_bytes())
