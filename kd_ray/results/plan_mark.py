@@ -4,6 +4,7 @@ The same code plans the same trials for the same sweep file and the same weights
 nothing. A mark is a hint: where it is missing, damaged or of another kd_ray, the sweep is planned.
 """
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -12,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from kd_ray.bounded import JsonForm
-from kd_ray.errors import CorruptObjectError
+from kd_ray.errors import CorruptObjectError, StoreError
 from kd_ray.results.manifest import Manifest
 from kd_ray.results.store import Store, plan_mark_key
 from kd_ray.sweep.load import SweepFile
@@ -33,9 +34,11 @@ MARK: JsonForm[PlanMark] = JsonForm(kind=PlanMark, most_bytes=4096)
 
 
 def write_mark(store: Store, manifest: Manifest, file: SweepFile) -> None:
-    """Note that this kd_ray has planned all that the manifest asks for from this sweep file. Writes nothing where that is noted."""
+    """Note that this kd_ray has planned all that the manifest asks for from this sweep file, unless that is noted, or cannot be."""
     if not is_marked(store, manifest, file):
-        store.put(plan_mark_key(manifest.sweep), json.dumps(asdict(_mark(manifest, file))).encode())
+        # Who may only read a finished sweep may launch it, too, and plans it each time.
+        with contextlib.suppress(StoreError):
+            store.put(plan_mark_key(manifest.sweep), json.dumps(asdict(_mark(manifest, file))).encode())
 
 
 def is_marked(store: Store, manifest: Manifest, file: SweepFile) -> bool:

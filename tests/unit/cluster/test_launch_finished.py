@@ -11,7 +11,7 @@ from kd_ray.cluster.display import QuietDisplay
 from kd_ray.cluster.launch import launch
 from kd_ray.cluster.launch_checks import with_absolute_paths
 from kd_ray.cluster.launch_report import LaunchReport
-from kd_ray.errors import SweepError
+from kd_ray.errors import StoreError, SweepError
 from kd_ray.models import build_model
 from kd_ray.results.launch_plan import Plan, plan
 from kd_ray.results.manifest import read_manifest
@@ -171,6 +171,20 @@ def test_another_sweep_file_of_this_name_is_planned(store: Store, file: SweepFil
     fewer = make_sweep(overrides=["grid.temperature=[1]", f"placement.data_root={trifeature_root}"])
     assert len(went(store, fewer)[1].trials) == 6
     assert [went(store, fewer)[0], went(store, file)[0], went(store, file)[0]] == ["finished", "planned", "finished"]
+
+
+class OnlyRead(Store):
+    """A store that may not be written."""
+
+    def put(self, key: str, data: bytes, *, durable: bool = False) -> str:
+        raise StoreError(f"store {self.url}: cannot write {key!r}: permission denied")
+
+
+def test_who_may_only_read_launches_a_complete_sweep_too(store: Store, file: SweepFile) -> None:
+    store.delete(plan_mark_key("demo"))
+    assert [went(OnlyRead(store.url), file)[0] for _ in range(2)] == ["planned", "planned"]
+    assert went(store, file)[0] == "planned"
+    assert went(OnlyRead(store.url), file)[0] == "finished"
 
 
 def test_one_trial_is_planned(store: Store, file: SweepFile) -> None:
