@@ -35,8 +35,8 @@ VECTORS = ("held_out_n", "teacher_held_out_accuracy", "teacher_held_out_margin",
 _TRIAL = (
     "trial_id, role, dataset, target, model, teacher, teacher_seed, objective, temperature, alpha, t_squared, seed, "
     "settings, teacher_trial_id, dataset_id, num_parameters, epochs, num_test, accuracy, loss, expected_calibration_error, "
-    "worst_class_accuracy, individual_fairness, individual_fairness_hard, individual_fairness_calibrated, mean_confidence, "
-    "elapsed_s, device, threads, host, started_at, finished_at"
+    "worst_class_accuracy, balanced_accuracy, individual_fairness, individual_fairness_hard, individual_fairness_calibrated, "
+    "mean_confidence, elapsed_s, device, threads, host, started_at, finished_at"
 )
 _GROUPS_CELL: JsonForm[dict[str, list[str]]] = JsonForm(kind=dict[str, list[str]])
 """The column `sensitive_features`: the groups of a test sample, by feature."""

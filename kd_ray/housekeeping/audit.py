@@ -179,6 +179,7 @@ def _of_classes(record: Record, samples: Samples) -> Numbers:
             "accuracy": accuracy,
             "num_test": len(truth_N),
             "worst_class_accuracy": float(np.nanmin(recall_C)),
+            "balanced_accuracy": float(np.nanmean(recall_C)),
         }
     }
     for c, name in enumerate(samples.class_names):

@@ -68,6 +68,13 @@ METRICS: dict[str, Metric] = {
             better="higher",
         ),
         Metric(
+            name="balanced_accuracy",
+            short="balanced accuracy",
+            meaning="mean accuracy of the classes that have test samples",
+            of="trial",
+            better="higher",
+        ),
+        Metric(
             name="individual_fairness",
             short="individual fairness",
             meaning="mean total variation of probabilities per unit distance; it follows mean_confidence",

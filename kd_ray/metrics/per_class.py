@@ -34,6 +34,8 @@ class ClassMetrics:
     """Share of all N samples predicted correctly, in [0, 1]. NaN: N is 0."""
     worst_class_accuracy: float
     """The smallest accuracy_C over classes with n > 0, in [0, 1]. NaN: N is 0."""
+    balanced_accuracy: float
+    """The mean of accuracy_C over classes with n > 0, in [0, 1]. NaN: N is 0."""
 
 
 def class_metrics(
@@ -43,7 +45,8 @@ def class_metrics(
 
     accuracy_c = P(Yhat = c | Y = c), precision_c = P(Y = c | Yhat = c), relative_accuracy_c = accuracy_c / P(Yhat =
     Y). Accuracy and precision agree with scikit-learn's `recall_score` and `precision_score` (average=None,
-    zero_division=nan). The ratio is b^c / b^M of Mohammadshahi & Ioannou's class-bias test.
+    zero_division=nan), the balanced accuracy with `balanced_accuracy_score`. The ratio is b^c / b^M of Mohammadshahi &
+    Ioannou's class-bias test.
 
     Raises ValueError for arrays that are not (N,) integers in 0..num_classes-1.
     """
@@ -62,6 +65,7 @@ def class_metrics(
         precision_C=divide(num_correct_C, num_predicted_C),
         accuracy=accuracy,
         worst_class_accuracy=nan_min(accuracy_C),
+        balanced_accuracy=divide_scalar(float(np.nansum(accuracy_C)), int((n_C > 0).sum())),
     )
 
 

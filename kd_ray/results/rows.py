@@ -123,6 +123,7 @@ def _trial(record: Record, samples: Samples, axes: Mapping[str, str]) -> dict[st
         "num_test": len(samples.labels_N),
         "accuracy": per_class.accuracy,
         "worst_class_accuracy": per_class.worst_class_accuracy,
+        "balanced_accuracy": per_class.balanced_accuracy,
         **dict.fromkeys(
             ("calibration_temperature", "calibrated_expected_calibration_error", "individual_fairness_calibrated")
         ),

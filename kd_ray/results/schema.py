@@ -170,6 +170,7 @@ TABLES: dict[str, Table] = {
                     "higher",
                 ),
                 _metric("worst_class_accuracy"),
+                _metric("balanced_accuracy"),
                 _metric("individual_fairness"),
                 _metric("individual_fairness_hard"),
                 _metric("individual_fairness_calibrated"),

@@ -14,6 +14,7 @@ from kd_ray.serve.page_data import Read
 OF_TRIAL = (
     "accuracy",
     "worst_class_accuracy",
+    "balanced_accuracy",
     "loss",
     "expected_calibration_error",
     "mean_confidence",

@@ -110,7 +110,7 @@ class Tuning(Config):
     """Whose metric is optimised: `teacher`, `scratch`, `distilled` (mean over the temperatures and other conditions), or `all`: the mean of
     scratch and distilled students, half each, so that neither is favoured."""
     metric: str = "accuracy"
-    """A metric on the validation split: accuracy, worst_class_accuracy, loss, or a metric of groups such as equalized_odds_difference."""
+    """On the validation split: accuracy, balanced_accuracy, worst_class_accuracy, loss, or one of groups, as equalized_odds_difference."""
     feature: str | None = None
     """Sensitive feature of a metric of groups."""
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0,)

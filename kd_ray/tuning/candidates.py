@@ -19,7 +19,7 @@ from kd_ray.sweep.spec import Role
 from kd_ray.sweep.tuning_settings import SUFFIX, Dimension, Integers, LogUniform, Tuning, Uniform
 
 _ROOTS = ("teacher", "student", "training", "distillation")
-_TRIAL_METRICS = ("accuracy", "worst_class_accuracy", "loss", "expected_calibration_error")
+_TRIAL_METRICS = ("accuracy", "balanced_accuracy", "worst_class_accuracy", "loss", "expected_calibration_error")
 _ROLES = {
     "teacher": (Role.TEACHER,),
     "scratch": (Role.SCRATCH,),

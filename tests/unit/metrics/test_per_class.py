@@ -23,6 +23,7 @@ def test_class_metrics_by_hand() -> None:
     np.testing.assert_allclose(metrics.precision_C, [3 / 5, 1 / 3, 1])
     assert metrics.accuracy == 0.6
     assert metrics.worst_class_accuracy == 1 / 3
+    assert metrics.balanced_accuracy == pytest.approx((3 / 4 + 1 / 3 + 2 / 3) / 3, rel=1e-12)
     assert metrics.n_C.dtype == metrics.num_correct_C.dtype == metrics.num_predicted_C.dtype == np.int64
 
 
@@ -32,12 +33,12 @@ def test_class_metrics_empty_class_is_nan_with_n_zero() -> None:
     np.testing.assert_array_equal(metrics.accuracy_C, [0.5, np.nan, np.nan])
     np.testing.assert_array_equal(metrics.relative_accuracy_C, [1.0, np.nan, np.nan])
     np.testing.assert_array_equal(metrics.precision_C, [1.0, 0.0, np.nan])
-    assert metrics.worst_class_accuracy == 0.5
+    assert metrics.worst_class_accuracy == metrics.balanced_accuracy == 0.5
 
 
 def test_class_metrics_all_wrong_has_no_relative_accuracy() -> None:
     metrics = class_metrics(np.array([0, 1]), np.array([1, 0]), num_classes=2)
-    assert metrics.accuracy == metrics.worst_class_accuracy == 0.0
+    assert metrics.accuracy == metrics.worst_class_accuracy == metrics.balanced_accuracy == 0.0
     np.testing.assert_array_equal(metrics.accuracy_C, [0.0, 0.0])
     np.testing.assert_array_equal(metrics.relative_accuracy_C, [np.nan, np.nan])
 
@@ -48,6 +49,7 @@ def test_class_metrics_no_samples_is_nan() -> None:
     assert metrics.n_C.tolist() == [0, 0]
     assert math.isnan(metrics.accuracy)
     assert math.isnan(metrics.worst_class_accuracy)
+    assert math.isnan(metrics.balanced_accuracy)
 
 
 @pytest.mark.slow
@@ -61,6 +63,8 @@ def test_class_metrics_agree_with_scikit_learn(case: Case) -> None:
     np.testing.assert_allclose(metrics.precision_C, expected_precision_C, rtol=1e-12)
     assert metrics.accuracy == pytest.approx(accuracy_score(case.labels_N, case.predictions_N), rel=1e-12)
     assert metrics.worst_class_accuracy == pytest.approx(np.nanmin(expected_recall_C), rel=1e-12)
+    # scikit-learn's `balanced_accuracy_score` warns of classes that are predicted and have no sample.
+    assert metrics.balanced_accuracy == pytest.approx(np.nanmean(expected_recall_C), rel=1e-12)
 
 
 @pytest.mark.slow
@@ -76,6 +80,7 @@ def test_class_metrics_follow_relabelling_and_ignore_order(case: Case, data: st.
     np.testing.assert_array_equal(after.precision_C[new_name_C], before.precision_C)
     assert after.accuracy == before.accuracy
     assert after.worst_class_accuracy == before.worst_class_accuracy
+    assert after.balanced_accuracy == pytest.approx(before.balanced_accuracy, rel=1e-12)
 
 
 def test_expected_calibration_error_by_hand() -> None:
