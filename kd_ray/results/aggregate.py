@@ -28,9 +28,9 @@ from kd_ray.results.manifest import Manifest, ManifestTrial, read_manifest
 from kd_ray.results.read_once import RecordsRead, SamplesRead
 from kd_ray.results.record import Record, Samples, decode_table, misfit
 from kd_ray.results.rows import TrialInput, part_rows, sample_rows
-from kd_ray.results.schema import TABLES, columns_text
+from kd_ray.results.schema import TABLES
 from kd_ray.results.store import DATASETS, TABLES_FOLDER, Kind, Store, part_key, table_index_key
-from kd_ray.results.table_form import ROWS_VERSION, has_this_form, write_form
+from kd_ray.results.table_form import columns_digest, has_this_form, write_form
 from kd_ray.results.table_parts import FINGERPRINT, encode_part
 from kd_ray.sweep.tuning_settings import is_tuning
 
@@ -326,9 +326,8 @@ class _Aggregation:
             key = part_key("samples", self._manifest.sweep, number)
             e_tag = there[dataset_id].e_tag if dataset_id in there else None
             added = "".join(f" {table.digest}" for table in self._manifest.row_settings.added)
-            wanted = (
-                f"{ROWS_VERSION} {self._manifest.sweep} {dataset_id} {e_tag}{added}" if dataset_id in in_use else None
-            )
+            facts = f"{columns_digest()} {self._manifest.sweep} {dataset_id} {e_tag}{added}"
+            wanted = facts if dataset_id in in_use else None
             if self._is_up_to_date(key, wanted):
                 continue
             self._changes_a_part()
@@ -358,7 +357,7 @@ class _Aggregation:
     def _fingerprint(self, trials: Sequence[ManifestTrial]) -> str:
         """Stands for everything a part's rows depend on."""
         lines = [[it.trial_id, dict(it.settings), it.dataset_id, self._records[it.trial_id]] for it in trials]
-        content = json.dumps([ROWS_VERSION, columns_text(), asdict(self._manifest.row_settings), lines], sort_keys=True)
+        content = json.dumps([columns_digest(), asdict(self._manifest.row_settings), lines], sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 

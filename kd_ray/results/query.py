@@ -315,10 +315,17 @@ def _connect_files(
     local = {name: [str(root / key) for key in found] for name, found in keys.items() if found} if root else {}
     by_name = by_name or not local or not have_one_form(store, sweep)
     for name, files in local.items():
-        connection.execute(
-            f"CREATE TEMP VIEW {name} AS SELECT * FROM read_parquet([{_listed(files)}], hive_partitioning = false, "
-            f"union_by_name = {by_name or name not in TABLES})"
-        )
+        _make_view(connection, name, files, by_name=by_name or name not in TABLES)
+        # Otherwise DuckDB has only looked at the first part.
+        if name in TABLES and connection.view(name).columns != TABLES[name].arrow_schema.names:
+            _make_view(connection, name, files, by_name=True)
     for name, table in read_tables(store, {name: found for name, found in keys.items() if name not in local}).items():
         connection.register(name, table)
     return [file for files in local.values() for file in files]
+
+
+def _make_view(connection: "duckdb.DuckDBPyConnection", name: str, files: Sequence[str], *, by_name: bool) -> None:
+    connection.execute(
+        f"CREATE OR REPLACE TEMP VIEW {name} AS SELECT * FROM read_parquet([{_listed(files)}], hive_partitioning = false, "
+        f"union_by_name = {by_name})"
+    )

@@ -4,7 +4,7 @@ import functools
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from kd_ray.bounded import JsonForm
 from kd_ray.errors import CorruptObjectError
@@ -21,8 +21,8 @@ class _Form:
 
     columns: str
     """16 hex digits of the columns of all tables."""
-    but: list[str] = field(default_factory=list)
-    """Sweeps whose parts have others."""
+    but: list[str] | None = None
+    """Sweeps whose parts have others; None where a kd_ray has written it that did not say."""
 
 
 _FORM: JsonForm[_Form] = JsonForm(kind=_Form)
@@ -36,14 +36,14 @@ def has_this_form(store: Store) -> bool:
 def have_one_form(store: Store, sweep: str | None) -> bool:
     """Whether all parts of a sweep, or of all sweeps, have the columns that this kd_ray writes."""
     found = _read(store)
-    return found is not None and (sweep not in found.but if sweep is not None else not found.but)
+    if found is None or found.but is None:
+        return False
+    return sweep not in found.but if sweep is not None else not found.but
 
 
 def write_form(store: Store, *, but: Sequence[str]) -> None:
     """Note that all parts have the columns that this kd_ray writes, but for those of some sweeps."""
-    # Without exceptions it says what kd_ray has always said, so that an older one with the same columns does not make its tables again.
-    form = {"columns": _columns(), **({"but": list(but)} if but else {})}
-    store.put(table_columns_key(), json.dumps(form).encode())
+    store.put(table_columns_key(), json.dumps({"columns": columns_digest(), "but": list(but)}).encode())
 
 
 def _read(store: Store) -> _Form | None:
@@ -52,9 +52,10 @@ def _read(store: Store) -> _Form | None:
         found = _FORM.read(store.get(table_columns_key(), most_bytes=_FORM.most_bytes) or b"")
     except (ValueError, CorruptObjectError):
         return None
-    return found if found.columns == _columns() else None
+    return found if found.columns == columns_digest() else None
 
 
 @functools.cache
-def _columns() -> str:
+def columns_digest() -> str:
+    """16 hex digits of what rows this kd_ray makes of a record, and in which columns."""
     return hashlib.sha256(f"{ROWS_VERSION} {columns_text()}".encode()).hexdigest()[:16]

@@ -226,7 +226,7 @@ TARGETS: dict[str, tuple[Target, Callable[[Store], bytes | None]]] = {
             mutate=either(mutate_json),
             read=lambda store, _: is_marked(store, read_manifest(store, "demo"), make_sweep()),
         ),
-        lambda store: json.dumps({"generation": 1, "sweep": "0" * 64, "code": this_code()}).encode(),
+        lambda store: json.dumps({"sweep": "0" * 64, "plan": "0" * 64, "code": this_code()}).encode(),
     ),
     "part": (
         Target(

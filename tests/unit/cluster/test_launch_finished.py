@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Collection
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -104,9 +105,16 @@ def _mark_of_another_code(store: Store) -> None:
     store.put(plan_mark_key("demo"), json.dumps(mark | {"code": "0" * 16}).encode())
 
 
-def _mark_of_another_manifest(store: Store) -> None:
+def _mark_of_another_plan(store: Store) -> None:
     mark = json.loads(store.get(plan_mark_key("demo")) or b"")
-    store.put(plan_mark_key("demo"), json.dumps(mark | {"generation": 2}).encode())
+    store.put(plan_mark_key("demo"), json.dumps(mark | {"plan": "0" * 64}).encode())
+
+
+def _another_manifest_of_this_number(store: Store) -> None:
+    """As when `adopt` brings a sweep of the same name after its manifests were lost."""
+    former = read_manifest(store, "demo")
+    other = replace(former, trials=former.trials[:3])
+    store.put(manifest_key("demo", 1), other.to_json())
 
 
 def _damaged_mark(store: Store) -> None:
@@ -130,7 +138,8 @@ def _no_sweep_file(store: Store) -> None:
     [
         _forget_mark,
         _mark_of_another_code,
-        _mark_of_another_manifest,
+        _mark_of_another_plan,
+        _another_manifest_of_this_number,
         _damaged_mark,
         _large_mark,
         _damaged_manifest,

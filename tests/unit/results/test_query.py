@@ -1,5 +1,6 @@
 """SQL over the tables of a store."""
 
+import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,11 +14,11 @@ from kd_ray.errors import InvalidInputError, KdRayError, QueryError
 from kd_ray.metrics.disagreement import disagreement
 from kd_ray.results.aggregate import aggregate
 from kd_ray.results.query import Results
-from kd_ray.results.record import read_record
+from kd_ray.results.record import decode_table, read_record
 from kd_ray.results.schema import QUERIED
 from kd_ray.results.store import Store, StoredObject, manifest_key, open_store, part_key, table_columns_key
-from kd_ray.results.table_form import have_one_form
-from kd_ray.results.table_parts import encode_part, read_part
+from kd_ray.results.table_form import columns_digest, have_one_form
+from kd_ray.results.table_parts import FINGERPRINT, encode_part, read_part
 from tests.fakes import CLASSES, LABELS_N, commit_trials, make_sweep, plan_trials, random_predictions, write_sweep
 
 NAMES = (
@@ -389,17 +390,17 @@ def test_show_tables_names_all(which: str, request: pytest.FixtureRequest) -> No
     }
 
 
-def _lacks_threads(store: Store, sweep: str = "demo") -> None:
-    """The first part of `trials` lacks a column, as if an older kd_ray had written it."""
-    key = part_key("trials", sweep, 0)
-    store.put(key, encode_part(read_part(store, key).drop_columns(["threads"]), "trials", sweep))
+def _lacks(store: Store, column: str, *, sweep: str = "demo", place: int = 0) -> None:
+    """A part of `trials` lacks a column, as if an older kd_ray had written it."""
+    key = part_key("trials", sweep, place)
+    store.put(key, encode_part(read_part(store, key).drop_columns([column]), "trials", sweep))
 
 
 @pytest.mark.parametrize("sweep", ["demo", None])
 def test_parts_of_an_older_kd_ray_lack_columns_and_stay_readable(store: Store, sweep: str | None) -> None:
     commit_trials(store, TRIALS)
     aggregate(store, write_sweep(store, make_sweep()).sweep, trials_per_part=4)
-    _lacks_threads(store)
+    _lacks(store, "threads")
     store.put(table_columns_key(), b'{"columns": "of an older kd_ray"}')
     # Who may not write cannot bring them up to date.
     only_read = Results(store, may_write=False)
@@ -414,7 +415,7 @@ def test_a_sweep_that_cannot_be_upgraded_keeps_its_columns_and_hides_none_of_the
         commit_trials(store, TRIALS)
         aggregate(store, write_sweep(store, file).sweep)
     assert have_one_form(store, None)
-    _lacks_threads(store, "a")
+    _lacks(store, "threads", sweep="a")
     store.put(manifest_key("a", 1), b"{")
     store.delete(table_columns_key())
     results = Results(store)
@@ -423,14 +424,35 @@ def test_a_sweep_that_cannot_be_upgraded_keeps_its_columns_and_hides_none_of_the
     assert results.query("SELECT count(threads) AS n FROM trials")["n"].to_pylist() == [8]
 
 
-def test_a_part_with_fewer_columns_than_the_store_says_is_read_all_the_same(store: Store) -> None:
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_part_with_fewer_columns_than_the_store_says_is_read_all_the_same(store: Store, place: int) -> None:
     commit_trials(store, TRIALS)
     aggregate(store, write_sweep(store, make_sweep()).sweep, trials_per_part=4)
-    key = part_key("trials", "demo", 1)
-    store.put(key, encode_part(read_part(store, key).drop_columns(["threads"]), "trials", "demo"))
+    _lacks(store, "threads", place=place)
     assert have_one_form(store, "demo")
-    threads = Results(store).query("SELECT threads FROM trials", sweep="demo")["threads"]
-    assert threads.to_pylist() == [1] * 4 + [None] * 4
+    found = Results(store).query("SELECT * FROM trials", sweep="demo")["threads"].to_pylist()
+    assert found[4 * place : 4 * place + 4] == [None] * 4
+    assert found.count(1) == 4
+
+
+def test_who_does_not_name_exceptions_is_not_believed(store: Store) -> None:
+    """An older kd_ray with the same columns said nothing of sweeps that it could not upgrade."""
+    commit_trials(store, TRIALS)
+    aggregate(store, write_sweep(store, make_sweep()).sweep)
+    said = json.loads(store.get(table_columns_key()) or b"")
+    store.put(table_columns_key(), json.dumps({"columns": said["columns"]}).encode())
+    assert not have_one_form(store, "demo")
+
+
+def test_samples_of_an_older_form_are_made_again_too(store: Store) -> None:
+    commit_trials(store, TRIALS)
+    aggregate(store, write_sweep(store, make_sweep()).sweep)
+    key = part_key("samples", "demo", 0)
+    metadata = decode_table(store.get(key) or b"").schema.metadata
+    former = metadata[FINGERPRINT].decode().replace(columns_digest(), "5")
+    store.put(key, encode_part(read_part(store, key).drop_columns(["label_name"]), "samples", "demo", former))
+    store.put(table_columns_key(), b'{"columns": "of an older kd_ray"}')
+    assert Results(store).query("SELECT count(label_name) AS n FROM samples")["n"].to_pylist() == [12]
 
 
 def test_statement_without_an_answer_says_ok(results: Results) -> None:
