@@ -184,6 +184,8 @@ def _hints(rows: Sequence[Comparison], level: float) -> tuple[str, ...]:
         if not hints:
             continue
         count, chance = sum((row.p_claim or 0.0) < level for row in same), level * len(same)
+        has_or_have = "has" if count == 1 else "have"
+        by_chance = f"{chance:,.{0 if chance >= 100 else 1}f}"
         clearest = min(hints, key=lambda row: row.p_claim or 0.0)
         where = f"against {BASELINE[same[0].contrast]}" if same[0].contrast in CONTRASTS else "of trends"
         is_trend = clearest.analysis == "trend"
@@ -193,12 +195,12 @@ def _hints(rows: Sequence[Comparison], level: float) -> tuple[str, ...]:
         about = f"{short(clearest)} {'over' if is_trend else 'at'} {clearest.condition}"
         known = sum(row.status == "established" for row in same)
         most = (
-            f"no more than the {chance:.1f} that chance alone gives"
+            f"no more than the {by_chance} that chance alone gives"
             if count <= chance
-            else f"chance alone gives up to {chance:.1f}"
+            else f"chance alone gives up to {by_chance}"
         )
         sentences.append(
-            f"{count} of {count_of(len(same), 'test')} {where} {'has' if count == 1 else 'have'} p < {level:g} before correction; {most}. "
+            f"{count:,} of {count_of(len(same), 'test')} {where} {has_or_have} p < {level:g} before correction; {most}. "
             f"{f'{known} of them {is_or_are(known)} established. ' if known else ''}Clearest hint: {about} ({size})."
         )
     return tuple(sentences)

@@ -4,6 +4,7 @@
 """
 
 import shlex
+from collections.abc import Collection
 
 from kd_ray.analysis.compare import SweepComparison
 from kd_ray.analysis.study import SCRATCH, TEACHER
@@ -93,8 +94,9 @@ def _conditions(comparison: SweepComparison, width: int | None, *, full: bool) -
     columns = list(dict.fromkeys((row.metric, row.sensitive_feature) for row in rows))
     found = {(_key(row), row.metric, row.sensitive_feature): row for row in rows}
     accuracy = [row for row in comparison.of("condition") if row.metric == "accuracy"]
+    collapsed = _collapsed(comparison)
     cells = [
-        [_name(row, comparison), str(row.n_treatment), *(_level(found.get((_key(row), *column))) for column in columns)]
+        [_name(row, collapsed), str(row.n_treatment), *(_level(found.get((_key(row), *column))) for column in columns)]
         for row in accuracy
     ]
     notes = [
@@ -128,9 +130,13 @@ def _level(row: Comparison | None) -> str:
     return f"{mean_and_sd(row)}{chance}"
 
 
-def _name(row: Comparison, comparison: SweepComparison) -> str:
+def _collapsed(comparison: SweepComparison) -> set[tuple[object, ...]]:
+    """The conditions with collapsed runs, each as its `_key`."""
+    return {_key(row) for row in comparison.of("condition") if "collapsed" in row.flags}
+
+
+def _name(row: Comparison, collapsed: Collection[tuple[object, ...]]) -> str:
     """Name of a condition, marked where runs of it collapsed."""
-    collapsed = {_key(it) for it in comparison.of("condition") if "collapsed" in it.flags}
     return f"{row.condition}{'*' if _key(row) in collapsed else ''}"
 
 
@@ -140,9 +146,10 @@ def _counts(comparison: SweepComparison, width: int | None) -> str:
         return ""
     first = counts[0]
     by_condition = {(row.contrast, _key(row)): row for row in counts}
+    collapsed = _collapsed(comparison)
     cells = [
         [
-            _name(row, comparison),
+            _name(row, collapsed),
             *(cell for contrast in (SCRATCH, TEACHER) for cell in _count(by_condition.get((contrast, _key(row))))),
         ]
         for row in {_key(row): row for row in counts}.values()
