@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -61,22 +62,32 @@ class Evidence:
 
     def of(self, analysis: str, **values: Any) -> list[Comparison]:
         """Rows of an analysis with these values."""
-        return [
-            row
-            for row in self.rows
-            if row.analysis == analysis and all(getattr(row, name) == value for name, value in values.items())
-        ]
+        return _with_values(self._by_analysis.get(analysis, ()), values)
 
     def about(self, condition: Condition, analysis: str, **values: Any) -> Comparison | None:
         """The row of an analysis about one condition."""
-        key = key_of(condition)
-        return next((row for row in self.of(analysis, **values) if _key(row) == key), None)
+        found = _with_values(self._by_condition.get((analysis, key_of(condition)), ()), values)
+        return found[0] if found else None
 
     def chance(self, condition: Condition, metric: str, feature: str) -> tuple[float, float]:
         """Chance level of a difference between groups and its sd; NaN where it is not known."""
         row = self.about(condition, "condition", metric=metric, sensitive_feature=feature)
         values = (None, None) if row is None else (row.chance_level, row.chance_sd)
         return (np.nan if values[0] is None else values[0], np.nan if values[1] is None else values[1])
+
+    @cached_property
+    def _by_analysis(self) -> Mapping[str, Sequence[Comparison]]:
+        found: dict[str, list[Comparison]] = defaultdict(list)
+        for row in self.rows:
+            found[row.analysis].append(row)
+        return dict(found)
+
+    @cached_property
+    def _by_condition(self) -> Mapping[tuple[str, Key], Sequence[Comparison]]:
+        found: dict[tuple[str, Key], list[Comparison]] = defaultdict(list)
+        for row in self.rows:
+            found[row.analysis, _key(row)].append(row)
+        return dict(found)
 
     @property
     def has_class_tests(self) -> bool:
@@ -100,6 +111,10 @@ def make_evidence(rows: Sequence[Comparison], study: Study) -> Evidence:
             others.append(row)
     size = len(study.class_names)
     return Evidence(class_bias={key: _class_bias(found, size) for key, found in of_class.items()}, rows=others)
+
+
+def _with_values(rows: Sequence[Comparison], values: Mapping[str, Any]) -> list[Comparison]:
+    return [row for row in rows if all(getattr(row, name) == value for name, value in values.items())]
 
 
 def key_of(condition: Condition) -> Key:
