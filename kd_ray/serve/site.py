@@ -153,6 +153,7 @@ class Site:
             "contrast": query.get("against", ""),
             "feature": query.get("feature", ""),
             "sort": query.get("sort", ""),
+            "settings": query.get("settings", ""),
         }
         found = await self.reading.findings(read)
 

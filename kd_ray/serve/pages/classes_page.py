@@ -1,15 +1,15 @@
 """Classes and groups: where each temperature helps and harms, the worst groups, and the samples behind a cell."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from kd_ray.analysis.conditions import Condition
+from kd_ray.analysis.conditions import Condition, make_series
 from kd_ray.analysis.report.evidence import ClassBias, Evidence, make_evidence
-from kd_ray.analysis.study import CONTRASTS, SCRATCH, spread
+from kd_ray.analysis.study import CONTRASTS, SCRATCH, Study, spread
 from kd_ray.errors import InvalidInputError
 from kd_ray.metrics.arrays import FloatArray
 from kd_ray.serve.findings import Findings
@@ -17,6 +17,8 @@ from kd_ray.serve.page_data import Read
 
 MAX_CLASSES = 200
 MAX_SAMPLES = 500
+MOST_TOGETHER = 60
+"""Distilled conditions that a table has columns for. Of more, those of one setting are shown, at all temperatures."""
 _STEPS = 4
 """Colors on each side of no effect."""
 MARKS = {"established": "✱", "hint": "?"}
@@ -56,20 +58,25 @@ class GroupLine:
     is_joint: bool
     values: tuple[str, ...]
     worst: int
-    """Place of the condition in which it does worst."""
+    """Which of the values is the lowest; -1 where there is none."""
     lowest: float
 
 
-def view(read: Read, found: Findings | None, *, contrast: str, feature: str, sort: str) -> Mapping[str, Any]:
+def view(
+    read: Read, found: Findings | None, *, contrast: str, feature: str, sort: str, settings: str = ""
+) -> Mapping[str, Any]:
     """What the page shows; `found` is None while the comparisons are being made."""
     study, evidence = read.study, found.evidence if found else make_evidence((), read.study)
     contrast = contrast if contrast in CONTRASTS else SCRATCH
     contrasts = {SCRATCH: "scratch", "teacher_vs_distilled": "the teacher"}
-    conditions = [
+    choices = _by_settings(study)
+    settings = settings if settings in choices else next(iter(choices), "")
+    shown = [
         (place, it)
         for place, it in enumerate(study.conditions)
-        if it.role == "distilled" and study.baseline(contrast, it)
+        if it.role != "distilled" or not choices or place in choices[settings]
     ]
+    conditions = [(place, it) for place, it in shown if it.role == "distilled" and study.baseline(contrast, it)]
     effects_C = {place: _effects(read, evidence, contrast, it) for place, it in conditions}
     largest = max((float(np.nanmax(abs(it))) for it in effects_C.values() if not np.isnan(it).all()), default=0.0)
     baseline = study.baseline(contrast, conditions[0][1]) if conditions else None
@@ -87,7 +94,7 @@ def view(read: Read, found: Findings | None, *, contrast: str, feature: str, sor
         lines.sort(key=lambda it: it.name)
     else:
         sort = ""
-    groups = read.remember(("groups", feature), lambda: _group_lines(read, feature))
+    groups = read.remember(("groups", feature, settings), lambda: _group_lines(read, feature, shown))
     return {
         "lines": lines[:MAX_CLASSES],
         "num_classes": len(lines),
@@ -100,12 +107,24 @@ def view(read: Read, found: Findings | None, *, contrast: str, feature: str, sor
         ),
         "is_being_compared": found is None,
         "why_not": found.why_not if found else "The comparisons are being made.",
-        "all_conditions": study.conditions,
+        "shown": shown,
+        "settings": settings,
+        "choices": {label: label for label in choices},
         "groups": groups,
         "features": [it.feature for it in study.fairness],
         "feature": feature if feature in {it.feature for it in study.fairness} else "",
         "sort": sort,
     }
+
+
+def _by_settings(study: Study) -> Mapping[str, Collection[int]]:
+    """Places of the distilled conditions by what tells them apart beside the temperature, where there are too many for one table."""
+    place = {id(it): number for number, it in enumerate(study.conditions)}
+    if len(study.distilled) <= MOST_TOGETHER:
+        return {}
+    choices = {line.label: {place[id(it)] for it in line.conditions} for line in make_series(study.conditions)}
+    without = {place[id(it)] for it in study.distilled if it.temperature is None}
+    return choices | ({"without a temperature": without} if without else {})
 
 
 def _meaning(found: Findings | None, baseline: str, *, has_tests: bool) -> Sequence[str]:
@@ -219,8 +238,8 @@ def _effect(it: Condition, place: int, bias: ClassBias | None, c: int, effects_C
     )
 
 
-def _group_lines(read: Read, feature: str) -> list[GroupLine]:
-    """Groups with their accuracy in every condition, the worst first; those without test samples last."""
+def _group_lines(read: Read, feature: str, shown: Sequence[tuple[int, Condition]]) -> list[GroupLine]:
+    """Groups with their accuracy in each condition, the worst first; those without test samples last."""
     study = read.study
     joint = {it.feature for it in study.fairness if it.is_joint}
     lines = []
@@ -228,10 +247,10 @@ def _group_lines(read: Read, feature: str) -> list[GroupLine]:
         if feature not in ("", name) or not groups:
             continue
         accuracy_TG = np.stack([found.accuracy_T for found in groups.values()], axis=1)
-        of_conditions = [_means(100 * it.over_runs(accuracy_TG)) for it in study.conditions]
+        of_conditions = [_means(100 * it.over_runs(accuracy_TG)) for _, it in shown]
         for g, (group, found) in enumerate(groups.items()):
             means = [float(mean_G[g]) for mean_G in of_conditions]
-            defined = [(value, place) for place, value in enumerate(means) if not math.isnan(value)]
+            defined = [(value, i) for i, value in enumerate(means) if not math.isnan(value)]
             lowest, worst = min(defined, default=(math.inf, -1))
             lines.append(
                 GroupLine(

@@ -14,12 +14,13 @@ from kd_ray.analysis.closing_table import closing_table
 from kd_ray.analysis.comparisons import read_comparisons
 from kd_ray.analysis.reading import read_study
 from kd_ray.analysis.stored import stored_or_made
+from kd_ray.results.aggregate import aggregate
 from kd_ray.results.query import Results
 from kd_ray.results.store import Store, open_store
 from kd_ray.serve.findings import find
 from kd_ray.serve.page_data import Read
 from kd_ray.serve.pages import classes_page
-from tests.fakes import WatchedStore, make_sweep, write_sweep
+from tests.fakes import WatchedStore, commit_trials, make_sweep, plan_trials, write_sweep
 from tests.unit.serve.asked import ask, with_client
 
 TRIAL = "fa67139ca837fa94"
@@ -233,6 +234,38 @@ def test_classes_are_sorted_by_effects_with_all_digits(golden: Results) -> None:
     least = [min(it.value for it in line.effects) for line in lines]
     assert least == sorted(least)
     assert any(it.value != float(it.text.replace("−", "-")) for line in lines for it in line.effects)
+
+
+@pytest.mark.slow
+def test_many_conditions_are_shown_one_setting_at_a_time(store: Store) -> None:
+    """64 conditions times the classes were a page of megabytes in a sweep of 100 classes."""
+    overrides = ["distillation.alpha=null", "grid={seed: [0], temperature: 1..16, alpha: [0.1, 0.3, 0.5, 0.9]}"]
+    file = make_sweep(overrides=[*overrides, "teacher.seed=[0]"])
+    commit_trials(store, plan_trials(file))
+    aggregate(store, write_sweep(store, file).sweep)
+    first, other, unknown = ask(
+        store,
+        "/sweeps/demo/classes",
+        "/sweeps/demo/classes?settings=alpha=0.5&feature=color",
+        "/sweeps/demo/classes?settings=alpha=7",
+    )
+    read = Read(results=Results(store), study=read_study(Results(store), "demo"), parts=())
+    views = [
+        classes_page.view(read, None, contrast="", feature="", sort="", settings=it) for it in ("", "alpha=0.5", "no")
+    ]
+    assert list(views[0]["choices"]) == ["alpha=0.1", "alpha=0.3", "alpha=0.5", "alpha=0.9"]
+    labels = [[it.label for _, it in view["conditions"]] for view in views]
+    assert labels[0] == [f"T={t}, alpha=0.1" for t in range(1, 17)] == labels[2]
+    assert labels[1] == [f"T={t}, alpha=0.5" for t in range(1, 17)]
+    # Teachers and scratch students stand beside them, and the cells lead to the samples of their own condition.
+    assert [it.label for _, it in views[1]["shown"]][:2] == ["teacher", "scratch"]
+    assert {len(line.values) for line in views[1]["groups"]} == {18}
+    place, condition = views[1]["conditions"][3]
+    assert read.study.conditions[place] is condition
+    assert f"condition={place}&amp;feature=color" in other.text
+    assert '<input type="hidden" name="settings" value="alpha=0.5">' in other.text
+    assert "T=16, alpha=0.1" in first.words and "T=16, alpha=0.5" not in first.words
+    assert unknown.status == 200 and "T=16, alpha=0.1" in unknown.words
 
 
 @pytest.mark.slow
