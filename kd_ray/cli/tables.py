@@ -8,11 +8,22 @@ import textwrap
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
+from kd_ray.errors import count_of
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
 # Functions that need rich import it, so that commands without a table do not wait for it.
+
+
+MOST_CONDITIONS = 40
+"""Conditions in a table that nobody has asked to be full: the answer above it stays in sight."""
+
+
+def more_conditions(count: int) -> str:
+    """What is said below a table of conditions that lacks so many."""
+    return f"and {count_of(count, 'more condition')}: `kd-ray compare SWEEP --full` shows all."
 
 
 def table_of(columns: Sequence[str], right: Collection[int] = ()) -> "Table":

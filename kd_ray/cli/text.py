@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from kd_ray.cli.json_text import json_text, text_of_bytes
+from kd_ray.cli.tables import MOST_CONDITIONS, more_conditions, wrapped
 from kd_ray.cli.tables import render as render  # noqa: PLC0414 (used by text_compare too)
 from kd_ray.cli.tables import table_of as table_of  # noqa: PLC0414
-from kd_ray.cli.tables import wrapped
 from kd_ray.cli.text_status import SHOWN, counts, listed
 from kd_ray.errors import InvalidInputError, QueryError, count_of, some
 from kd_ray.results.cost import Cost
@@ -116,10 +116,11 @@ def _conditions(results: Results, report: "LaunchReport") -> str:
 def conditions(table: "ClosingTable") -> str:
     """One line per condition; rates in percent, mean ± sd over runs."""
     shown = table_of(["condition", "n", *(it.title for it in table.columns)], right=range(1, len(table.columns) + 2))
-    for line in table.lines:
+    for line in table.lines[:MOST_CONDITIONS]:
         cells = map(mean_and_sd, table.columns, line.spreads)
         shown.add_row(line.label, str(line.n), *cells)
-    notes = [
+    notes = [more_conditions(left)] if (left := len(table.lines) - MOST_CONDITIONS) > 0 else []
+    notes += [
         "n: runs (seeds); mean ± sd over them, rates in percent. Individual fairness is no rate and follows the model's confidence."
     ]
     if any(it.feature for it in table.columns):
@@ -131,7 +132,8 @@ def conditions(table: "ClosingTable") -> str:
         listed = ", ".join(table.small_groups[:_FEW]) + more
         notes.append(f"small groups, which may decide DPD and EOD alone: {listed}.")
     if table.collapsed:
-        notes.append(f"collapsed: {'; '.join(table.collapsed)}. Do not read their fairness.")
+        more = f"; and {len(table.collapsed) - SHOWN} more" if len(table.collapsed) > SHOWN else ""
+        notes.append(f"collapsed: {'; '.join(table.collapsed[:SHOWN])}{more}. Do not read their fairness.")
     if table.failed:
         more = f" and {len(table.failed) - SHOWN} more" if len(table.failed) > SHOWN else ""
         notes.append(f"failed, so missing above: {', '.join(table.failed[:SHOWN])}{more}")

@@ -9,7 +9,7 @@ from collections.abc import Collection
 from kd_ray.analysis.compare import SweepComparison
 from kd_ray.analysis.study import SCRATCH, TEACHER
 from kd_ray.cli.comparison_values import mean_and_sd, title, value
-from kd_ray.cli.tables import render_in_parts, terminal_width, wrapped
+from kd_ray.cli.tables import MOST_CONDITIONS, more_conditions, render_in_parts, terminal_width, wrapped
 from kd_ray.cli.text_compare_full import full_tables
 from kd_ray.results.comparison_schema import Comparison
 
@@ -24,7 +24,11 @@ _NARROW = 60
 def compared(comparison: SweepComparison, *, store: str | None, full: bool = False, width: int | None = None) -> str:
     """The whole answer; `store` is None for the default one. `width` is the width to fit, by default that of the terminal."""
     width = width or terminal_width()
-    parts = [_verdict(comparison, store, width), _conditions(comparison, width, full=full), _counts(comparison, width)]
+    parts = [
+        _verdict(comparison, store, width),
+        _conditions(comparison, width, full=full),
+        _counts(comparison, width, full=full),
+    ]
     if full:
         parts += full_tables(comparison, width)
     else:
@@ -99,7 +103,8 @@ def _conditions(comparison: SweepComparison, width: int | None, *, full: bool) -
         [_name(row, collapsed), str(row.n_treatment), *(_level(found.get((_key(row), *column))) for column in columns)]
         for row in accuracy
     ]
-    notes = [
+    cells, notes = _first(cells, full=full)
+    notes += [
         "conditions: mean ± sd over n runs (seeds); rates in percent. Individual fairness is no rate and follows the model's confidence."
     ]
     if any(feature for _, feature in columns):
@@ -110,6 +115,12 @@ def _conditions(comparison: SweepComparison, width: int | None, *, full: bool) -
         notes.append("*: runs of it collapsed; their fairness and class accuracies say nothing.")
     table = render_in_parts(["condition", "n", *(title(*column) for column in columns)], cells, left=1, width=width)
     return "\n".join([table, *(wrapped(note, width=width) for note in notes)])
+
+
+def _first(cells: list[list[str]], *, full: bool) -> tuple[list[list[str]], list[str]]:
+    """The lines that are shown, and a note on the others."""
+    left = 0 if full else max(0, len(cells) - MOST_CONDITIONS)
+    return cells[: len(cells) - left], [more_conditions(left)] if left else []
 
 
 def _place(row: Comparison) -> int:
@@ -140,7 +151,7 @@ def _name(row: Comparison, collapsed: Collection[tuple[object, ...]]) -> str:
     return f"{row.condition}{'*' if _key(row) in collapsed else ''}"
 
 
-def _counts(comparison: SweepComparison, width: int | None) -> str:
+def _counts(comparison: SweepComparison, width: int | None, *, full: bool) -> str:
     counts = comparison.of("class_bias_counts")
     if not counts:
         return ""
@@ -154,10 +165,11 @@ def _counts(comparison: SweepComparison, width: int | None) -> str:
         ]
         for row in {_key(row): row for row in counts}.values()
     ]
+    cells, notes = _first(cells, full=full)
     table = render_in_parts(["condition", "#SC", "by chance", "#TC", "by chance"], cells, width=width)
     of = max(row.num_tests or 0 for row in counts)
     way = "divided by" if first.normalisation == "ratio" else "minus"
-    notes = [
+    notes += [
         f"#SC: of {of} classes, those whose accuracy ({way} overall accuracy) differs from scratch with p < {first.level:g}, as published; "
         "uncorrected, so not each of them is real.",
         "#TC: the same against the teacher.",

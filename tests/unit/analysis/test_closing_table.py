@@ -7,9 +7,12 @@ import numpy as np
 import pytest
 
 from kd_ray.analysis.closing_table import ClosingLine, ClosingTable, closing_table
+from kd_ray.analysis.compare import compare_study
+from kd_ray.analysis.contrast import Options
 from kd_ray.analysis.reading import read_study
 from kd_ray.analysis.study import Spread, spread
 from kd_ray.cli import text
+from kd_ray.cli.text_compare import compared
 from kd_ray.errors import InvalidInputError
 from kd_ray.results.aggregate import aggregate
 from kd_ray.results.query import Results
@@ -181,3 +184,20 @@ def test_individual_fairness_is_not_called_fair_at_0(store: Store) -> None:
     shown = text.conditions(made(store))
     assert "0 is fair" not in shown
     assert "follows the model's confidence" in shown
+
+
+@pytest.mark.slow
+def test_a_wide_sweep_shows_its_first_conditions_and_all_of_them_on_request() -> None:
+    study = draw(Design(seeds=3, temperatures=44, classes=3, per_class=10), 0)
+    rest = "and 6 more conditions: `kd-ray compare SWEEP --full` shows all."
+    shown = text.conditions(closing_table(study))
+    assert [line.split()[0] for line in shown.splitlines()[1:4]] == ["teacher", "scratch", "T=1"]
+    assert shown.count("\nT=") == 38
+    assert rest in shown
+    comparison = compare_study(study, Options())
+    short, full = (compared(comparison, store=None, full=it, width=500) for it in (False, True))
+    assert (short.count("\nT=44 "), full.count("\nT=44 ") >= 2) == (0, True)
+    # Of the conditions, and of the published counts, which leave teachers and scratch students out.
+    assert short.count(rest) == 1
+    assert short.count("and 4 more conditions") == 1
+    assert "more condition" not in full
