@@ -1,7 +1,8 @@
 """Before the first step of a launch: is the sweep complete as it stands?
 
 To launch a sweep again is to ask whether it is done. Where its newest manifest is what this kd_ray has planned for the same sweep file and
-the same weights, and every trial in it is complete, nothing is planned. Whatever is not so is left to the four steps, which mend it.
+the same weights, and every trial in it is complete, nothing is planned. Whatever is not so is left to the four steps, which mend it. What
+only training needs, as a folder of a text network that fits, is not checked.
 """
 
 from collections.abc import Mapping

@@ -28,7 +28,7 @@ class LaunchReport:
     sweep: str
     store: str
     trials: tuple[TrialLine, ...]
-    """The requested trials, as they are in the store at the end."""
+    """The requested trials, as they are in the store at the end. In the order of the grid, or of the manifest where nothing was planned."""
     seeds: tuple[int, ...]
     """The sweep's seeds."""
     has_settings: bool
