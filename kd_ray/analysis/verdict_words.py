@@ -7,6 +7,7 @@ from statistics import median
 from kd_ray.analysis.chance import MIN_CELL
 from kd_ray.analysis.claim_tests import Declared
 from kd_ray.analysis.claim_words import claim_sentences
+from kd_ray.analysis.conditions import Condition, make_series
 from kd_ray.analysis.contrast import MIN_RUNS
 from kd_ray.analysis.measures import collapsed_in_words, small_groups_in_words, standing
 from kd_ray.analysis.planning import NextStep
@@ -27,8 +28,11 @@ from kd_ray.analysis.verdict import Verdict
 from kd_ray.errors import count_of
 from kd_ray.metrics.catalogue import METRICS
 from kd_ray.results.comparison_schema import Comparison
+from kd_ray.shown import shown_number
 
 BASELINE = {SCRATCH: "scratch", TEACHER: "the teacher"}
+_MOST_NAMED = 8
+"""Conditions that are named one by one, the first of them."""
 _MOST = 3
 """Statements of one kind; `kd-ray compare --full` has all."""
 
@@ -71,7 +75,7 @@ def _asked(study: Study, rows: Sequence[Comparison], level: float) -> tuple[str,
         if any(study.baseline(contrast, it) is not None for it in distilled)
     ]
     sentences = [
-        f"{count_of(len(distilled), 'distilled condition')} ({listed([it.label for it in distilled])}) against {listed(against)}.",
+        f"{count_of(len(distilled), 'distilled condition')} ({_which(distilled)}) against {listed(against)}.",
         f"{seeds[:1].upper() + seeds[1:]} per condition, {count_of(len(teachers), 'teacher')}, "
         f"{' or '.join(f'{n:,}' for n in samples)} test samples.",
     ]
@@ -89,6 +93,18 @@ def _asked(study: Study, rows: Sequence[Comparison], level: float) -> tuple[str,
     if small := small_groups_in_words(study, [it.feature for it in study.fairness]):
         sentences.append(f"Small groups, which may decide DPD and EOD alone: {listed(small, 2)}.")
     return tuple(sentences)
+
+
+def _which(distilled: Sequence[Condition]) -> str:
+    """The conditions by name; of many, their temperatures, and which settings differ."""
+    lines = make_series(distilled)
+    if len(distilled) <= _MOST_NAMED or sum(len(line.conditions) for line in lines) < len(distilled):
+        return listed([it.label for it in distilled])
+    values = sorted({it.temperature for it in distilled if it.temperature is not None})
+    names = list(dict.fromkeys(part.split("=")[0] for line in lines for part in line.label.split(", ") if "=" in part))
+    settings = [f"{count_of(len(lines), 'setting')} of {listed(names)}"] if len(lines) > 1 else []
+    ends = f"T = {shown_number(values[0])} to {shown_number(values[-1])}, {len(values)} values"
+    return "; ".join([ends, *settings])
 
 
 def _accuracy(rows: Sequence[Comparison]) -> tuple[str, ...]:
@@ -195,7 +211,7 @@ def _hints(rows: Sequence[Comparison], level: float) -> tuple[str, ...]:
         about = f"{short(clearest)} {'over' if is_trend else 'at'} {clearest.condition}"
         known = sum(row.status == "established" for row in same)
         most = (
-            f"no more than the {by_chance} that chance alone gives"
+            f"no more than chance alone may give, which is up to {by_chance}"
             if count <= chance
             else f"chance alone gives up to {by_chance}"
         )
@@ -253,8 +269,10 @@ def _not_tested(study: Study, rows: Sequence[Comparison]) -> tuple[str, ...]:
         if few:
             n = min(min(row.n_baseline or 0, row.n_treatment or 0) for row in few)
             what = "teacher" if contrast == TEACHER and (few[0].n_baseline or 0) == n else "seed"
+            teachers = {teacher for it in study.distilled for run in it.teachers for teacher in run}
+            each = " for a condition" if what == "teacher" and len(teachers) > n else ""
             sentences.append(
-                f"Against {against}: {count_of(n, what)} cannot show how far {what}s are apart; a claim needs {MIN_RUNS}."
+                f"Against {against}: {count_of(n, what)}{each} cannot show how far {what}s are apart; a claim needs {MIN_RUNS}."
             )
     trends = [row for row in rows if row.analysis == "trend" and row.test == "spearman"]
     few_runs = list(dict.fromkeys(row.condition for row in trends if row.p_claim is None and row.held_back is None))

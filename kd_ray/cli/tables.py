@@ -23,7 +23,7 @@ MOST_CONDITIONS = 40
 
 def more_conditions(count: int) -> str:
     """What is said below a table of conditions that lacks so many."""
-    return f"and {count_of(count, 'more condition')}: `kd-ray compare SWEEP --full` shows all."
+    return f"and {count_of(count, 'more condition')}, which `kd-ray compare --full` shows."
 
 
 def table_of(columns: Sequence[str], right: Collection[int] = ()) -> "Table":

@@ -105,14 +105,16 @@ def _trends(comparison: SweepComparison, width: int | None) -> str:
             str(row.n_treatment),
             number(row.p_permutation),
             number(row.p_permutation_floor),
+            number(row.p_claim),
             number(row.q),
         ]
         for row in rows
     ]
-    names = ["metric", "over", "status", "correlation", "runs", "p", "smallest p", "q"]
+    names = ["metric", "over", "status", "correlation", "runs", "p of ranks", "smallest", "p", "q"]
     notes = [
-        "correlation: of ranks (Spearman). p: exchanges of temperatures within seeds. smallest p: what these seeds and temperatures "
-        "allow; above the level, no trend can be shown."
+        "correlation: of ranks (Spearman). p of ranks: exchanges of temperatures within seeds. smallest: what these seeds and "
+        "temperatures allow; above the level, no trend can be shown. p: where random groups move the metric, also without what they "
+        "give; it decides."
     ]
     return _part("trends with temperature", render_in_parts(names, cells, left=1, width=width), notes, width)
 

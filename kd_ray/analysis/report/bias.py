@@ -22,7 +22,7 @@ from kd_ray.analysis.report.axis import (
     legend_columns,
     look,
 )
-from kd_ray.analysis.report.evidence import AGAINST, Evidence
+from kd_ray.analysis.report.evidence import AGAINST, Evidence, shared_baseline
 from kd_ray.analysis.report.style import BLACK, EXPECTED, ORANGE, Drawing, drawable, new_figure
 from kd_ray.analysis.study import SCRATCH, TEACHER, Study
 from kd_ray.metrics.arrays import FloatArray, IntArray
@@ -181,7 +181,8 @@ def heat_map(study: Study, evidence: Evidence, axis: ConditionAxis) -> Drawing |
         caption=f"{which}. Color is the mean change in class accuracy ÷ overall accuracy, times the baseline's "
         f"overall accuracy, so that 1 is a point of accuracy; {counts_in_words(study)}. Ring: p < {evidence.level:g} "
         "uncorrected, as #SC and #TC count; star: established over the whole report. The largest of "
-        f"many noisy effects look larger than they are.{_left_out(axis, 2)}",
+        f"many noisy effects look larger than they are. {shared_baseline(study)}".rstrip()
+        + _left_out(axis, 2),
         figure=figure,
     )
 

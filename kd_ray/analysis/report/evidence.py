@@ -117,6 +117,12 @@ def _with_values(rows: Sequence[Comparison], values: Mapping[str, Any]) -> list[
     return [row for row in rows if all(getattr(row, name) == value for name, value in values.items())]
 
 
+def shared_baseline(study: Study) -> str:
+    """What is said wherever the effects of several conditions on one class stand side by side; empty where there is one condition."""
+    what = "Conditions that share a baseline share its luck: equal signs along a row are no replication."
+    return what if len(study.distilled) > 1 else ""
+
+
 def key_of(condition: Condition) -> Key:
     """What a condition and its rows have in common."""
     axes = {**condition.axes, "role": condition.role, "temperature": condition.temperature}

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from kd_ray.analysis.report.evidence import AGAINST, Evidence
+from kd_ray.analysis.report.evidence import AGAINST, Evidence, shared_baseline
 from kd_ray.analysis.report.table import Cell, ReportColumn, ReportTable, cell, measured, named, percent, report_table
 from kd_ray.analysis.study import CONTRASTS, SCRATCH, Study
 from kd_ray.metrics.catalogue import METRICS
@@ -92,7 +92,7 @@ def class_table(study: Study, evidence: Evidence) -> ReportTable:
         "Classes",
         "Accuracy per class, and the condition in which it differs most clearly (smallest p) from scratch: effect in points of "
         f"normalised accuracy with its {_coverage(evidence)} interval over runs, teachers and test samples, not corrected for having "
-        f"been chosen; q over all classes and conditions. Counts are of {len(tested)} conditions.",
+        f"been chosen; q over all classes and conditions. Counts are of {len(tested)} conditions. {shared_baseline(study)}".rstrip(),
         [
             *named("class", "test samples"),
             *named("teacher", "scratch", unit="%"),

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from kd_ray.analysis.conditions import Condition, make_series
-from kd_ray.analysis.report.evidence import ClassBias, Evidence, make_evidence
+from kd_ray.analysis.report.evidence import ClassBias, Evidence, make_evidence, shared_baseline
 from kd_ray.analysis.study import CONTRASTS, SCRATCH, Study, spread
 from kd_ray.errors import InvalidInputError
 from kd_ray.metrics.arrays import FloatArray
@@ -105,6 +105,7 @@ def view(
         "meaning": _meaning(
             found, contrasts[contrast], has_tests=any(evidence.bias(contrast, it) for _, it in conditions)
         ),
+        "shared_baseline": shared_baseline(study),
         "is_being_compared": found is None,
         "why_not": found.why_not if found else "The comparisons are being made.",
         "shown": shown,

@@ -189,7 +189,7 @@ def test_individual_fairness_is_not_called_fair_at_0(store: Store) -> None:
 @pytest.mark.slow
 def test_a_wide_sweep_shows_its_first_conditions_and_all_of_them_on_request() -> None:
     study = draw(Design(seeds=3, temperatures=44, classes=3, per_class=10), 0)
-    rest = "and 6 more conditions: `kd-ray compare SWEEP --full` shows all."
+    rest = "and 6 more conditions, which `kd-ray compare --full` shows."
     shown = text.conditions(closing_table(study))
     assert [line.split()[0] for line in shown.splitlines()[1:4]] == ["teacher", "scratch", "T=1"]
     assert shown.count("\nT=") == 38

@@ -127,7 +127,7 @@ def test_hints_stand_beside_what_chance_gives() -> None:
         "Clearest hint: disagreement with the teacher at T=4 (−5.2 points).",
     )
     assert (
-        "1 of 38 tests against scratch has p < 0.05 before correction; no more than the 1.9 that chance alone gives."
+        "1 of 38 tests against scratch has p < 0.05 before correction; no more than chance alone may give, which is up to 1.9."
         in said(*none, *none, row(metric="m", p_claim=0.5, status="none"), hints[0]).hints[0]
     )
     assert said(*none).hints == ()
