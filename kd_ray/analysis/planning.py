@@ -1,7 +1,7 @@
 """What these seeds could have established, and how many would settle what is open."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -38,6 +38,10 @@ class NextStep:
     """Runs per side that `overrides` ask for; no more than `MOST_PROPOSED`, or twice `n_now`."""
     overrides: tuple[str, ...]
     """What `kd-ray resume` has to be told with `--set`."""
+    num_trials: int = 0
+    """Trials that it would train."""
+    train_s: float = 0.0
+    """Their training time in one worker, if they take as long as those that are complete."""
 
 
 def with_detectable(rows: Sequence[Comparison], levels: Sequence[float]) -> list[Comparison]:
@@ -167,8 +171,10 @@ def _step(study: Study, contrast: str, what: str, num_open: int, n_now: int, n_n
         first = max(seeds, default=-1) + 1
         overrides.append(f"grid.seed={shortest([*seeds, *range(first, first + n_proposed - len(seeds))])}")
     is_paired = all(it.has_paired_teachers for it in study.distilled)
-    if contrast == TEACHER and not is_paired and n_needed is not None:
+    pairs = contrast == TEACHER and not is_paired and n_needed is not None
+    if pairs:
         overrides.append("teacher.seed=paired")
+    counts = _to_train(study, set(seeds), max(0, n_proposed - len(seeds)), pairs=pairs) if overrides else []
     return NextStep(
         contrast=contrast,
         what=what,
@@ -177,4 +183,29 @@ def _step(study: Study, contrast: str, what: str, num_open: int, n_now: int, n_n
         n_needed=n_needed,
         n_proposed=n_proposed,
         overrides=tuple(overrides),
+        num_trials=round(sum(count for count, _ in counts)),
+        train_s=sum(count * seconds for count, seconds in counts),
     )
+
+
+def _to_train(study: Study, seeds: Set[int], num_more: int, *, pairs: bool) -> list[tuple[float, float]]:
+    """How many trials each condition would train for so many more seeds, and the mean training time of its trials in seconds.
+
+    With `pairs`, each student gets the teacher of its seed, which all of them learn from anew; those that did so already stay.
+    """
+    elapsed_T, own, taught = study.values("elapsed_s"), study.column("seed"), study.column("teacher_seed")
+    is_paired = pairs or all(it.has_paired_teachers for it in study.distilled)
+    found = []
+    for it in study.conditions:
+        seconds = elapsed_T[it.trials]
+        mean_s = float(np.nanmean(seconds)) if np.isfinite(seconds).any() else 0.0
+        if it.role == "teacher":
+            has_seeds = any(own[row] is not None for row in it.trials)
+            there = len(seeds & {own[row] for row in it.trials})
+            count: float = len(seeds) + num_more - there if is_paired and has_seeds else 0
+        elif pairs and it.is_distilled:
+            count = len(seeds) + num_more - sum(taught[row] == own[row] for row in it.trials)
+        else:
+            count = num_more * len(it.trials) / it.n
+        found.append((count, mean_s))
+    return found

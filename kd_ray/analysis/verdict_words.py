@@ -323,7 +323,7 @@ def _more(study: Study, rows: Sequence[Comparison], steps: Sequence[NextStep]) -
         )
     if cannot:
         sentences.append(f"{seeds} do not reliably find a difference from scratch in {listed(cannot)}, however large.")
-    return (*sentences, *_seeds(steps))
+    return (*sentences, *_seeds(steps), *_cost(steps))
 
 
 def _seeds(steps: Sequence[NextStep]) -> list[str]:
@@ -344,15 +344,30 @@ def _seeds(steps: Sequence[NextStep]) -> list[str]:
     return [f"Seeds that would settle half of the hints, if these are true: {'; '.join(words)}.{cap}"]
 
 
-def _commands(study: Study, steps: Sequence[NextStep]) -> tuple[str, ...]:
-    """The commands of the step that takes least and of the one that takes most, which includes the others."""
+def _cost(steps: Sequence[NextStep]) -> list[str]:
+    """What the commands would train."""
+    asked = [step for step in _proposed(steps) if step.num_trials]
+    if not asked:
+        return []
+    counts = " or ".join(f"{step.num_trials:,}" for step in asked)
+    times = " or ".join(
+        f"{step.train_s / 3600:,.1f} h" if step.train_s >= 3600 else f"{step.train_s / 60:.1f} min" for step in asked
+    )
+    trials = "trial" if [step.num_trials for step in asked] == [1] else "trials"
+    return [f"NEXT trains {counts} more {trials}, about {times} in one worker."]
+
+
+def _proposed(steps: Sequence[NextStep]) -> list[NextStep]:
+    """The step that takes least and the one that takes most, which includes the others."""
     possible = sorted((step for step in steps if step.overrides), key=lambda step: step.n_needed or 0)
-    ends = [possible[0], possible[-1]] if possible else []
+    found = {step.overrides: step for step in possible}
+    return [found[overrides] for overrides in dict.fromkeys(step.overrides for step in (*possible[:1], *possible[-1:]))]
+
+
+def _commands(study: Study, steps: Sequence[NextStep]) -> tuple[str, ...]:
     return tuple(
-        dict.fromkeys(
-            " ".join(["kd-ray resume", study.sweep, *(f"--set {shlex.quote(it)}" for it in step.overrides)])
-            for step in ends
-        )
+        " ".join(["kd-ray resume", study.sweep, *(f"--set {shlex.quote(it)}" for it in step.overrides)])
+        for step in _proposed(steps)
     )
 
 

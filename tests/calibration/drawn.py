@@ -170,6 +170,7 @@ def as_study(
             "individual_fairness_hard": float(rng.normal(0.5, 0.02)),
             "individual_fairness_calibrated": float(rng.normal(0.8, 0.02)),
             "num_test": len(labels_N),
+            "elapsed_s": 60.0,
         }
     source = Arrays(
         trials=specs,

@@ -25,10 +25,21 @@ from kd_ray.errors import InvalidInputError
 from kd_ray.groups import Groups
 from kd_ray.results.aggregate import aggregate
 from kd_ray.results.comparison_schema import COMPARISONS, Comparison
+from kd_ray.results.launch_plan import plan
 from kd_ray.results.query import Results
+from kd_ray.results.record import commit_record, write_samples
 from kd_ray.results.store import Store, open_store, part_key, record_key
 from kd_ray.sweep.spec import Role, TrialSpec
-from tests.fakes import WatchedStore, make_sweep, plan_trials, write_sweep
+from tests.fakes import (
+    WatchedStore,
+    make_provenance,
+    make_record,
+    make_samples,
+    make_sweep,
+    plan_trials,
+    random_predictions,
+    write_sweep,
+)
 from tests.golden.make import TABLE, golden_results, to_csv
 from tests.processes import run_cli_here
 from tests.simulated import simulate
@@ -444,3 +455,34 @@ def test_the_commands_that_add_seeds_are_accepted(found: SweepComparison, golden
 def test_open_store_and_compare_are_there_for_notebooks(tmp_path: Path) -> None:
     simulate(open_store(tmp_path / "store"))
     assert kd_ray.compare("demo", kd_ray.open_store(tmp_path / "store")).of("power")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        (),
+        ("teacher.seed=[0]",),
+        ("teacher.seed=[0, 1]",),
+        ("teacher.seed=[7]",),
+        ("teacher.seed=[0]", "training.optimizer=null", "grid.training.optimizer=[{lr: 0.1}, {lr: 0.2}]"),
+        ("baselines=[]",),
+    ],
+)
+def test_a_step_says_how_many_trials_it_trains_and_how_long(store: Store, overrides: tuple[str, ...]) -> None:
+    """The plan of the command is the right value."""
+    file = make_sweep(overrides=overrides)
+    trials = plan_trials(file)
+    for trial in trials:
+        write_samples(store, trial.spec.dataset_id, make_samples())
+        provenance = make_provenance(elapsed_s=100.0 if trial.spec.role == "teacher" else 10.0)
+        predictions_N = random_predictions(trial.spec)
+        commit_record(store, make_record(trial.spec, predictions_N=predictions_N, provenance=provenance))
+    aggregate(store, write_sweep(store, file).sweep)
+    steps = [step for step in compare(Results(store), "demo").next_steps if step.overrides]
+    assert steps
+    for step in steps:
+        planned = plan(make_sweep(overrides=(*overrides, *step.overrides)), store)
+        new = [line for line in planned.trials if line.state == "pending"]
+        assert step.num_trials == len(new)
+        assert step.train_s == pytest.approx(sum(100 if line.role == "teacher" else 10 for line in new))
