@@ -212,14 +212,19 @@ def _until_whole(query: Callable[[bool], T]) -> T:
             if tries_left and _may_pass(error):
                 continue
             names = ", ".join([*QUERIED, *(view.signature for view in SQL_VIEWS.values())])
-            locked = isinstance(error, duckdb.PermissionException)
-            hint = (
-                "\nSQL sees the tables of the store only; `kd-ray query --unsafe` lets it see files, too"
-                if locked
-                else ""
-            )
+            hint = _meant(str(error))
+            if isinstance(error, duckdb.PermissionException):
+                hint = "\nSQL sees the tables of the store only; `kd-ray query --unsafe` lets it see files, too"
             raise QueryError(f"SQL: {error}{hint}\ntables and views: {names}") from error
     raise AssertionError("the last try returns or raises")
+
+
+def _meant(error: str) -> str:
+    """The axes of the grid that an unknown column may mean: people write `lr`, and the column is `training.optimizer.lr`."""
+    unknown = re.search(r'column (?:named )?"([^"]+)"', error)
+    ending = f".{unknown[1].lower()}" if unknown else ""
+    axes = [f'"{it.name}"' for it in TABLES["trials"].columns if ending and it.is_axis and it.name.endswith(ending)]
+    return f"\nan axis of the grid is a column under its path, in quotes: {', '.join(axes)}" if axes else ""
 
 
 @functools.lru_cache(maxsize=4)

@@ -32,7 +32,8 @@ MAX_ROWS = 300
 _CONTRASTS = {**AGAINST, "temperature_low": "low temperatures", "temperature_high": "high temperatures"}
 _RANKS = ("spearman", "kendall", "jonckheere_terpstra")
 _SORTS: Mapping[str, Callable[["Tested"], Any]] = {
-    "p": lambda it: it.p,
+    # After correction many are equal.
+    "p": lambda it: None if it.p is None else (it.p, it.alone or 0.0),
     "effect": lambda it: abs(it.effect) if it.effect is not None else None,
     "what": lambda it: it.what,
     "condition": lambda it: it.condition,
@@ -56,6 +57,8 @@ class Tested:
     digits: int
     p: float | None
     """Under the chosen correction."""
+    alone: float | None
+    """Before any."""
     holds: bool
     """Whether it is found under the chosen correction."""
     status: str
@@ -168,6 +171,7 @@ def _tested(row: Comparison, correction: str) -> Tested:
         unit="points" if is_points else "",
         digits=2 if is_points else 3,
         p=p,
+        alone=row.p_claim,
         holds=row.status == "established" if correction == "report" else is_below,
         status=STATUS.get(row.status or "", row.status or ""),
         held_back=(row.held_back or "").replace("_", " "),

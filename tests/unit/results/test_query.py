@@ -319,6 +319,15 @@ def test_bad_sql_is_refused_with_the_reason_and_the_tables(results: Results, sql
     assert isinstance(caught.value, InvalidInputError)
 
 
+def test_an_axis_by_its_last_word_is_told_its_path(results: Results) -> None:
+    for sql in ("SELECT LR FROM trials", "SELECT t.lr FROM trials t", "SELECT avg(accuracy) FROM trials GROUP BY lr"):
+        with pytest.raises(QueryError, match=r'its path, in quotes: .*"training\.optimizer\.lr".*\ntables and views'):
+            results.query(sql)
+    with pytest.raises(QueryError) as caught:
+        results.query("SELECT nope FROM trials")
+    assert "in quotes" not in str(caught.value)
+
+
 @pytest.mark.slow
 def test_damaged_part_is_an_error_of_ours(store: Store) -> None:
     commit_trials(store, TRIALS)

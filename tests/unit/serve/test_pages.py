@@ -19,7 +19,7 @@ from kd_ray.results.query import Results
 from kd_ray.results.store import Store, open_store
 from kd_ray.serve.findings import find
 from kd_ray.serve.page_data import Read
-from kd_ray.serve.pages import classes_page
+from kd_ray.serve.pages import classes_page, differences_page
 from tests.fakes import WatchedStore, commit_trials, make_sweep, plan_trials, write_sweep
 from tests.unit.serve.asked import ask, with_client
 
@@ -234,6 +234,26 @@ def test_classes_are_sorted_by_effects_with_all_digits(golden: Results) -> None:
     least = [min(it.value for it in line.effects) for line in lines]
     assert least == sorted(least)
     assert any(it.value != float(it.text.replace("−", "-")) for line in lines for it in line.effects)
+
+
+@pytest.mark.slow
+def test_differences_with_the_same_q_stand_by_their_p(golden: Results) -> None:
+    """Of thousands of tests most have q = 1, and hints were scattered among them."""
+    study = read_study(golden, "demo")
+    read = Read(results=golden, study=study, parts=())
+    rows = differences_page.view(
+        read,
+        find(golden, study),
+        analysis="",
+        against="",
+        correction="report",
+        only="",
+        sort="",
+        is_down=False,
+    )["rows"]
+    both = [(it.p, it.alone) for it in rows if it.p is not None]
+    assert both == sorted(both)
+    assert len({p for p, _ in both}) < len(set(both))
 
 
 @pytest.mark.slow
