@@ -191,7 +191,7 @@ def _step(study: Study, contrast: str, what: str, num_open: int, n_now: int, n_n
 def _to_train(study: Study, seeds: Set[int], num_more: int, *, pairs: bool) -> list[tuple[float, float]]:
     """How many trials each condition would train for so many more seeds, and the mean training time of its trials in seconds.
 
-    With `pairs`, each student gets the teacher of its seed, which all of them learn from anew; those that did so already stay.
+    With `pairs`, each student is trained anew with the teacher of its seed; those that have it already stay.
     """
     elapsed_T, own, taught = study.values("elapsed_s"), study.column("seed"), study.column("teacher_seed")
     is_paired = pairs or all(it.has_paired_teachers for it in study.distilled)

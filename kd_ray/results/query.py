@@ -322,7 +322,7 @@ def _connect_files(
     for name, files in local.items():
         _make_view(connection, name, files, by_name=by_name or name not in TABLES)
         # Otherwise DuckDB has only looked at the first part.
-        if name in TABLES and connection.view(name).columns != TABLES[name].arrow_schema.names:
+        if not by_name and name in TABLES and connection.view(name).columns != TABLES[name].arrow_schema.names:
             _make_view(connection, name, files, by_name=True)
     for name, table in read_tables(store, {name: found for name, found in keys.items() if name not in local}).items():
         connection.register(name, table)
