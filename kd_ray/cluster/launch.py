@@ -15,18 +15,12 @@ from kd_ray import telemetry
 from kd_ray.cluster.background import AGGREGATE_EVERY_S, WarningLog
 from kd_ray.cluster.data_version import with_data_version
 from kd_ray.cluster.display import Display, QuietDisplay
-from kd_ray.cluster.launch_checks import (
-    check,
-    check_data,
-    check_networks,
-    warn_of_unused_settings,
-    with_absolute_paths,
-)
+from kd_ray.cluster.launch_checks import check, warn_of_unused_settings, with_absolute_paths
 from kd_ray.cluster.launch_finished import find_finished
 from kd_ray.cluster.launch_inputs import resume_file, write_inputs
 from kd_ray.cluster.launch_report import LaunchReport, repair, report
 from kd_ray.cluster.launch_request import LaunchRequest, RequestedTrials
-from kd_ray.cluster.launch_run import choose_runner, measure, run
+from kd_ray.cluster.launch_run import connect, measure, run
 from kd_ray.cluster.log_display import LogDisplay
 from kd_ray.cluster.mirrors import check_mirrors
 from kd_ray.cluster.pretrained import fetch_pretrained_files
@@ -95,15 +89,7 @@ def launch(
         for _ in range(_MAX_REPAIRS):
             plan, requested = check(request, retry_failed=retry_failed and first is None)
             if requested.to_run and connected is None:
-                chosen = choose_runner(runner, request.file.sweep.placement, address, verbose=verbose)
-                check_networks(request, requested.to_run)
-                # On a cluster the data lie on its nodes.
-                if address is None:
-                    check_data(request, requested.to_run)
-                connected = stack.enter_context(chosen)
-                # Left after the display, so that the last numbers of the sweep are measured while it ends.
-                stack.enter_context(request.metrics)
-                stack.enter_context(display)
+                connected = connect(stack, request, requested.to_run, runner, address, verbose=verbose)
             # After the runner, because Ray replaces signal handlers when it starts.
             with request.interrupts.watch():
                 # Up to here nothing was written.

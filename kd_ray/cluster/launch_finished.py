@@ -47,7 +47,7 @@ def find_finished(request: LaunchRequest) -> FinishedSweep | None:
     if manifest is None or found.damaged or not _is_planned_from(manifest, request):
         return None
     trial_ids = [trial.trial_id for trial in manifest.active]
-    # A sweep that was cut off lacks its last trials, and all of them are only looked at once.
+    # One look is enough for most sweeps that were cut off: they lack their last trial.
     if not store.exists(record_key(trial_ids[-1])):
         return None
     statuses = scan(store, trial_ids)

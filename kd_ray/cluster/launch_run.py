@@ -2,10 +2,12 @@
 
 import threading
 from collections.abc import Callable, Collection
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Literal
 
 from kd_ray.cluster.background import BackgroundAggregation, LaunchObserver
+from kd_ray.cluster.launch_checks import check_data, check_networks
 from kd_ray.cluster.launch_request import LaunchRequest, RequestedTrials
 from kd_ray.cluster.mirrors import MIRRORS, MirrorThreads
 from kd_ray.cluster.pack_queue import PackQueue
@@ -50,6 +52,32 @@ def choose_runner(
     from kd_ray.cluster.ray_tune.ray_runner import RayRunner
 
     return RayRunner(placement=placement, address=address, verbose=verbose)
+
+
+def connect(
+    stack: ExitStack,
+    request: LaunchRequest,
+    trials: Collection[PlannedTrial],
+    runner: Literal["ray", "local"] | Runner,
+    address: str | None,
+    *,
+    verbose: bool,
+) -> Runner:
+    """Check networks and data of the trials to run, then start the runner, the metrics and the display; `stack` ends them.
+
+    Raises:
+        InvalidInputError: the runner, a network or the data cannot be used.
+    """
+    chosen = choose_runner(runner, request.file.sweep.placement, address, verbose=verbose)
+    check_networks(request, trials)
+    # On a cluster the data lie on its nodes.
+    if address is None:
+        check_data(request, trials)
+    connected = stack.enter_context(chosen)
+    # Left after the display, so that the last numbers of the sweep are measured while it ends.
+    stack.enter_context(request.metrics)
+    stack.enter_context(request.display)
+    return connected
 
 
 def run(

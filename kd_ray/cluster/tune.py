@@ -16,10 +16,10 @@ from kd_ray import telemetry
 from kd_ray.cluster.background import AGGREGATE_EVERY_S, WarningLog
 from kd_ray.cluster.data_version import with_data_version
 from kd_ray.cluster.display import Display, QuietDisplay
-from kd_ray.cluster.launch_checks import check_data, check_networks, with_absolute_paths
+from kd_ray.cluster.launch_checks import with_absolute_paths
 from kd_ray.cluster.launch_inputs import write_inputs
 from kd_ray.cluster.launch_request import LaunchRequest, RequestedTrials
-from kd_ray.cluster.launch_run import choose_runner, run
+from kd_ray.cluster.launch_run import connect, run
 from kd_ray.cluster.log_display import LogDisplay
 from kd_ray.cluster.pretrained import fetch_pretrained_files
 from kd_ray.cluster.runner import Runner
@@ -113,13 +113,7 @@ def tune(
         while replayed.to_run and not request.interrupts.requested():
             requested = search.requested(replayed)
             if connected is None:
-                chosen = choose_runner(runner, request.file.sweep.placement, address, verbose=verbose)
-                check_networks(request, requested.to_run)
-                if address is None:
-                    check_data(request, requested.to_run)
-                connected = stack.enter_context(chosen)
-                stack.enter_context(request.metrics)
-                stack.enter_context(display)
+                connected = connect(stack, request, requested.to_run, runner, address, verbose=verbose)
             with request.interrupts.watch():
                 plan = search.plan(replayed, requested)
                 write_inputs(request, plan, requested)
