@@ -57,8 +57,8 @@ GUARDS = (
     Guard(
         name="a launch takes what another kd_ray has planned for its plan",
         file="kd_ray/results/plan_mark.py",
-        right="MARK.read(data) == _mark(manifest, file)",
-        wrong="MARK.read(data).plan == _mark(manifest, file).plan",
+        right="stored == _mark(manifest, file)",
+        wrong="stored.plan == _mark(manifest, file).plan",
         tests=("tests/unit/cluster/test_launch_finished.py",),
     ),
     Guard(

@@ -264,9 +264,8 @@ class _Aggregation:
                     self._problems.append(f"trial {trial.trial_id} {what}; the tables lack this trial")
                     continue
                 read.append((trial, record, samples))
-        encoded, held = self._encoded(read)
+        encoded, held, fingerprint = self._encoded(read)
         if held:
-            fingerprint = self._fingerprint(held)
             self._store.at_once(lambda name: self._put_part(keys[name], encoded[name], fingerprint), keys)
         else:
             for key in keys.values():
@@ -275,22 +274,24 @@ class _Aggregation:
         pa.default_memory_pool().release_unused()
         return held
 
-    def _encoded(self, read: list[_Read]) -> tuple[dict[str, bytes], list[ManifestTrial]]:
-        """The part of each table with these trials, and the trials that have rows: a record may be whole and still not be one that rows can
-        be made of. Tables are encoded one after another, because one alone may take 100 MB.
+    def _encoded(self, read: list[_Read]) -> tuple[dict[str, bytes], list[ManifestTrial], str]:
+        """The part of each table with these trials, the trials that have rows, and their fingerprint.
+
+        A record may be whole and still not be one that rows can be made of. Tables are encoded one after another, because one alone may
+        take 100 MB.
         """
         settings, sweep = self._manifest.row_settings, self._manifest.sweep
         held = [trial for trial, _, _ in read]
         fingerprint = self._fingerprint(held)
         try:
             tables = part_rows(map(_input, read), settings)
-            return {name: encode_part(table, name, sweep, fingerprint) for name, table in tables}, held
+            return {name: encode_part(table, name, sweep, fingerprint) for name, table in tables}, held, fingerprint
         except (ValueError, KeyError, TypeError, IndexError, ArithmeticError, pa.ArrowException):
             fitting = []
             for one in read:
                 trial = one[0]
                 try:
-                    _ = [*part_rows([_input(one)], settings)]
+                    dict(part_rows([_input(one)], settings))
                     fitting.append(one)
                 except (ValueError, KeyError, TypeError, IndexError, ArithmeticError, pa.ArrowException) as error:
                     reason = " ".join(str(error).split())[:300]

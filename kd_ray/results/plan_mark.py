@@ -40,7 +40,7 @@ MARK: JsonForm[PlanMark] = JsonForm(kind=PlanMark, most_bytes=4096)
 def write_mark(store: Store, manifest: Manifest, file: SweepFile) -> None:
     """Note that this kd_ray has planned all that the manifest asks for from this sweep file, unless that is noted, or cannot be."""
     mark = _mark(manifest, file)
-    if mark is not None and not is_marked(store, manifest, file):
+    if mark is not None and mark != _stored(store, manifest.sweep):
         # Who may only read a finished sweep may launch it, too, and plans it each time.
         with contextlib.suppress(StoreError):
             store.put(plan_mark_key(manifest.sweep), json.dumps(asdict(mark)).encode())
@@ -48,11 +48,16 @@ def write_mark(store: Store, manifest: Manifest, file: SweepFile) -> None:
 
 def is_marked(store: Store, manifest: Manifest, file: SweepFile) -> bool:
     """Whether this kd_ray would plan what the manifest asks for now from this sweep file, with the weights that the manifest names."""
+    stored = _stored(store, manifest.sweep)
+    return stored is not None and stored == _mark(manifest, file)
+
+
+def _stored(store: Store, sweep: str) -> PlanMark | None:
+    """None where there is no whole mark."""
     try:
-        data = store.get(plan_mark_key(manifest.sweep), most_bytes=MARK.most_bytes)
-        return data is not None and MARK.read(data) == _mark(manifest, file)
+        return MARK.read(store.get(plan_mark_key(sweep), most_bytes=MARK.most_bytes) or b"")
     except (ValueError, CorruptObjectError):
-        return False
+        return None
 
 
 def _mark(manifest: Manifest, file: SweepFile) -> PlanMark | None:
