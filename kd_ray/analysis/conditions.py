@@ -94,6 +94,8 @@ class Series:
     """Distilled conditions that differ in temperature only, by temperature."""
 
     label: str
+    varying: tuple[str, ...]
+    """Short names of the axes and settings that tell the lines apart, as labels have them."""
     conditions: tuple[Condition, ...]
 
 
@@ -120,6 +122,7 @@ def make_series(conditions: Sequence[Condition]) -> tuple[Series, ...]:
     return tuple(
         Series(
             label=_words(line[0], varying) or "distilled",
+            varying=tuple(map(_short, varying)),
             conditions=tuple(sorted(line, key=lambda condition: condition.temperature or 0)),
         )
         for line in lines.values()

@@ -39,7 +39,7 @@ class NextStep:
     overrides: tuple[str, ...]
     """What `kd-ray resume` has to be told with `--set`."""
     num_trials: int = 0
-    """Trials that it would train."""
+    """Trials that it would train; 0 where the sweep lacks trials, so that their number is not known."""
     train_s: float = 0.0
     """Their training time in one worker, if they take as long as those that are complete."""
 
@@ -174,7 +174,9 @@ def _step(study: Study, contrast: str, what: str, num_open: int, n_now: int, n_n
     pairs = contrast == TEACHER and not is_paired and n_needed is not None
     if pairs:
         overrides.append("teacher.seed=paired")
-    counts = _to_train(study, set(seeds), max(0, n_proposed - len(seeds)), pairs=pairs) if overrides else []
+    # A sweep that lacks trials would train these, too.
+    is_known = bool(overrides) and not study.num_missing
+    counts = _to_train(study, set(seeds), max(0, n_proposed - len(seeds)), pairs=pairs) if is_known else []
     return NextStep(
         contrast=contrast,
         what=what,

@@ -120,9 +120,9 @@ def view(
 
 def _by_settings(study: Study) -> Mapping[str, Collection[int]]:
     """Places of the distilled conditions by what tells them apart beside the temperature, where there are too many for one table."""
-    place = {id(it): number for number, it in enumerate(study.conditions)}
     if len(study.distilled) <= MOST_TOGETHER:
         return {}
+    place = {id(it): number for number, it in enumerate(study.conditions)}
     choices = {line.label: {place[id(it)] for it in line.conditions} for line in make_series(study.conditions)}
     without = {place[id(it)] for it in study.distilled if it.temperature is None}
     return choices | ({"without a temperature": without} if without else {})

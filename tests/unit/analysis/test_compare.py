@@ -486,3 +486,7 @@ def test_a_step_says_how_many_trials_it_trains_and_how_long(store: Store, overri
         new = [line for line in planned.trials if line.state == "pending"]
         assert step.num_trials == len(new)
         assert step.train_s == pytest.approx(sum(100 if line.role == "teacher" else 10 for line in new))
+    # Of a sweep that lacks a trial the command would train that one, too, and the number is not said.
+    store.delete(record_key(trials[-1].trial_id))
+    aggregate(store, "demo")
+    assert {step.num_trials for step in compare(Results(store), "demo").next_steps} == {0}
