@@ -101,8 +101,7 @@ def _which(distilled: Sequence[Condition]) -> str:
     if len(distilled) <= _MOST_NAMED or sum(len(line.conditions) for line in lines) < len(distilled):
         return listed([it.label for it in distilled])
     values = sorted({it.temperature for it in distilled if it.temperature is not None})
-    names = list(dict.fromkeys(part.split("=")[0] for line in lines for part in line.label.split(", ") if "=" in part))
-    settings = [f"{count_of(len(lines), 'setting')} of {listed(names)}"] if len(lines) > 1 else []
+    settings = [f"{count_of(len(lines), 'setting')} of {listed(lines[0].varying)}"] if len(lines) > 1 else []
     ends = f"T = {shown_number(values[0])} to {shown_number(values[-1])}, {len(values)} values"
     return "; ".join([ends, *settings])
 
@@ -210,13 +209,9 @@ def _hints(rows: Sequence[Comparison], level: float) -> tuple[str, ...]:
         )
         about = f"{short(clearest)} {'over' if is_trend else 'at'} {clearest.condition}"
         known = sum(row.status == "established" for row in same)
-        most = (
-            f"no more than chance alone may give, which is up to {by_chance}"
-            if count <= chance
-            else f"chance alone gives up to {by_chance}"
-        )
         sentences.append(
-            f"{count:,} of {count_of(len(same), 'test')} {where} {has_or_have} p < {level:g} before correction; {most}. "
+            f"{count:,} of {count_of(len(same), 'test')} {where} {has_or_have} p < {level:g} before correction; chance alone gives "
+            f"at most {by_chance} on average. "
             f"{f'{known} of them {is_or_are(known)} established. ' if known else ''}Clearest hint: {about} ({size})."
         )
     return tuple(sentences)

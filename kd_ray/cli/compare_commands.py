@@ -63,7 +63,7 @@ def compare_command(
                  nothing differs, a report names any with probability
                  at most --level
     HINTS        below --level before correction only, beside the
-                 number that chance alone may give
+                 number that chance gives at most, on average
     HELD BACK    below --level, and not claimed: groups too small,
                  accuracies too far apart, or what random groups give
     NOT TESTED   what these trials cannot answer, as with two seeds

@@ -113,8 +113,8 @@ def _trends(comparison: SweepComparison, width: int | None) -> str:
     names = ["metric", "over", "status", "correlation", "runs", "p of ranks", "smallest", "p", "q"]
     notes = [
         "correlation: of ranks (Spearman). p of ranks: exchanges of temperatures within seeds. smallest: what these seeds and "
-        "temperatures allow; above the level, no trend can be shown. p: where random groups move the metric, also without what they "
-        "give; it decides."
+        "temperatures allow; above the level, no trend can be shown. p: decides; of a difference between groups, the larger of p of ranks "
+        "and the same p without what random groups give."
     ]
     return _part("trends with temperature", render_in_parts(names, cells, left=1, width=width), notes, width)
 

@@ -123,11 +123,11 @@ def test_hints_stand_beside_what_chance_gives() -> None:
         row(p_claim=0.03, status="hint", metric="accuracy"),
     ]
     assert said(*none, *hints).hints == (
-        "2 of 20 tests against scratch have p < 0.05 before correction; chance alone gives up to 1.0. "
+        "2 of 20 tests against scratch have p < 0.05 before correction; chance alone gives at most 1.0 on average. "
         "Clearest hint: disagreement with the teacher at T=4 (−5.2 points).",
     )
     assert (
-        "1 of 38 tests against scratch has p < 0.05 before correction; no more than chance alone may give, which is up to 1.9."
+        "1 of 38 tests against scratch has p < 0.05 before correction; chance alone gives at most 1.9 on average."
         in said(*none, *none, row(metric="m", p_claim=0.5, status="none"), hints[0]).hints[0]
     )
     assert said(*none).hints == ()
