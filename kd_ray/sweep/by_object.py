@@ -5,12 +5,15 @@ That takes about as long as what is computed of them, and 1 and 1.0 would be the
 """
 
 import functools
+from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from typing import Concatenate, ParamSpec, TypeVar
 
 M = TypeVar("M")
 P = ParamSpec("P")
 T = TypeVar("T")
+K = TypeVar("K")
+V = TypeVar("V")
 
 _MOST = 256
 """Results that one function keeps, each with its object."""
@@ -21,19 +24,24 @@ def distinct(things: Iterable[T]) -> list[T]:
     return list({id(thing): thing for thing in things}.values())
 
 
+def drop_oldest(kept: OrderedDict[K, V], most: int) -> None:
+    """Leave only the newest `most` results. What is in use now was made not long ago, so it stays."""
+    while len(kept) > most:
+        kept.popitem(last=False)
+
+
 def by_object(function: Callable[Concatenate[M, P], T]) -> Callable[Concatenate[M, P], T]:
     """The function with its last results kept, by the first argument as an object; others have to be hashable and given by place."""
     # An object that is kept stays alive, so that no other one gets its id.
-    kept: dict[tuple[object, ...], tuple[M, T]] = {}
+    kept: OrderedDict[tuple[object, ...], tuple[M, T]] = OrderedDict()
 
     @functools.wraps(function)
     def remembered(thing: M, /, *more: P.args, **named: P.kwargs) -> T:
         key = (id(thing), *more)
         found = kept.get(key)
         if found is None:
-            if len(kept) >= _MOST:
-                kept.clear()
             found = kept[key] = (thing, function(thing, *more, **named))
+            drop_oldest(kept, _MOST)
         return found[1]
 
     return remembered

@@ -7,6 +7,7 @@ in two sweeps is one trial.
 import hashlib
 import json
 import operator
+from collections import OrderedDict
 from collections.abc import Callable
 from functools import cache, cached_property, lru_cache
 from typing import Annotated, Any, Literal
@@ -16,7 +17,7 @@ from pydantic.fields import FieldInfo
 
 from kd_ray.shown import shown_number
 from kd_ray.sweep.architectures import ModelName
-from kd_ray.sweep.by_object import by_object
+from kd_ray.sweep.by_object import by_object, drop_oldest
 from kd_ray.sweep.datasets import Dataset
 from kd_ray.sweep.distillation import Distillation
 from kd_ray.sweep.fields import Added, Config, Seed
@@ -110,7 +111,7 @@ def identity_of(spec: "TrialSpec") -> str:
 
 _OWN = ("seed", "teacher")
 """The fields in which the trials of a cell differ."""
-_made: dict[tuple[int, ...], tuple[tuple[Any, ...], list[str]]] = {}
+_made: OrderedDict[tuple[int, ...], tuple[tuple[Any, ...], list[str]]] = OrderedDict()
 """The last texts of shared fields, by which objects these are; the objects stay alive with them, so that no other one gets their ids."""
 _MOST_MADE = 64
 
@@ -119,12 +120,11 @@ def _shared_texts(spec: "TrialSpec") -> list[str]:
     """The text of each field in the order of canonical JSON; empty for what is left out, and for the fields of one trial alone."""
     shared = _shared_fields()(spec.__dict__)
     key = tuple(map(id, shared))
-    # Another thread may clear what was found, so it is looked up once.
+    # Another thread may drop what was found, so it is looked up once.
     found = _made.get(key)
     if found is None:
-        if len(_made) >= _MOST_MADE:
-            _made.clear()
         found = _made[key] = (shared, _new_texts(spec))
+        drop_oldest(_made, _MOST_MADE)
     return found[1]
 
 

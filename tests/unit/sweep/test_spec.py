@@ -216,12 +216,17 @@ def test_parts_that_trials_share_are_encoded_once(monkeypatch: pytest.MonkeyPatc
         return dump(self, **more)
 
     monkeypatch.setattr(Config, "model_dump", counted)
-    counts = []
-    for seeds in ("[0, 1]", "[0, 1, 2, 3, 4, 5, 6, 7]"):
+    counts, spec = set(), make_spec()
+    assert spec.training
+    # Guard: in some of these plans the memory was full and emptied in the midst, so that parts were encoded again.
+    for seeds in ("[0, 1]", "[0, 1, 2, 3, 4, 5, 6, 7]") * 70:
+        identity_of(
+            spec.changed(training=spec.training.model_copy())
+        )  # one part more, so that it is full at another place
         dumped.clear()
         plan_trials(make_sweep(overrides=[f"grid.seed={seeds}", "teacher.seed=[0]"]))
-        counts.append(len(dumped))
-    assert counts[0] == counts[1] < 20
+        counts.add(len(dumped))
+    assert len(counts) == 1 and max(counts) < 20
 
 
 def test_all_changes_differ_among_each_other() -> None:
