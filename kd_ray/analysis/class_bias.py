@@ -11,6 +11,7 @@ from kd_ray.analysis.conditions import Condition
 from kd_ray.analysis.contrast import Options, about, number, tested
 from kd_ray.analysis.power import rejection_rate
 from kd_ray.analysis.study import CONTRASTS, Study
+from kd_ray.analysis.two_groups import Exchanges
 from kd_ray.analysis.uncertainty import SampleNoise
 from kd_ray.errors import InvalidInputError
 from kd_ray.metrics.arrays import FloatArray, IntArray
@@ -102,10 +103,10 @@ def _contrast(
         samples=samples,
         scale=overall[0] if options.normalise == "ratio" else 1.0,
     )
-    return [_counts(found.rows, found.exchanges.p_count if found.exchanges else None, overall), *found.rows]
+    return [_counts(found.rows, found.exchanges, overall), *found.rows]
 
 
-def _counts(rows: tuple[Comparison, ...], p_count: float | None, overall: list[float]) -> Comparison:
+def _counts(rows: tuple[Comparison, ...], exchanged: Exchanges | None, overall: list[float]) -> Comparison:
     """#SC or #TC of one condition, as one row made from those of its classes."""
     first = rows[0]
     known = [row.p for row in rows if row.p is not None]
@@ -117,13 +118,14 @@ def _counts(rows: tuple[Comparison, ...], p_count: float | None, overall: list[f
             "accuracy_baseline": overall[0],
             "accuracy_treatment": overall[1],
             "test": "welch_t",
-            "p_permutation": p_count,
+            "p_permutation": number(exchanged.p_count) if exchanged else None,
             "num_tests": len(known),
             "num_significant": sum(p < first.level for p in known) if can else None,
             "expected_significant": len(known)
             * rejection_rate(first.n_baseline or 0, first.n_treatment or 0, first.level)
             if can
             else None,
+            "usual_significant": exchanged.usual_count if exchanged else None,
             "flags": tuple(sorted({flag for row in rows for flag in row.flags})),
         }
     )

@@ -189,7 +189,7 @@ def tested(
                     "n_pairs": len(both) or None,
                     "p_paired": number(pair.p_C[m]),
                     "p_permutation": number(exchanged.p_C[m]) if exchanged else None,
-                    "p_permutation_floor": exchanged.floor if exchanged else None,
+                    "p_permutation_floor": number(exchanged.floor) if exchanged else None,
                     "flags": tuple(own),
                     **columns,
                 }

@@ -7,6 +7,7 @@ of the treatment. NaN in a run makes its quantity NaN throughout. Agreement with
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import combinations, islice
 
 import numpy as np
@@ -14,9 +15,12 @@ import numpy.typing as npt
 from scipy import special
 
 from kd_ray.metrics.arrays import FloatArray
+from kd_ray.seeding import order_of, stream
 
 MOST_EXCHANGES = 1000
 """Exchanges of runs that are looked at one by one: up to 6 against 6 (924)."""
+DRAWN_EXCHANGES = 400
+"""Random ones where there are more, the first of which changes nothing."""
 
 _EQUAL = 1e-12
 """Relative difference below which two means, or a deviation and 0, are the same number."""
@@ -108,46 +112,78 @@ def hedges_g(baseline_RC: FloatArray, treatment_SC: FloatArray) -> FloatArray:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Exchanges:
-    """All ways to deal the runs to two groups of these sizes."""
+    """Ways to deal the runs to two groups of these sizes: all of them, or some that are drawn."""
 
     p_C: FloatArray
-    """Share of the ways whose means differ at least as much as they do; two-sided."""
+    """Share of the ways whose means differ at least as much as they do; two-sided. NaN where ways are drawn."""
     floor: float
-    """The smallest value that `p_C` can have."""
+    """The smallest value that `p_C` can have; NaN likewise."""
     p_count: float
-    """Share of the ways in which Welch's test rejects at least as many of the C quantities as it does."""
+    """Share of the ways in which Welch's test rejects at least as many of the C quantities as it does; NaN likewise."""
+    usual_count: int | None
+    """The number of rejections that at least 1 - level of the ways do not exceed; None where `floor` is above the level, because then no
+    number of rejections would exceed it."""
 
 
 def exchanges(baseline_RC: FloatArray, treatment_SC: FloatArray, *, level: float) -> Exchanges | None:
-    """The exact permutation test; None where a group has fewer than two runs or there are more than `MOST_EXCHANGES` ways.
+    """The exact permutation test, where there are at most `MOST_EXCHANGES` ways; None where a group has fewer than two runs.
 
-    `p_count` asks all quantities at once, with whatever correlation they have: could so many rejections come from runs that do not
-    differ?
+    `p_count` and `usual_count` ask all quantities at once, with whatever correlation they have: could so many rejections come from runs
+    that do not differ?
     """
     r, s = len(baseline_RC), len(treatment_SC)
-    if min(r, s) < 2 or math.comb(r + s, r) > MOST_EXCHANGES:
+    if min(r, s) < 2:
         return None
     pool_NC = np.concatenate([baseline_RC, treatment_SC])
     pool_NC = pool_NC - pool_NC.mean(axis=0)
+    chosen_WN = _ways(r, s)
+    mean_b_WC, mean_t_WC = chosen_WN @ pool_NC / r, (1 - chosen_WN) @ pool_NC / s
+    gap_WC = np.abs(mean_t_WC - mean_b_WC)
+    count_W = _rejected(pool_NC, chosen_WN, mean_b_WC, mean_t_WC, level=level)
+    can_exceed = len(chosen_WN) * level >= 1
+    usual = int(np.quantile(count_W, 1 - level, method="inverted_cdf")) if can_exceed else None
+    if math.comb(r + s, r) > MOST_EXCHANGES:
+        return Exchanges(p_C=np.full(pool_NC.shape[1], np.nan), floor=math.nan, p_count=math.nan, usual_count=usual)
+    scale_C = np.abs(pool_NC).max(axis=0)
+    # Not one comparison with NaN is true, so an undefined quantity has to be taken out by hand.
+    p_C = np.where(np.isnan(scale_C), np.nan, (gap_WC >= gap_WC[0] - 1e-9 * scale_C).mean(axis=0))
+    # The first way leaves everything where it is.
+    p_count = float((count_W >= count_W[0]).mean())
+    return Exchanges(p_C=p_C, floor=1 / len(chosen_WN), p_count=p_count, usual_count=usual)
+
+
+@lru_cache(maxsize=16)
+def _ways(r: int, s: int) -> FloatArray:
+    """Ways to choose r of r + s runs, as zeros and ones, (W, N); the first one chooses the first runs."""
+    if math.comb(r + s, r) > MOST_EXCHANGES:
+        random = stream(0, "exchanges", r, s)
+        orders_WN = order_of(random.bit_generator.random_raw((DRAWN_EXCHANGES, r + s)))
+        orders_WN[0] = np.arange(r + s)
+        return np.asarray(orders_WN < r, dtype=np.float64)
     # With groups of one size a way and its mirror image differ as much: half of them do, those that leave the first run where it is.
     num_ways = math.comb(r + s, r) // (2 if r == s else 1)
     chosen_WN = np.zeros((num_ways, r + s))
     for way, members in enumerate(islice(combinations(range(r + s), r), num_ways)):
         chosen_WN[way, list(members)] = 1.0
-    # The first way leaves everything where it is.
-    mean_b_WC, mean_t_WC = chosen_WN @ pool_NC / r, (1 - chosen_WN) @ pool_NC / s
-    var_b_WC = (chosen_WN @ pool_NC**2 - r * mean_b_WC**2) / (r - 1) / r
-    var_t_WC = ((1 - chosen_WN) @ pool_NC**2 - s * mean_t_WC**2) / (s - 1) / s
-    gap_WC = np.abs(mean_t_WC - mean_b_WC)
-    scale_C = np.abs(pool_NC).max(axis=0)
-    # Not one comparison with NaN is true, so an undefined quantity has to be taken out by hand.
-    p_C = np.where(np.isnan(scale_C), np.nan, (gap_WC >= gap_WC[0] - 1e-9 * scale_C).mean(axis=0))
+    return chosen_WN
+
+
+def _rejected(
+    pool_NC: FloatArray, chosen_WN: FloatArray, mean_b_WC: FloatArray, mean_t_WC: FloatArray, *, level: float
+) -> npt.NDArray[np.int64]:
+    """How many quantities Welch's test rejects in each way, (W,)."""
+    r = int(chosen_WN[0].sum())
+    s = chosen_WN.shape[1] - r
+    var_b_WC = np.maximum((chosen_WN @ pool_NC**2 - r * mean_b_WC**2) / (r - 1) / r, 0)
+    var_t_WC = np.maximum(((1 - chosen_WN) @ pool_NC**2 - s * mean_t_WC**2) / (s - 1) / s, 0)
     with np.errstate(invalid="ignore", divide="ignore"):
-        se2_WC = np.maximum(var_b_WC, 0) + np.maximum(var_t_WC, 0)
-        df_WC = se2_WC**2 / (np.maximum(var_b_WC, 0) ** 2 / (r - 1) + np.maximum(var_t_WC, 0) ** 2 / (s - 1))
-        rejected_WC = 2 * special.stdtr(df_WC, -gap_WC / np.sqrt(se2_WC)) < level
-    count_W = rejected_WC.sum(axis=1)
-    return Exchanges(p_C=p_C, floor=1 / num_ways, p_count=float((count_W >= count_W[0]).mean()))
+        se2_WC = var_b_WC + var_t_WC
+        df_WC = se2_WC**2 / (var_b_WC**2 / (r - 1) + var_t_WC**2 / (s - 1))
+        t_WC = np.abs(mean_t_WC - mean_b_WC) / np.sqrt(se2_WC)
+        # The degrees of freedom are at most r + s - 2, so that few quantities are left to look at.
+        rejected_WC = t_WC > (1 - 1e-9) * special.stdtrit(r + s - 2, 1 - level / 2)
+        rejected_WC[rejected_WC] = 2 * special.stdtr(df_WC[rejected_WC], -t_WC[rejected_WC]) < level
+    return np.asarray(rejected_WC.sum(axis=1))
 
 
 def benjamini_hochberg(p_C: FloatArray) -> FloatArray:

@@ -173,7 +173,12 @@ def _counts(comparison: SweepComparison, width: int | None, *, full: bool) -> st
         f"#SC: of {of} classes, those whose accuracy ({way} overall accuracy) differs from scratch with p < {first.level:g}, as published; "
         "uncorrected, so not each of them is real.",
         "#TC: the same against the teacher.",
-        "by chance: how many to expect if nothing differed.",
+        "by chance: how many to expect if nothing differed"
+        + (
+            f", and what {100 * (1 - first.level):g} % of the ways to exchange the runs do not exceed."
+            if any(row.usual_significant is not None for row in counts)
+            else "."
+        ),
     ]
     return "\n".join([table, *(wrapped(note, width=width) for note in notes)])
 
@@ -182,7 +187,8 @@ def _count(row: Comparison | None) -> list[str]:
     if row is None or row.num_significant is None:
         return ["–", "–"]
     expected = "–" if row.expected_significant is None else f"{row.expected_significant:.1f}"
-    return [str(row.num_significant), expected]
+    usual = "" if row.usual_significant is None else f" (≤ {row.usual_significant})"
+    return [str(row.num_significant), f"{expected}{usual}"]
 
 
 def _key(row: Comparison) -> tuple[object, ...]:

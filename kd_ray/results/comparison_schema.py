@@ -145,6 +145,10 @@ class Comparison:
     num_significant: Annotated[Count, "classes with p < level: #SC or #TC as published"] = None
     num_established: Annotated[Count, "classes of the condition that are established"] = None
     expected_significant: Annotated[Number, "classes with p < level that are expected if nothing differed"] = None
+    usual_significant: Annotated[
+        Count,
+        "classes with p < level that at most a share of `level` of the exchanges of runs exceed (400 drawn where there are many)",
+    ] = None
     power: Annotated[Number, "probability with which `smallest_detectable` is found", "1"] = None
     smallest_detectable: Annotated[Number, "true difference that so many runs establish with that power"] = None
     smallest_detectable_uncorrected: Annotated[Number, "the same for one test at the level alone"] = None

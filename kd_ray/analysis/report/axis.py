@@ -23,8 +23,8 @@ from kd_ray.analysis.study import Study, spread
 from kd_ray.metrics.arrays import FloatArray
 from kd_ray.shown import shown_number
 
-MAX_SERIES = 8
-"""Most lines in one panel that a reader can distinguish."""
+MAX_SERIES = len(SERIES_COLORS)
+"""Most lines in one panel that a reader can distinguish: each has a color of its own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,12 +146,16 @@ def draw_references(
             for place, condition in spans:
                 _draw_reference(axes, role, interval(scale * condition.over_runs(values_T)), place, drawn)
             continue
-        for i, line in enumerate(axis.lines):
-            # As many lines as there are students; the color says whose.
-            baseline = study.baseline(contrast, line.conditions[0])
-            if baseline is not None:
-                it = interval(scale * baseline.over_runs(values_T))
-                axes.axhline(it.mean, label=role, zorder=1.5, **{**drawn, "color": look(i)["color"]})
+        own = [study.baseline(contrast, line.conditions[0]) for line in axis.lines]
+        # Each baseline once, with the color of the first of its students; the legend has one entry for all of them.
+        colors = {id(it): (it, look(i)["color"]) for i, it in reversed([*enumerate(own)]) if it is not None}
+        for baseline, color in colors.values():
+            level = interval(scale * baseline.over_runs(values_T)).mean
+            axes.axhline(
+                level, label="_", zorder=1.5, **{**drawn, "color": color if len(colors) > 1 else drawn["color"]}
+            )
+        if colors:
+            axes.plot([], [], label=f"{role}, colored like its students" if len(colors) > 1 else role, **drawn)
 
 
 def legend_columns(labels: Iterable[str]) -> int:

@@ -110,11 +110,15 @@ def counts(study: Study, evidence: Evidence, axis: ConditionAxis) -> Drawing | N
         axis.dress(axes, label=False)
     figure.supxlabel(axis.label, fontsize=9)
     _legend_above(figure, panels, with_marks=False)
+    several = len(axis.lines) > 1
+    has_band = any(row.usual_significant is not None for row in evidence.of("class_bias_counts"))
+    of_first = " of the first line" if several else ""
+    band = f"; {100 * (1 - evidence.level):g} % of the ways to exchange the runs{of_first} stay within the band"
     tested = (
         f" Counts are classes whose accuracy ÷ overall accuracy differs: with p < {evidence.level:g} (Welch's t, "
         "uncorrected), as #SC and #TC are published, and those that are established over the whole report. The "
-        f"dotted line is the count with p < {evidence.level:g} that chance gives if no class "
-        f"differs.{' Open markers: established.' if len(axis.lines) > 1 else ''}"
+        f"dotted line is the count with p < {evidence.level:g} that chance gives on average if no class differs"
+        f"{band if has_band else ''}.{' Open markers: established.' if several else ''}"
     )
     return Drawing(
         name="accuracy-and-counts",
@@ -225,19 +229,27 @@ def _draw_counts(axes: Axes, evidence: Evidence, axis: ConditionAxis, contrast: 
     for i, line in enumerate(axis.lines):
         rows = [evidence.about(c, "class_bias_counts", contrast=contrast) for c in line.conditions]
         for k, (column, name) in enumerate(kinds):
-            y = _counted(rows, column)
             style = look(k + 1 if single else i, joined=axis.is_temperature)
             if not single and k:
                 style |= {"markerfacecolor": "white", "linewidth": 0.8}
             label = name if single else drawable(line.label, 40)
-            axes.plot(line.x, y, label=label if single or not k else "_", **style)
-        expected = _counted(rows, "expected_significant")
-        if i == 0 and not np.isnan(expected).all():
-            label = "chance if none differs"
-            if axis.is_temperature and len(line.x) > 1:
-                axes.plot(line.x, expected, label=label, **EXPECTED)
-            else:
-                axes.axhline(float(np.nanmean(expected)), label=label, **EXPECTED)
+            axes.plot(line.x, _counted(rows, column), label=label if single or not k else "_", **style)
+        if i == 0:
+            _draw_chance(axes, axis, line, rows)
+
+
+def _draw_chance(axes: Axes, axis: ConditionAxis, line: AxisLine, rows: Sequence[Comparison | None]) -> None:
+    """How many classes chance gives, and how many it seldom exceeds, by the first line."""
+    expected, usual = (_counted(rows, column) for column in ("expected_significant", "usual_significant"))
+    if np.isnan(expected).all():
+        return
+    label = "chance if none differs"
+    if axis.is_temperature and len(line.x) > 1:
+        axes.plot(line.x, expected, label=label, **EXPECTED)
+        axes.fill_between(line.x, 0, usual, color=EXPECTED["color"], alpha=0.12, linewidth=0)
+    else:
+        axes.axhline(float(np.nanmean(expected)), label=label, **EXPECTED)
+        axes.bar(line.x, usual, width=0.76, color=EXPECTED["color"], alpha=0.12)
 
 
 def _counted(rows: Sequence[Comparison | None], column: str) -> list[float]:

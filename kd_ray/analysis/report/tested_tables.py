@@ -38,6 +38,7 @@ def count_table(evidence: Evidence) -> ReportTable:
             row.num_tests,
             row.num_significant,
             row.expected_significant,
+            row.usual_significant,
             row.num_established,
             _possible(percent(row.smallest_detectable)),
         )
@@ -47,14 +48,14 @@ def count_table(evidence: Evidence) -> ReportTable:
         "class-counts",
         "How many classes differ",
         f"Classes whose accuracy ÷ overall accuracy differs from the baseline's. As published: p < {evidence.level:g}, uncorrected (#SC "
-        "against scratch, #TC against the teacher). By chance: what that count is if no class differs. Established: after "
-        "correction "
-        "over the whole report. The last column is the true difference in one class that these runs establish with "
+        "against scratch, #TC against the teacher). By chance: what that count is on average if no class differs. Seldom more than: what "
+        f"{_coverage(evidence)} of the ways to exchange the runs do not exceed. Established: after correction over the whole report. "
+        "The last column is the true difference in one class that these runs establish with "
         "probability 0.8; empty where not even 100 points would do.",
         [
             *named("baseline", "condition", "n baseline", "n distilled", "classes", "as published"),
             ReportColumn(name="by chance", digits=1),
-            ReportColumn(name="established"),
+            *named("seldom more than", "established"),
             ReportColumn(name="smallest detectable", unit="points", digits=1),
         ],
         rows,

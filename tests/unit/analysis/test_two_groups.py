@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import stats
 
+from kd_ray.analysis import two_groups
 from kd_ray.analysis.two_groups import (
     benjamini_hochberg,
     exchanges,
@@ -98,9 +99,11 @@ def test_exchanges_cannot_go_below_their_floor() -> None:
     assert uneven.p_C[0] == uneven.floor == pytest.approx(1 / 56)
 
 
-def test_exchanges_are_left_out_where_they_are_too_many_or_none() -> None:
+def test_exchanges_give_no_p_where_they_are_too_many_and_nothing_below_two_runs() -> None:
     a, b = runs(8, 8)
-    assert exchanges(a, b, level=0.05) is None
+    found = exchanges(a, b, level=0.05)
+    assert found is not None
+    assert np.isnan([*found.p_C, found.floor, found.p_count]).all()
     assert exchanges(a[:1], b, level=0.05) is None
 
 
@@ -119,6 +122,38 @@ def test_exchanges_count_as_the_test_itself_does() -> None:
             p_C = stats.ttest_ind(pool[first], pool[rest], equal_var=False).pvalue
             counts.append((p_C < 0.05).sum())
     assert found.p_count == pytest.approx(np.mean(np.array(counts) >= counts[0]))
+    assert found.usual_count is None, "one of ten ways is more than 5 %, so that no count would exceed it"
+    at_fifth = exchanges(a, b, level=0.2)
+    assert at_fifth is not None and at_fifth.usual_count is not None
+
+
+def test_drawn_exchanges_reach_as_far_as_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    a, b = runs(5, 6, c=60, seed=4)
+    exact = exchanges(a, b, level=0.05)
+    monkeypatch.setattr(two_groups, "MOST_EXCHANGES", 100)
+    two_groups._ways.cache_clear()
+    drawn = exchanges(a, b, level=0.05)
+    two_groups._ways.cache_clear()
+    assert exact and drawn and exact.usual_count and drawn.usual_count
+    assert abs(exact.usual_count - drawn.usual_count) <= 1 < drawn.usual_count
+
+
+@pytest.mark.parametrize(("r", "s"), [(5, 5), (10, 10)])
+def test_noise_seldom_exceeds_the_usual_count_however_classes_go_together(r: int, s: int) -> None:
+    """A claim of the product: at most 5 % of the counts of noise are larger, here with classes that share half of their variance."""
+    random = np.random.default_rng(7)
+    exceeded, counts = [], []
+    for _ in range(400):
+        common_N1 = random.normal(size=(r + s, 1))
+        pool = common_N1 + random.normal(size=(r + s, 40))
+        found = exchanges(pool[:r], pool[r:], level=0.05)
+        assert found is not None and found.usual_count is not None
+        counts.append((welch(pool[:r], pool[r:], level=0.05).p_C < 0.05).sum())
+        exceeded.append(counts[-1] > found.usual_count)
+    # 400 sweeps: a standard error of 1.1 points. The mean is what the table calls "by chance".
+    assert np.mean(exceeded) <= 0.05 + 2 * 0.011
+    assert np.mean(exceeded) >= 0.02
+    assert np.mean(counts) == pytest.approx(40 * 0.05, abs=0.8)
 
 
 def test_no_variance_gives_no_p_and_no_interval_whether_means_differ_or_not() -> None:
