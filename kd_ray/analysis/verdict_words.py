@@ -231,12 +231,12 @@ def _held_back(rows: Sequence[Comparison]) -> tuple[str, ...]:
             reason = f"groups of {count_of(cell, 'test sample')} decide {'it' if len(same) == 1 else 'them'}; a claim needs {MIN_CELL}"
         elif why == "chance level" and row.analysis != "trend":
             reason = (
-                f"without what random groups give, not shown to differ ({row.condition}: {amount(row, row.mean_treatment)} − "
-                f"{amount(row, row.chance_level)}; {BASELINE[row.contrast or SCRATCH]}: {amount(row, row.mean_baseline)} − "
-                f"{amount(row, row.chance_baseline)})"
+                f"not shown to differ when what random groups of the same sizes give is taken off ({row.condition}: "
+                f"{amount(row, row.mean_treatment)}, random groups {amount(row, row.chance_level)}; {BASELINE[row.contrast or SCRATCH]}: "
+                f"{amount(row, row.mean_baseline)}, random groups {amount(row, row.chance_baseline)})"
             )
         elif why == "chance level":
-            reason = "without what random groups give, no trend is shown"
+            reason = "no trend is shown when what random groups of the same sizes give is taken off"
         elif why == "accuracies differ":
             reason = "the accuracies are further apart than their sd, so a fitted line would decide, not data"
         else:

@@ -235,7 +235,7 @@ def _power(comparison: SweepComparison, width: int | None) -> str:
 def _size(row: Comparison, number: float | None) -> str:
     """A difference that can be found; one of more than 100 points cannot occur."""
     text = value(row, number)
-    is_rate = row.metric not in METRICS or METRICS[row.metric].unit == "rate"
+    is_rate = row.metric == "relative_accuracy" or row.metric not in METRICS or METRICS[row.metric].unit == "rate"
     return "–" if is_rate and number is not None and number > 1 else text
 
 

@@ -17,6 +17,7 @@ def published_table(
     study: Study, evidence: Evidence, published: Published, found: Sequence[TeacherDisagreement]
 ) -> ReportTable:
     """The paper's values beside ours, condition by condition; only what the paper is known to print."""
+    has_settings = len({(it.role, it.temperature) for it in study.conditions}) < len(study.conditions)
     rows: list[tuple[Cell, ...]] = []
     for metric, feature, ours, name, unit in _ours(study, evidence, found):
         for condition in study.conditions:
@@ -29,6 +30,7 @@ def published_table(
                     feature,
                     condition.role,
                     condition.temperature,
+                    *([condition.label] if has_settings else []),
                     ours(condition),
                     condition.n,
                     MeanAndSd(mean=value.mean, sd=value.sd),
@@ -41,11 +43,14 @@ def published_table(
     return report_table(
         "beside-the-paper",
         f"Beside the paper: {published.name}",
-        f"Mean ± sd over seeds, here and in the paper ({published.paper}). {published.how_read}",
+        f"Mean ± sd over seeds, here and in the paper ({published.paper}). {published.how_read}"
+        f"{' The paper prints one value for each T: our conditions of that T stand beside the same one.' if has_settings else ''}",
         [
             *named("metric", "feature", "role"),
             ReportColumn(name="T", digits=0),
-            *named("here", "n here", "paper", "n paper", "unit", "where", "note"),
+            *named(
+                *(["condition"] if has_settings else []), "here", "n here", "paper", "n paper", "unit", "where", "note"
+            ),
         ],
         rows,
     )

@@ -29,7 +29,7 @@ CORRECTIONS: Mapping[str, str] = {
 """The switch. `report` is what ESTABLISHED means; the others are for readers who know what they ask for."""
 MAX_ROWS = 300
 """Rows on the page; the CSV has all."""
-_CONTRASTS = {**AGAINST, "temperature_low": "low temperatures", "temperature_high": "high temperatures"}
+_CONTRASTS = {**AGAINST, "temperature_low": "trend, low temperatures", "temperature_high": "trend, high temperatures"}
 _RANKS = ("spearman", "kendall", "jonckheere_terpstra")
 _SORTS: Mapping[str, Callable[["Tested"], Any]] = {
     # After correction many are equal.

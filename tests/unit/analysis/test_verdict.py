@@ -148,8 +148,8 @@ def test_hints_count_what_is_established_apart() -> None:
         ),
         (
             {"mean_treatment": 0.26, "chance_level": 0.19, "mean_baseline": 0.175, "chance_baseline": 0.16},
-            "EOD for color (1 difference): without what random groups give, not shown to differ (T=4: 26.0 − 19.0; "
-            "scratch: 17.5 − 16.0).",
+            "EOD for color (1 difference): not shown to differ when what random groups of the same sizes give is taken off "
+            "(T=4: 26.0, random groups 19.0; scratch: 17.5, random groups 16.0).",
         ),
         (
             {"analysis": "matched_accuracy", "held_back": "accuracies differ"},

@@ -91,6 +91,7 @@ def make_study(
     *,
     seeds: int = 5,
     temperatures: Sequence[float] = (1, 4),
+    alphas: Sequence[float] = (0.5,),
     class_names: Sequence[str] = ("cat", "dog"),
     accuracies: Mapping[str, Sequence[float]] | None = None,
     missing: int = 0,
@@ -103,10 +104,10 @@ def make_study(
     chosen: Callable[[dict[str, Any]], bool] = lambda trial: True,
 ) -> Study:
     """A teacher of each seed, a scratch student and distilled students of `seeds` seeds; `accuracies` by label of the condition."""
-    kinds: list[tuple[str, float | None]] = [("teacher", None), ("scratch", None)]
-    kinds += [("distilled", float(t)) for t in temperatures]
+    kinds: list[tuple[str, float | None, float | None]] = [("teacher", None, None), ("scratch", None, None)]
+    kinds += [("distilled", float(t), alpha) for t in temperatures for alpha in alphas]
     trials: list[dict[str, Any]] = []
-    for role, temperature in kinds:
+    for role, temperature, alpha in kinds:
         label = role if temperature is None else f"T={temperature:g}"
         for seed, accuracy in enumerate(np.resize((accuracies or {}).get(label, (0.5,)), seeds)):
             is_distilled = role == "distilled"
@@ -123,7 +124,7 @@ def make_study(
                     "teacher_trial_id": f"{seed:016x}" if is_distilled else None,
                     "objective": "kd" if is_distilled else "cross_entropy",
                     "temperature": temperature,
-                    "alpha": 0.5 if is_distilled else None,
+                    "alpha": alpha,
                     "t_squared": True if is_distilled else None,
                     "seed": seed,
                     "settings": [],

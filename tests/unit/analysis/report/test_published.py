@@ -100,3 +100,14 @@ def test_both_stand_side_by_side() -> None:
     assert (here.mean, n_here, n_paper) == (pytest.approx(5.0), 2, 5)  # type: ignore[union-attr]
     assert (paper.mean, paper.sd) == (2.81, 0.05)  # type: ignore[union-attr]
     assert "Table 2: as printed in the authors' slides; confidence high." in table.caption
+    assert "condition" not in [column.name for column in table.columns]
+
+
+def test_conditions_of_one_temperature_are_told_apart() -> None:
+    """Guard: a sweep over alpha had equal rows beside equal values of the paper, and nothing said which was which."""
+    study = make_study(seeds=2, temperatures=(2, 10), alphas=(0.5, 0.9))
+    table = published_table(study, make_evidence([make_row(analysis="none")], study), published(study), [])
+    place = [column.name for column in table.columns].index("condition")
+    distilled = [row[place] for row in table.rows if row[:4] == ("EOD", "color", "distilled", 2.0)]
+    assert distilled == ["T=2, alpha=0.5", "T=2, alpha=0.9"]
+    assert "one value for each T" in table.caption
