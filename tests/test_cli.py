@@ -190,6 +190,16 @@ def test_status_of_a_finished_sweep(finished: Path, tmp_path: Path) -> None:
     assert as_json["counts"]["complete"] == 7
 
 
+def test_query_of_a_sweep_without_tables_says_so(tmp_path: Path) -> None:
+    """Guard: where the tables had been deleted, it counted 0 trials of 18, and said no more."""
+    golden_results(tmp_path / "store")
+    shutil.rmtree(tmp_path / "store" / "tables")
+    arguments = ("query", "SELECT count(*) AS n FROM trials", "--store", str(tmp_path / "store"), "--format", "csv")
+    done = run_cli_here(*arguments, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (0, "n\n0\n")
+    assert "sweep demo has no tables" in done.stderr and "`kd-ray resume demo` makes them" in done.stderr
+
+
 def test_query_in_every_format(finished: Path, tmp_path: Path) -> None:
     sql = "SELECT role, count(*) AS n FROM trials GROUP BY 1 ORDER BY 1"
 

@@ -54,10 +54,15 @@ def read_study(results: Results, sweep: str, lines: Sequence[TrialLine] | None =
     if is_tuning(sweep):
         raise InvalidInputError(f"sweep {sweep}: it is a search; its candidates are in the table `tuning` alone")
     trials = TrialRows(_Tables(results=results, sweep=sweep, trials=()).ask(_TRIAL, "trials"))
-    if not trials:
-        raise InvalidInputError(f"sweep {sweep}: no complete trials yet; `kd-ray status {sweep}` says how far it is")
     if lines is None:
         lines = sweep_status(results.store, sweep).trials
+    if not trials:
+        complete = sum(trial.state == "complete" for trial in lines)
+        raise InvalidInputError(
+            f"sweep {sweep}: {complete} of its trials are complete, and none is in the tables; `kd-ray resume {sweep}` makes the tables"
+            if complete
+            else f"sweep {sweep}: no complete trials yet; `kd-ray status {sweep}` says how far it is"
+        )
     return Study(
         sweep=sweep,
         trials=trials,

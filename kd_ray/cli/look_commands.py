@@ -80,8 +80,17 @@ def query_command(
         format_ = suffixes.get(output.suffix, "table") if output else "table"
     if format_ == "parquet" and output is None and sys.stdout.isatty():
         raise InvalidInputError("--format parquet writes bytes; give -o FILE or send the output to a file")
-    answer = Results(open_existing(store_url)).query(sql, sweep=sweep, unsafe=unsafe)
+    results = Results(open_existing(store_url))
+    answer = results.query(sql, sweep=sweep, unsafe=unsafe)
     write(text.encode(answer, format_), output)
+    # An empty table gives no row, or one of an aggregate.
+    if answer.num_rows <= 1:
+        for name in results.sweeps_without_tables():
+            if sweep in (None, name):
+                say(
+                    f"sweep {name} has no tables: `kd-ray status {name}` says how far it is, `kd-ray resume {name}` makes them",
+                    err=True,
+                )
 
 
 @click.command("schema", cls=Command, example="kd-ray schema fairness_metrics")

@@ -69,7 +69,7 @@ def _meaning(path: str, model: type[BaseModel]) -> str:
 
 
 AXIS_COLUMNS = tuple(_columns())
-"""By path. Axes of `temperature`, `alpha`, `t_squared`, `objective` and `seed` are among the first columns of every table."""
+"""By path. Axes of `temperature`, `alpha`, `t_squared`, `objective` and `seed` are among the first columns of every table about trials."""
 _BY_PATH = {column.name: column for column in AXIS_COLUMNS}
 
 

@@ -49,6 +49,11 @@ class Results:
         """Names of the sweeps in the store."""
         return sweep_names(self.store)
 
+    def sweeps_without_tables(self) -> list[str]:
+        """Sweeps that have no rows: none of their trials is complete, or nobody has aggregated them since."""
+        known = {entry.place.sweep for entry in table_parts(self.store)}
+        return [sweep for sweep in self.sweeps() if sweep not in known]
+
     def table(self, name: str, *, sweep: str | None = None) -> pa.Table:
         """All rows of a table, or those of one sweep, in the order of the sweep's trials.
 

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+import shutil
 from dataclasses import fields
 from pathlib import Path
 
@@ -384,6 +385,18 @@ def test_what_cannot_be_compared_is_refused_and_nothing_is_written(store: Store)
     with pytest.raises(InvalidInputError, match=r"no sweep 'other'; it has: demo"):
         compare(Results(store), "other")
     assert not list(store.entries("tables/comparisons"))
+
+
+def test_trials_that_are_complete_and_not_in_the_tables_are_no_missing_trials(tmp_path: Path) -> None:
+    """Guard: `status` said 18 complete, and `compare` that there are none yet."""
+    results = golden_results(tmp_path / "store")
+    shutil.rmtree(tmp_path / "store" / "tables")
+    assert results.sweeps_without_tables() == ["demo"]
+    expected = (
+        "sweep demo: 18 of its trials are complete, and none is in the tables; `kd-ray resume demo` makes the tables"
+    )
+    with pytest.raises(InvalidInputError, match=expected):
+        compare(results, "demo")
 
 
 def test_accuracy_zero_has_no_ratio(store: Store) -> None:
