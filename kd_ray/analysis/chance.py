@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from kd_ray.analysis.resampling import FAIRNESS, macro_fairness, macro_of_rates
+from kd_ray.analysis.resampling import FAIRNESS, GroupSizes, macro_fairness, macro_of_rates
 from kd_ray.groups import Groups
 from kd_ray.metrics.arrays import FloatArray, IntArray, divide
 from kd_ray.seeding import order_of, stream
@@ -83,10 +83,10 @@ def chance_levels(
         dealt_DN = deal(min(at_once, DRAWS - first))
         num_dealt = len(dealt_DN)
         first_DN = 2 * num_classes * (dealt_DN + (np.arange(num_dealt) * len(strata))[:, None])
-        _, positive_GCD = count(first_DN, labels_N, np.ones(len(labels_N), dtype=np.bool_))
+        sizes = GroupSizes.of(count(first_DN, labels_N, np.ones(len(labels_N), dtype=np.bool_))[1])
         for t, predictions_N in enumerate(predictions):
             wrong_GCD, right_GCD = count(first_DN, predictions_N, labels_N == predictions_N)
-            found_TDM[t, first : first + num_dealt] = macro_fairness(positive_GCD, wrong_GCD + right_GCD, right_GCD)
+            found_TDM[t, first : first + num_dealt] = macro_fairness(sizes, wrong_GCD, right_GCD)
     return Chance(mean_TM=found_TDM.mean(axis=1), sd_TM=found_TDM.std(axis=1, ddof=1))
 
 
@@ -128,8 +128,8 @@ def smallest_cells(labels_N: IntArray, groups: Groups, *, num_classes: int) -> S
 
 
 def shrunken(rate_GC: FloatArray, n_GC: FloatArray) -> FloatArray:
-    """Rates of groups, in C columns, drawn towards their common mean by what sampling noise explains (empirical Bayes; Herlihy et al.
-    2024).
+    """Rates of groups, in C columns (or more axes), drawn towards their common mean by what sampling noise explains (empirical Bayes;
+    Herlihy et al. 2024).
 
     The variance between groups is the observed one minus the mean sampling variance, at least 0 (Lum et al. 2022, the double-corrected
     estimator). Each rate keeps the share between / (between + its own sampling variance) of its distance from the mean. NaN stays NaN.
@@ -148,23 +148,39 @@ def shrunken(rate_GC: FloatArray, n_GC: FloatArray) -> FloatArray:
 
 
 def shrunken_fairness(
-    labels_N: IntArray, predictions_N: npt.NDArray[np.integer], groups: Groups, *, num_classes: int
+    labels_N: IntArray, predictions: Sequence[npt.NDArray[np.integer]], groups: Groups, *, num_classes: int
 ) -> FloatArray:
-    """The metrics of `resampling.FAIRNESS` from shrunken rates, one-vs-rest mean over classes, (3,)."""
+    """The metrics of `resampling.FAIRNESS` of each of T predictions from shrunken rates, one-vs-rest mean over classes, (T, 3)."""
+    at_once = max(1, _AT_ONCE // max(1, len(labels_N)))
+    blocks = [predictions[first : first + at_once] for first in range(0, len(predictions), at_once)]
+    found = [_shrunken_fairness(labels_N, np.stack(block), groups, num_classes=num_classes) for block in blocks]
+    return np.concatenate(found) if found else np.empty((0, len(FAIRNESS)))
+
+
+def _shrunken_fairness(
+    labels_N: IntArray, predictions_TN: npt.NDArray[np.integer], groups: Groups, *, num_classes: int
+) -> FloatArray:
+    num_trials = len(predictions_TN)
+    # Samples that are not right are counted in the first half, those that are in the second.
+    cells_TN = predictions_TN + num_classes * (predictions_TN == labels_N)
+    cells_TN = cells_TN + 2 * num_classes * np.arange(num_trials)[:, None]
+
+    def count(member_N: npt.NDArray[np.bool_]) -> IntArray:
+        counts = np.bincount(cells_TN[:, member_N].ravel(), minlength=2 * num_classes * num_trials)
+        return counts.reshape(num_trials, 2, num_classes).transpose(1, 2, 0)
+
     membership_GN = groups.membership_NG.T
-
-    def count(class_N: npt.NDArray[np.integer], chosen_N: npt.NDArray[np.bool_]) -> FloatArray:
-        return np.stack(
-            [np.bincount(class_N[member_N & chosen_N], minlength=num_classes) for member_N in membership_GN]
-        ).astype(np.float64)
-
-    every_N = np.ones(len(labels_N), dtype=np.bool_)
-    positive_GC, predicted_GC = count(labels_N, every_N), count(predictions_N, every_N)
-    correct_GC = count(labels_N, labels_N == predictions_N)
-    n_G1 = positive_GC.sum(axis=1, keepdims=True)
-    n_GC, negative_GC = np.broadcast_to(n_G1, positive_GC.shape), n_G1 - positive_GC
-    right_GC = shrunken(divide(correct_GC, positive_GC), positive_GC)
-    wrong_GC = shrunken(divide(predicted_GC - correct_GC, negative_GC), negative_GC)
-    chosen_GC = shrunken(divide(predicted_GC, n_G1), n_GC)
-    accuracy_G = shrunken(divide(correct_GC.sum(axis=1, keepdims=True), n_G1), n_G1)[:, 0]
-    return macro_of_rates(chosen_GC, right_GC, wrong_GC, accuracy_G)
+    counts_G2CT = np.stack([count(member_N) for member_N in membership_GN]).astype(np.float64)
+    correct_GCT, predicted_GCT = counts_G2CT[:, 1], counts_G2CT.sum(axis=1)
+    positive_GC1 = (
+        np.stack([np.bincount(labels_N[it], minlength=num_classes) for it in membership_GN])[:, :, None] * 1.0
+    )
+    n_G11 = positive_GC1.sum(axis=1, keepdims=True)
+    positive_GCT, n_GCT = (np.broadcast_to(it, correct_GCT.shape) for it in (positive_GC1, n_G11))
+    negative_GCT = n_GCT - positive_GCT
+    right_GCT = shrunken(divide(correct_GCT, positive_GCT), positive_GCT)
+    wrong_GCT = shrunken(divide(predicted_GCT - correct_GCT, negative_GCT), negative_GCT)
+    chosen_GCT = shrunken(divide(predicted_GCT, n_GCT), n_GCT)
+    n_GT = n_GCT[:, 0]
+    accuracy_GT = shrunken(divide(correct_GCT.sum(axis=1), n_GT), n_GT)
+    return macro_of_rates(chosen_GCT, right_GCT, wrong_GCT, accuracy_GT)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import fields
+from operator import attrgetter
 from typing import Any
 
 import pyarrow as pa
@@ -20,7 +21,7 @@ def comparisons_table(rows: Sequence[Comparison]) -> pa.Table:
     schema = COMPARISONS.arrow_schema
     columns = []
     for item in schema:
-        values: list[Any] = [getattr(row, item.name) for row in rows]
+        values: list[Any] = list(map(attrgetter(item.name), rows))
         if item.name == "settings":
             values = [as_json(value) for value in values]
         columns.append(pa.array(values, type=item.type))

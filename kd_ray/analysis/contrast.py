@@ -1,5 +1,6 @@
 """What the analyses share when they make rows: options, who a row is about, and the tests of M quantities between two conditions."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -34,6 +35,11 @@ class Options:
 def number(value: Any) -> float | None:
     """As a table keeps it: NaN and infinity are None."""
     return float(value) if np.isfinite(value) else None
+
+
+def numbers(values_M: FloatArray) -> list[float | None]:
+    """The same of every value of an array."""
+    return [it if math.isfinite(it) else None for it in values_M.tolist()]
 
 
 def about(study: Study, treatment: Condition, options: Options) -> dict[str, Any]:
@@ -145,56 +151,50 @@ def tested(
     both = pairs(contrast, baseline, treatment)
     pair = paired_t(baseline_RM[[i for i, _ in both]], treatment_SM[[j for _, j in both]], level=level)
     exchanged = exchanges(baseline_RM, treatment_SM, level=level)
-    sd = [_sd(baseline_RM), _sd(treatment_SM)]
     parts = variance_parts(study, contrast, baseline, treatment, lambda condition: scale * values(condition))
     size_M = scale * np.maximum(np.abs(baseline_RM).max(axis=0), np.abs(treatment_SM).max(axis=0))
     sure = certainty(main.effect_C * scale, parts, samples, level=level, scale_M=size_M)
     p_M = sure.p_two_sided(main.effect_C * scale)
     known = flags(baseline, treatment)
     is_claimable = min(baseline.n, treatment.n) >= MIN_RUNS
-    g_M = hedges_g(baseline_RM, treatment_SM)
-    mean_b_M, mean_t_M = baseline_RM.mean(axis=0), treatment_SM.mean(axis=0)
+    same = {
+        **base,
+        "contrast": contrast,
+        "n_baseline": baseline.n,
+        "n_treatment": treatment.n,
+        "effect_scale": scale,
+        "test": "welch_t",
+        "n_pairs": len(both) or None,
+        "p_permutation_floor": number(exchanged.floor) if exchanged else None,
+    }
+    differing = {
+        "mean_baseline": baseline_RM.mean(axis=0),
+        "mean_treatment": treatment_SM.mean(axis=0),
+        "sd_baseline": _sd(baseline_RM),
+        "sd_treatment": _sd(treatment_SM),
+        "effect": main.effect_C * scale,
+        "ci_low": main.low_C * scale,
+        "ci_high": main.high_C * scale,
+        "ci_total_low": sure.low_M,
+        "ci_total_high": sure.high_M,
+        "standard_error": sure.se_M,
+        "df_claim": sure.df_M,
+        "hedges_g": hedges_g(baseline_RM, treatment_SM),
+        "statistic": main.statistic_C,
+        "df": main.df_C,
+        "p": main.p_C,
+        "p_paired": pair.p_C,
+        **({"p_claim": p_M} if is_claimable else {}),
+        **({"p_permutation": exchanged.p_C} if exchanged else {}),
+    }
     rows = []
-    for m, columns in enumerate(each):
-        own = [
-            *known,
-            *(["zero_variance"] if main.zero_variance_C[m] else []),
-            *(["undefined"] if np.isnan(main.effect_C[m]) else []),
-        ]
-        rows.append(
-            Comparison(
-                **{
-                    **base,
-                    "contrast": contrast,
-                    "n_baseline": baseline.n,
-                    "n_treatment": treatment.n,
-                    "mean_baseline": number(mean_b_M[m]),
-                    "mean_treatment": number(mean_t_M[m]),
-                    "sd_baseline": number(sd[0][m]),
-                    "sd_treatment": number(sd[1][m]),
-                    "effect": number(main.effect_C[m] * scale),
-                    "effect_scale": scale,
-                    "ci_low": number(main.low_C[m] * scale),
-                    "ci_high": number(main.high_C[m] * scale),
-                    "ci_total_low": number(sure.low_M[m]),
-                    "ci_total_high": number(sure.high_M[m]),
-                    "standard_error": number(sure.se_M[m]),
-                    "df_claim": number(sure.df_M[m]),
-                    "p_claim": number(p_M[m]) if is_claimable else None,
-                    "hedges_g": number(g_M[m]),
-                    "test": "welch_t",
-                    "statistic": number(main.statistic_C[m]),
-                    "df": number(main.df_C[m]),
-                    "p": number(main.p_C[m]),
-                    "n_pairs": len(both) or None,
-                    "p_paired": number(pair.p_C[m]),
-                    "p_permutation": number(exchanged.p_C[m]) if exchanged else None,
-                    "p_permutation_floor": number(exchanged.floor) if exchanged else None,
-                    "flags": tuple(own),
-                    **columns,
-                }
-            )
-        )
+    for columns, zero_variance, *its in zip(
+        each, main.zero_variance_C.tolist(), *map(numbers, differing.values()), strict=True
+    ):
+        own = dict(zip(differing, its, strict=True))
+        flagged = [("zero_variance", zero_variance), ("undefined", own["effect"] is None)]
+        flags_ = (*known, *(name for name, holds in flagged if holds))
+        rows.append(Comparison(**{**same, **own, "flags": flags_, **columns}))
     return Tested(rows=tuple(rows), exchanges=exchanged, certainty=sure)
 
 

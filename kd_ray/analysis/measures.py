@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from kd_ray.analysis.chance import MIN_CELL, SMALL_CELL, SmallestCells, shrunken_fairness, smallest_cells
 from kd_ray.analysis.chance_levels import KnownLevels
@@ -13,8 +14,10 @@ from kd_ray.analysis.conditions import Condition
 from kd_ray.analysis.resampling import FAIRNESS, RESAMPLES, resampled_fairness, resampled_worst_class, weights
 from kd_ray.analysis.study import Study
 from kd_ray.errors import count_of
-from kd_ray.metrics.arrays import FloatArray
+from kd_ray.groups import Groups
+from kd_ray.metrics.arrays import FloatArray, IntArray
 from kd_ray.metrics.fairness import fairness_metrics, group_rates
+from kd_ray.sweep.placement import cpu_count
 
 SCALARS = (
     "accuracy",
@@ -33,6 +36,10 @@ _MOST_TRIALS = 100
 """Trials whose EOD without small groups is computed, evenly chosen."""
 _TELLING = 0.01
 """Difference of EOD from which it is said."""
+
+
+_THREADS = 4
+"""Most resamplings and deals at once: each takes some 100 MB with 10,000 test samples."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +102,18 @@ class Measured:
         return None if cells is None else cells.of(measure.name)
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Tested:
+    """The trials of one test set."""
+
+    rows: list[int]
+    """Their rows in the study."""
+    trial_ids: list[str]
+    labels_N: IntArray
+    predictions: list[npt.NDArray[np.integer]]
+    num_classes: int
+
+
 def measure(study: Study, known: KnownLevels | None = None) -> Measured:
     """Everything that is compared, of every trial; chance levels that are not `known` are added to it."""
     known = KnownLevels() if known is None else known
@@ -116,29 +135,42 @@ def measure(study: Study, known: KnownLevels | None = None) -> Measured:
     draws_TBM = np.full((len(study.trials), RESAMPLES, len(measures)), np.nan)
     chance_TM, chance_sd_TM, shrunken_TM = (np.full_like(values_TM, np.nan) for _ in range(3))
     cells: dict[tuple[str, str], SmallestCells] = {}
+    found = []
     for dataset_id, test_set in study.test_sets.items():
         rows = [row for row, its in enumerate(dataset_ids) if its == dataset_id]
-        predictions = [study.predictions[row] for row in rows]
-        labels_N, num_classes = test_set.labels_N, len(study.classes[dataset_id].names)
+        tested = _Tested(
+            rows=rows,
+            trial_ids=[study.column("trial_id")[row] for row in rows],
+            labels_N=test_set.labels_N,
+            predictions=[study.predictions[row] for row in rows],
+            num_classes=len(study.classes[dataset_id].names),
+        )
         draws_TBM[rows, :, place["worst_class_accuracy", None]] = resampled_worst_class(
-            labels_N, predictions, weights(labels_N), num_classes=num_classes
+            tested.labels_N, tested.predictions, weights(tested.labels_N), num_classes=tested.num_classes
         )
         for feature, groups in test_set.features.items():
-            found = [place[name, feature] for name in FAIRNESS if (name, feature) in place]
-            if not found or not groups.names:
-                continue
-            at = np.ix_(rows, found)
-            trial_ids = [study.column("trial_id")[row] for row in rows]
-            # NumPy lets the other one run while it computes.
-            with ThreadPoolExecutor(1) as beside:
-                drawn = beside.submit(
-                    resampled_fairness, labels_N, predictions, groups, weights(groups), num_classes=num_classes
-                )
-                chance = known.of(trial_ids, feature, labels_N, predictions, groups, num_classes=num_classes)
-                draws_TBM[np.ix_(rows, range(RESAMPLES), found)] = drawn.result()
-            chance_TM[at], chance_sd_TM[at] = chance.mean_TM, chance.sd_TM
-            shrunken_TM[at] = [shrunken_fairness(labels_N, it, groups, num_classes=num_classes) for it in predictions]
-            cells[dataset_id, feature] = smallest_cells(labels_N, groups, num_classes=num_classes)
+            columns = [place[name, feature] for name in FAIRNESS if (name, feature) in place]
+            if columns and groups.names:
+                found.append((tested, feature, groups, columns))
+                cells[dataset_id, feature] = smallest_cells(tested.labels_N, groups, num_classes=tested.num_classes)
+
+    def resample(its: _Tested, _: str, groups: Groups, columns: list[int]) -> None:
+        draws_TBM[np.ix_(its.rows, range(RESAMPLES), columns)] = resampled_fairness(
+            its.labels_N, its.predictions, groups, weights(groups), num_classes=its.num_classes
+        )
+
+    def deal(its: _Tested, feature: str, groups: Groups, columns: list[int]) -> None:
+        at = np.ix_(its.rows, columns)
+        chance = known.of(its.trial_ids, feature, its.labels_N, its.predictions, groups, num_classes=its.num_classes)
+        chance_TM[at], chance_sd_TM[at] = chance.mean_TM, chance.sd_TM
+        shrunken_TM[at] = shrunken_fairness(its.labels_N, its.predictions, groups, num_classes=its.num_classes)
+
+    # NumPy and SciPy let other threads run while they compute. Each task has its own places in the arrays.
+    with ThreadPoolExecutor(min(cpu_count(), _THREADS)) as threads:
+        tasks = [threads.submit(resample, *arguments) for arguments in found]
+        tasks += [threads.submit(deal, *arguments) for arguments in found]
+        for task in tasks:
+            task.result()
     return Measured(
         measures=tuple(measures),
         values_TM=values_TM,

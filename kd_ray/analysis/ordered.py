@@ -4,6 +4,7 @@ Runs of one seed at several temperatures share initialisation and data order, so
 them to be. `p_exchange` is right all the same: it exchanges temperatures within seeds only.
 """
 
+import functools
 import itertools
 import math
 from dataclasses import dataclass
@@ -37,7 +38,13 @@ class Trend:
 
 def orders_within(seeds_N: IntArray) -> IntArray:
     """Orders of N runs that leave each seed's runs in that seed's places, (W, N): the order as it is first, then all others where these
-    are at most `EXCHANGES`, and as many random ones elsewhere."""
+    are at most `EXCHANGES`, and as many random ones elsewhere. Not to be written to."""
+    return _orders_within(tuple(seeds_N.tolist()))
+
+
+@functools.lru_cache(maxsize=4)
+def _orders_within(seeds: tuple[int, ...]) -> IntArray:
+    seeds_N = np.array(seeds)
     members = [np.flatnonzero(seeds_N == seed) for seed in np.unique(seeds_N)]
     if math.prod(math.factorial(min(len(it), 20)) for it in members) <= EXCHANGES:
         ways = [list(itertools.permutations(it)) for it in members]

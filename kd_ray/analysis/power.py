@@ -8,6 +8,7 @@ is independent of u. So the probability of rejection is a mean over u, which fol
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -16,6 +17,7 @@ from scipy import special
 
 from kd_ray.analysis.uncertainty import SAMPLES_DF_SHARE, claim_df
 from kd_ray.metrics.arrays import FloatArray, IntArray
+from kd_ray.sweep.placement import cpu_count
 
 POWER = 0.8
 """Probability with which the smallest detectable shift is found."""
@@ -27,6 +29,8 @@ MOST_RUNS = 200
 _RATIOS = 200
 _AT_ONCE = 1000
 """Quantities whose possible futures are held together."""
+_THREADS = 4
+"""Most such parts at once: each takes 50 MB."""
 _MANY, _NODES = 200_000, 2_000
 """From so many values on, quantiles are interpolated between so many exact ones."""
 _IN_CACHE = 16_384
@@ -97,7 +101,9 @@ def detectable_at(
         return [np.full(count, np.nan) for _ in levels]
     if count > _AT_ONCE:
         parts = [spreads.only(slice(i, i + _AT_ONCE)) for i in range(0, count, _AT_ONCE)]
-        found = [detectable_at(part, n_baseline, n_treatment, levels, power) for part in parts]
+        # NumPy and SciPy let other threads run while they compute.
+        with ThreadPoolExecutor(min(cpu_count(), _THREADS)) as threads:
+            found = list(threads.map(lambda part: detectable_at(part, n_baseline, n_treatment, levels, power), parts))
         return [np.concatenate(at_level) for at_level in zip(*found, strict=True)]
     futures = _Futures.of(spreads, n_baseline, n_treatment)
     nothing_M = (spreads.sd_baseline_M == 0) & (spreads.sd_treatment_M == 0)

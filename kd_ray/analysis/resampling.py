@@ -6,6 +6,7 @@ Every rate is a ratio of sums over samples, so a draw is a row of weights and al
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -49,35 +50,59 @@ def resampled_fairness(
     """
     b, g = len(weights_BN), len(groups.names)
     sample_K, group_K = np.nonzero(groups.membership_NG)
+    row_K, right_of_K = group_K * num_classes, g * num_classes * np.ones(len(group_K), dtype=np.int64)
     weights_NB = np.ascontiguousarray(weights_BN.T)
 
-    def count(chosen_K: npt.NDArray[np.bool_], class_N: npt.NDArray[np.integer]) -> FloatArray:
-        row_K = group_K[chosen_K] * num_classes + class_N[sample_K[chosen_K]]
-        ones_K = np.ones(len(row_K))
-        select = sparse.csr_array((ones_K, (row_K, sample_K[chosen_K])), shape=(g * num_classes, len(labels_N)))
-        return np.asarray(select @ weights_NB).reshape(g, num_classes, b)
+    def count(class_N: npt.NDArray[np.integer], is_right_N: npt.NDArray[np.bool_]) -> FloatArray:
+        """Weights of the samples of a group that are predicted as a class, (2, G, C, B): wrongly, and rightly."""
+        cell_K = row_K + class_N[sample_K] + right_of_K * is_right_N[sample_K]
+        order_K = np.argsort(cell_K, kind="stable")
+        ends = np.cumsum(np.bincount(cell_K, minlength=2 * g * num_classes))
+        # By hand, because to sort coordinates takes SciPy longer than the product.
+        select = sparse.csr_array(
+            (np.ones(len(cell_K)), sample_K[order_K], np.concatenate([[0], ends])),
+            shape=(2 * g * num_classes, len(labels_N)),
+        )
+        return np.asarray(select @ weights_NB).reshape(2, g, num_classes, b)
 
-    every_K = np.ones(len(sample_K), dtype=np.bool_)
-    positive_GCB = count(every_K, labels_N)
+    sizes = GroupSizes.of(count(labels_N, np.ones(len(labels_N), dtype=np.bool_))[1])
     found_TBM = np.empty((len(predictions), b, len(FAIRNESS)))
     for t, predictions_N in enumerate(predictions):
-        predicted_GCB = count(every_K, predictions_N)
-        correct_GCB = count((predictions_N == labels_N)[sample_K], predictions_N)
-        found_TBM[t] = macro_fairness(positive_GCB, predicted_GCB, correct_GCB)
+        wrong_GCB, right_GCB = count(predictions_N, predictions_N == labels_N)
+        found_TBM[t] = macro_fairness(sizes, wrong_GCB, right_GCB)
     return found_TBM
 
 
-def macro_fairness(positive_GCB: FloatArray, predicted_GCB: FloatArray, correct_GCB: FloatArray) -> FloatArray:
-    """The three `FAIRNESS` metrics from counts by group and class under B draws, (B, 3): one-vs-rest means over the classes.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class GroupSizes:
+    """What the rates of groups are shares of, under B draws; NaN in the place of 0, so that such rates are undefined."""
 
-    Counts are of the samples of a group that have a class, that are predicted as it, and both.
+    positive_GCB: FloatArray
+    """Samples of a class."""
+    negative_GCB: FloatArray
+    """Samples of the other classes."""
+    n_G1B: FloatArray
+    """All samples."""
+
+    @classmethod
+    def of(cls, positive_GCB: FloatArray) -> "GroupSizes":
+        """From the samples of each group and class."""
+        n_G1B = positive_GCB.sum(axis=1, keepdims=True)
+        sizes = (positive_GCB, n_G1B - positive_GCB, n_G1B)
+        positive, negative, n = (np.where(size == 0, np.nan, size) for size in sizes)
+        return cls(positive_GCB=positive, negative_GCB=negative, n_G1B=n)
+
+
+def macro_fairness(sizes: GroupSizes, wrong_GCB: FloatArray, right_GCB: FloatArray) -> FloatArray:
+    """The three `FAIRNESS` metrics under B draws, (B, 3): one-vs-rest means over the classes.
+
+    Counts are of the samples of a group that are predicted as a class, wrongly and rightly.
     """
-    n_G1B = positive_GCB.sum(axis=1, keepdims=True)
     return macro_of_rates(
-        divide(predicted_GCB, n_G1B),
-        divide(correct_GCB, positive_GCB),
-        divide(predicted_GCB - correct_GCB, n_G1B - positive_GCB),
-        divide(correct_GCB.sum(axis=1), n_G1B[:, 0]),
+        (wrong_GCB + right_GCB) / sizes.n_G1B,
+        right_GCB / sizes.positive_GCB,
+        wrong_GCB / sizes.negative_GCB,
+        right_GCB.sum(axis=1) / sizes.n_G1B[:, 0],
     )
 
 
@@ -115,9 +140,12 @@ def _strata(groups: Groups) -> IntArray:
 
 def _gap(rate_GCB: FloatArray) -> FloatArray:
     """Largest minus smallest defined rate over groups, (C, B); NaN with fewer than two."""
+    if len(rate_GCB) >= 2:
+        # Where a rate is undefined, so is this.
+        width_CB = np.maximum.reduce(rate_GCB, axis=0) - np.minimum.reduce(rate_GCB, axis=0)
+        if not np.isnan(width_CB).any():
+            return np.asarray(width_CB)
     undefined_GCB = np.isnan(rate_GCB)
-    if len(rate_GCB) >= 2 and not undefined_GCB.any():
-        return np.asarray(np.maximum.reduce(rate_GCB, axis=0) - np.minimum.reduce(rate_GCB, axis=0))
     # fmax and fmin leave NaN out.
     width_CB = np.fmax.reduce(rate_GCB, axis=0) - np.fmin.reduce(rate_GCB, axis=0)
     num_undefined_CB = np.add.reduce(undefined_GCB, axis=0, dtype=np.int32)

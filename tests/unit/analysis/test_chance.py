@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from kd_ray.analysis import chance
 from kd_ray.analysis.chance import DRAWS, chance_levels, shrunken, shrunken_fairness, smallest_cells
 from kd_ray.analysis.collapse import collapses
 from kd_ray.analysis.resampling import FAIRNESS
@@ -112,9 +113,21 @@ def test_rates_shrink_to_their_mean_where_noise_explains_them_and_stay_where_it_
 
 
 def test_shrunken_differences_are_no_larger_than_the_plain_ones() -> None:
-    found = shrunken_fairness(LABELS_N, PREDICTIONS_N, GROUPS, num_classes=3)
+    found = shrunken_fairness(LABELS_N, [PREDICTIONS_N], GROUPS, num_classes=3)[0]
     plain = metrics_of(CODES_N)
     assert found[EOD] <= plain[EOD] and found[DPD] <= plain[DPD] and found[WORST] >= plain[WORST]
+
+
+def test_many_trials_shrink_as_each_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(5)
+    many = [
+        np.where(random.random(len(LABELS_N)) < 0.6, LABELS_N, random.integers(0, 3, len(LABELS_N))) for _ in range(5)
+    ]
+    alone = [shrunken_fairness(LABELS_N, [it], GROUPS, num_classes=3)[0] for it in many]
+    np.testing.assert_allclose(shrunken_fairness(LABELS_N, many, GROUPS, num_classes=3), alone, rtol=1e-12)
+    monkeypatch.setattr(chance, "_AT_ONCE", 2 * len(LABELS_N))
+    np.testing.assert_allclose(shrunken_fairness(LABELS_N, many, GROUPS, num_classes=3), alone, rtol=1e-12)
+    assert shrunken_fairness(LABELS_N, [], GROUPS, num_classes=3).shape == (0, 3)
 
 
 def test_models_that_say_nothing_are_named() -> None:
