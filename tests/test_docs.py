@@ -52,7 +52,7 @@ def test_example_of_the_reading_page_is_what_compare_prints(tmp_path: Path) -> N
     printed = words(run_cli_here("compare", "demo", "--full", "--store", store, cwd=tmp_path).stdout)
     page = DOCS / "reading.md"
     lines = [line for text in blocks(page, "text") for line in text.splitlines()]
-    assert len(lines) == 13
+    assert len(lines) == 14
     for line in lines:
         assert words(line) in printed
     example = page.read_text().partition("## An example whose truth is known")[2].partition("\n## ")[0]

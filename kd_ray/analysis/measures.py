@@ -257,4 +257,8 @@ def _without_small_groups(study: Study, feature: str, dataset_id: str) -> str:
         for predictions_N in study.predictions_of(rows).values()
     ]
     before, after = float(np.mean(stored[rows])), float(np.nanmean(odds)) if not np.isnan(odds).all() else np.nan
-    return f"{below} EOD is {100 * after:.1f} %, not {100 * before:.1f} %" if abs(after - before) >= _TELLING else ""
+    return (
+        f"{below} EOD is {100 * after:.1f} %, not {100 * before:.1f} %, in the mean over all"
+        if abs(after - before) >= _TELLING
+        else ""
+    )

@@ -16,6 +16,13 @@ def short(row: Comparison) -> str:
     return f"{name} for {row.sensitive_feature}" if row.sensitive_feature else name
 
 
+def own_accuracy(row: Comparison) -> str:
+    """What the accuracy of a class itself did: divided by overall accuracy, it may gain where it falls. Empty for other rows."""
+    if row.metric != "relative_accuracy" or row.accuracy_baseline is None or row.accuracy_treatment is None:
+        return ""
+    return f"its own accuracy {100 * row.accuracy_baseline:.1f} → {100 * row.accuracy_treatment:.1f} %"
+
+
 def amount(row: Comparison, value: float | None, *, sign: bool = False) -> str:
     """A value of a row's metric with its unit: rates in percent points, others as they are."""
     if value is None:

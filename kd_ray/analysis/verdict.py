@@ -19,7 +19,7 @@ class Verdict:
     established: tuple[str, ...]
     """Differences that hold after correction over the whole report, with effect and interval."""
     hints: tuple[str, ...]
-    """Differences before correction, beside the number that chance alone gives at most, on average."""
+    """Differences before correction, beside the number that is expected by chance, at most."""
     held_back: tuple[str, ...]
     """Differences that are not claimed, with the reason."""
     not_tested: tuple[str, ...]

@@ -17,6 +17,7 @@ from kd_ray.analysis.row_words import (
     interval,
     is_or_are,
     listed,
+    own_accuracy,
     points,
     scope,
     short,
@@ -30,6 +31,8 @@ from kd_ray.metrics.catalogue import METRICS
 from kd_ray.results.comparison_schema import Comparison
 from kd_ray.shown import shown_number
 
+INDIVIDUAL = "individual_fairness"
+"""Begins the names of metrics whose lower values show no fairer model by themselves."""
 BASELINE = {SCRATCH: "scratch", TEACHER: "the teacher"}
 _MOST_NAMED = 8
 """Conditions that are named one by one, the first of them."""
@@ -81,7 +84,8 @@ def _asked(study: Study, rows: Sequence[Comparison], level: float) -> tuple[str,
     ]
     if tests:
         sentences.append(
-            f"{count_of(tests, 'test')}; the chance of any false ESTABLISHED is at most {100 * level:g} % where nothing differs."
+            f"{count_of(tests, 'test')}. Where nothing differs, at most {100 * level:g} % of reports have an ESTABLISHED; where something "
+            f"does, at most about {100 * level:g} % of what is established is false, on average."
         )
     if study.num_missing:
         sentences.append(
@@ -120,8 +124,7 @@ def _accuracy(rows: Sequence[Comparison]) -> tuple[str, ...]:
         ordered = sorted(found, key=lambda row: row.effect or 0.0)
         shown = [ordered[0], ordered[-1]]
     texts = [
-        f"{row.condition} {points(row, row.effect, sign=True)} ({'' if row.p_claim is None else f'p {shown_p(row.p_claim)}, '}"
-        f"{_KNOWN.get(row.status or '', 'not tested')})"
+        f"{row.condition} {points(row, row.effect, sign=True)} ({', '.join([*_both_p(row), _KNOWN.get(row.status or '', 'not tested')])})"
         for row in shown
     ]
     if shown is found:
@@ -136,6 +139,13 @@ def _accuracy(rows: Sequence[Comparison]) -> tuple[str, ...]:
     return (
         f"Against scratch, lowest and highest of {len(found)} conditions, p before correction: {'; '.join(texts)}. {known}.",
     )
+
+
+def _both_p(row: Comparison) -> list[str]:
+    """The p that decides, and that of pairs with the same seed, which start alike."""
+    decides = [] if row.p_claim is None else [f"p {shown_p(row.p_claim)}"]
+    paired = [] if row.p_paired is None or row.p_claim is None else [f"paired by seed p {shown_p(row.p_paired)}"]
+    return [*decides, *paired]
 
 
 _KNOWN = {
@@ -162,21 +172,41 @@ def _established(study: Study, rows: Sequence[Comparison], *, most: int) -> tupl
         [row for row in found if row.condition not in dead],
         lambda row: (row.analysis, row.contrast, short(row), (row.effect or 0.0) > 0),
     )
-    groups.sort(key=lambda same: (same[0].contrast == TEACHER, min((row.q or 0.0, row.p_claim or 0.0) for row in same)))
+    opposite = {id(same): _the_other_way(same, found) for same in groups}
+    groups.sort(
+        key=lambda same: (
+            same[0].contrast == TEACHER,
+            same[0].metric.startswith(INDIVIDUAL),
+            min((row.q or 0.0, row.p_claim or 0.0) for row in same),
+        )
+    )
     most -= len(last)
     if len(groups) > most:
         rest = groups[most - 1 :]
         names = list(dict.fromkeys(short(same[0]) for same in rest))
         last.insert(0, f"{len(rest)} more; `--full` lists them: {listed(names, 3)}.")
         groups = groups[: most - 1]
-    return (*map(_difference, groups), *last)
+    return (*(_difference(same, opposite[id(same)]) for same in groups), *last)
 
 
-def _difference(same: Sequence[Comparison]) -> str:
-    """One quantity that differs one way in some conditions, told by the clearest."""
+def _the_other_way(same: Sequence[Comparison], found: Sequence[Comparison]) -> list[str]:
+    """The conditions in which the same quantity is established with the other sign."""
+    first = same[0]
+    return [
+        row.condition
+        for row in found
+        if (row.analysis, row.contrast, short(row)) == (first.analysis, first.contrast, short(first))
+        and (row.effect or 0.0) * (first.effect or 0.0) < 0
+    ]
+
+
+def _difference(same: Sequence[Comparison], opposite: Sequence[str]) -> str:
+    """One quantity that differs one way in some conditions, told by the clearest; and the conditions in which it differs the other way."""
     row = min(same, key=lambda it: (it.q or 0.0, it.p_claim or 0.0))
     others = [it.condition for it in same if it is not row]
     also = f" The same way at {listed(others)}." if others else ""
+    also += f" The other way at {listed(opposite)}." if opposite else ""
+    also += " (Higher: predictions change faster; it follows confidence.)" if row.metric.startswith(INDIVIDUAL) else ""
     name = capital(short(row))
     if row.analysis == "trend":
         way = "rises" if (row.effect or 0.0) > 0 else "falls"
@@ -185,7 +215,15 @@ def _difference(same: Sequence[Comparison]) -> str:
     against = BASELINE.get(row.contrast or "", row.contrast or "")
     equal = " at equal accuracy" if row.analysis == "matched_accuracy" else ""
     numbers = "; ".join(
-        filter(None, [interval(row), f"q {shown_p(row.q)}", f"{row.n_treatment} against {row.n_baseline} runs"])
+        filter(
+            None,
+            [
+                own_accuracy(row),
+                interval(row),
+                f"q {shown_p(row.q)}",
+                f"{row.n_treatment} against {row.n_baseline} runs",
+            ],
+        )
     )
     return f"{name}{equal}: {points(row, row.effect, sign=True)} against {against} at {row.condition} ({numbers}){scope(row)}.{also}"
 
@@ -205,13 +243,15 @@ def _hints(rows: Sequence[Comparison], level: float) -> tuple[str, ...]:
         where = f"against {BASELINE[same[0].contrast]}" if same[0].contrast in CONTRASTS else "of trends"
         is_trend = clearest.analysis == "trend"
         size = (
-            f"rank correlation {signed(clearest.effect)}" if is_trend else points(clearest, clearest.effect, sign=True)
+            f"rank correlation {signed(clearest.effect)}"
+            if is_trend
+            else "; ".join(filter(None, [points(clearest, clearest.effect, sign=True), own_accuracy(clearest)]))
         )
         about = f"{short(clearest)} {'over' if is_trend else 'at'} {clearest.condition}"
         known = sum(row.status == "established" for row in same)
         sentences.append(
-            f"{count:,} of {count_of(len(same), 'test')} {where} {has_or_have} p < {level:g} before correction; chance alone gives "
-            f"at most {by_chance} on average. "
+            f"{count:,} of {count_of(len(same), 'test')} {where} {has_or_have} p < {level:g} before correction; by chance alone "
+            f"{by_chance} are expected, or fewer. "
             f"{f'{known} of them {is_or_are(known)} established. ' if known else ''}Clearest hint: {about} ({size})."
         )
     return tuple(sentences)
@@ -231,12 +271,12 @@ def _held_back(rows: Sequence[Comparison]) -> tuple[str, ...]:
             reason = f"groups of {count_of(cell, 'test sample')} decide {'it' if len(same) == 1 else 'them'}; a claim needs {MIN_CELL}"
         elif why == "chance level" and row.analysis != "trend":
             reason = (
-                f"not shown to differ when what random groups of the same sizes give is taken off ({row.condition}: "
-                f"{amount(row, row.mean_treatment)}, random groups {amount(row, row.chance_level)}; {BASELINE[row.contrast or SCRATCH]}: "
-                f"{amount(row, row.mean_baseline)}, random groups {amount(row, row.chance_baseline)})"
+                f"a difference beyond chance is not shown ({row.condition}: {amount(row, row.mean_treatment)}, random groups of the same "
+                f"sizes {amount(row, row.chance_level)}; {BASELINE[row.contrast or SCRATCH]}: {amount(row, row.mean_baseline)}, random "
+                f"groups {amount(row, row.chance_baseline)})"
             )
         elif why == "chance level":
-            reason = "no trend is shown when what random groups of the same sizes give is taken off"
+            reason = "a trend beyond what random groups of the same sizes give is not shown"
         elif why == "accuracies differ":
             reason = "the accuracies are further apart than their sd, so a fitted line would decide, not data"
         else:
@@ -314,10 +354,14 @@ def _more(study: Study, rows: Sequence[Comparison], steps: Sequence[NextStep]) -
     seeds = count_of(counts[0], "seed")
     if can:
         sentences.append(
-            f"{seeds} find a true difference from scratch with probability 0.8 if it is at least {listed(can)}."
+            f"For planning: {seeds} establish a single true difference from scratch with probability 0.8 if it is at least {listed(can)}; "
+            "what is still possible now is in the intervals."
         )
     if cannot:
-        sentences.append(f"{seeds} do not reliably find a difference from scratch in {listed(cannot)}, however large.")
+        sentences.append(
+            f"{capital(seeds)} establish no single difference from scratch in {listed(cannot)} with probability 0.8, however large: the "
+            "sd is hardly known."
+        )
     return (*sentences, *_seeds(steps), *_cost(steps))
 
 
@@ -335,7 +379,11 @@ def _seeds(steps: Sequence[NextStep]) -> list[str]:
     if not words:
         return []
     is_cut = any(step.n_needed and step.n_proposed < step.n_needed for step in steps)
-    cap = f" The commands ask for at most {max(step.n_proposed for step in steps)}." if is_cut else ""
+    cap = (
+        f" The commands ask for at most {max(step.n_proposed for step in steps)}, which will not settle what takes more."
+        if is_cut
+        else ""
+    )
     return [f"Seeds that would settle half of the hints, if these are true: {'; '.join(words)}.{cap}"]
 
 

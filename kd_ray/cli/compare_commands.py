@@ -63,11 +63,12 @@ def compare_command(
                  nothing differs, a report names any with probability
                  at most --level
     HINTS        below --level before correction only, beside the
-                 number that chance gives at most, on average
+                 number that is expected by chance, or fewer
     HELD BACK    below --level, and not claimed: groups too small,
                  accuracies too far apart, or what random groups give
     NOT TESTED   what these trials cannot answer, as with two seeds
-    MORE SEEDS   what so many seeds find, and how many would settle it
+    MORE SEEDS   for planning: what so many seeds would establish, and
+                 how many would settle half of the hints
     """
     from kd_ray.analysis.compare import compare
     from kd_ray.cli import text_compare

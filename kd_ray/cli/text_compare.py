@@ -105,11 +105,13 @@ def _conditions(comparison: SweepComparison, width: int | None, *, full: bool) -
     ]
     cells, notes = _first(cells, full=full)
     notes += [
-        "conditions: mean ± sd over n runs (seeds); rates in percent. Individual fairness is no rate and follows the model's confidence."
+        "conditions: mean ± sd over n runs (seeds); rates in percent. Individual fairness is no rate: how fast predictions "
+        "change between samples, which follows the model's confidence."
     ]
     if any(feature for _, feature in columns):
         notes.append(
-            "EOD, DPD: differences between groups, mean over classes; chance: what random groups of the same sizes give."
+            "EOD (equalized odds) and DPD (demographic parity): largest differences between groups, mean over classes; 0 is parity. "
+            "chance: what random groups of the same sizes give."
         )
     if any("collapsed" in row.flags for row in accuracy):
         notes.append("*: runs of it collapsed; their fairness and class accuracies say nothing.")
@@ -170,12 +172,13 @@ def _counts(comparison: SweepComparison, width: int | None, *, full: bool) -> st
     of = max(row.num_tests or 0 for row in counts)
     way = "divided by" if first.normalisation == "ratio" else "minus"
     notes += [
-        f"#SC: of {of} classes, those whose accuracy ({way} overall accuracy) differs from scratch with p < {first.level:g}, as published; "
-        "uncorrected, so not each of them is real.",
+        f"#SC: of {of} classes, those whose accuracy ({way} overall accuracy) differs from scratch with p < {first.level:g} by Welch's "
+        "t-test, as Mohammadshahi & Ioannou (2025) count; uncorrected, so not each of them is real.",
         "#TC: the same against the teacher.",
-        "by chance: how many to expect if nothing differed"
+        "by chance: how many to expect if nothing differed, or fewer where runs of one seed are alike"
         + (
-            f", and what {100 * (1 - first.level):g} % of the ways to exchange the runs do not exceed."
+            f"; in brackets what {100 * (1 - first.level):g} % of the ways to exchange the runs do not exceed. Among many conditions, some "
+            "do."
             if any(row.usual_significant is not None for row in counts)
             else "."
         ),

@@ -57,6 +57,7 @@ def _differences(comparison: SweepComparison, width: int | None) -> str:
             subject(row),
             against(row),
             (row.status or "").replace("_", " "),
+            f"{value(row, from_to(row)[0])} → {value(row, from_to(row)[1])}",
             value(row, row.effect, sign=True),
             interval(row),
             number(row.p_claim),
@@ -73,6 +74,7 @@ def _differences(comparison: SweepComparison, width: int | None) -> str:
         "what",
         "against",
         "status",
+        "from → to",
         "difference",
         "interval",
         "p",
@@ -83,8 +85,12 @@ def _differences(comparison: SweepComparison, width: int | None) -> str:
     ]
     level = comparison.options.level
     notes = [
-        f"difference, interval ({100 * (1 - level):g} %): rates in points, over seeds, teachers and test samples. p: before correction. "
-        "q: p corrected over all conditions of the same question (Benjamini and Hochberg).",
+        f"difference, interval ({100 * (1 - level):g} %): rates in points, over seeds, teachers and test samples; of a class: as if "
+        "overall accuracy had stayed that of the baseline, so a class that falls less than others gains. from → to: the accuracy of the "
+        "class itself, or the means.",
+        "p: before correction, of the stricter of two tests, of groups also of what exceeds chance; so it may be above the level although "
+        "the interval is without 0, or #SC counts the class. q: p corrected over all conditions of the same question (Benjamini and "
+        "Hochberg).",
         "sampling sd: how far other test samples would move the difference.",
     ]
     return _part(
@@ -202,7 +208,8 @@ def _counts(comparison: SweepComparison, width: int | None) -> str:
     ]
     names = ["condition", "against", "published", "established", "p of the count", "would find"]
     notes = [
-        "published: #SC, #TC. established: after correction over all conditions. p of the count: exchanges of runs that give as many.",
+        "published: #SC, #TC. established: after correction over all conditions. p of the count: exchanges of runs that give at least as "
+        "many; three runs against three cannot give less than 0.1.",
         "would find: points of a median class that are established with probability 0.8; –: none, however large.",
     ]
     return _part("counts of classes", render_in_parts(names, cells, left=1, width=width), notes, width)
@@ -251,6 +258,13 @@ def _collapsed(comparison: SweepComparison, width: int | None) -> str:
         return ""
     names = "; ".join(dict.fromkeys(row.condition for row in rows))
     return wrapped(f"collapsed runs, left out of every comparison of fairness: {names}", width=width)
+
+
+def from_to(row: Comparison) -> tuple[float | None, float | None]:
+    """Of a class its own accuracy on both sides, else the means that are compared."""
+    if row.metric == "relative_accuracy":
+        return row.accuracy_baseline, row.accuracy_treatment
+    return row.mean_baseline, row.mean_treatment
 
 
 def subject(row: Comparison) -> str:

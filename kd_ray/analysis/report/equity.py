@@ -130,8 +130,9 @@ def individual(study: Study, axis: ConditionAxis) -> Drawing | None:
         name="individual-fairness",
         title="Fairness between individuals",
         caption="Mean change of the prediction (total variation) per unit of distance between two test samples. It follows "
-        "the model's confidence: a perfect and certain classifier scores about 1, and flatter probabilities alone lower it without any "
-        f"other decision. On predicted labels confidence plays no part.{calibrated} {INTERVAL}; {counts_in_words(study)}.",
+        "the model's confidence: a perfect and certain classifier scores about 0.9 to 1 with ten equal classes, less with fewer, and "
+        "flatter probabilities alone lower it without any other decision. On predicted labels confidence plays no part."
+        f"{calibrated} {INTERVAL}; {counts_in_words(study)}.",
         figure=figure,
     )
 

@@ -121,9 +121,12 @@ def _group_section(study: Study, evidence: Evidence, axis: ConditionAxis) -> Sec
                         "fairness-tests",
                         "Differences in fairness",
                         "Distilled minus baseline, with its interval over runs, teachers and test samples, and that over runs alone; "
-                        "rates in percent, differences in points. q: corrected over the family, which is one question of one contrast "
-                        "over all conditions (Benjamini & Hochberg). Chance: the chance level. Sampling sd: how far other test samples "
-                        "of the same size would move the difference.",
+                        "rates in percent, differences in points. p decides, before correction: the stricter of two tests, of groups also "
+                        "of what exceeds chance, so it may be above the level although the interval is without 0. q: corrected over the "
+                        "family, which is one question of one contrast over all conditions (Benjamini & Hochberg); p of the family decides "
+                        "whether its q count. Paired by seed: a paired t-test over runs of one seed. Smallest p possible: by exchange, "
+                        "with so few runs. Chance: the chance level. Sampling sd: how far other test samples of the same size would move "
+                        "the difference. Scope: which teachers it holds for.",
                     ),
                     tested_tables.test_table(
                         evidence,
@@ -169,8 +172,9 @@ def _trend_section(evidence: Evidence) -> Section:
 def _power_section(evidence: Evidence, study: Study) -> Section:
     return Section(
         name="power",
-        title="How much could have been found",
-        explanation="Where nothing is established, this is how large a difference may still be.",
+        title="What so many runs would establish",
+        explanation="For planning: the true difference that a new sweep of so many runs would establish. What these runs leave possible "
+        "is in their intervals.",
         drawings=_drawn(power_curves(study, evidence)),
     )
 

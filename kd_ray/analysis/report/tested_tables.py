@@ -48,8 +48,10 @@ def count_table(evidence: Evidence) -> ReportTable:
         "class-counts",
         "How many classes differ",
         f"Classes whose accuracy ÷ overall accuracy differs from the baseline's. As published: p < {evidence.level:g}, uncorrected (#SC "
-        "against scratch, #TC against the teacher). By chance: what that count is on average if no class differs. Seldom more than: what "
-        f"{_coverage(evidence)} of the ways to exchange the runs do not exceed. Established: after correction over the whole report. "
+        "against scratch, #TC against the teacher). By chance: what that count is on average if no class differs and runs of one "
+        "seed are no more alike than others, else less. Seldom more than: what "
+        f"{_coverage(evidence)} of the ways to exchange the runs do not exceed; among many conditions, some do by chance. "
+        "Established: after correction over the whole report. "
         "The last column is the true difference in one class that these runs establish with "
         "probability 0.8; empty where not even 100 points would do.",
         [
@@ -153,7 +155,7 @@ def test_table(evidence: Evidence, analysis: str, name: str, title: str, caption
                 STATUS.get(row.status or "", row.status),
                 row.held_back,
                 *(value[it] for it in ("effect", "ci_total_low", "ci_total_high", "ci_low", "ci_high")),
-                *(row.p_claim, row.q, row.p_family, row.p, row.p_permutation, row.p_permutation_floor),
+                *(row.p_claim, row.q, row.p_family, row.p, row.p_paired, row.p_permutation, row.p_permutation_floor),
                 *(row.n_baseline, row.n_treatment),
                 *(value[it] for it in ("mean_baseline", "chance_baseline", "mean_treatment", "chance_level")),
                 *(value[it] for it in ("label_difference", "sampling_sd", "smallest_detectable")),
@@ -165,7 +167,8 @@ def test_table(evidence: Evidence, analysis: str, name: str, title: str, caption
     columns = [
         *named("contrast", "metric", "feature", "condition", "test", "status", "held back"),
         *named("effect", "from", "to", "from, over runs", "to, over runs", digits=3),
-        *named("p", "q", "p of the family", "p over runs", "p by exchange", "smallest p possible", digits=3, is_p=True),
+        *named("p", "q", "p of the family", "p over runs", "paired by seed", digits=3, is_p=True),
+        *named("p by exchange", "smallest p possible", digits=3, is_p=True),
         *named("n baseline", "n"),
         *named("baseline", "chance baseline", "treatment", "chance", digits=3),
         *named("label DPD", "sampling sd", "smallest detectable", digits=3),

@@ -53,6 +53,27 @@ def test_a_report_in_which_nothing_differs_names_something_in_at_most_a_twentiet
     assert false / reports <= 0.05 + 3 * (0.05 * 0.95 / reports) ** 0.5
 
 
+@pytest.mark.parametrize(("rho", "share", "shift"), [(0.0, 0.1, 3.0), (0.5, 0.02, 4.0)])
+def test_where_something_differs_at_most_a_twentieth_of_what_is_named_is_false(
+    rho: float, share: float, shift: float
+) -> None:
+    """What ASKED promises: the share of false ones, over all that a report names, on average. Two of four families hold something."""
+    rng = np.random.default_rng(5)
+    shares = []
+    for _ in range(1000):
+        is_real = [rng.random(100) < (share if family < 2 else 0) for family in range(4)]
+        drawn = [rho**0.5 * rng.normal() + (1 - rho) ** 0.5 * rng.normal(size=100) for _ in range(4)]
+        families = {
+            str(i): 2 * stats.norm.sf(np.abs(z + shift * real))
+            for i, (z, real) in enumerate(zip(drawn, is_real, strict=True))
+        }
+        _, levels = established(families, level=0.05)
+        named = [corrected_within(p) < levels[name] for name, p in families.items()]
+        false = sum(int((it & ~real).sum()) for it, real in zip(named, is_real, strict=True))
+        shares.append(false / max(1, sum(int(it.sum()) for it in named)))
+    assert 0.01 < np.mean(shares) <= 0.05
+
+
 def test_claims_have_four_fifths_of_the_level_and_pass_it_on_when_all_hold() -> None:
     adjusted, level = exploration_level([0.001, 0.3], level=0.05)
     assert adjusted.tolist() == pytest.approx([0.002 / DECLARED_SHARE, 0.3 / DECLARED_SHARE])

@@ -55,7 +55,8 @@ def said(*rows: Comparison, steps: tuple[NextStep, ...] = (), claims: tuple[Decl
 def test_asked_says_conditions_seeds_teachers_samples_and_the_level() -> None:
     assert said(row(), row(p_claim=None, status="not_tested")).asked == (
         "2 distilled conditions (T=2 and T=3) against scratch students and their teacher. 5 seeds per condition, 1 teacher, "
-        "60 test samples. 1 test; the chance of any false ESTABLISHED is at most 5 % where nothing differs. "
+        "60 test samples. 1 test. Where nothing differs, at most 5 % of reports have an ESTABLISHED; where something does, at most "
+        "about 5 % of what is established is false, on average. "
         "Small groups, which may decide DPD and EOD alone: color (g1: 17 test samples; g0: 1 of class 'class 3').",
     )
 
@@ -123,11 +124,11 @@ def test_hints_stand_beside_what_chance_gives() -> None:
         row(p_claim=0.03, status="hint", metric="accuracy"),
     ]
     assert said(*none, *hints).hints == (
-        "2 of 20 tests against scratch have p < 0.05 before correction; chance alone gives at most 1.0 on average. "
+        "2 of 20 tests against scratch have p < 0.05 before correction; by chance alone 1.0 are expected, or fewer. "
         "Clearest hint: disagreement with the teacher at T=4 (−5.2 points).",
     )
     assert (
-        "1 of 38 tests against scratch has p < 0.05 before correction; chance alone gives at most 1.9 on average."
+        "1 of 38 tests against scratch has p < 0.05 before correction; by chance alone 1.9 are expected, or fewer."
         in said(*none, *none, row(metric="m", p_claim=0.5, status="none"), hints[0]).hints[0]
     )
     assert said(*none).hints == ()
@@ -148,8 +149,8 @@ def test_hints_count_what_is_established_apart() -> None:
         ),
         (
             {"mean_treatment": 0.26, "chance_level": 0.19, "mean_baseline": 0.175, "chance_baseline": 0.16},
-            "EOD for color (1 difference): not shown to differ when what random groups of the same sizes give is taken off "
-            "(T=4: 26.0, random groups 19.0; scratch: 17.5, random groups 16.0).",
+            "EOD for color (1 difference): a difference beyond chance is not shown (T=4: 26.0, random groups of the same sizes 19.0; "
+            "scratch: 17.5, random groups 16.0).",
         ),
         (
             {"analysis": "matched_accuracy", "held_back": "accuracies differ"},
@@ -226,7 +227,7 @@ def test_seeds_that_are_needed_are_said_and_commands_stay_short() -> None:
     found = said(row(), steps=(step(), step(what="class_bias", n_needed=70, n_proposed=20)))
     assert found.more == (
         "Seeds that would settle half of the hints, if these are true: about 9 for metrics and about 70 for classes against "
-        "scratch. The commands ask for at most 20.",
+        "scratch. The commands ask for at most 20, which will not settle what takes more.",
     )
     never = said(row(), steps=(step(n_needed=None, n_proposed=0, overrides=()),))
     assert never.more == (
@@ -238,10 +239,13 @@ def test_seeds_that_are_needed_are_said_and_commands_stay_short() -> None:
 def test_what_the_seeds_find_is_said_and_what_they_cannot() -> None:
     (sentence,) = said(row(smallest_detectable=0.123)).more
     assert sentence == (
-        "5 seeds find a true difference from scratch with probability 0.8 if it is at least 12.3 points in accuracy."
+        "For planning: 5 seeds establish a single true difference from scratch with probability 0.8 if it is at least 12.3 points in "
+        "accuracy; what is still possible now is in the intervals."
     )
     (sentence,) = said(row(smallest_detectable=2.0)).more
-    assert sentence == "5 seeds do not reliably find a difference from scratch in accuracy, however large."
+    assert sentence == (
+        "5 seeds establish no single difference from scratch in accuracy with probability 0.8, however large: the sd is hardly known."
+    )
 
 
 def declared(*, num_complete: int = 0, num_withdrawn: int = 0) -> Declared:

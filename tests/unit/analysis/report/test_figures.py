@@ -111,7 +111,7 @@ def test_individual_fairness_stands_beside_confidence_and_is_not_called_fair_at_
         "on predicted labels",
         "mean confidence",
     ]
-    assert "a perfect and certain classifier scores about 1" in found.caption
+    assert "a perfect and certain classifier scores about 0.9 to 1 with ten equal classes" in found.caption
     assert "0 is fair" not in found.caption
     trials = [{**trial, "individual_fairness_calibrated": 0.7} for trial in study.trials]
     with drawing():
