@@ -261,3 +261,29 @@ def test_two_runs_are_enough_for_an_interval_and_an_effect() -> None:
     assert (low_C[0], high_C[0]) == pytest.approx(expected)
     # Pooled sd sqrt((2 + 4.5) / 2), and the factor Γ(1) / (√1 · Γ(1/2)).
     assert hedges_g(a, b)[0] == pytest.approx(3.5 / math.sqrt(3.25) / math.sqrt(math.pi))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("n", "most"), [(5, 0.20), (10, 0.10)])
+def test_counts_of_sides_with_other_spreads_exceed_the_usual_one_more_often(n: int, most: float) -> None:
+    """As docs/statistics.md says: exchanges mix the sides, so they show less of what a wide one does."""
+    random = np.random.default_rng(11)
+    exceeded = []
+    for _ in range(400):
+        wide, narrow = (sd * (random.normal(size=(n, 1)) + random.normal(size=(n, 60))) for sd in (4.0, 1.0))
+        found = exchanges(wide, narrow, level=0.05)
+        assert found is not None and found.usual_count is not None
+        exceeded.append((welch(wide, narrow, level=0.05).p_C < 0.05).sum() > found.usual_count)
+    assert 0.04 <= np.mean(exceeded) <= most
+
+
+@pytest.mark.long
+def test_runs_of_one_seed_that_are_alike_differ_in_fewer_classes_than_chance_gives() -> None:
+    """At a correlation of 0.5 about 1 of 100 where independent runs would give 5: the number beside #SC is an upper one."""
+    random = np.random.default_rng(11)
+    counts = []
+    for _ in range(200):
+        seed = random.normal(size=(10, 100))
+        sides = [seed + random.normal(size=(10, 100)) for _ in range(2)]
+        counts.append((welch(*sides, level=0.05).p_C < 0.05).sum())
+    assert 0.5 <= np.mean(counts) <= 1.5
