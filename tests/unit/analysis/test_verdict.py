@@ -100,6 +100,43 @@ def test_a_class_is_told_relative_to_overall_accuracy() -> None:
     )
 
 
+def test_a_class_that_falls_less_than_others_shows_its_own_accuracy() -> None:
+    """Guard: +13.9 points were read as a gain of a class whose accuracy had fallen by 15."""
+    one = row(
+        analysis="class_bias",
+        metric="relative_accuracy",
+        class_name="cat",
+        normalisation="ratio",
+        effect=0.1386,
+        accuracy_baseline=0.8583,
+        accuracy_treatment=0.7083,
+    )
+    assert (
+        "+13.9 points against scratch at T=4 (its own accuracy 85.8 → 70.8 %; 95 % interval" in said(one).established[0]
+    )
+    hint = said(one.but(status="hint", p_claim=0.01)).hints[0]
+    assert hint.endswith("relative to overall accuracy at T=4 (+13.9 points; its own accuracy 85.8 → 70.8 %).")
+
+
+def test_what_is_established_the_other_way_is_said() -> None:
+    """Guard: a third condition in which it went the other way was among "2 more"."""
+    found = said(row(), row(condition="T=8", q=0.01), row(condition="T=1", effect=0.04, q=0.02)).established
+    assert found[0].endswith("The same way at T=8. The other way at T=1.")
+    assert found[1].endswith("runs). The other way at T=4 and T=8.")
+
+
+def test_individual_fairness_does_not_lead_and_says_what_higher_means() -> None:
+    rows = [row(metric="individual_fairness", effect=0.06, q=0.0), row()]
+    found = said(*rows).established
+    assert found[0].startswith("Accuracy") and found[1].startswith("Individual fairness: +0.0600")
+    assert found[1].endswith("(Higher: predictions change faster; it follows confidence.)")
+
+
+def test_accuracy_has_the_p_of_pairs_beside_the_one_that_decides() -> None:
+    (sentence,) = said(row(p_claim=0.2, p_paired=0.003, status="none")).accuracy
+    assert "T=4 −5.2 points (p = 0.2, paired by seed p = 0.003, not shown to differ)" in sentence
+
+
 def test_a_trend_has_its_direction() -> None:
     trend = row(
         analysis="trend", contrast="temperature_low", test="spearman", condition="T=1…10", effect=-0.81, n_treatment=20
