@@ -392,12 +392,15 @@ def _cost(steps: Sequence[NextStep]) -> list[str]:
     asked = [step for step in _proposed(steps) if step.num_trials]
     if not asked:
         return []
-    counts = " or ".join(f"{step.num_trials:,}" for step in asked)
-    times = " or ".join(
+    times = [
         f"{step.train_s / 3600:,.1f} h" if step.train_s >= 3600 else f"{step.train_s / 60:.1f} min" for step in asked
-    )
-    trials = "trial" if [step.num_trials for step in asked] == [1] else "trials"
-    return [f"NEXT trains {counts} more {trials}, about {times} in one worker."]
+    ]
+    # Two commands may train as much.
+    found = list(dict.fromkeys((f"{step.num_trials:,}", time) for step, time in zip(asked, times, strict=True)))
+    trials = "trial" if [count for count, _ in found] == ["1"] else "trials"
+    counts, durations = (" or ".join(words) for words in zip(*found, strict=True))
+    who = "Each command of NEXT" if len(found) < len(asked) else "NEXT"
+    return [f"{who} trains {counts} more {trials}, about {durations} in one worker."]
 
 
 def _proposed(steps: Sequence[NextStep]) -> list[NextStep]:

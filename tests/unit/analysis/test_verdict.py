@@ -273,6 +273,18 @@ def test_seeds_that_are_needed_are_said_and_commands_stay_short() -> None:
     assert never.commands == ()
 
 
+def test_two_commands_that_train_as_much_say_it_once() -> None:
+    one = step(num_trials=60, train_s=3030.0)
+    same = said(
+        row(), steps=(one, step(what="class_bias", overrides=("teacher.seed=paired",), num_trials=60, train_s=3030.0))
+    )
+    assert same.more[0].endswith("Each command of NEXT trains 60 more trials, about 50.5 min in one worker.")
+    other = said(
+        row(), steps=(one, step(what="class_bias", n_needed=70, overrides=("x",), num_trials=90, train_s=5400.0))
+    )
+    assert other.more[0].endswith("NEXT trains 60 or 90 more trials, about 50.5 min or 1.5 h in one worker.")
+
+
 def test_what_the_seeds_find_is_said_and_what_they_cannot() -> None:
     (sentence,) = said(row(smallest_detectable=0.123)).more
     assert sentence == (
