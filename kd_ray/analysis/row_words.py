@@ -23,6 +23,13 @@ def own_accuracy(row: Comparison) -> str:
     return f"its own accuracy {100 * row.accuracy_baseline:.1f} → {100 * row.accuracy_treatment:.1f} %"
 
 
+def from_to(row: Comparison) -> tuple[float | None, float | None]:
+    """Of a class its own accuracy on both sides, else the means that are compared."""
+    if row.metric == "relative_accuracy":
+        return row.accuracy_baseline, row.accuracy_treatment
+    return row.mean_baseline, row.mean_treatment
+
+
 def amount(row: Comparison, value: float | None, *, sign: bool = False) -> str:
     """A value of a row's metric with its unit: rates in percent points, others as they are."""
     if value is None:

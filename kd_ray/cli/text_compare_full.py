@@ -2,6 +2,7 @@
 
 from kd_ray.analysis.chance import MIN_CELL
 from kd_ray.analysis.compare import SweepComparison
+from kd_ray.analysis.row_words import from_to
 from kd_ray.cli.comparison_values import chosen, mean_and_sd, title, value
 from kd_ray.cli.tables import render_in_parts, wrapped
 from kd_ray.metrics.catalogue import METRICS
@@ -258,13 +259,6 @@ def _collapsed(comparison: SweepComparison, width: int | None) -> str:
         return ""
     names = "; ".join(dict.fromkeys(row.condition for row in rows))
     return wrapped(f"collapsed runs, left out of every comparison of fairness: {names}", width=width)
-
-
-def from_to(row: Comparison) -> tuple[float | None, float | None]:
-    """Of a class its own accuracy on both sides, else the means that are compared."""
-    if row.metric == "relative_accuracy":
-        return row.accuracy_baseline, row.accuracy_treatment
-    return row.mean_baseline, row.mean_treatment
 
 
 def subject(row: Comparison) -> str:

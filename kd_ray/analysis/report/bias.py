@@ -182,8 +182,8 @@ def heat_map(study: Study, evidence: Evidence, axis: ConditionAxis) -> Drawing |
     return Drawing(
         name="class-effects",
         title="Effect of distillation on each class",
-        caption=f"{which}. Color is the mean change in class accuracy ÷ overall accuracy, times the baseline's "
-        f"overall accuracy, so that 1 is a point of accuracy; {counts_in_words(study)}. Ring: p < {evidence.level:g} "
+        caption=f"{which}. Color is the mean change in class accuracy ÷ overall accuracy, in points of accuracy at the baseline's overall "
+        f"accuracy, so that a class that falls less than the others gains; {counts_in_words(study)}. Ring: p < {evidence.level:g} "
         "uncorrected, as #SC and #TC count; star: established over the whole report. The largest of "
         f"many noisy effects look larger than they are. {shared_baseline(study)}".rstrip()
         + _left_out(axis, 2),

@@ -7,6 +7,7 @@ from typing import Any
 from kd_ray.analysis.report.evidence import AGAINST
 from kd_ray.analysis.report.table import p_value
 from kd_ray.analysis.report.tested_tables import STATUS
+from kd_ray.analysis.row_words import from_to
 from kd_ray.metrics.catalogue import METRICS
 from kd_ray.results.comparison_schema import Comparison
 from kd_ray.serve.csv_text import csv_text
@@ -49,6 +50,10 @@ class Tested:
     what: str
     """Metric, with its feature or class."""
     condition: str
+    before: float | None
+    """Of a class its own accuracy, else the mean, of the baseline; None for trends."""
+    after: float | None
+    """The same of the treatment."""
     effect: float | None
     low: float | None
     high: float | None
@@ -124,6 +129,8 @@ def to_csv(found: Findings, *, analysis: str, against: str, correction: str) -> 
         "against",
         "what",
         "condition",
+        "before",
+        "after",
         "effect",
         "low",
         "high",
@@ -150,9 +157,10 @@ def _tested(row: Comparison, correction: str) -> Tested:
     scale = 100.0 if is_points else 1.0
     ends = (row.ci_total_low, row.ci_total_high) if row.ci_total_low is not None else (row.ci_low, row.ci_high)
     effect, low, high = (None if it is None else scale * it for it in (row.effect, *ends))
+    before, after = (None if it is None else scale * it for it in ((None, None) if is_rank else from_to(row)))
     p = {"report": row.q, "bh": row.q, "holm": row.p_holm, "none": row.p_claim}[correction]
     name = (
-        "class accuracy"
+        "class accuracy, relative"
         if row.metric == "relative_accuracy"
         else metric.short
         if metric
@@ -165,6 +173,8 @@ def _tested(row: Comparison, correction: str) -> Tested:
         against=_CONTRASTS.get(row.contrast or "", (row.contrast or "").replace("_", " ")),
         what=name if about is None else f"{name}, {about}",
         condition=row.condition,
+        before=before,
+        after=after,
         effect=effect,
         low=low,
         high=high,

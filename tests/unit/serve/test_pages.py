@@ -176,7 +176,17 @@ def test_differences_switch_the_correction(golden: Results) -> None:
     assert f"by chance alone {0.05 * len(tested):.1f} are expected, or fewer" in none.words
     assert f"{len(below_holm)} of {len(tested)} tests hold" in holm.words
     lines = list(csv.DictReader(io.StringIO(text.text)))
-    assert sum(line["analysis"] == "classes" for line in lines) == len(rows)
+    of_classes = [line for line in lines if line["analysis"] == "classes"]
+    assert len(of_classes) == len(rows)
+    # A class that falls less than the others gains, so its own accuracy stands beside.
+    one = next(row for row in rows if (row.class_name, row.condition) == ("class 2", "T=20"))
+    (line,) = [
+        it for it in of_classes if (it["what"], it["condition"]) == ("class accuracy, relative, class 2", "T=20")
+    ][:1]
+    assert (float(line["before"]), float(line["after"])) == pytest.approx(
+        (100 * (one.accuracy_baseline or 0), 100 * (one.accuracy_treatment or 0))
+    )
+    assert "from → to" in none.words
 
 
 @pytest.mark.slow
