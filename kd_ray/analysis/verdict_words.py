@@ -85,7 +85,7 @@ def _asked(study: Study, rows: Sequence[Comparison], level: float) -> tuple[str,
     if tests:
         sentences.append(
             f"{count_of(tests, 'test')}. Where nothing differs, at most {100 * level:g} % of reports have an ESTABLISHED; where something "
-            f"does, at most about {100 * level:g} % of what is established is false, on average."
+            f"differs, at most about {100 * level:g} % of what is established is false, on average."
         )
     if study.num_missing:
         sentences.append(
@@ -103,7 +103,7 @@ def _which(distilled: Sequence[Condition]) -> str:
     """The conditions by name; of many, their temperatures, and which settings differ."""
     lines = make_series(distilled)
     if len(distilled) <= _MOST_NAMED or sum(len(line.conditions) for line in lines) < len(distilled):
-        return listed([it.label for it in distilled])
+        return listed([it.label for it in distilled], _MOST_NAMED)
     values = sorted({it.temperature for it in distilled if it.temperature is not None})
     settings = [f"{count_of(len(lines), 'setting')} of {listed(lines[0].varying)}"] if len(lines) > 1 else []
     ends = f"T = {shown_number(values[0])} to {shown_number(values[-1])}, {len(values)} values"
@@ -124,20 +124,22 @@ def _accuracy(rows: Sequence[Comparison]) -> tuple[str, ...]:
         ordered = sorted(found, key=lambda row: row.effect or 0.0)
         shown = [ordered[0], ordered[-1]]
     texts = [
-        f"{row.condition} {points(row, row.effect, sign=True)} ({', '.join([*_both_p(row), _KNOWN.get(row.status or '', 'not tested')])})"
+        f"{row.condition} {points(row, row.effect, sign=True)} "
+        f"({'; '.join(filter(None, [interval(row), *_both_p(row), _KNOWN.get(row.status or '', 'not tested')]))})"
         for row in shown
     ]
     if shown is found:
-        return (f"Against scratch, p before correction: {'; '.join(texts)}.",)
+        return (f"Against scratch, with the p that decides, before correction: {'; '.join(texts)}.",)
     of_status = {
         known: [row.condition for row in found if (row.status or "not_tested") == status]
         for status, known in _KNOWN.items()
     }
     counts = [f"{known} at {listed(conditions)}" for known, conditions in of_status.items() if conditions]
-    alike = [f"all: {known}" for known, conditions in of_status.items() if len(conditions) == len(found)]
+    alike = [f"all {len(found)}: {known}" for known, conditions in of_status.items() if len(conditions) == len(found)]
     known = capital("; ".join(alike or counts))
     return (
-        f"Against scratch, lowest and highest of {len(found)} conditions, p before correction: {'; '.join(texts)}. {known}.",
+        f"Against scratch, lowest and highest of {len(found)} conditions, with the p that decides, before correction: {'; '.join(texts)}. "
+        f"{known}.",
     )
 
 
@@ -204,8 +206,8 @@ def _difference(same: Sequence[Comparison], opposite: Sequence[str]) -> str:
     """One quantity that differs one way in some conditions, told by the clearest; and the conditions in which it differs the other way."""
     row = min(same, key=lambda it: (it.q or 0.0, it.p_claim or 0.0))
     others = [it.condition for it in same if it is not row]
-    also = f" The same way at {listed(others)}." if others else ""
-    also += f" The other way at {listed(opposite)}." if opposite else ""
+    also = f" Also established, the same way, at {listed(others)}." if others else ""
+    also += f" Also established, the other way, at {listed(opposite)}." if opposite else ""
     also += " (Higher: predictions change faster; it follows confidence.)" if row.metric.startswith(INDIVIDUAL) else ""
     name = capital(short(row))
     if row.analysis == "trend":
@@ -232,13 +234,18 @@ def _hints(rows: Sequence[Comparison], level: float) -> tuple[str, ...]:
     """One statement for each baseline, and one for trends."""
     sentences = []
     tests = [row for row in rows if row.p_claim is not None and row.family]
+    if tests and not any(row.status == "hint" for row in tests):
+        below = sum((row.p_claim or 0.0) < level for row in tests)
+        return (
+            f"None. {below:,} of {count_of(len(tests), 'test')} {'has' if below == 1 else 'have'} p < {level:g} before correction; by "
+            f"chance alone {_by_chance(level * len(tests))} are expected, or fewer.",
+        )
     for same in _grouped(tests, lambda row: (row.contrast if row.contrast in CONTRASTS else "trend",)):
         hints = [row for row in same if row.status == "hint"]
         if not hints:
             continue
         count, chance = sum((row.p_claim or 0.0) < level for row in same), level * len(same)
         has_or_have = "has" if count == 1 else "have"
-        by_chance = f"{chance:,.{0 if chance >= 100 else 1}f}"
         clearest = min(hints, key=lambda row: row.p_claim or 0.0)
         where = f"against {BASELINE[same[0].contrast]}" if same[0].contrast in CONTRASTS else "of trends"
         is_trend = clearest.analysis == "trend"
@@ -251,10 +258,14 @@ def _hints(rows: Sequence[Comparison], level: float) -> tuple[str, ...]:
         known = sum(row.status == "established" for row in same)
         sentences.append(
             f"{count:,} of {count_of(len(same), 'test')} {where} {has_or_have} p < {level:g} before correction; by chance alone "
-            f"{by_chance} are expected, or fewer. "
+            f"{_by_chance(chance)} are expected, or fewer. "
             f"{f'{known} of them {is_or_are(known)} established. ' if known else ''}Clearest hint: {about} ({size})."
         )
     return tuple(sentences)
+
+
+def _by_chance(count: float) -> str:
+    return f"{count:,.{0 if count >= 100 else 1}f}"
 
 
 def _held_back(rows: Sequence[Comparison]) -> tuple[str, ...]:
@@ -307,7 +318,7 @@ def _not_tested(study: Study, rows: Sequence[Comparison]) -> tuple[str, ...]:
             teachers = {teacher for it in study.distilled for run in it.teachers for teacher in run}
             each = " for a condition" if what == "teacher" and len(teachers) > n else ""
             sentences.append(
-                f"Against {against}: {count_of(n, what)}{each} cannot show how far {what}s are apart; a claim needs {MIN_RUNS}."
+                f"Against {against}: {count_of(n, what)}{each} cannot show how far {what}s are apart; a claim needs {MIN_RUNS} {what}s."
             )
     trends = [row for row in rows if row.analysis == "trend" and row.test == "spearman"]
     few_runs = list(dict.fromkeys(row.condition for row in trends if row.p_claim is None and row.held_back is None))
@@ -354,13 +365,17 @@ def _more(study: Study, rows: Sequence[Comparison], steps: Sequence[NextStep]) -
     seeds = count_of(counts[0], "seed")
     if can:
         sentences.append(
-            f"For planning: {seeds} establish a single true difference from scratch with probability 0.8 if it is at least {listed(can)}; "
-            "what is still possible now is in the intervals."
+            f"For planning: {seeds} establish a single true difference from scratch with probability 0.8 if it is at least {listed(can)}, "
+            "smaller ones less often; what is possible now is in the intervals."
         )
     if cannot:
         sentences.append(
             f"{capital(seeds)} establish no single difference from scratch in {listed(cannot)} with probability 0.8, however large: the "
             "sd is hardly known."
+        )
+    if any("teacher.seed=paired" in step.overrides for step in _proposed(steps)):
+        sentences.append(
+            "`teacher.seed=paired` trains a teacher for each seed, so that more than this teacher can be spoken of."
         )
     return (*sentences, *_seeds(steps), *_cost(steps))
 

@@ -119,9 +119,9 @@ def _trends(comparison: SweepComparison, width: int | None) -> str:
     ]
     names = ["metric", "over", "status", "correlation", "runs", "p of ranks", "smallest", "p", "q"]
     notes = [
-        "correlation: of ranks (Spearman). p of ranks: exchanges of temperatures within seeds. smallest: what these seeds and "
-        "temperatures allow; above the level, no trend can be shown. p: decides; of a difference between groups, the larger of p of ranks "
-        "and the same p without what random groups give."
+        "correlation: of ranks (Spearman), at low and at high temperatures (`--split`). p of ranks: exchanges of temperatures within "
+        "seeds. smallest: what these seeds and temperatures allow; above the level, no trend can be shown. p: decides; of a difference "
+        "between groups, the larger of p of ranks and the same p without what random groups give.",
     ]
     return _part("trends with temperature", render_in_parts(names, cells, left=1, width=width), notes, width)
 
@@ -139,14 +139,14 @@ def _matched(comparison: SweepComparison, width: int | None) -> str:
             f"{value(row, row.accuracy_treatment)}, {value(row, row.accuracy_baseline)}",
             value(row, row.effect, sign=True),
             interval(row),
-            number(row.p),
+            number(row.p_claim),
             (row.status or "–").replace("_", " "),
             row.held_back or "–",
         ]
         for i, row in enumerate(rows, start=1)
     ]
     names = ["#", "condition", "what", "against", "accuracies", "difference", "interval", "p", "status", "held back"]
-    notes = ["difference: in EOD, after a line of EOD over accuracy that all conditions share; points."]
+    notes = ["difference: in EOD, after a line of EOD over accuracy that all conditions share; points. p: decides."]
     return _part("EOD at equal accuracy", render_in_parts(names, cells, left=1, width=width), notes, width)
 
 
@@ -202,15 +202,17 @@ def _counts(comparison: SweepComparison, width: int | None) -> str:
             against(row),
             "–" if row.num_significant is None else str(row.num_significant),
             "–" if row.num_established is None else str(row.num_established),
+            "–" if row.usual_significant is None else str(row.usual_significant),
             number(row.p_permutation),
             _size(row, row.smallest_detectable),
         ]
         for row in rows
     ]
-    names = ["condition", "against", "published", "established", "p of the count", "would find"]
+    names = ["condition", "against", "published", "established", "seldom more than", "p of the count", "would find"]
     notes = [
-        "published: #SC, #TC. established: after correction over all conditions. p of the count: exchanges of runs that give at least as "
-        "many; three runs against three cannot give less than 0.1.",
+        "published: #SC, #TC. established: after correction over all conditions. seldom more than: what "
+        f"{100 * (1 - rows[0].level):g} % of the exchanges of runs do not exceed; –: so few runs cannot exceed it. p of the count: "
+        "exchanges of runs that give at least as many; –: too many to look at all.",
         "would find: points of a median class that are established with probability 0.8; –: none, however large.",
     ]
     return _part("counts of classes", render_in_parts(names, cells, left=1, width=width), notes, width)

@@ -99,7 +99,7 @@ def class_table(study: Study, evidence: Evidence) -> ReportTable:
         [
             *named("class", "test samples"),
             *named("teacher", "scratch", unit="%"),
-            *named("conditions with p below level", "established", "clearest in"),
+            *named("conditions with Welch's p below level", "established", "clearest in"),
             ReportColumn(name="distilled", unit="%"),
             *named("effect", "from", "to", unit="points"),
             ReportColumn(name="q", digits=3, is_p=True),

@@ -55,7 +55,7 @@ def said(*rows: Comparison, steps: tuple[NextStep, ...] = (), claims: tuple[Decl
 def test_asked_says_conditions_seeds_teachers_samples_and_the_level() -> None:
     assert said(row(), row(p_claim=None, status="not_tested")).asked == (
         "2 distilled conditions (T=2 and T=3) against scratch students and their teacher. 5 seeds per condition, 1 teacher, "
-        "60 test samples. 1 test. Where nothing differs, at most 5 % of reports have an ESTABLISHED; where something does, at most "
+        "60 test samples. 1 test. Where nothing differs, at most 5 % of reports have an ESTABLISHED; where something differs, at most "
         "about 5 % of what is established is false, on average. "
         "Small groups, which may decide DPD and EOD alone: color (g1: 17 test samples; g0: 1 of class 'class 3').",
     )
@@ -63,14 +63,17 @@ def test_asked_says_conditions_seeds_teachers_samples_and_the_level() -> None:
 
 def test_accuracy_is_told_whether_anything_is_established_or_not() -> None:
     """Guard: it is what everybody asks first; a loss of six points that is only a hint must not be missing."""
-    rows = (row(status="hint"), row(condition="T=8", effect=0.003, p_claim=0.7, status="none"))
+    near = {"effect": 0.003, "ci_total_low": -0.01, "ci_total_high": 0.016}
+    rows = (row(status="hint"), row(condition="T=8", p_claim=0.7, status="none", **near))
     assert said(*rows).accuracy == (
-        "Against scratch, p before correction: T=4 −5.2 points (p < 0.001, a hint); T=8 +0.3 points (p = 0.7, not shown to differ).",
+        "Against scratch, with the p that decides, before correction: T=4 −5.2 points (95 % interval −7.1 to −3.3; p < 0.001; a hint); "
+        "T=8 +0.3 points (95 % interval −1.0 to +1.6; p = 0.7; not shown to differ).",
     )
-    few = {"p_claim": None, "status": "not_tested"}
+    few = {"p_claim": None, "status": "not_tested", "ci_total_low": None}
     many = [*rows, row(condition="T=1", effect=0.02, **few), row(condition="T=2", effect=0.0, **few)]
     assert said(*many).accuracy == (
-        "Against scratch, lowest and highest of 4 conditions, p before correction: T=4 −5.2 points (p < 0.001, a hint); "
+        "Against scratch, lowest and highest of 4 conditions, with the p that decides, before correction: T=4 −5.2 points "
+        "(95 % interval −7.1 to −3.3; p < 0.001; a hint); "
         "T=1 +2.0 points (not tested). "
         "A hint at T=4; not shown to differ at T=8; not tested at T=1 and T=2.",
     )
@@ -80,7 +83,7 @@ def test_accuracy_is_told_whether_anything_is_established_or_not() -> None:
 def test_an_established_difference_has_its_size_interval_and_runs() -> None:
     assert said(row(), row(condition="T=8", q=0.01)).established == (
         "Accuracy: −5.2 points against scratch at T=4 (95 % interval −7.1 to −3.3; q = 0.004; 5 against 5 runs). "
-        "The same way at T=8.",
+        "Also established, the same way, at T=8.",
     )
 
 
@@ -121,8 +124,8 @@ def test_a_class_that_falls_less_than_others_shows_its_own_accuracy() -> None:
 def test_what_is_established_the_other_way_is_said() -> None:
     """Guard: a third condition in which it went the other way was among "2 more"."""
     found = said(row(), row(condition="T=8", q=0.01), row(condition="T=1", effect=0.04, q=0.02)).established
-    assert found[0].endswith("The same way at T=8. The other way at T=1.")
-    assert found[1].endswith("runs). The other way at T=4 and T=8.")
+    assert found[0].endswith("Also established, the same way, at T=8. Also established, the other way, at T=1.")
+    assert found[1].endswith("runs). Also established, the other way, at T=4 and T=8.")
 
 
 def test_individual_fairness_does_not_lead_and_says_what_higher_means() -> None:
@@ -134,7 +137,7 @@ def test_individual_fairness_does_not_lead_and_says_what_higher_means() -> None:
 
 def test_accuracy_has_the_p_of_pairs_beside_the_one_that_decides() -> None:
     (sentence,) = said(row(p_claim=0.2, p_paired=0.003, status="none")).accuracy
-    assert "T=4 −5.2 points (p = 0.2, paired by seed p = 0.003, not shown to differ)" in sentence
+    assert "p = 0.2; paired by seed p = 0.003; not shown to differ)" in sentence
 
 
 def test_a_trend_has_its_direction() -> None:
@@ -168,7 +171,10 @@ def test_hints_stand_beside_what_chance_gives() -> None:
         "1 of 38 tests against scratch has p < 0.05 before correction; by chance alone 1.9 are expected, or fewer."
         in said(*none, *none, row(metric="m", p_claim=0.5, status="none"), hints[0]).hints[0]
     )
-    assert said(*none).hints == ()
+    assert said(*none).hints == (
+        "None. 0 of 18 tests have p < 0.05 before correction; by chance alone 0.9 are expected, or fewer.",
+    )
+    assert said(row(p_claim=None, status="not_tested")).hints == ()
 
 
 def test_hints_count_what_is_established_apart() -> None:
@@ -212,8 +218,10 @@ def test_two_seeds_and_one_teacher_are_said_to_be_too_few() -> None:
     found = compare_study(draw(Design(seeds=2, per_class=6), 0), Options()).verdict
     assert (found.established, found.hints, found.held_back) == ((), (), ())
     (sentence,) = found.not_tested
-    assert "Against scratch: 2 seeds cannot show how far seeds are apart; a claim needs 3." in sentence
-    assert "Against the teacher: 1 teacher cannot show how far teachers are apart; a claim needs 3." in sentence
+    assert "Against scratch: 2 seeds cannot show how far seeds are apart; a claim needs 3 seeds." in sentence
+    assert (
+        "Against the teacher: 1 teacher cannot show how far teachers are apart; a claim needs 3 teachers." in sentence
+    )
     assert "Trends over T=2…4: fewer than 3 seeds at a temperature." in sentence
     assert found.commands == (
         "kd-ray resume drawn --set grid.seed=0..4",
@@ -276,7 +284,7 @@ def test_seeds_that_are_needed_are_said_and_commands_stay_short() -> None:
 def test_two_commands_that_train_as_much_say_it_once() -> None:
     one = step(num_trials=60, train_s=3030.0)
     same = said(
-        row(), steps=(one, step(what="class_bias", overrides=("teacher.seed=paired",), num_trials=60, train_s=3030.0))
+        row(), steps=(one, step(what="class_bias", overrides=("grid.seed=0..8",), num_trials=60, train_s=3030.0))
     )
     assert same.more[0].endswith("Each command of NEXT trains 60 more trials, about 50.5 min in one worker.")
     other = said(
@@ -289,7 +297,7 @@ def test_what_the_seeds_find_is_said_and_what_they_cannot() -> None:
     (sentence,) = said(row(smallest_detectable=0.123)).more
     assert sentence == (
         "For planning: 5 seeds establish a single true difference from scratch with probability 0.8 if it is at least 12.3 points in "
-        "accuracy; what is still possible now is in the intervals."
+        "accuracy, smaller ones less often; what is possible now is in the intervals."
     )
     (sentence,) = said(row(smallest_detectable=2.0)).more
     assert sentence == (
