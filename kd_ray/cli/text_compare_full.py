@@ -36,7 +36,7 @@ def _part(heading: str, table: str, notes: list[str], width: int | None) -> str:
 def _claims(comparison: SweepComparison, width: int | None) -> str:
     lines = [
         wrapped(
-            f"{row.claim}: {(row.status or '').replace('_', ' ')} (p {number(row.p)}, after Holm {number(row.p_holm)})",
+            f"{row.claim}: {(row.status or '').replace('_', ' ')} (p {number(row.p_claim)}, after Holm {number(row.p_holm)})",
             first="- ",
             then="  ",
             width=width,

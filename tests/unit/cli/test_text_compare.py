@@ -82,6 +82,16 @@ def test_published_counts_stand_beside_what_chance_gives(comparison: SweepCompar
     assert "#SC: of 10 classes, those whose accuracy (divided by overall accuracy) differs from scratch" in shown
 
 
+def test_the_p_of_every_table_is_the_one_that_decides(comparison: SweepComparison) -> None:
+    """Guard: EOD at equal accuracy, and declared claims, had the p over runs under the same name: 0.029 beside `none`."""
+    matched = comparison.of("matched_accuracy")[0]
+    claim = matched.but(analysis="claim", claim="EOD is lower", p=0.0311, p_claim=0.0722, p_holm=0.0722, status="none")
+    rows = [matched.but(p=0.0311, p_claim=0.0722), claim]
+    shown = compared(replace(comparison, rows=tuple(rows)), store=None, full=True)
+    assert "0.031" not in shown
+    assert shown.count("0.072") == 3
+
+
 @pytest.mark.slow
 def test_full_has_every_established_row_and_hint(comparison: SweepComparison) -> None:
     shown = compared(comparison, store=None, full=True)
