@@ -8,6 +8,7 @@ import unicodedata
 
 _DIRECTIONS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 """Characters that change the direction of the text after them, so that it reads as another one."""
+_BEYOND_THE_MIDDLE = 1 + 1e-12
 _FORMULA = ("=", "+", "-", "@")
 
 
@@ -15,6 +16,14 @@ def shown_number(value: float) -> str:
     """A setting such as a temperature, as short as it can be told from all others: `4`, `0.1`, `4.0000001`."""
     text = f"{value:g}"
     return text if float(text) == value else repr(value)
+
+
+def rounded(value: float, digits: int, *, sign: bool = False) -> str:
+    """A result with so many decimals. What is in the middle goes away from 0, in whatever order it was computed.
+
+    Otherwise the same mean would be 75.79 in one place and 75.80 in another: `100 * mean(x)` and `mean(100 * x)` differ in the last bit.
+    """
+    return f"{value * _BEYOND_THE_MIDDLE:{'+' if sign else ''}.{digits}f}"
 
 
 def control_character(text: str) -> str | None:

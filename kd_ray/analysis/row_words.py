@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from kd_ray.metrics.catalogue import METRICS
 from kd_ray.results.comparison_schema import Comparison
+from kd_ray.shown import rounded
 
 
 def short(row: Comparison) -> str:
@@ -20,7 +21,7 @@ def own_accuracy(row: Comparison) -> str:
     """What the accuracy of a class itself did: divided by overall accuracy, it may gain where it falls. Empty for other rows."""
     if row.metric != "relative_accuracy" or row.accuracy_baseline is None or row.accuracy_treatment is None:
         return ""
-    return f"its own accuracy {100 * row.accuracy_baseline:.1f} → {100 * row.accuracy_treatment:.1f} %"
+    return f"its own accuracy {rounded(100 * row.accuracy_baseline, 1)} → {rounded(100 * row.accuracy_treatment, 1)} %"
 
 
 def from_to(row: Comparison) -> tuple[float | None, float | None]:
@@ -37,7 +38,7 @@ def amount(row: Comparison, value: float | None, *, sign: bool = False) -> str:
     metric = METRICS.get(row.metric)
     # The effect on a class is in points of accuracy, whatever it is divided by.
     is_rate = row.metric in ("relative_accuracy", "class_accuracy") or (metric is not None and metric.unit == "rate")
-    text = f"{100 * value:{'+' if sign else ''}.1f}" if is_rate else f"{value:{'+' if sign else ''}.4f}"
+    text = rounded(100 * value, 1, sign=sign) if is_rate else rounded(value, 4, sign=sign)
     return text.replace("-", "−")
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from kd_ray.metrics.catalogue import METRICS
 from kd_ray.results.comparison_schema import Comparison
+from kd_ray.shown import rounded
 
 
 def title(metric: str, feature: str | None = None) -> str:
@@ -27,7 +28,7 @@ def value(row: Comparison, number: float | None, *, sign: bool = False) -> str:
         scale, digits = 100.0, 2
     else:
         scale, digits = metric.scale, metric.digits
-    return f"{number * scale:{'+' if sign else ''}.{digits}f}".replace("-", "−")
+    return rounded(number * scale, digits, sign=sign).replace("-", "−")
 
 
 def chosen(rows: Sequence[Comparison], *statuses: str) -> list[Comparison]:

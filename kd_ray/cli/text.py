@@ -21,7 +21,7 @@ from kd_ray.results.query import Results
 from kd_ray.results.record import encode_table
 from kd_ray.results.schema import QUERIED
 from kd_ray.results.sql_views import SQL_VIEWS
-from kd_ray.shown import cleaned, csv_cell
+from kd_ray.shown import cleaned, csv_cell, rounded
 from kd_ray.sweep.short_axes import shortest
 from kd_ray.sweep.spec import Role, TrialState
 
@@ -145,8 +145,8 @@ def mean_and_sd(column: "ClosingColumn", value: "Spread") -> str:
     if not value.n:
         return "–"
     scale, digits = column.metric.scale, column.metric.digits
-    sd = f" ± {value.sd * scale:.{digits}f}" if value.n > 1 else ""
-    return f"{value.mean * scale:.{digits}f}{sd}"
+    sd = f" ± {rounded(value.sd * scale, digits)}" if value.n > 1 else ""
+    return f"{rounded(value.mean * scale, digits)}{sd}"
 
 
 def schema(name: str | None) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from kd_ray.cli.tables import render, table_of, wrapped
 from kd_ray.errors import count_of
 from kd_ray.metrics.catalogue import METRICS
+from kd_ray.shown import rounded
 
 if TYPE_CHECKING:
     from kd_ray.cluster.tune import TuneReport
@@ -116,4 +117,4 @@ def _shown(outcome: "Outcome", value: float | None, *, difference: bool = False)
     if value is None:
         return "–"
     unit = (" points" if difference else " %") if metric.unit == "rate" else ""
-    return f"{value * metric.scale:.{metric.digits}f}{unit}"
+    return f"{rounded(value * metric.scale, metric.digits)}{unit}"

@@ -10,6 +10,7 @@ from kd_ray.analysis.study import FAIRNESS
 from kd_ray.metrics.arrays import FloatArray
 from kd_ray.metrics.catalogue import METRICS, Metric
 from kd_ray.serve.page_data import Read
+from kd_ray.shown import rounded
 
 OF_TRIAL = (
     "accuracy",
@@ -71,7 +72,7 @@ class Quantity:
 
     def shown(self, value: float) -> str:
         """A value in the unit of the metric, without it."""
-        return "–" if np.isnan(value) else f"{value * self.metric.scale:.{self.metric.digits}f}".replace("-", "−")
+        return "–" if np.isnan(value) else rounded(value * self.metric.scale, self.metric.digits).replace("-", "−")
 
 
 def metric_names(read: Read) -> Mapping[str, str]:

@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 import jinja2
 from markupsafe import Markup
 
-from kd_ray.shown import cleaned
+from kd_ray.shown import cleaned, rounded
 
 STATIC = {
     "site.css": "text/css",
@@ -46,6 +46,7 @@ class Templates:
             "ago": ago,
             "moment": moment,
             "count": count,
+            "rounded": rounded,
             "pairs": lambda options: [(it, it) for it in options],
         }
 

@@ -10,7 +10,7 @@ from kd_ray.analysis.conditions import Condition
 from kd_ray.analysis.study import Spread, spread
 from kd_ray.metrics.arrays import FloatArray
 from kd_ray.metrics.catalogue import METRICS
-from kd_ray.shown import cleaned, csv_cell
+from kd_ray.shown import cleaned, csv_cell, rounded
 
 _LATEX = str.maketrans(
     {
@@ -135,7 +135,7 @@ def shown(cell: Cell, column: ReportColumn) -> str:
     if isinstance(cell, str):
         return cell
     if isinstance(cell, MeanAndSd):
-        sd = "" if cell.sd is None or math.isnan(cell.sd) else f" ± {cell.sd:.{column.digits}f}"
+        sd = "" if cell.sd is None or math.isnan(cell.sd) else f" ± {rounded(cell.sd, column.digits)}"
         return MISSING if math.isnan(cell.mean) else _number(cell.mean, column) + sd
     return MISSING if cell is None or math.isnan(cell) else _number(cell, column)
 
@@ -166,7 +166,7 @@ def _number(value: float, column: ReportColumn) -> str:
         return p_value(value)
     if isinstance(value, int):
         return f"{value:,}"
-    text = f"{value:.{column.digits}f}"
+    text = rounded(value, column.digits)
     # Nothing is called minus zero.
     return text.removeprefix("-") if float(text) == 0 else text.replace("-", "−")
 

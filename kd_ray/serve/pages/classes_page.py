@@ -14,6 +14,7 @@ from kd_ray.errors import InvalidInputError
 from kd_ray.metrics.arrays import FloatArray
 from kd_ray.serve.findings import Findings
 from kd_ray.serve.page_data import Read
+from kd_ray.shown import rounded
 
 MAX_CLASSES = 200
 MAX_SAMPLES = 500
@@ -281,5 +282,5 @@ def _signed(value: float) -> str:
 def _number(value: float, digits: int) -> str:
     if math.isnan(value):
         return "–"
-    text = f"{value:.{digits}f}"
+    text = rounded(value, digits)
     return text.removeprefix("-") if float(text) == 0 else text.replace("-", "−")

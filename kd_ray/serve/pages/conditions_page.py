@@ -15,6 +15,7 @@ from kd_ray.serve.charts import Chart, Dot, Level, Point, Scale, Series, Tick
 from kd_ray.serve.csv_text import csv_text
 from kd_ray.serve.page_data import Read
 from kd_ray.serve.quantities import GROUP_ACCURACY, OF_CLASS, OF_GROUPS, Chosen, Quantity, metric_names, quantity
+from kd_ray.shown import rounded
 
 MAX_DOTS = 40
 """Runs of one condition that are drawn; the mean and the interval are over all."""
@@ -45,7 +46,7 @@ def view(read: Read, chosen: Chosen, *, axis: str, sort: str, is_down: bool) -> 
         "layout": layout,
         "chart": chart(it, layout),
         "rows": rows,
-        "show": lambda value: "–" if math.isnan(value) else f"{value:.{digits}f}".replace("-", "−"),
+        "show": lambda value: "–" if math.isnan(value) else rounded(value, digits).replace("-", "−"),
         "metrics": metric_names(read),
         "axes": {name: name for name in axis_names(read.study)},
         "classes": read.study.class_names if it.chosen.metric in OF_CLASS else (),
@@ -179,7 +180,7 @@ def _series(it: Quantity, layout: Layout, number: int, count: int, scale: Scale)
         seeds, values = _dot_values(condition, it)
         for i, (seed, value) in enumerate(zip(seeds, values, strict=True)):
             shift = 0.028 * (i % 5 - 2) if len(values) > 5 else 0.0
-            words = f"{condition.label}, seed {seed}: {value:.{it.metric.digits}f}{it.unit and f' {it.unit}'}"
+            words = f"{condition.label}, seed {seed}: {rounded(value, it.metric.digits)}{it.unit and f' {it.unit}'}"
             dots.append(Dot(x=charts.x_place(place + aside + shift, count), y=scale(value), words=words))
     return Series(label=line.label, number=number, path=charts.path(way), points=tuple(points), dots=tuple(dots))
 
@@ -213,7 +214,8 @@ def _levels(it: Quantity, layout: Layout, scale: Scale) -> tuple[Level, ...]:
 def _words(row: Row, it: Quantity) -> str:
     """`T=4: mean 81.20 %, sd 1.10, 95 % interval 78.1 to 84.3, n = 5`."""
     digits, unit = it.metric.digits, it.unit and f" {it.unit}"
-    words = f"{row.label}: mean {row.mean:.{digits}f}{unit}"
+    words = f"{row.label}: mean {rounded(row.mean, digits)}{unit}"
     if not math.isnan(row.sd):
-        words += f", sd {row.sd:.{digits}f}, 95 % interval {row.low:.{digits}f} to {row.high:.{digits}f}"
+        ends = f"{rounded(row.low, digits)} to {rounded(row.high, digits)}"
+        words += f", sd {rounded(row.sd, digits)}, 95 % interval {ends}"
     return f"{words}, n = {row.n}".replace("-", "−")

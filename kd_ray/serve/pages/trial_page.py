@@ -19,6 +19,7 @@ from kd_ray.serve.charts import Chart
 from kd_ray.serve.page_data import Read
 from kd_ray.serve.quantities import OF_TRIAL
 from kd_ray.serve.snapshot import SweepNow, place_of
+from kd_ray.shown import rounded
 
 MAX_MATRIX = 30
 """Classes of a confusion matrix that is drawn whole; of more, the pairs that are confused most are listed."""
@@ -90,7 +91,7 @@ def _metrics(trial: Mapping[str, Any], teacher: Mapping[str, Any] | None) -> lis
     def shown(metric: Metric, row: Mapping[str, Any] | None) -> str:
         value = None if row is None else row[metric.name]
         unit = " %" if metric.unit == "rate" else ""
-        return "" if value is None else f"{value * metric.scale:.{metric.digits}f}{unit}".replace("-", "−")
+        return "" if value is None else f"{rounded(value * metric.scale, metric.digits)}{unit}".replace("-", "−")
 
     metrics = [METRICS[name] for name in OF_TRIAL if trial[name] is not None]
     return [(it.short, shown(it, trial), shown(it, teacher)) for it in metrics]

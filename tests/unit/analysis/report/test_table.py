@@ -45,7 +45,7 @@ def test_latex_is_a_booktabs_table() -> None:
         "\\toprule\n"
         "class & accuracy (\\%) & q & n \\\\\n"
         "\\midrule\n"
-        "a\\_b & $93.12 \\pm 0.25$ & $< 0.001$ & $1{,}234$ \\\\\n"
+        "a\\_b & $93.13 \\pm 0.25$ & $< 0.001$ & $1{,}234$ \\\\\n"
         "c, d & $-1.50$ & -- & $5$ \\\\\n"
         "e & -- & $0.250$ & -- \\\\\n"
         "\\bottomrule\n"
@@ -81,7 +81,7 @@ def test_names_come_back_from_csv_as_they_were_but_for_what_a_terminal_obeys() -
         (MeanAndSd(mean=math.nan), ReportColumn(name="x"), "–"),
         (MeanAndSd(mean=2.0, sd=0.5), ReportColumn(name="x"), "2.00 ± 0.50"),
         (-0.001, ReportColumn(name="x"), "0.00"),
-        (-1.25, ReportColumn(name="x", digits=1), "−1.2"),
+        (-1.25, ReportColumn(name="x", digits=1), "−1.3"),
         (0.0009, ReportColumn(name="p", is_p=True), "< 0.001"),
         (0.04, ReportColumn(name="p", is_p=True), "0.040"),
         (12345, ReportColumn(name="n"), "12,345"),
