@@ -29,7 +29,7 @@ from kd_ray.analysis.verdict import Verdict
 from kd_ray.errors import count_of
 from kd_ray.metrics.catalogue import METRICS
 from kd_ray.results.comparison_schema import Comparison
-from kd_ray.shown import shown_number
+from kd_ray.shown import rounded, shown_number
 
 INDIVIDUAL = "individual_fairness"
 """Begins the names of metrics whose lower values show no fairer model by themselves."""
@@ -342,24 +342,27 @@ def _not_tested(study: Study, rows: Sequence[Comparison]) -> tuple[str, ...]:
 
 def _more(study: Study, rows: Sequence[Comparison], steps: Sequence[NextStep]) -> tuple[str, ...]:
     sentences = []
+    counts = sorted({it.n for it in study.conditions if it.role != "teacher"})
     sizes = []
     for analysis, metric in (
         ("class_bias", "relative_accuracy"),
         ("fairness", "accuracy"),
         ("fairness", "equalized_odds_difference"),
     ):
-        mine = [
-            row.smallest_detectable
+        about = [
+            row
             for row in rows
-            if (row.analysis, row.metric, row.contrast) == (analysis, metric, SCRATCH)
-            and row.smallest_detectable is not None
-            and row.p_claim is not None
+            if (row.metric, row.contrast) == (metric, SCRATCH) and row.smallest_detectable is not None
         ]
+        mine = [row for row in about if row.analysis == analysis and row.p_claim is not None]
+        # The value of the power curves, where they have this number of runs, so that both say the same.
+        of_curve = [row for row in about if (row.analysis, row.n_treatment) == ("power", counts[0])]
         if mine:
+            features = len({row.sensitive_feature for row in mine})
             name = "class accuracy" if analysis == "class_bias" else METRICS[metric].short
-            size = median(mine)
-            sizes.append((name, f"{100 * size:.1f} points" if size < 1 else None))
-    counts = sorted({it.n for it in study.conditions if it.role != "teacher"})
+            name += f" (median of {features} features)" if features > 1 else ""
+            size = median(row.smallest_detectable or 0.0 for row in of_curve or mine)
+            sizes.append((name, f"{rounded(100 * size, 1)} points" if size < 1 else None))
     can = [f"{size} in {name}" for name, size in sizes if size is not None]
     cannot = [name for name, size in sizes if size is None]
     seeds = count_of(counts[0], "seed")
