@@ -132,6 +132,27 @@ GUARDS = (
         tests=("tests/unit/analysis/test_two_groups.py",),
     ),
     Guard(
+        name="a table prints a p that decides nothing",
+        file="kd_ray/cli/text_compare_full.py",
+        right='            number(row.p_claim),\n            (row.status or "–")',
+        wrong='            number(row.p),\n            (row.status or "–")',
+        tests=("tests/unit/cli/test_text_compare.py",),
+    ),
+    Guard(
+        name="what is planned now is forgotten when a memory is full",
+        file="kd_ray/sweep/by_object.py",
+        right="    while len(kept) > most:\n        kept.popitem(last=False)\n",
+        wrong="    if len(kept) > most:\n        kept.clear()\n",
+        tests=("tests/unit/sweep/test_spec.py", "tests/unit/sweep/test_by_object.py"),
+    ),
+    Guard(
+        name="a count of classes has a bound that noise exceeds",
+        file="kd_ray/analysis/two_groups.py",
+        right='    usual = int(np.quantile(count_W, 1 - level, method="inverted_cdf")) if can_exceed else None\n',
+        wrong='    usual = int(np.quantile(count_W, 1 - 3 * level, method="inverted_cdf")) if can_exceed else None\n',
+        tests=("tests/unit/analysis/test_two_groups.py",),
+    ),
+    Guard(
         name="a standard deviation has ddof 0",
         file="kd_ray/analysis/study.py",
         right="defined.std(ddof=1)",
