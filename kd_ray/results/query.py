@@ -329,9 +329,21 @@ def _connect_files(
         # Otherwise DuckDB has only looked at the first part.
         if not by_name and name in TABLES and connection.view(name).columns != TABLES[name].arrow_schema.names:
             _make_view(connection, name, files, by_name=True)
+        if not set(QUERIED[name].arrow_schema.names) <= set(connection.view(name).columns):
+            _add_columns(connection, name, files)
     for name, table in read_tables(store, {name: found for name, found in keys.items() if name not in local}).items():
         connection.register(name, table)
     return [file for files in local.values() for file in files]
+
+
+def _add_columns(connection: "duckdb.DuckDBPyConnection", name: str, files: Sequence[str]) -> None:
+    """Give the view of a table the columns that only a newer kd_ray writes, as null: the rows of `comparisons` stay until they are made
+    anew."""
+    connection.register(f"no_{name}", QUERIED[name].arrow_schema.empty_table())
+    connection.execute(
+        f"CREATE OR REPLACE TEMP VIEW {name} AS FROM no_{name} UNION ALL BY NAME "
+        f"SELECT * FROM read_parquet([{_listed(files)}], hive_partitioning = false, union_by_name = true)"
+    )
 
 
 def _make_view(connection: "duckdb.DuckDBPyConnection", name: str, files: Sequence[str], *, by_name: bool) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import duckdb
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from kd_ray.errors import InvalidInputError, KdRayError, QueryError
@@ -416,6 +417,21 @@ def test_parts_of_an_older_kd_ray_lack_columns_and_stay_readable(store: Store, s
     for ask in (only_read.query, only_read.query_own):
         assert ask("SELECT threads FROM trials", sweep=sweep)["threads"].to_pylist() == [None] * 4 + [1] * 4
         assert "threads" in ask("SELECT * FROM trials", sweep=sweep).column_names
+
+
+@pytest.mark.parametrize("sweep", ["demo", None])
+def test_comparisons_of_an_older_kd_ray_have_its_new_columns_as_null(store: Store, sweep: str | None) -> None:
+    """Guard: they stay until `kd-ray compare` makes them anew, and SQL that named a new column was refused."""
+    write_sweep(store, make_sweep())
+    whole = QUERIED["comparisons"].arrow_schema.empty_table()
+    rows = pa.table({it.name: pa.array([None], type=it.type) for it in whole.schema})
+    former = rows.drop_columns(["usual_significant", "claim"])
+    store.put(part_key("comparisons", "demo", 0), encode_part(former, "comparisons", "demo"))
+    results = Results(store)
+    for ask in (results.query, results.query_own):
+        found = ask("SELECT usual_significant, claim, p FROM comparisons", sweep=sweep)
+        assert found.to_pylist() == [{"usual_significant": None, "claim": None, "p": None}]
+        assert ask("SELECT * FROM comparisons", sweep=sweep).column_names == whole.column_names
 
 
 def test_a_sweep_that_cannot_be_upgraded_keeps_its_columns_and_hides_none_of_the_others(store: Store) -> None:
