@@ -36,8 +36,6 @@ _MOST_TRIALS = 100
 """Trials whose EOD without small groups is computed, evenly chosen."""
 _TELLING = 0.01
 """Difference of EOD from which it is said."""
-
-
 _THREADS = 4
 """Most resamplings and deals at once: each takes some 100 MB with 10,000 test samples."""
 

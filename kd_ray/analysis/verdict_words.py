@@ -174,7 +174,6 @@ def _established(study: Study, rows: Sequence[Comparison], *, most: int) -> tupl
         [row for row in found if row.condition not in dead],
         lambda row: (row.analysis, row.contrast, short(row), (row.effect or 0.0) > 0),
     )
-    opposite = {id(same): _the_other_way(same, found) for same in groups}
     groups.sort(
         key=lambda same: (
             same[0].contrast == TEACHER,
@@ -188,7 +187,7 @@ def _established(study: Study, rows: Sequence[Comparison], *, most: int) -> tupl
         names = list(dict.fromkeys(short(same[0]) for same in rest))
         last.insert(0, f"{len(rest)} more; `--full` lists them: {listed(names, 3)}.")
         groups = groups[: most - 1]
-    return (*(_difference(same, opposite[id(same)]) for same in groups), *last)
+    return (*(_difference(same, _the_other_way(same, found)) for same in groups), *last)
 
 
 def _the_other_way(same: Sequence[Comparison], found: Sequence[Comparison]) -> list[str]:
