@@ -11,6 +11,10 @@ from kd_ray.cli.json_text import json_text
 from kd_ray.errors import InvalidInputError
 
 
+_MOST_TOLD = 3
+"""Sweeps without tables that a query names."""
+
+
 @click.command("status", cls=Command, example="kd-ray status trifeature-quick --watch")
 @click.argument("sweep_name", metavar="[SWEEP_NAME]", required=False, shell_complete=complete_sweep)
 @store_option
@@ -85,12 +89,9 @@ def query_command(
     write(text.encode(answer, format_), output)
     # An empty table gives no row, or one of an aggregate.
     if answer.num_rows <= 1:
-        for name in results.sweeps_without_tables():
-            if sweep in (None, name):
-                say(
-                    f"sweep {name} has no tables: `kd-ray status {name}` says how far it is, `kd-ray resume {name}` makes them",
-                    err=True,
-                )
+        for name in [it for it in results.sweeps_without_tables() if sweep in (None, it)][:_MOST_TOLD]:
+            words = f"`kd-ray status {name}` says how far it is, `kd-ray resume {name}` makes them"
+            say(f"sweep {name} has no tables: {words}", err=True)
 
 
 @click.command("schema", cls=Command, example="kd-ray schema fairness_metrics")

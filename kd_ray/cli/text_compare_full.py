@@ -85,10 +85,14 @@ def _differences(comparison: SweepComparison, width: int | None) -> str:
         "flags",
     ]
     level = comparison.options.level
+    relative = (
+        "as if overall accuracy had stayed that of the baseline, so a class that falls less than others gains"
+        if comparison.options.normalise == "ratio"
+        else "less the change of overall accuracy"
+    )
     notes = [
-        f"difference, interval ({100 * (1 - level):g} %): rates in points, over seeds, teachers and test samples; of a class: as if "
-        "overall accuracy had stayed that of the baseline, so a class that falls less than others gains. from → to: the accuracy of the "
-        "class itself, or the means.",
+        f"difference, interval ({100 * (1 - level):g} %): rates in points, over seeds, teachers and test samples; of a class: {relative}. "
+        "from → to: the accuracy of the class itself, or the means.",
         "p: before correction, of the stricter of two tests, of groups also of what exceeds chance; so it may be above the level although "
         "the interval is without 0, or #SC counts the class. q: p corrected over all conditions of the same question (Benjamini and "
         "Hochberg).",
