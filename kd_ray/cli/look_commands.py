@@ -10,7 +10,6 @@ from kd_ray.cli.base import JSON_OPTION, Command, complete_sweep, open_existing,
 from kd_ray.cli.json_text import json_text
 from kd_ray.errors import InvalidInputError
 
-
 _MOST_TOLD = 3
 """Sweeps without tables that a query names."""
 

@@ -95,6 +95,7 @@ def view(
         "num_holds": sum(row.holds for row in rows),
         "by_chance": num_tested * level if correction == "none" else None,
         "level": level,
+        "is_ratio": any(row.normalisation == "ratio" for row in found.rows),
         "analyses": ANALYSES,
         "contrasts": {name: _CONTRASTS[name] for name in _contrasts(found.rows)},
         "corrections": CORRECTIONS,
