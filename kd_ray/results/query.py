@@ -325,29 +325,39 @@ def _connect_files(
     local = {name: [str(root / key) for key in found] for name, found in keys.items() if found} if root else {}
     by_name = by_name or not local or not have_one_form(store, sweep)
     for name, files in local.items():
-        _make_view(connection, name, files, by_name=by_name or name not in TABLES)
+        columns = _make_view(connection, name, files, by_name=by_name or name not in TABLES)
         # Otherwise DuckDB has only looked at the first part.
-        if not by_name and name in TABLES and connection.view(name).columns != TABLES[name].arrow_schema.names:
-            _make_view(connection, name, files, by_name=True)
-        if not set(QUERIED[name].arrow_schema.names) <= set(connection.view(name).columns):
-            _add_columns(connection, name, files)
+        if not by_name and name in TABLES and columns != TABLES[name].arrow_schema.names:
+            columns = _make_view(connection, name, files, by_name=True)
+        if not set(QUERIED[name].arrow_schema.names) <= set(columns):
+            _make_view(connection, name, files, by_name=True, there=columns)
     for name, table in read_tables(store, {name: found for name, found in keys.items() if name not in local}).items():
         connection.register(name, table)
     return [file for files in local.values() for file in files]
 
 
-def _add_columns(connection: "duckdb.DuckDBPyConnection", name: str, files: Sequence[str]) -> None:
-    """Give the view of a table the columns that only a newer kd_ray writes, as null: the rows of `comparisons` stay until they are made
-    anew."""
-    connection.register(f"no_{name}", QUERIED[name].arrow_schema.empty_table())
-    connection.execute(
-        f"CREATE OR REPLACE TEMP VIEW {name} AS FROM no_{name} UNION ALL BY NAME "
-        f"SELECT * FROM read_parquet([{_listed(files)}], hive_partitioning = false, union_by_name = true)"
-    )
+def _make_view(
+    connection: "duckdb.DuckDBPyConnection",
+    name: str,
+    files: Sequence[str],
+    *,
+    by_name: bool,
+    there: Sequence[str] = (),
+) -> list[str]:
+    """A view of the parts of a table; returns its columns.
 
-
-def _make_view(connection: "duckdb.DuckDBPyConnection", name: str, files: Sequence[str], *, by_name: bool) -> None:
+    Where the parts only have the columns `there`, the others of the table are null, as elsewhere: the rows of `comparisons` are those of an
+    older kd_ray until they are made anew.
+    """
+    columns = ["*"]
+    if there:
+        empty = connection.from_arrow(QUERIED[name].arrow_schema.empty_table())
+        columns = [
+            f'"{it}"' if it in there else f'CAST(NULL AS {kind}) AS "{it}"'
+            for it, kind in zip(empty.columns, empty.types, strict=True)
+        ]
     connection.execute(
-        f"CREATE OR REPLACE TEMP VIEW {name} AS SELECT * FROM read_parquet([{_listed(files)}], hive_partitioning = false, "
-        f"union_by_name = {by_name})"
+        f"CREATE OR REPLACE TEMP VIEW {name} AS SELECT {', '.join(columns)} FROM read_parquet([{_listed(files)}], "
+        f"hive_partitioning = false, union_by_name = {by_name})"
     )
+    return connection.view(name).columns
