@@ -172,11 +172,9 @@ def _shrunken_fairness(
     membership_GN = groups.membership_NG.T
     counts_G2CT = np.stack([count(member_N) for member_N in membership_GN]).astype(np.float64)
     correct_GCT, predicted_GCT = counts_G2CT[:, 1], counts_G2CT.sum(axis=1)
-    positive_GC1 = (
-        np.stack([np.bincount(labels_N[it], minlength=num_classes) for it in membership_GN])[:, :, None] * 1.0
-    )
-    n_G11 = positive_GC1.sum(axis=1, keepdims=True)
-    positive_GCT, n_GCT = (np.broadcast_to(it, correct_GCT.shape) for it in (positive_GC1, n_G11))
+    positive_GC = np.stack([np.bincount(labels_N[it], minlength=num_classes) for it in membership_GN])
+    sizes = (positive_GC, positive_GC.sum(axis=1, keepdims=True))
+    positive_GCT, n_GCT = (np.broadcast_to(it[:, :, None], correct_GCT.shape) for it in sizes)
     negative_GCT = n_GCT - positive_GCT
     right_GCT = shrunken(divide(correct_GCT, positive_GCT), positive_GCT)
     wrong_GCT = shrunken(divide(predicted_GCT - correct_GCT, negative_GCT), negative_GCT)

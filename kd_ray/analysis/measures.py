@@ -152,7 +152,7 @@ def measure(study: Study, known: KnownLevels | None = None) -> Measured:
                 found.append((tested, feature, groups, columns))
                 cells[dataset_id, feature] = smallest_cells(tested.labels_N, groups, num_classes=tested.num_classes)
 
-    def resample(its: _Tested, _: str, groups: Groups, columns: list[int]) -> None:
+    def resample(its: _Tested, groups: Groups, columns: list[int]) -> None:
         draws_TBM[np.ix_(its.rows, range(RESAMPLES), columns)] = resampled_fairness(
             its.labels_N, its.predictions, groups, weights(groups), num_classes=its.num_classes
         )
@@ -165,7 +165,7 @@ def measure(study: Study, known: KnownLevels | None = None) -> Measured:
 
     # NumPy and SciPy let other threads run while they compute. Each task has its own places in the arrays.
     with ThreadPoolExecutor(min(cpu_count(), _THREADS)) as threads:
-        tasks = [threads.submit(resample, *arguments) for arguments in found]
+        tasks = [threads.submit(resample, its, groups, columns) for its, _, groups, columns in found]
         tasks += [threads.submit(deal, *arguments) for arguments in found]
         for task in tasks:
             task.result()

@@ -50,12 +50,12 @@ def resampled_fairness(
     """
     b, g = len(weights_BN), len(groups.names)
     sample_K, group_K = np.nonzero(groups.membership_NG)
-    row_K, right_of_K = group_K * num_classes, g * num_classes * np.ones(len(group_K), dtype=np.int64)
+    first_K = group_K * num_classes
     weights_NB = np.ascontiguousarray(weights_BN.T)
 
     def count(class_N: npt.NDArray[np.integer], is_right_N: npt.NDArray[np.bool_]) -> FloatArray:
         """Weights of the samples of a group that are predicted as a class, (2, G, C, B): wrongly, and rightly."""
-        cell_K = row_K + class_N[sample_K] + right_of_K * is_right_N[sample_K]
+        cell_K = first_K + class_N[sample_K] + g * num_classes * is_right_N[sample_K]
         order_K = np.argsort(cell_K, kind="stable")
         ends = np.cumsum(np.bincount(cell_K, minlength=2 * g * num_classes))
         # By hand, because to sort coordinates takes SciPy longer than the product.

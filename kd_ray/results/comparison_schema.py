@@ -144,10 +144,13 @@ class Comparison:
     num_tests: Annotated[Count, "tests in the family; class_bias_counts: classes that were tested"] = None
     num_significant: Annotated[Count, "classes with p < level: #SC or #TC as published"] = None
     num_established: Annotated[Count, "classes of the condition that are established"] = None
-    expected_significant: Annotated[Number, "classes with p < level that are expected if nothing differed"] = None
+    expected_significant: Annotated[
+        Number, "classes with p < level that are expected if nothing differed and runs were independent"
+    ] = None
     usual_significant: Annotated[
         Count,
-        "classes with p < level that at most a share of `level` of the exchanges of runs exceed (400 drawn where there are many)",
+        "classes with p < level that a share of 1 - level of the exchanges of runs do not exceed (400 drawn where there are many); null "
+        "where so few runs could not exceed it",
     ] = None
     power: Annotated[Number, "probability with which `smallest_detectable` is found", "1"] = None
     smallest_detectable: Annotated[Number, "true difference that so many runs establish with that power"] = None
