@@ -2,9 +2,13 @@
 
 from collections.abc import Sequence
 
+from kd_ray.analysis.study import SCRATCH, TEACHER
 from kd_ray.metrics.catalogue import METRICS
 from kd_ray.results.comparison_schema import Comparison
 from kd_ray.shown import rounded
+
+BASELINE = {SCRATCH: "scratch", TEACHER: "the teacher"}
+"""What a contrast compares distilled students with."""
 
 
 def short(row: Comparison) -> str:

@@ -1,8 +1,6 @@
 """The sentences of a verdict, made from the rows of `comparisons`, the study and the plan for more seeds."""
 
-import shlex
 from collections.abc import Callable, Sequence
-from statistics import median
 
 from kd_ray.analysis.chance import MIN_CELL
 from kd_ray.analysis.claim_tests import Declared
@@ -11,7 +9,9 @@ from kd_ray.analysis.conditions import Condition, make_series
 from kd_ray.analysis.contrast import MIN_RUNS
 from kd_ray.analysis.measures import collapsed_in_words, small_groups_in_words, standing
 from kd_ray.analysis.planning import NextStep
+from kd_ray.analysis.planning_words import commands, more_seeds
 from kd_ray.analysis.row_words import (
+    BASELINE,
     amount,
     capital,
     interval,
@@ -27,13 +27,11 @@ from kd_ray.analysis.row_words import (
 from kd_ray.analysis.study import CONTRASTS, SCRATCH, TEACHER, Study
 from kd_ray.analysis.verdict import Verdict
 from kd_ray.errors import count_of
-from kd_ray.metrics.catalogue import METRICS
 from kd_ray.results.comparison_schema import Comparison
-from kd_ray.shown import rounded, shown_number
+from kd_ray.shown import shown_number
 
 INDIVIDUAL = "individual_fairness"
 """Begins the names of metrics whose lower values show no fairer model by themselves."""
-BASELINE = {SCRATCH: "scratch", TEACHER: "the teacher"}
 _MOST_NAMED = 8
 """Conditions that are named one by one, the first of them."""
 _MOST = 3
@@ -55,8 +53,8 @@ def make_verdict(
         hints=_within(_hints(rows, level), few),
         held_back=_within(_held_back(rows), 1),
         not_tested=_within(_not_tested(study, rows), 1),
-        more=_within(_more(study, rows, steps), 1),
-        commands=_commands(study, steps),
+        more=_within(more_seeds(study, rows, steps), 1),
+        commands=commands(study, steps),
     )
 
 
@@ -145,9 +143,10 @@ def _accuracy(rows: Sequence[Comparison]) -> tuple[str, ...]:
 
 def _both_p(row: Comparison) -> list[str]:
     """The p that decides, and that of pairs with the same seed, which start alike."""
-    decides = [] if row.p_claim is None else [f"p {shown_p(row.p_claim)}"]
-    paired = [] if row.p_paired is None or row.p_claim is None else [f"paired by seed p {shown_p(row.p_paired)}"]
-    return [*decides, *paired]
+    if row.p_claim is None:
+        return []
+    paired = [] if row.p_paired is None else [f"paired by seed p {shown_p(row.p_paired)}"]
+    return [f"p {shown_p(row.p_claim)}", *paired]
 
 
 _KNOWN = {
@@ -234,17 +233,11 @@ def _hints(rows: Sequence[Comparison], level: float) -> tuple[str, ...]:
     sentences = []
     tests = [row for row in rows if row.p_claim is not None and row.family]
     if tests and not any(row.status == "hint" for row in tests):
-        below = sum((row.p_claim or 0.0) < level for row in tests)
-        return (
-            f"None. {below:,} of {count_of(len(tests), 'test')} {'has' if below == 1 else 'have'} p < {level:g} before correction; by "
-            f"chance alone {_by_chance(level * len(tests))} are expected, or fewer.",
-        )
+        return (f"None. {_below(tests, '', level)}",)
     for same in _grouped(tests, lambda row: (row.contrast if row.contrast in CONTRASTS else "trend",)):
         hints = [row for row in same if row.status == "hint"]
         if not hints:
             continue
-        count, chance = sum((row.p_claim or 0.0) < level for row in same), level * len(same)
-        has_or_have = "has" if count == 1 else "have"
         clearest = min(hints, key=lambda row: row.p_claim or 0.0)
         where = f"against {BASELINE[same[0].contrast]}" if same[0].contrast in CONTRASTS else "of trends"
         is_trend = clearest.analysis == "trend"
@@ -254,17 +247,20 @@ def _hints(rows: Sequence[Comparison], level: float) -> tuple[str, ...]:
             else "; ".join(filter(None, [points(clearest, clearest.effect, sign=True), own_accuracy(clearest)]))
         )
         about = f"{short(clearest)} {'over' if is_trend else 'at'} {clearest.condition}"
-        known = sum(row.status == "established" for row in same)
-        sentences.append(
-            f"{count:,} of {count_of(len(same), 'test')} {where} {has_or_have} p < {level:g} before correction; by chance alone "
-            f"{_by_chance(chance)} are expected, or fewer. "
-            f"{f'{known} of them {is_or_are(known)} established. ' if known else ''}Clearest hint: {about} ({size})."
-        )
+        sentences.append(f"{_below(same, where, level)} Clearest hint: {about} ({size}).")
     return tuple(sentences)
 
 
-def _by_chance(count: float) -> str:
-    return f"{count:,.{0 if count >= 100 else 1}f}"
+def _below(tests: Sequence[Comparison], where: str, level: float) -> str:
+    """How many tests are below the level before correction, how many are expected by chance, and how many are established."""
+    count, chance = sum((row.p_claim or 0.0) < level for row in tests), level * len(tests)
+    known = sum(row.status == "established" for row in tests)
+    of = " ".join(
+        filter(None, [f"{count:,} of {count_of(len(tests), 'test')}", where, "has" if count == 1 else "have"])
+    )
+    by_chance = f"{chance:,.{0 if chance >= 100 else 1}f}"
+    established = f" {known} of them {is_or_are(known)} established." if known else ""
+    return f"{of} p < {level:g} before correction; by chance alone {by_chance} are expected, or fewer.{established}"
 
 
 def _held_back(rows: Sequence[Comparison]) -> tuple[str, ...]:
@@ -337,101 +333,6 @@ def _not_tested(study: Study, rows: Sequence[Comparison]) -> tuple[str, ...]:
     if collapsed:
         sentences.append(f"Fairness of collapsed runs: {listed(collapsed)}.")
     return tuple(sentences)
-
-
-def _more(study: Study, rows: Sequence[Comparison], steps: Sequence[NextStep]) -> tuple[str, ...]:
-    sentences = []
-    counts = sorted({it.n for it in study.conditions if it.role != "teacher"})
-    sizes = []
-    for analysis, metric in (
-        ("class_bias", "relative_accuracy"),
-        ("fairness", "accuracy"),
-        ("fairness", "equalized_odds_difference"),
-    ):
-        about = [
-            row
-            for row in rows
-            if (row.metric, row.contrast) == (metric, SCRATCH) and row.smallest_detectable is not None
-        ]
-        mine = [row for row in about if row.analysis == analysis and row.p_claim is not None]
-        # The value of the power curves, where they have this number of runs, so that both say the same.
-        of_curve = [row for row in about if (row.analysis, row.n_treatment) == ("power", counts[0])]
-        if mine:
-            features = len({row.sensitive_feature for row in mine})
-            name = "class accuracy" if analysis == "class_bias" else METRICS[metric].short
-            name += f" (median of {features} features)" if features > 1 else ""
-            size = median(row.smallest_detectable or 0.0 for row in of_curve or mine)
-            sizes.append((name, f"{rounded(100 * size, 1)} points" if size < 1 else None))
-    can = [f"{size} in {name}" for name, size in sizes if size is not None]
-    cannot = [name for name, size in sizes if size is None]
-    seeds = count_of(counts[0], "seed")
-    if can:
-        sentences.append(
-            f"For planning: {seeds} establish a single true difference from scratch with probability 0.8 if it is at least {listed(can)}, "
-            "smaller ones less often; what is possible now is in the intervals."
-        )
-    if cannot:
-        sentences.append(
-            f"{capital(seeds)} establish no single difference from scratch in {listed(cannot)} with probability 0.8, however large: the "
-            "sd is hardly known."
-        )
-    if any("teacher.seed=paired" in step.overrides for step in _proposed(steps)):
-        sentences.append(
-            "`teacher.seed=paired` trains a teacher for each seed, so that more than this teacher can be spoken of."
-        )
-    return (*sentences, *_seeds(steps), *_cost(steps))
-
-
-def _seeds(steps: Sequence[NextStep]) -> list[str]:
-    """How many seeds the hints take."""
-    words = []
-    for contrast in CONTRASTS:
-        mine = [step for step in steps if step.contrast == contrast and step.n_now >= MIN_RUNS]
-        counts = [
-            f"{f'about {step.n_needed}' if step.n_needed else 'more than 200'} for {'classes' if step.what == 'class_bias' else 'metrics'}"
-            for step in mine
-        ]
-        if counts:
-            words.append(f"{listed(counts)} against {BASELINE[contrast]}")
-    if not words:
-        return []
-    is_cut = any(step.n_needed and step.n_proposed < step.n_needed for step in steps)
-    cap = (
-        f" The commands ask for at most {max(step.n_proposed for step in steps)}, which will not settle what takes more."
-        if is_cut
-        else ""
-    )
-    return [f"Seeds that would settle half of the hints, if these are true: {'; '.join(words)}.{cap}"]
-
-
-def _cost(steps: Sequence[NextStep]) -> list[str]:
-    """What the commands would train."""
-    asked = [step for step in _proposed(steps) if step.num_trials]
-    if not asked:
-        return []
-    times = [
-        f"{step.train_s / 3600:,.1f} h" if step.train_s >= 3600 else f"{step.train_s / 60:.1f} min" for step in asked
-    ]
-    # Two commands may train as much.
-    found = list(dict.fromkeys((f"{step.num_trials:,}", time) for step, time in zip(asked, times, strict=True)))
-    trials = "trial" if [count for count, _ in found] == ["1"] else "trials"
-    counts, durations = (" or ".join(words) for words in zip(*found, strict=True))
-    who = "Each command of NEXT" if len(found) < len(asked) else "NEXT"
-    return [f"{who} trains {counts} more {trials}, about {durations} in one worker."]
-
-
-def _proposed(steps: Sequence[NextStep]) -> list[NextStep]:
-    """The step that takes least and the one that takes most, which includes the others."""
-    possible = sorted((step for step in steps if step.overrides), key=lambda step: step.n_needed or 0)
-    found = {step.overrides: step for step in possible}
-    return [found[overrides] for overrides in dict.fromkeys(step.overrides for step in (*possible[:1], *possible[-1:]))]
-
-
-def _commands(study: Study, steps: Sequence[NextStep]) -> tuple[str, ...]:
-    return tuple(
-        " ".join(["kd-ray resume", study.sweep, *(f"--set {shlex.quote(it)}" for it in step.overrides)])
-        for step in _proposed(steps)
-    )
 
 
 def _grouped(rows: Sequence[Comparison], key: Callable[[Comparison], tuple[object, ...]]) -> list[list[Comparison]]:

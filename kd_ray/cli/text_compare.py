@@ -4,7 +4,7 @@
 """
 
 import shlex
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from kd_ray.analysis.compare import SweepComparison
 from kd_ray.analysis.study import SCRATCH, TEACHER
@@ -175,15 +175,17 @@ def _counts(comparison: SweepComparison, width: int | None, *, full: bool) -> st
         f"#SC: of {of} classes, those whose accuracy ({way} overall accuracy) differs from scratch with p < {first.level:g} by Welch's "
         "t-test, as Mohammadshahi & Ioannou (2025) count; uncorrected, so not each of them is real.",
         "#TC: the same against the teacher.",
-        "by chance: how many to expect if nothing differed, or fewer where runs of one seed are alike"
-        + (
-            f"; in brackets what {100 * (1 - first.level):g} % of the ways to exchange the runs do not exceed. Among many conditions, some "
-            "do."
-            if any(row.usual_significant is not None for row in counts)
-            else "."
-        ),
+        f"by chance: how many to expect if nothing differed, or fewer where runs of one seed are alike{_reach(counts)}.",
     ]
     return "\n".join([table, *(wrapped(note, width=width) for note in notes)])
+
+
+def _reach(counts: Sequence[Comparison]) -> str:
+    """What the numbers in brackets are, where there are any."""
+    if all(row.usual_significant is None for row in counts):
+        return ""
+    share = f"{100 * (1 - counts[0].level):g} %"
+    return f"; in brackets what {share} of the ways to exchange the runs do not exceed. Among many conditions, some do"
 
 
 def _count(row: Comparison | None) -> list[str]:

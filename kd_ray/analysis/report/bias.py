@@ -22,8 +22,9 @@ from kd_ray.analysis.report.axis import (
     legend_columns,
     look,
 )
-from kd_ray.analysis.report.evidence import AGAINST, Evidence, shared_baseline
+from kd_ray.analysis.report.evidence import Evidence, shared_baseline
 from kd_ray.analysis.report.style import BLACK, EXPECTED, ORANGE, Drawing, drawable, new_figure
+from kd_ray.analysis.row_words import BASELINE
 from kd_ray.analysis.study import SCRATCH, TEACHER, Study
 from kd_ray.metrics.arrays import FloatArray, IntArray
 from kd_ray.results.comparison_schema import Comparison
@@ -69,7 +70,7 @@ def class_accuracy(study: Study, evidence: Evidence, axis: ConditionAxis) -> Dra
         else f"The {len(chosen)} of {len(study.class_names):,} classes with the largest effects, against scratch if there is one"
     )
     tested = (
-        " Marks stand for a class accuracy ÷ overall accuracy that differs from scratch: ring p < "
+        f" Marks stand for a class {evidence.relative} that differs from scratch: ring p < "
         f"{evidence.level:g} uncorrected, star established over the whole report."
         if evidence.has_class_tests
         else ""
@@ -115,7 +116,7 @@ def counts(study: Study, evidence: Evidence, axis: ConditionAxis) -> Drawing | N
     of_first = " of the first line" if several else ""
     band = f"; {100 * (1 - evidence.level):g} % of the ways to exchange the runs{of_first} stay within the band"
     tested = (
-        f" Counts are classes whose accuracy ÷ overall accuracy differs: with p < {evidence.level:g} (Welch's t, "
+        f" Counts are classes whose {evidence.relative} differs: with p < {evidence.level:g} (Welch's t, "
         "uncorrected), as #SC and #TC are published, and those that are established over the whole report. The "
         f"dotted line is the count with p < {evidence.level:g} that chance gives on average if no class differs"
         f"{band if has_band else ''}.{' Open markers: established.' if several else ''}"
@@ -164,7 +165,7 @@ def heat_map(study: Study, evidence: Evidence, axis: ConditionAxis) -> Drawing |
                 text.set(rotation=60, horizontalalignment="right", rotation_mode="anchor")
         axes.set_xlabel("temperature T" if axis.is_temperature else "")
         name = f", {drawable(line.label, 30)}" if len(axis.lines) > 1 else ""
-        axes.set_title(f"distilled − {AGAINST[contrast]}{name}")
+        axes.set_title(f"distilled − {BASELINE[contrast]}{name}")
         axes.tick_params(length=0)
     assert mesh is not None
     figure.colorbar(
@@ -179,11 +180,12 @@ def heat_map(study: Study, evidence: Evidence, axis: ConditionAxis) -> Drawing |
         if len(chosen) == len(study.class_names)
         else f"The {len(chosen)} of {len(study.class_names):,} classes with the largest effects, against scratch if there is one"
     )
+    at_baseline = " at the baseline's overall accuracy" if evidence.is_ratio else ""
     return Drawing(
         name="class-effects",
         title="Effect of distillation on each class",
-        caption=f"{which}. Color is the mean change in class accuracy ÷ overall accuracy, in points of accuracy at the baseline's overall "
-        f"accuracy, so that a class that falls less than the others gains; {counts_in_words(study)}. Ring: p < {evidence.level:g} "
+        caption=f"{which}. Color is the mean change in class {evidence.relative}, in points of accuracy"
+        f"{at_baseline}: a class that falls less than the others gains; {counts_in_words(study)}. Ring: p < {evidence.level:g} "
         "uncorrected, as #SC and #TC count; star: established over the whole report. The largest of "
         f"many noisy effects look larger than they are. {shared_baseline(study)}".rstrip()
         + _left_out(axis, 2),

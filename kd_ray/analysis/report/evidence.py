@@ -9,12 +9,10 @@ from typing import Any
 import numpy as np
 
 from kd_ray.analysis.conditions import Condition
-from kd_ray.analysis.study import SCRATCH, TEACHER, Study
+from kd_ray.analysis.study import Study
 from kd_ray.metrics.arrays import FloatArray
 from kd_ray.results.comparison_schema import Comparison
 
-AGAINST = {SCRATCH: "scratch", TEACHER: "the teacher"}
-"""Baselines as they stand in sentences."""
 _BY_CLASS = ("effect", "ci_low", "ci_high", "ci_total_low", "ci_total_high", "p", "p_claim", "q")
 _KEY = ("role", "model", "teacher", "objective", "temperature", "alpha", "t_squared", "dataset_id")
 Key = tuple[Any, ...]
@@ -88,6 +86,16 @@ class Evidence:
         for row in self.rows:
             found[row.analysis, _key(row)].append(row)
         return dict(found)
+
+    @property
+    def is_ratio(self) -> bool:
+        """Whether class accuracy was divided by overall accuracy, and not lessened by it (`--normalise difference`)."""
+        return not any(row.normalisation == "difference" for row in self.of("class_bias_counts"))
+
+    @property
+    def relative(self) -> str:
+        """What is tested of a class, in words."""
+        return f"accuracy {'÷' if self.is_ratio else '−'} overall accuracy"
 
     @property
     def has_class_tests(self) -> bool:

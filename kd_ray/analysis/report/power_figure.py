@@ -6,9 +6,10 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter
 
 from kd_ray.analysis.report.axis import look
-from kd_ray.analysis.report.evidence import AGAINST, Evidence
+from kd_ray.analysis.report.evidence import Evidence
 from kd_ray.analysis.report.measured_tables import DPD, EOD
 from kd_ray.analysis.report.style import EXPECTED, Drawing, drawable, new_figure
+from kd_ray.analysis.row_words import BASELINE
 from kd_ray.analysis.study import SCRATCH, TEACHER, Study
 from kd_ray.metrics.catalogue import METRICS
 from kd_ray.results.comparison_schema import Comparison
@@ -51,7 +52,7 @@ def power_curves(study: Study, evidence: Evidence) -> Drawing | None:
     return Drawing(
         name="power",
         title="How small a difference these and more seeds find",
-        caption=f"True difference between {AGAINST[contrast or '']} and distilled that is found with probability {power:g}, by the "
+        caption=f"True difference between {BASELINE[contrast or '']} and distilled that is found with probability {power:g}, by the "
         "number of seeds on each side; both axes are logarithmic. One test alone: at level "
         f"{evidence.level:g}. To be established: with the correction for as many tests as this report has. From the median spread "
         f"between seeds (n = {n_now} now: the dotted line); runs are taken to be normal, and their spread is known no better than "

@@ -73,7 +73,7 @@ def _bias_section(
     return Section(
         name="classes",
         title="Classes",
-        explanation="Does distillation treat some classes differently? A class differs if its accuracy ÷ overall accuracy does. #SC "
+        explanation=f"Does distillation treat some classes differently? A class differs if its {evidence.relative} does. #SC "
         "counts such classes against scratch, #TC against the teacher.",
         drawings=_drawn(
             bias.counts(study, evidence, axis),

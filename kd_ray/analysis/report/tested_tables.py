@@ -2,8 +2,9 @@
 
 import numpy as np
 
-from kd_ray.analysis.report.evidence import AGAINST, Evidence, shared_baseline
+from kd_ray.analysis.report.evidence import Evidence, shared_baseline
 from kd_ray.analysis.report.table import Cell, ReportColumn, ReportTable, cell, measured, named, percent, report_table
+from kd_ray.analysis.row_words import BASELINE
 from kd_ray.analysis.study import CONTRASTS, SCRATCH, Study
 from kd_ray.metrics.catalogue import METRICS
 from kd_ray.results.comparison_schema import Comparison
@@ -21,7 +22,7 @@ STATUS = {
 }
 """Words for the statuses of a row; `none`: nothing was found."""
 _CONTRASTS = {
-    **{contrast: f"against {baseline}" for contrast, baseline in AGAINST.items()},
+    **{contrast: f"against {baseline}" for contrast, baseline in BASELINE.items()},
     "temperature_low": "low temperatures",
     "temperature_high": "high temperatures",
 }
@@ -31,7 +32,7 @@ def count_table(evidence: Evidence) -> ReportTable:
     """#SC and #TC of every condition."""
     rows = [
         (
-            AGAINST.get(row.contrast or "", row.contrast),
+            BASELINE.get(row.contrast or "", row.contrast),
             row.condition,
             row.n_baseline,
             row.n_treatment,
@@ -47,7 +48,7 @@ def count_table(evidence: Evidence) -> ReportTable:
     return report_table(
         "class-counts",
         "How many classes differ",
-        f"Classes whose accuracy ÷ overall accuracy differs from the baseline's. As published: p < {evidence.level:g}, uncorrected (#SC "
+        f"Classes whose {evidence.relative} differs from the baseline's. As published: p < {evidence.level:g}, uncorrected (#SC "
         "against scratch, #TC against the teacher). By chance: what that count is on average if no class differs and runs of one "
         "seed are no more alike than others, else less. Seldom more than: what "
         f"{_coverage(evidence)} of the ways to exchange the runs do not exceed; among many conditions, some do by chance. "
@@ -121,7 +122,7 @@ def class_effect_table(study: Study, evidence: Evidence) -> ReportTable:
                 *(100 * bias.ci_total_low_C, 100 * bias.ci_total_high_C, bias.p_C, bias.p_claim_C, bias.q_C),
             )
             rows += [
-                (AGAINST[contrast], condition.label, name, *map(cell, values), STATUS.get(status, status))
+                (BASELINE[contrast], condition.label, name, *map(cell, values), STATUS.get(status, status))
                 for name, status, *values in zip(
                     study.class_names, bias.status, *(column.tolist() for column in columns), strict=True
                 )

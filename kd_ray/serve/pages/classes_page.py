@@ -9,6 +9,7 @@ import numpy as np
 
 from kd_ray.analysis.conditions import Condition, make_series
 from kd_ray.analysis.report.evidence import ClassBias, Evidence, make_evidence, shared_baseline
+from kd_ray.analysis.row_words import BASELINE
 from kd_ray.analysis.study import CONTRASTS, SCRATCH, Study, spread
 from kd_ray.errors import InvalidInputError
 from kd_ray.metrics.arrays import FloatArray
@@ -69,7 +70,6 @@ def view(
     """What the page shows; `found` is None while the comparisons are being made."""
     study, evidence = read.study, found.evidence if found else make_evidence((), read.study)
     contrast = contrast if contrast in CONTRASTS else SCRATCH
-    contrasts = {SCRATCH: "scratch", "teacher_vs_distilled": "the teacher"}
     choices = _by_settings(study)
     settings = settings if settings in choices else next(iter(choices), "")
     shown = [
@@ -102,9 +102,9 @@ def view(
         "conditions": conditions,
         "largest": largest,
         "contrast": contrast,
-        "contrasts": contrasts,
+        "contrasts": BASELINE,
         "meaning": _meaning(
-            found, contrasts[contrast], has_tests=any(evidence.bias(contrast, it) for _, it in conditions)
+            found, BASELINE[contrast], has_tests=any(evidence.bias(contrast, it) for _, it in conditions)
         ),
         "shared_baseline": shared_baseline(study),
         "is_being_compared": found is None,
@@ -133,7 +133,7 @@ def _meaning(found: Findings | None, baseline: str, *, has_tests: bool) -> Seque
     """What the number of a cell is: in plain words, and how it is computed."""
     if found is None or not has_tests:
         return (f"Each cell: accuracy on the class, distilled minus {baseline}, in points.", "Mean over runs.")
-    if any(row.normalisation == "difference" for row in found.rows):
+    if not found.evidence.is_ratio:
         return (
             "Each cell: how many points the class gained or lost more than overall accuracy did.",
             f"It is class accuracy minus overall accuracy, distilled minus {baseline}, mean over runs.",

@@ -4,10 +4,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kd_ray.analysis.report.evidence import AGAINST
 from kd_ray.analysis.report.table import p_value
 from kd_ray.analysis.report.tested_tables import STATUS
-from kd_ray.analysis.row_words import from_to
+from kd_ray.analysis.row_words import BASELINE, from_to
 from kd_ray.metrics.catalogue import METRICS
 from kd_ray.results.comparison_schema import Comparison
 from kd_ray.serve.csv_text import csv_text
@@ -30,7 +29,7 @@ CORRECTIONS: Mapping[str, str] = {
 """The switch. `report` is what ESTABLISHED means; the others are for readers who know what they ask for."""
 MAX_ROWS = 300
 """Rows on the page; the CSV has all."""
-_CONTRASTS = {**AGAINST, "temperature_low": "trend, low temperatures", "temperature_high": "trend, high temperatures"}
+_CONTRASTS = {**BASELINE, "temperature_low": "trend, low temperatures", "temperature_high": "trend, high temperatures"}
 _RANKS = ("spearman", "kendall", "jonckheere_terpstra")
 _SORTS: Mapping[str, Callable[["Tested"], Any]] = {
     # After correction many are equal.
@@ -95,7 +94,7 @@ def view(
         "num_holds": sum(row.holds for row in rows),
         "by_chance": num_tested * level if correction == "none" else None,
         "level": level,
-        "is_ratio": any(row.normalisation == "ratio" for row in found.rows),
+        "is_ratio": found.evidence.is_ratio,
         "analyses": ANALYSES,
         "contrasts": {name: _CONTRASTS[name] for name in _contrasts(found.rows)},
         "corrections": CORRECTIONS,

@@ -175,6 +175,9 @@ def test_hints_stand_beside_what_chance_gives() -> None:
         "None. 0 of 18 tests have p < 0.05 before correction; by chance alone 0.9 are expected, or fewer.",
     )
     assert said(row(p_claim=None, status="not_tested")).hints == ()
+    assert said(row(), *none).hints == (
+        "None. 1 of 19 tests has p < 0.05 before correction; by chance alone 1.0 are expected, or fewer. 1 of them is established.",
+    )
 
 
 def test_hints_count_what_is_established_apart() -> None:

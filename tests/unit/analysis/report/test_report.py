@@ -5,6 +5,7 @@ import io
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from click.testing import CliRunner
@@ -25,6 +26,7 @@ from kd_ray.errors import InvalidInputError, StoreError
 from kd_ray.housekeeping.find_garbage import find_garbage
 from kd_ray.results.query import Results
 from kd_ray.results.store import Store, open_store
+from tests.golden.make import golden_results
 from tests.golden.make_report import TEXT, words
 from tests.simulated import simulate
 from tests.unit.analysis.report.made import HOSTILE, hostile_sweep
@@ -299,3 +301,21 @@ def test_python_refuses_as_the_command_does(golden: Results, tmp_path: Path) -> 
     with pytest.raises(InvalidInputError, match=r"no sweep 'nope'; it has: demo"):
         kd_ray.report("nope", golden, tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("normalise", "said", "not_said"), [("ratio", "÷ overall", "− overall"), ("difference", "− overall", "÷ overall")]
+)
+def test_a_class_is_said_to_be_divided_or_lessened_as_the_comparisons_were(
+    tmp_path: Path, normalise: Literal["ratio", "difference"], said: str, not_said: str
+) -> None:
+    """Guard: after `--normalise difference` every caption of the report said that accuracies are divided."""
+    results = golden_results(tmp_path / "store")
+    rows, study = compare(results, "demo", normalise=normalise).rows, read_study(results, "demo")
+    with drawing():
+        sections = make_sections(study, make_evidence(rows, study), None)
+    (section,) = [it for it in sections if it.name == "classes"]
+    captions = [section.explanation, *(it.caption for it in section.drawings), *(it.caption for it in section.tables)]
+    assert sum(f"accuracy {said} accuracy" in it for it in captions) == 5
+    assert not any(not_said in it for it in captions)
